@@ -1,0 +1,47 @@
+"""masktool: turns a trained CNN into an ONNX model that takes a mask, and explains predictions with it.
+
+Names are loaded on first use, so that ``import masktool`` pulls in neither torch nor onnxruntime.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from masktool.errors import MasktoolError, UnsupportedOperatorError
+    from masktool.explainers import Explanation, explain
+    from masktool.exporters import export
+    from masktool.runtime import MaskedSession, load
+
+__all__ = [
+    "Explanation",
+    "MaskedSession",
+    "MasktoolError",
+    "UnsupportedOperatorError",
+    "explain",
+    "export",
+    "load",
+]
+
+_MODULE_OF_NAME = {
+    "Explanation": "masktool.explainers",
+    "MaskedSession": "masktool.runtime",
+    "MasktoolError": "masktool.errors",
+    "UnsupportedOperatorError": "masktool.errors",
+    "explain": "masktool.explainers",
+    "export": "masktool.exporters",
+    "load": "masktool.runtime",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF_NAME:
+        raise AttributeError(f"module 'masktool' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF_NAME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

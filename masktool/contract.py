@@ -1,0 +1,143 @@
+"""What the exporter and the runtime agree on: names of inputs and outputs, and the metadata.
+
+Standard library only, so that anything may import it. Every metadata entry is one ONNX ``metadata_props`` pair whose key starts with
+``masktool.`` and whose value is one JSON document; :class:`Metadata` is the typed view of all of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from masktool.errors import MasktoolError
+
+SCHEMA_VERSION = 1
+MASK_INPUT = "mask"
+MASK_POLARITY = "1=kept, 0=missing"
+METADATA_PREFIX = "masktool."
+FUNCTION_DOMAIN = "masktool"
+"""Domain of the model-local functions (``masktool::NeighborFill``)."""
+RULE_PROPERTY = "masktool.rule"
+"""Key of the node ``metadata_props`` entry that names the mask rule that was applied to the node."""
+
+Masking = Literal["layer", "partial", "fill"]
+OutputKind = Literal["logits", "probabilities", "sigmoid", "binary"]
+ChannelOrder = Literal["RGB", "BGR", "L"]
+Layout = Literal["NCHW", "NHWC"]
+ResizeRule = Literal["shortest", "exact", "none"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How a photograph becomes the model's input, in this order: resize, centre crop, channels, scale, normalise, layout.
+
+    Attributes:
+        size: (height, width) of the model's input in pixels.
+        resize: ``shortest`` scales the photograph until its shorter side is ``resize_to``; ``exact`` scales it to
+            ``size``, whatever its aspect ratio; ``none`` leaves it. Then a centre crop of ``size`` is taken (what a smaller
+            photograph lacks is padded with 0 after normalisation).
+        resize_to: length of the shorter side in pixels, for ``shortest`` only.
+        interpolation: Pillow's filter of the same name, with antialiasing.
+        channel_order: ``RGB``, ``BGR`` or ``L`` (one grey channel).
+        scale: factor for the 0..255 pixel values before ``mean`` and ``std``: 1/255 gives a range of 0..1.
+        mean: per channel, in the order of ``channel_order``, in units of the scaled pixels.
+        std: likewise.
+        layout: of the model's image input.
+    """
+
+    size: tuple[int, int]
+    resize: ResizeRule = "shortest"
+    resize_to: int | None = None
+    interpolation: Interpolation = "bilinear"
+    channel_order: ChannelOrder = "RGB"
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    layout: Layout = "NCHW"
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Preprocessing:
+        """Builds it from a JSON object, naming every key that does not belong there."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(document) - known):
+            raise MasktoolError(
+                "unknown preprocessing key", where=", ".join(unknown), expected=f"some of {', '.join(sorted(known))}"
+            )
+        if "size" not in document:
+            raise MasktoolError("preprocessing without a size", expected='"size": [height, width]')
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+        return cls(**values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """Everything an exported file says about itself.
+
+    Attributes:
+        masking: the masking mode of the graph.
+        source: what was exported, as the user named it (a file's name without its directory, or a hub name).
+        source_sha256: of the source file, or of the plain graph where the source is no file.
+        image_input: name of the image input, (N, C, H, W) or (N, H, W, C).
+        class_output: name of the output that ``explain`` reads, (N, K) after trailing axes of length 1 are dropped; None when
+            the model has no such output.
+        output_kind: what ``class_output`` holds; None when unknown.
+        preprocessing: None when unknown.
+        labels: one name per class; None when unknown.
+        parity: figures measured at export, by name.
+        tool_version: of the masktool that wrote the file.
+    """
+
+    masking: Masking
+    source: str
+    source_sha256: str
+    image_input: str
+    class_output: str | None
+    output_kind: OutputKind | None
+    preprocessing: Preprocessing | None
+    labels: tuple[str, ...] | None
+    parity: Mapping[str, Any]
+    tool_version: str
+    schema_version: int = SCHEMA_VERSION
+    mask_polarity: str = MASK_POLARITY
+
+    def to_properties(self) -> dict[str, str]:
+        """Returns the ``metadata_props`` pairs, one JSON document each."""
+        return {METADATA_PREFIX + key: json.dumps(value) for key, value in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_properties(cls, properties: Mapping[str, str]) -> Metadata | None:
+        """Reads the pairs back.
+
+        Returns:
+            None when the file is not masktool's (no ``masktool.schema_version``).
+
+        Raises:
+            MasktoolError: the file was written by a newer schema, or its metadata are damaged.
+        """
+        if METADATA_PREFIX + "schema_version" not in properties:
+            return None
+        values: dict[str, Any] = {}
+        try:
+            for field in dataclasses.fields(cls):
+                if METADATA_PREFIX + field.name in properties:
+                    values[field.name] = json.loads(properties[METADATA_PREFIX + field.name])
+            if values["schema_version"] > SCHEMA_VERSION:
+                raise MasktoolError(
+                    "file written by a newer masktool",
+                    where="metadata schema",
+                    expected=f"at most {SCHEMA_VERSION}",
+                    got=values["schema_version"],
+                    fix="upgrade masktool or export again",
+                )
+            if values["preprocessing"] is not None:
+                values["preprocessing"] = Preprocessing.from_json(values["preprocessing"])
+            if values["labels"] is not None:
+                values["labels"] = tuple(values["labels"])
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise MasktoolError(
+                "damaged masktool metadata", where="metadata_props", got=error, fix="export the model again"
+            ) from error

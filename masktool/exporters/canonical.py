@@ -1,0 +1,189 @@
+"""The canonical form of a plain graph, on which mask rules are written.
+
+1. The opset is lifted to at least 18.
+2. Functions are inlined, constants are initializers and no inputs, identities and dropouts are gone.
+3. Shapes are inferred, and what depends on constants alone is folded (Shape → Gather → Concat chains in front of Reshape).
+4. ``auto_pad`` becomes explicit pads, and a Pad of zeros in front of a convolution or an average pool becomes its pads.
+
+Batch normalisation is left alone: ONNX Runtime folds it, and folding it here would change the last bit of the result.
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnxscript import optimizer
+
+from masktool.errors import MasktoolError
+
+MINIMUM_OPSET = 18
+MINIMUM_IR_VERSION = 10
+PAD_SPATIAL_AXES = (2, 3)
+
+
+def canonicalise(model: ir.Model) -> ir.Model:
+    """Returns a canonical copy of a model; the model itself stays as it is.
+
+    Raises:
+        MasktoolError: the opset cannot be lifted, or shape inference finds the model inconsistent.
+    """
+    model = lift_opset(model)
+    model.ir_version = max(model.ir_version or 0, MINIMUM_IR_VERSION)
+    common.InlinePass()(model)
+    common.RemoveInitializersFromInputsPass()(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    remove_dropouts(model.graph)
+    infer_shapes(model)
+    optimizer.fold_constants(model, onnx_shape_inference=True)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.IdentityEliminationPass()(model)
+    common.RemoveUnusedNodesPass()(model)
+    infer_shapes(model)
+    make_pads_explicit(model.graph)
+    fuse_pads(model.graph)
+    common.NameFixPass()(model)
+    return model
+
+
+def opset_of(model: ir.Model) -> int:
+    """Returns the version of the standard domain that a model is written in."""
+    return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
+
+
+def lift_opset(model: ir.Model) -> ir.Model:
+    """Returns a copy in opset 18 or later."""
+    proto = ir.to_proto(model)
+    opset = opset_of(model)
+    if opset < MINIMUM_OPSET:
+        try:
+            proto = onnx.version_converter.convert_version(proto, MINIMUM_OPSET)
+        except (RuntimeError, ValueError) as error:
+            raise MasktoolError(
+                "the opset cannot be lifted",
+                expected=f"opset {MINIMUM_OPSET} or later",
+                got=f"{opset}, and the converter says: {error}",
+                fix=f"export the network again with opset {MINIMUM_OPSET} or later",
+            ) from error
+    return ir.from_proto(proto)
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Infers shapes and types, data propagation included, in place."""
+    try:
+        common.ShapeInferencePass(check_type=True, strict_mode=True, data_prop=True)(model)
+    except Exception as error:  # the pass wraps whatever the C++ inference throws
+        raise MasktoolError("inconsistent model", where="shape inference", got=error.__cause__ or error) from error
+
+
+def remove_dropouts(graph: ir.Graph) -> None:
+    """Bypasses Dropout nodes, which do nothing at inference."""
+    for node in tuple(graph):
+        if node.op_type == "Dropout" and node.domain == "":
+            source, output = node.inputs[0], node.outputs[0]
+            identity = ir.node("Identity", [source], name=node.name)
+            identity.outputs[0].shape, identity.outputs[0].type = output.shape, output.type
+            identity.outputs[0].name = output.name
+            graph.insert_before(node, identity)
+            output.replace_all_uses_with(identity.outputs[0], replace_graph_outputs=True)
+            graph.remove(node, safe=True)
+
+
+def make_pads_explicit(graph: ir.Graph) -> None:
+    """Replaces ``auto_pad`` by the pads it stands for, wherever height and width are fixed."""
+    for node in graph:
+        mode = node.attributes.get_string("auto_pad")
+        if mode is None or node.op_type == "ConvTranspose":
+            continue
+        sizes = explicit_pads(node, mode)
+        if sizes is not None:
+            del node.attributes["auto_pad"]
+            node.attributes["pads"] = ir.AttrInt64s("pads", sizes)
+
+
+def explicit_pads(node: ir.Node, mode: str) -> list[int] | None:
+    """Returns pads in ONNX's order (all begins, then all ends); None where a size is unknown.
+
+    Source: ONNX operator specification, Conv, ``auto_pad``: SAME pads so that output = ceil(input / stride).
+    """
+    value, kernel = node.inputs[0], kernel_shape(node)
+    if value is None or value.shape is None or kernel is None:
+        return None
+    spatial = value.shape[2:]
+    if mode in ("NOTSET", "VALID"):
+        given = node.attributes.get_ints("pads") if mode == "NOTSET" else None
+        return list(given or [0] * (2 * len(kernel)))
+    if not all(isinstance(size, int) for size in spatial):
+        return None
+    strides = node.attributes.get_ints("strides") or [1] * len(kernel)
+    dilations = node.attributes.get_ints("dilations") or [1] * len(kernel)
+    begins, ends = [], []
+    for size, k, stride, dilation in zip(spatial, kernel, strides, dilations, strict=True):
+        assert isinstance(size, int)
+        total = max((-(-size // stride) - 1) * stride + dilation * (k - 1) + 1 - size, 0)
+        small, large = total // 2, total - total // 2
+        begins.append(small if mode == "SAME_UPPER" else large)
+        ends.append(large if mode == "SAME_UPPER" else small)
+    return begins + ends
+
+
+def kernel_shape(node: ir.Node) -> list[int] | None:
+    """Returns the kernel of a window operator, from its attribute or its weight."""
+    given = node.attributes.get_ints("kernel_shape")
+    if given is not None:
+        return list(given)
+    weight = node.inputs[1] if len(node.inputs) > 1 else None
+    if weight is None or weight.shape is None or not all(isinstance(size, int) for size in weight.shape[2:]):
+        return None
+    return [int(size) for size in weight.shape[2:]]
+
+
+def fuse_pads(graph: ir.Graph) -> None:
+    """Turns a Pad of zeros over height and width into the pads of the convolution or average pool behind it."""
+    for node in tuple(graph):
+        source = node.inputs[0] if node.inputs else None
+        pad = source.producer() if source is not None else None
+        if pad is None or pad.op_type != "Pad" or "auto_pad" in node.attributes:
+            continue
+        if node.op_type not in ("Conv", "AveragePool") or source is None or len(source.uses()) > 1:
+            continue
+        if node.op_type == "AveragePool" and not counts_padding(node):
+            continue
+        extra = zero_pads(pad)
+        if extra is not None:
+            given = node.attributes.get_ints("pads") or [0] * 4
+            pads = [old + new for old, new in zip(given, extra, strict=True)]
+            node.attributes["pads"] = ir.AttrInt64s("pads", pads)
+            if node.op_type == "AveragePool":
+                node.attributes["count_include_pad"] = ir.AttrInt64("count_include_pad", 1)
+            node.replace_input_with(0, pad.inputs[0])
+            graph.remove(pad, safe=True)
+
+
+def counts_padding(node: ir.Node) -> bool:
+    """Whether zeros around the input of an average pool count just as its own padding would."""
+    no_pads = not any(node.attributes.get_ints("pads") or [])
+    return (no_pads or node.attributes.get_int("count_include_pad", 0) == 1) and not node.attributes.get_int(
+        "ceil_mode", 0
+    )
+
+
+def zero_pads(pad: ir.Node) -> list[int] | None:
+    """Returns [top, left, bottom, right] of a Pad that adds zeros around height and width alone; None for any other."""
+    mode = pad.attributes.get_string("mode", "constant")
+    constants = [None if value is None else ir.convenience.get_const_tensor(value) for value in pad.inputs[1:]]
+    if mode != "constant" or not constants or constants[0] is None:
+        return None
+    if any(value is not None and tensor is None for value, tensor in zip(pad.inputs[1:], constants, strict=True)):
+        return None
+    pads = constants[0].numpy().tolist()
+    if len(constants) > 1 and constants[1] is not None and constants[1].numpy().any():
+        return None
+    axes = list(range(len(pads) // 2)) if len(constants) < 3 or constants[2] is None else constants[2].numpy().tolist()
+    if pad.inputs[0] is None or pad.inputs[0].shape is None or len(pad.inputs[0].shape) != 4 or min(pads) < 0:
+        return None
+    by_axis = {axis % 4: (pads[i], pads[i + len(axes)]) for i, axis in enumerate(axes)}
+    if any(any(amount) for axis, amount in by_axis.items() if axis not in PAD_SPATIAL_AXES):
+        return None
+    (top, bottom), (left, right) = by_axis.get(2, (0, 0)), by_axis.get(3, (0, 0))
+    return [top, left, bottom, right]

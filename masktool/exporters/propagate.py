@@ -1,0 +1,146 @@
+"""From the canonical graph to the masked graph: one walk over the nodes, one rule per operator.
+
+A value that does not depend on the image is not touched. Each node that reads a masked value is handed to the rule of its
+operator, which emits what it needs around the node and says which mask the outputs carry. All nodes that have no rule, or
+that their rule refuses, are collected and reported together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from masktool.contract import FUNCTION_DOMAIN, MASK_INPUT, RULE_PROPERTY, Layout
+from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorError
+from masktool.exporters.canonical import opset_of
+from masktool.ops.functions import neighbor_fill
+from masktool.ops.graph import Masked, MaskedGraph, dtype_of
+from masktool.ops.registry import RuleError, find_mask_rule
+
+AXES_OF_LAYOUT: dict[Layout, tuple[int, int]] = {"NCHW": (2, 3), "NHWC": (1, 2)}
+FUNCTION_DOMAIN_VERSION = 1
+OUTPUT_BATCH = "output_batch"
+
+
+def mask_model(model: ir.Model, image_input: str, layout: Layout, *, mask_required: bool) -> None:
+    """Adds the input ``mask`` and carries it through every node, in place.
+
+    Args:
+        model: canonical, with a symbolic batch.
+        image_input: name of the image input.
+        layout: of the image input.
+        mask_required: makes ``mask`` an ordinary input instead of one with a default of ones.
+
+    Raises:
+        UnsupportedOperatorError: nodes without a rule; the model is then unusable.
+        MasktoolError: the model already has an input ``mask``.
+    """
+    image = next(value for value in model.graph.inputs if value.name == image_input)
+    graph = MaskedGraph(model.graph)
+    nodes = tuple(model.graph)
+    mask = add_mask_input(model.graph, image, layout, mask_required=mask_required)
+    add_input_guard(graph, image, mask, AXES_OF_LAYOUT[layout], before=nodes[0])
+    refused = [reason for node in nodes if (reason := apply_rule(graph, node, opset_of(model)))]
+    if refused:
+        raise UnsupportedOperatorError(refused)
+    for output in tuple(model.graph.outputs):
+        zero_output(graph, output)
+    function = neighbor_fill(opset_of(model))
+    model.functions[function.identifier()] = function
+    model.opset_imports[FUNCTION_DOMAIN] = FUNCTION_DOMAIN_VERSION
+    common.RemoveUnusedNodesPass()(model)
+    common.RemoveUnusedFunctionsPass()(model)
+    rename_batch(model.graph, image)
+
+
+def add_mask_input(graph: ir.Graph, image: ir.Value, layout: Layout, *, mask_required: bool) -> ir.Value:
+    """Adds the input (M, 1, H, W) float32 and, unless it is required, its default of ones (1, 1, H, W)."""
+    if any(value.name == MASK_INPUT for value in (*graph.inputs, *graph.initializers.values())):
+        raise MasktoolError(
+            f"the model already has an input or weight named {MASK_INPUT!r}", fix="export the plain model"
+        )
+    assert image.shape is not None
+    height, width = (image.shape[axis] for axis in AXES_OF_LAYOUT[layout])
+    mask = ir.Value(
+        name=MASK_INPUT, shape=ir.Shape(["mask_batch", 1, height, width]), type=ir.TensorType(ir.DataType.FLOAT)
+    )
+    graph.inputs.append(mask)
+    if not mask_required:
+        if not (isinstance(height, int) and isinstance(width, int)):
+            raise MasktoolError(
+                "an optional mask needs a fixed height and width",
+                where=f"input {image.name!r}",
+                got=image.shape,
+                fix="give --input-size H W, or --mask required",
+            )
+        mask.const_value = ir.tensor(np.ones((1, 1, height, width), np.float32), name=MASK_INPUT)
+        graph.register_initializer(mask)
+    return mask
+
+
+def add_input_guard(
+    graph: MaskedGraph, image: ir.Value, mask: ir.Value, axes: tuple[int, int], *, before: ir.Node
+) -> None:
+    """Sets the image to 0 where the mask is 0: a Where, since 0 · NaN is NaN."""
+    users = tuple(image.uses())
+    graph.node = before
+    own_type = mask if dtype_of(image) == ir.DataType.FLOAT else graph.emit("Cast", mask, to=dtype_of(image).value)
+    own_type.type = image.type
+    graph.set_state(image, Masked(own_type, axes))
+    guarded = graph.zeroed(image)
+    guarded.name = f"{image.name}_masked"
+    for user, index in users:
+        user.replace_input_with(index, guarded)
+    graph.set_state(image, None)
+    graph.set_state(guarded, Masked(own_type, axes, zeroed=True))
+
+
+def apply_rule(graph: MaskedGraph, node: ir.Node, opset: int) -> UnsupportedNode | None:
+    """Runs the rule of a node that reads a masked value; returns why it cannot be treated, if so."""
+    states = [state for value in node.inputs if (state := graph.state(value)) is not None]
+    if not states:
+        return None
+    rule = find_mask_rule(node)
+    graph.node = node
+    try:
+        if rule is None:
+            raise RuleError("no rule for this operator")
+        rule(graph, node)
+    except RuleError as error:
+        continue_behind(graph, node, states[0])
+        op_type = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+        return UnsupportedNode(node.name or "", op_type, node.version or opset, str(error))
+    node.metadata_props[RULE_PROPERTY] = rule.__name__
+    return None
+
+
+def continue_behind(graph: MaskedGraph, node: ir.Node, state: Masked) -> None:
+    """Guesses the state behind a refused node, only so that further refusals are found; the export has failed already."""
+    for output in node.outputs:
+        looks_like_a_map = output.shape is not None and len(output.shape) == 4
+        graph.set_state(output, state if looks_like_a_map else None)
+
+
+def zero_output(graph: MaskedGraph, output: ir.Value) -> None:
+    """Sets an output that still is a map to 0 where its mask is 0."""
+    state = graph.state(output)
+    if state is not None and not state.zeroed:
+        graph.node = next(reversed(graph.graph))
+        graph.emit_after(output, "Where", graph.kept(output), output, graph.constant(0, dtype_of(output)))
+
+
+def rename_batch(graph: ir.Graph, image: ir.Value) -> None:
+    """Names the batch of everything behind the input guard: it is the larger of the image's and the mask's.
+
+    ONNX Runtime has to see that both sides of a residual addition share it, or it does not fuse the addition into the
+    convolution. Where no rule knows the shape, none is stated.
+    """
+    assert image.shape is not None
+    image_batch = image.shape[0]
+    for node in graph:
+        for value in node.outputs:
+            if value.shape is None:
+                value.type = None
+            elif len(value.shape) and value.shape[0] == image_batch:
+                value.shape = ir.Shape([OUTPUT_BATCH, *value.shape[1:]])

@@ -1,0 +1,98 @@
+"""Finishing a masked model: metadata, the full check, parity, and the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+
+from masktool.contract import MASK_INPUT, Layout, Metadata
+from masktool.errors import MasktoolError
+from masktool.exporters.onnx_file import find_class_output
+from masktool.exporters.parity import Probe, check_parity, measure_parity, open_session
+from masktool.files import atomic_path
+
+if TYPE_CHECKING:
+    from masktool.exporters.sources import Source
+
+PRODUCER = "masktool"
+
+
+def write_masked(
+    model: ir.Model, path: str | os.PathLike[str], source: Source, layout: Layout, metadata: Metadata
+) -> Metadata:
+    """Checks, measures and writes a masked model.
+
+    Returns:
+        The metadata as written, completed with what the graph tells.
+
+    Raises:
+        MasktoolError: metadata that do not fit the graph, a failed check or parity, or a path that cannot be written.
+    """
+    plain_bytes = ir.to_proto(source.model).SerializeToString()
+    metadata = complete(metadata, model, layout, plain_bytes)
+    with atomic_path(path) as temporary:
+        figures = measure(model, plain_bytes, source, layout, metadata)
+        check_parity(figures)
+        metadata = dataclasses.replace(metadata, parity=figures)
+        model.metadata_props.update(metadata.to_properties())
+        model.producer_name, model.producer_version = PRODUCER, metadata.tool_version
+        proto = ir.to_proto(model)
+        onnx.checker.check_model(proto, full_check=True)
+        temporary.write_bytes(proto.SerializeToString())
+    return metadata
+
+
+def complete(metadata: Metadata, model: ir.Model, layout: Layout, plain_bytes: bytes) -> Metadata:
+    """Adds what the graph tells to the metadata, and refuses what contradicts it."""
+    class_output = find_class_output(model)
+    if metadata.preprocessing is not None:
+        preprocessing = dataclasses.replace(metadata.preprocessing, layout=layout)
+        height, width = size_of(model, layout)
+        if (height, width) != preprocessing.size:
+            raise MasktoolError(
+                "the preprocessing is for another size",
+                expected=f"the model's {height} x {width}",
+                got=f"{preprocessing.size[0]} x {preprocessing.size[1]}",
+                fix="correct the size in the preprocessing, or give --input-size",
+            )
+        metadata = dataclasses.replace(metadata, preprocessing=preprocessing)
+    if metadata.labels is not None and class_output is not None:
+        classes = next(value.shape[1] for value in model.graph.outputs if value.name == class_output and value.shape)
+        if isinstance(classes, int) and classes != len(metadata.labels):
+            raise MasktoolError(
+                "the labels do not fit the model", expected=f"{classes} names", got=len(metadata.labels)
+            )
+    sha256 = metadata.source_sha256 or hashlib.sha256(plain_bytes).hexdigest()
+    return dataclasses.replace(metadata, class_output=class_output, source_sha256=sha256)
+
+
+def size_of(model: ir.Model, layout: Layout) -> tuple[object, object]:
+    """Returns height and width of the mask input."""
+    mask = next(value for value in model.graph.inputs if value.name == MASK_INPUT)
+    assert mask.shape is not None
+    return mask.shape[2], mask.shape[3]
+
+
+def measure(
+    model: ir.Model, plain_bytes: bytes, source: Source, layout: Layout, metadata: Metadata
+) -> dict[str, float]:
+    """Runs the parity measurement on a masked model that is not written yet."""
+    image = next(value for value in model.graph.inputs if value.name == metadata.image_input)
+    assert image.shape is not None
+    assert image.dtype is not None
+    sizes = [image.shape[i] for i in ((1, 2, 3) if layout == "NCHW" else (3, 1, 2))]
+    probe = Probe.draw((int(sizes[0]), int(sizes[1]), int(sizes[2])), layout, image.dtype.numpy())
+    names = [output.name for output in model.graph.outputs]
+    return measure_parity(
+        open_session(plain_bytes),
+        open_session(ir.to_proto(model).SerializeToString()),
+        metadata.image_input,
+        probe,
+        source.reference,
+        names.index(metadata.class_output) if metadata.class_output is not None else None,
+    )

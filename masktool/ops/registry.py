@@ -1,0 +1,89 @@
+"""The registry of operators: which rule carries a mask through which ``op_type``, and the samples that test it.
+
+A new operator is one new file in this package: a function under ``@mask_rule("OpType")`` and a call of :func:`add_samples`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    from masktool.ops.graph import MaskedGraph
+
+MaskRule = Callable[["MaskedGraph", ir.Node], None]
+
+
+class RuleError(Exception):
+    """Raised by a mask rule for a node that it cannot treat; the message is the reason shown to the user."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """A small graph that exercises one rule.
+
+    Attributes:
+        name: what is special about it.
+        text: nodes in ONNX's textual syntax, from the image ``x`` (float32, N × channels × size) to the output ``y``.
+        weights: shapes of random float32 initializers.
+        constants: integer initializers, int64.
+        channels: of ``x``.
+        size: (height, width) of ``x`` in pixels.
+        ones_tolerance: what a mask of ones may change, relative to max |y|: 0, but for a graph that ONNX Runtime computes in
+            another order without the mask.
+    """
+
+    name: str
+    text: str
+    weights: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+    constants: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+    channels: int = 4
+    size: tuple[int, int] = (9, 11)
+    ones_tolerance: float = 0.0
+
+
+_RULES: dict[str, MaskRule] = {}
+_SAMPLES: dict[str, list[Sample]] = {}
+
+
+def mask_rule(*op_types: str) -> Callable[[MaskRule], MaskRule]:
+    """Registers the decorated function as the mask rule of these operators of the standard domain."""
+
+    def register(rule: MaskRule) -> MaskRule:
+        for op_type in op_types:
+            if op_type in _RULES:
+                raise ValueError(f"two mask rules for {op_type}: {_RULES[op_type].__name__} and {rule.__name__}")
+            _RULES[op_type] = rule
+        return rule
+
+    return register
+
+
+def add_samples(op_type: str, *samples: Sample) -> None:
+    """Adds graphs on which the contract test runs the rule of ``op_type``."""
+    _SAMPLES.setdefault(op_type, []).extend(samples)
+
+
+def find_mask_rule(node: ir.Node) -> MaskRule | None:
+    """Returns the rule of a node, or None."""
+    load_rules()
+    return _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+
+
+def registered_operators() -> dict[str, tuple[MaskRule, tuple[Sample, ...]]]:
+    """Returns every operator with its rule and its samples, by ``op_type``."""
+    load_rules()
+    return {op_type: (rule, tuple(_SAMPLES.get(op_type, ()))) for op_type, rule in sorted(_RULES.items())}
+
+
+def load_rules() -> None:
+    """Imports every module of this package, which registers its rules."""
+    import masktool.ops
+
+    for module in pkgutil.iter_modules(masktool.ops.__path__):
+        importlib.import_module(f"masktool.ops.{module.name}")

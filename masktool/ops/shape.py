@@ -1,0 +1,21 @@
+"""Operators that read nothing of a value but its shape: their result has no place in the image."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from masktool.ops.graph import MaskedGraph
+from masktool.ops.registry import Sample, add_samples, mask_rule
+
+
+@mask_rule("Shape", "Size")
+def mask_shape(graph: MaskedGraph, node: ir.Node) -> None:
+    """Leaves the result without a mask."""
+    graph.set_state(node.outputs[0], None)
+
+
+add_samples(
+    "Shape",
+    Sample("batch of a reshape", "s = Shape <start = 0, end = 1> (x) t = Concat <axis = 0> (s, m) f = Reshape (x, t) y = Gemm (f, w)",
+           {"w": (396, 5)}, {"m": (-1,)}),
+)  # fmt: skip

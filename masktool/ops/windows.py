@@ -1,0 +1,73 @@
+"""What convolution and pooling share: their window, and the mask that it sees."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import onnx_ir as ir
+
+from masktool.ops.graph import Masked, MaskedGraph, input_at, rank_of, sizes_of
+from masktool.ops.registry import RuleError
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """A sliding window over height and width, in pixels of the operator's input."""
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    dilations: tuple[int, int]
+    ceil_mode: int
+
+    @property
+    def reach(self) -> int:
+        """How far apart, in pixels, two inputs of one window can lie."""
+        return max(d * (k - 1) for d, k in zip(self.dilations, self.kernel, strict=True))
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The window as ONNX attributes of a pooling operator."""
+        return {
+            "kernel_shape": list(self.kernel),
+            "strides": list(self.strides),
+            "pads": list(self.pads),
+            "dilations": list(self.dilations),
+            "ceil_mode": self.ceil_mode,
+        }
+
+
+def window_of(node: ir.Node, graph: MaskedGraph) -> tuple[Window, Masked]:
+    """Reads the window of a convolution or pooling node and the state of its input.
+
+    Raises:
+        RuleError: the node does not slide over the two axes of the image, or pads more than its kernel covers.
+    """
+    value = input_at(node, 0)
+    state = graph.state(value)
+    if state is None or rank_of(value) != 4 or state.axes != (2, 3):
+        raise RuleError("it does not slide over height and width")
+    given = node.attributes
+    if given.get_string("auto_pad", "NOTSET") != "NOTSET":
+        raise RuleError("auto_pad needs a fixed height and width")
+    kernel = given.get_ints("kernel_shape") or sizes_of(input_at(node, 1))[2:]
+    if None in kernel:
+        raise RuleError("the size of its kernel is unknown")
+    window = Window(
+        kernel=(kernel[0], kernel[1]),
+        strides=tuple(given.get_ints("strides") or (1, 1)),  # type: ignore[arg-type]
+        pads=tuple(given.get_ints("pads") or (0, 0, 0, 0)),  # type: ignore[arg-type]
+        dilations=tuple(given.get_ints("dilations") or (1, 1)),  # type: ignore[arg-type]
+        ceil_mode=given.get_int("ceil_mode", 0),
+    )
+    for axis in (0, 1):
+        if max(window.pads[axis], window.pads[axis + 2]) >= window.kernel[axis]:
+            raise RuleError(f"pads {window.pads} reach beyond the kernel {window.kernel}: windows without any input")
+    return window, state
+
+
+def pool_mask(graph: MaskedGraph, mask: ir.Value, window: Window) -> ir.Value:
+    """Emits the mask behind a window: kept where any input of the window is kept (its largest value, for soft masks)."""
+    trivial = window.kernel == (1, 1) and window.strides == (1, 1) and not any(window.pads)
+    return mask if trivial else graph.emit("MaxPool", mask, **window.attributes)

@@ -88,7 +88,7 @@ def add_input_guard(
     own_type = mask if dtype_of(image) == ir.DataType.FLOAT else graph.emit("Cast", mask, to=dtype_of(image).value)
     own_type.type = image.type
     graph.set_state(image, Masked(own_type, axes))
-    guarded = graph.zeroed(image)
+    guarded = graph.replaced(image, empty=0)
     guarded.name = f"{image.name}_masked"
     for user, index in users:
         user.replace_input_with(index, guarded)

@@ -10,10 +10,11 @@ https://arxiv.org/abs/2211.14646. The paper runs t = k rounds; the last one chan
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from masktool.ops.functions import NEIGHBOR_FILL
-from masktool.ops.graph import Masked, MaskedGraph, input_at
+from masktool.ops.graph import Masked, MaskedGraph, dtype_of, input_at, sizes_of
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 from masktool.ops.windows import pool_mask, window_of
 
@@ -30,8 +31,12 @@ def mask_conv(graph: MaskedGraph, node: ir.Node) -> None:
 
 def fill(graph: MaskedGraph, value: ir.Value, mask: ir.Value, rounds: int) -> ir.Value:
     """Emits ``rounds`` rounds of neighbour fill; none leaves the value as it is."""
+    channels = sizes_of(value)[1]
+    if rounds and channels is None:
+        raise RuleError("its number of input channels is not fixed")
     for _ in range(rounds):
-        filled, known = graph.call(NEIGHBOR_FILL, value, mask, num_outputs=2)
+        box = graph.constant(np.ones((channels, 1, 3, 3)), dtype_of(value))
+        filled, known = graph.call(NEIGHBOR_FILL, value, mask, box, num_outputs=2, channels=channels)
         filled.shape, value, mask = value.shape, filled, known
     return value
 

@@ -51,7 +51,7 @@ def mask_join(graph: MaskedGraph, node: ir.Node) -> None:
             raise RuleError(f"it joins maps of different layouts: axes {first.axes} and {state.axes}")
         mask = graph.emit("Min", mask, state.mask)
     if node.op_type == "Div":  # what stands under the mask is arbitrary, and must not become a division by 0
-        node.replace_input_with(1, graph.zeroed(input_at(node, 1), empty=1))
+        node.replace_input_with(1, graph.replaced(input_at(node, 1), empty=1))
     graph.set_state(output, Masked(mask, first.axes))
 
 

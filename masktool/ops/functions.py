@@ -19,30 +19,29 @@ import onnx_ir as ir
 from masktool.contract import FUNCTION_DOMAIN
 
 NEIGHBOR_FILL = "NeighborFill"
-FILL_EPSILON = 1e-5
+FILL_EPSILON = "1e-5"
 """The published ε: it keeps a pixel without any known neighbour at 0."""
-BOX_PIXELS = 9
 
-# J ∗ y is written as 9 times the average over the box, padding counted: runtimes have fast kernels for pooling.
+# J ∗ x is a depthwise convolution: of all ways to write it (average pool, shifted sums, matrix products) it was the fastest by two
+# to ten times on the CPU provider, and the only one that is fast for every number of channels.
 _NEIGHBOR_FILL_TEXT = """
 <domain: "{domain}", opset_import: ["" : {opset}]>
-{name} (x, mask) => (filled, known)
+{name} <channels> (x, mask, box) => (filled, known)
 {{
     y = Mul (x, mask)
-    box_of_y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], count_include_pad = 1> (y)
-    box_of_mask = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], count_include_pad = 1> (mask)
+    sum_of_y = Conv <group: int = @channels, pads = [1, 1, 1, 1]> (y, box)
+    mask_box_f = Constant <value = float[1, 1, 3, 3] {{1, 1, 1, 1, 1, 1, 1, 1, 1}}> ()
+    mask_box = CastLike (mask_box_f, mask)
+    sum_of_mask = Conv <pads = [1, 1, 1, 1]> (mask, mask_box)
     one_f = Constant <value_float = 1.0> ()
     one = CastLike (one_f, mask)
     epsilon_f = Constant <value_float = {epsilon}> ()
     epsilon = CastLike (epsilon_f, mask)
     missing = Sub (one, mask)
-    divisor = Add (box_of_mask, epsilon)
+    divisor = Add (sum_of_mask, epsilon)
     weight = Div (missing, divisor)
-    fill = Mul (box_of_y, weight)
+    fill = Mul (sum_of_y, weight)
     filled = Add (y, fill)
-    nine_f = Constant <value_float = {pixels}> ()
-    nine = CastLike (nine_f, mask)
-    sum_of_mask = Mul (box_of_mask, nine)
     reached = Add (mask, sum_of_mask)
     known = Min (reached, one)
 }}
@@ -50,12 +49,10 @@ _NEIGHBOR_FILL_TEXT = """
 
 
 def neighbor_fill(opset: int) -> ir.Function:
-    """Returns the function ``masktool::NeighborFill`` (x: N × C × h × w, mask: N × 1 × h × w) → (filled, known)."""
-    text = _NEIGHBOR_FILL_TEXT.format(
-        domain=FUNCTION_DOMAIN,
-        name=NEIGHBOR_FILL,
-        opset=opset,
-        epsilon=f"{FILL_EPSILON / BOX_PIXELS:.10f}",
-        pixels=float(BOX_PIXELS),
-    )
+    """Returns the function ``masktool::NeighborFill``.
+
+    Its inputs are x (N, C, h, w), mask (M, 1, h, w) and box, ones of shape (C, 1, 3, 3); its attribute ``channels`` is C; its
+    outputs are filled (N, C, h, w) and known (M, 1, h, w), the mask of the next round.
+    """
+    text = _NEIGHBOR_FILL_TEXT.format(domain=FUNCTION_DOMAIN, name=NEIGHBOR_FILL, opset=opset, epsilon=FILL_EPSILON)
     return ir.serde.deserialize_function(onnx.parser.parse_function(text))

@@ -81,9 +81,9 @@ class MaskedGraph:
         """Emits a node in front of the current one and returns its output; the same request twice is one node."""
         return self._emit(op_type, inputs, attributes, "", 1).outputs[0]
 
-    def call(self, function: str, *inputs: ir.Value, num_outputs: int) -> Sequence[ir.Value]:
+    def call(self, function: str, *inputs: ir.Value, num_outputs: int, **attributes: Any) -> Sequence[ir.Value]:
         """Emits a call of a model-local function in front of the current node and returns its outputs."""
-        return self._emit(function, inputs, {}, FUNCTION_DOMAIN, num_outputs).outputs
+        return self._emit(function, inputs, attributes, FUNCTION_DOMAIN, num_outputs).outputs
 
     def _emit(
         self, op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any], domain: str, num_outputs: int
@@ -153,14 +153,18 @@ class MaskedGraph:
         """Returns value · mask."""
         return self._shaped_as(value, self.emit("Mul", value, self.aligned_mask(value)))
 
-    def zeroed(self, value: ir.Value, empty: float = 0.0) -> ir.Value:
-        """Returns the value with ``empty`` wherever its mask is 0."""
+    def zeroed(self, value: ir.Value) -> ir.Value:
+        """Returns the value with 0 wherever its mask is 0; where that is known already, the value itself."""
         state = self.state(value)
-        if state is None or (state.zeroed and empty == 0.0):
+        if state is None or state.zeroed:
             return value
-        replaced = self.emit("Where", self.kept(value), value, self.constant(empty, dtype_of(value)))
-        replaced.type = value.type
-        return self._shaped_as(value, replaced)
+        return self._shaped_as(value, self.emit("Mul", value, self.emit("Sign", self.aligned_mask(value))))
+
+    def replaced(self, value: ir.Value, empty: float) -> ir.Value:
+        """Returns the value with ``empty`` wherever its mask is 0, whatever stands there (0 · NaN is NaN)."""
+        result = self.emit("Where", self.kept(value), value, self.constant(empty, dtype_of(value)))
+        result.type = value.type
+        return self._shaped_as(value, result)
 
     def _shaped_as(self, value: ir.Value, result: ir.Value) -> ir.Value:
         result.shape = value.shape

@@ -21,7 +21,7 @@ from masktool.ops.windows import pool_mask, window_of
 
 
 NON_NEGATIVE = ("Abs", "HardSigmoid", "Relu", "Sigmoid", "Softplus")
-KEEPS_SIGN = ("AveragePool", "Concat", "Identity", "MaxPool", "Where")
+KEEPS_SIGN = ("AveragePool", "Concat", "Identity", "MaxPool")
 
 
 @mask_rule("MaxPool")
@@ -39,7 +39,7 @@ def mask_max_pool(graph: MaskedGraph, node: ir.Node) -> None:
     if is_non_negative(value):
         node.replace_input_with(0, graph.zeroed(value))
         return
-    node.replace_input_with(0, graph.zeroed(value, empty=float("-inf")))
+    node.replace_input_with(0, graph.replaced(value, empty=float("-inf")))
     zero = graph.constant(0, dtype_of(output))
     graph.set_state(graph.emit_after(output, "Where", graph.kept(output), output, zero), new_state)
 
@@ -54,7 +54,7 @@ def is_non_negative(value: ir.Value | None) -> bool:
     if producer is None:
         return False
     if producer.op_type in KEEPS_SIGN:
-        return all(is_non_negative(source) for source in producer.inputs[producer.op_type == "Where" :])
+        return all(is_non_negative(source) for source in producer.inputs)
     return producer.op_type in NON_NEGATIVE
 
 

@@ -1,7 +1,8 @@
 """What the exporter and the runtime agree on: names of inputs and outputs, and the metadata.
 
-Standard library only, so that anything may import it. Every metadata entry is one ONNX ``metadata_props`` pair whose key starts with
-``masktool.`` and whose value is one JSON document; :class:`Metadata` is the typed view of all of them.
+Standard library only, so that anything may import it. Every metadata entry is one ONNX ``metadata_props`` pair whose
+key starts with ``masktool.`` and whose value is one JSON document; :class:`Metadata` is the typed view of all of
+them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from masktool.errors import MasktoolError
 
@@ -29,6 +30,13 @@ Layout = Literal["NCHW", "NHWC"]
 ResizeRule = Literal["shortest", "exact", "none"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
+CHOICES: dict[str, tuple[str, ...]] = {
+    "resize": get_args(ResizeRule),
+    "interpolation": get_args(Interpolation),
+    "channel_order": get_args(ChannelOrder),
+    "layout": get_args(Layout),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
@@ -37,8 +45,8 @@ class Preprocessing:
     Attributes:
         size: (height, width) of the model's input in pixels.
         resize: ``shortest`` scales the photograph until its shorter side is ``resize_to``; ``exact`` scales it to
-            ``size``, whatever its aspect ratio; ``none`` leaves it. Then a centre crop of ``size`` is taken (what a smaller
-            photograph lacks is padded with 0 after normalisation).
+            ``size``, whatever its aspect ratio; ``none`` leaves it. Then a centre crop of ``size`` is taken (what a
+            smaller photograph lacks is padded with 0 after normalisation).
         resize_to: length of the shorter side in pixels, for ``shortest`` only.
         interpolation: Pillow's filter of the same name, with antialiasing.
         channel_order: ``RGB``, ``BGR`` or ``L`` (one grey channel).
@@ -68,7 +76,10 @@ class Preprocessing:
             )
         if "size" not in document:
             raise MasktoolError("preprocessing without a size", expected='"size": [height, width]')
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+        for key, allowed in CHOICES.items():
+            if document.get(key, allowed[0]) not in allowed:
+                raise MasktoolError("preprocessing", where=key, expected=" | ".join(allowed), got=document[key])
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
         return cls(**values)
 
 
@@ -81,7 +92,8 @@ class Metadata:
         source: what was exported, as the user named it (a file's name without its directory, or a hub name).
         source_sha256: of the source file, or of the plain graph where the source is no file.
         image_input: name of the image input, (N, C, H, W) or (N, H, W, C).
-        class_output: name of the output that ``explain`` reads, (N, K) after trailing axes of length 1 are dropped; None when
+        class_output: name of the output that ``explain`` reads, (N, K) after trailing axes of length 1 are dropped;
+        None when
             the model has no such output.
         output_kind: what ``class_output`` holds; None when unknown.
         preprocessing: None when unknown.

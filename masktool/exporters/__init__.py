@@ -48,7 +48,7 @@ def export(
         trust_pickle: unpickle a pickled module, which runs code from the file.
 
     Returns:
-        What the file says about itself, with the parity figures measured on random inputs, each relative to max |output|.
+        What the file says about itself, with the parity figures measured on random inputs, relative to max |output|.
 
     Raises:
         UnsupportedOperatorError: nodes without a mask rule; it lists all of them.

@@ -2,8 +2,9 @@
 
 1. The opset is lifted to at least 18.
 2. Functions are inlined, constants are initializers and no inputs, identities and dropouts are gone.
-3. Shapes are inferred, and what depends on constants alone is folded (Shape → Gather → Concat chains in front of Reshape).
-4. ``auto_pad`` becomes explicit pads, and a Pad of zeros in front of a convolution or an average pool becomes its pads.
+3. Shapes are inferred, and what depends on constants alone is folded (Shape → Gather → Concat chains in front of
+Reshape). 4. ``auto_pad`` becomes explicit pads, and a Pad of zeros in front of a convolution or an average pool
+becomes its pads.
 
 Batch normalisation is left alone: ONNX Runtime folds it, and folding it here would change the last bit of the result.
 """
@@ -35,7 +36,7 @@ def canonicalise(model: ir.Model) -> ir.Model:
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     remove_dropouts(model.graph)
     infer_shapes(model)
-    optimizer.fold_constants(model, onnx_shape_inference=True)
+    optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=folds_in_any_case)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.IdentityEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
@@ -74,6 +75,13 @@ def infer_shapes(model: ir.Model) -> None:
         common.ShapeInferencePass(check_type=True, strict_mode=True, data_prop=True)(model)
     except Exception as error:  # the pass wraps whatever the C++ inference throws
         raise MasktoolError("inconsistent model", where="shape inference", got=error.__cause__ or error) from error
+
+
+def folds_in_any_case(node: ir.Node) -> bool | None:
+    """Folds an integer ConstantOfShape, part of the arithmetic on shapes, which the folder leaves alone by itself."""
+    value = node.attributes.get_tensor("value")
+    is_shape = node.op_type == "ConstantOfShape" and value is not None and value.dtype == ir.DataType.INT64
+    return True if is_shape else None
 
 
 def remove_dropouts(graph: ir.Graph) -> None:

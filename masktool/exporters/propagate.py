@@ -1,8 +1,8 @@
 """From the canonical graph to the masked graph: one walk over the nodes, one rule per operator.
 
-A value that does not depend on the image is not touched. Each node that reads a masked value is handed to the rule of its
-operator, which emits what it needs around the node and says which mask the outputs carry. All nodes that have no rule, or
-that their rule refuses, are collected and reported together.
+A value that does not depend on the image is not touched. Each node that reads a masked value is handed to the rule of
+its operator, which emits what it needs around the node and says which mask the outputs carry. All nodes that have no
+rule, or that their rule refuses, are collected and reported together.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def apply_rule(graph: MaskedGraph, node: ir.Node, opset: int) -> UnsupportedNode
 
 
 def continue_behind(graph: MaskedGraph, node: ir.Node, state: Masked) -> None:
-    """Guesses the state behind a refused node, only so that further refusals are found; the export has failed already."""
+    """Guesses the state behind a refused node, only to find further refusals: the export has failed already."""
     for output in node.outputs:
         looks_like_a_map = output.shape is not None and len(output.shape) == 4
         graph.set_state(output, state if looks_like_a_map else None)

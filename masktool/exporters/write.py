@@ -52,7 +52,7 @@ def complete(metadata: Metadata, model: ir.Model, layout: Layout, plain_bytes: b
     class_output = find_class_output(model)
     if metadata.preprocessing is not None:
         preprocessing = dataclasses.replace(metadata.preprocessing, layout=layout)
-        height, width = size_of(model, layout)
+        height, width = size_of(model)
         if (height, width) != preprocessing.size:
             raise MasktoolError(
                 "the preprocessing is for another size",
@@ -71,7 +71,7 @@ def complete(metadata: Metadata, model: ir.Model, layout: Layout, plain_bytes: b
     return dataclasses.replace(metadata, class_output=class_output, source_sha256=sha256)
 
 
-def size_of(model: ir.Model, layout: Layout) -> tuple[object, object]:
+def size_of(model: ir.Model) -> tuple[object, object]:
     """Returns height and width of the mask input."""
     mask = next(value for value in model.graph.inputs if value.name == MASK_INPUT)
     assert mask.shape is not None
@@ -85,8 +85,15 @@ def measure(
     image = next(value for value in model.graph.inputs if value.name == metadata.image_input)
     assert image.shape is not None
     assert image.dtype is not None
-    sizes = [image.shape[i] for i in ((1, 2, 3) if layout == "NCHW" else (3, 1, 2))]
-    probe = Probe.draw((int(sizes[0]), int(sizes[1]), int(sizes[2])), layout, image.dtype.numpy())
+    sizes = [size for i in ((1, 2, 3) if layout == "NCHW" else (3, 1, 2)) if isinstance(size := image.shape[i], int)]
+    if len(sizes) < 3:
+        raise MasktoolError(
+            "channels, height and width of the image input must be fixed",
+            where=f"input {image.name!r}",
+            got=image.shape,
+            fix="give --input-size H W",
+        )
+    probe = Probe.draw((sizes[0], sizes[1], sizes[2]), layout, image.dtype.numpy())
     names = [output.name for output in model.graph.outputs]
     return measure_parity(
         open_session(plain_bytes),

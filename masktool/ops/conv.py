@@ -1,8 +1,9 @@
 """Convolution.
 
-``y = conv(fill(x, m, t))``, ``m' = maxpool(m)`` with the same kernel, stride, padding and dilation. ``fill`` is t rounds of
-``masktool::NeighborFill``; t is the distance in pixels between the two farthest inputs of a window (k − 1 for a k × k kernel without
-dilation), the largest distance from a kept input at which a kept output reads. A 1 × 1 convolution needs no fill.
+``y = conv(fill(x, m, t))``, ``m' = maxpool(m)`` with the same kernel, stride, padding and dilation. ``fill`` is t
+rounds of ``masktool::NeighborFill``; t is the distance in pixels between the two farthest inputs of a window (k − 1
+for a k × k kernel without dilation), the largest distance from a kept input at which a kept output reads. A 1 × 1
+convolution needs no fill.
 
 Source: Balasubramanian and Feizi, "Towards Improved Input Masking for Convolutional Neural Networks", 2023, section 3,
 https://arxiv.org/abs/2211.14646. The paper runs t = k rounds; the last one changes nothing that is kept.

@@ -1,11 +1,12 @@
 """Operators that work on each place of the image by itself.
 
-* One map (activations, batch normalisation, casts): ``m' = m``. Where f(0) ≠ 0 the output under the mask is no longer 0, and
-  is set to 0 again by the next operator that looks beyond its own pixel.
-* Two and more maps (residual addition, gates that are maps): the smaller mask wins, ``m' = min(m₁, m₂, …)``. A weight, or a
-  gate of shape (N, C, 1, 1), leaves the mask as it is.
+* One map (activations, batch normalisation, casts): ``m' = m``. Where f(0) ≠ 0 the output under the mask is no longer
+  0, and is set to 0 again by the next operator that looks beyond its own pixel.
+* Two and more maps (residual addition, gates that are maps): the smaller mask wins, ``m' = min(m₁, m₂, …)``. A
+  weight, or a gate of shape (N, C, 1, 1), leaves the mask as it is.
 
-Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646 (there the product, which for binary masks is the minimum).
+Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646 (there the product, which for binary masks
+is the minimum).
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from masktool.ops.graph import Masked, MaskedGraph, input_at, rank_of
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 
 ZERO_PRESERVING = (
-    "Abs", "Celu", "Elu", "Erf", "Gelu", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "Relu", "Selu", "Sign", "Softsign",
-    "Tanh", "ThresholdedRelu",
+    "Abs", "Celu", "Elu", "Erf", "Gelu", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "Relu", "Selu", "Sign",
+    "Softsign", "Tanh", "ThresholdedRelu",
 )  # fmt: skip
 OTHER_ACTIVATIONS = ("Clip", "HardSigmoid", "Sigmoid", "Softplus")
 

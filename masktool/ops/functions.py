@@ -6,9 +6,9 @@
     filled = y + (1 − m) · (J ∗ y) / (J ∗ m + ε)
     known  = min(m + J ∗ m, 1)
 
-J is a 3×3 box of ones over zero padding. Every missing pixel gets the mean of its known neighbours and becomes known; a kept pixel
-keeps its value exactly. Source: Balasubramanian and Feizi, "Towards Improved Input Masking for Convolutional Neural
-Networks", 2023, section 3, https://arxiv.org/abs/2211.14646.
+J is a 3×3 box of ones over zero padding. Every missing pixel gets the mean of its known neighbours and becomes known;
+a kept pixel keeps its value exactly. Source: Balasubramanian and Feizi, "Towards Improved Input Masking for
+Convolutional Neural Networks", 2023, section 3, https://arxiv.org/abs/2211.14646.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ NEIGHBOR_FILL = "NeighborFill"
 FILL_EPSILON = "1e-5"
 """The published ε: it keeps a pixel without any known neighbour at 0."""
 
-# J ∗ x is a depthwise convolution: of all ways to write it (average pool, shifted sums, matrix products) it was the fastest by two
-# to ten times on the CPU provider, and the only one that is fast for every number of channels.
+# J ∗ x is a depthwise convolution: of all ways to write it (average pool, shifted sums, matrix products) it was the
+# fastest by two to ten times on the CPU provider, and the only one that is fast for every number of channels.
 _NEIGHBOR_FILL_TEXT = """
 <domain: "{domain}", opset_import: ["" : {opset}]>
 {name} <channels> (x, mask, box) => (filled, known)
@@ -51,8 +51,8 @@ _NEIGHBOR_FILL_TEXT = """
 def neighbor_fill(opset: int) -> ir.Function:
     """Returns the function ``masktool::NeighborFill``.
 
-    Its inputs are x (N, C, h, w), mask (M, 1, h, w) and box, ones of shape (C, 1, 3, 3); its attribute ``channels`` is C; its
-    outputs are filled (N, C, h, w) and known (M, 1, h, w), the mask of the next round.
+    Its inputs are x (N, C, h, w), mask (M, 1, h, w) and box, ones of shape (C, 1, 3, 3); its attribute ``channels``
+    is C; its outputs are filled (N, C, h, w) and known (M, 1, h, w), the mask of the next round.
     """
     text = _NEIGHBOR_FILL_TEXT.format(domain=FUNCTION_DOMAIN, name=NEIGHBOR_FILL, opset=opset, epsilon=FILL_EPSILON)
     return ir.serde.deserialize_function(onnx.parser.parse_function(text))

@@ -1,9 +1,10 @@
 """The graph that mask rules work on: which value carries which mask, and how to emit nodes.
 
-This is an abstract interpretation. Every value that depends on the image carries a :class:`Masked` state; a value without one
-(a weight, a pooled vector, a gate) has no place in the image and needs no mask. The numbers under a 0 of the mask are
-arbitrary but finite: they are set to 0 by the next operator that looks beyond its own pixel, not by the operator that made them.
-So convolution, addition and activation stay adjacent, and ONNX Runtime fuses them exactly as in the plain graph.
+This is an abstract interpretation. Every value that depends on the image carries a :class:`Masked` state; a value
+without one (a weight, a pooled vector, a gate) has no place in the image and needs no mask. The numbers under a 0 of
+the mask are arbitrary but finite: they are set to 0 by the next operator that looks beyond its own pixel, not by the
+operator that made them. So convolution, addition and activation stay adjacent, and ONNX Runtime fuses them exactly as
+in the plain graph.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """Operators that move, cut, join or pad values: the mask follows its axes.
 
 * Concatenation over channels: the larger mask (union), ``m' = max(m₁, m₂, …)``; what one map lacks there is 0.
-* Slice, Pad and Concat along height or width do the same to the mask. Places that a constant Pad adds are known, not missing.
-* Reshape, Transpose, Squeeze, Unsqueeze, Split: height and width must survive as axes of their own (channel shuffle, layouts).
+* Slice, Pad and Concat along height or width do the same to the mask. Places that a constant Pad adds are known, not
+  missing.
+* Reshape, Transpose, Squeeze, Unsqueeze, Split: height and width must survive as axes of their own (channel shuffle,
+  layouts).
 * Flatten, and a Reshape to (N, features): ``y = x · m``; the mask is spent.
 
 Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646.
@@ -193,7 +195,8 @@ def axes_after_reshape(
         i, j = i + 1, j + 1
     if axes[0] not in found or axes[1] not in found:
         raise RuleError(
-            f"it reshapes {list(before)} to {list(after)}: expected height and width (axes {list(axes)}) to stay axes of their own"
+            f"it reshapes {list(before)} to {list(after)}: "
+            f"expected height and width (axes {list(axes)}) to stay axes of their own"
         )
     return found[axes[0]], found[axes[1]]
 
@@ -202,7 +205,8 @@ add_samples(
     "Concat",
     Sample(
         "masks that differ",
-        "a = Conv <pads = [1, 1, 1, 1]> (x, v) b = Sigmoid (x) c = Concat <axis = 1> (a, b, x) y = Conv <pads = [1, 1, 1, 1]> (c, w)",
+        "a = Conv <pads = [1, 1, 1, 1]> (x, v) b = Sigmoid (x) c = Concat <axis = 1> (a, b, x) "
+        "y = Conv <pads = [1, 1, 1, 1]> (c, w)",
         {"v": (3, 4, 3, 3), "w": (3, 11, 3, 3)},
     ),
     Sample("along the width", "y = Concat <axis = 3> (x, x)"),
@@ -246,7 +250,8 @@ add_samples(
     "Reshape",
     Sample(
         "channel shuffle",
-        "a = Reshape (x, s) b = Transpose <perm = [0, 2, 1, 3, 4]> (a) c = Reshape (b, t) y = Conv <pads = [1, 1, 1, 1]> (c, w)",
+        "a = Reshape (x, s) b = Transpose <perm = [0, 2, 1, 3, 4]> (a) c = Reshape (b, t) "
+        "y = Conv <pads = [1, 1, 1, 1]> (c, w)",
         {"w": (3, 4, 3, 3)},
         {"s": (-1, 2, 2, 9, 11), "t": (-1, 4, 9, 11)},
     ),

@@ -1,12 +1,13 @@
 """Pooling over windows and over the whole image.
 
 * ``MaxPool``: the maximum over kept places only; ``m' = maxpool(m)``; an empty window gives 0.
-* ``AveragePool``: ``pool(x · m) · pool(1) / pool(m)``, every pool with the original's own padding and count rule, so that the factor is
-  exactly 1 under a mask of ones; ``m' = maxpool(m)``, which for a binary mask is [pool(m) > 0]; an empty window gives 0.
+* ``AveragePool``: ``pool(x · m) · pool(1) / pool(m)``, every pool with the original's own padding and count rule, so
+  that the factor is exactly 1 under a mask of ones; ``m' = maxpool(m)``, which for a binary mask is [pool(m) > 0]; an
+  empty window gives 0.
 * ``GlobalAveragePool``: the same over the whole image; the mask is then spent. An empty mask gives 0.
 
-Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646. Average pooling there divides by the size of the window, not by
-what of it is kept; ours agrees with the global pooling of the same paper.
+Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646. Average pooling there divides by the size
+of the window, not by what of it is kept; ours agrees with the global pooling of the same paper.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import onnx_ir as ir
 from masktool.ops.graph import Masked, MaskedGraph, dtype_of, input_at
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 from masktool.ops.windows import pool_mask, window_of
-
 
 NON_NEGATIVE = ("Abs", "HardSigmoid", "Relu", "Sigmoid", "Softplus")
 KEEPS_SIGN = ("AveragePool", "Concat", "Identity", "MaxPool")

@@ -1,7 +1,7 @@
 """Means along axes.
 
-A mean over height and width is the mean over kept places, ``mean(x · m) · mean(1) / mean(m)``; the mask is spent, an empty mask gives 0.
-A mean along other axes happens within each place: the mask stays.
+A mean over height and width is the mean over kept places, ``mean(x · m) · mean(1) / mean(m)``; the mask is spent, an
+empty mask gives 0. A mean along other axes happens within each place: the mask stays.
 
 Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646.
 """

@@ -1,6 +1,7 @@
 """The registry of operators: which rule carries a mask through which ``op_type``, and the samples that test it.
 
-A new operator is one new file in this package: a function under ``@mask_rule("OpType")`` and a call of :func:`add_samples`.
+A new operator is one new file in this package: a function under ``@mask_rule("OpType")`` and a call of
+:func:`add_samples`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Sample:
         constants: integer initializers, int64.
         channels: of ``x``.
         size: (height, width) of ``x`` in pixels.
-        ones_tolerance: what a mask of ones may change, relative to max |y|: 0, but for a graph that ONNX Runtime computes in
+        ones_tolerance: what a mask of ones may change, relative to max |y|: 0, but for a graph that ONNX Runtime
+        computes in
             another order without the mask.
     """
 

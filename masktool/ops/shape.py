@@ -16,6 +16,10 @@ def mask_shape(graph: MaskedGraph, node: ir.Node) -> None:
 
 add_samples(
     "Shape",
-    Sample("batch of a reshape", "s = Shape <start = 0, end = 1> (x) t = Concat <axis = 0> (s, m) f = Reshape (x, t) y = Gemm (f, w)",
-           {"w": (396, 5)}, {"m": (-1,)}),
-)  # fmt: skip
+    Sample(
+        "batch of a reshape",
+        "s = Shape <start = 0, end = 1> (x) t = Concat <axis = 0> (s, m) f = Reshape (x, t) y = Gemm (f, w)",
+        {"w": (396, 5)},
+        {"m": (-1,)},
+    ),
+)

@@ -28,14 +28,14 @@ class Window:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The window as ONNX attributes of a pooling operator."""
-        return {
+        """The window as ONNX attributes of a pooling operator; AveragePool knows no dilations before opset 19."""
+        attributes = {
             "kernel_shape": list(self.kernel),
             "strides": list(self.strides),
             "pads": list(self.pads),
-            "dilations": list(self.dilations),
             "ceil_mode": self.ceil_mode,
         }
+        return attributes | ({"dilations": list(self.dilations)} if self.dilations != (1, 1) else {})
 
 
 def window_of(node: ir.Node, graph: MaskedGraph) -> tuple[Window, Masked]:
@@ -51,11 +51,11 @@ def window_of(node: ir.Node, graph: MaskedGraph) -> tuple[Window, Masked]:
     given = node.attributes
     if given.get_string("auto_pad", "NOTSET") != "NOTSET":
         raise RuleError("auto_pad needs a fixed height and width")
-    kernel = given.get_ints("kernel_shape") or sizes_of(input_at(node, 1))[2:]
-    if None in kernel:
+    height, width = given.get_ints("kernel_shape") or sizes_of(input_at(node, 1))[2:]
+    if height is None or width is None:
         raise RuleError("the size of its kernel is unknown")
     window = Window(
-        kernel=(kernel[0], kernel[1]),
+        kernel=(height, width),
         strides=tuple(given.get_ints("strides") or (1, 1)),  # type: ignore[arg-type]
         pads=tuple(given.get_ints("pads") or (0, 0, 0, 0)),  # type: ignore[arg-type]
         dilations=tuple(given.get_ints("dilations") or (1, 1)),  # type: ignore[arg-type]
@@ -68,6 +68,6 @@ def window_of(node: ir.Node, graph: MaskedGraph) -> tuple[Window, Masked]:
 
 
 def pool_mask(graph: MaskedGraph, mask: ir.Value, window: Window) -> ir.Value:
-    """Emits the mask behind a window: kept where any input of the window is kept (its largest value, for soft masks)."""
+    """Emits the mask behind a window: kept where any of its inputs is (the largest value, for soft masks)."""
     trivial = window.kernel == (1, 1) and window.strides == (1, 1) and not any(window.pads)
     return mask if trivial else graph.emit("MaxPool", mask, **window.attributes)

@@ -34,6 +34,7 @@ def canonicalise(model: ir.Model) -> ir.Model:
     common.InlinePass()(model)
     common.RemoveInitializersFromInputsPass()(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    name_batches(model.graph)
     remove_dropouts(model.graph)
     infer_shapes(model)
     optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=folds_in_any_case)
@@ -82,6 +83,13 @@ def folds_in_any_case(node: ir.Node) -> bool | None:
     value = node.attributes.get_tensor("value")
     is_shape = node.op_type == "ConstantOfShape" and value is not None and value.dtype == ir.DataType.INT64
     return True if is_shape else None
+
+
+def name_batches(graph: ir.Graph) -> None:
+    """Names every batch that is open but has no name, so that shape inference can follow it through the graph."""
+    for value in graph.inputs:
+        if value.shape is not None and len(value.shape) and value.shape[0] == ir.SymbolicDim(None):
+            value.shape = ir.Shape([f"{value.name}_batch", *value.shape[1:]])
 
 
 def remove_dropouts(graph: ir.Graph) -> None:

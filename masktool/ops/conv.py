@@ -52,6 +52,7 @@ add_samples(
     Sample("depthwise", "y = Conv <group = 4, pads = [1, 1, 1, 1]> (x, w)", {"w": (4, 1, 3, 3)}),
     Sample("grouped", "y = Conv <group = 2, pads = [1, 1, 1, 1]> (x, w)", {"w": (6, 2, 3, 3)}),
     Sample("dilated", "y = Conv <dilations = [2, 2], pads = [2, 2, 2, 2]> (x, w)", {"w": (3, 4, 3, 3)}),
+    Sample("dilated by 3", "y = Conv <dilations = [3, 3], pads = [3, 3, 3, 3]> (x, w)", {"w": (3, 4, 3, 3)}),
     Sample("1x7", "y = Conv <pads = [0, 3, 0, 3]> (x, w)", {"w": (3, 4, 1, 7)}),
     Sample("asymmetric pads", "y = Conv <pads = [0, 0, 1, 1], strides = [2, 2]> (x, w)", {"w": (3, 4, 3, 3)}),
     Sample("pointwise", "y = Conv (x, w, b)", {"w": (3, 4, 1, 1), "b": (3,)}),

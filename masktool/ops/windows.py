@@ -62,7 +62,7 @@ def window_of(node: ir.Node, graph: MaskedGraph) -> tuple[Window, Masked]:
         ceil_mode=given.get_int("ceil_mode", 0),
     )
     for axis in (0, 1):
-        if max(window.pads[axis], window.pads[axis + 2]) >= window.kernel[axis]:
+        if max(window.pads[axis], window.pads[axis + 2]) > window.dilations[axis] * (window.kernel[axis] - 1):
             raise RuleError(f"pads {window.pads} reach beyond the kernel {window.kernel}: windows without any input")
     return window, state
 
@@ -70,4 +70,12 @@ def window_of(node: ir.Node, graph: MaskedGraph) -> tuple[Window, Masked]:
 def pool_mask(graph: MaskedGraph, mask: ir.Value, window: Window) -> ir.Value:
     """Emits the mask behind a window: kept where any of its inputs is (the largest value, for soft masks)."""
     trivial = window.kernel == (1, 1) and window.strides == (1, 1) and not any(window.pads)
-    return mask if trivial else graph.emit("MaxPool", mask, **window.attributes)
+    if trivial:
+        return mask
+    if any(pad >= kernel for pad, kernel in zip(window.pads, window.kernel * 2, strict=True)):
+        # A dilated kernel may, but ONNX Runtime takes no pooling with pads as large as the kernel.
+        top, left, bottom, right = window.pads
+        amounts = graph.constant([0, 0, top, left, 0, 0, bottom, right], ir.DataType.INT64)
+        mask = graph.emit("Pad", mask, amounts)
+        window = dataclasses.replace(window, pads=(0, 0, 0, 0))
+    return graph.emit("MaxPool", mask, **window.attributes)

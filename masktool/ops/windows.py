@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from masktool.ops.graph import Masked, MaskedGraph, input_at, rank_of, sizes_of
+from masktool.ops.graph import Masked, MaskedGraph, dtype_of, input_at, rank_of, sizes_of
 from masktool.ops.registry import RuleError
 
 
@@ -73,9 +73,10 @@ def pool_mask(graph: MaskedGraph, mask: ir.Value, window: Window) -> ir.Value:
     if trivial:
         return mask
     if any(pad >= kernel for pad, kernel in zip(window.pads, window.kernel * 2, strict=True)):
-        # A dilated kernel may, but ONNX Runtime takes no pooling with pads as large as the kernel.
+        # A dilated kernel may, but ONNX Runtime takes no pooling with pads as large as the kernel. It would also fuse a
+        # Pad of zeros into exactly that; -1 loses against every mask as well.
         top, left, bottom, right = window.pads
         amounts = graph.constant([0, 0, top, left, 0, 0, bottom, right], ir.DataType.INT64)
-        mask = graph.emit("Pad", mask, amounts)
+        mask = graph.emit("Pad", mask, amounts, graph.constant(-1, dtype_of(mask)))
         window = dataclasses.replace(window, pads=(0, 0, 0, 0))
     return graph.emit("MaxPool", mask, **window.attributes)

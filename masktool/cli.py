@@ -1,0 +1,119 @@
+"""The command line: finds the subcommand, and turns every error into one line and an exit code.
+
+Exit codes: 0; 2 for bad use or bad input; 1 for what nobody foresaw, or for a ``doctor`` that found something broken;
+130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from masktool import __version__
+from masktool.errors import MasktoolError
+
+SUMMARIES = {
+    "export": "Turn a trained CNN into an ONNX model that takes a mask.",
+    "explain": "Show which parts of photographs a model relied on.",
+    "info": "Show what an ONNX file holds: inputs, metadata, parity, mask rules.",
+    "doctor": "Show versions and providers, and how to mend what is broken.",
+    "demo": "Explain a sample picture with the built-in model.",
+}
+"""Stand here, so that ``masktool --help`` imports no command; a test holds them to the commands' own."""
+BAD_INPUT = 2
+UNEXPECTED = 1
+INTERRUPTED = 130
+
+
+@dataclasses.dataclass
+class Settings:
+    """What the options before the subcommand say."""
+
+    debug: bool = False
+
+
+class LazyGroup(click.Group):
+    """A group that imports a subcommand's module when it is called or its help is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Returns the subcommands in the order of use."""
+        return list(SUMMARIES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Imports one subcommand."""
+        if cmd_name not in SUMMARIES:
+            return None
+        command: click.Command = importlib.import_module(f"masktool.commands.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Writes the summaries without importing the subcommands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+
+@click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="masktool")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def masktool(context: click.Context, debug: bool) -> None:
+    """Turn a trained CNN into an ONNX model that takes a mask, and explain its predictions with it."""
+    context.ensure_object(Settings).debug = debug
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def main() -> NoReturn:
+    """Runs the command line of this process and ends it."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line and returns the exit code."""
+    settings = Settings()
+    try:
+        code = masktool.main(list(arguments), prog_name="masktool", standalone_mode=False, obj=settings)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        silence_stdout()
+        return UNEXPECTED
+    except (click.Abort, KeyboardInterrupt):
+        return report("interrupted", INTERRUPTED, settings)
+    except click.ClickException as error:
+        return report(describe_misuse(error), BAD_INPUT, settings)
+    except MasktoolError as error:
+        return report(f"error: {error}", BAD_INPUT, settings)
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return report(f"unexpected {text}; run `masktool --debug ...` for the traceback", UNEXPECTED, settings)
+
+
+def report(line: str, code: int, settings: Settings) -> int:
+    """Writes one line on stderr, after the traceback where ``--debug`` was given, and returns the exit code."""
+    if settings.debug:
+        traceback.print_exc()
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(f"masktool: {line}", err=True)
+    return code
+
+
+def describe_misuse(error: click.ClickException) -> str:
+    """Returns click's message as one line that names the help to read."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "masktool"
+    return f"error: {' '.join(error.format_message().split()).rstrip('.')}; see `{path} --help`"
+
+
+def silence_stdout() -> None:
+    """Points stdout to nowhere, so that the interpreter's own flush at its end does not fail again."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

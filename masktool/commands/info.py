@@ -1,0 +1,207 @@
+"""``masktool info``: what an ONNX file holds."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from masktool.commands.options import json_option
+from masktool.contract import MASK_INPUT, RULE_PROPERTY, Metadata, Preprocessing
+from masktool.errors import MasktoolError
+
+if TYPE_CHECKING:
+    import onnx
+
+LABELS_SHOWN = 5
+"""Labels in the text; JSON holds all of them."""
+KILOBYTES_UNTIL = 100_000
+"""Bytes below which a size is given in kilobytes."""
+COLUMN = 14
+"""Characters before the second column."""
+
+
+@click.command("info")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--rules", is_flag=True, help="List every node with the mask rule that was applied to it.")
+@json_option
+def command(model: Path, rules: bool, as_json: bool) -> None:
+    """Show what an ONNX file holds: inputs, metadata, parity, mask rules."""
+    proto = read_model(model)
+    document = describe_model(proto, model)
+    if rules:
+        document["rules"] = list_rules(proto.graph)
+    click.echo(json.dumps(document, indent=2) if as_json else "\n".join(write_text(document)))
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """Reads an ONNX file without its external weights.
+
+    Raises:
+        MasktoolError: missing, empty or not an ONNX model.
+    """
+    from masktool.runtime.paths import check_readable
+
+    check_readable(path, "an ONNX model")
+    import onnx
+
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's errors have no common base across its implementations
+        raise MasktoolError(
+            "not an ONNX model", where=path, got=error, fix="the file may be damaged, truncated or of another kind"
+        ) from error
+    if not proto.graph.node and not proto.graph.output:
+        raise MasktoolError("not an ONNX model", where=path, expected="a graph", got="none")
+    return proto
+
+
+def describe_model(proto: onnx.ModelProto, path: Path) -> dict[str, Any]:
+    """Returns what the file holds, ready for JSON."""
+    metadata = Metadata.from_properties({entry.key: entry.value for entry in proto.metadata_props})
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    optional = weights if metadata else set()
+    inputs = [value for value in proto.graph.input if value.name not in weights - optional]
+    return {
+        "path": str(path),
+        "bytes": count_bytes(proto, path),
+        "masked": metadata is not None,
+        "ir_version": proto.ir_version,
+        "opsets": {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import},
+        "inputs": [describe_value(value) | {"required": value.name not in optional} for value in inputs],
+        "outputs": [describe_value(value) for value in proto.graph.output],
+        "metadata": dataclasses.asdict(metadata) if metadata else None,
+        "nodes": count_op_types(walk_nodes(proto.graph)),
+        "functions": {f"{function.domain}::{function.name}": len(function.node) for function in proto.functions},
+    }
+
+
+def describe_value(value: onnx.ValueInfoProto) -> dict[str, Any]:
+    """Returns name, dtype and shape of an input or output; an axis is a number, a name, or None when unknown."""
+    import onnx
+
+    tensor = value.type.tensor_type
+    axes = [axis.dim_value if axis.HasField("dim_value") else (axis.dim_param or None) for axis in tensor.shape.dim]
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name if tensor.elem_type else None
+    return {"name": value.name, "dtype": dtype, "shape": axes if tensor.HasField("shape") else None}
+
+
+def count_bytes(proto: onnx.ModelProto, path: Path) -> int:
+    """Returns the size of the file and of the files beside it that hold its weights."""
+    names = {
+        entry.value for tensor in proto.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+    beside = [path.parent / name for name in names]
+    return path.stat().st_size + sum(file.stat().st_size for file in beside if file.is_file())
+
+
+def walk_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yields every node, those in the bodies of control flow too."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from walk_nodes(body)
+
+
+def name_operator(node: onnx.NodeProto) -> str:
+    """Returns the op_type, with its domain where that is not ONNX's own."""
+    return f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+
+
+def count_op_types(nodes: Iterable[onnx.NodeProto]) -> dict[str, int]:
+    """Counts nodes by operator, the most frequent first."""
+    counts = collections.Counter(name_operator(node) for node in nodes)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def list_rules(graph: onnx.GraphProto) -> list[dict[str, str | None]]:
+    """Returns name, op_type and mask rule of every node; None where no rule is noted."""
+    return [
+        {
+            "name": node.name,
+            "op_type": name_operator(node),
+            "rule": next((entry.value for entry in node.metadata_props if entry.key == RULE_PROPERTY), None),
+        }
+        for node in walk_nodes(graph)
+    ]
+
+
+def write_text(document: dict[str, Any]) -> Iterator[str]:
+    """Yields the lines for people."""
+    yield write_heading(document)
+    for kind in ("inputs", "outputs"):
+        for index, value in enumerate(document[kind]):
+            yield f"{kind if index == 0 else '':{COLUMN}}{write_value(value, document['metadata'])}"
+    if document["metadata"]:
+        for label, text in describe_metadata(document["metadata"]):
+            yield f"{label:{COLUMN}}{text}"
+    yield f"{'operators':{COLUMN}}{', '.join(f'{name} {count}' for name, count in document['nodes'].items())}"
+    for index, (name, count) in enumerate(document["functions"].items()):
+        yield f"{'functions' if index == 0 else '':{COLUMN}}{name}, {count} nodes"
+    for rule in document.get("rules", ()):
+        yield f"{rule['name'] or '(unnamed)'}\t{rule['op_type']}\t{rule['rule'] or '-'}"
+
+
+def write_heading(document: dict[str, Any]) -> str:
+    """Returns the first line: the file, whether it takes a mask, its size."""
+    metadata = document["metadata"]
+    kind = f"masked by masktool ({metadata['masking']})" if metadata else "not masked; `masktool export` makes it so"
+    opsets = ", ".join(f"{domain} {version}" for domain, version in document["opsets"].items())
+    return f"{document['path']}: {kind}; {write_bytes(document['bytes'])}; opset {opsets}"
+
+
+def write_bytes(count: int) -> str:
+    """Returns a size in the unit that fits it."""
+    return f"{count / 1e6:.1f} MB" if count >= KILOBYTES_UNTIL else f"{count / 1e3:.1f} kB"
+
+
+def write_value(value: dict[str, Any], metadata: dict[str, Any] | None) -> str:
+    """Returns one input or output as a line."""
+    shape = "of any shape" if value["shape"] is None else f"({', '.join(str(axis or '?') for axis in value['shape'])})"
+    notes = []
+    if "required" in value:
+        notes.append("required" if value["required"] else "optional")
+    if metadata and value["name"] == MASK_INPUT and "required" in value:
+        notes.append(metadata["mask_polarity"])
+    if metadata and value["name"] == metadata["class_output"] and "required" not in value:
+        notes.append(f"class output, {metadata['output_kind'] or 'of unknown kind'}")
+    return f"{value['name']}  {value['dtype']} {shape}" + (f"  {'; '.join(notes)}" if notes else "")
+
+
+def describe_metadata(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields label and text of what the file says about itself, beyond its inputs and outputs."""
+    yield "source", f"{metadata['source']} (sha256 {metadata['source_sha256']})"
+    yield "written by", f"masktool {metadata['tool_version']}, schema {metadata['schema_version']}"
+    yield "preprocessing", describe_preprocessing(metadata["preprocessing"])
+    labels = metadata["labels"]
+    if labels:
+        shown = ", ".join(labels[:LABELS_SHOWN]) + (", ..." if len(labels) > LABELS_SHOWN else "")
+        yield "labels", f"{len(labels)}: {shown}"
+    else:
+        yield "labels", "unknown"
+    for index, (name, figure) in enumerate(metadata["parity"].items()):
+        yield "parity" if index == 0 else "", f"{name}: {json.dumps(figure)}"
+
+
+def describe_preprocessing(document: dict[str, Any] | None) -> str:
+    """Returns the preprocessing in words."""
+    if document is None:
+        return "unknown; `masktool explain` needs it"
+    steps = Preprocessing(**document)
+    resize = {
+        "shortest": f"shorter side to {steps.resize_to} ({steps.interpolation})",
+        "exact": f"resize ({steps.interpolation})",
+        "none": "no resize",
+    }[steps.resize]
+    size = f"{steps.size[0]} x {steps.size[1]}"
+    numbers = [", ".join(f"{number:g}" for number in values) for values in (steps.mean, steps.std)]
+    return (
+        f"{resize}, crop {size}, {steps.channel_order}, times {steps.scale:g}, "
+        f"mean {numbers[0]}, std {numbers[1]}, {steps.layout}"
+    )

@@ -1,0 +1,122 @@
+"""Options that several commands share, and what they say on stderr while they work."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PATIENCE_SECONDS = 1.0
+"""What takes no longer shows no progress."""
+LINE_SECONDS = 5.0
+"""Between two progress lines where stderr is not a terminal."""
+REFRESH_SECONDS = 0.1
+"""Between two drawings of the bar on a terminal."""
+
+
+def read_batch(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    """Returns the number, or None for ``auto``."""
+    number: int | None = None if value == "auto" else click.IntRange(min=1)(value, parameter, context)
+    return number
+
+
+provider_option = click.option(
+    "--provider",
+    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+    default="auto",
+    show_default=True,
+    help="Where to run; auto takes CUDA when it really loads, else the CPU. One that is named must load.",
+)
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=None,
+    metavar="N",
+    help="Threads within one operator.  [default: ONNX Runtime's choice]",
+)
+batch_option = click.option(
+    "--batch",
+    callback=read_batch,
+    default="auto",
+    show_default=True,
+    metavar="auto|N",
+    help="Masked images per forward call; auto bounds memory by the input's size.",
+)
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="All random choices come from it."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, for programs.")
+
+
+def console() -> Console:
+    """Returns rich's console on stderr, for messages; results go to stdout."""
+    from rich.console import Console
+
+    return Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+Advance = Callable[[int], None]
+
+
+@contextlib.contextmanager
+def progress(description: str, total: int | None = None) -> Iterator[Advance]:
+    """Shows progress on stderr once the work has taken a second: a bar on a terminal, else a line every few seconds.
+
+    Args:
+        description: of the work.
+        total: number of steps; None when unknown.
+
+    Yields:
+        A function to call with the number of steps that were done since the last call.
+    """
+    screen = console()
+    show, stop = draw_bar(screen, description, total) if screen.is_terminal else draw_lines(screen, description, total)
+    started, done = time.monotonic(), 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if time.monotonic() - started >= PATIENCE_SECONDS:
+            show(done)
+
+    try:
+        yield advance
+    finally:
+        stop()
+
+
+Drawing = tuple[Callable[[int], None], Callable[[], None]]
+
+
+def draw_bar(screen: Console, description: str, total: int | None) -> Drawing:
+    """Returns functions that show a bar, started when it is first shown, and that take it away."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=screen, transient=True, refresh_per_second=1 / REFRESH_SECONDS)
+    task = bar.add_task(description, total=total)
+
+    def show(done: int) -> None:
+        bar.start()
+        bar.update(task, completed=done)
+
+    return show, bar.stop
+
+
+def draw_lines(screen: Console, description: str, total: int | None) -> Drawing:
+    """Returns functions that print a plain line, not too often, and that do nothing."""
+    shown = -LINE_SECONDS
+
+    def show(done: int) -> None:
+        nonlocal shown
+        if time.monotonic() - shown >= LINE_SECONDS:
+            shown = time.monotonic()
+            screen.print(f"{description}: {done}" + (f" of {total}" if total else ""), markup=False)
+
+    return show, lambda: None

@@ -1,0 +1,10 @@
+"""Running an exported file: sessions, providers, batches, photographs and their preprocessing.
+
+Needs numpy, Pillow and ONNX Runtime; the last is imported when a session is opened, not before.
+"""
+
+from masktool.runtime.images import read_image
+from masktool.runtime.preprocessing import PreparedImage, prepare
+from masktool.runtime.session import MaskedSession, load
+
+__all__ = ["MaskedSession", "PreparedImage", "load", "prepare", "read_image"]

@@ -1,0 +1,82 @@
+"""What goes into the model is checked before it runs, so that an error names the input and not a node inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from masktool.contract import MASK_INPUT
+from masktool.errors import MasktoolError
+
+
+def check_images(
+    images: npt.ArrayLike, name: str, shape: Sequence[int | None], dtype: type[np.floating[Any]]
+) -> np.ndarray:
+    """Returns the images as a contiguous array of the model's type.
+
+    Args:
+        images: floating point, of the input's rank; NaN and infinity are left for the mask to hide.
+        name: of the image input.
+        shape: of the image input, None where any length will do.
+        dtype: of the image input.
+
+    Raises:
+        MasktoolError: wrong type, rank or length of an axis.
+    """
+    array, where = np.asarray(images), f"input {name!r}"
+    if not np.issubdtype(array.dtype, np.floating):
+        raise MasktoolError(
+            "wrong dtype", where=where, expected="float32", got=array.dtype, fix="scale and normalise the image first"
+        )
+    if array.ndim != len(shape):
+        fix = "add a batch axis" if array.ndim == len(shape) - 1 else None
+        raise MasktoolError("wrong rank", where=where, expected=show_shape(shape), got=show_shape(array.shape), fix=fix)
+    if any(length not in (None, got) for length, got in zip(shape, array.shape, strict=True)) or 0 in array.shape:
+        raise MasktoolError("wrong shape", where=where, expected=show_shape(shape), got=show_shape(array.shape))
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def check_masks(masks: npt.ArrayLike, size: Sequence[int], dtype: type[np.floating[Any]]) -> np.ndarray:
+    """Returns the masks as a contiguous array of the model's type.
+
+    Args:
+        masks: (M, 1, H, W) numbers or booleans; 1 = kept, 0 = missing.
+        size: (H, W) of the images that they go with.
+        dtype: of the mask input.
+
+    Raises:
+        MasktoolError: wrong type or shape, or a value that is not finite or outside [0, 1].
+    """
+    array, where = np.asarray(masks), f"input {MASK_INPUT!r}"
+    if array.dtype.kind not in "biuf":
+        raise MasktoolError("wrong dtype", where=where, expected="float32", got=array.dtype)
+    expected = show_shape((None, 1, *size), batch="M")
+    if array.ndim != 4:
+        raise MasktoolError("wrong rank", where=where, expected=expected, got=show_shape(array.shape))
+    if array.shape[1:] != (1, *size) or len(array) == 0:
+        raise MasktoolError("wrong shape", where=where, expected=expected, got=show_shape(array.shape))
+    low, high = array.min(), array.max()
+    if not (low >= 0 and high <= 1):  # a NaN fails both comparisons
+        raise MasktoolError(
+            "mask values out of range", where=where, expected="finite values in [0, 1]", got=f"{low} to {high}"
+        )
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def check_batches(images: int, masks: int) -> None:
+    """Raises MasktoolError unless the two batch sizes are equal or one of them is 1."""
+    if images != masks and 1 not in (images, masks):
+        raise MasktoolError(
+            "batches do not go together",
+            where=f"{images} images, {masks} masks",
+            expected="equal numbers, or one image or one mask for all",
+        )
+
+
+def show_shape(shape: Sequence[int | None], batch: str = "N") -> str:
+    """Writes a shape with its open batch axis as a letter and other open axes as ``?``."""
+    axes = [str(axis) if axis is not None else (batch if index == 0 else "?") for index, axis in enumerate(shape)]
+    return f"({', '.join(axes)})"

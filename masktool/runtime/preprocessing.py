@@ -1,0 +1,228 @@
+"""From a photograph to the model's input, and from maps over the input back to the photograph.
+
+The steps are those of torchvision's and timm's evaluation transforms, pixel for pixel: resize with antialiasing, centre
+crop, scale, normalise. Coordinates are continuous: pixel i covers [i, i + 1], so its centre is at i + 0.5.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from masktool.contract import Preprocessing
+from masktool.errors import MasktoolError
+
+LARGEST_INTERMEDIATE = 16_000_000
+"""Pixels (48 MB) up to which a photograph is resized as a whole and then cropped, even where that enlarges it; beyond
+(a strip of 20,000 x 7 grows to 731,428 x 256) only what falls into the crop is computed."""
+Box = tuple[float, float, float, float]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """A photograph as the model takes it, and the way back.
+
+    Attributes:
+        array: float32 (1, C, H, W), or (1, H, W, C) for an NHWC model.
+        size: (H, W) of the model's input.
+        original_size: (H0, W0) of the photograph.
+        crop_box: what the model's input covers, in the photograph's pixels: (x0, y0, x1, y1); it reaches outside the
+            photograph where the input was padded.
+    """
+
+    array: np.ndarray
+    size: tuple[int, int]
+    original_size: tuple[int, int]
+    crop_box: Box
+
+    def to_original(self, attributions: np.ndarray) -> np.ndarray:
+        """Brings a map over the model's input into the photograph's pixels.
+
+        Args:
+            attributions: (h, w), of any resolution, covering the whole input.
+
+        Returns:
+            float32 (H0, W0), bilinear between the map's pixel centres; NaN where a pixel's centre is outside the crop.
+        """
+        x0, y0, x1, y1 = self.crop_box
+        values = np.asarray(attributions, dtype=np.float32)
+        rows = find_sources(self.original_size[0], y0, y1, values.shape[0])
+        columns = find_sources(self.original_size[1], x0, x1, values.shape[1])
+        result = np.full(self.original_size, np.nan, dtype=np.float32)
+        inside = interpolate(interpolate(values, rows).T, columns).T
+        result[rows.first : rows.first + len(rows.lower), columns.first : columns.first + len(columns.lower)] = inside
+        return result
+
+    def from_original(self, labels: np.ndarray) -> np.ndarray:
+        """Brings a map over the photograph into the model's input, taking the nearest pixel.
+
+        Args:
+            labels: (H0, W0), of any type.
+
+        Returns:
+            (H, W) of the same type; padding takes the label of the photograph's nearest edge.
+
+        Raises:
+            MasktoolError: the map is not of the photograph's size.
+        """
+        labels = np.asarray(labels)
+        if labels.shape != self.original_size:
+            raise MasktoolError(
+                "map of the wrong size", expected=f"the photograph's {self.original_size}", got=labels.shape
+            )
+        x0, y0, x1, y1 = self.crop_box
+        rows = find_nearest(self.size[0], y0, y1, labels.shape[0])
+        columns = find_nearest(self.size[1], x0, x1, labels.shape[1])
+        return labels[np.ix_(rows, columns)]
+
+
+class Sources(NamedTuple):
+    """Along one axis: the first target pixel inside; for it and those after it two source pixels, and a weight."""
+
+    first: int
+    lower: np.ndarray
+    upper: np.ndarray
+    weight: np.ndarray
+
+
+def find_sources(length: int, start: float, end: float, source_length: int) -> Sources:
+    """Finds what each of ``length`` target pixels takes from a source that covers [start, end] of them."""
+    fractions = (np.arange(length) + 0.5 - start) / (end - start)
+    inside = np.flatnonzero((fractions >= 0) & (fractions <= 1))
+    positions = np.clip(fractions[inside] * source_length - 0.5, 0, source_length - 1)
+    lower = positions.astype(np.intp)
+    upper = np.minimum(lower + 1, source_length - 1)
+    return Sources(int(inside[0]) if len(inside) else 0, lower, upper, (positions - lower).astype(np.float32))
+
+
+def interpolate(values: np.ndarray, sources: Sources) -> np.ndarray:
+    """Interpolates linearly along the first axis of (n, m)."""
+    lower, weight = values[sources.lower], sources.weight[:, None]
+    return lower + weight * (values[sources.upper] - lower)
+
+
+def find_nearest(length: int, start: float, end: float, source_length: int) -> np.ndarray:
+    """Finds the source pixel under the centre of each of ``length`` pixels that cover [start, end] of the source."""
+    centres = start + (np.arange(length) + 0.5) * ((end - start) / length)
+    return np.clip(np.floor(centres).astype(np.intp), 0, source_length - 1)
+
+
+def prepare(image: Image.Image, preprocessing: Preprocessing | None) -> PreparedImage:
+    """Makes the model's input from a photograph.
+
+    Args:
+        image: as :func:`masktool.runtime.read_image` gives it; other modes are converted.
+        preprocessing: the file's own.
+
+    Raises:
+        MasktoolError: the file does not say how, or what it says does not fit together.
+    """
+    if preprocessing is None:
+        raise MasktoolError(
+            "the file does not say how to prepare a photograph",
+            where="preprocessing",
+            fix="export again with --preprocess",
+        )
+    mode = "L" if preprocessing.channel_order == "L" else "RGB"
+    image = image if image.mode == mode else image.convert(mode)
+    resized_size = find_resized_size(image.size, preprocessing)
+    left, top = (find_crop_start(*pair) for pair in zip(resized_size, preprocessing.size[::-1], strict=True))
+    pixels = cut_pixels(image, resized_size, (left, top), preprocessing)
+    array = place_pixels(normalise(pixels, preprocessing), (left, top), preprocessing.size)
+    scale_x, scale_y = image.width / resized_size[0], image.height / resized_size[1]
+    height, width = preprocessing.size
+    return PreparedImage(
+        array=np.ascontiguousarray(array[None] if preprocessing.layout == "NHWC" else array.transpose(2, 0, 1)[None]),
+        size=(height, width),
+        original_size=(image.height, image.width),
+        crop_box=(left * scale_x, top * scale_y, (left + width) * scale_x, (top + height) * scale_y),
+    )
+
+
+def find_resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    """Returns what a photograph of (width, height) is resized to; the longer side is rounded down."""
+    width, height = size
+    if preprocessing.resize == "none":
+        return size
+    if preprocessing.resize == "exact":
+        return preprocessing.size[1], preprocessing.size[0]
+    if preprocessing.resize_to is None:
+        raise MasktoolError("preprocessing without a resize_to", expected="the shorter side's length in pixels")
+    short = preprocessing.resize_to
+    long = int(short * max(size) / min(size))
+    return (short, long) if width <= height else (long, short)
+
+
+def find_crop_start(length: int, crop: int) -> int:
+    """Returns where a centre crop starts along one axis; negative where the image is shorter and gets padded.
+
+    torchvision rounds half to even when it cuts, and pads the smaller half in front.
+    """
+    return round((length - crop) / 2) if length >= crop else -((crop - length) // 2)
+
+
+def cut_pixels(
+    image: Image.Image, resized_size: tuple[int, int], start: tuple[int, int], preprocessing: Preprocessing
+) -> np.ndarray:
+    """Resizes and crops: uint8 (h, w, C), the part of the crop that the photograph fills."""
+    height, width = preprocessing.size
+    left, top = max(start[0], 0), max(start[1], 0)
+    right, bottom = min(start[0] + width, resized_size[0]), min(start[1] + height, resized_size[1])
+    filter_ = Image.Resampling[preprocessing.interpolation.upper()]
+    if resized_size == image.size:
+        cut = image.crop((left, top, right, bottom))
+    elif resized_size[0] * resized_size[1] <= max(LARGEST_INTERMEDIATE, image.width * image.height):
+        cut = image.resize(resized_size, filter_).crop((left, top, right, bottom))
+    else:
+        cut = resize_within(image, resized_size, (left, top, right, bottom), filter_)
+    pixels = np.asarray(cut)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def resize_within(
+    image: Image.Image, size: tuple[int, int], crop: tuple[int, int, int, int], filter_: Image.Resampling
+) -> Image.Image:
+    """Gives the pixels of ``image.resize(size, filter_).crop(crop)`` without ever holding the whole resized image.
+
+    Columns first, then rows, as Pillow does when it enlarges; it rounds to 8 bits in between, so the order shows. What
+    is left is the rounding of the box to single precision: two grey levels at most on pure noise, and a neighbour
+    taken where ``nearest`` is undecided.
+    """
+    left, top, right, bottom = crop
+    scale_x, scale_y = image.width / size[0], image.height / size[1]
+    columns = image.resize((right - left, image.height), filter_, (left * scale_x, 0, right * scale_x, image.height))
+    return columns.resize((right - left, bottom - top), filter_, (0, top * scale_y, right - left, bottom * scale_y))
+
+
+def normalise(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Orders, scales and normalises channels: uint8 (h, w, C) to float32 (h, w, C).
+
+    Raises:
+        MasktoolError: mean or std of another number of channels, or a std of 0.
+    """
+    for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
+        if len(values) != pixels.shape[2]:
+            raise MasktoolError(
+                "preprocessing does not fit the channels",
+                where=name,
+                expected=f"{pixels.shape[2]} values",
+                got=len(values),
+            )
+    if 0 in preprocessing.std:
+        raise MasktoolError("preprocessing divides by zero", where="std", got=list(preprocessing.std))
+    ordered = pixels[:, :, ::-1] if preprocessing.channel_order == "BGR" else pixels
+    values = (ordered * preprocessing.scale - np.array(preprocessing.mean)) / np.array(preprocessing.std)
+    return values.astype(np.float32)
+
+
+def place_pixels(values: np.ndarray, start: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """Puts (h, w, C) into zeros (H, W, C) where the crop starts outside the photograph."""
+    if values.shape[:2] == size:
+        return values
+    padded = np.zeros((*size, values.shape[2]), dtype=np.float32)
+    top, left = max(-start[1], 0), max(-start[0], 0)
+    padded[top : top + values.shape[0], left : left + values.shape[1]] = values
+    return padded

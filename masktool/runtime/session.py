@@ -1,0 +1,246 @@
+"""One exported file, opened once: images and masks in, scores out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from masktool.contract import MASK_INPUT, Layout, Metadata
+from masktool.errors import MasktoolError
+from masktool.runtime.batching import choose_batch_size
+from masktool.runtime.checks import check_batches, check_images, check_masks
+from masktool.runtime.providers import first_line, open_session
+from masktool.runtime.scores import drop_trailing_axes, to_probabilities
+
+NUMPY_TYPES: dict[str, type[np.floating[Any]]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+}
+ANNOUNCED_NAMES = {
+    "CPUExecutionProvider": "CPU",
+    "CUDAExecutionProvider": "CUDA",
+    "TensorrtExecutionProvider": "TensorRT",
+}
+
+
+def load(
+    path: str | os.PathLike[str],
+    providers: str | Sequence[str] | None = None,
+    threads: int | None = None,
+) -> MaskedSession:
+    """Opens a file that ``masktool export`` wrote.
+
+    Args:
+        path: the ONNX file.
+        providers: ``auto`` (the default: CUDA where it really loads, else the CPU, and
+            :attr:`MaskedSession.announcement` says which and why), ``cpu``, ``cuda``, ``tensorrt``, or a list of these
+            or of ONNX Runtime's own provider names, every one of which must load. The CPU always stands behind them for
+            nodes that they lack.
+        threads: that one node may use; None leaves it to ONNX Runtime. Threads share out the terms of sums, so only the
+            same number of threads gives the same bytes.
+
+    Raises:
+        MasktoolError: the file is missing, damaged or not masktool's, or an asked-for provider cannot load.
+    """
+    return MaskedSession(path, providers=providers, threads=threads)
+
+
+class MaskedSession:
+    """A masked model, ready to run; a context manager that frees the model at its end.
+
+    Attributes:
+        path: of the file.
+        metadata: what the file says about itself.
+        providers: ONNX Runtime's names of those that really run, the preferred first.
+        provider_note: why ``auto`` does not run on the GPU; None when it does or something else was asked for.
+        mask_required: whether the file cannot run without a mask; :meth:`run` then feeds one of ones.
+        forward_passes: images pushed through the model so far.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        providers: str | Sequence[str] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.path = Path(path)
+        opened = open_session(self.path, providers, threads)
+        self._session: Any = opened.session
+        self.provider_note = opened.note
+        self.providers: list[str] = list(opened.session.get_providers())
+        self.metadata = read_metadata(opened.session, self.path)
+        required = {node.name: node for node in opened.session.get_inputs()}
+        inputs = required | {node.name: node for node in opened.session.get_overridable_initializers()}
+        check_inputs(inputs, required, self.metadata, self.path)
+        self.mask_required = MASK_INPUT in required
+        self.forward_passes = 0
+        image, mask = inputs[self.metadata.image_input], inputs[MASK_INPUT]
+        self.input_shape = as_shape(image.shape)
+        self.output_names: list[str] = [node.name for node in opened.session.get_outputs()]
+        self._mask_shape = as_shape(mask.shape)
+        self._image_type = NUMPY_TYPES.get(image.type, np.float32)
+        self._mask_type = NUMPY_TYPES.get(mask.type, np.float32)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the model; a second call does nothing."""
+        self._session = None
+
+    def __repr__(self) -> str:
+        return f"MaskedSession({str(self.path)!r}, providers={self.providers})"
+
+    @property
+    def announcement(self) -> str:
+        """One line that says which provider runs, and why not the GPU where that was left open."""
+        names = [ANNOUNCED_NAMES.get(name, name) for name in self.providers]
+        return f"running on {names[0]}" + (f" ({self.provider_note})" if self.provider_note else "")
+
+    @property
+    def layout(self) -> Layout:
+        """Order of the image input's axes, as the metadata say, else as its size agrees with the mask's."""
+        if self.metadata.preprocessing is not None:
+            return self.metadata.preprocessing.layout
+        _, *image, _ = self.input_shape
+        return "NHWC" if tuple(image) == self._mask_shape[2:] and image[0] is not None else "NCHW"
+
+    @property
+    def spatial_shape(self) -> tuple[int | None, int | None]:
+        """(height, width) of the image input; None where it is dynamic."""
+        first = 2 if self.layout == "NCHW" else 1
+        return self.input_shape[first], self.input_shape[first + 1]
+
+    def __call__(self, images: npt.ArrayLike, masks: npt.ArrayLike | None = None) -> np.ndarray:
+        """Returns the class output, float32 (N, K), as the model gives it.
+
+        Args:
+            images: float32 (N, C, H, W), or (N, H, W, C) where :attr:`layout` says so, preprocessed.
+            masks: (M, 1, H, W), values in [0, 1], 1 = kept; None keeps all. N and M are equal or one of them is 1.
+
+        Raises:
+            MasktoolError: an input does not fit the model, or the model has no class output.
+        """
+        name = self.metadata.class_output
+        if name is None:
+            raise MasktoolError(
+                "the model has no class output",
+                where=self.path,
+                fix="explain needs a classifier; use run() for the outputs",
+            )
+        (output,) = self._forward([name], *self._check(images, masks))
+        return drop_trailing_axes(output, self.metadata.output_kind)
+
+    def run(self, images: npt.ArrayLike, masks: npt.ArrayLike | None = None) -> dict[str, np.ndarray]:
+        """Returns every output under its name, as the model gives it; otherwise like a call of the session."""
+        return dict(zip(self.output_names, self._forward(self.output_names, *self._check(images, masks)), strict=True))
+
+    def scores(self, images: npt.ArrayLike, masks: npt.ArrayLike | None = None) -> np.ndarray:
+        """Returns the class output as probabilities, float32 (N, K); otherwise like a call of the session.
+
+        Logits go through a softmax, one binary logit becomes the two columns (1 - p, p); probabilities, sigmoid scores
+        and outputs of an unknown kind stay as they are.
+        """
+        return to_probabilities(self(images, masks), self.metadata.output_kind)
+
+    def masked_scores(self, image: npt.ArrayLike, mask_batches: Iterable[npt.ArrayLike]) -> Iterator[np.ndarray]:
+        """Yields the scores of one image under each batch of masks, one forward call a batch, without copies of it.
+
+        Args:
+            image: float32 (1, C, H, W) or (1, H, W, C), preprocessed.
+            mask_batches: arrays (m, 1, H, W) with values in [0, 1]; read one at a time, so memory holds one batch.
+
+        Yields:
+            float32 (m, K), see :meth:`scores`.
+
+        Raises:
+            MasktoolError: an input does not fit the model.
+        """
+        checked = check_images(image, self.metadata.image_input, self.input_shape, self._image_type)
+        if len(checked) != 1:
+            raise MasktoolError(
+                "too many images", where=f"input {self.metadata.image_input!r}", expected="one", got=len(checked)
+            )
+        for masks in mask_batches:
+            yield self.scores(checked, masks)
+
+    def batch_size(self, requested: int | None = None) -> int:
+        """Returns how many images to push through at once: as requested, else chosen from the input size.
+
+        The choice takes no timing and no free memory into account, so it is the same on every run.
+        """
+        return choose_batch_size(requested, self._known_size(), on_gpu=self.providers[0] != "CPUExecutionProvider")
+
+    def _known_size(self) -> tuple[int, int] | None:
+        height, width = self.spatial_shape
+        if height is not None and width is not None:
+            return height, width
+        return self.metadata.preprocessing.size if self.metadata.preprocessing else None
+
+    def _check(self, images: npt.ArrayLike, masks: npt.ArrayLike | None) -> tuple[np.ndarray, np.ndarray | None]:
+        checked = check_images(images, self.metadata.image_input, self.input_shape, self._image_type)
+        size = checked.shape[2:] if self.layout == "NCHW" else checked.shape[1:3]
+        if masks is None:
+            return checked, np.ones((1, 1, *size), self._mask_type) if self.mask_required else None
+        kept = check_masks(masks, size, self._mask_type)
+        check_batches(len(checked), len(kept))
+        return checked, kept
+
+    def _forward(self, outputs: list[str], images: np.ndarray, masks: np.ndarray | None) -> list[np.ndarray]:
+        if self._session is None:
+            raise MasktoolError("the session is closed", where=self.path, fix="load the file again")
+        feed = {self.metadata.image_input: images} | ({} if masks is None else {MASK_INPUT: masks})
+        try:
+            results: list[np.ndarray] = self._session.run(outputs, feed)
+        except Exception as error:  # ONNX Runtime has one exception class per status code and no common base
+            raise MasktoolError(
+                "ONNX Runtime could not run the model",
+                where=self.path,
+                got=first_line(error),
+                fix="try a smaller batch",
+            ) from error
+        self.forward_passes += max(len(images), 0 if masks is None else len(masks))
+        return results
+
+
+def read_metadata(session: Any, path: Path) -> Metadata:
+    """Returns what the file says about itself.
+
+    Raises:
+        MasktoolError: the file is no masktool file, or a newer or damaged one.
+    """
+    metadata = Metadata.from_properties(session.get_modelmeta().custom_metadata_map)
+    if metadata is None:
+        raise MasktoolError("not a masktool file", where=path, fix=f"run `masktool export {path}` first")
+    return metadata
+
+
+def check_inputs(inputs: dict[str, Any], required: dict[str, Any], metadata: Metadata, path: Path) -> None:
+    """Raises MasktoolError unless the file's inputs are the image and the mask, as its metadata say."""
+    expected = {metadata.image_input, MASK_INPUT}
+    if not expected <= set(inputs) or set(required) - expected or len(inputs[MASK_INPUT].shape) != 4:
+        raise MasktoolError(
+            "inputs do not agree with the metadata",
+            where=path,
+            expected=f"{metadata.image_input!r} and {MASK_INPUT!r} (M, 1, H, W)",
+            got=", ".join(f"{name!r} {tuple(node.shape)}" for name, node in inputs.items()),
+            fix="export the model again",
+        )
+
+
+def as_shape(shape: Sequence[int | str | None]) -> tuple[int | None, ...]:
+    """Returns ONNX Runtime's shape with None for every symbolic axis."""
+    return tuple(axis if isinstance(axis, int) else None for axis in shape)

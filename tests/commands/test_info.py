@@ -1,0 +1,131 @@
+"""``masktool info`` on masked files, plain files and files that are none."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import helper, numpy_helper
+from runtime.models import make_metadata, write_model
+
+from masktool.cli import masktool
+from masktool.commands.info import command, list_rules
+from masktool.contract import RULE_PROPERTY
+from masktool.errors import MasktoolError
+
+
+def run(*arguments):
+    return CliRunner().invoke(command, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def test_json_of_a_masked_file(tmp_path):
+    path = write_model(tmp_path / "model.onnx")
+    document = json.loads(run(path, "--json").stdout)
+    assert document["masked"] is True
+    assert document["bytes"] == path.stat().st_size
+    assert document["opsets"] == {"ai.onnx": 18}
+    assert document["inputs"] == [
+        {"name": "image", "dtype": "float32", "shape": ["N", 3, 8, 10], "required": True},
+        {"name": "mask", "dtype": "float32", "shape": ["M", 1, 8, 10], "required": False},
+    ]
+    assert document["outputs"] == [
+        {"name": "logits", "dtype": "float32", "shape": None},
+        {"name": "twice", "dtype": "float32", "shape": None},
+    ]
+    assert document["nodes"] == {"Add": 1, "Identity": 1, "Mul": 1, "ReduceSum": 1, "Transpose": 1}
+    assert document["metadata"]["labels"] == list(make_metadata().labels)
+    assert document["metadata"]["preprocessing"]["resize"] == "exact"
+    assert "rules" not in document
+
+
+def test_text_of_a_masked_file(tmp_path):
+    text = run(write_model(tmp_path / "model.onnx")).stdout
+    for words in (
+        "masked by masktool (layer)",
+        "image  float32 (N, 3, 8, 10)  required",
+        "mask  float32 (M, 1, 8, 10)  optional; 1=kept, 0=missing",
+        "logits  float32 of any shape  class output, logits",
+        "sums.onnx (sha256 000000",
+        "resize (bilinear), crop 8 x 10, RGB, times 0.00392157, mean 0, 0, 0, std 1, 1, 1, NCHW",
+        "3: red, green, blue",
+        "ones_max_abs_difference: 0.0",
+        "Add 1, Identity 1, Mul 1",
+    ):
+        assert words in text
+
+
+def test_required_mask_and_unknown_metadata(tmp_path):
+    changes = {"preprocessing": None, "labels": None, "output_kind": None, "parity": {}}
+    text = run(write_model(tmp_path / "model.onnx", mask_required=True, **changes)).stdout
+    assert "mask  float32 (M, 1, 8, 10)  required; 1=kept, 0=missing" in text
+    assert "class output, of unknown kind" in text
+    assert "preprocessing unknown; `masktool explain` needs it" in text
+    assert "labels        unknown" in text
+
+
+def test_rules(tmp_path):
+    path = write_model(tmp_path / "model.onnx", rules={RULE_PROPERTY: "multiply by the mask"})
+    rules = json.loads(run(path, "--json", "--rules").stdout)["rules"]
+    assert rules[1] == {"name": "multiply", "op_type": "Mul", "rule": "multiply by the mask"}
+    assert len(rules) == 5
+    assert "multiply\tMul\tmultiply by the mask" in run(path, "--rules").stdout
+
+
+def test_nodes_without_a_rule_and_of_functions_and_bodies():
+    inner = helper.make_graph([helper.make_node("NeighborFill", ["x"], ["y"], domain="masktool")], "inner", [], [])
+    node = helper.make_node("If", ["c"], ["z"], name="choose", then_branch=inner, else_branch=inner)
+    rules = list_rules(helper.make_graph([node], "outer", [], []))
+    assert [(rule["op_type"], rule["rule"]) for rule in rules] == [
+        ("If", None),
+        ("masktool::NeighborFill", None),
+        ("masktool::NeighborFill", None),
+    ]
+
+
+def test_plain_file(tmp_path):
+    path = write_model(tmp_path / "plain.onnx", masked=False)
+    assert "not masked; `masktool export` makes it so" in run(path).stdout
+    document = json.loads(run(path, "--json").stdout)
+    assert (document["masked"], document["metadata"]) == (False, None)
+    assert [value["name"] for value in document["inputs"]] == ["image"]
+
+
+def test_weights_beside_the_file_are_counted_but_not_read(tmp_path):
+    path = write_model(tmp_path / "model.onnx", masked=False)
+    model = onnx.load(path)
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(5_000, np.float32), "weights"))
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=1024)
+    weights = (tmp_path / "weights.bin").stat().st_size
+    assert weights >= 20_000
+    assert json.loads(run(path, "--json").stdout)["bytes"] == path.stat().st_size + weights
+    (tmp_path / "weights.bin").unlink()
+    assert run(path).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"file not found \(.*file.onnx\)"),
+        (b"", r"empty file \(.*file.onnx\): expected an ONNX model"),
+        (b"some notes\n" * 20, r"not an ONNX model \(.*file.onnx\)"),
+        (b"\x08\x08", r"not an ONNX model \(.*file.onnx\): expected a graph, got none"),
+    ],
+)
+def test_files_that_are_none(tmp_path, content, message):
+    path = tmp_path / "file.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(MasktoolError, match=message):
+        run(path)
+
+
+def test_truncated_file(tmp_path):
+    path = write_model(tmp_path / "model.onnx")
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(MasktoolError, match="not an ONNX model"):
+        run(path)
+
+
+def test_is_the_command_of_its_name():
+    assert masktool.get_command(None, "info") is command

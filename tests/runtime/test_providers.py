@@ -1,0 +1,205 @@
+"""Opening files: each bad one gets its line, no provider is taken silently, and nothing is written on stderr."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from masktool import MasktoolError, load
+from masktool.runtime import providers
+from masktool.runtime.providers import CPU, CUDA, TENSORRT, native_stderr, open_session, read_reason
+from runtime.models import make_images, write_model
+
+LOADER_LOG = (
+    "\x1b[1;31m2026-01-01 00:00:00.1 [E:onnxruntime:Default, provider_bridge_ort.cc:2458 operator()] /core/x.cc:2043 "
+    "[ONNXRuntimeError] : 1 : FAIL : Failed to load library /site-packages/libonnxruntime_providers_cuda.so "
+    "with error: libcublasLt.so.13: cannot open shared object file: No such file or directory\n\x1b[m\n"
+)
+LOADER_REASON = "libcublasLt.so.13: cannot open shared object file: No such file or directory"
+
+
+@pytest.fixture
+def model(tmp_path):
+    return write_model(tmp_path / "model.onnx")
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine with an NVIDIA GPU; ``loading`` says which providers load there, ``log`` what ONNX Runtime writes."""
+    state = SimpleNamespace(loading={CUDA, CPU}, log="", raising=None, attempts=[])
+
+    def make_session(path, names, threads):
+        state.attempts.append(list(names))
+        os.write(2, state.log.encode() if names != [CPU] else b"")
+        if state.raising and names != [CPU]:
+            raise state.raising
+        return SimpleNamespace(get_providers=lambda: [name for name in names if name in state.loading])
+
+    monkeypatch.setattr(providers, "make_session", make_session)
+    monkeypatch.setattr(providers, "find_missing_build", lambda _: None)
+    monkeypatch.setattr(providers, "find_driver_obstacle", lambda: None)
+    monkeypatch.setattr(providers, "preload_libraries", lambda: None)
+    return state
+
+
+def test_opening_writes_nothing_on_the_terminal(model, capfd):
+    with load(model) as session:
+        session(make_images())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_auto_announces_its_choice(model):
+    with load(model) as session:
+        if session.providers[0] == CPU:
+            assert session.announcement.startswith("running on CPU (no CUDA: ")
+        else:
+            assert session.announcement == "running on CUDA"
+
+
+def test_auto_takes_a_provider_that_loads(machine, model):
+    session, note = open_session(model)
+    assert (session.get_providers(), note) == ([CUDA, CPU], None)
+
+
+def test_auto_says_why_not_the_gpu(machine, model, capfd):
+    machine.loading, machine.log = {CPU}, LOADER_LOG
+    session, note = open_session(model, "auto")
+    assert session.get_providers() == [CPU]
+    assert note == f"no CUDA: {LOADER_REASON}"
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("finder", ["find_driver_obstacle", "find_missing_build"])
+def test_auto_attempts_nothing_without_gpu_or_build(machine, model, monkeypatch, finder):
+    monkeypatch.setattr(providers, finder, lambda *_: "there is none")
+    assert open_session(model).note == "no CUDA: there is none"
+    assert machine.attempts == [[CPU]]
+
+
+@pytest.mark.parametrize("asked", ["cuda", CUDA, ["cuda", "cpu"], [CUDA]])
+def test_an_asked_for_provider_must_load(machine, model, asked):
+    machine.loading, machine.log = {CPU}, LOADER_LOG
+    with pytest.raises(MasktoolError, match=rf"provider cannot load \({CUDA}.*\): {LOADER_REASON}; `masktool doctor`"):
+        open_session(model, asked)
+
+
+def test_every_one_of_a_list_must_load(machine, model):
+    with pytest.raises(MasktoolError, match=rf"provider cannot load \({TENSORRT}, {CUDA}\): ONNX Runtime fell back"):
+        open_session(model, ["tensorrt", "cuda"])
+
+
+def test_a_provider_that_raises_is_told_from_a_damaged_file(machine, model):
+    machine.raising = RuntimeError("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 35: driver too old\nat line 3")
+    with pytest.raises(MasktoolError, match=r"provider cannot load .*: CUDA failure 35: driver too old; "):
+        open_session(model, "cuda")
+
+
+def test_cuda_where_there_is_none(model):
+    if providers.find_driver_obstacle() is None:
+        pytest.skip("this machine has an NVIDIA GPU")
+    with pytest.raises(
+        MasktoolError, match=r"provider cannot load \(CUDAExecutionProvider\): .+; `masktool doctor` tells"
+    ):
+        load(model, providers="cuda")
+
+
+def test_damaged_file_with_a_gpu_provider_is_a_damaged_file(tmp_path, monkeypatch):
+    path = tmp_path / "notes.onnx"
+    path.write_text("not a model\n" * 9)
+    monkeypatch.setattr(providers, "find_missing_build", lambda _: None)
+    with pytest.raises(MasktoolError, match=r"not an ONNX model that ONNX Runtime can open"):
+        open_session(path, "cuda")
+
+
+def test_unknown_provider(model):
+    with pytest.raises(MasktoolError, match=r"unknown provider \(gpu\): expected one of auto, cpu, cuda, tensorrt, "):
+        load(model, providers="gpu")
+
+
+def test_provider_that_is_not_built_in(model):
+    missing = set(providers.import_onnxruntime().get_all_providers())
+    missing -= set(providers.import_onnxruntime().get_available_providers())
+    name = sorted(missing)[0]
+    with pytest.raises(
+        MasktoolError, match=rf"provider cannot load \({name}\): the installed ONNX Runtime .* without {name}"
+    ):
+        load(model, providers=name)
+
+
+def test_missing_directory_empty(tmp_path):
+    with pytest.raises(MasktoolError, match=r"file not found \(.*none.onnx\)"):
+        load(tmp_path / "none.onnx")
+    with pytest.raises(MasktoolError, match="expected an ONNX model, got a directory"):
+        load(tmp_path)
+    (tmp_path / "empty.onnx").touch()
+    with pytest.raises(MasktoolError, match=r"empty file \(.*empty.onnx\): expected an ONNX model"):
+        load(tmp_path / "empty.onnx")
+
+
+def test_text_file(tmp_path, capfd):
+    path = tmp_path / "notes.onnx"
+    path.write_text("These are my notes, not a model.\n" * 20)
+    with pytest.raises(MasktoolError, match=r"not an ONNX model .*notes.onnx\): Protobuf parsing failed") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+def test_truncated_file(model, share):
+    content = model.read_bytes()
+    model.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(MasktoolError, match=r"not an ONNX model that ONNX Runtime can open|not a masktool file"):
+        load(model)
+
+
+def test_not_a_masktool_file(tmp_path):
+    path = write_model(tmp_path / "plain.onnx", masked=False)
+    with pytest.raises(MasktoolError, match=r"not a masktool file \(.*\); run `masktool export .*plain.onnx` first"):
+        load(path)
+
+
+def test_threads(model):
+    with load(model, "cpu", threads=2) as session:
+        assert session._session.get_session_options().intra_op_num_threads == 2
+    with pytest.raises(MasktoolError, match="thread count out of range: expected at least 1, got 0"):
+        load(model, threads=0)
+
+
+def test_no_python_fallback_behind_our_back(model):
+    with load(model, "cpu") as session:
+        assert session._session._enable_fallback is False
+
+
+def test_native_stderr_collects_and_restores(capfd):
+    with native_stderr() as text:
+        os.write(2, b"from native code\n")
+    os.write(2, b"afterwards\n")
+    assert text.getvalue() == "from native code\n"
+    assert capfd.readouterr().err == "afterwards\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        (LOADER_LOG, LOADER_REASON),
+        ("[E:onnxruntime:Default, a.cc:1 f()] no device\x1b[m\n[W:onnxruntime:x] more\n", "no device"),
+        ("", ""),
+    ],
+)
+def test_read_reason(log, reason):
+    assert read_reason(log) == reason
+
+
+def test_session_dies_of_memory_in_one_line(model):
+    with load(model, "cpu") as session:
+
+        def fail(*_):
+            raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory\nstack")
+
+        session._session = SimpleNamespace(run=fail)
+        with pytest.raises(
+            MasktoolError, match=r"could not run the model .*: Failed to allocate memory; try a smaller batch"
+        ):
+            session(make_images())
+        assert session.forward_passes == 0

@@ -1,0 +1,162 @@
+"""Imports point one way, as DESIGN.md's table says, and nothing heavy is loaded before it is used."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "masktool"
+FOUNDATION = {"contract", "errors", "files"}
+MAY_IMPORT = {
+    "errors": set(),
+    "files": {"errors"},
+    "contract": {"errors"},
+    "ops": {"ops", *FOUNDATION},
+    "exporters": {"exporters", "ops", *FOUNDATION},
+    "runtime": {"runtime", *FOUNDATION},
+    "explainers": {"explainers", "runtime", *FOUNDATION},
+    "demo": {"demo", *FOUNDATION},
+    "commands": {"commands", "demo", "exporters", "explainers", "runtime", *FOUNDATION},
+    "cli": {"commands", "errors"},
+    "__main__": {"cli"},
+}
+"""Parts of masktool that each part may import; ``__init__`` is left out: it names everything, and loads nothing."""
+TORCH = {"torch", "torchvision", "timm", "safetensors"}
+ONNX = {"onnx", "onnx_ir", "onnxscript"}
+NEVER_IMPORT = {
+    "ops": TORCH | {"onnxruntime"},
+    "runtime": TORCH | ONNX,
+    "explainers": TORCH | ONNX | {"onnxruntime"},
+    "demo": TORCH | ONNX | {"onnxruntime"},
+    "commands": TORCH,
+    "cli": TORCH | ONNX | {"onnxruntime", "numpy", "rich"},
+}
+"""Packages of others that each part never imports, in functions neither."""
+
+
+class Import(NamedTuple):
+    """One import: the module, and whether it runs when the file is imported."""
+
+    module: str
+    line: int
+    at_import: bool
+
+
+class ImportCollector(ast.NodeVisitor):
+    """Collects the imports of a file; those under ``if TYPE_CHECKING`` never run, but still point somewhere."""
+
+    def __init__(self, package):
+        self.package, self.found, self.typing_only, self.depth = package, [], [], 0
+
+    def visit_FunctionDef(self, node):
+        self.depth += 1
+        self.generic_visit(node)
+        self.depth -= 1
+
+    def visit_AsyncFunctionDef(self, node):
+        self.visit_FunctionDef(node)
+
+    def visit_If(self, node):
+        if ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            inner = ImportCollector(self.package)
+            for statement in node.body:
+                inner.visit(statement)
+            self.typing_only += inner.found
+            for statement in node.orelse:
+                self.visit(statement)
+        else:
+            self.generic_visit(node)
+
+    def visit_Import(self, node):
+        self.found += [Import(alias.name, node.lineno, self.depth == 0) for alias in node.names]
+
+    def visit_ImportFrom(self, node):
+        base = ".".join(self.package[: len(self.package) - node.level + 1]) if node.level else ""
+        module = ".".join(filter(None, (base, node.module)))
+        names = [f"{module}.{alias.name}" for alias in node.names] if module == "masktool" else [module]
+        self.found += [Import(name, node.lineno, self.depth == 0) for name in names]
+
+
+def collect(path):
+    collector = ImportCollector(("masktool", *path.relative_to(PACKAGE).parts[:-1]))
+    collector.visit(ast.parse(path.read_text(encoding="utf-8")))
+    return collector
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def part_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path):
+    part, collector = part_of(path), collect(path)
+    allowed, wrong = MAY_IMPORT[part], []
+    for found in collector.found + collector.typing_only:
+        root, _, rest = found.module.partition(".")
+        if root == "masktool" and rest and rest.split(".")[0] not in allowed | {"__version__"}:
+            wrong.append(f"line {found.line}: {found.module}")
+    for found in collector.found:
+        if found.module.split(".")[0] in NEVER_IMPORT.get(part, ()):
+            wrong.append(f"line {found.line}: {found.module}")
+    assert not wrong
+
+
+@pytest.mark.parametrize("part", ["contract", "errors", "files"])
+def test_the_foundation_needs_the_standard_library_alone(part):
+    roots = {found.module.split(".")[0] for found in collect(PACKAGE / f"{part}.py").found}
+    assert roots <= {*sys.stdlib_module_names, "masktool"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_torch_is_imported_inside_the_functions_of_its_exporters_alone(path):
+    found = [found for found in collect(path).found if found.module.split(".")[0] in TORCH]
+    if part_of(path) == "exporters" and path.name.startswith("torch_"):
+        found = [one for one in found if one.at_import]
+    assert not found
+
+
+def test_the_collector_sees_what_it_should():
+    collector = ImportCollector(("masktool", "runtime"))
+    collector.visit(
+        ast.parse(
+            "import torch\n"
+            "from . import session\n"
+            "from ..ops.conv import mask_conv\n"
+            "from masktool import load\n"
+            "def run():\n    from torch import nn\n"
+            "if TYPE_CHECKING:\n    import onnx\nelse:\n    import timm\n"
+        )
+    )
+    assert collector.found == [
+        Import("torch", 1, True),
+        Import("masktool.runtime", 2, True),
+        Import("masktool.ops.conv", 3, True),
+        Import("masktool.load", 4, True),
+        Import("torch", 6, False),
+        Import("timm", 10, True),
+    ]
+    assert collector.typing_only == [Import("onnx", 8, True)]
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import masktool", TORCH | ONNX | {"onnxruntime", "numpy", "PIL", "skimage", "rich"}),
+        ("import masktool.cli", TORCH | ONNX | {"onnxruntime", "numpy", "PIL", "skimage", "rich"}),
+        ("import masktool.runtime", TORCH | ONNX | {"onnxruntime", "skimage"}),
+        ("import masktool.explainers", TORCH | ONNX | {"onnxruntime"}),
+        ("from masktool import MaskedSession, load, explain", TORCH | ONNX | {"onnxruntime"}),
+        ("import masktool.exporters", TORCH),
+    ],
+)
+def test_what_an_import_loads(statement, absent):
+    code = f"import sys; {statement}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "masktool" in loaded
+    assert not absent & set(loaded)

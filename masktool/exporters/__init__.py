@@ -84,7 +84,7 @@ def masked_model(source: Source, *, mask_required: bool) -> tuple[ir.Model, str,
     """Returns the masked graph of a source, the name of its image input and that input's layout."""
     from masktool.exporters.batch import lift_batch
     from masktool.exporters.canonical import canonicalise
-    from masktool.exporters.onnx_file import find_image_input
+    from masktool.exporters.onnx_file import find_image_input, layout_of
     from masktool.exporters.propagate import mask_model
 
     model = canonicalise(source.model)
@@ -98,10 +98,3 @@ def masked_model(source: Source, *, mask_required: bool) -> tuple[ir.Model, str,
     layout = layout_of(image)
     mask_model(model, image.name, layout, mask_required=mask_required)
     return model, image.name, layout
-
-
-def layout_of(image: ir.Value) -> Layout:
-    """Returns the layout of an image input: channels last where only the last axis is short enough to be colours."""
-    assert image.shape is not None
-    colours = (1, 3, 4)
-    return "NHWC" if image.shape[3] in colours and image.shape[1] not in colours else "NCHW"

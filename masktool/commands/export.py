@@ -1,0 +1,209 @@
+"""``masktool export``: turns a trained CNN into an ONNX model that takes a mask."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from masktool.commands.info import describe_preprocessing, list_rules, read_model, write_bytes
+from masktool.commands.options import console, json_option
+from masktool.contract import OutputKind
+from masktool.errors import MasktoolError
+
+if TYPE_CHECKING:
+    from masktool.contract import Metadata
+    from masktool.exporters.sources import Source
+
+SUFFIX = ".masked.onnx"
+DIGEST_SHOWN = 12
+"""Hexadecimal digits of a SHA-256 in messages; the metadata hold all of them."""
+
+
+class NumberList(click.ParamType):
+    """Numbers with commas or spaces between them: ``0.485,0.456,0.406``."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Returns the numbers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in str(value).replace(",", " ").split())
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as 0.485,0.456,0.406", param, ctx)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageOptions:
+    """What the user says about preprocessing."""
+
+    preprocess: str | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+
+
+@click.command("export")
+@click.argument("model")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: MODEL's name.masked.onnx]"
+)
+@click.option(
+    "--arch",
+    metavar="NAME",
+    help="Architecture of a state dict: torchvision:NAME, timm:NAME, module:factory or file.py:factory.",
+)
+@click.option("--masking", type=click.Choice(["layer"]), default="layer", show_default=True, help="How the mask acts.")
+@click.option(
+    "--mask",
+    type=click.Choice(["optional", "required"]),
+    default="optional",
+    show_default=True,
+    help="Whether callers may leave the mask out; required suits runtimes that know no optional inputs.",
+)
+@click.option(
+    "--input-size",
+    nargs=2,
+    type=click.IntRange(min=1),
+    metavar="H W",
+    help="Height and width of the input in pixels, where MODEL does not fix them.",
+)
+@click.option(
+    "--preprocess", metavar="NAME|FILE", help="How a photograph becomes the input: imagenet, caffe, tf or a JSON file."
+)
+@click.option(
+    "--mean",
+    type=NumberList(),
+    metavar="A,B,C",
+    help="Per channel, in units of the scaled pixels; replaces the preset's.",
+)
+@click.option("--std", type=NumberList(), metavar="A,B,C", help="Likewise.")
+@click.option("--labels", type=click.Path(path_type=Path), metavar="FILE", help="Class names: one per line, or .json.")
+@click.option(
+    "--output-kind",
+    type=click.Choice(get_args(OutputKind)),
+    help="What the class output holds, where the graph does not tell.",
+)
+@click.option("--trust-pickle", is_flag=True, help="Unpickle a whole module; that runs code from the file.")
+@json_option
+def command(
+    model: str,
+    output: Path | None,
+    arch: str | None,
+    masking: Any,
+    mask: str,
+    input_size: tuple[int, int] | None,
+    preprocess: str | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    labels: Path | None,
+    output_kind: Any,
+    trust_pickle: bool,
+    as_json: bool,
+) -> None:
+    """Turn a trained CNN into an ONNX model that takes a mask.
+
+    MODEL is an .onnx, a torch.export .pt2, a TorchScript archive, a state dict or .safetensors with --arch,
+    torchvision:NAME or timm:NAME with its hub weights, or (--trust-pickle) a pickled module.
+    """
+    from masktool.exporters import export
+    from masktool.exporters.presets import labels_from
+    from masktool.exporters.sources import load_source
+
+    target = choose_output(model, output)
+    names = None if labels is None else labels_from(labels)
+    source = load_source(model, arch=arch, input_size=input_size, trust_pickle=trust_pickle)
+    metadata = export(
+        source,
+        target,
+        masking=masking,
+        mask_required=mask == "required",
+        preprocessing=choose_preprocessing(source, ImageOptions(preprocess, mean, std)),
+        labels=names,
+        output_kind=output_kind,
+    )
+    rules = count_rules(target)
+    screen = console()
+    for line in describe_export(source, metadata, target, rules, stated=output_kind is not None):
+        screen.print(line, markup=False)
+    click.echo(json.dumps(document_export(source, metadata, target, rules), indent=2) if as_json else str(target))
+
+
+def choose_output(model: str, output: Path | None) -> Path:
+    """Returns the file to write: the one asked for, else the model's name in the current directory.
+
+    Raises:
+        MasktoolError: that is the model itself, or a directory.
+    """
+    from masktool.exporters.torch_hub import is_hub_name
+
+    stem = Path(model.rpartition(":")[2]).name if is_hub_name(model) else Path(model).stem
+    target = Path(stem + SUFFIX) if output is None else output
+    if target.is_dir():
+        raise MasktoolError("the output is a directory", where=target, expected="a file", fix="choose another with -o")
+    if target.exists() and Path(model).exists() and target.samefile(model):
+        raise MasktoolError("the output would overwrite the model", where=target, fix="choose another with -o")
+    return target
+
+
+def choose_preprocessing(source: Source, options: ImageOptions) -> Any:
+    """Returns the preprocessing that the user describes, None where the source's own shall stand."""
+    from masktool.exporters.presets import preprocessing_for
+
+    if options == ImageOptions(None, None, None):
+        return None
+    return preprocessing_for(source.model, options.preprocess, options.mean, options.std)
+
+
+def count_rules(path: Path) -> dict[str, int]:
+    """Counts the nodes of an exported file by the mask rule that was applied to them, the most frequent first."""
+    applied = [entry["rule"] for entry in list_rules(read_model(path).graph)]
+    return dict(collections.Counter(rule for rule in applied if rule is not None).most_common())
+
+
+def describe_export(
+    source: Source, metadata: Metadata, path: Path, rules: dict[str, int], *, stated: bool
+) -> Iterator[str]:
+    """Yields what the user should know, a line each."""
+    graph = source.model.graph
+    yield f"source: {source.name}, sha256 {metadata.source_sha256[:DIGEST_SHOWN]}, {len(graph)} nodes"
+    yield from (f"note: {note}" for note in source.notes)
+    yield f"masked: {sum(rules.values())} nodes ({', '.join(f'{rule} {count}' for rule, count in rules.items())})"
+    figures = [f"{name} {figure:.1e}" if figure else f"{name} 0" for name, figure in metadata.parity.items()]
+    yield f"parity: {', '.join(figures)}"
+    if metadata.output_kind is not None:
+        origin = "" if stated else " (told by the operator that the graph ends in; --output-kind overrides)"
+        yield f"output: {metadata.class_output!r} holds {metadata.output_kind}{origin}"
+    if metadata.preprocessing is not None:
+        yield f"preprocessing: {describe_preprocessing(dataclasses.asdict(metadata.preprocessing))}"
+    yield from (f"missing: {line}" for line in list_missing(metadata))
+    yield f"wrote {path} ({write_bytes(path.stat().st_size)})"
+
+
+def list_missing(metadata: Metadata) -> Iterator[str]:
+    """Yields what the file does not say about itself, and the option that adds it."""
+    if metadata.class_output is None:
+        yield "a class output (N, K); `masktool explain` cannot use this file"
+    elif metadata.output_kind is None:
+        yield f"what output {metadata.class_output!r} holds; add --output-kind {'|'.join(get_args(OutputKind))}"
+    if metadata.preprocessing is None:
+        yield "preprocessing, which `masktool explain` needs; add --preprocess imagenet|caffe|tf|FILE.json"
+    if metadata.labels is None:
+        yield "labels; add --labels FILE"
+
+
+def document_export(source: Source, metadata: Metadata, path: Path, rules: dict[str, int]) -> dict[str, Any]:
+    """Returns what programs may want to know, ready for JSON."""
+    return {
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "metadata": dataclasses.asdict(metadata),
+        "rules": rules,
+        "notes": list(source.notes),
+    }

@@ -1,0 +1,222 @@
+"""Reading an ``.onnx`` file, and finding in a graph the image input, the class output and what that output holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx_ir
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from masktool.contract import Layout, OutputKind
+from masktool.errors import MasktoolError
+
+IMAGE_RANK = 4
+CLASS_OUTPUT_RANKS = (2, 4)
+COLOURS = (1, 3, 4)
+"""Numbers of channels that tell the channel axis from height and width."""
+SPATIAL_AXES: Mapping[Layout, tuple[int, int]] = {"NCHW": (2, 3), "NHWC": (1, 2)}
+FLOAT_TYPES = frozenset({onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16, onnx_ir.DataType.DOUBLE})
+LAYOUT_OPERATORS = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout", "Cast", "Transpose"})
+"""They move class scores about and leave their values alone."""
+CLASSIFIER_OPERATORS = frozenset({"Gemm", "MatMul", "Add", "Conv", "GlobalAveragePool", "AveragePool", "ReduceMean"})
+"""A classifier that ends in one of these gives unbounded scores, as cross-entropy training wants them."""
+
+
+def read_onnx(path: Path) -> onnx_ir.Model:
+    """Reads an ``.onnx`` file; external data stay on disk until they are used.
+
+    Raises:
+        MasktoolError: the file is no ONNX model, is truncated, or external data are missing or short.
+    """
+    try:
+        model = onnx_ir.load(path)
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise MasktoolError(
+            "not an ONNX model, or a truncated one", where=path, got=error, fix="copy or export the file again"
+        ) from error
+    except Exception as error:  # the deserializer raises whatever a damaged field leads it to
+        raise MasktoolError("damaged ONNX model", where=path, got=first_line(error)) from error
+    if len(model.graph) == 0:
+        raise MasktoolError("not an ONNX model, or a truncated one", where=path, expected="a graph", got="no nodes")
+    check_external_data(model, path)
+    return model
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an exception's text that says something, else its type."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line), type(error).__name__)
+
+
+def check_external_data(model: onnx_ir.Model, path: Path) -> None:
+    """Raises MasktoolError when a file that holds weights beside the model is missing or too short."""
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if not isinstance(tensor, onnx_ir.ExternalTensor):
+            continue
+        data = Path(tensor.path)
+        needed = (tensor.offset or 0) + (tensor.length or 0)
+        if not data.is_file():
+            raise MasktoolError(
+                "missing external data", where=path, expected=data.name, fix="put that file beside the model"
+            )
+        if data.stat().st_size < needed:
+            raise MasktoolError(
+                "truncated external data",
+                where=data,
+                expected=f"at least {needed} bytes",
+                got=data.stat().st_size,
+                fix="copy the file again",
+            )
+
+
+def find_image_input(model: onnx_ir.Model) -> onnx_ir.Value:
+    """Returns the one float input of rank 4 that is no initializer.
+
+    Raises:
+        MasktoolError: there is none, there are several, or the model needs an input that is no image.
+    """
+    inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+    images = [value for value in inputs if is_image(value)]
+    found = ", ".join(describe_value(value) for value in inputs) or "no input"
+    if not images:
+        raise MasktoolError("no image input", expected="one float input of rank 4, such as (N, 3, H, W)", got=found)
+    if len(images) > 1:
+        names = " and ".join(repr(value.name) for value in images)
+        raise MasktoolError(f"{len(images)} image inputs", where=names, expected="one", got=found)
+    if len(inputs) > 1:
+        others = ", ".join(describe_value(value) for value in inputs if value is not images[0])
+        raise MasktoolError(
+            "the model needs inputs besides the image",
+            where=others,
+            expected=f"{images[0].name!r} alone",
+            fix="make them constants of the graph",
+        )
+    return images[0]
+
+
+def is_image(value: onnx_ir.Value) -> bool:
+    """Tells whether a value is of rank 4 and float."""
+    return value.shape is not None and value.shape.rank() == IMAGE_RANK and value.dtype in FLOAT_TYPES
+
+
+def describe_value(value: onnx_ir.Value) -> str:
+    """Returns name, element type and shape, as messages show them."""
+    shape = "of unknown shape" if value.shape is None else f"({', '.join(str(dim) for dim in value.shape)})"
+    element = "not a tensor" if value.dtype is None else value.dtype.name.lower()
+    return f"{value.name!r} {element} {shape}"
+
+
+def find_class_output(model: onnx_ir.Model) -> str | None:
+    """Returns the name of the first output of shape (N, K) or (N, K, 1, 1), None when there is none.
+
+    (N, K, 1) is none: detectors give one score per anchor that way.
+    """
+    for value in model.graph.outputs:
+        if value.shape is None or value.dtype not in FLOAT_TYPES or value.shape.rank() not in CLASS_OUTPUT_RANKS:
+            continue
+        if all(dim == 1 for dim in value.shape[2:]):
+            return value.name
+    return None
+
+
+def count_classes(model: onnx_ir.Model, class_output: str | None) -> int | None:
+    """Returns K of a class output (N, K, ...), None when there is none or K is not fixed."""
+    for value in model.graph.outputs:
+        if value.name == class_output and value.shape is not None:
+            classes = value.shape[1]
+            return classes if isinstance(classes, int) else None
+    return None
+
+
+def infer_output_kind(model: onnx_ir.Model, class_output: str | None) -> OutputKind | None:
+    """Returns what the class output holds, read off the graph's end; None when that does not tell.
+
+    A lone column without a sigmoid may be a binary logit or a regression, so that it is left to the user.
+    """
+    if class_output is None:
+        return None
+    producer = find_score_producer(next(value for value in model.graph.outputs if value.name == class_output))
+    if producer is None:
+        return None
+    if producer.op_type == "Softmax" or (producer.op_type == "Div" and divides_exponentials(producer)):
+        return "probabilities"
+    if producer.op_type == "LogSoftmax":
+        return "logits"  # softmax of log-probabilities gives the probabilities back
+    if producer.op_type == "Sigmoid":
+        return "sigmoid"
+    several = (count_classes(model, class_output) or 0) > 1
+    return "logits" if several and producer.op_type in CLASSIFIER_OPERATORS else None
+
+
+def find_score_producer(output: onnx_ir.Value) -> onnx_ir.Node | None:
+    """Returns the node that computes an output's values, behind all that only rearranges them."""
+    node = output.producer()
+    while node is not None and node.op_type in LAYOUT_OPERATORS and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node
+
+
+def divides_exponentials(node: onnx_ir.Node) -> bool:
+    """Tells whether a Div is the last step of a softmax written out."""
+    numerator = None if node.inputs[0] is None else node.inputs[0].producer()
+    return numerator is not None and numerator.op_type == "Exp"
+
+
+def settle_input(model: onnx_ir.Model, input_size: tuple[int, int] | None) -> None:
+    """Makes axes of length -1, as some converters write open ones, symbolic, and fixes an open height and width.
+
+    Args:
+        model: changed in place.
+        input_size: (height, width) that the user wants; None leaves them open.
+
+    Raises:
+        MasktoolError: the graph fixes another size, or has no image input.
+    """
+    for value in (
+        *model.graph.inputs,
+        *model.graph.outputs,
+        *(value for node in model.graph for value in node.outputs),
+    ):
+        if value.shape is not None and any(isinstance(dim, int) and dim < 0 for dim in value.shape):
+            value.shape = onnx_ir.Shape([None if isinstance(dim, int) and dim < 0 else dim for dim in value.shape])
+    if input_size is None:
+        return
+    image = find_image_input(model)
+    assert image.shape is not None  # find_image_input looks at the rank
+    dims = list(image.shape)
+    axes = SPATIAL_AXES[layout_of(image)]
+    if any(isinstance(dims[axis], int) and dims[axis] != side for axis, side in zip(axes, input_size, strict=True)):
+        raise MasktoolError(
+            "input size fixed by the model",
+            where=f"input {image.name!r}",
+            expected=" x ".join(str(dims[axis]) for axis in axes),
+            got=f"{input_size[0]} x {input_size[1]}",
+            fix="leave --input-size out",
+        )
+    for axis, side in zip(axes, input_size, strict=True):
+        dims[axis] = side
+    image.shape = onnx_ir.Shape(dims)
+
+
+def layout_of(image: onnx_ir.Value) -> Layout:
+    """Returns the layout of an image input: channels last where only the last axis is short enough to be colours."""
+    assert image.shape is not None  # an image input has rank 4
+    return "NHWC" if image.shape[3] in COLOURS and image.shape[1] not in COLOURS else "NCHW"
+
+
+def input_size_of(model: onnx_ir.Model) -> tuple[int, int] | None:
+    """Returns (height, width) of the image input, None where they are open."""
+    image = find_image_input(model)
+    assert image.shape is not None
+    height, width = (image.shape[axis] for axis in SPATIAL_AXES[layout_of(image)])
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def channels_of(model: onnx_ir.Model) -> int | None:
+    """Returns the number of channels of the image input, None where it is open."""
+    image = find_image_input(model)
+    assert image.shape is not None
+    channels = image.shape[1 if layout_of(image) == "NCHW" else 3]
+    return channels if isinstance(channels, int) else None

@@ -1,0 +1,239 @@
+"""Preprocessing and labels that the user names, because the source does not know them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir
+
+from masktool.contract import ChannelOrder, Layout, Preprocessing
+from masktool.errors import MasktoolError
+from masktool.exporters.onnx_file import channels_of, find_image_input, input_size_of, layout_of
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+CAFFE_MEAN = (104.0, 117.0, 123.0)
+"""Blue, green, red: ImageNet's mean in 0..255, as Caffe's models round it."""
+SHORTER_SIDE_RATIO = 256 / 224
+"""The shorter side is scaled to 256 before a crop of 224: ImageNet's custom since AlexNet."""
+PRESETS = ("imagenet", "caffe", "tf")
+"""``imagenet``: RGB 0..1, ImageNet's mean and std. ``caffe``: BGR 0..255 minus the mean. ``tf``: RGB in -1..1."""
+CHANNELS_OF_ORDER: Mapping[str, int] = {"RGB": 3, "BGR": 3, "L": 1}
+UNIT_SCALE = 1 / 255
+"""Pixels become 0..1, where a mean above 1 is surely meant for 0..255."""
+Complaint = tuple[str, str]
+"""A field's name, and what it should hold."""
+
+
+def preprocessing_preset(
+    name_or_file: str | None,
+    size: tuple[int, int],
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    *,
+    channels: int = 3,
+    layout: Layout = "NCHW",
+) -> Preprocessing:
+    """Builds the preprocessing that ``--preprocess``, ``--mean`` and ``--std`` describe.
+
+    Args:
+        name_or_file: ``imagenet``, ``caffe``, ``tf`` or a JSON file with the fields of ``Preprocessing``; None takes
+            plain pixels in 0..1 with ImageNet's resize and crop.
+        size: (height, width) of the model's input.
+        mean: replaces the preset's, in units of the scaled pixels, in the preset's channel order.
+        std: likewise.
+        channels: of the model's input.
+        layout: of the model's input.
+
+    Raises:
+        MasktoolError: an unknown name, a bad file, or numbers that do not fit the model.
+    """
+    if name_or_file is None or name_or_file in PRESETS:
+        base = _named_preset(name_or_file, size, channels, own_mean=mean is not None)
+    else:
+        base = read_preprocessing(Path(name_or_file), size)
+    changes: dict[str, Any] = {"layout": layout}
+    if mean is not None:
+        changes["mean"] = tuple(mean)
+    if std is not None:
+        changes["std"] = tuple(std)
+    return check_preprocessing(dataclasses.replace(base, **changes), size, channels)
+
+
+def preprocessing_for(
+    model: onnx_ir.Model,
+    name_or_file: str | None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Preprocessing:
+    """Builds the preprocessing that the options describe, for the size, channels and layout of a model's image input.
+
+    Raises:
+        MasktoolError: as :func:`preprocessing_preset`, or the model leaves its size open.
+    """
+    size, channels = input_size_of(model), channels_of(model)
+    if size is None or channels is None:
+        raise MasktoolError("input size unknown", where="--preprocess", fix="add --input-size H W")
+    layout = layout_of(find_image_input(model))
+    return preprocessing_preset(name_or_file, size, mean, std, channels=channels, layout=layout)
+
+
+def _named_preset(name: str | None, size: tuple[int, int], channels: int, *, own_mean: bool) -> Preprocessing:
+    plain = Preprocessing(
+        size=size,
+        resize_to=round(min(size) * SHORTER_SIDE_RATIO),
+        channel_order="L" if channels == 1 else "RGB",
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
+    )
+    if name is None:
+        return plain
+    if name == "tf":
+        return dataclasses.replace(plain, scale=1 / 127.5, mean=(1.0,) * channels)
+    if channels != len(IMAGENET_MEAN) and not own_mean:
+        raise MasktoolError(
+            "preset for colour images",
+            where=f"--preprocess {name}",
+            expected="3 channels",
+            got=channels,
+            fix="add --mean",
+        )
+    if name == "caffe":
+        order: ChannelOrder = "L" if channels == 1 else "BGR"
+        return dataclasses.replace(plain, scale=1.0, channel_order=order, mean=CAFFE_MEAN)
+    return dataclasses.replace(plain, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+def read_preprocessing(path: Path, size: tuple[int, int]) -> Preprocessing:
+    """Reads a JSON file with the fields of ``Preprocessing``; ``size`` may be left out.
+
+    Raises:
+        MasktoolError: there is no such preset or file, or it is not such JSON.
+    """
+    document = read_json(path, f"--preprocess {path}", f"{', '.join(PRESETS)} or a JSON file")
+    if not isinstance(document, dict):
+        raise MasktoolError("not a JSON object", where=path, expected='{"mean": [...], ...}')
+    return Preprocessing.from_json({"size": list(size), **document})
+
+
+def read_json(path: Path, where: str, expected: str) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        MasktoolError: it is missing, unreadable or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise MasktoolError("no such file", where=where, expected=expected, got=reason) from error
+    except ValueError as error:
+        raise MasktoolError("not JSON", where=where, got=error) from error
+
+
+def check_preprocessing(preprocessing: Preprocessing, size: tuple[int, int], channels: int) -> Preprocessing:
+    """Returns the preprocessing if its numbers are possible and fit the model.
+
+    Raises:
+        MasktoolError: naming the first field that does not.
+    """
+    complaints = itertools.chain(check_geometry(preprocessing, size), check_numbers(preprocessing, channels))
+    for field, expected in complaints:
+        raise MasktoolError("bad preprocessing", where=field, expected=expected, got=getattr(preprocessing, field))
+    return preprocessing
+
+
+def check_geometry(preprocessing: Preprocessing, size: tuple[int, int]) -> Iterator[Complaint]:
+    """Complains about sizes."""
+    if tuple(preprocessing.size) != tuple(size):
+        yield "size", f"{size}, the model's input"
+    side = preprocessing.resize_to
+    if preprocessing.resize == "shortest" and not (isinstance(side, int) and side > 0):
+        yield "resize_to", "a length in pixels"
+
+
+def check_numbers(preprocessing: Preprocessing, channels: int) -> Iterator[Complaint]:
+    """Complains about channels, scale, mean and std."""
+    if CHANNELS_OF_ORDER[preprocessing.channel_order] != channels:
+        yield "channel_order", f"one for {channels} channels"
+    if not is_number(preprocessing.scale) or preprocessing.scale <= 0:
+        yield "scale", "a positive number"
+    for field in ("mean", "std"):
+        values = getattr(preprocessing, field)
+        if not isinstance(values, tuple) or len(values) != channels or not all(is_number(value) for value in values):
+            yield field, f"{channels} numbers"
+    if 0 in preprocessing.std:
+        yield "std", "no 0"
+    if preprocessing.scale == UNIT_SCALE and max(preprocessing.mean) > 1:
+        yield (
+            "mean",
+            "at most 1, since pixels are scaled to 0..1 (for 0..255: --preprocess caffe or a file with scale 1)",
+        )
+
+
+def is_number(value: object) -> bool:
+    """Tells whether a value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def scale_preprocessing(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocessing:
+    """Returns the preprocessing for another input size, the crop's share of the resized photograph unchanged."""
+    if preprocessing.resize_to is None:
+        return dataclasses.replace(preprocessing, size=size)
+    side = round(preprocessing.resize_to * min(size) / min(preprocessing.size))
+    return dataclasses.replace(preprocessing, size=size, resize_to=side)
+
+
+def labels_from(path: str | Path) -> tuple[str, ...]:
+    """Reads class names, in class order.
+
+    Args:
+        path: a text file with one name per line, or a ``.json`` file: a list of names or of [synset, name] pairs, or an
+            object of index to name or to [synset, name].
+
+    Raises:
+        MasktoolError: the file cannot be read, or indices are missing.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".json":
+        return _labels_from_json(read_json(path, f"--labels {path}", "a label file"), path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise MasktoolError("cannot read the labels", where=f"--labels {path}", got=reason) from error
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines or not all(line.strip() for line in lines):
+        raise MasktoolError("an empty label", where=f"--labels {path}", expected="one name per line")
+    return tuple(line.strip() for line in lines)
+
+
+def _labels_from_json(document: Any, path: Path) -> tuple[str, ...]:
+    if isinstance(document, dict):
+        try:
+            numbered = {int(index): entry for index, entry in document.items()}
+            entries = [numbered[index] for index in range(len(numbered))]
+        except (ValueError, KeyError) as error:
+            raise MasktoolError(
+                "labels without an order", where=f"--labels {path}", expected="keys 0 to K-1", got=f"key {error}"
+            ) from error
+    elif isinstance(document, list):
+        entries = document
+    else:
+        raise MasktoolError("not labels", where=f"--labels {path}", expected="a JSON list or object")
+    names = [entry[-1] if isinstance(entry, list) and entry else entry for entry in entries]
+    for index, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise MasktoolError(
+                "not a class name", where=f"--labels {path}, class {index}", got=json.dumps(entries[index])
+            )
+    if not names:
+        raise MasktoolError("no labels", where=f"--labels {path}")
+    return tuple(names)

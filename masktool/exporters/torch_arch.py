@@ -1,0 +1,101 @@
+"""Architectures by name: a hub's, or a factory function in a module or a file of the user's."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from masktool.errors import MasktoolError
+from masktool.exporters import torch_hub
+from masktool.exporters.onnx_file import first_line
+from masktool.exporters.torch_export import is_module, quiet, require_torch
+from masktool.exporters.torch_hub import Architecture
+
+ARCH_FORMS = "torchvision:NAME, timm:NAME, package.module:factory or path/to/file.py:factory"
+
+
+def build_architecture(arch: str, **options: Any) -> Architecture:
+    """Builds the module that ``--arch`` names, without weights.
+
+    Args:
+        arch: one of the four forms.
+        options: passed on to the hub's factory (``num_classes``); a factory of the user's is called without arguments.
+
+    Raises:
+        MasktoolError: the form is wrong, the name is unknown, or the factory fails or gives no ``torch.nn.Module``.
+    """
+    require_torch("--arch")
+    if torch_hub.is_hub_name(arch):
+        return torch_hub.build(arch, pretrained=False, **options)
+    place, colon, name = arch.rpartition(":")
+    if not colon or not place or not name:
+        raise MasktoolError("not an architecture", where="--arch", expected=ARCH_FORMS, got=arch)
+    with quiet():
+        factory = find_factory(place, name)
+        try:
+            module = factory()
+        except Exception as error:  # the factory is the user's code
+            raise MasktoolError("the factory fails", where=f"--arch {arch}", got=first_line(error)) from error
+    if not is_module(module):
+        raise MasktoolError(
+            "the factory gives no module",
+            where=f"--arch {arch}",
+            expected="a torch.nn.Module",
+            got=type(module).__name__,
+        )
+    return Architecture(module=module)
+
+
+def find_factory(place: str, name: str) -> Any:
+    """Returns the callable ``name`` of a file or importable module.
+
+    Raises:
+        MasktoolError: the file or module cannot be imported, or has no such callable.
+    """
+    try:
+        namespace = import_file(Path(place)) if place.endswith(".py") else import_module(place)
+    except MasktoolError:
+        raise
+    except Exception as error:  # importing runs the user's code
+        raise MasktoolError(
+            "cannot import", where=f"--arch {place}", got=f"{type(error).__name__}: {first_line(error)}"
+        ) from error
+    factory = getattr(namespace, name, None)
+    if not callable(factory):
+        own = [key for key, value in vars(namespace).items() if callable(value) and not key.startswith("_")]
+        raise MasktoolError(
+            "no such factory", where=f"--arch {place}", expected=f"one of {', '.join(own) or 'none'}", got=name
+        )
+    return factory
+
+
+def import_module(name: str) -> ModuleType:
+    """Imports a module, looking in the current directory too, as ``python -m`` does."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(here)
+
+
+def import_file(path: Path) -> ModuleType:
+    """Imports a Python file by its path; its own directory serves its imports."""
+    if not path.is_file():
+        raise MasktoolError("no such file", where=f"--arch {path}", expected=ARCH_FORMS)
+    spec = importlib.util.spec_from_file_location(f"masktool_arch_{path.stem}", path)
+    assert spec is not None  # the suffix is .py, for which Python has a loader
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickles look their module up there
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(folder)
+    return module

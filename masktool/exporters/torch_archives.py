@@ -1,0 +1,141 @@
+"""torch's own archives to plain ONNX graphs: ``torch.export`` (``.pt2``) and TorchScript."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import onnx_ir
+
+from masktool.errors import MasktoolError
+from masktool.exporters.batch import BATCH_NAME
+from masktool.exporters.onnx_file import IMAGE_RANK, first_line
+from masktool.exporters.torch_export import (
+    EXAMPLE_BATCH,
+    IMAGE_NAME,
+    TorchGraph,
+    evaluate,
+    evaluation_mode,
+    export_quietly,
+    flatten_outputs,
+    make_example,
+    quiet,
+    root_cause,
+    run_once,
+    with_reference,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+LEGACY_OPSET = 18
+"""TorchScript goes through torch's legacy exporter, which has no newer forms worth asking for."""
+
+
+def export_pt2(path: Path, input_size: tuple[int, int] | None = None) -> TorchGraph:
+    """Exports a ``.pt2`` archive; a fixed batch stays fixed.
+
+    Args:
+        path: of the archive.
+        input_size: (height, width), needed only where the archive leaves them open.
+
+    Raises:
+        MasktoolError: the archive is damaged or another torch version's, takes no image, or cannot be exported.
+    """
+    import torch
+
+    try:
+        with quiet():
+            program = torch.export.load(path)
+    except Exception as error:  # the loader raises whatever a damaged or foreign member leads it to
+        raise MasktoolError(
+            "cannot read the torch.export archive",
+            where=path,
+            got=first_line(error),
+            fix=f"save it again with torch {torch.__version__}",
+        ) from error
+    module = program.module()
+    example = make_program_example(program, path, input_size)
+    names = list(flatten_outputs(run_once(module, example)))
+    graph = export_quietly(program, input_names=[IMAGE_NAME], output_names=names)
+    batch = graph.model.graph.inputs[0].shape[0]
+    if not isinstance(batch, int):
+        rename_dimension(graph.model, str(batch), BATCH_NAME)
+    return with_reference(graph.model, module, example)
+
+
+def rename_dimension(model: onnx_ir.Model, old: str, new: str) -> None:
+    """Gives a symbolic dimension another name, wherever it stands alone."""
+    for value in (*model.graph.inputs, *(value for node in model.graph for value in node.outputs)):
+        if value.shape is not None and any(str(dim) == old for dim in value.shape):
+            value.shape = onnx_ir.Shape([new if str(dim) == old else dim for dim in value.shape])
+
+
+def make_program_example(program: Any, path: Path, input_size: tuple[int, int] | None) -> torch.Tensor:
+    """Returns random images of the shape that an exported program takes.
+
+    Raises:
+        MasktoolError: it does not take exactly one image, or leaves height and width open and ``input_size`` is None.
+    """
+    import torch
+
+    placeholders = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    inputs = [placeholders[name] for name in program.graph_signature.user_inputs]
+    shapes = [tuple(getattr(value, "shape", ())) for value in inputs]
+    if len(inputs) != 1 or len(shapes[0]) != IMAGE_RANK:
+        raise MasktoolError("not an image model", where=path, expected="one input (N, C, H, W)", got=shapes or "none")
+    fallback = (EXAMPLE_BATCH, None, *(input_size or (None, None)))
+    shape = [dim if isinstance(dim, int) else other for dim, other in zip(shapes[0], fallback, strict=True)]
+    if None in shape:
+        raise MasktoolError("input size unknown", where=path, got=shapes[0], fix="add --input-size H W")
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(inputs[0].dtype)
+
+
+def export_torchscript(path: Path, input_size: tuple[int, int] | None, channels: int | None = None) -> TorchGraph:
+    """Exports a TorchScript archive with a symbolic batch, through torch's legacy exporter, the only one that takes it.
+
+    Raises:
+        MasktoolError: the archive is damaged, the input size is unknown, or the exporter fails.
+    """
+    import torch
+
+    try:
+        with quiet():
+            module = torch.jit.load(path, map_location="cpu")
+    except Exception as error:  # the loader raises RuntimeError and more
+        raise MasktoolError("cannot read the TorchScript archive", where=path, got=first_line(error)) from error
+    if input_size is None:
+        raise MasktoolError("input size unknown", where=path, fix="add --input-size H W")
+    example = make_example(module, input_size, channels)
+    with evaluation_mode(module):
+        names = list(flatten_outputs(run_once(module, example)))
+        model = trace_legacy(module, example, names)
+    return with_reference(model, evaluate(module), example)
+
+
+def trace_legacy(module: torch.nn.Module, example: torch.Tensor, names: list[str]) -> onnx_ir.Model:
+    """Runs torch's legacy exporter on a scripted module."""
+    import torch
+
+    buffer = io.BytesIO()
+    try:
+        with quiet(), torch.no_grad():
+            torch.onnx.export(
+                module,
+                (example,),
+                buffer,
+                dynamo=False,
+                opset_version=LEGACY_OPSET,
+                input_names=[IMAGE_NAME],
+                output_names=names,
+                dynamic_axes={name: {0: "batch"} for name in (IMAGE_NAME, *names)},
+            )
+    except Exception as error:  # the exporter raises its own errors and those of its passes
+        raise MasktoolError(
+            "torch cannot export the TorchScript archive to ONNX",
+            got=first_line(root_cause(error)),
+            fix="export the original module, or use torch.export",
+        ) from error
+    return onnx_ir.from_proto(onnx.load_model_from_string(buffer.getvalue()))

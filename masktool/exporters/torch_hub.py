@@ -1,0 +1,201 @@
+"""torchvision and timm models by name, with what their own configurations say about preprocessing and labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from masktool.contract import Interpolation, Preprocessing
+from masktool.errors import MasktoolError
+from masktool.exporters.onnx_file import first_line
+from masktool.exporters.torch_export import TORCH_FIX, quiet, require_torch
+
+if TYPE_CHECKING:
+    import torch
+
+TORCHVISION = "torchvision:"
+TIMM = "timm:"
+INTERPOLATIONS: Mapping[str, Interpolation] = {
+    "nearest": "nearest",
+    "bilinear": "bilinear",
+    "bicubic": "bicubic",
+    "lanczos": "lanczos",
+    "box": "box",
+    "hamming": "hamming",
+}
+IMAGENET_CLASSES = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A module and what its hub knows about it.
+
+    Attributes:
+        module: with or without trained weights.
+        preprocessing: of the hub's default weights; None where the hub does not say or the contract cannot express it.
+        labels: of the hub's default weights.
+        configuration: what the hub calls those weights, for messages; None for a module that is no hub's.
+    """
+
+    module: torch.nn.Module
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] | None = None
+    configuration: str | None = None
+
+
+def is_hub_name(text: str) -> bool:
+    """Tells whether a text has the form ``torchvision:NAME`` or ``timm:NAME``."""
+    return text.startswith((TORCHVISION, TIMM))
+
+
+def build(hub_name: str, *, pretrained: bool, **options: Any) -> Architecture:
+    """Builds ``torchvision:NAME`` or ``timm:NAME``.
+
+    Args:
+        hub_name: hub and model name.
+        pretrained: download (or take from the hub's own cache) the default weights.
+        options: for the hub's factory, such as ``num_classes``.
+
+    Raises:
+        MasktoolError: the hub cannot be imported, does not know the name, or the weights cannot be downloaded.
+    """
+    require_torch(hub_name)
+    hub, _, name = hub_name.partition(":")
+    library = import_hub(hub)
+    known = library.is_model(name) if hub == "timm" else name in library.models.list_models()
+    if not known and not name.startswith("hf-hub:"):
+        raise MasktoolError(f"unknown {hub} model", where=hub_name, fix=suggest_names(hub, library, name))
+    factory = create_timm if hub == "timm" else create_torchvision
+    try:
+        with quiet():
+            return factory(library, name, pretrained, options)
+    except OSError as error:  # URLError, HTTPError and the hub clients' own errors are all OSErrors
+        raise MasktoolError(
+            f"cannot download the weights of {hub_name}",
+            got=first_line(error),
+            fix=f"fetch them where there is a connection, then: masktool export FILE --arch {hub_name}",
+        ) from error
+    except Exception as error:  # a factory may raise anything about its arguments
+        raise MasktoolError(f"cannot build {hub_name}", got=first_line(error)) from error
+
+
+def recognise(module: torch.nn.Module) -> Architecture:
+    """Returns a module with what timm wrote on it, where it is timm's."""
+    configuration = getattr(module, "pretrained_cfg", None)
+    return (
+        describe_timm(module)
+        if isinstance(configuration, Mapping) and "mean" in configuration
+        else Architecture(module)
+    )
+
+
+def import_hub(hub: str) -> Any:
+    """Imports torchvision or timm.
+
+    Raises:
+        MasktoolError: it is not installed, or does not fit the installed torch.
+    """
+    if importlib.util.find_spec(hub) is None:
+        raise MasktoolError(f"{hub} is not installed", fix=TORCH_FIX)
+    try:
+        with quiet():
+            return importlib.import_module(hub)
+    except (
+        ImportError,
+        RuntimeError,
+        OSError,
+    ) as error:  # a torchvision built for another torch, missing CUDA libraries
+        raise MasktoolError(
+            f"{hub} does not import",
+            got=first_line(error),
+            fix="install torch and torchvision builds that belong together (same release, both CPU or both CUDA)",
+        ) from error
+
+
+def suggest_names(hub: str, library: Any, name: str) -> str:
+    """Returns the fix for an unknown model name: the nearest names."""
+    import difflib
+
+    names = library.list_models() if hub == "timm" else library.models.list_models()
+    near = difflib.get_close_matches(name, names, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else f"see {hub}.list_models()"
+
+
+def create_torchvision(library: Any, name: str, pretrained: bool, options: Mapping[str, Any]) -> Architecture:
+    """Builds a torchvision model; the configuration is its DEFAULT weights'."""
+    weights = library.models.get_model_weights(name).DEFAULT
+    if name in ("googlenet", "inception_v3") and not pretrained:
+        options = {"init_weights": False, **options}  # their random initialisation takes minutes and is overwritten
+    module = library.models.get_model(name, weights=weights if pretrained else None, **options)
+    return Architecture(module, read_torchvision_transforms(weights), read_categories(weights), str(weights))
+
+
+def read_torchvision_transforms(weights: Any) -> Preprocessing | None:
+    """Reads the classification preset of a torchvision weights entry; None for other kinds of transform."""
+    preset = weights.transforms()
+    if not all(hasattr(preset, name) for name in ("crop_size", "resize_size", "mean", "std", "interpolation")):
+        return None
+    crop, resize = list(preset.crop_size), list(preset.resize_size)
+    return Preprocessing(
+        size=(crop[0], crop[-1]),
+        resize="shortest" if len(resize) == 1 else "exact",
+        resize_to=resize[0] if len(resize) == 1 else None,
+        interpolation=INTERPOLATIONS[preset.interpolation.value],
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+    )
+
+
+def read_categories(weights: Any) -> tuple[str, ...] | None:
+    """Returns the class names of a torchvision weights entry."""
+    categories = weights.meta.get("categories")
+    return tuple(categories) if categories else None
+
+
+def create_timm(library: Any, name: str, pretrained: bool, options: Mapping[str, Any]) -> Architecture:
+    """Builds a timm model; the configuration is its ``pretrained_cfg``."""
+    module = library.create_model(name, pretrained=pretrained, exportable=True, **options)
+    return describe_timm(module)
+
+
+def describe_timm(module: Any) -> Architecture:
+    """Returns a timm module with what its ``pretrained_cfg`` says."""
+    configuration = module.pretrained_cfg
+    full_name = ".".join(part for part in (configuration.get("architecture"), configuration.get("tag")) if part)
+    return Architecture(module, read_timm_transforms(configuration), read_timm_labels(module), full_name)
+
+
+def read_timm_transforms(configuration: Mapping[str, Any]) -> Preprocessing | None:
+    """Reads a timm configuration; None for the crop modes that the contract does not have."""
+    channels, height, width = configuration["input_size"]
+    crop_share, crop_mode = configuration["crop_pct"], configuration.get("crop_mode", "center")
+    interpolation = INTERPOLATIONS.get(configuration["interpolation"])
+    squashed = crop_mode == "squash" and crop_share == 1
+    if interpolation is None or height != width or channels not in (1, 3) or not (crop_mode == "center" or squashed):
+        return None
+    return Preprocessing(
+        size=(height, width),
+        resize="exact" if squashed else "shortest",
+        resize_to=None if squashed else math.floor(height / crop_share),
+        interpolation=interpolation,
+        channel_order="RGB" if channels == 3 else "L",
+        mean=tuple(configuration["mean"]),
+        std=tuple(configuration["std"]),
+    )
+
+
+def read_timm_labels(module: Any) -> tuple[str, ...] | None:
+    """Returns the class names that the configuration carries, else ImageNet's where the classes are ImageNet's 1000."""
+    from timm.data import ImageNetInfo
+
+    configuration = module.pretrained_cfg
+    names = configuration.get("label_names")
+    if names:
+        descriptions = configuration.get("label_descriptions") or {}
+        return tuple(descriptions.get(name, name) for name in names)
+    if configuration.get("num_classes") != IMAGENET_CLASSES:
+        return None
+    return tuple(ImageNetInfo().label_descriptions())

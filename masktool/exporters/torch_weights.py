@@ -1,0 +1,188 @@
+"""State dicts: reading one without running code from the file, and fitting it to its architecture."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from masktool.errors import MasktoolError
+from masktool.exporters.onnx_file import first_line
+from masktool.exporters.source_kinds import FileKind
+from masktool.exporters.torch_arch import ARCH_FORMS, build_architecture
+from masktool.exporters.torch_export import is_module, quiet
+from masktool.exporters.torch_hub import Architecture, is_hub_name
+
+if TYPE_CHECKING:
+    import torch
+
+    StateDict = dict[str, torch.Tensor]
+
+NESTING_KEYS = ("state_dict", "model_state_dict", "model", "net", "module", "weights")
+"""Under these, training programs keep the state dict beside optimizer state, epoch and the like."""
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+"""Put before every key by DataParallel, torch.compile and Lightning modules."""
+COUNTER_SUFFIX = "num_batches_tracked"
+"""A batch norm's step counter: absent from old files and without effect in evaluation."""
+KEYS_SHOWN = 3
+LEGACY_DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+"""torchvision's published DenseNet files carry keys of an older layout, which its own loader renames."""
+
+
+def load_torch_file(path: Path, kind: FileKind, trust_pickle: bool) -> Any:
+    """Reads a ``torch.save`` or safetensors file.
+
+    Returns:
+        A state dict with its prefixes stripped, or (``trust_pickle``) a ``torch.nn.Module``.
+
+    Raises:
+        MasktoolError: the file is damaged, holds no weights, or holds pickled objects and ``trust_pickle`` is off.
+    """
+    content = _load_safetensors(path) if kind is FileKind.SAFETENSORS else _load_pickle(path, trust_pickle)
+    return unwrap_content(content, path)
+
+
+def _load_safetensors(path: Path) -> StateDict:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise MasktoolError("damaged safetensors file", where=path, got=first_line(error)) from error
+
+
+def _load_pickle(path: Path, trust_pickle: bool) -> Any:
+    import pickle
+
+    import torch
+
+    try:
+        with quiet():
+            return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
+    except Exception as error:  # unpickling raises whatever the file's objects lead it to
+        if trust_pickle or not isinstance(error, pickle.UnpicklingError):
+            raise MasktoolError("cannot unpickle", where=path, got=first_line(error)) from error
+        raise refuse_pickle(path, str(error)) from error
+
+
+def refuse_pickle(path: Path, reason: str) -> MasktoolError:
+    """Returns the refusal of a file that holds pickled Python objects besides weights."""
+    found = re.search(r"GLOBAL ([\w.]+)", reason)
+    return MasktoolError(
+        "the file holds pickled Python objects, and unpickling them would run code from the file",
+        where=path,
+        expected="weights only",
+        got=found.group(1) if found else "objects that torch does not allow",
+        fix="save model.state_dict() and give --arch, or add --trust-pickle if you trust whoever made the file",
+    )
+
+
+def unwrap_content(content: Any, path: Path) -> Any:
+    """Returns the module or state dict inside what a file held.
+
+    Raises:
+        MasktoolError: there is neither.
+    """
+    if is_module(content):
+        return content
+    if isinstance(content, Mapping):
+        if is_state_dict(content):
+            return strip_prefixes(dict(content))
+        for key in NESTING_KEYS:
+            if key in content and (is_module(content[key]) or is_state_dict(content[key])):
+                return unwrap_content(content[key], path)
+    keys = ", ".join(map(str, list(content)[:KEYS_SHOWN])) if isinstance(content, Mapping) else None
+    got = type(content).__name__ if keys is None else f"keys {keys}" if keys else "no keys"
+    raise MasktoolError("no weights in the file", where=path, expected="a state dict", got=got)
+
+
+def is_state_dict(content: Any) -> bool:
+    """Tells whether an object maps names to tensors and nothing else."""
+    import torch
+
+    return (
+        isinstance(content, Mapping)
+        and len(content) > 0
+        and all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in content.items())
+    )
+
+
+def strip_prefixes(state: StateDict) -> StateDict:
+    """Removes the prefixes that every key shares because of a wrapper."""
+    for prefix in PREFIXES:
+        if all(key.startswith(prefix) for key in state):
+            return strip_prefixes({key.removeprefix(prefix): value for key, value in state.items()})
+    return state
+
+
+def build_with_weights(arch: str | None, state: StateDict, path: Path) -> tuple[Architecture, tuple[str, ...]]:
+    """Builds an architecture and loads a state dict into it.
+
+    A hub's architecture is built again with the file's number of classes, or without auxiliary heads, where the file
+    was saved from such a one.
+
+    Returns:
+        The architecture with weights, its labels dropped where the classes are others; and notes for the user.
+
+    Raises:
+        MasktoolError: there is no architecture, or keys or shapes do not fit it.
+    """
+    if arch is None:
+        raise MasktoolError(
+            "a state dict holds weights only", where=path, expected="its architecture", fix=f"add --arch {ARCH_FORMS}"
+        )
+    known = build_architecture(arch)
+    state = {LEGACY_DENSENET_KEY.sub(r"\1\2.", key): value for key, value in state.items()}
+    notes: list[str] = []
+    options = find_variant(known.module, state) if is_hub_name(arch) else {}
+    if options:
+        known = build_architecture(arch, **options)
+        notes = [f"{arch} built with {key}={value}, as the weights want it" for key, value in options.items()]
+    check_fit(known.module, state, arch, path)
+    known.module.load_state_dict(state, strict=False)  # all that may be missing are batch norm's counters
+    if "num_classes" in options:
+        known = Architecture(known.module, known.preprocessing, None, known.configuration)
+    return known, tuple(notes)
+
+
+def find_variant(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Returns the factory options under which a hub's module would fit the weights better, read off the differences."""
+    expected = module.state_dict()
+    options: dict[str, Any] = {}
+    misshaped = [key for key in state if key in expected and state[key].shape != expected[key].shape]
+    classes = {state[key].shape[0] for key in misshaped if state[key].ndim > 0}
+    if misshaped and len(classes) == 1 and all(state[key].shape[1:] == expected[key].shape[1:] for key in misshaped):
+        options["num_classes"] = classes.pop()
+    missing = [key for key in expected if key not in state and not key.endswith(COUNTER_SUFFIX)]
+    if missing and all(key.lower().startswith("aux") for key in missing):
+        options["aux_logits"] = False
+    return options
+
+
+def check_fit(module: torch.nn.Module, state: Mapping[str, torch.Tensor], arch: str, path: Path) -> None:
+    """Raises MasktoolError when keys are missing, unexpected or of another shape, with counts and a few of each."""
+    expected = module.state_dict()
+    missing = [key for key in expected if key not in state and not key.endswith(COUNTER_SUFFIX)]
+    unexpected = [key for key in state if key not in expected and not key.endswith(COUNTER_SUFFIX)]
+    misshaped = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in state
+        if key in expected and state[key].shape != expected[key].shape
+    ]
+    groups = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
+    differences = [show_keys(name, keys) for name, keys in groups.items() if keys]
+    if differences:
+        raise MasktoolError(
+            "the state dict does not fit the architecture",
+            where=f"{path}, --arch {arch}",
+            got=" | ".join(differences),
+            fix="give the architecture that the weights were trained with",
+        )
+
+
+def show_keys(name: str, keys: Sequence[str]) -> str:
+    """Returns a count and the first few keys."""
+    more = ", ..." if len(keys) > KEYS_SHOWN else ""
+    return f"{len(keys)} {name}: {', '.join(keys[:KEYS_SHOWN])}{more}"

@@ -1,0 +1,220 @@
+"""Modules of every output form, .pt2 and TorchScript archives; and what each of them refuses."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir
+import onnxruntime
+import pytest
+
+from masktool.errors import MasktoolError
+from masktool.exporters import torch_export
+from masktool.exporters.onnx_file import find_class_output, find_image_input
+from masktool.exporters.sources import Source, load_source
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # inside torch.export
+SIZE = (8, 10)
+
+
+class Classifier(nn.Module):
+    """A small classifier whose result takes the form that a test asks for."""
+
+    def __init__(self, form: Callable[[Any, Any], Any] | None = None, channels: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.linear = nn.Linear(4, 5)
+        self.form = form
+
+    def forward(self, images):
+        features = torch.relu(self.norm(self.conv(images)))
+        scores = self.linear(features.mean(dim=(2, 3)))
+        return scores if self.form is None else self.form(scores, features)
+
+
+Pair = collections.namedtuple("Pair", "features scores")
+
+
+def assert_reference_agrees(source: Source, batch: int = 3) -> None:
+    image = find_image_input(source.model)
+    shape = [batch, *list(image.shape)[1:]]
+    images = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    proto = onnx_ir.to_proto(source.model).SerializeToString()
+    session = onnxruntime.InferenceSession(proto, providers=["CPUExecutionProvider"])
+    step = image.shape[0] if isinstance(image.shape[0], int) else batch
+    runs = [
+        session.run([find_class_output(source.model)], {image.name: images[i : i + step]})[0]
+        for i in range(0, batch, step)
+    ]
+    found, expected = np.concatenate(runs), source.reference(images)
+    assert expected.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+FORMS = {
+    "tensor": (None, ["logits"]),
+    "tuple": (lambda scores, features: (features, scores), ["output_0", "output_1"]),
+    "list with a head that is off": (lambda scores, _: [None, scores], ["logits"]),
+    "namedtuple": (lambda scores, features: Pair(features, scores), ["features", "scores"]),
+    "mapping": (lambda scores, features: {"out": features, "aux": None, "scores": scores}, ["out", "scores"]),
+}
+
+
+@pytest.mark.parametrize(("form", "names"), FORMS.values(), ids=FORMS)
+def test_modules_of_every_output_form(
+    form: Callable[..., Any] | None, names: list[str], capfd: pytest.CaptureFixture[str]
+):
+    module = Classifier(form)
+    source = load_source(module, input_size=SIZE)
+    assert [value.name for value in source.model.graph.outputs] == names
+    assert find_class_output(source.model) in ("logits", "output_1", "scores")
+    assert (source.name, source.sha256, source.output_kind) == ("Classifier", None, "logits")
+    image = find_image_input(source.model)
+    assert (image.name, list(image.shape)[1:]) == ("image", [3, *SIZE])
+    assert not isinstance(image.shape[0], int)
+    assert source.model.opset_imports[""] == 20
+    assert_reference_agrees(source)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_modes_of_a_module_and_its_parts_are_given_back():
+    module = Classifier().train()
+    module.norm.eval()  # a frozen batch norm
+    statistics = module.norm.running_mean.clone()
+    source = load_source(module, input_size=SIZE)
+    source.reference(np.ones((2, 3, *SIZE), np.float32))
+    assert (module.training, module.conv.training, module.norm.training) == (True, True, False)
+    assert torch.equal(module.norm.running_mean, statistics)
+
+
+def test_channels_come_from_the_first_convolution_and_half_precision_stays():
+    source = load_source(Classifier(channels=1).half(), input_size=SIZE)
+    image = find_image_input(source.model)
+    assert (list(image.shape)[1:], image.dtype) == ([1, *SIZE], onnx_ir.DataType.FLOAT16)
+    assert source.reference(np.zeros((3, 1, *SIZE), np.float32)).dtype == np.float32
+
+
+def test_a_module_that_takes_any_number_of_arguments():
+    source = load_source(nn.DataParallel(Classifier()), input_size=SIZE)
+    assert not isinstance(find_image_input(source.model).shape[0], int)
+    assert_reference_agrees(source)
+
+
+def test_a_module_that_is_written_for_one_batch_runs_image_by_image():
+    class Fixed(Classifier):
+        def forward(self, images):
+            return self.linear(torch.relu(self.conv(images)).mean(dim=(2, 3)).view(2, 4))
+
+    source = load_source(Fixed(), input_size=SIZE)
+    assert find_image_input(source.model).shape[0] == 2
+    assert source.reference(np.zeros((3, 3, *SIZE), np.float32)).shape == (3, 5)
+
+
+def test_a_module_needs_its_input_size():
+    with pytest.raises(MasktoolError, match=r"input size unknown .Classifier.; add --input-size H W"):
+        load_source(Classifier())
+
+
+def test_a_module_that_does_not_run():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(7, 5))
+    with pytest.raises(MasktoolError, match=r"does not run on an image .input .2, 3, 8, 10..: mat1 and mat2") as error:
+        load_source(module, input_size=SIZE)
+    assert str(error.value).endswith("check --input-size")
+
+
+def test_a_module_that_torch_cannot_export(capfd: pytest.CaptureFixture[str]):
+    class Branches(Classifier):
+        def forward(self, images):
+            return super().forward(images if images.sum() > 0 else -images)
+
+    with pytest.raises(MasktoolError, match=r"torch cannot export the model to ONNX: .*--debug") as error:
+        load_source(Branches(), input_size=SIZE)
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_module_without_tensors():
+    with pytest.raises(MasktoolError, match=r"the model gives no tensor.*got int"):
+        load_source(Classifier(lambda *_: 3), input_size=SIZE)
+
+
+def test_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    torch.save(Classifier().state_dict(), tmp_path / "weights.pt")
+    monkeypatch.setattr(torch_export.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(MasktoolError, match=r"torch is not installed, which .* needs; pip install 'masktool\[torch\]'"):
+        load_source(tmp_path / "weights.pt")
+    with pytest.raises(MasktoolError, match=r"torch is not installed, which timm:resnet18 needs"):
+        load_source("timm:resnet18")
+
+
+# torch.export archives
+
+
+def exported(tmp_path: Path, batch: int | None) -> Path:
+    path = tmp_path / "model.bin"  # the extension tells nothing
+    example = torch.randn(batch or 2, 3, *SIZE)
+    shapes = None if batch else ({0: torch.export.Dim("n")},)
+    with torch_export.quiet():
+        program = torch.export.export(Classifier().eval(), (example,), dynamic_shapes=shapes)
+        with path.open("wb") as stream:
+            torch.export.save(program, stream)
+    return path
+
+
+def test_a_pt2_with_a_symbolic_batch(tmp_path: Path):
+    source = load_source(exported(tmp_path, None))
+    assert find_image_input(source.model).shape[0] == onnx_ir.SymbolicDim("batch")
+    assert source.name == "model.bin"
+    assert_reference_agrees(source)
+
+
+def test_a_pt2_with_a_fixed_batch_stays_fixed(tmp_path: Path):
+    source = load_source(exported(tmp_path, 1))
+    assert find_image_input(source.model).shape[0] == 1
+    assert_reference_agrees(source)
+
+
+def test_a_pt2_of_another_size(tmp_path: Path):
+    with pytest.raises(MasktoolError, match=r"input size fixed by the model .*expected 8 x 10, got 9 x 9"):
+        load_source(exported(tmp_path, None), input_size=(9, 9))
+
+
+def test_a_pt2_that_takes_no_image(tmp_path: Path):
+    path = tmp_path / "rows.pt2"
+    torch.export.save(torch.export.export(nn.Linear(3, 2), (torch.randn(4, 3),)), path)
+    with pytest.raises(MasktoolError, match=r"not an image model .*expected one input .N, C, H, W., got .*4, 3"):
+        load_source(path)
+
+
+# TorchScript
+
+
+@pytest.mark.parametrize("make", [torch.jit.script, lambda module: torch.jit.trace(module, torch.randn(1, 3, *SIZE))])
+def test_torchscript(tmp_path: Path, make: Callable[[Any], Any], capfd: pytest.CaptureFixture[str]):
+    class Plain(nn.Module):  # torch.jit.script knows no functions held as attributes
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.linear = nn.Linear(4, 5)
+
+        def forward(self, images):
+            return self.linear(torch.relu(self.conv(images)).mean(dim=(2, 3)))
+
+    path = tmp_path / "archive.pt"
+    with torch_export.quiet():
+        make(Plain().eval()).save(str(path))
+    source = load_source(path, input_size=SIZE)
+    assert find_image_input(source.model).name == "image"
+    assert source.output_kind == "logits"
+    assert_reference_agrees(source)
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(MasktoolError, match=r"input size unknown .*archive\.pt.; add --input-size"):
+        load_source(path)

@@ -150,7 +150,7 @@ LIMITS = {
     "batches": BATCH_TOLERANCE,
     "one_image": BATCH_TOLERANCE,
 }
-"""What each figure may be at most. ``response`` (the effect of masking half the image) and ``framework`` have no limit."""
+"""What each figure may be at most; ``response`` (the effect of masking half the image) and ``framework`` have none."""
 
 
 def check_parity(figures: Mapping[str, float]) -> None:

@@ -40,7 +40,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How a photograph becomes the model's input: resize, centre crop, channels, scale, normalise, layout, in this order.
+    """How a photograph becomes the model's input: resize, centre crop, channels, scale, normalise, layout.
 
     Attributes:
         size: (height, width) of the model's input in pixels.

@@ -1,0 +1,301 @@
+"""``masktool explain``: photographs in, pictures out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from PIL import Image
+
+from masktool.commands import options
+from masktool.commands.models import MODEL_VARIABLE, ModelChoice, find_model
+from masktool.commands.photographs import check_writable, choose_stems, collect_photographs
+from masktool.errors import MasktoolError
+from masktool.explainers import Explanation, explain_targets, load_methods
+from masktool.explainers.explanation import FORMATS
+from masktool.explainers.method import build_method
+from masktool.explainers.segmentation import SEGMENTERS, read_label_map
+from masktool.runtime.images import read_image
+from masktool.runtime.session import MaskedSession, load
+
+BAD_INPUT = 2
+NOISY = 0.1
+"""Share of the map's range from which its standard error blurs the picture visibly."""
+SLUG_LENGTH = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to do with every photograph.
+
+    Attributes:
+        methods: by name, with their options.
+        targets: top, indices or labels.
+        seed: of every random choice.
+        batch: masks per forward pass; None for the session's choice.
+        directory: for the files.
+        formats: of the files; none writes none.
+        as_json: whether stdout gets documents instead of paths.
+    """
+
+    methods: Mapping[str, Mapping[str, Any]]
+    targets: Sequence[str]
+    seed: int
+    batch: int | None
+    directory: Path
+    formats: Sequence[str]
+    as_json: bool
+
+
+@click.command(name="explain")
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    help=f"What `masktool export` wrote, or anything it takes: that is exported into a cache first.  "
+    f"[default: ${MODEL_VARIABLE}, else a small built-in model]",
+)
+@click.option("--arch", metavar="NAME", help="Architecture of a MODEL that is a state dict, as for export.")
+@click.option(
+    "--input-size", nargs=2, type=click.IntRange(min=1), metavar="H W", help="Input of such a MODEL, as for export."
+)
+@click.option(
+    "--preprocess", metavar="NAME|FILE", help="Preprocessing of a MODEL that is not masked yet, as for export."
+)
+@click.option(
+    "--method",
+    "methods",
+    type=click.Choice(list(load_methods())),
+    multiple=True,
+    default=["lime"],
+    show_default=True,
+    help="How to explain; may be repeated.",
+)
+@click.option(
+    "--target",
+    "targets",
+    metavar="top|INDEX|LABEL",
+    multiple=True,
+    default=["top"],
+    show_default=True,
+    help="Class to explain; may be repeated, and then shares the forward passes.",
+)
+@click.option("--samples", type=int, metavar="N", help="Number of masks for LIME (1000) and RISE (4000).")
+@click.option("--segments", metavar="slic|grid|FILE", help="What LIME hides; FILE is a label map.  [default: slic]")
+@click.option("--n-segments", type=int, metavar="N", help="Roughly how many.  [default: 100]")
+@click.option(
+    "--set", "assignments", metavar="OPTION=VALUE", multiple=True, help="Any other option of a method, such as p=0.3."
+)
+@options.seed_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Directory for the files IMAGE.METHOD.png.  [default: .]",
+)
+@click.option(
+    "--format",
+    "formats",
+    metavar="LIST",
+    help=f"Some of {','.join(FORMATS)}.  [default: png; none with --json, unless -o is given]",
+)
+@options.provider_option
+@options.batch_option
+@options.threads_option
+@options.json_option
+@click.pass_context
+def command(
+    context: click.Context,
+    images: tuple[Path, ...],
+    model: str | None,
+    arch: str | None,
+    input_size: tuple[int, int] | None,
+    preprocess: str | None,
+    methods: tuple[str, ...],
+    targets: tuple[str, ...],
+    samples: int | None,
+    segments: str | None,
+    n_segments: int | None,
+    assignments: tuple[str, ...],
+    seed: int,
+    output: Path | None,
+    formats: str | None,
+    provider: str,
+    batch: int | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Show which parts of photographs a model relied on.
+
+    IMAGE is a photograph or a directory of them. Writes one picture per photograph, method and target, and prints the
+    paths; with --json, prints one JSON document per line instead. Exit code 2 when a photograph could not be read;
+    the others are explained nevertheless.
+    """
+    request = Request(
+        methods=share_options(methods, samples, segment_options(segments, n_segments) | parse_assignments(assignments)),
+        targets=tuple(dict.fromkeys(targets)),
+        seed=seed,
+        batch=batch,
+        directory=output or Path(),
+        formats=choose_formats(formats, as_json=as_json, output=output),
+        as_json=as_json,
+    )
+    if request.formats:
+        check_writable(request.directory)
+    photographs = collect_photographs(images, say)
+    path = find_model(ModelChoice(model, arch, input_size, preprocess), say)
+    with load(path, provider, threads) as session:
+        say(session.announcement)
+        failures = explain_photographs(session, photographs, request)
+    if failures:
+        context.exit(BAD_INPUT)
+
+
+def say(message: str) -> None:
+    """Writes a message for the user on stderr."""
+    options.console().print(message, markup=False, emoji=False)
+
+
+def segment_options(segments: str | None, n_segments: int | None) -> dict[str, Any]:
+    """Returns LIME's options from --segments and --n-segments."""
+    values: dict[str, Any] = {} if n_segments is None else {"n_segments": n_segments}
+    if segments is None:
+        return values
+    if segments in SEGMENTERS:
+        return values | {"segments": segments}
+    if not Path(segments).exists():
+        expected = f"{', '.join(SEGMENTERS)} or a file"
+        raise MasktoolError("no such segments", where=f"--segments {segments}", expected=expected)
+    return values | {"feature_mask": read_label_map(segments)}
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Returns options from OPTION=VALUE, each value read as JSON where it is JSON, else as text."""
+    values = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise MasktoolError("bad assignment", where=f"--set {assignment}", expected="OPTION=VALUE")
+        try:
+            values[name.strip()] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name.strip()] = text
+    return values
+
+
+def share_options(
+    methods: Sequence[str], samples: int | None, values: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """Gives each method the options that it knows.
+
+    Raises:
+        MasktoolError: an option that none of the methods knows, or a value out of range.
+    """
+    shared: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(methods):
+        known = {field.name for field in dataclasses.fields(load_methods()[name])}
+        shared[name] = {key: value for key, value in values.items() if key in known}
+        if samples is not None and (option := load_methods()[name].samples_option) is not None:
+            shared[name][option] = samples
+    used = {key for given in shared.values() for key in given}
+    if samples is not None and not any(load_methods()[name].samples_option for name in methods):
+        build_method(methods[0], {}, samples)  # says that this method draws no samples
+    if unused := sorted(set(values) - used):
+        known_names = sorted({field.name for name in shared for field in dataclasses.fields(load_methods()[name])})
+        raise MasktoolError(
+            f"unknown option of {', '.join(shared)}",
+            where=", ".join(unused),
+            expected=f"some of {', '.join(known_names)}",
+        )
+    for name, given in shared.items():
+        build_method(name, given)
+    return {name: dict(given) for name, given in shared.items()}
+
+
+def choose_formats(text: str | None, *, as_json: bool, output: Path | None) -> tuple[str, ...]:
+    """Returns the formats to write.
+
+    Raises:
+        MasktoolError: an unknown format.
+    """
+    if text is None:
+        return () if as_json and output is None else ("png",)
+    formats = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",")))
+    if unknown := [each for each in formats if each not in FORMATS]:
+        raise MasktoolError(
+            "unknown format", where=f"--format {','.join(unknown)}", expected=f"some of {','.join(FORMATS)}"
+        )
+    return formats
+
+
+def explain_photographs(session: MaskedSession, photographs: Sequence[Path], request: Request) -> int:
+    """Explains one photograph after the other and returns how many could not be read."""
+    failures = 0
+    for path, stem in zip(photographs, choose_stems(photographs), strict=True):
+        try:
+            photograph = read_image(path)
+        except MasktoolError as error:
+            if len(photographs) == 1:
+                raise
+            say(f"masktool: error: {error}")
+            failures += 1
+            continue
+        for method in request.methods:
+            explain_photograph(session, path, stem, photograph, method, request)
+    return failures
+
+
+def explain_photograph(
+    session: MaskedSession, path: Path, stem: str, photograph: Image.Image, method: str, request: Request
+) -> None:
+    """Explains one photograph by one method; writes the files, and prints the paths or the documents."""
+    found = explain_targets(
+        session,
+        photograph,
+        request.targets,
+        method,
+        seed=request.seed,
+        perturbations_per_eval=request.batch,
+        progress=options.progress,
+        **request.methods[method],
+    )
+    distinct = list({explanation.target: explanation for explanation in found}.values())
+    for explanation in distinct:
+        name = f"{stem}.{method}" + (f".{target_slug(explanation)}" if len(request.targets) > 1 else "")
+        written = explanation.save(request.directory, request.formats, name)
+        say(f"{path}: {describe(explanation)}")
+        if request.as_json:
+            for piece in explanation.json_pieces({"file": str(path), "written": [str(each) for each in written]}):
+                click.echo(piece, nl=False)
+            click.echo()
+        else:
+            for each in written:
+                click.echo(each)
+
+
+def target_slug(explanation: Explanation) -> str:
+    """Returns the target as part of a file name: its index and, where known, its label."""
+    label = re.sub(r"\W+", "_", explanation.label or "").strip("_")[:SLUG_LENGTH]
+    return f"{explanation.target}-{label}" if label else str(explanation.target)
+
+
+def describe(explanation: Explanation) -> str:
+    """Returns one line on what was explained, at what cost, and how sure it is."""
+    name = explanation.label or f"class {explanation.target}"
+    line = (
+        f"{explanation.title} of {name}, {explanation.score_name} {explanation.score:.3g}, "
+        f"{explanation.forward_passes} passes in {explanation.seconds:.1f} s"
+    )
+    error = explanation.relative_error
+    if error is not None:
+        line += f", sampling error {error:.1%} of the map's range"
+        if error > NOISY:
+            line += " (four times the --samples halve it)"
+    return line

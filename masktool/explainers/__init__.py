@@ -1,0 +1,7 @@
+"""Explaining predictions: one method per file in ``methods/``, the explanation that they yield, and its picture."""
+
+from masktool.explainers.explaining import explain, explain_targets
+from masktool.explainers.explanation import Explanation
+from masktool.explainers.method import load_methods
+
+__all__ = ["Explanation", "explain", "explain_targets", "load_methods"]

@@ -1,0 +1,238 @@
+"""The result of an explanation: the map, what it is about, how it was made; as a picture, as JSON, as arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
+
+from masktool.errors import MasktoolError
+from masktool.explainers.picture import draw_picture
+from masktool.explainers.targets import ClassScore
+from masktool.files import atomic_path
+
+FORMATS = ("png", "json", "npz")
+SCHEMA = "masktool.explanation/1"
+PNG_KEY = "masktool"
+"""Text entry of a PNG that says how the picture was made; it also tells our pictures from photographs."""
+NUMBER = "%.6g"
+"""float32 carries seven digits, of which the last is noise; six are shorter and the same on every machine."""
+LONGEST_LABEL = 36
+"""Characters of a label in a picture's title."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Explanation:
+    """Which parts of a photograph a model's score for one class relied on.
+
+    Attributes:
+        attributions: (H0, W0) float32 in the original photograph's pixels, in units of the score; NaN where the
+            crop left it out.
+        model_attributions: (h, w) float32 at the model's input.
+        segments: (h, w) int32 labels from 0, where the method works on segments.
+        target: index of the explained class.
+        label: its name, where known.
+        scores: of the five highest classes and the target, the highest first.
+        score_name: "probability", or "score" where the model does not say what it returns.
+        method: its name.
+        title: its name as written in the literature.
+        meaning: what an attribution is.
+        signed: True where 0 separates support from opposition.
+        settings: every option, defaults included, with seed, batch, threads and providers.
+        quality: figures by which to judge the map: ``attributions_error`` is the root mean square of its
+            Monte-Carlo standard error, ``attributions_range`` its maximum minus its minimum.
+        seconds: wall time of the run; targets that were explained together share it.
+        forward_passes: images pushed through the model, shared likewise.
+        model: source, source_sha256, masking, parity and tool_version of the exported file.
+        image: the photograph, RGB.
+    """
+
+    attributions: NDArray[np.float32]
+    model_attributions: NDArray[np.float32]
+    segments: NDArray[np.int32] | None
+    target: int
+    label: str | None
+    scores: tuple[ClassScore, ...]
+    score_name: str
+    method: str
+    title: str
+    meaning: str
+    signed: bool
+    settings: Mapping[str, Any]
+    quality: Mapping[str, float]
+    seconds: float
+    forward_passes: int
+    model: Mapping[str, Any]
+    image: Image.Image = dataclasses.field(repr=False)
+
+    @property
+    def score(self) -> float:
+        """The target's score with nothing missing."""
+        return next(each.score for each in self.scores if each.index == self.target)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the photograph in pixels."""
+        return self.attributions.shape[0], self.attributions.shape[1]
+
+    @property
+    def relative_error(self) -> float | None:
+        """Standard error as a share of the map's range; None for a method without random choices or a flat map."""
+        if "attributions_error" not in self.quality or self.quality["attributions_range"] == 0:
+            return None
+        return self.quality["attributions_error"] / self.quality["attributions_range"]
+
+    def summary(self) -> dict[str, Any]:
+        """Returns everything but the arrays and the timing, as JSON values."""
+        return {
+            "schema": SCHEMA,
+            "method": self.method,
+            "meaning": self.meaning,
+            "target": {"index": self.target, "label": self.label, self.score_name: self.score},
+            "scores": [{"index": each.index, "label": each.label, self.score_name: each.score} for each in self.scores],
+            "settings": dict(self.settings),
+            "quality": dict(self.quality),
+            "forward_passes": self.forward_passes,
+            "image": {"height": self.image_size[0], "width": self.image_size[1]},
+            "model": dict(self.model),
+        }
+
+    def json_pieces(self, extra: Mapping[str, Any] | None = None) -> Iterator[str]:
+        """Yields the JSON document piece by piece: a map of a large photograph is long."""
+        yield encode({**(extra or {}), **self.summary()})[:-1]
+        for name in ("attributions", "model_attributions", "segments"):
+            yield f',"{name}":'
+            yield from encode_map(getattr(self, name))
+        yield f',"timing":{encode({"seconds": self.seconds})}}}'
+
+    def to_json(self, extra: Mapping[str, Any] | None = None) -> str:
+        """Returns one compact JSON document; the same run gives the same bytes, apart from the key ``timing``.
+
+        Args:
+            extra: more entries, which come first.
+        """
+        return "".join(self.json_pieces(extra))
+
+    def to_npz(self) -> bytes:
+        """Returns the arrays as a compressed ``.npz``, with the rest of the JSON document under ``explanation``."""
+        arrays: dict[str, NDArray[Any]] = {
+            "attributions": self.attributions,
+            "model_attributions": self.model_attributions,
+            "explanation": np.array(encode(self.summary())),
+        }
+        if self.segments is not None:
+            arrays["segments"] = self.segments
+        stream = io.BytesIO()
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
+        return stream.getvalue()
+
+    def plot(self, image: Image.Image | None = None) -> Image.Image:
+        """Draws the photograph and the map over it, with a title and a colour bar.
+
+        Args:
+            image: another photograph of the same size to draw beneath.
+
+        Raises:
+            MasktoolError: that photograph has another size.
+        """
+        image = self.image if image is None else image
+        height, width = self.image_size
+        if image.size != (width, height):
+            raise MasktoolError("photograph of another size", expected=f"{width} x {height}", got=image.size)
+        name = f"class {self.target}" if self.label is None else f"{self.short_label} ({self.target})"
+        return draw_picture(
+            image,
+            self.attributions,
+            signed=self.signed,
+            title=f"{self.title}: {name}, {self.score_name} {self.score:.3g}",
+            subtitle=self.subtitle(),
+            meaning=self.meaning,
+        )
+
+    @property
+    def short_label(self) -> str | None:
+        """The label, cut so that a title has room for the score behind it."""
+        if self.label is None or len(self.label) <= LONGEST_LABEL:
+            return self.label
+        return self.label[: LONGEST_LABEL - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
+
+    def subtitle(self) -> str:
+        """Returns one line on how the map was made."""
+        parts = [f"{self.forward_passes} passes", f"{self.model['masking']} masking", str(self.model["source"])]
+        if self.relative_error is not None:
+            parts.insert(1, f"sampling error {self.relative_error:.1%} of range")
+        if self.scores[0].index != self.target:
+            top = self.scores[0]
+            parts.append(f"top: {top.label or top.index} {top.score:.3g}")
+        return " \N{MIDDLE DOT} ".join(parts)
+
+    def save(
+        self, directory: str | os.PathLike[str], formats: Sequence[str] = ("png",), stem: str = "explanation"
+    ) -> list[Path]:
+        """Writes ``directory/stem.FORMAT`` for every format and returns the paths.
+
+        Args:
+            directory: is made where it does not exist.
+            formats: some of ``png``, ``json``, ``npz``.
+            stem: of the file names.
+
+        Raises:
+            MasktoolError: an unknown format, or the directory cannot be written.
+        """
+        if unknown := sorted(set(formats) - set(FORMATS)):
+            raise MasktoolError("unknown format", where=", ".join(unknown), expected=f"some of {', '.join(FORMATS)}")
+        paths = []
+        for suffix in formats:
+            path = Path(directory) / f"{stem}.{suffix}"
+            with atomic_path(path) as temporary:
+                self.write(temporary, suffix)
+            paths.append(path)
+        return paths
+
+    def write(self, path: Path, suffix: str) -> None:
+        """Writes one format to a path."""
+        if suffix == "json":
+            with path.open("w", encoding="utf-8") as stream:
+                stream.writelines(self.json_pieces())
+                stream.write("\n")
+        elif suffix == "npz":
+            path.write_bytes(self.to_npz())
+        else:
+            text = PngImagePlugin.PngInfo()
+            text.add_text(PNG_KEY, encode(self.summary()))
+            self.plot().save(path, format="PNG", pnginfo=text, optimize=True)
+
+
+def encode(value: Any) -> str:
+    """Returns compact JSON with numbers rounded to six digits, and null for what is no number."""
+    return json.dumps(rounded(value), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def rounded(value: Any) -> Any:
+    """Rounds every float in a nest of JSON values; NaN and infinity become None."""
+    if isinstance(value, Mapping):
+        return {str(key): rounded(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(each) for each in value]
+    if isinstance(value, float | np.floating):
+        return float(NUMBER % value) if np.isfinite(value) else None
+    return value
+
+
+def encode_map(values: NDArray[Any] | None) -> Iterator[str]:
+    """Yields a two-dimensional array as JSON, row by row; NaN becomes null."""
+    if values is None:
+        yield "null"
+        return
+    template = ",".join([NUMBER if values.dtype.kind == "f" else "%d"] * values.shape[1])
+    for index, row in enumerate(values):
+        yield ("[" if index == 0 else ",") + "[" + (template % tuple(row.tolist())).replace("nan", "null") + "]"
+    yield "]"

@@ -1,0 +1,192 @@
+"""What a method of explanation is: options, what it may ask of the model, what it answers; and the registry of all
+methods.
+
+A method is a frozen dataclass whose fields are its options. It lives in a file of its own under ``methods/``, which
+is found by looking into that package, so nothing else needs editing to add one.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+import importlib
+import operator
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from masktool.errors import MasktoolError
+from masktool.runtime.preprocessing import PreparedImage
+
+Masks = NDArray[np.float32]
+"""(M, 1, h, w), 1 = kept, 0 = missing."""
+
+
+class ScoredMasks(NamedTuple):
+    """One forward pass: the masks (M, 1, h, w) float32 and the targets' scores under them (M, T) float64."""
+
+    masks: Masks
+    scores: NDArray[np.float64]
+
+
+class Evaluate(Protocol):
+    """Runs the model on one image under many masks, batch by batch, as the masks are generated."""
+
+    def __call__(self, batches: Iterable[Masks], total: int) -> Iterator[ScoredMasks]:
+        """Yields each batch with its scores; ``total`` is the number of masks in all batches."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One photograph and the classes to explain: all that a method may ask about.
+
+    Attributes:
+        prepared: the photograph as the model's input, and the way back to its own pixels.
+        pixels: (h, w, 3) uint8 RGB, the model's input as it looks.
+        base: (T,) float64, the score of each target with nothing missing.
+        seed: of every random choice.
+        perturbations_per_eval: how many masks go into one forward pass.
+        evaluate: runs the model under masks.
+    """
+
+    prepared: PreparedImage
+    pixels: NDArray[np.uint8]
+    base: NDArray[np.float64]
+    seed: int
+    perturbations_per_eval: int
+    evaluate: Evaluate
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the model's input."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    def batch_ranges(self, total: int) -> Iterator[range]:
+        """Yields 0..total in pieces of one forward pass each."""
+        for start in range(0, total, self.perturbations_per_eval):
+            yield range(start, min(start + self.perturbations_per_eval, total))
+
+
+@dataclasses.dataclass(frozen=True)
+class Attribution:
+    """What a method answers.
+
+    Attributes:
+        attributions: (T, h, w) float64 at the model's input.
+        settings: every option with the value that was used, defaults included; JSON values only.
+        quality: for each target, figures by which to judge the answer, such as ``attributions_error``.
+        segments: (h, w) labels from 0 without gaps, where the method works on segments.
+    """
+
+    attributions: NDArray[np.float64]
+    settings: Mapping[str, Any]
+    quality: tuple[Mapping[str, float], ...]
+    segments: NDArray[np.int32] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Method(abc.ABC):
+    """A method of explanation; the fields of a subclass are its options.
+
+    Class attributes:
+        name: on the command line and in the API.
+        title: in pictures and messages.
+        meaning: what an attribution is, ``{score}`` standing for probability or score.
+        signed: True where 0 separates support from opposition; False where only differences within the map mean
+            anything.
+        samples_option: the option that ``n_samples`` sets; None where the method draws no samples.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    meaning: ClassVar[str]
+    signed: ClassVar[bool]
+    samples_option: ClassVar[str | None]
+
+    @abc.abstractmethod
+    def attribute(self, task: Task) -> Attribution:
+        """Explains every target of the task with one set of forward passes."""
+
+
+METHODS: dict[str, type[Method]] = {}
+
+
+def register(method: type[Method]) -> type[Method]:
+    """Class decorator that makes a method known by its name."""
+    METHODS[method.name] = method
+    return method
+
+
+@functools.cache
+def load_methods() -> Mapping[str, type[Method]]:
+    """Imports every file of the package ``methods`` and returns the registered classes by name."""
+    package = importlib.import_module("masktool.explainers.methods")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return dict(sorted(METHODS.items()))
+
+
+def find_method(name: str) -> type[Method]:
+    """Returns the method's class.
+
+    Raises:
+        MasktoolError: there is no such method.
+    """
+    methods = load_methods()
+    if name not in methods:
+        raise MasktoolError("unknown method", where=name, expected=f"one of {', '.join(methods)}")
+    return methods[name]
+
+
+def build_method(name: str, options: Mapping[str, Any], n_samples: int | None = None) -> Method:
+    """Builds a method with the given options.
+
+    Args:
+        name: of the method.
+        options: by name; what is left out takes its default.
+        n_samples: number of masks, whatever the method's own word for it is.
+
+    Raises:
+        MasktoolError: unknown method or option, or a value out of range.
+    """
+    method = find_method(name)
+    known = [field.name for field in dataclasses.fields(method)]
+    if unknown := sorted(set(options) - set(known)):
+        raise MasktoolError(
+            f"unknown option of {method.title}", where=", ".join(unknown), expected=f"some of {', '.join(known)}"
+        )
+    values = dict(options)
+    if n_samples is not None:
+        if method.samples_option is None:
+            raise MasktoolError(
+                f"{method.title} draws no samples",
+                where=f"samples={n_samples}",
+                fix=f"set {' or '.join(known)} instead",
+            )
+        values[method.samples_option] = n_samples
+    return method(**values)
+
+
+def check_count(name: str, value: object, minimum: int = 1) -> int:
+    """Returns an option's value as an int, or raises a MasktoolError that names the option."""
+    try:
+        count = operator.index(value)  # type: ignore[arg-type]  # whatever is no integer raises TypeError
+    except TypeError:
+        count = minimum - 1
+    if count < minimum or isinstance(value, bool):
+        raise MasktoolError(
+            "option out of range", where=name, expected=f"a whole number from {minimum}", got=repr(value)
+        )
+    return count
+
+
+def check_real(name: str, value: object, *, above: float, below: float = np.inf) -> float:
+    """Returns an option's value as a float strictly between two limits, or raises a MasktoolError that names it."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not above < value < below:
+        limits = f"above {above:g}" + ("" if below == np.inf else f" and below {below:g}")
+        raise MasktoolError("option out of range", where=name, expected=f"a number {limits}", got=repr(value))
+    return float(value)

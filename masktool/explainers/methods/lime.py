@@ -1,0 +1,185 @@
+"""LIME: hide random sets of segments, and fit a linear model that says what each segment contributes to the score.
+
+Source: Marco Tulio Ribeiro, Sameer Singh and Carlos Guestrin, "'Why Should I Trust You?': Explaining the Predictions
+of Any Classifier", KDD 2016, equations 1 and 2, https://arxiv.org/abs/1602.04938.
+
+    a = argmin over w, b of  sum over i of  pi_i (f(z_i) - b - w . z_i)^2 + alpha |w|^2
+    pi_i = sqrt(exp(-d_i^2 / kernel_width^2))
+    d_i = cosine distance of z_i from all ones = 1 - sqrt(share of segments kept)
+
+z_i says which segments are kept, each with probability p; the first z is all ones. The design does not depend on the
+scores, so the fit is one constant matrix times the scores, whatever the number of targets.
+
+The defaults are those of the lime package: 1,000 samples, p = .5, width .25, ridge with alpha = 1 and an intercept. It
+differs in three ways: segments are SLIC superpixels rather than quickshift's; hidden segments are missing (mask 0)
+rather than painted with their mean colour; every segment is a feature, and none is selected beforehand.
+
+``quality`` reports the weighted R^2 of the fit, and the root mean square over the segments of the standard error of
+their weights. The latter comes from the residuals r without assuming equal variances: w = A f has the variance sum over
+i of A_i^2 (r_i / (1 - h_i))^2, h_i the leverage of sample i, without which few samples would look sure of themselves
+(MacKinnon and White, "Some Heteroskedasticity-Consistent Covariance Matrix Estimators with Improved Finite Sample
+Properties", Journal of Econometrics 29, 1985, the estimator known as HC3).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from masktool.errors import MasktoolError
+from masktool.explainers.method import Attribution, Masks, Method, Task, check_count, check_real, register
+from masktool.explainers.segmentation import SEGMENTERS, Segments, check_label_map, relabel
+
+FLAT_VARIANCE = 1e-12
+"""Below this the scores are one number up to float32's rounding: R^2, a ratio of noises, counts as 0."""
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class Lime(Method):
+    """Weight of each segment in a linear model of the score.
+
+    Attributes:
+        n_samples: number of masks.
+        segments: ``slic`` (superpixels) or ``grid`` (rectangles), computed in the model's input.
+        n_segments: roughly how many.
+        feature_mask: a label map to use instead, (h, w) integers in the model's input or in the photograph's own
+            pixels.
+        p: probability that a segment is kept.
+        kernel_width: of the weight by cosine distance.
+        alpha: strength of the ridge penalty.
+    """
+
+    name: ClassVar[str] = "lime"
+    title: ClassVar[str] = "LIME"
+    meaning: ClassVar[str] = "contribution to {score}"
+    signed: ClassVar[bool] = True
+    samples_option: ClassVar[str | None] = "n_samples"
+
+    n_samples: int = 1000
+    segments: str = "slic"
+    n_segments: int = 100
+    feature_mask: NDArray[Any] | None = None
+    p: float = 0.5
+    kernel_width: float = 0.25
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_count("n_samples", self.n_samples, minimum=2)  # a line needs two points
+        check_count("n_segments", self.n_segments)
+        if self.segments not in SEGMENTERS:
+            raise MasktoolError("unknown segments", where=self.segments, expected=f"one of {', '.join(SEGMENTERS)}")
+        if self.feature_mask is not None:
+            check_label_map(self.feature_mask, where="feature_mask")
+        check_real("p", self.p, above=0, below=1)
+        check_real("kernel_width", self.kernel_width, above=0)
+        check_real("alpha", self.alpha, above=0)
+
+    def attribute(self, task: Task) -> Attribution:
+        """Scores random sets of segments and fits all targets at once."""
+        segments = self.cut(task)
+        n_features = int(segments.max()) + 1
+        design = self.design(n_features, task.seed)
+
+        def batches() -> Iterator[Masks]:
+            for piece in task.batch_ranges(len(design)):
+                yield design[piece.start : piece.stop, segments][:, None]
+
+        scores = np.concatenate([scored.scores for scored in task.evaluate(batches(), len(design))])
+        weights = kernel_weights(design, self.kernel_width)
+        solution = ridge_matrix(design, weights, self.alpha)
+        coefficients = solution @ scores  # (features, targets)
+        residuals = weighted_residuals(design, weights, coefficients, scores)
+        quality = fit_quality(solution, weights, scores, residuals, leverages(design, weights, solution))
+        return Attribution(coefficients.T[:, segments], self.settings(n_features), quality, segments)
+
+    def cut(self, task: Task) -> Segments:
+        """Returns the segments of the model's input."""
+        if self.feature_mask is None:
+            return relabel(SEGMENTERS[self.segments](task.pixels, self.n_segments))
+        labels = check_label_map(self.feature_mask, where="feature_mask")
+        if labels.shape == task.size:
+            return relabel(labels)
+        original = tuple(task.prepared.original_size)
+        if labels.shape != original:
+            raise MasktoolError(
+                "label map of another size",
+                where="feature_mask",
+                expected=f"{original} like the photograph or {task.size} like the model's input (height, width)",
+                got=labels.shape,
+            )
+        return relabel(task.prepared.from_original(relabel(labels)))
+
+    def design(self, n_features: int, seed: int) -> NDArray[np.float32]:
+        """Returns which segments each sample keeps: (n_samples, n_features) of 0 and 1, the first row all ones."""
+        kept = np.random.default_rng(seed).random((self.n_samples, n_features)) < self.p
+        kept[0] = True
+        return kept.astype(np.float32)
+
+    def settings(self, n_features: int) -> dict[str, Any]:
+        """Returns the options as JSON values, with the number of segments that came out."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if values.pop("feature_mask") is not None:
+            values |= {"segments": "feature_mask", "n_segments": n_features}
+        return values | {"n_features": n_features}
+
+
+def kernel_weights(design: NDArray[np.float32], kernel_width: float) -> NDArray[np.float64]:
+    """Returns the weight (n,) of each sample by its cosine distance from the sample that keeps everything."""
+    distances = 1 - np.sqrt(design.mean(axis=1, dtype=np.float64))
+    return np.sqrt(np.exp(-np.square(distances / kernel_width)))
+
+
+def ridge_matrix(design: NDArray[np.float32], weights: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
+    """Returns the matrix A (features, n) for which A @ scores are the weighted ridge regression's coefficients.
+
+    With the columns of the design Z centred at their weighted means, the intercept drops out of the normal equations:
+    A = (Z' W Z + alpha I)^-1 Z' W.
+    """
+    centred = design - (weights @ design) / weights.sum()
+    weighted = centred.T * weights
+    return np.linalg.solve(weighted @ centred + alpha * np.eye(design.shape[1]), weighted)
+
+
+def weighted_residuals(
+    design: NDArray[np.float32],
+    weights: NDArray[np.float64],
+    coefficients: NDArray[np.float64],
+    scores: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Returns what the linear model leaves unexplained (n, T), the intercept at its optimum."""
+    gaps = scores - design @ coefficients
+    return gaps - np.average(gaps, axis=0, weights=weights)
+
+
+def leverages(
+    design: NDArray[np.float32], weights: NDArray[np.float64], solution: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Returns how much each sample's own score decides its fitted value (n,), below 1 thanks to the ridge penalty."""
+    shares = weights / weights.sum()
+    centred = design - shares @ design
+    return np.einsum("nf,fn->n", centred, solution) + shares
+
+
+def fit_quality(
+    solution: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    residuals: NDArray[np.float64],
+    leverage: NDArray[np.float64],
+) -> tuple[dict[str, float], ...]:
+    """Returns, for each target, the weighted R^2 and the weights' standard error beside their range."""
+    variance = np.average(np.square(scores - np.average(scores, axis=0, weights=weights)), axis=0, weights=weights)
+    unexplained = np.average(np.square(residuals), axis=0, weights=weights)
+    r2 = np.where(variance > FLAT_VARIANCE, 1 - unexplained / np.maximum(variance, FLAT_VARIANCE), 0.0)
+    left_out = residuals / (1 - leverage[:, None])  # what each sample is off by when the fit does not know it
+    errors = np.sqrt((np.square(solution) @ np.square(left_out)).mean(axis=0))
+    ranges = np.ptp(solution @ scores, axis=0)
+    return tuple(
+        {"r2": float(fit), "attributions_error": float(error), "attributions_range": float(span)}
+        for fit, error, span in zip(r2, errors, ranges, strict=True)
+    )

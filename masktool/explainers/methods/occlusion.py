@@ -1,0 +1,135 @@
+"""Occlusion: slide a window over the image, hide what is under it, and see how far the score drops.
+
+Source: Matthew D. Zeiler and Rob Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014, section
+4.2, https://arxiv.org/abs/1311.2901.
+
+    a(x) = mean over the windows W that cover pixel x of  f(1) - f(1 - 1_W)
+
+f(m) is the target's score under mask m. The paper paints a grey square and plots the score at the window's centre; here
+the window is missing (mask 0), and the drop is averaged over all windows that cover a pixel, as Captum does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from masktool.errors import MasktoolError
+from masktool.explainers.method import Attribution, Masks, Method, Task, check_count, register
+
+WINDOWS_PER_SIDE = 7
+"""Default window: a seventh of the input, 32 of 224 pixels."""
+
+Pair = tuple[int, int]
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class Occlusion(Method):
+    """Drop in the target's score when a window is missing.
+
+    Attributes:
+        sliding_window_shapes: (height, width) of the window in pixels of the model's input, or one number for both;
+            a seventh of the input by default.
+        strides: (vertical, horizontal) step, or one number; half the window by default. The last window of a row or
+            column is flush with the border, so that every pixel is covered.
+    """
+
+    name: ClassVar[str] = "occlusion"
+    title: ClassVar[str] = "Occlusion"
+    meaning: ClassVar[str] = "drop in {score} when hidden"
+    signed: ClassVar[bool] = True
+    samples_option: ClassVar[str | None] = None
+
+    sliding_window_shapes: int | Sequence[int] | None = None
+    strides: int | Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.sliding_window_shapes is not None:
+            check_pair("sliding_window_shapes", self.sliding_window_shapes)
+        if self.strides is not None:
+            check_pair("strides", self.strides)
+
+    def attribute(self, task: Task) -> Attribution:
+        """Averages, for every pixel, the drops of the windows that cover it."""
+        window, strides = self.resolve(task.size)
+        corners = window_corners(task.size, window, strides)
+
+        def batches() -> Iterator[Masks]:
+            for piece in task.batch_ranges(len(corners)):
+                yield window_masks(task.size, window, [corners[index] for index in piece])
+
+        drops = np.concatenate([task.base - scored.scores for scored in task.evaluate(batches(), len(corners))])
+        totals = np.zeros((len(task.base), *task.size))
+        counts = np.zeros(task.size)
+        for (top, left), drop in zip(corners, drops, strict=True):
+            covered = np.s_[top : top + window[0], left : left + window[1]]
+            totals[:, *covered] += drop[:, None, None]
+            counts[covered] += 1
+        settings = {"sliding_window_shapes": list(window), "strides": list(strides), "n_windows": len(corners)}
+        return Attribution(totals / counts, settings, quality=({},) * len(task.base))
+
+    def resolve(self, size: Pair) -> tuple[Pair, Pair]:
+        """Returns the window and the strides for an input of ``size``.
+
+        Raises:
+            MasktoolError: the window does not fit into the input, or the strides would leave pixels uncovered.
+        """
+        window = (
+            (max(1, round(size[0] / WINDOWS_PER_SIDE)), max(1, round(size[1] / WINDOWS_PER_SIDE)))
+            if self.sliding_window_shapes is None
+            else check_pair("sliding_window_shapes", self.sliding_window_shapes)
+        )
+        strides = (
+            (max(1, window[0] // 2), max(1, window[1] // 2))
+            if self.strides is None
+            else check_pair("strides", self.strides)
+        )
+        check_fits("sliding_window_shapes", window, "the model's input", size)
+        check_fits("strides", strides, "the window", window)
+        return window, strides
+
+
+def check_pair(name: str, value: int | Sequence[int]) -> Pair:
+    """Returns an option as (vertical, horizontal), or raises a MasktoolError that names the option."""
+    pair = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value, value]
+    if len(pair) != 2:
+        raise MasktoolError("option out of range", where=name, expected="one number or two", got=repr(value))
+    return check_count(name, pair[0]), check_count(name, pair[1])
+
+
+def check_fits(name: str, pair: Pair, limit_name: str, limit: Pair) -> None:
+    """Raises a MasktoolError where a pair exceeds its limit on either axis."""
+    if pair[0] > limit[0] or pair[1] > limit[1]:
+        raise MasktoolError(
+            "option out of range",
+            where=name,
+            expected=f"at most {limit[0]} x {limit[1]}, {limit_name}",
+            got=f"{pair[0]} x {pair[1]}",
+        )
+
+
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """Returns where windows start along one axis, the last one flush with the end."""
+    starts = list(range(0, length - window + 1, stride))
+    if starts[-1] + window < length:
+        starts.append(length - window)
+    return starts
+
+
+def window_corners(size: Pair, window: Pair, strides: Pair) -> list[Pair]:
+    """Returns (top, left) of every window, row by row."""
+    rows, columns = (window_starts(*along) for along in zip(size, window, strides, strict=True))
+    return list(itertools.product(rows, columns))
+
+
+def window_masks(size: Pair, window: Pair, corners: Sequence[Pair]) -> Masks:
+    """Returns one mask (1, h, w) per corner: 0 inside the window, 1 elsewhere."""
+    masks = np.ones((len(corners), 1, *size), np.float32)
+    for mask, (top, left) in zip(masks, corners, strict=True):
+        mask[:, top : top + window[0], left : left + window[1]] = 0
+    return masks

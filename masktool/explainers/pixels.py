@@ -1,0 +1,28 @@
+"""The model's input as a picture again: segments are cut from what the model sees, not from what was photographed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from masktool.contract import Preprocessing
+
+
+def model_pixels(array: NDArray[np.floating[Any]], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Undoes normalisation, scale, channel order and layout.
+
+    Args:
+        array: (1, C, h, w), or (1, h, w, C) for an NHWC model.
+        preprocessing: that made it.
+
+    Returns:
+        (h, w, 3) uint8 RGB; a grey channel three times.
+    """
+    channels_last = array[0] if preprocessing.layout == "NHWC" else np.moveaxis(array[0], 0, -1)
+    values = (channels_last * np.asarray(preprocessing.std) + np.asarray(preprocessing.mean)) / preprocessing.scale
+    values = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    if preprocessing.channel_order == "L":
+        return np.repeat(values[:, :, :1], 3, axis=2)
+    return np.ascontiguousarray(values[:, :, ::-1] if preprocessing.channel_order == "BGR" else values)

@@ -1,0 +1,95 @@
+"""Cutting the model's input into segments, labelled from 0 without gaps so that none is ever left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from masktool.errors import MasktoolError
+
+Segments = NDArray[np.int32]
+"""(h, w), labels 0..n-1, each present."""
+
+BLUR_PIXELS = 1.0
+COMPACTNESS = 20.0
+"""scikit-image's 0 and 10 merge a noisy texture into one segment, and 100 wanted segments of a photograph into 60."""
+
+Segmenter = Callable[[NDArray[np.uint8], int], NDArray[Any]]
+
+
+def slic_segments(pixels: NDArray[np.uint8], n_segments: int) -> NDArray[Any]:
+    """Superpixels of similar colour (Achanta et al., "SLIC Superpixels Compared to State-of-the-art Superpixel
+    Methods", TPAMI 2012).
+
+    Args:
+        pixels: (h, w, 3) uint8 RGB.
+        n_segments: roughly how many.
+    """
+    from skimage.segmentation import slic  # slow to import, and the other segmentations do without
+
+    labels: NDArray[Any] = slic(
+        pixels, n_segments, compactness=COMPACTNESS, sigma=BLUR_PIXELS, start_label=0, channel_axis=-1
+    )
+    return labels
+
+
+def grid_segments(pixels: NDArray[np.uint8], n_segments: int) -> NDArray[Any]:
+    """Rectangles of nearly equal size, roughly ``n_segments`` of them, as square as the counts allow."""
+    height, width = pixels.shape[:2]
+    rows = min(height, n_segments, max(1, round((n_segments * height / width) ** 0.5)))
+    columns = min(width, max(1, round(n_segments / rows)))
+    row_labels = np.arange(height) * rows // height
+    column_labels = np.arange(width) * columns // width
+    return row_labels[:, None] * columns + column_labels
+
+
+SEGMENTERS: dict[str, Segmenter] = {"slic": slic_segments, "grid": grid_segments}
+
+
+def relabel(labels: NDArray[Any]) -> Segments:
+    """Renumbers any integer label map from 0 without gaps, in the order of the labels."""
+    values, numbers = np.unique(labels, return_inverse=True)
+    del values
+    return numbers.reshape(labels.shape).astype(np.int32)
+
+
+def read_label_map(path: str | Path) -> NDArray[Any]:
+    """Reads a label map from a ``.npy`` file or from an image whose pixel values (grey, palette index or RGB) are
+    the labels.
+
+    Returns:
+        (H, W) integers.
+
+    Raises:
+        MasktoolError: the file is missing or holds no two-dimensional map of integers.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".npy":
+            labels = np.load(path, allow_pickle=False)
+        else:
+            with Image.open(path) as image:
+                labels = np.asarray(image if image.mode in ("1", "L", "P", "I", "I;16") else image.convert("RGB"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not an image or .npy file"
+        raise MasktoolError("cannot read the label map", where=path, got=reason) from error
+    return check_label_map(labels, where=path)
+
+
+def check_label_map(labels: NDArray[Any], where: object) -> NDArray[Any]:
+    """Returns (H, W) integers from a label map or from RGB colours that stand for labels, or raises a MasktoolError."""
+    labels = np.asarray(labels)
+    if labels.ndim == 3 and labels.shape[2] == 3 and labels.dtype == np.uint8:
+        labels = labels.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    if labels.dtype == np.bool_:
+        labels = labels.astype(np.int32)
+    if labels.ndim != 2 or labels.size == 0 or not np.issubdtype(labels.dtype, np.integer):
+        raise MasktoolError(
+            "not a label map", where=where, expected="(height, width) integers", got=f"{labels.shape} {labels.dtype}"
+        )
+    return labels

@@ -1,0 +1,124 @@
+"""RISE: masks as published, memory of one batch, and an honest standard error."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from explainers.models import SIZE, bright_photograph, noise_photograph, write_region_model
+from masktool import MasktoolError, explain, load
+from masktool.explainers.method import Task
+from masktool.explainers.methods.rise import Rise, enlargement, upsample
+
+
+def make_task(size=(20, 30), seed=0, batch=7):
+    pixels = np.zeros((*size, 3), np.uint8)
+    return Task(None, pixels, np.zeros(1), seed, batch, evaluate=None)
+
+
+def collect(method, **task):
+    return np.concatenate(list(method.masks(make_task(**task))))
+
+
+def test_masks_do_not_depend_on_the_batch():
+    method = Rise(n_masks=23)
+    assert np.array_equal(collect(method, batch=7), collect(method, batch=23))
+    assert not np.array_equal(collect(method), collect(method, seed=1))
+
+
+def test_masks_have_the_right_shape_range_and_mean():
+    masks = collect(Rise(n_masks=3000, p=0.3))
+    assert masks.shape == (3000, 1, 20, 30)
+    assert masks.dtype == np.float32
+    assert masks.min() >= 0
+    assert masks.max() <= 1
+    assert abs(masks.mean() - 0.3) < 0.01
+    assert np.abs(masks.mean(axis=0) - 0.3).max() < 0.05
+
+
+def test_enlargement_agrees_with_scikit_image():
+    transform = pytest.importorskip("skimage.transform")
+    grid = np.random.default_rng(0).random((7, 7))
+    rows, columns = enlargement(20, 7), enlargement(30, 7)
+    full = transform.resize(grid, (8 * 3, 8 * 5), order=1, mode="edge", anti_aliasing=False)
+    offsets = np.array([[2 / 3 + 0.01, 3 / 5 + 0.01]])
+    (mask,) = upsample(grid[None].astype(np.float32), offsets, rows, columns)
+    np.testing.assert_allclose(mask[0], full[2:22, 3:33], atol=1e-6)
+
+
+def test_offsets_reach_every_position():
+    assert enlargement(20, 7).shape == (3, 20, 7)
+    assert enlargement(5, 7).shape == (1, 5, 7)
+    np.testing.assert_allclose(enlargement(30, 7).sum(axis=2), 1, rtol=1e-6)
+
+
+def test_map_is_the_published_sum(session):
+    method = Rise(n_masks=40)
+    found = explain(session, noise_photograph(), "rise", target=0, n_masks=40)
+    masks = np.concatenate(list(method.masks(make_task(size=SIZE, batch=40))))
+    red = noise_photograph()[None, :, :, 0] / 255
+    scores = (red * masks[:, 0])[:, :8, :12].sum(axis=(1, 2)) * 4 / (16 * 24)
+    expected = (scores[:, None, None] * masks[:, 0]).sum(axis=0) / (40 * 0.5)
+    np.testing.assert_allclose(found.model_attributions, expected, rtol=1e-5)
+
+
+def test_region_stands_out(session):
+    found = explain(session, bright_photograph(), "rise", target=1, n_samples=800)
+    inside = found.model_attributions[8:, 12:].mean()
+    outside = found.model_attributions[:8, :12].mean()
+    assert inside - outside > 3 * found.quality["attributions_error"]
+
+
+def test_standard_error_is_what_repeated_runs_show(session):
+    runs = [explain(session, noise_photograph(), "rise", target=0, n_masks=200, seed=seed) for seed in range(20)]
+    spread = np.sqrt(np.var([run.model_attributions for run in runs], axis=0, ddof=1).mean())
+    estimate = np.mean([run.quality["attributions_error"] for run in runs])
+    assert estimate == pytest.approx(spread, rel=0.25)
+    larger = explain(session, noise_photograph(), "rise", target=0, n_masks=800)
+    assert larger.quality["attributions_error"] == pytest.approx(estimate / 2, rel=0.1)
+
+
+def test_only_one_batch_of_masks_exists_at_a_time(session):
+    """Masks are read as they are needed: before batch i is scored, no later one has been made."""
+    made, scored = [], []
+    method = Rise(n_masks=30)
+    original, original_scores = Rise.masks, session.scores
+
+    def counted(self, task):
+        for masks in original(self, task):
+            made.append(len(masks))
+            yield masks
+
+    def watched(images, masks=None):
+        scored.append(len(made))
+        return original_scores(images, masks)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rise, "masks", counted)
+        patch.setattr(session, "scores", watched)
+        explain(session, bright_photograph(), "rise", n_masks=method.n_masks, perturbations_per_eval=10)
+    assert made == [10, 10, 10]
+    assert scored == [0, 1, 2, 3]
+
+
+def test_memory_does_not_grow_with_the_number_of_masks(tmp_path):
+    size = (64, 64)
+    path = write_region_model(tmp_path / "model.onnx", size=size)
+    peaks = []
+    with load(path, providers="cpu", threads=1) as session:
+        explain(session, noise_photograph(size), "rise", n_masks=400)  # whatever is made once
+        for n_masks in (400, 4000):
+            tracemalloc.start()
+            explain(session, noise_photograph(size), "rise", n_masks=n_masks)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] < 1.3 * peaks[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"n_masks": 1}, "n_masks.*from 2"), ({"p": 0.0}, "p.*above 0"), ({"grid_size": 2.5}, "grid_size.*whole number")],
+)
+def test_bad_options_are_named(session, options, message):
+    with pytest.raises(MasktoolError, match=message):
+        explain(session, bright_photograph(), "rise", **options)

@@ -44,9 +44,13 @@ def box_mask(boxes: list[list[float]], shape: tuple[int, int]) -> np.ndarray:
     return inside
 
 
-def measure(attributions: np.ndarray, inside: np.ndarray) -> Record:
-    """Returns hit and energy of one map (H, W); NaN is what the crop left out."""
-    positive = np.nan_to_num(np.maximum(attributions, 0))
+def measure(attributions: np.ndarray, inside: np.ndarray, signed: bool) -> Record:
+    """Returns hit and energy of one map (H, W); NaN is what the crop left out.
+
+    Where 0 means nothing (``signed`` is False), the energy counts from the map's smallest value.
+    """
+    zero = 0 if signed else np.nanmin(attributions)
+    positive = np.nan_to_num(np.maximum(attributions - zero, 0))
     total = positive.sum()
     peak = np.unravel_index(np.nanargmax(attributions), attributions.shape)
     return {"hit": float(inside[peak]), "energy": float(positive[inside].sum() / total) if total else None}
@@ -78,7 +82,7 @@ def explain_photograph(
     for method in options.methods:
         samples = None if load_methods()[method].samples_option is None else options.samples
         result = masktool.explain(session, photograph, method, target, n_samples=samples, seed=options.seed)
-        record = measure(result.attributions, inside)
+        record = measure(result.attributions, inside, result.signed)
         records.append({"method": method, "passes": result.forward_passes, "seconds": result.seconds, **record})
     return records
 

@@ -13,12 +13,13 @@ import functools
 import importlib
 import operator
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from masktool.contract import Masking
 from masktool.errors import MasktoolError
 from masktool.runtime.preprocessing import PreparedImage
 
@@ -48,6 +49,7 @@ class Task:
         prepared: the photograph as the model's input, and the way back to its own pixels.
         pixels: (h, w, 3) uint8 RGB, the model's input as it looks.
         base: (T,) float64, the score of each target with nothing missing.
+        masking: the model's masking mode.
         seed: of every random choice.
         perturbations_per_eval: how many masks go into one forward pass.
         evaluate: runs the model under masks.
@@ -56,6 +58,7 @@ class Task:
     prepared: PreparedImage
     pixels: NDArray[np.uint8]
     base: NDArray[np.float64]
+    masking: Masking
     seed: int
     perturbations_per_eval: int
     evaluate: Evaluate
@@ -169,6 +172,13 @@ def build_method(name: str, options: Mapping[str, Any], n_samples: int | None = 
             )
         values[method.samples_option] = n_samples
     return method(**values)
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raises a MasktoolError that names the option when its value is none of the choices."""
+    if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in choices):
+        expected = " | ".join(str(choice) for choice in choices)
+        raise MasktoolError("option out of range", where=name, expected=expected, got=repr(value))
 
 
 def check_count(name: str, value: object, minimum: int = 1) -> int:

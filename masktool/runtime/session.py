@@ -60,6 +60,7 @@ class MaskedSession:
         metadata: what the file says about itself.
         providers: ONNX Runtime's names of those that really run, the preferred first.
         provider_note: why ``auto`` does not run on the GPU; None when it does or something else was asked for.
+        threads: that were asked for; None where ONNX Runtime chooses.
         mask_required: whether the file cannot run without a mask; :meth:`run` then feeds one of ones.
         forward_passes: images pushed through the model so far.
     """
@@ -74,6 +75,7 @@ class MaskedSession:
         self.path = Path(path)
         opened = open_session(self.path, providers, threads)
         self._session: Any = opened.session
+        self.threads = threads
         self.provider_note = opened.note
         self.providers: list[str] = list(opened.session.get_providers())
         self.metadata = read_metadata(opened.session, self.path)

@@ -91,9 +91,12 @@ def test_scores_provenance_and_settings_are_told(session):
         "n_masks": 10,
         "p": 0.5,
         "grid_size": 7,
+        "binary": True,
+        "normalisation": "kept",
         "seed": 3,
         "perturbations_per_eval": 256,
         "providers": ["CPUExecutionProvider"],
+        "threads": 1,
     }
     assert found.model["source"] == "regions.onnx"
     assert found.model["parity"] == {"ones_max_abs_difference": 0.0}

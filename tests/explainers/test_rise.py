@@ -11,9 +11,9 @@ from masktool.explainers.method import Task
 from masktool.explainers.methods.rise import Rise, enlargement, upsample
 
 
-def make_task(size=(20, 30), seed=0, batch=7):
+def make_task(size=(20, 30), seed=0, batch=7, masking="fill"):
     pixels = np.zeros((*size, 3), np.uint8)
-    return Task(None, pixels, np.zeros(1), seed, batch, evaluate=None)
+    return Task(None, pixels, np.zeros(1), masking, seed, batch, evaluate=None)
 
 
 def collect(method, **task):
@@ -36,6 +36,13 @@ def test_masks_have_the_right_shape_range_and_mean():
     assert np.abs(masks.mean(axis=0) - 0.3).max() < 0.05
 
 
+def test_masks_are_cut_where_the_masking_ignores_their_scale():
+    soft = collect(Rise(n_masks=50))
+    assert np.array_equal(collect(Rise(n_masks=50), masking="layer"), soft >= 0.5)
+    assert np.array_equal(collect(Rise(n_masks=50, binary=False), masking="layer"), soft)
+    assert np.array_equal(collect(Rise(n_masks=50, binary=True)), soft >= 0.5)
+
+
 def test_enlargement_agrees_with_scikit_image():
     transform = pytest.importorskip("skimage.transform")
     grid = np.random.default_rng(0).random((7, 7))
@@ -54,7 +61,8 @@ def test_offsets_reach_every_position():
 
 def test_map_is_the_published_sum(session):
     method = Rise(n_masks=40)
-    found = explain(session, noise_photograph(), "rise", target=0, n_masks=40)
+    options = {"n_masks": 40, "binary": False, "normalisation": "expected"}
+    found = explain(session, noise_photograph(), "rise", target=0, **options)
     masks = np.concatenate(list(method.masks(make_task(size=SIZE, batch=40))))
     red = noise_photograph()[None, :, :, 0] / 255
     scores = (red * masks[:, 0])[:, :8, :12].sum(axis=(1, 2)) * 4 / (16 * 24)
@@ -62,19 +70,32 @@ def test_map_is_the_published_sum(session):
     np.testing.assert_allclose(found.model_attributions, expected, rtol=1e-5)
 
 
-def test_region_stands_out(session):
-    found = explain(session, bright_photograph(), "rise", target=1, n_samples=800)
+def test_map_is_the_mean_score_while_kept(session):
+    found = explain(session, noise_photograph(), "rise", target=0, n_masks=40)
+    assert found.settings["binary"] is True
+    masks = np.concatenate(list(Rise(n_masks=40).masks(make_task(size=SIZE, batch=40, masking="layer"))))
+    red = noise_photograph()[None, :, :, 0] / 255
+    scores = (red * masks[:, 0])[:, :8, :12].sum(axis=(1, 2)) * 4 / (16 * 24)
+    expected = [[scores[masks[:, 0, i, j] == 1].mean() for j in range(SIZE[1])] for i in range(SIZE[0])]
+    np.testing.assert_allclose(found.model_attributions, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("normalisation", ["kept", "expected"])
+def test_region_stands_out(session, normalisation):
+    found = explain(session, bright_photograph(), "rise", target=1, n_samples=800, normalisation=normalisation)
     inside = found.model_attributions[8:, 12:].mean()
     outside = found.model_attributions[:8, :12].mean()
     assert inside - outside > 3 * found.quality["attributions_error"]
 
 
-def test_standard_error_is_what_repeated_runs_show(session):
-    runs = [explain(session, noise_photograph(), "rise", target=0, n_masks=200, seed=seed) for seed in range(20)]
+@pytest.mark.parametrize("normalisation", ["kept", "expected"])
+def test_standard_error_is_what_repeated_runs_show(session, normalisation):
+    options = {"target": 0, "normalisation": normalisation}
+    runs = [explain(session, noise_photograph(), "rise", n_masks=200, seed=seed, **options) for seed in range(20)]
     spread = np.sqrt(np.var([run.model_attributions for run in runs], axis=0, ddof=1).mean())
     estimate = np.mean([run.quality["attributions_error"] for run in runs])
     assert estimate == pytest.approx(spread, rel=0.25)
-    larger = explain(session, noise_photograph(), "rise", target=0, n_masks=800)
+    larger = explain(session, noise_photograph(), "rise", n_masks=800, **options)
     assert larger.quality["attributions_error"] == pytest.approx(estimate / 2, rel=0.1)
 
 
@@ -117,7 +138,12 @@ def test_memory_does_not_grow_with_the_number_of_masks(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"n_masks": 1}, "n_masks.*from 2"), ({"p": 0.0}, "p.*above 0"), ({"grid_size": 2.5}, "grid_size.*whole number")],
+    [
+        ({"normalisation": "sum"}, "normalisation.*kept"),
+        ({"n_masks": 1}, "n_masks.*from 2"),
+        ({"p": 0.0}, "p.*above 0"),
+        ({"grid_size": 2.5}, "grid_size.*whole number"),
+    ],
 )
 def test_bad_options_are_named(session, options, message):
     with pytest.raises(MasktoolError, match=message):

@@ -57,5 +57,5 @@ class UnsupportedOperatorError(MasktoolError):
         super().__init__(
             f"no mask rule for {count}",
             got=" | ".join(str(node) for node in self.nodes),
-            fix="nothing was written; see the operators page for what is supported",
+            fix="nothing was written; docs/operators.md lists the operators that have one",
         )

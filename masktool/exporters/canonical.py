@@ -27,7 +27,7 @@ def canonicalise(model: ir.Model) -> ir.Model:
     """Returns a canonical copy of a model; the model itself stays as it is.
 
     Raises:
-        MasktoolError: the opset cannot be lifted, or shape inference finds the model inconsistent.
+        MasktoolError: the opset cannot be lifted.
     """
     model = lift_opset(model)
     model.ir_version = max(model.ir_version or 0, MINIMUM_IR_VERSION)
@@ -71,11 +71,12 @@ def lift_opset(model: ir.Model) -> ir.Model:
 
 
 def infer_shapes(model: ir.Model) -> None:
-    """Infers shapes and types, data propagation included, in place."""
-    try:
-        common.ShapeInferencePass(check_type=True, strict_mode=True, data_prop=True)(model)
-    except Exception as error:  # the pass wraps whatever the C++ inference throws
-        raise MasktoolError("inconsistent model", where="shape inference", got=error.__cause__ or error) from error
+    """Infers shapes and types, data propagation included, in place.
+
+    Not in strict mode: a node that inference does not know leaves its own outputs unknown, not those of the whole
+    graph.
+    """
+    common.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
 
 
 def folds_in_any_case(node: ir.Node) -> bool | None:

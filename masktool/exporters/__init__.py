@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -58,17 +59,22 @@ def export(
         Balasubramanian and Feizi, "Towards Improved Input Masking for Convolutional Neural Networks", 2023,
         https://arxiv.org/abs/2211.14646.
     """
+    import onnx_ir as ir
+
+    from masktool.exporters.parity import open_session
     from masktool.exporters.sources import load_source
     from masktool.exporters.write import write_masked
 
     if masking != "layer":
         raise MasktoolError("unknown masking mode", expected="layer", got=masking)
     source = load_source(model, arch=arch, input_size=input_size, channels=channels, trust_pickle=trust_pickle)
+    plain_bytes = ir.to_proto(source.model).SerializeToString()
+    plain = open_session(plain_bytes)  # first of all: what ONNX Runtime refuses needs no mask
     masked, image_input, layout = masked_model(source, mask_required=mask_required)
     metadata = Metadata(
         masking=masking,
         source=source.name,
-        source_sha256=source.sha256 or "",
+        source_sha256=source.sha256 or hashlib.sha256(plain_bytes).hexdigest(),
         image_input=image_input,
         class_output=None,
         output_kind=output_kind or source.output_kind,
@@ -77,7 +83,7 @@ def export(
         parity={},
         tool_version=masktool.__version__,
     )
-    return write_masked(masked, path, source, layout, metadata)
+    return write_masked(masked, path, metadata, layout, plain, source.reference)
 
 
 def masked_model(source: Source, *, mask_required: bool) -> tuple[ir.Model, str, Layout]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
+import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 
 from masktool.contract import MASK_INPUT, Layout, Metadata
 from masktool.errors import MasktoolError
@@ -16,16 +17,26 @@ from masktool.exporters.onnx_file import find_class_output
 from masktool.exporters.parity import Probe, check_parity, measure_parity, open_session
 from masktool.files import atomic_path
 
-if TYPE_CHECKING:
-    from masktool.exporters.sources import Source
-
 PRODUCER = "masktool"
 
 
 def write_masked(
-    model: ir.Model, path: str | os.PathLike[str], source: Source, layout: Layout, metadata: Metadata
+    model: ir.Model,
+    path: str | os.PathLike[str],
+    metadata: Metadata,
+    layout: Layout,
+    plain: onnxruntime.InferenceSession,
+    reference: Callable[[np.ndarray], np.ndarray] | None,
 ) -> Metadata:
     """Checks, measures and writes a masked model.
+
+    Args:
+        model: the masked graph.
+        path: of the file.
+        metadata: what is known so far.
+        layout: of the image input.
+        plain: the source, opened.
+        reference: the source in its own framework, from images to its class output.
 
     Returns:
         The metadata as written, completed with what the graph tells.
@@ -33,10 +44,9 @@ def write_masked(
     Raises:
         MasktoolError: metadata that do not fit the graph, a failed check or parity, or a path that cannot be written.
     """
-    plain_bytes = ir.to_proto(source.model).SerializeToString()
-    metadata = complete(metadata, model, layout, plain_bytes)
+    metadata = complete(metadata, model, layout)
     with atomic_path(path) as temporary:
-        figures = measure(model, plain_bytes, source, layout, metadata)
+        figures = measure(model, metadata, layout, plain, reference)
         check_parity(figures)
         metadata = dataclasses.replace(metadata, parity=figures)
         model.metadata_props.update(metadata.to_properties())
@@ -47,7 +57,7 @@ def write_masked(
     return metadata
 
 
-def complete(metadata: Metadata, model: ir.Model, layout: Layout, plain_bytes: bytes) -> Metadata:
+def complete(metadata: Metadata, model: ir.Model, layout: Layout) -> Metadata:
     """Adds what the graph tells to the metadata, and refuses what contradicts it."""
     class_output = find_class_output(model)
     if metadata.preprocessing is not None:
@@ -67,8 +77,7 @@ def complete(metadata: Metadata, model: ir.Model, layout: Layout, plain_bytes: b
             raise MasktoolError(
                 "the labels do not fit the model", expected=f"{classes} names", got=len(metadata.labels)
             )
-    sha256 = metadata.source_sha256 or hashlib.sha256(plain_bytes).hexdigest()
-    return dataclasses.replace(metadata, class_output=class_output, source_sha256=sha256)
+    return dataclasses.replace(metadata, class_output=class_output)
 
 
 def size_of(model: ir.Model) -> tuple[object, object]:
@@ -79,7 +88,11 @@ def size_of(model: ir.Model) -> tuple[object, object]:
 
 
 def measure(
-    model: ir.Model, plain_bytes: bytes, source: Source, layout: Layout, metadata: Metadata
+    model: ir.Model,
+    metadata: Metadata,
+    layout: Layout,
+    plain: onnxruntime.InferenceSession,
+    reference: Callable[[np.ndarray], np.ndarray] | None,
 ) -> dict[str, float]:
     """Runs the parity measurement on a masked model that is not written yet."""
     image = next(value for value in model.graph.inputs if value.name == metadata.image_input)
@@ -96,10 +109,10 @@ def measure(
     probe = Probe.draw((sizes[0], sizes[1], sizes[2]), layout, image.dtype.numpy())
     names = [output.name for output in model.graph.outputs]
     return measure_parity(
-        open_session(plain_bytes),
+        plain,
         open_session(ir.to_proto(model).SerializeToString()),
         metadata.image_input,
         probe,
-        source.reference,
+        reference,
         names.index(metadata.class_output) if metadata.class_output is not None else None,
     )

@@ -1,0 +1,213 @@
+"""The reference itself: against the published implementation's outputs, and against cases worked out by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from networks.calibrate import calibrate, cloudy_images
+from reference import rules
+from reference.fill import FILL_EPSILON, neighbor_fill
+from reference.golden_network import load_golden_network
+from reference.layer_masking import MaskedReference, masked_forward
+from reference.masks import binary_masks, soft_masks
+from torch import Tensor, nn
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # inside torch.export
+GOLDEN_TOLERANCE = 1e-6
+"""Absolute, on logits of at most 0.65: float32 rounding in another order."""
+ONES_TOLERANCE = 1e-5
+"""Absolute, on logits of about 1."""
+SIZE = (24, 20)
+
+
+class Everything(nn.Module):
+    """A small network with one of everything that the rules know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, (5, 3), 2, padding=(3, 1)), nn.BatchNorm2d(8), nn.SiLU())
+        self.dilated = nn.Sequential(nn.Conv2d(8, 8, 3, padding=2, dilation=2, groups=4), nn.Hardswish())
+        self.gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), nn.Hardsigmoid())
+        self.pool = nn.Sequential(nn.AvgPool2d(3, 2, 1, ceil_mode=True), nn.ReLU6(), nn.Dropout())
+        self.fc = nn.Sequential(nn.Flatten(), nn.Linear(32 * 2 * 2, 7), nn.Softmax(1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.stem(image)
+        x = torch.sigmoid(x * self.gate(x) + self.dilated(x)) - 0.25
+        left, right = F.pad(x[:, :, 1:], (0, 0, 0, 0, 4, 4)).chunk(2, 1)
+        x = torch.cat([self.pool(left), F.max_pool2d(right, 3, 2, 1, ceil_mode=True), self.pool(2 * right)], 1)
+        x = torch.cat([x, -x.clamp(max=0.1)[:, :8]], 1)
+        x = x.view(x.shape[0], 4, 8, *x.shape[-2:]).transpose(1, 2).flatten(1, 2)
+        return self.fc(F.adaptive_avg_pool2d(x, 2))
+
+
+@pytest.fixture(scope="module")
+def everything() -> nn.Module:
+    return calibrate(Everything(), torch.Generator().manual_seed(0), SIZE)
+
+
+def test_published_implementation_is_reproduced_on_all_masks(data_dir: Path):
+    golden = np.load(data_dir / "golden" / "tiny_resnet_layer_masking.npz")
+    network = load_golden_network(data_dir / "golden" / "tiny_resnet.onnx")
+    image = torch.from_numpy(golden["image"])
+    logits = masked_forward(network, image, torch.from_numpy(golden["mask"]))
+    assert np.abs(logits.numpy() - golden["logits_layer_masking"]).max() <= GOLDEN_TOLERANCE
+    assert np.abs(network(image).detach().numpy() - golden["logits_unmasked"]).max() <= GOLDEN_TOLERANCE
+
+
+def test_ones_mask_is_the_original_network(everything):
+    image = cloudy_images(3, SIZE, torch.Generator().manual_seed(1))
+    masked = masked_forward(everything, image, torch.ones(1, 1, *SIZE))
+    assert (masked - everything(image)).abs().max() <= ONES_TOLERANCE
+
+
+def test_value_under_a_zero_never_matters(everything):
+    generator = torch.Generator().manual_seed(2)
+    image = cloudy_images(1, SIZE, generator)
+    masks = torch.cat([binary_masks(SIZE, generator), soft_masks(SIZE, generator)])
+    reference = MaskedReference(everything, image, len(masks))
+    poisoned = torch.where(masks == 0, torch.tensor([torch.nan, torch.inf, -1e30]).view(1, 3, 1, 1), image)
+    assert torch.equal(reference(poisoned, masks), reference(image, masks))
+
+
+def test_empty_mask_leaves_the_classifiers_bias(everything):
+    logits = masked_forward(
+        everything, cloudy_images(1, SIZE, torch.Generator().manual_seed(3)), torch.zeros(1, 1, *SIZE)
+    )
+    assert torch.equal(logits[0], everything.fc[1].bias.softmax(0))
+
+
+def test_operator_without_a_rule_raises():
+    network = nn.Sequential(nn.Conv2d(3, 3, 3), nn.InstanceNorm2d(3), nn.Flatten())
+    with pytest.raises(NotImplementedError, match="no mask rule for aten"):
+        masked_forward(network.eval(), torch.ones(1, 3, 8, 8), torch.ones(1, 1, 8, 8))
+
+
+def test_output_with_height_and_width_raises():
+    with pytest.raises(NotImplementedError, match="height and width"):
+        masked_forward(nn.Conv2d(3, 3, 3), torch.ones(1, 3, 8, 8), torch.ones(1, 1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("value", "mask", "rounds", "expected"),
+    [
+        ([2, 9, 9, 9], [1, 0, 0, 0], 1, [2, 2, 0, 0]),
+        ([2, 9, 9, 9], [1, 0, 0, 0], 2, [2, 2, 2, 0]),
+        ([2, 9, 9, 9], [1, 0, 0, 0], 3, [2, 2, 2, 2]),
+        ([1, 9, 3], [1, 0, 1], 1, [1, 2, 3]),
+        ([6, 9, 9, 0], [1, 0, 0, 1], 1, [6, 6, 0, 0]),
+        ([9, 9], [0, 0], 2, [0, 0]),
+        ([4, 8], [0.5, 1], 1, [4 * 0.5 + 0.5 * (4 * 0.5 + 8) / 1.5, 8]),
+        ([4, 9, 9], [0.5, 0, 0], 1, [4 * 0.5 + 0.5 * 4, 4, 0]),
+        ([5, 5], [1, 1], 0, [5, 5]),
+    ],
+)
+def test_fill_of_a_row_worked_out_by_hand(value, mask, rounds, expected):
+    row, row_mask = torch.tensor([value, mask], dtype=torch.float64).view(2, 1, 1, 1, -1)
+    filled = neighbor_fill(row, row_mask, rounds).flatten().tolist()
+    assert filled == pytest.approx(
+        expected, rel=2 * rounds * FILL_EPSILON
+    )  # each round shrinks by ε / (ε + at least .5)
+
+
+def test_fill_carries_the_epsilon():
+    row, mask = torch.tensor([[2.0, 0.0, 0.0], [1.0, 0.0, 0.0]], dtype=torch.float64).view(2, 1, 1, 1, -1)
+    shrunk = 2 / (1 + FILL_EPSILON)
+    # in the second round the first missing position is known and has the value 2 / (1 + ε)
+    assert neighbor_fill(row, mask, 2).flatten().tolist() == pytest.approx(
+        [2, shrunk, shrunk / (1 + FILL_EPSILON)], rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_one_round_less_than_the_kernel_is_enough_and_two_less_are_not(kernel, monkeypatch):
+    generator = torch.Generator().manual_seed(4)
+    image, masks = cloudy_images(1, (40, 40), generator), binary_masks((40, 40), generator)
+    network = nn.Sequential(nn.Conv2d(3, 4, kernel, stride=2, padding=kernel // 2), nn.Flatten())
+    logits = masked_forward(network, image, masks)
+    monkeypatch.setattr(rules, "neighbor_fill", lambda x, m, rounds: neighbor_fill(x, m, rounds + 1))
+    assert torch.equal(masked_forward(network, image, masks), logits)
+    monkeypatch.setattr(rules, "neighbor_fill", lambda x, m, rounds: neighbor_fill(x, m, rounds - 1))
+    assert not torch.allclose(masked_forward(network, image, masks), logits, atol=1e-3)
+
+
+def run_row(network: nn.Module, value: list[float], mask: list[float]) -> list[float]:
+    """Runs a network on one row of pixels, (1, 1, 1, W), in float64."""
+    row, row_mask = torch.tensor([value, mask], dtype=torch.float64).view(2, 1, 1, 1, -1)
+    return masked_forward(nn.Sequential(network, nn.Flatten()).double().eval(), row, row_mask).flatten().tolist()
+
+
+def box_conv(width: int, **options: int) -> nn.Conv2d:
+    """Builds a convolution that adds up ``width`` pixels of a row and 10."""
+    conv = nn.Conv2d(1, 1, (1, width), **options)
+    nn.init.ones_(conv.weight)
+    nn.init.constant_(conv.bias, 10)
+    return conv
+
+
+def test_convolution_widens_the_mask_by_its_window():
+    # filled to 1 1 1 3 5 5; the third of the four windows sees nothing that is kept
+    assert run_row(box_conv(3), [1, 1, 9, 9, 9, 5], [1, 1, 0, 0, 0, 1]) == pytest.approx([13, 15, 0, 23], rel=1e-4)
+
+
+def test_convolution_reaches_as_far_as_its_dilation():
+    # pixels 0 2 4, 1 3 5, 2 4 6: the last window sees nothing that is kept
+    assert run_row(box_conv(3, dilation=2), [1, 2, 9, 9, 9, 9, 9], [1, 1, 0, 0, 0, 0, 0]) == pytest.approx(
+        [15, 16, 0], rel=1e-4
+    )
+
+
+def test_pointwise_convolution_does_not_fill():
+    assert run_row(box_conv(1), [3, 9, 4], [1, 0, 1]) == [13, 0, 14]
+
+
+def test_max_pool_sees_kept_positions_only():
+    pool = nn.MaxPool2d((1, 2))
+    assert run_row(pool, [-3, 9, -5, -4, 9, 9], [1, 0, 1, 1, 0, 0]) == [-3, -4, 0]
+
+
+@pytest.mark.parametrize(("count_include_pad", "first"), [(True, 2), (False, 4)])
+def test_average_pool_keeps_the_originals_padding_rule(count_include_pad, first):
+    # windows [pad 4], [9 2], [9 9]; the first divides by 2 when padding counts
+    pool = nn.AvgPool2d((1, 2), padding=(0, 1), count_include_pad=count_include_pad)
+    assert run_row(pool, [4, 9, 2, 9, 9], [1, 0, 1, 0, 0]) == [first, 2, 0]
+
+
+def test_average_pool_weighs_by_a_soft_mask():
+    pool = nn.Sequential(nn.AvgPool2d((1, 2)), nn.AdaptiveAvgPool2d(1))
+    # window means (4·1 + 8·.5) / 1.5 and 3, then the mean of both under the masks 1 and .25
+    assert run_row(pool, [4, 8, 3, 9], [1, 0.5, 0.25, 0]) == pytest.approx([(16 / 3 + 3 * 0.25) / 1.25])
+
+
+class Join(nn.Module):
+    """Joins a row with itself under the mask widened by one pixel to each side."""
+
+    def __init__(self, op) -> None:
+        super().__init__()
+        self.op = op
+        self.widen = nn.MaxPool2d((1, 3), 1, (0, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x, self.widen(x))
+
+
+@pytest.mark.parametrize(
+    ("op", "expected"),
+    [
+        (torch.add, [4, 0, 0, 0]),
+        (torch.mul, [4, 0, 0, 0]),
+        (lambda x, y: torch.cat([x, y], 1).add(1), [3, 1, 0, 0, 3, 3, 0, 0]),
+    ],
+)
+def test_joins_take_the_smaller_mask_and_concatenation_the_union(op, expected):
+    assert run_row(Join(op), [2, 9, 9, 9], [1, 0, 0, 0]) == expected
+
+
+def test_strided_slice_takes_the_mask_along():
+    class Shortcut(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.pad(x[:, :, ::2, 1::2], (0, 0, 0, 0, 1, 0)) + 1
+
+    assert run_row(Shortcut(), [1, 2, 3, 4, 5, 6], [0, 1, 1, 0, 0, 1]) == [1, 0, 1, 3, 0, 7]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ from masktool.runtime.session import MaskedSession, load
 METHODS = ("occlusion", "lime", "rise")
 SAMPLES = 1000
 """LIME's own default; a quarter of RISE's, whose map is as good here and the demo over sooner."""
+HEADING_WIDTH = 9
 DIRECTORY = Path("masktool-demo")
 
 
@@ -59,6 +61,10 @@ class Outcome:
     seconds: float
     forward_passes: int
     picture: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what the same seed gives again: all but the time."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if key != "seconds"}
 
 
 @click.command(name="demo")
@@ -97,13 +103,14 @@ def command(output: Path, samples: int, seed: int, provider: str, threads: int |
         predictions = predict(session, sample)
         if not as_json:
             print_predictions(predictions)
+        say("\nexplain", f"why {sample.label}? Three methods hide parts of the picture and watch its probability")
         outcomes = [explain_sample(session, sample, method, output, samples, seed) for method in METHODS]
         report = describe_run(session, sample, predictions, outcomes, time.perf_counter() - started)
     if as_json:
         click.echo(json.dumps(report))
     else:
         print_outcomes(outcomes)
-    conclude(output, outcomes)
+    conclude(output)
 
 
 def read_sample() -> Sample:
@@ -180,52 +187,55 @@ def describe_run(
         "providers": session.providers,
         "sample": {"label": sample.label, "height": sample.picture.height, "width": sample.picture.width},
         "predictions": [dataclasses.asdict(each) for each in predictions],
-        "explanations": [dataclasses.asdict(each) for each in outcomes],
-        "timing": {"seconds": seconds},
+        "explanations": [each.to_json() for each in outcomes],
+        "timing": {"seconds": seconds} | {each.method: {"seconds": each.seconds} for each in outcomes},
     }
 
 
 def introduce(session: MaskedSession, sample: Sample) -> None:
     """Says what is about to be explained, by what."""
-    _, _, height, width = session.input_shape
     labels = session.metadata.labels or ()
-    say(f"[bold]model[/]    {demo.model_path().name}, a small CNN that tells {len(labels)} shapes apart:")
-    say(f"         {', '.join(labels)}")
-    say(f"         {width} x {height} pixels, {session.metadata.masking} masking, {session.announcement}")
-    say(
-        f"[bold]picture[/]  {demo.sample_path().name}, {sample.picture.width} x {sample.picture.height} pixels: "
-        f"a {sample.label} that covers {sample.object_mask.mean():.1%} of it"
-    )
+    _, _, height, width = session.input_shape
+    say("model", f"{demo.model_path().name}, a small CNN that tells {len(labels)} shapes apart:")
+    say("", ", ".join(labels))
+    say("", f"{width} x {height} pixels, {session.metadata.masking} masking, {session.announcement}")
+    share = f"{sample.object_mask.mean():.1%}"
+    size = f"{sample.picture.width} x {sample.picture.height}"
+    say("picture", f"{demo.sample_path().name}, {size} pixels: a {sample.label} that covers {share} of it")
 
 
 def print_predictions(predictions: list[Prediction]) -> None:
     """Prints one line per mask on stdout."""
     true_class = predictions[0].true_class
-    say("")
-    click.echo(f"{'the model sees':<20}  {'predicts':<10}  probability  probability of {true_class}")
+    say("\npredict", "with nothing masked, with all but the object masked, with the object masked")
+    click.echo(f"{'the model sees':<18}  {'predicts':<8}  {'probability':>11}  probability of {true_class}")
     for each in predictions:
-        click.echo(f"{each.shown:<20}  {each.predicted:<10}  {each.probability:>11.3f}  {each.true_probability:>.3f}")
+        click.echo(f"{each.shown:<18}  {each.predicted:<8}  {each.probability:>11.3f}  {each.true_probability:.3f}")
 
 
 def print_outcomes(outcomes: list[Outcome]) -> None:
     """Prints one line per method on stdout."""
-    say("")
-    click.echo(f"{'method':<10}  {'IoU':>5}  {'seconds':>7}  {'passes':>6}  picture")
+    click.echo(f"{'method':<10}  {'IoU':>4}  {'seconds':>7}  {'passes':>6}  picture")
     for each in outcomes:
         click.echo(
-            f"{each.method:<10}  {each.iou:>5.2f}  {each.seconds:>7.1f}  {each.forward_passes:>6}  {each.picture}"
+            f"{each.method:<10}  {each.iou:>4.2f}  {each.seconds:>7.1f}  {each.forward_passes:>6}  {each.picture}"
         )
-    click.echo(f"{'random map':<10}  {outcomes[0].random_iou:>5.2f}")
+    click.echo(f"{'random map':<10}  {outcomes[0].random_iou:>4.2f}")
 
 
-def conclude(directory: Path, outcomes: list[Outcome]) -> None:
+def conclude(directory: Path) -> None:
     """Says how to read the figures, and what to do next."""
-    say("\nIoU: overlap over union of the object and the map, cut to the same area; 1 = exactly the object.")
-    say(f"[bold]look at[/]  {outcomes[0].picture}")
-    say(f"[bold]next[/]     masktool explain {directory / demo.sample_path().name} --method rise")
-    say("         masktool export MODEL -o model.onnx, then masktool explain PHOTOGRAPH -m model.onnx")
+    say("IoU", "overlap over union of the object and the map, cut to the same area; 1 = exactly the object")
+    say("passes", "how often the model ran")
+    say("picture", "left the photograph, right what counted; hatched is what the model's square input leaves out")
+    say("\nnext", f"masktool explain {shlex.quote(str(directory / demo.sample_path().name))} --method rise")
+    say("", "masktool export MODEL -o model.onnx")
+    say("", "masktool explain PHOTOGRAPH -m model.onnx")
 
 
-def say(message: str) -> None:
-    """Writes a message for the user on stderr."""
-    options.console().print(message)
+def say(heading: str, text: str) -> None:
+    """Writes a line for the user on stderr, under a heading or below the line before."""
+    from rich.text import Text
+
+    indent = HEADING_WIDTH + heading.count("\n")
+    options.console().print(Text.assemble((heading.ljust(indent), "bold"), text))

@@ -1,0 +1,87 @@
+"""The training script: reproducible, and bias-free where that is asked for."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from masktool.demo import shapes
+
+torch = pytest.importorskip("torch")
+
+BRIEF = {"pictures": 192, "epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def standard(training):
+    return training.train(dataclasses.replace(training.RECIPES["standard"], **BRIEF), seed=0)
+
+
+@pytest.fixture(scope="module")
+def bias_free(training):
+    return training.train(dataclasses.replace(training.RECIPES["bias-free"], **BRIEF), seed=0)
+
+
+def measure_completeness_gap(network, training):
+    """max |logit - sum of gradient times input|, relative to max |logit|."""
+    images = training.normalise(shapes.draw(1, 6).images).requires_grad_()
+    logits = network(images)
+    gaps = []
+    for label in range(logits.shape[1]):
+        (gradient,) = torch.autograd.grad(logits[:, label].sum(), images, retain_graph=True)
+        gaps.append((logits[:, label] - (gradient * images).sum(dim=(1, 2, 3))).abs().max().item())
+    return max(gaps) / logits.abs().max().item()
+
+
+def test_same_seed_same_weights(standard, training):
+    recipe = dataclasses.replace(training.RECIPES["standard"], **BRIEF)
+    again, other = training.train(recipe, seed=0).state_dict(), training.train(recipe, seed=1).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in standard.state_dict().items())
+    assert not torch.equal(again["classifier.weight"], other["classifier.weight"])
+
+
+def test_gradient_times_input_is_complete_without_biases_only(standard, bias_free, training):
+    assert measure_completeness_gap(bias_free, training) < 1e-4  # float32 sums over 12,288 inputs
+    assert measure_completeness_gap(standard, training) > 0.1
+
+
+def test_bias_free_network_is_homogeneous(bias_free, training):
+    images = training.normalise(shapes.draw(2, 4).images)
+    with torch.inference_mode():
+        assert torch.allclose(bias_free(3 * images), 3 * bias_free(images), rtol=1e-4)
+        assert not bias_free(0 * images).any()
+
+
+def test_uncentred_norm_divides_by_the_root_mean_square(training):
+    norm = training.ShapesNetwork(8, bias=False).stem[1]
+    x = torch.randn(5, 16, 7, 7) * 3 + 2
+    assert norm(x).square().mean(dim=(0, 2, 3)).detach().numpy() == pytest.approx(1, abs=1e-4)
+    for _ in range(200):
+        norm(x)
+    assert torch.allclose(norm.eval()(x), x / x.square().mean(dim=(0, 2, 3), keepdim=True).sqrt(), rtol=1e-4)
+
+
+def test_program_is_small_takes_any_batch_and_names_no_directory(standard, training, tmp_path):
+    path = tmp_path / "shapes.pt2"
+    training.save_program(standard, path)
+    module = torch.export.load(path).module()
+    images = training.normalise(shapes.draw(3, 5).images)
+    with torch.inference_mode():
+        for batch in (images, images[:1]):
+            assert torch.allclose(module(batch), standard(batch), atol=1e-5)
+    content = path.read_bytes()
+    assert len(content) < 1_000_000
+    assert str(training.DATA.parents[2]).encode() not in content
+
+
+def test_accuracy_counts_right_answers(training):
+    drawn = shapes.draw(4, 16)
+    answers = torch.nn.functional.one_hot(torch.from_numpy(drawn.labels), 8).float()
+    answers[:4] = answers[:4].roll(1, dims=1)
+    assert training.measure_accuracy(lambda _: answers, drawn) == 12 / 16
+
+
+def test_pixels_are_normalised_by_the_sets_figures(training):
+    picture = np.full((1, 2, 2, 3), 255, np.uint8)
+    assert training.normalise(picture).shape == (1, 3, 2, 2)
+    assert training.normalise(picture).numpy() == pytest.approx((1 - shapes.MEAN[0]) / shapes.STD[0])

@@ -1,6 +1,6 @@
 """Writes docs/operators.md: every operator with a mask rule, from the registry.
 
-    python scripts/list_operators.py
+python scripts/list_operators.py
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from masktool.ops.registry import registered_operators
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "operators.md"
 INTRODUCTION = """# Operators with a mask rule
 
-Written by `scripts/list_operators.py` from the registry; a test keeps it current. A node that does not depend on the image needs no
-rule. A node that does and has none stops the export, which lists every such node. The formulas stand at the top of each file.
+Written by `scripts/list_operators.py` from the registry; a test keeps it current. A node that does not depend on the
+image needs no rule. A node that does and has none stops the export, which lists every such node. The formulas stand at
+the top of each file.
 
 | operator | what its rule does | file |
 |---|---|---|

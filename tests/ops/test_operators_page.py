@@ -1,6 +1,6 @@
 """docs/operators.md says what the registry says."""
 
-from scripts.list_operators import PAGE, render_page
+from list_operators import PAGE, render_page
 
 
 def test_the_page_is_current() -> None:

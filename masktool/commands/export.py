@@ -112,24 +112,28 @@ def command(
     MODEL is an .onnx, a torch.export .pt2, a TorchScript archive, a state dict or .safetensors with --arch,
     torchvision:NAME or timm:NAME with its hub weights, or (--trust-pickle) a pickled module.
     """
+    from rich.text import Text
+
     from masktool.exporters import export
     from masktool.exporters.presets import labels_from
     from masktool.exporters.sources import load_source
 
     target = choose_output(model, output)
     names = None if labels is None else labels_from(labels)
-    source = load_source(model, arch=arch, input_size=input_size, trust_pickle=trust_pickle)
-    metadata = export(
-        source,
-        target,
-        masking=masking,
-        mask_required=mask == "required",
-        preprocessing=choose_preprocessing(source, ImageOptions(preprocess, mean, std)),
-        labels=names,
-        output_kind=output_kind,
-    )
-    rules = count_rules(target)
     screen = console()
+    with screen.status(Text(f"reading {model}")) as status:  # on terminals only
+        source = load_source(model, arch=arch, input_size=input_size, trust_pickle=trust_pickle)
+        status.update("carrying the mask through every layer and measuring parity")
+        metadata = export(
+            source,
+            target,
+            masking=masking,
+            mask_required=mask == "required",
+            preprocessing=choose_preprocessing(source, ImageOptions(preprocess, mean, std)),
+            labels=names,
+            output_kind=output_kind,
+        )
+    rules = count_rules(target)
     for line in describe_export(source, metadata, target, rules, stated=output_kind is not None):
         screen.print(line, markup=False)
     click.echo(json.dumps(document_export(source, metadata, target, rules), indent=2) if as_json else str(target))

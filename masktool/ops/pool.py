@@ -4,7 +4,7 @@
 * ``AveragePool``: ``pool(x · m) · pool(1) / pool(m)``, every pool with the original's own padding and count rule, so
   that the factor is exactly 1 under a mask of ones; ``m' = maxpool(m)``, which for a binary mask is [pool(m) > 0]; an
   empty window gives 0.
-* ``GlobalAveragePool``: the same over the whole image; the mask is then spent. An empty mask gives 0.
+* ``GlobalAveragePool``, ``GlobalMaxPool``: the same over the whole image; the mask is spent. An empty mask gives 0.
 
 Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646. Average pooling there divides by the size
 of the window, not by what of it is kept; ours agrees with the global pooling of the same paper.
@@ -76,6 +76,31 @@ def mask_global_average_pool(graph: MaskedGraph, node: ir.Node) -> None:
     average_kept(graph, node)
 
 
+@mask_rule("GlobalMaxPool")
+def mask_global_max_pool(graph: MaskedGraph, node: ir.Node) -> None:
+    """Takes the maximum over kept places; the mask is spent."""
+    state = graph.state(input_at(node, 0))
+    if state is None or state.axes != (2, 3):
+        raise RuleError("it does not take the maximum over height and width")
+    max_kept(graph, node)
+
+
+def max_kept(graph: MaskedGraph, node: ir.Node, **attributes: Any) -> None:
+    """Turns a maximum over the image into one over kept places; an empty mask gives 0.
+
+    Args:
+        graph: the graph under rewriting.
+        node: the node; its further inputs (axes) serve for the mask too.
+        attributes: of the node, for the maximum of the mask.
+    """
+    value, *others = node.inputs
+    assert value is not None
+    some_kept = graph.positive(graph.emit(node.op_type, graph.aligned_mask(value), *others, **attributes))
+    node.replace_input_with(0, graph.replaced(value, empty=float("-inf")))
+    output = node.outputs[0]
+    graph.emit_after(output, "Where", some_kept, output, graph.constant(0, dtype_of(output)))
+
+
 def average_kept(graph: MaskedGraph, node: ir.Node, **attributes: Any) -> ir.Value:
     """Turns an averaging node into one over kept places: ``average(x · m) · average(1) / average(m)``.
 
@@ -123,3 +148,4 @@ add_samples(
     Sample("ceil mode", "y = AveragePool <kernel_shape = [2, 2], strides = [2, 2], ceil_mode = 1> (x)"),
 )
 add_samples("GlobalAveragePool", Sample("whole image", "y = GlobalAveragePool (x)"))
+add_samples("GlobalMaxPool", Sample("of negative values", "a = Abs (x) n = Neg (a) y = GlobalMaxPool (n)"))

@@ -1,7 +1,7 @@
-"""Means along axes.
+"""Means and maxima along axes.
 
-A mean over height and width is the mean over kept places, ``mean(x · m) · mean(1) / mean(m)``; the mask is spent, an
-empty mask gives 0. A mean along other axes happens within each place: the mask stays.
+Over height and width they count kept places only: ``mean(x · m) · mean(1) / mean(m)``, and the maximum of what is kept;
+the mask is spent, an empty mask gives 0. Along other axes they stay within each place: the mask stays.
 
 Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646.
 """
@@ -11,13 +11,30 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from masktool.ops.graph import MaskedGraph, constant_of, input_at, normalised_axes, rank_of
-from masktool.ops.pool import average_kept
+from masktool.ops.pool import average_kept, max_kept
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 
 
 @mask_rule("ReduceMean")
 def mask_reduce_mean(graph: MaskedGraph, node: ir.Node) -> None:
     """Averages over kept places, where it averages over the image at all."""
+    if reduces_the_image(graph, node):
+        average_kept(graph, node, keepdims=node.attributes.get_int("keepdims", 1))
+
+
+@mask_rule("ReduceMax")
+def mask_reduce_max(graph: MaskedGraph, node: ir.Node) -> None:
+    """Takes the maximum over kept places, where it takes it over the image at all."""
+    if reduces_the_image(graph, node):
+        max_kept(graph, node, keepdims=node.attributes.get_int("keepdims", 1))
+
+
+def reduces_the_image(graph: MaskedGraph, node: ir.Node) -> bool:
+    """Whether a node reduces height and width; where it reduces neither, its output gets the mask that stays.
+
+    Raises:
+        RuleError: it reduces one of them, or other axes as well, or the batch.
+    """
     value = input_at(node, 0)
     state = graph.state(value)
     if state is None:
@@ -25,18 +42,14 @@ def mask_reduce_mean(graph: MaskedGraph, node: ir.Node) -> None:
     rank = rank_of(value)
     axes_input = constant_of(node, 1, "the list of axes")
     axes = list(range(rank)) if axes_input is None else normalised_axes(axes_input.tolist(), rank)
-    keepdims = node.attributes.get_int("keepdims", 1)
     reduced_places = [axis for axis in state.axes if axis in axes]
-    if reduced_places:
-        if len(reduced_places) == 1 or 0 in axes or len(axes) > 2:
-            raise RuleError(f"it averages over axes {axes}: expected height and width alone {list(state.axes)}")
-        average_kept(graph, node, keepdims=keepdims)
-        return
-    if 0 in axes:
-        raise RuleError("it averages over the batch")
-    shift = [0 if keepdims else sum(axis < place for axis in axes) for place in state.axes]
-    new_axes = (state.axes[0] - shift[0], state.axes[1] - shift[1])
-    graph.set_state(node.outputs[0], state.replace(axes=new_axes))
+    if 0 in axes or (reduced_places and sorted(axes) != list(state.axes)):
+        raise RuleError(f"it reduces axes {axes}: expected height and width alone {list(state.axes)}, or neither")
+    if not reduced_places:
+        keepdims = node.attributes.get_int("keepdims", 1)
+        height, width = (place - (0 if keepdims else sum(axis < place for axis in axes)) for place in state.axes)
+        graph.set_state(node.outputs[0], state.replace(axes=(height, width)))
+    return bool(reduced_places)
 
 
 add_samples(
@@ -50,4 +63,9 @@ add_samples(
         constants={"axes": (1, 2)},
         ones_tolerance=1e-6,  # without the mask, ONNX Runtime moves the Transpose behind the mean
     ),
+)
+add_samples(
+    "ReduceMax",
+    Sample("over the image", "y = ReduceMax <keepdims = 0> (x, axes)", constants={"axes": (2, 3)}),
+    Sample("over channels", "y = ReduceMax <keepdims = 1> (x, axes)", constants={"axes": (1,)}),
 )

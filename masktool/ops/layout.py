@@ -3,8 +3,8 @@
 * Concatenation over channels: the larger mask (union), ``m' = max(m₁, m₂, …)``; what one map lacks there is 0.
 * Slice, Pad and Concat along height or width do the same to the mask. Places that a constant Pad adds are known, not
   missing.
-* Reshape, Transpose, Squeeze, Unsqueeze, Split: height and width must survive as axes of their own (channel shuffle,
-  layouts).
+* Reshape, Transpose, Squeeze, Unsqueeze, Split, Gather: height and width must survive as axes of their own (channel
+  shuffle, layouts).
 * Flatten, and a Reshape to (N, features): ``y = x · m``; the mask is spent.
 
 Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646.
@@ -73,6 +73,19 @@ def mask_split(graph: MaskedGraph, node: ir.Node) -> None:
         raise RuleError(f"it splits along axis {axis}, not along channels")
     for output in node.outputs:
         graph.set_state(output, state)
+
+
+@mask_rule("Gather")
+def mask_gather(graph: MaskedGraph, node: ir.Node) -> None:
+    """Picks channels: the mask stays."""
+    state = state_of_input(graph, node)
+    indices = constant_of(node, 1, "indices")
+    assert indices is not None
+    axis = normalised_axes([node.attributes.get_int("axis", 0)], rank_of(input_at(node, 0)))[0]
+    if axis in (0, *state.axes):
+        raise RuleError(f"it gathers along axis {axis}, not along channels")
+    height, width = (place + (indices.ndim - 1 if place > axis else 0) for place in state.axes)
+    graph.set_state(node.outputs[0], state.replace(axes=(height, width)))
 
 
 @mask_rule("Slice")
@@ -218,6 +231,17 @@ add_samples(
         "a, b = Split <axis = 1, num_outputs = 2> (x) y = Conv <pads = [1, 1, 1, 1]> (b, w)",
         {"w": (3, 2, 3, 3)},
     ),
+)
+add_samples(
+    "Gather",
+    Sample(
+        "one channel, and its axis back",
+        "i = Constant <value_int = 2> () g = Gather <axis = 1> (x, i) u = Unsqueeze (g, a) "
+        "y = Conv <pads = [1, 1, 1, 1]> (u, w)",
+        {"w": (3, 1, 3, 3)},
+        {"a": (1,)},
+    ),
+    Sample("several channels", "y = Gather <axis = 1> (x, i)", constants={"i": (2, 0)}),
 )
 add_samples(
     "Slice",

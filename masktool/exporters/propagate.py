@@ -7,6 +7,8 @@ rule, or that their rule refuses, are collected and reported together.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -98,12 +100,15 @@ def add_input_guard(
 
 def apply_rule(graph: MaskedGraph, node: ir.Node, opset: int) -> UnsupportedNode | None:
     """Runs the rule of a node that reads a masked value; returns why it cannot be treated, if so."""
-    states = [state for value in node.inputs if (state := graph.state(value)) is not None]
+    captured = [value for inner in nodes_inside(node) for value in inner.inputs]
+    states = [state for value in (*node.inputs, *captured) if (state := graph.state(value)) is not None]
     if not states:
         return None
     rule = find_mask_rule(node)
     graph.node = node
     try:
+        if captured:
+            raise RuleError("its subgraphs depend on the image")
         if rule is None:
             raise RuleError("no rule for this operator")
         rule(graph, node)
@@ -113,6 +118,16 @@ def apply_rule(graph: MaskedGraph, node: ir.Node, opset: int) -> UnsupportedNode
         return UnsupportedNode(node.name or "", op_type, node.version or opset, str(error))
     node.metadata_props[RULE_PROPERTY] = rule.__name__
     return None
+
+
+def nodes_inside(node: ir.Node) -> Iterator[ir.Node]:
+    """Yields the nodes of a node's subgraphs (If, Loop, Scan), which read outer values that are none of its inputs."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield from attribute.as_graph().all_nodes()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            for subgraph in attribute.as_graphs():
+                yield from subgraph.all_nodes()
 
 
 def continue_behind(graph: MaskedGraph, node: ir.Node, state: Masked) -> None:

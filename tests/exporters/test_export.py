@@ -97,6 +97,15 @@ def test_a_node_whose_rule_refuses_it_is_listed_with_the_reason(tmp_path: Path) 
         masktool.export(classifier("a, b = Split <axis = 2, num_outputs = 2> (h) r = Add (a, b)"), tmp_path / "m.onnx")
 
 
+def test_a_subgraph_that_reads_the_image_is_refused(tmp_path: Path) -> None:
+    body = """c = Shape (h) i = Constant <value_int = 0> () n = Gather (c, i) one = Constant <value_int = 1> ()
+        many = Greater (n, one)
+        r = If (many) <then_branch = yes () => (float[n, 6, 8, 8] a) { a = Relu (h) },
+                       else_branch = no () => (float[n, 6, 8, 8] b) { b = Abs (h) }>"""
+    with pytest.raises(UnsupportedOperatorError, match=r"If-18.*subgraphs depend on the image"):
+        masktool.export(classifier(body), tmp_path / "masked.onnx")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -134,7 +134,7 @@ def continue_behind(graph: MaskedGraph, node: ir.Node, state: Masked) -> None:
     """Guesses the state behind a refused node, only to find further refusals: the export has failed already."""
     for output in node.outputs:
         looks_like_a_map = output.shape is not None and len(output.shape) == 4
-        graph.set_state(output, state if looks_like_a_map else None)
+        graph.set_state(output, Masked(state.mask) if looks_like_a_map else None)
 
 
 def zero_output(graph: MaskedGraph, output: ir.Value) -> None:

@@ -2,6 +2,7 @@
 
 * One map (activations, batch normalisation, casts): ``m' = m``. Where f(0) ≠ 0 the output under the mask is no longer
   0, and is set to 0 again by the next operator that looks beyond its own pixel.
+* Functions that are not defined everywhere see a 1 under the mask.
 * Two and more maps (residual addition, gates that are maps): the smaller mask wins, ``m' = min(m₁, m₂, …)``. A
   weight, or a gate of shape (N, C, 1, 1), leaves the mask as it is.
 
@@ -37,6 +38,16 @@ def mask_activation(graph: MaskedGraph, node: ir.Node) -> None:
         raise RuleError("its parameters depend on the image")
     if node.op_type == "BatchNormalization" and 1 in state.axes:
         raise RuleError("it normalises an axis of the image, not the channels")
+    graph.set_state(node.outputs[0], state.replace(zeroed=False))
+
+
+@mask_rule("Exp", "Log", "Pow", "Reciprocal", "Sqrt")
+def mask_guarded(graph: MaskedGraph, node: ir.Node) -> None:
+    """Computes f(1) under the mask: of an arbitrary number, f may be infinite or no number."""
+    state = graph.state(input_at(node, 0))
+    if state is None or any(graph.state(value) is not None for value in node.inputs[1:]):
+        raise RuleError("its parameters depend on the image")
+    node.replace_input_with(0, graph.replaced(input_at(node, 0), empty=1))
     graph.set_state(node.outputs[0], state.replace(zeroed=False))
 
 
@@ -84,6 +95,20 @@ add_samples(
         "s = Abs (v) h = BatchNormalization (x, g, b, a, s) y = Conv <pads = [1, 1, 1, 1]> (h, w)",
         {"g": (4,), "b": (4,), "a": (4,), "v": (4,), "w": (3, 4, 3, 3)},
     ),
+)
+add_samples(
+    "Sqrt",
+    Sample(
+        "of what may be negative under the mask",
+        "a = Abs (x) h = Sub (a, c) p = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (h) r = Relu (p) "
+        "s = Sqrt (r) y = Conv <pads = [1, 1, 1, 1]> (s, w)",
+        {"c": (4, 1, 1), "w": (3, 4, 3, 3)},
+    ),
+)
+add_samples("Exp", Sample("pooled", "e = Exp (x) y = GlobalAveragePool (e)"))
+add_samples(
+    "Div",
+    Sample("by a map", "e = Exp (x) z = Relu (x) c = Add (z, e) d = Div (x, c) y = GlobalAveragePool (d)"),
 )
 add_samples(
     "Add",

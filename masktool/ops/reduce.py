@@ -1,7 +1,8 @@
-"""Means and maxima along axes.
+"""Means, sums, norms and maxima along axes.
 
-Over height and width they count kept places only: ``mean(x · m) · mean(1) / mean(m)``, and the maximum of what is kept;
-the mask is spent, an empty mask gives 0. Along other axes they stay within each place: the mask stays.
+Over height and width they count kept places only. With r any of mean, sum, sum of squares, L1 and L2 norm, it is
+``r(x · m) · r(1) / r(m)``, what r would give if the missing places were like the kept ones; the maximum is that of what
+is kept. The mask is spent, an empty mask gives 0. Along other axes they stay within each place: the mask stays.
 
 Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646.
 """
@@ -15,9 +16,9 @@ from masktool.ops.pool import average_kept, max_kept
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 
 
-@mask_rule("ReduceMean")
-def mask_reduce_mean(graph: MaskedGraph, node: ir.Node) -> None:
-    """Averages over kept places, where it averages over the image at all."""
+@mask_rule("ReduceL1", "ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare")
+def mask_reduce(graph: MaskedGraph, node: ir.Node) -> None:
+    """Counts kept places only and scales up to the whole image, where it reduces the image at all."""
     if reduces_the_image(graph, node):
         average_kept(graph, node, keepdims=node.attributes.get_int("keepdims", 1))
 
@@ -64,6 +65,10 @@ add_samples(
         ones_tolerance=1e-6,  # without the mask, ONNX Runtime moves the Transpose behind the mean
     ),
 )
+for op_type in ("ReduceSum", "ReduceL2", "ReduceSumSquare"):
+    add_samples(
+        op_type, Sample("over the image", f"y = {op_type} <keepdims = 1> (x, axes)", constants={"axes": (2, 3)})
+    )
 add_samples(
     "ReduceMax",
     Sample("over the image", "y = ReduceMax <keepdims = 0> (x, axes)", constants={"axes": (2, 3)}),

@@ -3,10 +3,10 @@
 * ``Resize`` by nearest neighbour: ``m'`` is m resized alike.
 * ``Resize`` by linear interpolation: ``y = resize(x · m) · resize(1) / resize(m)``, a mean over kept places;
   ``m' = resize(m) / resize([m > 0])``, which for a binary mask is [resize(m) > 0].
-* ``DepthToSpace``: every place becomes a block of places, and so does its mask. ``SpaceToDepth``: a place is kept where
+* ``DepthToSpace``: a place becomes a block of places, and so does its mask. ``SpaceToDepth``: a place is kept where
   any place of its block is, ``m' = maxpool(m)``; what is missing of it is 0.
 
-* ``DepthToSpace``: a place becomes a block of places, and so does its mask. ``SpaceToDepth``: a place is kept where
+Source: the reasoning for pooling; Balasubramanian and Feizi, https://arxiv.org/abs/2211.14646, have none of these.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from networks.calibrate import calibrate, cloudy_images
 from networks.cifar_resnet import resnet20
 from reference import rules
 from reference.layer_masking import MaskedReference
@@ -22,6 +21,7 @@ from reference.masks import binary_masks, soft_masks
 from torch import Tensor, nn
 
 import masktool
+from benchmarks.calibrate import calibrate, cloudy_images
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # inside torch.export
 BATCHES = (1, 3, 8)

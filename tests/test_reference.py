@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks.calibrate import calibrate, cloudy_images
 from reference import rules
 from reference.fill import FILL_EPSILON, neighbor_fill
 from reference.golden_network import load_golden_network
 from reference.layer_masking import MaskedReference, masked_forward
 from reference.masks import binary_masks, soft_masks
 from torch import Tensor, nn
+
+from benchmarks.calibrate import calibrate, cloudy_images
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # inside torch.export
 GOLDEN_TOLERANCE = 1e-6

@@ -62,11 +62,12 @@ class ResidualBlock(nn.Module):
 
 
 class ShapesNetwork(nn.Module):
-    """A convolution, three residual blocks (strides 1, 2, 2), the mean over space and a linear layer.
+    """A convolution, three residual blocks (strides 1, 2, 2), the mean or maximum over space and a linear layer.
 
     Args:
         classes: number of logits.
-        bias: False leaves out every additive constant, see :class:`UncentredNorm`.
+        bias: False leaves out every additive constant, see :class:`UncentredNorm`, and takes the maximum over space:
+            nothing but a bias could keep the background out of a mean, and with the mean training never leaves chance.
     """
 
     def __init__(self, classes: int, bias: bool = True) -> None:
@@ -77,7 +78,7 @@ class ShapesNetwork(nn.Module):
             ResidualBlock(CHANNELS[0], CHANNELS[1], 2, bias),
             ResidualBlock(CHANNELS[1], CHANNELS[2], 2, bias),
         )
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.pool = nn.AdaptiveAvgPool2d(1) if bias else nn.AdaptiveMaxPool2d(1)
         self.classifier = nn.Linear(CHANNELS[-1], classes, bias=bias)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:

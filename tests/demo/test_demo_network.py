@@ -74,11 +74,22 @@ def test_program_is_small_takes_any_batch_and_names_no_directory(standard, train
     assert str(training.DATA.parents[2]).encode() not in content
 
 
+class Answering(torch.nn.Module):
+    """Gives the same answers whatever the pictures."""
+
+    def __init__(self, answers):
+        super().__init__()
+        self.answers = answers
+
+    def forward(self, image):
+        return self.answers[: len(image)]
+
+
 def test_accuracy_counts_right_answers(training):
     drawn = shapes.draw(4, 16)
     answers = torch.nn.functional.one_hot(torch.from_numpy(drawn.labels), 8).float()
     answers[:4] = answers[:4].roll(1, dims=1)
-    assert training.measure_accuracy(lambda _: answers, drawn) == 12 / 16
+    assert training.measure_accuracy(Answering(answers), drawn) == 12 / 16
 
 
 def test_pixels_are_normalised_by_the_sets_figures(training):

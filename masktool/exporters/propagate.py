@@ -13,9 +13,11 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from masktool.contract import FUNCTION_DOMAIN, MASK_INPUT, RULE_PROPERTY, Layout
+from masktool.contract import FUNCTION_DOMAIN, MASK_INPUT, RULE_PROPERTY, Layout, Masking
 from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorError
-from masktool.exporters.canonical import opset_of
+from masktool.exporters.opset import opset_of
+from masktool.exporters.refusals import reason_without_rule, unsupported
+from masktool.exporters.requantize import find_quantised_nodes, requantize
 from masktool.ops.functions import neighbor_fill
 from masktool.ops.graph import Masked, MaskedGraph, dtype_of
 from masktool.ops.registry import RuleError, find_mask_rule
@@ -25,7 +27,9 @@ FUNCTION_DOMAIN_VERSION = 1
 OUTPUT_BATCH = "output_batch"
 
 
-def mask_model(model: ir.Model, image_input: str, layout: Layout, *, mask_required: bool) -> None:
+def mask_model(
+    model: ir.Model, image_input: str, layout: Layout, *, mask_required: bool, masking: Masking = "layer"
+) -> None:
     """Adds the input ``mask`` and carries it through every node, in place.
 
     Args:
@@ -33,19 +37,22 @@ def mask_model(model: ir.Model, image_input: str, layout: Layout, *, mask_requir
         image_input: name of the image input.
         layout: of the image input.
         mask_required: makes ``mask`` an ordinary input instead of one with a default of ones.
+        masking: ``layer`` or ``partial``.
 
     Raises:
         UnsupportedOperatorError: nodes without a rule; the model is then unusable.
         MasktoolError: the model already has an input ``mask``.
     """
     image = next(value for value in model.graph.inputs if value.name == image_input)
-    graph = MaskedGraph(model.graph)
+    graph = MaskedGraph(model.graph, masking)
     nodes = tuple(model.graph)
+    quantised = find_quantised_nodes(model.graph)
     mask = add_mask_input(model.graph, image, layout, mask_required=mask_required)
     add_input_guard(graph, image, mask, AXES_OF_LAYOUT[layout], before=nodes[0])
-    refused = [reason for node in nodes if (reason := apply_rule(graph, node, opset_of(model)))]
+    refused = [reason for node in nodes if (reason := apply_rule(graph, node))]
     if refused:
         raise UnsupportedOperatorError(refused)
+    requantize(model.graph, quantised)
     for output in tuple(model.graph.outputs):
         zero_output(graph, output)
     function = neighbor_fill(opset_of(model))
@@ -87,18 +94,17 @@ def add_input_guard(
     """Sets the image to 0 where the mask is 0: a Where, since 0 · NaN is NaN."""
     users = tuple(image.uses())
     graph.node = before
-    own_type = mask if dtype_of(image) == ir.DataType.FLOAT else graph.emit("Cast", mask, to=dtype_of(image).value)
-    own_type.type = image.type
-    graph.set_state(image, Masked(own_type, axes))
+    state = Masked(graph.moved_mask(mask, {0: 0, 2: axes[0], 3: axes[1]}, 4, 4), axes, zeroed=True)
+    graph.set_state(image, state)
     guarded = graph.replaced(image, empty=0)
     guarded.name = f"{image.name}_masked"
     for user, index in users:
         user.replace_input_with(index, guarded)
     graph.set_state(image, None)
-    graph.set_state(guarded, Masked(own_type, axes, zeroed=True))
+    graph.set_state(guarded, state)
 
 
-def apply_rule(graph: MaskedGraph, node: ir.Node, opset: int) -> UnsupportedNode | None:
+def apply_rule(graph: MaskedGraph, node: ir.Node) -> UnsupportedNode | None:
     """Runs the rule of a node that reads a masked value; returns why it cannot be treated, if so."""
     captured = [value for inner in nodes_inside(node) for value in inner.inputs]
     states = [state for value in (*node.inputs, *captured) if (state := graph.state(value)) is not None]
@@ -108,14 +114,13 @@ def apply_rule(graph: MaskedGraph, node: ir.Node, opset: int) -> UnsupportedNode
     graph.node = node
     try:
         if captured:
-            raise RuleError("its subgraphs depend on the image")
+            raise RuleError(f"its subgraphs depend on the image; {reason_without_rule(node)}")
         if rule is None:
-            raise RuleError("no rule for this operator")
+            raise RuleError(reason_without_rule(node))
         rule(graph, node)
     except RuleError as error:
         continue_behind(graph, node, states[0])
-        op_type = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-        return UnsupportedNode(node.name or "", op_type, node.version or opset, str(error))
+        return unsupported(node, str(error))
     node.metadata_props[RULE_PROPERTY] = rule.__name__
     return None
 

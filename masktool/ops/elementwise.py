@@ -2,7 +2,7 @@
 
 * One map (activations, batch normalisation, casts): ``m' = m``. Where f(0) ≠ 0 the output under the mask is no longer
   0, and is set to 0 again by the next operator that looks beyond its own pixel.
-* Functions that are not defined everywhere see a 1 under the mask.
+* Functions that are not defined everywhere see a 1 under the mask, a cast to a narrower type sees a 0.
 * Two and more maps (residual addition, gates that are maps): the smaller mask wins, ``m' = min(m₁, m₂, …)``. A
   weight, or a gate of shape (N, C, 1, 1), leaves the mask as it is.
 
@@ -12,16 +12,23 @@ is the minimum).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
-from masktool.ops.graph import Masked, MaskedGraph, input_at, rank_of
+from masktool.ops.graph import Masked, MaskedGraph, dtype_of, input_at, rank_of, share_batch, sizes_of, state_of_input
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 
 ZERO_PRESERVING = (
-    "Abs", "Celu", "Elu", "Erf", "Gelu", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "Relu", "Selu", "Sign",
-    "Softsign", "Tanh", "ThresholdedRelu",
+    "Abs", "Celu", "Ceil", "Elu", "Erf", "Floor", "Gelu", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "Relu",
+    "Round", "Selu", "Shrink", "Sign", "Sin", "Softsign", "Tanh", "ThresholdedRelu",
 )  # fmt: skip
-OTHER_ACTIVATIONS = ("Clip", "HardSigmoid", "Sigmoid", "Softplus")
+JOINS = (
+    "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod",
+    "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor",
+)  # fmt: skip
+GUARDED_INPUT = {"Div": 1, "Pow": 0}
+OTHER_ACTIVATIONS = ("Clip", "Cos", "HardSigmoid", "Sigmoid", "Softplus")
 
 
 @mask_rule(*ZERO_PRESERVING)
@@ -30,55 +37,82 @@ def mask_zero_preserving(graph: MaskedGraph, node: ir.Node) -> None:
     graph.set_state(node.outputs[0], graph.state(input_at(node, 0)))
 
 
-@mask_rule(*OTHER_ACTIVATIONS, "BatchNormalization")
+@mask_rule(*OTHER_ACTIVATIONS, "BatchNormalization", "Not")
 def mask_activation(graph: MaskedGraph, node: ir.Node) -> None:
     """Keeps the mask; f(0) may differ from 0."""
-    state = graph.state(input_at(node, 0))
-    if state is None or any(graph.state(value) is not None for value in node.inputs[1:]):
-        raise RuleError("its parameters depend on the image")
-    if node.op_type == "BatchNormalization" and 1 in state.axes:
+    state = state_of_input(graph, node)
+    if node.op_type == "BatchNormalization" and {state.batch, *state.axes} & {1}:
         raise RuleError("it normalises an axis of the image, not the channels")
     graph.set_state(node.outputs[0], state.replace(zeroed=False))
 
 
-@mask_rule("Exp", "Log", "Pow", "Reciprocal", "Sqrt")
+@mask_rule("Exp", "Log", "Reciprocal", "Sqrt")
 def mask_guarded(graph: MaskedGraph, node: ir.Node) -> None:
     """Computes f(1) under the mask: of an arbitrary number, f may be infinite or no number."""
-    state = graph.state(input_at(node, 0))
-    if state is None or any(graph.state(value) is not None for value in node.inputs[1:]):
-        raise RuleError("its parameters depend on the image")
+    state = state_of_input(graph, node)
     node.replace_input_with(0, graph.replaced(input_at(node, 0), empty=1))
     graph.set_state(node.outputs[0], state.replace(zeroed=False))
 
 
-@mask_rule("Add", "Div", "Max", "Mean", "Min", "Mul", "PRelu", "Sub", "Sum")
+@mask_rule(*JOINS)
 def mask_join(graph: MaskedGraph, node: ir.Node) -> None:
     """Joins maps: the smaller mask wins."""
     output = node.outputs[0]
-    states = {id(state.mask): state for value in node.inputs if (state := state_in_output(graph, value, output))}
-    first, *others = states.values()
-    mask = first.mask
-    for state in others:
-        if state.axes != first.axes:
-            raise RuleError(f"it joins maps of different layouts: axes {first.axes} and {state.axes}")
-        mask = graph.emit("Min", mask, state.mask)
-    if node.op_type == "Div":  # what stands under the mask is arbitrary, and must not become a division by 0
-        node.replace_input_with(1, graph.replaced(input_at(node, 1), empty=1))
-    graph.set_state(output, Masked(mask, first.axes))
+    states = []
+    for index, value in enumerate(node.inputs):
+        state = state_in_output(graph, value, output)
+        if state is not None and state.axes:
+            states.append(state)
+        elif state is not None:  # a single place, broadcast to all: 0 where it is missing
+            node.replace_input_with(index, graph.zeroed(input_at(node, index)))
+    guarded = GUARDED_INPUT.get(node.op_type)  # an arbitrary number there must not become infinity or no number
+    if guarded is not None and graph.state(node.inputs[guarded]) is not None:
+        node.replace_input_with(guarded, graph.replaced(input_at(node, guarded), empty=1))
+    graph.set_state(output, smallest(graph, states) if states else None)
+
+
+def smallest(graph: MaskedGraph, states: Sequence[Masked]) -> Masked:
+    """Returns the state of a value that needs all of several: the minimum of their masks.
+
+    Raises:
+        RuleError: the images lie on different axes.
+    """
+    first = states[0]
+    if not share_batch(states):
+        raise RuleError("it joins values whose batches lie on different axes")
+    axes = sorted({axis for state in states for axis in state.axes})
+    merged = {axis: parts for axis, parts in first.merged.items() if all(s.merged.get(axis) == parts for s in states)}
+    masks = list(dict.fromkeys(state.mask for state in states))
+    mask = masks[0]
+    for other in masks[1:]:
+        mask = graph.emit("Min", mask, other)
+    return first.replace(mask=mask, axes=tuple(axes), zeroed=False, merged=merged)
 
 
 def state_in_output(graph: MaskedGraph, value: ir.Value | None, output: ir.Value) -> Masked | None:
-    """Returns a map's state with its axes counted as the broadcast output counts them."""
+    """Returns a map's state with its axes counted as the broadcast output counts them, without those of length 1."""
     state = graph.state(value)
     if state is None or value is None:
         return None
-    shift = rank_of(output) - rank_of(value)
-    if shift:
-        raise RuleError(f"it broadcasts the map {value.name!r} to more axes")
-    return state
+    rank, shift = rank_of(value), rank_of(output) - rank_of(value)
+    mask = graph.moved_mask(state.mask, {axis: axis + shift for axis in range(rank)}, rank, rank + shift)
+    spread = {axis for axis in state.axes if sizes_of(value)[axis] == 1 != sizes_of(output)[axis + shift]}
+    axes = tuple(axis for axis in state.axes if axis not in spread)
+    return state.replace(axes=axes).moved(lambda axis: axis + shift, mask=mask)
+
+
+@mask_rule("Cast", "CastLike")
+def mask_cast(graph: MaskedGraph, node: ir.Node) -> None:
+    """Keeps the mask; an arbitrary number under it may not fit into a narrower type, and is set to 0 before."""
+    state, value, output = state_of_input(graph, node), input_at(node, 0), node.outputs[0]
+    if dtype_of(output).itemsize < dtype_of(value).itemsize:
+        node.replace_input_with(0, graph.replaced(value, empty=0))
+        state = state.replace(zeroed=True)
+    graph.set_state(output, state)
 
 
 add_samples("Relu", Sample("after a convolution", "h = Conv (x, w) y = Relu (h)", {"w": (3, 4, 1, 1)}))
+add_samples("Cast", Sample("to half precision and back", "h = Cast <to = 10> (x) r = Relu (h) y = Cast <to = 1> (r)"))
 add_samples("HardSwish", Sample("alone", "y = HardSwish (x)"))
 add_samples("LeakyRelu", Sample("slope .1", "y = LeakyRelu <alpha = 0.1> (x)"))
 add_samples(

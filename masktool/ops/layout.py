@@ -1,11 +1,11 @@
-"""Operators that move, cut, join or pad values: the mask follows its axes.
+"""Operators that move, cut, join or repeat values: the mask follows its axes.
 
-* Concatenation over channels: the larger mask (union), ``m' = max(m₁, m₂, …)``; what one map lacks there is 0.
-* Slice, Pad and Concat along height or width do the same to the mask. Places that a constant Pad adds are known, not
-  missing.
-* Reshape, Transpose, Squeeze, Unsqueeze, Split, Gather: height and width must survive as axes of their own (channel
-  shuffle, layouts).
-* Flatten, and a Reshape to (N, features): ``y = x · m``; the mask is spent.
+* Concatenation over channels: the larger mask (union), ``m' = max(m₁, m₂, …)``; what one map lacks there is 0. A part
+  that does not depend on the image is missing where the maps beside it are.
+* Concatenation along places: the masks, side by side; a part that does not depend on the image (a class token) is kept.
+* Slice, Split, Gather, Pad, Tile along places do the same to the mask. Places that a constant Pad adds are kept.
+* Transpose and Expand do the same to the mask.
+* What picks a single place loses the mask: ``y = x · [m > 0]`` there.
 
 Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646.
 """
@@ -25,193 +25,203 @@ from masktool.ops.graph import (
     input_at,
     normalised_axes,
     rank_of,
+    share_batch,
     sizes_of,
+    state_of_input,
 )
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
-
-MASK_AXES = (2, 3)
-"""Axes of the mask itself, (M, 1, h, w)."""
-
-
-def state_of_input(graph: MaskedGraph, node: ir.Node) -> Masked:
-    """Returns the state of the node's first input, the only one that may depend on the image."""
-    state = graph.state(input_at(node, 0))
-    if state is None or any(graph.state(value) is not None for value in node.inputs[1:]):
-        raise RuleError("its parameters depend on the image")
-    return state
 
 
 @mask_rule("Concat")
 def mask_concat(graph: MaskedGraph, node: ir.Node) -> None:
     """Joins maps side by side."""
-    states = [state for value in node.inputs if (state := graph.state(value)) is not None]
+    values = [input_at(node, index) for index in range(len(node.inputs))]
+    states = [state for value in values if (state := graph.state(value)) is not None]
     first = states[0]
     axis = normalised_axes([node.attributes["axis"].as_int()], rank_of(node.outputs[0]))[0]
-    if any(state.axes != first.axes for state in states):
-        raise RuleError("it joins maps of different layouts")
-    if axis == 0 or len(states) < len(node.inputs):
-        raise RuleError("it joins a map with something that has no place in the image" if axis else "it joins batches")
-    masks = list(dict.fromkeys(state.mask for state in states))
-    if axis in first.axes:
-        mask_axis = MASK_AXES[first.axes.index(axis)]
-        mask = graph.emit("Concat", *(state.mask for state in states), axis=mask_axis)
+    if not share_batch(states):
+        raise RuleError("it joins values whose batches lie on different axes")
+    if axis == first.batch:
+        raise RuleError("it joins batches")
+    if any(axis in state.axes for state in states):
+        graph.set_state(node.outputs[0], concat_places(graph, values, states, axis))
     else:
-        mask = masks[0] if len(masks) == 1 else graph.emit("Max", *masks)
-        for index, state in enumerate(states):
-            if state.mask is not mask:
-                node.replace_input_with(index, graph.zeroed(input_at(node, index)))
-    all_zeroed = all(state.zeroed or state.mask is not mask for state in states)
-    graph.set_state(node.outputs[0], Masked(mask, first.axes, zeroed=all_zeroed and axis not in first.axes))
+        graph.set_state(node.outputs[0], concat_channels(graph, node, states))
+
+
+def concat_channels(graph: MaskedGraph, node: ir.Node, states: Sequence[Masked]) -> Masked:
+    """Returns the union of the masks; sets to 0 what a map lacks there."""
+    masks = list(dict.fromkeys(state.mask for state in states))
+    mask = masks[0] if len(masks) == 1 else graph.emit("Max", *masks)
+    axes = tuple(sorted({axis for state in states for axis in state.axes}))
+    all_zeroed = len(states) == len(node.inputs)
+    for index, value in enumerate(node.inputs):
+        state = graph.state(value)
+        if state is not None and state.mask is not mask:
+            node.replace_input_with(index, graph.zeroed(input_at(node, index)))
+        elif state is not None:
+            all_zeroed = all_zeroed and state.zeroed
+    return states[0].recut(mask, axes, axes=axes, zeroed=all_zeroed)
+
+
+def concat_places(graph: MaskedGraph, values: Sequence[ir.Value], states: Sequence[Masked], axis: int) -> Masked:
+    """Returns the masks side by side along ``axis``, all of them varying along the same axes."""
+    axes = tuple(sorted({axis, *(other for state in states for other in state.axes)}))
+    first = next(value for value in values if graph.state(value) is not None)
+    pieces = []
+    for value in values:
+        if graph.state(value) is None:  # kept throughout: ones, in the batch of a mask
+            pieces.append(ones_beside(graph, value, first, axis, axes))
+        else:
+            pieces.append(graph.full_along(value, axes))
+    mask = graph.emit("Concat", *pieces, axis=axis)
+    return states[0].recut(mask, axes, axes=axes, zeroed=False)
+
+
+def ones_beside(graph: MaskedGraph, value: ir.Value, masked: ir.Value, axis: int, axes: Sequence[int]) -> ir.Value:
+    """Returns a mask of ones for ``value``, in the shape of another value's mask but for its length along ``axis``."""
+    mask = graph.full_along(masked, [other for other in axes if other != axis])
+    one_place = graph.emit("ReduceMax", mask, graph.constant([axis], ir.DataType.INT64))
+    length = sizes_of(value)[axis]
+    if length is None:
+        raise RuleError(f"the length of {value.name!r} along axis {axis} is not fixed")
+    repeats = [length if other == axis else 1 for other in range(rank_of(value))]
+    return graph.emit("Tile", graph.ones_like(one_place), graph.constant(repeats, ir.DataType.INT64))
 
 
 @mask_rule("Split")
 def mask_split(graph: MaskedGraph, node: ir.Node) -> None:
-    """Cuts channels apart: every part keeps the mask."""
+    """Cuts the mask along with places; every part of the channels keeps it."""
     state = state_of_input(graph, node)
     axis = normalised_axes([node.attributes.get_int("axis", 0)], rank_of(input_at(node, 0)))[0]
-    if axis in (0, *state.axes):
-        raise RuleError(f"it splits along axis {axis}, not along channels")
+    if axis == state.batch:
+        raise RuleError("it splits the batch")
+    if axis not in state.axes:
+        for output in node.outputs:
+            graph.set_state(output, state)
+        return
+    start = 0
     for output in node.outputs:
-        graph.set_state(output, state)
+        length = sizes_of(output)[axis]
+        if length is None:
+            raise RuleError("the lengths of its parts are not fixed")
+        operands = ([start], [start + length], [axis])
+        mask = graph.emit("Slice", state.mask, *(graph.constant(operand, ir.DataType.INT64) for operand in operands))
+        graph.set_state(output, state.recut(mask, [axis]))
+        start += length
 
 
 @mask_rule("Gather")
 def mask_gather(graph: MaskedGraph, node: ir.Node) -> None:
-    """Picks channels: the mask stays."""
+    """Picks channels, and the mask stays; or places, along with their mask."""
     state = state_of_input(graph, node)
-    indices = constant_of(node, 1, "indices")
-    assert indices is not None
     axis = normalised_axes([node.attributes.get_int("axis", 0)], rank_of(input_at(node, 0)))[0]
-    if axis in (0, *state.axes):
-        raise RuleError(f"it gathers along axis {axis}, not along channels")
-    height, width = (place + (indices.ndim - 1 if place > axis else 0) for place in state.axes)
-    graph.set_state(node.outputs[0], state.replace(axes=(height, width)))
+    if axis == state.batch:
+        raise RuleError("it gathers along the batch")
+    indices = constant_of(node, 1, "the index")
+    assert indices is not None
+    added = indices.ndim - 1
+    if axis in state.axes:
+        mask = graph.emit("Gather", state.mask, input_at(node, 1), axis=axis)
+    else:
+        zeros = graph.constant(np.zeros_like(indices), ir.DataType.INT64)
+        mask = graph.emit("Gather", state.mask, zeros, axis=axis) if added else state.mask
+    rest = tuple(other for other in state.axes if other != axis)
+    new_state = state.recut(mask, [axis], axes=rest).moved(lambda other: other + (added if other > axis else 0))
+    gathered = tuple(range(axis, axis + indices.ndim)) if axis in state.axes else ()
+    set_or_spend(graph, node, new_state.replace(axes=tuple(sorted(new_state.axes + gathered))))
+
+
+def set_or_spend(graph: MaskedGraph, node: ir.Node, state: Masked) -> None:
+    """Gives the node's output its state; sets it to 0 where the single place that it picked is missing."""
+    output = node.outputs[0]
+    if state.axes:
+        graph.set_state(output, state)
+    else:
+        kept = graph.as_type(graph.emit("Sign", state.mask), dtype_of(output))
+        graph.emit_after(output, "Mul", output, kept)
 
 
 @mask_rule("Slice")
 def mask_slice(graph: MaskedGraph, node: ir.Node) -> None:
-    """Slices the mask along with height and width."""
+    """Slices the mask along with the places."""
     state = state_of_input(graph, node)
-    starts, ends = constant_of(node, 1, "starts"), constant_of(node, 2, "ends")
-    axes, steps = constant_of(node, 3, "axes"), constant_of(node, 4, "steps")
+    starts, ends = constant_of(node, 1, "its start"), constant_of(node, 2, "its end")
+    axes, steps = constant_of(node, 3, "the list of axes"), constant_of(node, 4, "its step")
     assert starts is not None
     assert ends is not None
     rank = rank_of(input_at(node, 0))
     along = normalised_axes(range(len(starts)) if axes is None else axes.tolist(), rank)
-    if 0 in along:
+    if state.batch in along:
         raise RuleError("it slices the batch")
     chosen = [index for index, axis in enumerate(along) if axis in state.axes]
     mask = state.mask
     if chosen:
-        mask_axes = [MASK_AXES[state.axes.index(along[index])] for index in chosen]
         strides = np.ones(len(starts), np.int64) if steps is None else steps
-        operands = (starts[chosen], ends[chosen], np.array(mask_axes), strides[chosen])
+        operands = (starts[chosen], ends[chosen], np.array(along)[chosen], strides[chosen])
         mask = graph.emit("Slice", mask, *(graph.constant(operand, ir.DataType.INT64) for operand in operands))
-    graph.set_state(node.outputs[0], state.replace(mask=mask))
+    graph.set_state(node.outputs[0], state.recut(mask, (along[index] for index in chosen)))
 
 
 @mask_rule("Pad")
 def mask_pad(graph: MaskedGraph, node: ir.Node) -> None:
-    """Pads the mask along with height and width; what a constant adds there is known."""
-    state = state_of_input(graph, node)
-    value = input_at(node, 0)
-    mode = node.attributes.get_string("mode", "constant")
-    rank = rank_of(value)
-    pads, axes = constant_of(node, 1, "pads"), constant_of(node, 3, "axes")
+    """Pads the mask along with the places; what a constant adds there is kept."""
+    state, value = state_of_input(graph, node), input_at(node, 0)
+    mode, rank = node.attributes.get_string("mode", "constant"), rank_of(value)
+    pads, axes = constant_of(node, 1, "the number of places to add"), constant_of(node, 3, "the list of axes")
     assert pads is not None
     begins, ends = np.zeros(rank, np.int64), np.zeros(rank, np.int64)
     along = list(range(rank)) if axes is None else normalised_axes(axes.tolist(), rank)
     begins[along], ends[along] = np.split(pads, 2)
-    if begins[0] or ends[0]:
+    if begins[state.batch] or ends[state.batch]:
         raise RuleError("it pads the batch")
-    height, width = state.axes
     mask = state.mask
-    if any((begins[height], begins[width], ends[height], ends[width])):
-        mask_pads = [0, 0, begins[height], begins[width], 0, 0, ends[height], ends[width]]
-        operands = [graph.constant(mask_pads, ir.DataType.INT64)]
+    places = list(state.axes)
+    if begins[places].any() or ends[places].any():
+        elsewhere = [axis for axis in range(rank) if axis not in places]
+        begins[elsewhere] = ends[elsewhere] = 0
+        operands = [graph.constant(np.concatenate([begins, ends]), ir.DataType.INT64)]
         if mode == "constant":
             operands.append(graph.constant(1, dtype_of(mask)))
         mask = graph.emit("Pad", mask, *operands, mode=mode)
-    padding = constant_of(node, 2, "the constant")
+    padding = constant_of(node, 2, "the number that it pads with")
     adds_zero = mode != "constant" or padding is None or not padding.any()
-    graph.set_state(node.outputs[0], state.replace(mask=mask, zeroed=state.zeroed and adds_zero))
+    graph.set_state(node.outputs[0], state.recut(mask, state.axes, zeroed=state.zeroed and adds_zero))
+
+
+@mask_rule("Tile")
+def mask_tile(graph: MaskedGraph, node: ir.Node) -> None:
+    """Repeats the mask along with the places."""
+    state = state_of_input(graph, node)
+    repeats = constant_of(node, 1, "the number of repeats")
+    assert repeats is not None
+    if repeats[state.batch] != 1:
+        raise RuleError("it repeats the batch")
+    along_places = [int(n) if axis in state.axes else 1 for axis, n in enumerate(repeats)]
+    mask = state.mask
+    if any(n != 1 for n in along_places):
+        mask = graph.emit("Tile", mask, graph.constant(along_places, ir.DataType.INT64))
+    graph.set_state(node.outputs[0], state.recut(mask, state.axes))
+
+
+@mask_rule("Expand")
+def mask_expand(graph: MaskedGraph, node: ir.Node) -> None:
+    """Broadcasts: the mask does so by itself."""
+    state, value, output = state_of_input(graph, node), input_at(node, 0), node.outputs[0]
+    rank, shift = rank_of(value), rank_of(output) - rank_of(value)
+    mask = graph.moved_mask(state.mask, {axis: axis + shift for axis in range(rank)}, rank, rank + shift)
+    single = {axis for axis in state.axes if sizes_of(value)[axis] == 1}
+    state = state.replace(axes=tuple(axis for axis in state.axes if axis not in single), mask=mask)
+    set_or_spend(graph, node, state.moved(lambda axis: axis + shift))
 
 
 @mask_rule("Transpose")
 def mask_transpose(graph: MaskedGraph, node: ir.Node) -> None:
-    """Lets height and width follow the permutation."""
-    state = state_of_input(graph, node)
-    perm = node.attributes.get_ints("perm") or list(reversed(range(rank_of(input_at(node, 0)))))
-    if perm[0] != 0:
-        raise RuleError(f"it moves the batch: perm {perm}")
-    height, width = perm.index(state.axes[0]), perm.index(state.axes[1])
-    mask = state.mask if height < width else graph.emit("Transpose", state.mask, perm=[0, 1, 3, 2])
-    graph.set_state(node.outputs[0], state.replace(mask=mask, axes=(min(height, width), max(height, width))))
-
-
-@mask_rule("Unsqueeze", "Squeeze", "Reshape")
-def mask_reshape(graph: MaskedGraph, node: ir.Node) -> None:
-    """Finds height and width in the new shape; a shape of (N, features) spends the mask."""
-    state = state_of_input(graph, node)
-    value, output = input_at(node, 0), node.outputs[0]
-    if rank_of(output) == 2 and rank_of(value) > 2:
-        spend_mask(graph, node)
-        return
-    graph.set_state(output, state.replace(axes=axes_after_reshape(sizes_of(value), sizes_of(output), state.axes)))
-
-
-@mask_rule("Flatten")
-def mask_flatten(graph: MaskedGraph, node: ir.Node) -> None:
-    """Multiplies with the mask, which is then spent."""
-    axis = node.attributes.get_int("axis", 1)
-    if normalised_axes([axis], rank_of(input_at(node, 0)))[0] != 1:
-        raise RuleError(f"it flattens from axis {axis}, not into (N, features)")
-    spend_mask(graph, node)
-
-
-def spend_mask(graph: MaskedGraph, node: ir.Node) -> None:
-    """Multiplies the node's input with its mask; the output needs none."""
-    node.replace_input_with(0, graph.weighted(input_at(node, 0)))
-
-
-def axes_after_reshape(
-    before: Sequence[int | None], after: Sequence[int | None], axes: tuple[int, int]
-) -> tuple[int, int]:
-    """Returns where height and width stand in the new shape.
-
-    Both shapes are cut into the smallest blocks of equal size; an axis of the image must make up a block by itself.
-
-    Raises:
-        RuleError: height or width is merged with another axis, or cut, or the shapes are not known behind the batch.
-    """
-    unknown = None in before[1:] or None in after[1:]
-    if unknown or np.prod(np.array(before[1:], int)) != np.prod(np.array(after[1:], int)):
-        raise RuleError(
-            f"it reshapes {list(before)} to {list(after)}: expected known sizes and the batch left in place"
-        )
-    found: dict[int, int] = {}
-    i = j = 1
-    while i < len(before) and j < len(after):
-        start_i, start_j, size_i, size_j = i, j, before[i] or 0, after[j] or 0
-        if size_i != size_j and 1 in (size_i, size_j):
-            i, j = (i + 1, j) if size_i == 1 else (i, j + 1)
-            continue
-        while size_i != size_j:
-            if size_i < size_j:
-                i += 1
-                size_i *= before[i] or 0
-            else:
-                j += 1
-                size_j *= after[j] or 0
-        if (start_i, start_j) == (i, j):
-            found[i] = j
-        i, j = i + 1, j + 1
-    if axes[0] not in found or axes[1] not in found:
-        raise RuleError(
-            f"it reshapes {list(before)} to {list(after)}: "
-            f"expected height and width (axes {list(axes)}) to stay axes of their own"
-        )
-    return found[axes[0]], found[axes[1]]
+    """Permutes the axes of the mask."""
+    state, rank = state_of_input(graph, node), rank_of(input_at(node, 0))
+    perm = list(node.attributes.get_ints("perm") or reversed(range(rank)))
+    mask = graph.moved_mask(state.mask, {axis: perm.index(axis) for axis in (state.batch, *state.axes)}, rank, rank)
+    graph.set_state(node.outputs[0], state.moved(perm.index, mask=mask))
 
 
 add_samples(
@@ -271,19 +281,40 @@ add_samples(
     Sample("height and width swapped", "t = Transpose <perm = [0, 1, 3, 2]> (x) y = Conv (t, w)", {"w": (3, 4, 1, 1)}),
 )
 add_samples(
-    "Reshape",
+    "Concat",
     Sample(
-        "channel shuffle",
-        "a = Reshape (x, s) b = Transpose <perm = [0, 2, 1, 3, 4]> (a) c = Reshape (b, t) "
-        "y = Conv <pads = [1, 1, 1, 1]> (c, w)",
-        {"w": (3, 4, 3, 3)},
-        {"s": (-1, 2, 2, 9, 11), "t": (-1, 4, 9, 11)},
+        "with channels that do not depend on the image",
+        "h = Conv <pads = [1, 1, 1, 1]> (x, v) s = Shape <start = 0, end = 1> (x) t = Concat <axis = 0> (s, d) "
+        "e = Expand (k, t) c = Concat <axis = 1> (h, e) y = Conv <pads = [1, 1, 1, 1]> (c, w)",
+        {"v": (3, 4, 3, 3), "k": (1, 2, 9, 11), "w": (3, 5, 3, 3)},
+        {"d": (2, 9, 11)},
     ),
-    Sample("features", "f = Reshape (x, s) y = Gemm (f, w)", {"w": (396, 5)}, {"s": (-1, 396)}),
+    Sample(
+        "a row that does not depend on the image",
+        "s = Shape <start = 0, end = 1> (x) t = Concat <axis = 0> (s, d) e = Expand (k, t) "
+        "c = Concat <axis = 2> (e, x) y = Conv <pads = [1, 1, 1, 1]> (c, w)",
+        {"k": (1, 4, 1, 11), "w": (3, 4, 3, 3)},
+        {"d": (4, 1, 11)},
+    ),
 )
-add_samples("Unsqueeze", Sample("new axis", "y = Unsqueeze (x, a)", constants={"a": (1,)}))
 add_samples(
-    "Squeeze",
-    Sample("an axis and back", "u = Unsqueeze (x, a) r = Sigmoid (u) y = Squeeze (r, a)", constants={"a": (1,)}),
+    "Split",
+    Sample("the width", "a, b = Split <axis = 3> (x, s) y = Concat <axis = 3> (b, a)", constants={"s": (4, 7)}),
 )
-add_samples("Flatten", Sample("features", "f = Flatten (x) y = Gemm (f, w)", {"w": (396, 5)}))
+add_samples(
+    "Gather",
+    Sample("rows, in another order", "y = Gather <axis = 2> (x, i)", constants={"i": (8, 0, 3, 3)}),
+    Sample(
+        "a single place",
+        "r = Constant <value_int = 1> () a = Gather <axis = 2> (x, r) y = Gather <axis = 2> (a, r)",
+    ),
+)
+add_samples("Tile", Sample("rows and channels", "y = Tile (x, r)", constants={"r": (1, 2, 3, 1)}))
+add_samples(
+    "Expand",
+    Sample(
+        "a new axis",
+        "u = Unsqueeze (x, a) e = Expand (u, s) y = ReduceMax <keepdims = 0> (e, b)",
+        constants={"a": (1,), "s": (1, 3, 1, 1, 1), "b": (1,)},
+    ),
+)

@@ -1,30 +1,63 @@
-"""Matrix products with a weight.
+"""Matrix products.
 
-A product along the channels of a channels-last map is a 1 × 1 convolution: it happens within each place, and the mask
-stays. A product along height or width, or of two values that both depend on the image (attention), is refused.
+* Along channels (a 1 × 1 convolution, the scores of attention): it happens within each place, or each pair of places;
+  ``m' = min(m_A, m_B)``, each along its own axis.
+* Along places (attention's weighted mean of values, a fully connected layer over tokens): what is missing is 0 on
+  both sides, ``y = (A · m_A) (B · m_B)``; m' loses that axis, ``m' = max(m)`` along it.
 
-Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646 (the rule for a convolution without fill).
+Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646 (fully connected layers).
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from masktool.ops.graph import MaskedGraph, input_at, rank_of
+from masktool.ops.elementwise import smallest
+from masktool.ops.graph import Masked, MaskedGraph, input_at, rank_of
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 
 
 @mask_rule("MatMul")
 def mask_matmul(graph: MaskedGraph, node: ir.Node) -> None:
-    """Multiplies the channels of each place with a weight: the mask stays."""
-    value, weight = input_at(node, 0), input_at(node, 1)
-    state = graph.state(value)
-    if state is None or graph.state(weight) is not None:
-        raise RuleError("its second factor depends on the image")
-    last = rank_of(value) - 1
-    if rank_of(weight) != 2 or last in (0, *state.axes):
-        raise RuleError(f"it multiplies along axis {last}: expected a weight matrix, and neither of {list(state.axes)}")
-    graph.set_state(node.outputs[0], state.replace(zeroed=False))
+    """Multiplies within each place or pair of places, or sums over kept places."""
+    set_product_state(graph, node, contracted=(-1, -2))
+
+
+@mask_rule("Gemm")
+def mask_gemm(graph: MaskedGraph, node: ir.Node) -> None:
+    """Multiplies the rows of a matrix, one of them a place or an image, with a weight."""
+    transposed = node.attributes.get_int("transA", 0) == 1
+    if transposed or any(graph.state(value) is not None for value in node.inputs[1:]):
+        raise RuleError("expected rows that depend on the image, and a weight and bias that do not")
+    set_product_state(graph, node, contracted=(-1, -2))
+
+
+def set_product_state(graph: MaskedGraph, node: ir.Node, contracted: tuple[int, int]) -> None:
+    """Hides what is missing along the contracted axes, and joins the masks of what is left."""
+    output = node.outputs[0]
+    left = [state for i in (0, 1) if (state := state_of_factor(graph, node, i, contracted[i])) is not None]
+    graph.set_state(output, smallest(graph, left) if left else None)
+
+
+def state_of_factor(graph: MaskedGraph, node: ir.Node, index: int, contracted: int) -> Masked | None:
+    """Returns what the product inherits from one factor; None when no mask is left of it."""
+    value, rank = input_at(node, index), rank_of(node.outputs[0])
+    state, own_rank = graph.state(value), rank_of(value)
+    if state is None:
+        return None
+    if own_rank < 2 or rank < own_rank:
+        raise RuleError("it multiplies with a vector that depends on the image")
+    axis = own_rank + contracted
+    if axis == state.batch:
+        raise RuleError("it sums over the batch")
+    if axis in state.axes:
+        node.replace_input_with(index, graph.zeroed(value))
+        left = tuple(other for other in state.axes if other != axis)
+        mask = graph.emit("ReduceMax", state.mask, graph.constant([axis], ir.DataType.INT64)) if left else state.mask
+        state = state.recut(mask, [axis], axes=left)
+    shift = rank - own_rank
+    mask = graph.moved_mask(state.mask, {other: other + shift for other in range(own_rank)}, own_rank, rank)
+    return state.moved(lambda other: other + shift, mask=mask, zeroed=False) if state.axes else None
 
 
 add_samples(
@@ -35,5 +68,34 @@ add_samples(
         "y = Conv <pads = [1, 1, 1, 1]> (r, w)",
         {"v": (4, 5), "w": (3, 5, 3, 3)},
         ones_tolerance=1e-6,  # without the mask, ONNX Runtime moves the Transpose behind the product
+    ),
+    Sample(
+        "attention of two heads",
+        "f = Reshape (x, flat) t = Transpose <perm = [0, 2, 1]> (f) q = MatMul (t, wq) k = MatMul (t, wk) "
+        "v = MatMul (t, wv) qr = Reshape (q, heads) kr = Reshape (k, heads) vr = Reshape (v, heads) "
+        "qt = Transpose <perm = [0, 2, 1, 3]> (qr) kt = Transpose <perm = [0, 2, 3, 1]> (kr) "
+        "vt = Transpose <perm = [0, 2, 1, 3]> (vr) s = MatMul (qt, kt) a = Softmax (s) o = MatMul (a, vt) "
+        "ot = Transpose <perm = [0, 2, 1, 3]> (o) z = Reshape (ot, tokens) m = ReduceMean <keepdims = 0> (z, one) "
+        "y = MatMul (m, u)",
+        {"wq": (4, 6), "wk": (4, 6), "wv": (4, 6), "u": (6, 5)},
+        {"flat": (-1, 4, 99), "heads": (-1, 99, 2, 3), "tokens": (-1, 99, 6), "one": (1,)},
+        ones_tolerance=1e-6,
+    ),
+    Sample(
+        "over tokens, with a weight",
+        "f = Reshape (x, flat) p = MatMul (f, w) y = Relu (p)",
+        {"w": (99, 7)},
+        {"flat": (-1, 4, 99)},
+    ),
+)
+add_samples(
+    "Gemm",
+    Sample(
+        "tokens as rows",
+        "f = Reshape (x, flat) t = Transpose <perm = [0, 2, 1]> (f) r = Reshape (t, rows) g = Gemm (r, w, b) "
+        "z = Reshape (g, tokens) y = ReduceMean <keepdims = 0> (z, one)",
+        {"w": (4, 5), "b": (5,)},
+        {"flat": (-1, 4, 99), "rows": (-1, 4), "tokens": (-1, 99, 5), "one": (1,)},
+        ones_tolerance=1e-6,
     ),
 )

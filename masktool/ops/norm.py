@@ -1,60 +1,144 @@
-"""Normalisations within each place.
+"""Normalisations, and the softmax.
 
-``LayerNormalization`` and ``Softmax`` over channels, and ``LRN``, which sums over neighbouring channels, look at no
-other place of the image: ``m' = m``. What they would take from height or width is refused.
+* Within each place (``LayerNormalization`` and ``Softmax`` over channels, ``LRN`` over neighbouring channels):
+  ``m' = m``.
+* Over places (``InstanceNormalization``, ``GroupNormalization``, ``LayerNormalization`` over height or width,
+  ``MeanVarianceNormalization``): mean and variance of the kept places; ``m' = m``. The operator itself stays, so that a
+  mask of ones is exact: it gets the mean at missing places, and its result is put right by a factor.
+* ``Softmax`` over places (attention): a missing place gets no weight, ``softmax(x or −∞)``; ``m' = m``.
 
-Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646 (the rule for batch normalisation).
+Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646 (masked means).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
-from masktool.ops.graph import Masked, MaskedGraph, input_at, normalised_axes, rank_of
+from masktool.ops.graph import (
+    MaskedGraph,
+    dims_of,
+    dtype_of,
+    input_at,
+    normalised_axes,
+    rank_of,
+    sizes_of,
+    state_of_input,
+)
+from masktool.ops.kept import centred_on_kept
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 
-
-def state_apart_from(graph: MaskedGraph, node: ir.Node, axes: Sequence[int]) -> Masked:
-    """Returns the state of the first input, provided that ``axes`` of it lie within each place.
-
-    Raises:
-        RuleError: the batch, height or width is among them, or another input depends on the image.
-    """
-    state = graph.state(input_at(node, 0))
-    if state is None or any(graph.state(value) is not None for value in node.inputs[1:]):
-        raise RuleError("its parameters depend on the image")
-    if {0, *state.axes} & set(axes):
-        raise RuleError(f"it works along axes {list(axes)}: expected neither the batch nor {list(state.axes)}")
-    return state
-
-
-@mask_rule("LayerNormalization")
-def mask_layer_normalization(graph: MaskedGraph, node: ir.Node) -> None:
-    """Normalises each place by itself: the mask stays."""
-    if any(graph.state(value) is not None for value in node.inputs[1:]):
-        raise RuleError("its parameters depend on the image")
-    rank = rank_of(input_at(node, 0))
-    first = normalised_axes([node.attributes.get_int("axis", -1)], rank)[0]
-    state = state_apart_from(graph, node, range(first, rank))
-    graph.set_state(node.outputs[0], state.replace(zeroed=False))
-
-
-@mask_rule("Softmax", "LogSoftmax")
-def mask_softmax(graph: MaskedGraph, node: ir.Node) -> None:
-    """Normalises each place by itself: the mask stays."""
-    axes = normalised_axes([node.attributes.get_int("axis", -1)], rank_of(input_at(node, 0)))
-    graph.set_state(node.outputs[0], state_apart_from(graph, node, axes).replace(zeroed=False))
+MEAN_VARIANCE_EPSILON = 1e-9
+"""Of MeanVarianceNormalization, fixed by the ONNX specification."""
 
 
 @mask_rule("LRN")
 def mask_lrn(graph: MaskedGraph, node: ir.Node) -> None:
     """Divides each place by what its neighbouring channels hold: the mask stays, and zeros under it."""
-    graph.set_state(node.outputs[0], state_apart_from(graph, node, (1,)))
+    state = state_of_input(graph, node)
+    if {state.batch, *state.axes} & {1}:
+        raise RuleError("it sums over neighbouring places, not channels")
+    graph.set_state(node.outputs[0], state)
+
+
+@mask_rule("Softmax", "LogSoftmax")
+def mask_softmax(graph: MaskedGraph, node: ir.Node) -> None:
+    """Gives a missing place no weight, where it runs over places; the mask stays."""
+    state, value = state_of_input(graph, node), input_at(node, 0)
+    axis = normalised_axes([node.attributes.get_int("axis", -1)], rank_of(value))[0]
+    if axis == state.batch:
+        raise RuleError("it runs over the batch")
+    if axis in state.axes:
+        lowest = np.finfo(dtype_of(value).numpy()).min  # −∞ would make NaN of a row without any kept place
+        node.replace_input_with(0, graph.replaced(value, empty=float(lowest)))
+    graph.set_state(node.outputs[0], state.replace(zeroed=False))
+
+
+@mask_rule("LayerNormalization")
+def mask_layer_normalization(graph: MaskedGraph, node: ir.Node) -> None:
+    """Normalises each place by itself, or over the kept places; the mask stays."""
+    state, rank = state_of_input(graph, node), rank_of(input_at(node, 0))
+    first = normalised_axes([node.attributes.get_int("axis", -1)], rank)[0]
+    if set(state.axes) & set(range(first, rank)):
+        epsilon = node.attributes.get_float("epsilon", 1e-5)
+        normalise(graph, node, range(first, rank), epsilon, node.inputs[2] if len(node.inputs) > 2 else None)
+    else:
+        graph.set_state(node.outputs[0], state.replace(zeroed=False))
+
+
+@mask_rule("MeanVarianceNormalization")
+def mask_mean_variance_normalization(graph: MaskedGraph, node: ir.Node) -> None:
+    """Normalises over the kept places; refuses statistics over the batch."""
+    state, rank = state_of_input(graph, node), rank_of(input_at(node, 0))
+    axes = normalised_axes(node.attributes.get_ints("axes") or (0, 2, 3), rank)
+    if state.batch in axes:
+        raise RuleError(f"it normalises over axes {axes}, among them the batch")
+    normalise(graph, node, axes, MEAN_VARIANCE_EPSILON, None)
+
+
+@mask_rule("InstanceNormalization")
+def mask_instance_normalization(graph: MaskedGraph, node: ir.Node) -> None:
+    """Normalises every channel over its kept places."""
+    state_of_input(graph, node)
+    rank = rank_of(input_at(node, 0))
+    bias = by_channel(graph, input_at(node, 2), rank)
+    normalise(graph, node, range(2, rank), node.attributes.get_float("epsilon", 1e-5), bias)
+
+
+@mask_rule("GroupNormalization")
+def mask_group_normalization(graph: MaskedGraph, node: ir.Node) -> None:
+    """Normalises every group of channels over its kept places."""
+    state, value = state_of_input(graph, node), input_at(node, 0)
+    channels, *places = sizes_of(value)[1:]
+    groups = node.attributes["num_groups"].as_int()
+    if not state.is_image or channels is None or None in places:
+        raise RuleError("it needs a map of shape (N, C, h, w) with fixed sizes")
+    if sizes_of(input_at(node, 2)) != (channels,):
+        raise RuleError("it scales groups, not channels, as opset 18 alone has it")
+    in_groups = [groups, channels // groups, *places]
+    grouped = graph.emit("Reshape", value, graph.constant([0, *in_groups], ir.DataType.INT64))
+    grouped.shape = ir.Shape([dims_of(value)[0], *in_groups])
+    mask = graph.moved_mask(state.mask, {0: 0, 2: 3, 3: 4}, 4, 5)
+    graph.set_state(grouped, state.replace(mask=mask, axes=tuple(axis + 1 for axis in state.axes)))
+    centred, factor = centred_on_kept(graph, grouped, (2, 3, 4), node.attributes.get_float("epsilon", 1e-5))
+    ungrouped = graph.emit("Reshape", centred, graph.constant([0, channels, *places], ir.DataType.INT64))
+    ungrouped.shape = value.shape
+    per_channel = graph.emit("Expand", factor, graph.constant([1, 1, channels // groups, 1, 1], ir.DataType.INT64))
+    factor = graph.emit("Reshape", per_channel, graph.constant([0, channels, 1, 1], ir.DataType.INT64))
+    finish(graph, node, ungrouped, factor, by_channel(graph, input_at(node, 2), 4))
+
+
+def by_channel(graph: MaskedGraph, parameter: ir.Value, rank: int) -> ir.Value:
+    """Returns one number per channel in a shape that broadcasts against (N, C, ...)."""
+    return graph.emit("Unsqueeze", parameter, graph.constant(list(range(1, rank - 1)), ir.DataType.INT64))
+
+
+def normalise(graph: MaskedGraph, node: ir.Node, axes: Sequence[int], epsilon: float, bias: ir.Value | None) -> None:
+    """Lets a normalising node see the kept places along ``axes`` only."""
+    if len(node.outputs) > 1:
+        raise RuleError("its further outputs (mean, deviation) have no mask rule")
+    centred, factor = centred_on_kept(graph, input_at(node, 0), axes, epsilon)
+    finish(graph, node, centred, factor, bias)
+
+
+def finish(graph: MaskedGraph, node: ir.Node, centred: ir.Value, factor: ir.Value, bias: ir.Value | None) -> None:
+    """Puts right what the node makes of the centred value: ``y · f + b · (1 − f)``; the mask stays."""
+    state, output = state_of_input(graph, node).replace(zeroed=False), node.outputs[0]
+    factor = graph.as_type(factor, dtype_of(output))
+    rest = None
+    if bias is not None:
+        rest = graph.emit("Mul", bias, graph.emit("Sub", graph.constant(1, dtype_of(output)), factor))
+    node.replace_input_with(0, centred)
+    result = graph.emit_after(output, "Mul", output, factor)
+    if rest is not None:
+        result = graph.emit_after(result, "Add", result, rest)
+    graph.set_state(result, state)
 
 
 TO_CHANNELS_LAST = "t = Transpose <perm = [0, 2, 3, 1]> (x)"
+THEN_CONVOLUTION = "y = Conv <pads = [1, 1, 1, 1]> (n, w)"
 add_samples(
     "LayerNormalization",
     Sample(
@@ -63,9 +147,46 @@ add_samples(
         "y = Conv <pads = [1, 1, 1, 1]> (r, w)",
         {"g": (4,), "b": (4,), "w": (3, 4, 3, 3)},
     ),
+    Sample(
+        "over the whole image",
+        f"n = LayerNormalization <axis = 1> (x, g, b) {THEN_CONVOLUTION}",
+        {"g": (4, 9, 11), "b": (4, 9, 11), "w": (3, 4, 3, 3)},
+    ),
 )
 add_samples(
     "Softmax",
     Sample("over channels", "s = Softmax <axis = 1> (x) y = Conv <pads = [1, 1, 1, 1]> (s, w)", {"w": (3, 4, 3, 3)}),
+    Sample("over the width", "y = Softmax <axis = 3> (x)"),
 )
 add_samples("LRN", Sample("before a pool", "n = LRN <size = 3> (x) y = MaxPool <kernel_shape = [2, 2]> (n)"))
+add_samples(
+    "InstanceNormalization",
+    Sample(
+        "before a convolution",
+        f"n = InstanceNormalization (x, g, b) {THEN_CONVOLUTION}",
+        {"g": (4,), "b": (4,), "w": (3, 4, 3, 3)},
+    ),
+    Sample(
+        "of groups, as torch writes it",
+        "f = Reshape (x, s) i = InstanceNormalization (f, g, b) n = Reshape (i, t) " + THEN_CONVOLUTION,
+        {"g": (2,), "b": (2,), "w": (3, 4, 3, 3)},
+        {"s": (0, 2, -1), "t": (-1, 4, 9, 11)},
+    ),
+)
+add_samples(
+    "MeanVarianceNormalization",
+    Sample(
+        "per channel",
+        "n = MeanVarianceNormalization <axes = [2, 3]> (x) " + THEN_CONVOLUTION,
+        {"w": (3, 4, 3, 3)},
+    ),
+)
+add_samples(
+    "GroupNormalization",
+    Sample(
+        "two groups",
+        "n = GroupNormalization <num_groups = 2> (x, g, b) " + THEN_CONVOLUTION,
+        {"g": (4,), "b": (4,), "w": (3, 4, 3, 3)},
+        opset=21,
+    ),
+)

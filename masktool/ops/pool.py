@@ -1,10 +1,11 @@
 """Pooling over windows and over the whole image.
 
 * ``MaxPool``: the maximum over kept places only; ``m' = maxpool(m)``; an empty window gives 0.
-* ``AveragePool``: ``pool(x · m) · pool(1) / pool(m)``, every pool with the original's own padding and count rule, so
-  that the factor is exactly 1 under a mask of ones; ``m' = maxpool(m)``, which for a binary mask is [pool(m) > 0]; an
-  empty window gives 0.
-* ``GlobalAveragePool``, ``GlobalMaxPool``: the same over the whole image; the mask is spent. An empty mask gives 0.
+* ``AveragePool`` and ``LpPool``: ``pool(x · m) · pool(1) / pool(m)``, every pool with the original's own padding and
+  count rule, so that the factor is exactly 1 under a mask of ones; ``m' = maxpool(m)``, which for a binary mask is
+  [pool(m) > 0]; an empty window gives 0.
+* ``GlobalAveragePool``, ``GlobalLpPool``, ``GlobalMaxPool``: the same over the whole image; the mask is spent. An empty
+  mask gives 0.
 
 Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646. Average pooling there divides by the size
 of the window, not by what of it is kept; ours agrees with the global pooling of the same paper.
@@ -17,8 +18,9 @@ from typing import Any
 import onnx_ir as ir
 
 from masktool.ops.graph import Masked, MaskedGraph, dtype_of, input_at
+from masktool.ops.kept import average_kept, extreme_kept
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
-from masktool.ops.windows import pool_mask, window_of
+from masktool.ops.windows import image_state, pool_mask, window_of
 
 NON_NEGATIVE = ("Abs", "HardSigmoid", "Relu", "Sigmoid", "Softplus")
 KEEPS_SIGN = ("AveragePool", "Concat", "Identity", "MaxPool")
@@ -58,73 +60,28 @@ def is_non_negative(value: ir.Value | None) -> bool:
     return producer.op_type in NON_NEGATIVE
 
 
-@mask_rule("AveragePool")
+@mask_rule("AveragePool", "LpPool")
 def mask_average_pool(graph: MaskedGraph, node: ir.Node) -> None:
     """Averages over kept places; an empty window gives 0."""
     window, state = window_of(node, graph)
-    count_include_pad = node.attributes.get_int("count_include_pad", 0)
-    pooled = average_kept(graph, node, **window.attributes, count_include_pad=count_include_pad)
+    own = {name: node.attributes[name].value for name in ("count_include_pad", "p") if name in node.attributes}
+    pooled = average_kept(graph, node, **window.attributes, **own)
     graph.set_state(pooled, Masked(pool_mask(graph, state.mask, window), zeroed=True))
 
 
-@mask_rule("GlobalAveragePool")
+@mask_rule("GlobalAveragePool", "GlobalLpPool")
 def mask_global_average_pool(graph: MaskedGraph, node: ir.Node) -> None:
     """Averages over kept places; the mask is spent."""
-    state = graph.state(input_at(node, 0))
-    if state is None or state.axes != (2, 3):
-        raise RuleError("it does not average over height and width")
-    average_kept(graph, node)
+    image_state(graph, node)
+    own: dict[str, Any] = {"p": node.attributes["p"].value} if "p" in node.attributes else {}
+    average_kept(graph, node, **own)
 
 
 @mask_rule("GlobalMaxPool")
 def mask_global_max_pool(graph: MaskedGraph, node: ir.Node) -> None:
     """Takes the maximum over kept places; the mask is spent."""
-    state = graph.state(input_at(node, 0))
-    if state is None or state.axes != (2, 3):
-        raise RuleError("it does not take the maximum over height and width")
-    max_kept(graph, node)
-
-
-def max_kept(graph: MaskedGraph, node: ir.Node, **attributes: Any) -> None:
-    """Turns a maximum over the image into one over kept places; an empty mask gives 0.
-
-    Args:
-        graph: the graph under rewriting.
-        node: the node; its further inputs (axes) serve for the mask too.
-        attributes: of the node, for the maximum of the mask.
-    """
-    value, *others = node.inputs
-    assert value is not None
-    some_kept = graph.positive(graph.emit(node.op_type, graph.aligned_mask(value), *others, **attributes))
-    node.replace_input_with(0, graph.replaced(value, empty=float("-inf")))
-    output = node.outputs[0]
-    graph.emit_after(output, "Where", some_kept, output, graph.constant(0, dtype_of(output)))
-
-
-def average_kept(graph: MaskedGraph, node: ir.Node, **attributes: Any) -> ir.Value:
-    """Turns an averaging node into one over kept places: ``average(x · m) · average(1) / average(m)``.
-
-    Args:
-        graph: the graph under rewriting.
-        node: the averaging node; its further inputs (axes) serve all three averages.
-        attributes: of the node, for the averages of the mask.
-
-    Returns:
-        The value that takes the place of the node's output.
-    """
-    value, *others = node.inputs
-    assert value is not None
-    mask = graph.aligned_mask(value)
-    one = ir.tensor([1], dtype=dtype_of(mask))
-    ones = graph.emit("ConstantOfShape", graph.emit("Shape", mask), value=one)
-    average_of_mask = graph.emit(node.op_type, mask, *others, **attributes)
-    average_of_ones = graph.emit(node.op_type, ones, *others, **attributes)
-    one_where_empty = graph.constant(1, dtype_of(mask))
-    divisor = graph.emit("Where", graph.positive(average_of_mask), average_of_mask, one_where_empty)
-    divisor.type = mask.type
-    node.replace_input_with(0, graph.weighted(value))
-    output = node.outputs[0]
-    return graph.emit_after(output, "Mul", output, graph.emit("Div", average_of_ones, divisor))
+    image_state(graph, node)
+    extreme_kept(graph, node, "GlobalMaxPool", empty=float("-inf"))
 
 
 add_samples(
@@ -149,3 +106,9 @@ add_samples(
 )
 add_samples("GlobalAveragePool", Sample("whole image", "y = GlobalAveragePool (x)"))
 add_samples("GlobalMaxPool", Sample("of negative values", "a = Abs (x) n = Neg (a) y = GlobalMaxPool (n)"))
+add_samples(
+    "LpPool",
+    Sample("2x2, stride 2", "y = LpPool <kernel_shape = [2, 2], strides = [2, 2], p = 2> (x)"),
+    Sample("third norm, padded", "y = LpPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], p = 3> (x)"),
+)
+add_samples("GlobalLpPool", Sample("whole image", "y = GlobalLpPool <p = 2> (x)"))

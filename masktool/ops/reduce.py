@@ -1,8 +1,8 @@
-"""Means, sums, norms and maxima along axes.
+"""Means, sums, norms, maxima and minima along axes.
 
-Over height and width they count kept places only. With r any of mean, sum, sum of squares, L1 and L2 norm, it is
-``r(x · m) · r(1) / r(m)``, what r would give if the missing places were like the kept ones; the maximum is that of what
-is kept. The mask is spent, an empty mask gives 0. Along other axes they stay within each place: the mask stays.
+Over places they count the kept ones only: ``r(x · m) · r(1) / r(m)`` for means, sums and norms, the extreme of what is
+kept for maxima and minima. The mask loses these axes, ``m' = max(m)`` along them; on the last one it is spent. An empty
+mask gives 0. Along other axes they stay within each place: the mask stays.
 
 Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646.
 """
@@ -11,46 +11,84 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from masktool.ops.graph import MaskedGraph, constant_of, input_at, normalised_axes, rank_of
-from masktool.ops.pool import average_kept, max_kept
+from masktool.ops.graph import (
+    Masked,
+    MaskedGraph,
+    constant_of,
+    input_at,
+    normalised_axes,
+    rank_of,
+    state_of_input,
+)
+from masktool.ops.kept import average_kept, extreme_kept
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
+
+MINUS_INFINITY, INFINITY = float("-inf"), float("inf")
 
 
 @mask_rule("ReduceL1", "ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare")
 def mask_reduce(graph: MaskedGraph, node: ir.Node) -> None:
-    """Counts kept places only and scales up to the whole image, where it reduces the image at all."""
-    if reduces_the_image(graph, node):
-        average_kept(graph, node, keepdims=node.attributes.get_int("keepdims", 1))
+    """Counts kept places only and scales up to all, where it reduces places at all."""
+    axes, state = reduced_axes(graph, node), state_of_input(graph, node)
+    new_state = state_behind(graph, node, state, axes)
+    output = node.outputs[0]
+    if set(axes) & set(state.axes):
+        output = average_kept(graph, node, keepdims=node.attributes.get_int("keepdims", 1))
+    graph.set_state(output, new_state)
 
 
-@mask_rule("ReduceMax")
-def mask_reduce_max(graph: MaskedGraph, node: ir.Node) -> None:
-    """Takes the maximum over kept places, where it takes it over the image at all."""
-    if reduces_the_image(graph, node):
-        max_kept(graph, node, keepdims=node.attributes.get_int("keepdims", 1))
+@mask_rule("ReduceMax", "ReduceMin")
+def mask_reduce_extreme(graph: MaskedGraph, node: ir.Node) -> None:
+    """Takes the extreme over kept places, where it takes it over places at all."""
+    axes, state = reduced_axes(graph, node), state_of_input(graph, node)
+    new_state = state_behind(graph, node, state, axes)
+    output = node.outputs[0]
+    if set(axes) & set(state.axes):
+        keepdims = node.attributes.get_int("keepdims", 1)
+        empty = MINUS_INFINITY if node.op_type == "ReduceMax" else INFINITY
+        output = extreme_kept(graph, node, "ReduceMax", empty=empty, keepdims=keepdims)
+    graph.set_state(output, new_state)
 
 
-def reduces_the_image(graph: MaskedGraph, node: ir.Node) -> bool:
-    """Whether a node reduces height and width; where it reduces neither, its output gets the mask that stays.
+@mask_rule("ArgMax", "ArgMin")
+def mask_arg_extreme(graph: MaskedGraph, node: ir.Node) -> None:
+    """Chooses a channel within each place: the mask stays."""
+    state = state_of_input(graph, node)
+    axes = normalised_axes([node.attributes.get_int("axis", 0)], rank_of(input_at(node, 0)))
+    if {state.batch, *state.axes} & set(axes):
+        raise RuleError(f"it chooses a place of the image, along axis {axes[0]}")
+    graph.set_state(node.outputs[0], state_behind(graph, node, state, axes))
+
+
+def reduced_axes(graph: MaskedGraph, node: ir.Node) -> list[int]:
+    """Returns the axes that a node reduces, in ascending order.
 
     Raises:
-        RuleError: it reduces one of them, or other axes as well, or the batch.
+        RuleError: it reduces the batch.
     """
-    value = input_at(node, 0)
-    state = graph.state(value)
-    if state is None:
-        raise RuleError("its axes depend on the image")
-    rank = rank_of(value)
-    axes_input = constant_of(node, 1, "the list of axes")
-    axes = list(range(rank)) if axes_input is None else normalised_axes(axes_input.tolist(), rank)
-    reduced_places = [axis for axis in state.axes if axis in axes]
-    if 0 in axes or (reduced_places and sorted(axes) != list(state.axes)):
-        raise RuleError(f"it reduces axes {axes}: expected height and width alone {list(state.axes)}, or neither")
-    if not reduced_places:
-        keepdims = node.attributes.get_int("keepdims", 1)
-        height, width = (place - (0 if keepdims else sum(axis < place for axis in axes)) for place in state.axes)
-        graph.set_state(node.outputs[0], state.replace(axes=(height, width)))
-    return bool(reduced_places)
+    state = state_of_input(graph, node)
+    rank = rank_of(input_at(node, 0))
+    given = constant_of(node, 1, "the list of axes")
+    none_given = given is None or not given.size
+    if none_given and node.attributes.get_int("noop_with_empty_axes", 0) == 1:
+        return []
+    axes = list(range(rank)) if none_given or given is None else sorted(normalised_axes(given.tolist(), rank))
+    if state.batch in axes:
+        raise RuleError(f"it reduces axes {axes}, among them the batch")
+    return axes
+
+
+def state_behind(graph: MaskedGraph, node: ir.Node, state: Masked, axes: list[int]) -> Masked | None:
+    """Returns the state of what is left when ``axes`` are reduced; None when the mask does not vary along the rest."""
+    left = tuple(axis for axis in state.axes if axis not in axes)
+    if not left:
+        return None
+    keepdims = node.attributes.get_int("keepdims", 1)
+    mask = state.mask
+    if axes and (left != state.axes or not keepdims):
+        mask = graph.emit("ReduceMax", mask, graph.constant(axes, ir.DataType.INT64), keepdims=keepdims)
+    new_state = state.recut(mask, axes, axes=left, zeroed=False)
+    return new_state if keepdims else new_state.moved(lambda axis: axis - sum(other < axis for other in axes))
 
 
 add_samples(
@@ -74,3 +112,23 @@ add_samples(
     Sample("over the image", "y = ReduceMax <keepdims = 0> (x, axes)", constants={"axes": (2, 3)}),
     Sample("over channels", "y = ReduceMax <keepdims = 1> (x, axes)", constants={"axes": (1,)}),
 )
+add_samples("ReduceMin", Sample("over the image", "y = ReduceMin <keepdims = 0> (x, axes)", constants={"axes": (2, 3)}))
+add_samples(
+    "ReduceMean",
+    Sample(
+        "over the height alone, then over the width",
+        "h = ReduceMean <keepdims = 1> (x, a) c = Conv (h, w) r = Relu (c) y = ReduceMean <keepdims = 0> (r, b)",
+        {"w": (3, 4, 1, 1)},
+        {"a": (2,), "b": (2, 3)},
+    ),
+    Sample(
+        "of everything: a layer norm written out",
+        "m = ReduceMean <keepdims = 1> (x, a) d = Sub (x, m) q = Mul (d, d) v = ReduceMean <keepdims = 1> (q, a) "
+        "e = Constant <value_float = 0.00001> () z = Add (v, e) s = Sqrt (z) n = Div (d, s) "
+        "y = Conv <pads = [1, 1, 1, 1]> (n, w)",
+        {"w": (3, 4, 3, 3)},
+        {"a": (1, 2, 3)},
+        ones_tolerance=1e-5,  # without the mask, ONNX Runtime fuses it into one LayerNormalization
+    ),
+)
+add_samples("ArgMax", Sample("over channels", "i = ArgMax <axis = 1> (x) y = Cast <to = 1> (i)"))

@@ -35,9 +35,9 @@ class Sample:
         constants: integer initializers, int64.
         channels: of ``x``.
         size: (height, width) of ``x`` in pixels.
-        ones_tolerance: what a mask of ones may change, relative to max |y|: 0, but for a graph that ONNX Runtime
-        computes in
-            another order without the mask.
+        ones_tolerance: what a mask of ones may change, relative to max |y|: 0, but where sums are taken in another
+            order, by the rule or by ONNX Runtime.
+        opset: version of the standard domain.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Sample:
     channels: int = 4
     size: tuple[int, int] = (9, 11)
     ones_tolerance: float = 0.0
+    opset: int = 20
 
 
 _RULES: dict[str, MaskRule] = {}

@@ -44,10 +44,7 @@ def window_of(node: ir.Node, graph: MaskedGraph) -> tuple[Window, Masked]:
     Raises:
         RuleError: the node does not slide over the two axes of the image, or pads more than its kernel covers.
     """
-    value = input_at(node, 0)
-    state = graph.state(value)
-    if state is None or rank_of(value) != 4 or state.axes != (2, 3):
-        raise RuleError("it does not slide over height and width")
+    state = image_state(graph, node)
     given = node.attributes
     if given.get_string("auto_pad", "NOTSET") != "NOTSET":
         raise RuleError("auto_pad needs a fixed height and width")
@@ -65,6 +62,21 @@ def window_of(node: ir.Node, graph: MaskedGraph) -> tuple[Window, Masked]:
         if max(window.pads[axis], window.pads[axis + 2]) > window.dilations[axis] * (window.kernel[axis] - 1):
             raise RuleError(f"pads {window.pads} reach beyond the kernel {window.kernel}: windows without any input")
     return window, state
+
+
+def image_state(graph: MaskedGraph, node: ir.Node) -> Masked:
+    """Returns the state of a node's first input, (N, C, h, w), with a mask (M, 1, h, w).
+
+    Raises:
+        RuleError: the input has another layout.
+    """
+    value = input_at(node, 0)
+    state = graph.state(value)
+    if state is None or rank_of(value) != 4 or not state.is_image:
+        raise RuleError("its input is no map of shape (N, C, h, w)")
+    state = state.replace(mask=graph.full_along(value, (2, 3)), axes=(2, 3))
+    graph.set_state(value, state)
+    return state
 
 
 def pool_mask(graph: MaskedGraph, mask: ir.Value, window: Window) -> ir.Value:

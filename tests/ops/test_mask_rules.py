@@ -18,7 +18,6 @@ SAMPLES = [
     for op_type, (_, samples) in registered_operators().items()
     for sample in samples
 ]
-OPSET = 20
 ROUNDING = 2e-6
 """Relative: the same sums in another order."""
 
@@ -28,7 +27,7 @@ def build(sample: Sample) -> onnx.ModelProto:
     rng = np.random.default_rng(0)
     height, width = sample.size
     model = onnx.parser.parse_model(
-        f'<ir_version: 10, opset_import: ["" : {OPSET}]>'
+        f'<ir_version: 10, opset_import: ["" : {sample.opset}]>'
         f" sample (float[batch, {sample.channels}, {height}, {width}] x) => (float y) {{ {sample.text} }}"
     )
     model.graph.output[0].type.tensor_type.ClearField("shape")  # "float y" says a scalar; inference is to find it

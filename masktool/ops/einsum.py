@@ -1,0 +1,65 @@
+"""Einsum: a product of values, summed over the labels that the result lacks.
+
+As for matrix products: what is missing along a summed label is 0, ``y = Σ (A · m_A) (B · m_B)``; along the other labels
+the smaller mask wins.
+
+Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646 (fully connected layers).
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from masktool.ops.elementwise import smallest
+from masktool.ops.graph import Masked, MaskedGraph, input_at, rank_of
+from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
+
+
+@mask_rule("Einsum")
+def mask_einsum(graph: MaskedGraph, node: ir.Node) -> None:
+    """Sums over kept places only, and joins the masks of what is left."""
+    equation = node.attributes["equation"].as_string().replace(" ", "")
+    operands, arrow, result = equation.partition("->")
+    if not arrow or "." in equation:
+        raise RuleError(f"expected an equation with a result and without dots, got {equation!r}")
+    states = []
+    for index, labels in enumerate(operands.split(",")):
+        if len(set(labels)) < len(labels):
+            raise RuleError(f"it takes a diagonal: {equation!r}")
+        state = state_of_operand(graph, node, index, labels, result)
+        if state is not None:
+            states.append(state)
+    graph.set_state(node.outputs[0], smallest(graph, states) if states else None)
+
+
+def state_of_operand(graph: MaskedGraph, node: ir.Node, index: int, labels: str, result: str) -> Masked | None:
+    """Returns what the result inherits from one operand; None when no mask is left of it."""
+    value = input_at(node, index)
+    state = graph.state(value)
+    if state is None:
+        return None
+    if labels[state.batch] not in result:
+        raise RuleError("it sums over the batch")
+    summed = [axis for axis in state.axes if labels[axis] not in result]
+    mask = state.mask
+    if summed:
+        node.replace_input_with(index, graph.zeroed(value))
+        mask = graph.emit("ReduceMax", mask, graph.constant(summed, ir.DataType.INT64))
+    left = tuple(axis for axis in state.axes if axis not in summed)
+    if not left:
+        return None
+    targets = {axis: result.index(labels[axis]) for axis in (state.batch, *left)}
+    mask = graph.moved_mask(mask, targets, rank_of(value), len(result))
+    return state.recut(mask, summed, axes=left, zeroed=False).moved(targets.__getitem__)
+
+
+add_samples(
+    "Einsum",
+    Sample(
+        "scores and weighted mean of an attention, with places in another order",
+        'q = Einsum <equation = "nchw,cd->nwhd"> (x, u) s = Einsum <equation = "nwhd,nwgd->nwhg"> (q, q) '
+        'a = Softmax <axis = 3> (s) y = Einsum <equation = "nwhg,nwgd->nhwd"> (a, q)',
+        {"u": (4, 5)},
+    ),
+    Sample("over the width", 'y = Einsum <equation = "nchw,wk->nchk"> (x, u)', {"u": (11, 5)}),
+)

@@ -1,0 +1,97 @@
+"""Statistics over kept places: what pooling, reductions and normalisations share.
+
+With r any of mean, sum, sum of squares, L1, L2 and Lp norm, over a window or over axes, the masked version is
+``r(x · m) · r(1) / r(m)``: what r would give if the missing places were like the kept ones. It is 0 where nothing is
+kept, and exactly r under a mask of ones.
+
+Source: Balasubramanian and Feizi, 2023, section 3, https://arxiv.org/abs/2211.14646 (global average pooling).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from masktool.ops.graph import Masked, MaskedGraph, dtype_of, input_at
+
+
+def average_kept(graph: MaskedGraph, node: ir.Node, **attributes: Any) -> ir.Value:
+    """Turns an averaging node into one over kept places: ``r(x · m) · r(1) / r(m)``.
+
+    Args:
+        graph: the graph under rewriting.
+        node: the averaging node; its further inputs (axes) serve all three averages.
+        attributes: of the node, for the averages of the mask.
+
+    Returns:
+        The value that takes the place of the node's output.
+    """
+    value, others = input_at(node, 0), node.inputs[1:]
+    mask = known_state(graph, value).mask
+    average_of_mask = graph.emit(node.op_type, mask, *others, **attributes)
+    average_of_ones = graph.emit(node.op_type, graph.ones_like(mask), *others, **attributes)
+    factor = graph.emit("Div", average_of_ones, graph.divisor(average_of_mask))
+    node.replace_input_with(0, graph.weighted(value))
+    output = node.outputs[0]
+    return graph.emit_after(output, "Mul", output, graph.as_type(factor, dtype_of(output)))
+
+
+def extreme_kept(graph: MaskedGraph, node: ir.Node, largest: str, *, empty: float, **attributes: Any) -> ir.Value:
+    """Turns a maximum or minimum into one over kept places; 0 where nothing is kept.
+
+    Args:
+        graph: the graph under rewriting.
+        node: the node; its further inputs (axes) serve for the mask too.
+        largest: the operator that gives the maximum of the mask over the same places.
+        empty: what loses against every number: −∞ for a maximum, ∞ for a minimum.
+        attributes: of the node, for the maximum of the mask.
+
+    Returns:
+        The value that takes the place of the node's output.
+    """
+    value, others = input_at(node, 0), node.inputs[1:]
+    some_kept = graph.positive(graph.emit(largest, known_state(graph, value).mask, *others, **attributes))
+    node.replace_input_with(0, graph.replaced(value, empty=empty))
+    output = node.outputs[0]
+    return graph.emit_after(output, "Where", some_kept, output, graph.constant(0, dtype_of(output)))
+
+
+def centred_on_kept(
+    graph: MaskedGraph, value: ir.Value, axes: Sequence[int], epsilon: float
+) -> tuple[ir.Value, ir.Value]:
+    """Emits what lets a normalising operator see kept places only.
+
+    Every missing place gets the mean μ of the kept ones along ``axes``. The operator then finds the mean μ, and the
+    variance w = s · σ², s the share of places that is kept; ``f = √((w + ε) / (w / s + ε))`` puts that right. Under a
+    mask of ones, the value and f = 1 are exact. A soft mask counts as kept.
+
+    Args:
+        graph: the graph under rewriting.
+        value: floating point, with a mask that varies along some of ``axes``.
+        axes: along which the statistics are taken.
+        epsilon: what the operator adds to the variance.
+
+    Returns:
+        The value with μ where it is missing, and f, float32, of length 1 along ``axes``.
+    """
+    kept = graph.emit("Sign", known_state(graph, value).mask)
+    along, wide = graph.constant(list(axes), ir.DataType.INT64), graph.as_type(value, ir.DataType.FLOAT)
+    share = graph.divisor(graph.emit("ReduceMean", kept, along))
+    mean = graph.emit("Div", graph.emit("ReduceMean", graph.emit("Mul", wide, kept), along), share)
+    centred = graph.emit("Where", graph.kept(value), wide, mean)
+    centred.type = wide.type
+    deviation = graph.emit("Sub", centred, mean)
+    variance = graph.emit("ReduceMean", graph.emit("Mul", deviation, deviation), along)
+    tiny = graph.constant(epsilon, ir.DataType.FLOAT)
+    found, wanted = graph.emit("Add", variance, tiny), graph.emit("Add", graph.emit("Div", variance, share), tiny)
+    centred.shape = value.shape
+    return graph.as_type(centred, dtype_of(value)), graph.emit("Sqrt", graph.emit("Div", found, wanted))
+
+
+def known_state(graph: MaskedGraph, value: ir.Value) -> Masked:
+    """Returns the state of a value that is known to carry a mask."""
+    state = graph.state(value)
+    assert state is not None
+    return state

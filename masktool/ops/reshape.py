@@ -1,0 +1,367 @@
+"""Reshape, Flatten, Squeeze and Unsqueeze: the mask is reshaped alike, in the smallest factors of both shapes.
+
+Both shapes are cut into factors: (N, h, w, 4 · 6) to (N, h · w · 4, 6) has the factors N, h, w, 4 and 6. Along
+each factor the mask varies or does not. Factors that are merged with places, and along which it does not vary, are
+repeated; then the mask has the new shape, with length 1 where nothing in an axis varies. ``y = x``,
+``m' = reshape(m)``.
+
+* A merge with the batch (windows, heads) repeats the mask for every image first.
+* Where shapes have no common factors, (8, 7) to (7, 8), two axes are merged before.
+* Into (N, features) the mask is spent: ``y = x · m``.
+
+Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646 (flatten); the rest is bookkeeping.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import onnx_ir as ir
+
+from masktool.ops.graph import (
+    IMAGES,
+    Factor,
+    Length,
+    Masked,
+    MaskedGraph,
+    dims_of,
+    input_at,
+    rank_of,
+    state_of_input,
+)
+from masktool.ops.kept import known_state
+from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
+
+Kind = Literal["images", "places", "repeated", "free"]
+"""What lies along a factor: the batch, places, something along which the mask is repeated, or nothing of the mask."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Common:
+    """A factor that two shapes have in common.
+
+    Attributes:
+        length: a number, or what stands for one.
+        source: the axis that it lies on before; None for a new axis of length 1.
+        target: the axis that it lies on behind; None for an axis of length 1 that is gone.
+        kind: what lies along it.
+        parts: the factors that were merged into it, in order; for the images, those behind them.
+    """
+
+    length: Length
+    source: int | None
+    target: int | None
+    kind: Kind = "free"
+    parts: tuple[Factor, ...] = ()
+
+
+class NoCommonFactorError(Exception):
+    """Raised for a shape whose ``axis`` has to be merged with the one before it."""
+
+    def __init__(self, axis: int) -> None:
+        super().__init__(f"axis {axis} has no factor in common with the new shape")
+        self.axis = axis
+
+
+@mask_rule("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+def mask_reshape(graph: MaskedGraph, node: ir.Node) -> None:
+    """Reshapes the mask alike; a shape of (N, features) spends it."""
+    state_of_input(graph, node)
+    value, output = input_at(node, 0), node.outputs[0]
+    while True:
+        try:
+            state = state_in_shape(graph, value, dims_of(output))
+            break
+        except NoCommonFactorError as error:  # 8 · 7 has no common factors with 7 · 8, but 56 has with both
+            value = merge_axes(graph, value, error.axis)
+    node.replace_input_with(0, graph.weighted(value) if state is None else value)
+    graph.set_state(output, state)
+
+
+def merge_axes(graph: MaskedGraph, value: ir.Value, axis: int) -> ir.Value:
+    """Returns a value with two neighbouring axes, the later of them ``axis``, merged into one."""
+    lengths = dims_of(value)
+    first, second = lengths[axis - 1], lengths[axis]
+    others = [length if isinstance(length, int) else -1 for length in lengths]
+    if not (axis and isinstance(first, int) and isinstance(second, int)) or others.count(-1) > 1:
+        raise RuleError(f"it reshapes {lengths}: lengths that are cut differently and not fixed")
+    result = graph.emit("Reshape", value, shape_of(graph, [*others[: axis - 1], first * second, *others[axis + 1 :]]))
+    result.shape = ir.Shape([*lengths[: axis - 1], first * second, *lengths[axis + 1 :]])
+    graph.set_state(result, state_in_shape(graph, value, dims_of(result)))
+    return result
+
+
+def state_in_shape(graph: MaskedGraph, value: ir.Value, shape: Sequence[Length]) -> Masked | None:
+    """Returns the state of a value in another shape; None for (N, features), which spends the mask.
+
+    Raises:
+        RuleError: the mask cannot follow.
+        NoCommonFactorError: it can when two axes are merged before.
+    """
+    state = known_state(graph, value)
+    factors = name_factors(state, common_factors(dims_of(value), shape))
+    batch = next(factor.target for factor in factors if factor.kind == "images")
+    assert batch is not None
+    parts = {axis: united(parts) for axis in range(len(shape)) if (parts := parts_on(factors, axis))}
+    axes = tuple(axis for axis, own in parts.items() if any(holds_places for _, holds_places in own))
+    if not axes or (len(shape) == 2 and batch == 0 and parts[0] == (IMAGES,)):
+        return None
+    merged = {axis: own for axis, own in parts.items() if axis in (batch, *axes) and len(own) > 1}
+    mask = reshaped_mask(graph, value, len(shape), factors)
+    return state.replace(mask=mask, axes=axes, batch=batch, merged=merged)
+
+
+def parts_on(factors: Sequence[Common], axis: int) -> tuple[Factor, ...]:
+    """Returns what lies on an axis behind the reshape."""
+    return tuple(part for factor in factors if factor.target == axis and factor.length != 1 for part in factor.parts)
+
+
+def united(parts: Sequence[Factor]) -> tuple[Factor, ...]:
+    """Returns factors with neighbours of one sort multiplied."""
+    result: list[Factor] = []
+    for length, holds_places in parts:
+        last = result[-1] if result else IMAGES
+        if isinstance(last[0], int) and isinstance(length, int) and last[1] == holds_places:
+            result[-1] = (last[0] * length, holds_places)
+        else:
+            result.append((length, holds_places))
+    return tuple(result)
+
+
+def name_factors(state: Masked, factors: Sequence[Common]) -> list[Common]:
+    """Says what lies along each factor.
+
+    Raises:
+        RuleError: an axis is cut in another way than it was merged.
+    """
+    named = list(factors)
+    for axis in {factor.source for factor in factors if factor.source is not None}:
+        on_axis = [index for index, factor in enumerate(factors) if factor.source == axis]
+        indices = [index for index in on_axis if factors[index].length != 1] or on_axis[:1]
+        is_batch = axis == state.batch
+        known = state.merged.get(axis, (IMAGES,) if is_batch else ())
+        cut = cut_parts(known, [factors[index].length for index in indices]) if known else []
+        for place, index in enumerate(indices):
+            own = cut[place] if known else ((factors[index].length, axis in state.axes),)
+            named[index] = dataclasses.replace(factors[index], parts=own, kind=kind_of(own, axis, state))
+    return named
+
+
+def kind_of(parts: Sequence[Factor], axis: int, state: Masked) -> Kind:
+    """Returns what lies along a factor with these parts."""
+    if IMAGES in parts:
+        return "images"
+    if any(holds_places and length != 1 for length, holds_places in parts):
+        return "places"
+    return "repeated" if axis in (state.batch, *state.axes) else "free"
+
+
+def cut_parts(parts: Sequence[Factor], lengths: Sequence[Length]) -> list[tuple[Factor, ...]]:
+    """Deals the parts of an axis out to the factors that it is cut into; a symbolic factor gets what is left.
+
+    Raises:
+        RuleError: they do not fit.
+    """
+    left = list(parts)
+    open_ends = [index for index, length in enumerate(lengths) if not isinstance(length, int)] or [0]
+    middle = open_ends[0]
+    front = [take_parts(left, length, first=True) for length in lengths[:middle]]
+    back = [take_parts(left, length, first=False) for length in reversed(lengths[middle + 1 :])]
+    return [*front, tuple(left), *reversed(back)]
+
+
+def take_parts(left: list[Factor], length: Length, *, first: bool) -> tuple[Factor, ...]:
+    """Takes the parts that make up ``length`` off the beginning or the end of a list, and cuts the last one to fit."""
+    end = 0 if first else -1
+    taken: list[Factor] = []
+    needed = length
+    while needed != 1:
+        size, holds_places = left.pop(end) if left else IMAGES
+        if not isinstance(size, int) or not isinstance(needed, int) or max(size, needed) % min(size, needed):
+            raise RuleError(f"it cuts a length of {length} off an axis that was merged in another way")
+        if size > needed:
+            left.insert(0 if first else len(left), (size // needed, holds_places))
+        taken.insert(len(taken) if first else 0, (min(size, needed), holds_places))
+        needed //= min(size, needed)
+    return tuple(taken)
+
+
+def common_factors(before: Sequence[Length], after: Sequence[Length]) -> list[Common]:
+    """Returns the smallest factors that two shapes of one size have in common, in order.
+
+    Raises:
+        RuleError: they have none, or lengths that are not fixed hide them.
+    """
+    old, new = list(enumerate(before)), list(enumerate(after))
+    from_the_end = take_factors(old, new)
+    old.reverse()
+    new.reverse()
+    factors = take_factors(old, new)
+    rest_old, rest_new = old[::-1], new[::-1]
+    if len(rest_old) == 1 and rest_new:
+        factors += [Common(length, rest_old[0][0], axis) for axis, length in rest_new]
+    elif len(rest_new) == 1 and rest_old:
+        factors += [Common(length, axis, rest_new[0][0]) for axis, length in rest_old]
+    elif rest_old or rest_new:
+        raise RuleError(f"it reshapes {list(before)} to {list(after)}: too many lengths are not fixed")
+    return factors + from_the_end[::-1]
+
+
+def take_factors(old: list[tuple[int, Length]], new: list[tuple[int, Length]]) -> list[Common]:
+    """Takes common factors off the ends of two lists of (axis, length), as far as lengths are known or agree."""
+    factors = []
+    while old or new:
+        source, m = old[-1] if old else (None, None)
+        target, n = new[-1] if new else (None, None)
+        if m == n and m is not None:
+            factors.append(Common(m, source, target))
+        elif m == 1:
+            factors.append(Common(1, source, None))
+            target = None
+        elif n == 1:
+            factors.append(Common(1, None, target))
+            source = None
+        elif isinstance(m, int) and isinstance(n, int):
+            factors.append(divide(old, new, m, n))
+            continue
+        else:
+            break
+        if source is not None:
+            old.pop()
+        if target is not None:
+            new.pop()
+    return factors
+
+
+def divide(old: list[tuple[int, Length]], new: list[tuple[int, Length]], m: int, n: int) -> Common:
+    """Takes the shorter of the last lengths m and n off both lists, and leaves what remains of the longer."""
+    (source, _), (target, _) = old[-1], new[-1]
+    longer, shorter = (old, new) if m > n else (new, old)
+    if max(m, n) % min(m, n):
+        raise NoCommonFactorError(source)
+    longer[-1] = (longer[-1][0], max(m, n) // min(m, n))
+    shorter.pop()
+    return Common(min(m, n), source, target)
+
+
+def reshaped_mask(graph: MaskedGraph, value: ir.Value, new_rank: int, factors: Sequence[Common]) -> ir.Value:
+    """Returns the value's mask in another shape, as far as it varies."""
+    mask, rank = graph.mask_of(value), rank_of(value)
+    carried = [factor for factor in factors if factor.kind in ("images", "places")]
+    groups = [
+        [f for f in factors if getattr(f, side) == getattr(factor, side) and f.length != 1]
+        for factor in carried
+        for side in ("source", "target")
+    ]
+    if all(len(group) <= 1 for group in groups):  # every axis moves as a whole
+        moved = {f.source: f.target for f in carried if f.source is not None and f.target is not None}
+        return graph.moved_mask(mask, moved, rank, new_rank)
+    mask = graph.long_as_images(value)
+    mask = graph.emit("Reshape", mask, shape_of(graph, [1 if f.kind == "free" else length_in(f) for f in factors]))
+    repeated = [index for index, factor in enumerate(factors) if factor.kind == "repeated"]
+    if repeated:
+        mask = graph.emit("ReduceMax", mask, shape_of(graph, repeated))
+    full_targets = {factor.target for factor in carried}
+    spread = [number(f) if f.target in full_targets and f.kind in ("free", "repeated") else 1 for f in factors]
+    if any(length != 1 for length in spread):
+        mask = graph.emit("Expand", mask, shape_of(graph, spread))
+    new_shape = [1] * new_rank
+    for factor in factors:
+        if factor.target in full_targets and factor.target is not None:
+            new_shape[factor.target] *= length_in(factor)
+    return graph.emit("Reshape", mask, shape_of(graph, [max(length, -1) for length in new_shape]))
+
+
+def length_in(factor: Common) -> int:
+    """Returns a factor's length as a target shape has it: -1 for the images."""
+    return -1 if factor.kind == "images" else number(factor)
+
+
+def number(factor: Common) -> int:
+    """Returns a length that has to be fixed.
+
+    Raises:
+        RuleError: it is not.
+    """
+    if not isinstance(factor.length, int):
+        raise RuleError("it merges or cuts height or width, whose lengths are not fixed")
+    return factor.length
+
+
+def shape_of(graph: MaskedGraph, lengths: Sequence[int]) -> ir.Value:
+    """Returns a constant shape."""
+    return graph.constant(lengths, ir.DataType.INT64)
+
+
+add_samples(
+    "Reshape",
+    Sample(
+        "channel shuffle",
+        "a = Reshape (x, s) b = Transpose <perm = [0, 2, 1, 3, 4]> (a) c = Reshape (b, t) "
+        "y = Conv <pads = [1, 1, 1, 1]> (c, w)",
+        {"w": (3, 4, 3, 3)},
+        {"s": (-1, 2, 2, 9, 11), "t": (-1, 4, 9, 11)},
+    ),
+    Sample("features", "f = Reshape (x, s) y = Gemm (f, w)", {"w": (396, 5)}, {"s": (-1, 396)}),
+)
+add_samples("Unsqueeze", Sample("new axis", "y = Unsqueeze (x, a)", constants={"a": (1,)}))
+add_samples(
+    "Squeeze",
+    Sample("an axis and back", "u = Unsqueeze (x, a) r = Sigmoid (u) y = Squeeze (r, a)", constants={"a": (1,)}),
+)
+add_samples("Flatten", Sample("features", "f = Flatten (x) y = Gemm (f, w)", {"w": (396, 5)}))
+IN_WINDOWS = (
+    "t = Transpose <perm = [0, 2, 3, 1]> (x) a = Reshape (t, cut) b = Transpose <perm = [0, 1, 3, 2, 4, 5]> (a) "
+    "c = Reshape (b, windows) m = ReduceMean (c, places) d = Sub (c, m) e = Reshape (d, uncut) "
+    "f = Transpose <perm = [0, 1, 3, 2, 4, 5]> (e) g = Reshape (f, whole) "
+)
+add_samples(
+    "Reshape",
+    Sample(
+        "windows merged into the batch, and back",
+        IN_WINDOWS + "r = Transpose <perm = [0, 3, 1, 2]> (g) y = Conv <pads = [1, 1, 1, 1]> (r, w)",
+        {"w": (3, 4, 3, 3)},
+        {
+            "cut": (-1, 4, 2, 3, 4, 4),
+            "windows": (-1, 8, 4),
+            "places": (1,),
+            "uncut": (-1, 4, 3, 2, 4, 4),
+            "whole": (-1, 8, 12, 4),
+        },
+        size=(8, 12),
+        ones_tolerance=1e-6,
+    ),
+    Sample(
+        "the head of a detector: places and anchors in one axis",
+        "c = Conv (x, w) t = Transpose <perm = [0, 2, 3, 1]> (c) a = Reshape (t, boxes) y = Softmax <axis = 2> (a)",
+        {"w": (10, 4, 1, 1)},
+        {"boxes": (-1, 198, 5)},
+    ),
+    Sample(
+        "the whole image to groups, as torch writes a group norm, and to tokens",
+        "a = Reshape (x, groups) m = ReduceMean (a, last) d = Sub (a, m) b = Reshape (d, tokens) "
+        "c = Transpose <perm = [0, 2, 1]> (b) y = MatMul (c, w)",
+        {"w": (4, 5)},
+        {"groups": (-1, 2, 198), "last": (2,), "tokens": (-1, 4, 99)},
+        ones_tolerance=1e-6,
+    ),
+)
+add_samples(
+    "Reshape",
+    Sample(
+        "tokens first, and the images merged behind them",
+        "a = Reshape (x, flat) t = Transpose <perm = [2, 0, 1]> (a) r = Reshape (t, rows) g = MatMul (r, w) "
+        "b = Reshape (g, tokens) s = Softmax <axis = 0> (b) y = ReduceSum <keepdims = 0> (s, first)",
+        {"w": (4, 5)},
+        {"flat": (-1, 4, 99), "rows": (-1, 4), "tokens": (99, -1, 5), "first": (0,)},
+        ones_tolerance=1e-6,
+    ),
+    Sample(
+        "a grid cut one way, then the other",
+        "a = Reshape (x, cut) b = Reshape (a, otherwise) m = ReduceMean (b, every_other) y = Sub (b, m)",
+        constants={"cut": (-1, 4, 3, 4, 5), "otherwise": (-1, 4, 4, 3, 5), "every_other": (2,)},
+        size=(12, 5),
+    ),
+)

@@ -17,6 +17,11 @@ from masktool.errors import MasktoolError
 SCHEMA_VERSION = 1
 MASK_INPUT = "mask"
 MASK_POLARITY = "1=kept, 0=missing"
+BATCH_AXIS = "output_batch"
+"""Name of the axis with one row per result: of every output, and of inputs besides the image that go with the results.
+The results are as many as the images or the masks, whichever are more."""
+DEFAULT_SIZE = (224, 224)
+"""(height, width) where neither the network nor its preprocessing tells: what most networks were trained on."""
 METADATA_PREFIX = "masktool."
 FUNCTION_DOMAIN = "masktool"
 """Domain of the model-local functions (``masktool::NeighborFill``)."""
@@ -24,6 +29,21 @@ RULE_PROPERTY = "masktool.rule"
 """Key of the node ``metadata_props`` entry that names the mask rule that was applied to the node."""
 
 Masking = Literal["layer", "partial", "fill"]
+TARGET_INPUT = "target"
+"""Index of the class to differentiate for, (T,) int64, T the batch or 1; in files with gradients only."""
+LOSS_INPUT = "loss"
+"""Which of ``LOSSES`` is differentiated, () int64, optional; in files with gradients only."""
+OBJECTIVE = "objective"
+"""Output (B,): what is differentiated."""
+FEATURE_MAP = "feature_map"
+"""Output (B, c, h, w): the feature map that metadata name."""
+GRADIENT_PREFIX = "gradient_"
+"""Outputs ``gradient_image``, ``gradient_mask`` and ``gradient_feature_map``."""
+Loss = Literal["logit", "log-softmax", "softmax"]
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+BASELINES = ("black", "grey", "mean", "image-mean", "blur", "noise")
+"""Names of what ``fill`` puts in place of missing pixels; a colour is the text ``R,G,B``."""
+DEFAULT_BASELINE = "mean"
 OutputKind = Literal["logits", "probabilities", "sigmoid", "binary"]
 ChannelOrder = Literal["RGB", "BGR", "L"]
 Layout = Literal["NCHW", "NHWC"]
@@ -66,6 +86,13 @@ class Preprocessing:
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     layout: Layout = "NCHW"
 
+    def scaled_to(self, size: tuple[int, int]) -> Preprocessing:
+        """Returns the preprocessing for another input size, the crop's share of the resized photograph unchanged."""
+        if self.resize_to is None:
+            return dataclasses.replace(self, size=size)
+        side = round(self.resize_to * min(size) / min(self.size))
+        return dataclasses.replace(self, size=size, resize_to=side)
+
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Preprocessing:
         """Builds it from a JSON object, naming every key that does not belong there."""
@@ -100,6 +127,10 @@ class Metadata:
         labels: one name per class; None when unknown.
         parity: figures measured at export, by name.
         tool_version: of the masktool that wrote the file.
+        gradient: the default of the input ``loss``, in a file with gradients; None in any other.
+        feature_map: name of the value behind the output ``feature_map``; None where there is none.
+        baseline: one of ``BASELINES``, a number or ``R,G,B``; None unless masking is ``fill``.
+        layout: of the image input; None in files written before it was recorded.
     """
 
     masking: Masking
@@ -114,6 +145,10 @@ class Metadata:
     tool_version: str
     schema_version: int = SCHEMA_VERSION
     mask_polarity: str = MASK_POLARITY
+    baseline: str | None = None
+    gradient: Loss | None = None
+    feature_map: str | None = None
+    layout: Layout | None = None
 
     def to_properties(self) -> dict[str, str]:
         """Returns the ``metadata_props`` pairs, one JSON document each."""

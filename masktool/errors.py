@@ -37,7 +37,7 @@ class MasktoolError(Exception):
 
 
 class UnsupportedNode(NamedTuple):
-    """One node that has no mask rule, and why."""
+    """One node that has no rule, and why."""
 
     name: str
     op_type: str
@@ -49,13 +49,13 @@ class UnsupportedNode(NamedTuple):
 
 
 class UnsupportedOperatorError(MasktoolError):
-    """The graph holds nodes through which no mask can be carried; ``nodes`` lists every one of them."""
+    """The graph holds nodes without a rule for masks or gradients; ``nodes`` lists every one of them."""
 
-    def __init__(self, nodes: Sequence[UnsupportedNode]) -> None:
+    def __init__(self, nodes: Sequence[UnsupportedNode], *, what: str = "no mask rule") -> None:
         self.nodes = tuple(nodes)
         count = f"{len(self.nodes)} node" + ("s" if len(self.nodes) != 1 else "")
         super().__init__(
-            f"no mask rule for {count}",
+            f"{what} for {count}",
             got=" | ".join(str(node) for node in self.nodes),
             fix="nothing was written; docs/operators.md lists the operators that have one",
         )

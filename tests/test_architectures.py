@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 import torch
 from networks.cifar_resnet import resnet20
-from reference import rules
+from reference import windows
 from reference.layer_masking import MaskedReference
 from reference.masks import binary_masks, soft_masks
 from torch import Tensor, nn
@@ -246,6 +246,6 @@ def test_masks_agree_with_the_reference(case):
 
 
 def test_a_forgotten_fill_would_be_noticed(case, monkeypatch):
-    monkeypatch.setattr(rules, "neighbor_fill", lambda value, *_: value)
+    monkeypatch.setattr(windows, "neighbor_fill", lambda value, *_: value)
     without_fill, _ = case.run_reference()
     assert case.relative(case.run(case.images[:1], case.masks), without_fill) >= 100 * TOLERANCE

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from PIL import Image
 
 from masktool.commands import options
+from masktool.commands.explain_options import (
+    choose_formats,
+    parse_assignments,
+    parse_inputs,
+    segment_options,
+    share_options,
+)
 from masktool.commands.models import MODEL_VARIABLE, ModelChoice, find_model
 from masktool.commands.photographs import check_writable, choose_stems, collect_photographs
 from masktool.errors import MasktoolError
 from masktool.explainers import Explanation, explain_targets, load_methods
 from masktool.explainers.explanation import FORMATS
-from masktool.explainers.method import build_method
-from masktool.explainers.segmentation import SEGMENTERS, read_label_map
-from masktool.runtime.images import read_image
+from masktool.explainers.subject import read_subject
 from masktool.runtime.session import MaskedSession, load
 
 BAD_INPUT = 2
@@ -35,7 +40,10 @@ class Request:
 
     Attributes:
         methods: by name, with their options.
-        targets: top, indices or labels.
+        targets: top, indices or labels; None for what goes without saying.
+        output: name of the output that the targets are indices into; None for classes.
+        inputs: what the model asks for besides the image.
+        input_size: (height, width) for a model that leaves them open.
         seed: of every random choice.
         batch: masks per forward pass; None for the session's choice.
         directory: for the files.
@@ -44,7 +52,10 @@ class Request:
     """
 
     methods: Mapping[str, Mapping[str, Any]]
-    targets: Sequence[str]
+    targets: Sequence[str | None]
+    output: str | None
+    inputs: Mapping[str, np.ndarray]
+    input_size: tuple[int, int] | None
     seed: int
     batch: int | None
     directory: Path
@@ -63,11 +74,18 @@ class Request:
 )
 @click.option("--arch", metavar="NAME", help="Architecture of a MODEL that is a state dict, as for export.")
 @click.option(
-    "--input-size", nargs=2, type=click.IntRange(min=1), metavar="H W", help="Input of such a MODEL, as for export."
+    "--input-size",
+    nargs=2,
+    type=click.IntRange(min=1),
+    metavar="H W",
+    help="Height and width of the input, where MODEL does not fix them.  [default: its preprocessing's]",
 )
+@click.option("--image-input", metavar="NAME", help="Which input is the image, of a MODEL that is not masked yet.")
 @click.option(
     "--preprocess", metavar="NAME|FILE", help="Preprocessing of a MODEL that is not masked yet, as for export."
 )
+@options.masking_option
+@options.baseline_option
 @click.option(
     "--method",
     "methods",
@@ -80,11 +98,20 @@ class Request:
 @click.option(
     "--target",
     "targets",
-    metavar="top|INDEX|LABEL",
+    metavar="top|INDEX|LABEL|I,J",
     multiple=True,
-    default=["top"],
-    show_default=True,
-    help="Class to explain; may be repeated, and then shares the forward passes.",
+    help="Class to explain, or with --output indices into its axes behind the batch; may be repeated, and then shares "
+    "the forward passes.  [default: top]",
+)
+@click.option(
+    "--output", metavar="NAME", help="Explain one value of this output of MODEL, as it is, instead of a class."
+)
+@click.option(
+    "--input",
+    "inputs",
+    metavar="NAME=VALUE|FILE.npy",
+    multiple=True,
+    help="What MODEL asks for besides the image; may be repeated.",
 )
 @click.option("--samples", type=int, metavar="N", help="Number of masks for LIME (1000) and RISE (4000).")
 @click.option("--segments", metavar="slic|grid|FILE", help="What LIME hides; FILE is a label map.  [default: slic]")
@@ -95,7 +122,7 @@ class Request:
 @options.seed_option
 @click.option(
     "-o",
-    "--output",
+    "--directory",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Directory for the files IMAGE.METHOD.png.  [default: .]",
@@ -117,15 +144,20 @@ def command(
     model: str | None,
     arch: str | None,
     input_size: tuple[int, int] | None,
+    image_input: str | None,
     preprocess: str | None,
+    masking: Any,
+    baseline: str | None,
     methods: tuple[str, ...],
     targets: tuple[str, ...],
+    output: str | None,
+    inputs: tuple[str, ...],
     samples: int | None,
     segments: str | None,
     n_segments: int | None,
     assignments: tuple[str, ...],
     seed: int,
-    output: Path | None,
+    directory: Path | None,
     formats: str | None,
     provider: str,
     batch: int | None,
@@ -134,23 +166,26 @@ def command(
 ) -> None:
     """Show which parts of photographs a model relied on.
 
-    IMAGE is a photograph or a directory of them. Writes one picture per photograph, method and target, and prints the
-    paths; with --json, prints one JSON document per line instead. Exit code 2 when a photograph could not be read;
-    the others are explained nevertheless.
+    IMAGE is a photograph, a .npy file that holds the model's input as it is, or a directory of them. Writes one
+    picture per photograph, method and target, and prints the paths; with --json, prints one JSON document per line
+    instead. Exit code 2 when a photograph could not be read; the others are explained nevertheless.
     """
     request = Request(
         methods=share_options(methods, samples, segment_options(segments, n_segments) | parse_assignments(assignments)),
-        targets=tuple(dict.fromkeys(targets)),
+        targets=tuple(dict.fromkeys(targets)) or (None,),
+        output=output,
+        inputs=parse_inputs(inputs),
+        input_size=input_size,
         seed=seed,
         batch=batch,
-        directory=output or Path(),
-        formats=choose_formats(formats, as_json=as_json, output=output),
+        directory=directory or Path(),
+        formats=choose_formats(formats, as_json=as_json, directory=directory),
         as_json=as_json,
     )
     if request.formats:
         check_writable(request.directory)
     photographs = collect_photographs(images, say)
-    path = find_model(ModelChoice(model, arch, input_size, preprocess), say)
+    path = find_model(ModelChoice(model, arch, input_size, preprocess, masking, baseline, image_input), say)
     with load(path, provider, threads) as session:
         say(session.announcement)
         failures = explain_photographs(session, photographs, request)
@@ -163,84 +198,12 @@ def say(message: str) -> None:
     options.console().print(message, markup=False, emoji=False)
 
 
-def segment_options(segments: str | None, n_segments: int | None) -> dict[str, Any]:
-    """Returns LIME's options from --segments and --n-segments."""
-    values: dict[str, Any] = {} if n_segments is None else {"n_segments": n_segments}
-    if segments is None:
-        return values
-    if segments in SEGMENTERS:
-        return values | {"segments": segments}
-    if not Path(segments).exists():
-        expected = f"{', '.join(SEGMENTERS)} or a file"
-        raise MasktoolError("no such segments", where=f"--segments {segments}", expected=expected)
-    return values | {"feature_mask": read_label_map(segments)}
-
-
-def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """Returns options from OPTION=VALUE, each value read as JSON where it is JSON, else as text."""
-    values = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise MasktoolError("bad assignment", where=f"--set {assignment}", expected="OPTION=VALUE")
-        try:
-            values[name.strip()] = json.loads(text)
-        except json.JSONDecodeError:
-            values[name.strip()] = text
-    return values
-
-
-def share_options(
-    methods: Sequence[str], samples: int | None, values: Mapping[str, Any]
-) -> dict[str, Mapping[str, Any]]:
-    """Gives each method the options that it knows.
-
-    Raises:
-        MasktoolError: an option that none of the methods knows, or a value out of range.
-    """
-    shared: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(methods):
-        known = {field.name for field in dataclasses.fields(load_methods()[name])}
-        shared[name] = {key: value for key, value in values.items() if key in known}
-        if samples is not None and (option := load_methods()[name].samples_option) is not None:
-            shared[name][option] = samples
-    used = {key for given in shared.values() for key in given}
-    if samples is not None and not any(load_methods()[name].samples_option for name in methods):
-        build_method(methods[0], {}, samples)  # says that this method draws no samples
-    if unused := sorted(set(values) - used):
-        known_names = sorted({field.name for name in shared for field in dataclasses.fields(load_methods()[name])})
-        raise MasktoolError(
-            f"unknown option of {', '.join(shared)}",
-            where=", ".join(unused),
-            expected=f"some of {', '.join(known_names)}",
-        )
-    for name, given in shared.items():
-        build_method(name, given)
-    return {name: dict(given) for name, given in shared.items()}
-
-
-def choose_formats(text: str | None, *, as_json: bool, output: Path | None) -> tuple[str, ...]:
-    """Returns the formats to write.
-
-    Raises:
-        MasktoolError: an unknown format.
-    """
-    if text is None:
-        return () if as_json and output is None else ("png",)
-    formats = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",")))
-    if unknown := [each for each in formats if each not in FORMATS]:
-        raise MasktoolError(
-            "unknown format", where=f"--format {','.join(unknown)}", expected=f"some of {','.join(FORMATS)}"
-        )
-    return formats
-
-
 def explain_photographs(session: MaskedSession, photographs: Sequence[Path], request: Request) -> int:
     """Explains one photograph after the other and returns how many could not be read."""
     failures = 0
     for path, stem in zip(photographs, choose_stems(photographs), strict=True):
         try:
-            photograph = read_image(path)
+            photograph = read_subject(path)
         except MasktoolError as error:
             if len(photographs) == 1:
                 raise
@@ -253,7 +216,12 @@ def explain_photographs(session: MaskedSession, photographs: Sequence[Path], req
 
 
 def explain_photograph(
-    session: MaskedSession, path: Path, stem: str, photograph: Image.Image, method: str, request: Request
+    session: MaskedSession,
+    path: Path,
+    stem: str,
+    photograph: Image.Image | np.ndarray,
+    method: str,
+    request: Request,
 ) -> None:
     """Explains one photograph by one method; writes the files, and prints the paths or the documents."""
     found = explain_targets(
@@ -261,6 +229,9 @@ def explain_photograph(
         photograph,
         request.targets,
         method,
+        output=request.output,
+        inputs=request.inputs,
+        input_size=request.input_size,
         seed=request.seed,
         perturbations_per_eval=request.batch,
         progress=options.progress,
@@ -281,16 +252,17 @@ def explain_photograph(
 
 
 def target_slug(explanation: Explanation) -> str:
-    """Returns the target as part of a file name: its index and, where known, its label."""
+    """Returns the target as part of a file name: its index and, where known, its label, or its output and indices."""
+    if explanation.output is not None:
+        return re.sub(r"\W+", "-", explanation.name).strip("-")
     label = re.sub(r"\W+", "_", explanation.label or "").strip("_")[:SLUG_LENGTH]
     return f"{explanation.target}-{label}" if label else str(explanation.target)
 
 
 def describe(explanation: Explanation) -> str:
     """Returns one line on what was explained, at what cost, and how sure it is."""
-    name = explanation.label or f"class {explanation.target}"
     line = (
-        f"{explanation.title} of {name}, {explanation.score_name} {explanation.score:.3g}, "
+        f"{explanation.title} of {explanation.name}, {explanation.score_name} {explanation.score:.3g}, "
         f"{explanation.forward_passes} passes in {explanation.seconds:.1f} s"
     )
     error = explanation.relative_error

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+from click.core import ParameterSource
 
-from masktool.commands.info import describe_preprocessing, list_rules, read_model, write_bytes
-from masktool.commands.options import console, json_option
+from masktool.commands.export_check import run_check
+from masktool.commands.info import count_bytes, describe_preprocessing, list_rules, read_model, write_bytes
+from masktool.commands.options import baseline_option, console, json_option, masking_option
 from masktool.contract import OutputKind
 from masktool.errors import MasktoolError
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from masktool.exporters.sources import Source
 
 SUFFIX = ".masked.onnx"
+OPTIONS_OF_CHECK = frozenset({"model", "check", "arch", "input_size", "image_input", "trust_pickle", "as_json"})
+"""Parameters that say what to measure, not what to write."""
 DIGEST_SHOWN = 12
 """Hexadecimal digits of a SHA-256 in messages; the metadata hold all of them."""
 
@@ -50,7 +55,14 @@ class ImageOptions:
 
 
 @click.command("export")
-@click.argument("model")
+@click.argument("model", required=False)
+@click.option(
+    "--check",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Export nothing; measure FILE, which was exported before, against MODEL too where that is given. Exit code 1 "
+    "when a figure is beyond its limit.",
+)
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: MODEL's name.masked.onnx]"
 )
@@ -59,14 +71,15 @@ class ImageOptions:
     metavar="NAME",
     help="Architecture of a state dict: torchvision:NAME, timm:NAME, module:factory or file.py:factory.",
 )
-@click.option("--masking", type=click.Choice(["layer"]), default="layer", show_default=True, help="How the mask acts.")
+@masking_option
+@baseline_option
 @click.option(
     "--mask",
     type=click.Choice(["optional", "required"]),
-    default="optional",
-    show_default=True,
-    help="Whether callers may leave the mask out; required suits runtimes that know no optional inputs.",
+    help="Whether callers may leave the mask out; required suits runtimes that know no optional inputs.  [default: "
+    "optional, or required where MODEL leaves its height or width open]",
 )
+@click.option("--image-input", metavar="NAME", help="Which input of MODEL is the image, where several may be.")
 @click.option(
     "--input-size",
     nargs=2,
@@ -92,12 +105,17 @@ class ImageOptions:
 )
 @click.option("--trust-pickle", is_flag=True, help="Unpickle a whole module; that runs code from the file.")
 @json_option
+@click.pass_context
 def command(
-    model: str,
+    context: click.Context,
+    model: str | None,
+    check: Path | None,
     output: Path | None,
     arch: str | None,
     masking: Any,
-    mask: str,
+    baseline: str | None,
+    mask: str | None,
+    image_input: str | None,
     input_size: tuple[int, int] | None,
     preprocess: str | None,
     mean: tuple[float, ...] | None,
@@ -118,17 +136,26 @@ def command(
     from masktool.exporters.presets import labels_from
     from masktool.exporters.sources import load_source
 
+    read = functools.partial(
+        load_source, arch=arch, input_size=input_size, image_input=image_input, trust_pickle=trust_pickle
+    )
+    if check is not None:
+        refuse_export_options(context)
+        context.exit(run_check(check, None if model is None else read(model), as_json=as_json))
+    if model is None:
+        raise click.MissingParameter(ctx=context, param_hint="'MODEL'", param_type="argument")
     target = choose_output(model, output)
     names = None if labels is None else labels_from(labels)
     screen = console()
     with screen.status(Text(f"reading {model}")) as status:  # on terminals only
-        source = load_source(model, arch=arch, input_size=input_size, trust_pickle=trust_pickle)
-        status.update("carrying the mask through every layer and measuring parity")
+        source = read(model)
+        status.update("adding the mask and measuring parity")
         metadata = export(
             source,
             target,
-            masking=masking,
-            mask_required=mask == "required",
+            masking=masking or "layer",
+            baseline=baseline,
+            mask_required=None if mask is None else mask == "required",
             preprocessing=choose_preprocessing(source, ImageOptions(preprocess, mean, std)),
             labels=names,
             output_kind=output_kind,
@@ -137,6 +164,14 @@ def command(
     for line in describe_export(source, metadata, target, rules, stated=output_kind is not None):
         screen.print(line, markup=False)
     click.echo(json.dumps(document_export(source, metadata, target, rules), indent=2) if as_json else str(target))
+
+
+def refuse_export_options(context: click.Context) -> None:
+    """Raises MasktoolError where an option that shapes the file to be written comes with --check, which writes none."""
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if given and parameter.name not in OPTIONS_OF_CHECK:
+            raise MasktoolError("--check writes no file", got=parameter.opts[-1], fix="leave that out")
 
 
 def choose_output(model: str, output: Path | None) -> Path:
@@ -162,7 +197,9 @@ def choose_preprocessing(source: Source, options: ImageOptions) -> Any:
 
     if options == ImageOptions(None, None, None):
         return None
-    return preprocessing_for(source.model, options.preprocess, options.mean, options.std)
+    return preprocessing_for(
+        source.model, options.preprocess, options.mean, options.std, image_input=source.image_input
+    )
 
 
 def count_rules(path: Path) -> dict[str, int]:
@@ -175,10 +212,15 @@ def describe_export(
     source: Source, metadata: Metadata, path: Path, rules: dict[str, int], *, stated: bool
 ) -> Iterator[str]:
     """Yields what the user should know, a line each."""
+    from masktool.exporters.onnx_file import describe_value
+
     graph = source.model.graph
     yield f"source: {source.name}, sha256 {metadata.source_sha256[:DIGEST_SHOWN]}, {len(graph)} nodes"
     yield from (f"note: {note}" for note in source.notes)
-    yield f"masked: {sum(rules.values())} nodes ({', '.join(f'{rule} {count}' for rule, count in rules.items())})"
+    if metadata.baseline is None:
+        yield f"masked: {sum(rules.values())} nodes ({', '.join(f'{rule} {count}' for rule, count in rules.items())})"
+    else:
+        yield f"masked: the input alone, filled with {describe_baseline(metadata)}"
     figures = [f"{name} {figure:.1e}" if figure else f"{name} 0" for name, figure in metadata.parity.items()]
     yield f"parity: {', '.join(figures)}"
     if metadata.output_kind is not None:
@@ -186,19 +228,44 @@ def describe_export(
         yield f"output: {metadata.class_output!r} holds {metadata.output_kind}{origin}"
     if metadata.preprocessing is not None:
         yield f"preprocessing: {describe_preprocessing(dataclasses.asdict(metadata.preprocessing))}"
+    yield from (f"note: {line}" for line in note_inputs(source))
     yield from (f"missing: {line}" for line in list_missing(metadata))
-    yield f"wrote {path} ({write_bytes(path.stat().st_size)})"
+    if metadata.class_output is None:
+        outputs = ", ".join(describe_value(value) for value in graph.outputs)
+        yield f"outputs: {outputs}; `masktool explain` asks for --output NAME and --target I,J"
+    yield f"wrote {path} ({write_bytes(count_bytes(read_model(path), path))})"
+
+
+def note_inputs(source: Source) -> Iterator[str]:
+    """Yields what the user should know about the inputs."""
+    from masktool.exporters import needs_mask
+    from masktool.exporters.onnx_file import describe_value, find_other_inputs
+
+    if needs_mask(source):
+        yield "height or width is open, so that the mask is required; --input-size H W fixes them"
+    if others := find_other_inputs(source.model, source.image_input):
+        named = ", ".join(describe_value(value) for value in others)
+        yield f"the image is {source.image_input!r}; to be fed besides: {named}"
+
+
+def describe_baseline(metadata: Metadata) -> str:
+    """Returns the baseline, and a warning where the mean that was asked for is not known to be one."""
+    preprocessing = metadata.preprocessing
+    if metadata.baseline != "mean" or (preprocessing is not None and any(preprocessing.mean)):
+        return f"{metadata.baseline}"
+    reason = "is unknown" if preprocessing is None else "subtracts no mean"
+    return f"mean, which is 0 in the input; the preprocessing {reason}, so that 0 may be another colour"
 
 
 def list_missing(metadata: Metadata) -> Iterator[str]:
     """Yields what the file does not say about itself, and the option that adds it."""
     if metadata.class_output is None:
-        yield "a class output (N, K); `masktool explain` cannot use this file"
+        yield "a class output (N, K)"
     elif metadata.output_kind is None:
         yield f"what output {metadata.class_output!r} holds; add --output-kind {'|'.join(get_args(OutputKind))}"
     if metadata.preprocessing is None:
         yield "preprocessing, which `masktool explain` needs; add --preprocess imagenet|caffe|tf|FILE.json"
-    if metadata.labels is None:
+    if metadata.labels is None and metadata.class_output is not None:
         yield "labels; add --labels FILE"
 
 
@@ -206,7 +273,7 @@ def document_export(source: Source, metadata: Metadata, path: Path, rules: dict[
     """Returns what programs may want to know, ready for JSON."""
     return {
         "path": str(path),
-        "bytes": path.stat().st_size,
+        "bytes": count_bytes(read_model(path), path),
         "metadata": dataclasses.asdict(metadata),
         "rules": rules,
         "notes": list(source.notes),

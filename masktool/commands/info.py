@@ -22,6 +22,7 @@ LABELS_SHOWN = 5
 """Labels in the text; JSON holds all of them."""
 KILOBYTES_UNTIL = 100_000
 """Bytes below which a size is given in kilobytes."""
+NOT_MASKED = "not masked; `masktool export` makes it so"
 COLUMN = 14
 """Characters before the second column."""
 
@@ -151,9 +152,15 @@ def write_text(document: dict[str, Any]) -> Iterator[str]:
 def write_heading(document: dict[str, Any]) -> str:
     """Returns the first line: the file, whether it takes a mask, its size."""
     metadata = document["metadata"]
-    kind = f"masked by masktool ({metadata['masking']})" if metadata else "not masked; `masktool export` makes it so"
+    kind = f"masked by masktool ({describe_masking(metadata)})" if metadata else NOT_MASKED
     opsets = ", ".join(f"{domain} {version}" for domain, version in document["opsets"].items())
     return f"{document['path']}: {kind}; {write_bytes(document['bytes'])}; opset {opsets}"
+
+
+def describe_masking(metadata: dict[str, Any]) -> str:
+    """Returns the masking mode and, for fill, the baseline."""
+    baseline = metadata["baseline"]
+    return f"{metadata['masking']}" + (f", baseline {baseline}" if baseline is not None else "")
 
 
 def write_bytes(count: int) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from masktool import __version__
-from masktool.contract import METADATA_PREFIX
+from masktool.contract import METADATA_PREFIX, Masking
 from masktool.errors import MasktoolError
 from masktool.files import sha256_of
 
@@ -37,12 +37,18 @@ class ModelChoice:
         arch: of a state dict.
         input_size: (height, width) of a source that does not fix it.
         preprocess: of a source that does not carry its own: a preset's name or a JSON file.
+        masking: of a source that is not masked yet; None for the default.
+        baseline: likewise.
+        image_input: name of the input that is the image, where several may be.
     """
 
     name: str | None
     arch: str | None = None
     input_size: tuple[int, int] | None = None
     preprocess: str | None = None
+    masking: Masking | None = None
+    baseline: str | None = None
+    image_input: str | None = None
 
 
 def find_model(choice: ModelChoice, say: Say) -> Path:
@@ -62,11 +68,25 @@ def find_model(choice: ModelChoice, say: Say) -> Path:
     else:
         from masktool.demo import model_path
 
+        refuse_masking(choice, model_path())
         say(f"model: {model_path().name} (built in, knows simple shapes only; -m or ${MODEL_VARIABLE} chooses another)")
         return model_path()
     if is_masked(Path(name)):
+        refuse_masking(choice, Path(name))
         return Path(name)
     return export_to_cache(dataclasses.replace(choice, name=name), name, say)
+
+
+def refuse_masking(choice: ModelChoice, path: Path) -> None:
+    """Raises MasktoolError where a way of masking is asked for and the model has its own already."""
+    given = {"--masking": choice.masking, "--baseline": choice.baseline}
+    if asked := [f"{option} {value}" for option, value in given.items() if value is not None]:
+        raise MasktoolError(
+            "the model is masked already",
+            where=path,
+            got=" ".join(asked),
+            fix="leave that out, or name the plain model with -m",
+        )
 
 
 def is_masked(path: Path) -> bool:
@@ -88,10 +108,16 @@ def export_to_cache(choice: ModelChoice, name: str, say: Say) -> Path:
     from masktool.exporters.presets import preprocessing_for
     from masktool.exporters.sources import load_source
 
-    source = load_source(name, arch=choice.arch, input_size=choice.input_size)
+    source = load_source(name, arch=choice.arch, input_size=choice.input_size, image_input=choice.image_input)
     own = choice.preprocess is None
     export(
-        source, target, preprocessing=None if own else preprocessing_for(source.model, choice.preprocess, None, None)
+        source,
+        target,
+        masking=choice.masking or "layer",
+        baseline=choice.baseline,
+        preprocessing=None
+        if own
+        else preprocessing_for(source.model, choice.preprocess, image_input=source.image_input),
     )
     return target
 
@@ -124,6 +150,9 @@ def cache_key(choice: ModelChoice, name: str) -> str:
         "arch": choice.arch,
         "input_size": choice.input_size,
         "preprocess": choice.preprocess,
+        "masking": choice.masking or "layer",
+        "baseline": choice.baseline,
+        "image_input": choice.image_input,
     }
     if is_hub_name(name):
         parts |= {"name": name, "hub": package_version(name.partition(":")[0])}

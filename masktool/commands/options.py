@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
+
+from masktool.contract import BASELINES, DEFAULT_BASELINE, Masking
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,6 +52,18 @@ batch_option = click.option(
 )
 seed_option = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="All random choices come from it."
+)
+masking_option = click.option(
+    "--masking",
+    type=click.Choice(get_args(Masking)),
+    help="How the mask acts: through every layer with a fill from neighbours (layer) or with convolutions renormalised "
+    "by what they see (partial), or on the input alone (fill).  [default: layer]",
+)
+baseline_option = click.option(
+    "--baseline",
+    metavar="NAME|R,G,B",
+    help=f"What fill puts in place of missing pixels: {', '.join(BASELINES)}, or a colour in 0..255; image-mean and "
+    f"blur are those of the kept pixels.  [default: {DEFAULT_BASELINE}]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, for programs.")
 

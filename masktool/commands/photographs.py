@@ -12,6 +12,7 @@ from PIL import Image
 
 from masktool.errors import MasktoolError
 from masktool.explainers.explanation import PNG_KEY
+from masktool.runtime.arrays import ARRAY_SUFFIX
 
 Say = Callable[[str], None]
 
@@ -39,7 +40,7 @@ def list_images(directory: Path, say: Say) -> list[Path]:
     Raises:
         MasktoolError: there is none, or the directory cannot be read.
     """
-    extensions = Image.registered_extensions()
+    extensions = {*Image.registered_extensions(), ARRAY_SUFFIX}
     try:
         files = sorted(path for path in directory.iterdir() if path.is_file() and not path.name.startswith("."))
     except OSError as error:

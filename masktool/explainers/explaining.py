@@ -1,4 +1,4 @@
-"""Runs a method on one photograph: prepare, score, attribute, bring the map back to the photograph's pixels."""
+"""Runs a method on one image: prepare, score, attribute, bring the map back to the image's own pixels."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from masktool.errors import MasktoolError
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.method import Attribution, Evaluate, Masks, Method, ScoredMasks, Task, build_method
-from masktool.explainers.pixels import model_pixels
-from masktool.explainers.targets import Target, label_of, rank_scores, resolve_target
-from masktool.runtime.images import read_image, to_rgb
-from masktool.runtime.preprocessing import PreparedImage, prepare
+from masktool.explainers.reading import Reading, describe_input, read_scores
+from masktool.explainers.subject import ImageLike, Subject, make_subject, read_subject
+from masktool.explainers.targets import Place, Target
+from masktool.runtime.inputs import Inputs
+from masktool.runtime.preprocessing import PreparedImage
 from masktool.runtime.session import MaskedSession, load
 
-ImageLike = Image.Image | NDArray[np.uint8] | str | os.PathLike[str]
 SessionLike = MaskedSession | str | os.PathLike[str]
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
@@ -41,6 +40,9 @@ def explain(
     method: str = "lime",
     target: Target = None,
     *,
+    output: str | None = None,
+    inputs: Inputs | None = None,
+    input_size: tuple[int, int] | None = None,
     n_samples: int | None = None,
     seed: int = 0,
     perturbations_per_eval: int | None = None,
@@ -51,9 +53,14 @@ def explain(
 
     Args:
         session: from :func:`masktool.load`, or the path of an exported file.
-        image: a Pillow image, a path, or (H, W, 3) uint8 RGB.
+        image: a photograph: a Pillow image, a path, or (H, W, 3) uint8 RGB. Or the model's input as it is, for networks
+            that look at something else: any other array (C, H, W) or (H, W, C), or the path of a ``.npy`` file.
         method: ``lime``, ``occlusion``, ``rise`` or another registered one.
-        target: None or ``"top"`` for the class with the highest score, an index, or a label.
+        target: None or ``"top"`` for the class with the highest score, an index, or a label; with ``output``, indices
+            into all its axes but the batch, such as ``(5, 0)``, or ``"top"`` for its largest value.
+        output: name of an output to explain one value of, as the model gives it; None explains a class.
+        inputs: by name, what the model asks for besides the image and the mask.
+        input_size: (height, width) for a model that leaves them open; None takes its preprocessing's.
         n_samples: number of masks; by default the method's own.
         seed: of every random choice.
         perturbations_per_eval: masks per forward pass; chosen from the input's size by default.
@@ -67,13 +74,16 @@ def explain(
     Raises:
         MasktoolError: bad image, model, target or option.
     """
-    if isinstance(target, list | tuple):
+    if isinstance(target, list):
         raise MasktoolError("explain takes one target", got=target, fix="call masktool.explainers.explain_targets")
     (explanation,) = explain_targets(
         session,
         image,
         [target],
         method,
+        output=output,
+        inputs=inputs,
+        input_size=input_size,
         n_samples=n_samples,
         seed=seed,
         perturbations_per_eval=perturbations_per_eval,
@@ -89,6 +99,9 @@ def explain_targets(
     targets: Sequence[Target],
     method: str = "lime",
     *,
+    output: str | None = None,
+    inputs: Inputs | None = None,
+    input_size: tuple[int, int] | None = None,
     n_samples: int | None = None,
     seed: int = 0,
     perturbations_per_eval: int | None = None,
@@ -101,91 +114,69 @@ def explain_targets(
         raise MasktoolError("batch size out of range", expected="at least 1", got=perturbations_per_eval)
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
         raise MasktoolError("seed out of range", expected="a whole number from 0", got=repr(seed))
-    photograph = to_photograph(image)
+    image = read_subject(image)
     with contextlib.ExitStack() as stack:
         if not isinstance(session, MaskedSession):
             session = stack.enter_context(load(session))
         return run_method(
             session,
-            photograph,
+            make_subject(image, session, input_size),
             targets,
             method_instance,
+            output=output,
+            inputs=inputs,
             seed=int(seed),
             perturbations_per_eval=perturbations_per_eval,
             progress=progress,
         )
 
 
-def to_photograph(image: ImageLike) -> Image.Image:
-    """Returns an RGB image, the right way up.
-
-    Raises:
-        MasktoolError: the file cannot be read, or the array is not (H, W, 3) uint8.
-    """
-    if isinstance(image, str | os.PathLike):
-        return read_image(image)
-    if isinstance(image, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(image))
-    array = np.asarray(image)
-    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or array.size == 0:
-        raise MasktoolError("not an image", expected="(H, W, 3) uint8 RGB", got=f"{array.shape} {array.dtype}")
-    return Image.fromarray(np.ascontiguousarray(array))
-
-
 def run_method(
     session: MaskedSession,
-    photograph: Image.Image,
+    subject: Subject,
     targets: Sequence[Target],
     method: Method,
     *,
+    output: str | None,
+    inputs: Inputs | None,
     seed: int,
     perturbations_per_eval: int | None,
     progress: Progress | None,
 ) -> list[Explanation]:
-    """Scores the photograph, lets the method attribute the targets' scores, and wraps the answers up."""
+    """Scores the image, lets the method attribute the targets' scores, and wraps the answers up."""
     started, passes = time.perf_counter(), session.forward_passes
-    check_classifier(session)
-    metadata = session.metadata
-    prepared = prepare(photograph, metadata.preprocessing)
-    assert metadata.preprocessing is not None  # prepare has refused
-    scores = check_finite(session.scores(prepared.array)[0])
-    indices = [resolve_target(target, scores, metadata.labels) for target in targets]
+    reading = read_scores(session, subject, output, inputs)
+    places = [reading.resolve(target) for target in targets]
+    scores = reading.values.reshape(-1)
+    indices = [reading.flat_index(place) for place in places]
+    check_finite(scores if output is None else scores[indices])
     task = Task(
-        prepared=prepared,
-        pixels=model_pixels(prepared.array, metadata.preprocessing),
+        prepared=subject.prepared,
+        pixels=subject.pixels,
         base=scores[indices].astype(np.float64),
-        masking=metadata.masking,
+        masking=session.metadata.masking,
         seed=seed,
         perturbations_per_eval=session.batch_size(perturbations_per_eval),
-        evaluate=make_evaluate(session, prepared, indices, functools.partial(progress or no_progress, method.title)),
+        evaluate=make_evaluate(
+            reading, subject.prepared, indices, functools.partial(progress or no_progress, method.title)
+        ),
     )
     attribution = method.attribute(task)
     run = Run(
         session=session,
-        photograph=photograph,
+        subject=subject,
         method=method,
         task=task,
-        scores=scores,
+        reading=reading,
         attribution=attribution,
         forward_passes=session.forward_passes - passes,
     )
-    maps = [prepared.to_original(each.astype(np.float32)) for each in attribution.attributions]
+    maps = [subject.prepared.to_original(each.astype(np.float32)) for each in attribution.attributions]
     seconds = time.perf_counter() - started
-    return [run.explanation(position, index, maps[position], seconds) for position, index in enumerate(indices)]
+    return [run.explanation(position, place, maps[position], seconds) for position, place in enumerate(places)]
 
 
-def check_classifier(session: MaskedSession) -> None:
-    """Raises a MasktoolError where the model has no class output."""
-    if session.metadata.class_output is None:
-        raise MasktoolError(
-            "the model has no class output to explain",
-            where=session.path,
-            expected="one output of shape (N, classes)",
-            got=", ".join(session.output_names),
-        )
-
-
-def check_finite(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+def check_finite(scores: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """Returns the scores, or raises a MasktoolError: a map made from NaN would be NaN everywhere."""
     if not np.isfinite(scores).all():
         raise MasktoolError("the model's scores are not finite", expected="numbers", got="NaN or infinity")
@@ -193,7 +184,7 @@ def check_finite(scores: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def make_evaluate(
-    session: MaskedSession,
+    reading: Reading,
     prepared: PreparedImage,
     indices: Sequence[int],
     progress: Callable[[int], AbstractContextManager[Callable[[int], None]]],
@@ -201,9 +192,9 @@ def make_evaluate(
     """Returns the function that runs masks through the session and keeps the targets' scores.
 
     Args:
-        session: that runs them.
-        prepared: the photograph under the masks.
-        indices: of the targets.
+        reading: what is read of the session's answers.
+        prepared: the image under the masks.
+        indices: of the targets, among one image's scores laid out flat.
         progress: starts to count up to a number of masks.
     """
 
@@ -216,9 +207,10 @@ def make_evaluate(
                 yield masks
 
         with progress(total) as advance:
-            for scores in session.masked_scores(prepared.array, remember()):
+            for scores in reading.under_masks(prepared.array, remember()):
                 masks = waiting.popleft()
-                yield ScoredMasks(masks, check_finite(scores)[:, list(indices)].astype(np.float64))
+                chosen = check_finite(scores.reshape(len(masks), -1)[:, list(indices)])
+                yield ScoredMasks(masks, chosen.astype(np.float64))
                 advance(len(masks))
 
     return evaluate
@@ -235,39 +227,49 @@ class Run:
     """What all targets of one run share."""
 
     session: MaskedSession
-    photograph: Image.Image
+    subject: Subject
     method: Method
     task: Task
-    scores: NDArray[np.float32]
+    reading: Reading
     attribution: Attribution
     forward_passes: int
 
-    def explanation(self, position: int, target: int, attributions: NDArray[np.float32], seconds: float) -> Explanation:
-        """Returns the explanation of one target: ``position`` in the run, ``target`` among the classes."""
-        metadata = self.session.metadata
-        score_name = "score" if metadata.output_kind is None else "probability"
+    def explanation(
+        self, position: int, target: int | Place, attributions: NDArray[np.float32], seconds: float
+    ) -> Explanation:
+        """Returns the explanation of one target, the ``position``-th of the run."""
+        metadata, reading = self.session.metadata, self.reading
         return Explanation(
             attributions=attributions,
             model_attributions=self.attribution.attributions[position].astype(np.float32),
             segments=self.attribution.segments,
             target=target,
-            label=label_of(target, metadata.labels),
-            scores=rank_scores(self.scores, target, metadata.labels),
-            score_name=score_name,
+            label=reading.label(target),
+            scores=reading.ranked(target),
+            score_name=reading.score_name,
             method=self.method.name,
             title=self.method.title,
-            meaning=self.method.meaning.format(score=score_name),
+            meaning=self.method.meaning.format(score=reading.score_name),
             signed=self.method.signed,
-            settings={
-                **self.attribution.settings,
-                "seed": self.task.seed,
-                "perturbations_per_eval": self.task.perturbations_per_eval,
-                "providers": self.session.providers,
-                "threads": self.session.threads,
-            },
+            settings={**self.attribution.settings, **self.settings()},
             quality=self.attribution.quality[position],
             seconds=seconds,
             forward_passes=self.forward_passes,
             model={name: getattr(metadata, name) for name in PROVENANCE},
-            image=self.photograph,
+            image=self.subject.original,
+            output=reading.output,
         )
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what decides the result besides the method's own options."""
+        settings: dict[str, Any] = {
+            "seed": self.task.seed,
+            "perturbations_per_eval": self.task.perturbations_per_eval,
+            "providers": self.session.providers,
+            "threads": self.session.threads,
+        }
+        if None in self.session.spatial_shape:
+            settings["input_size"] = list(self.task.size)
+        if self.reading.inputs:
+            settings["inputs"] = {name: describe_input(value) for name, value in self.reading.inputs.items()}
+        return settings

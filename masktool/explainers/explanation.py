@@ -16,7 +16,7 @@ from PIL import Image, PngImagePlugin
 
 from masktool.errors import MasktoolError
 from masktool.explainers.picture import draw_picture
-from masktool.explainers.targets import ClassScore
+from masktool.explainers.targets import ClassScore, Place
 from masktool.files import atomic_path
 
 FORMATS = ("png", "json", "npz")
@@ -38,10 +38,10 @@ class Explanation:
             crop left it out.
         model_attributions: (h, w) float32 at the model's input.
         segments: (h, w) int32 labels from 0, where the method works on segments.
-        target: index of the explained class.
+        target: index of the explained class, or the indices of the explained value of ``output``.
         label: its name, where known.
-        scores: of the five highest classes and the target, the highest first.
-        score_name: "probability", or "score" where the model does not say what it returns.
+        scores: of the five highest classes and the target, the highest first; of a value of ``output``, it alone.
+        score_name: "probability", "score" where the model does not say what it returns, or "value" of ``output``.
         method: its name.
         title: its name as written in the literature.
         meaning: what an attribution is.
@@ -52,13 +52,14 @@ class Explanation:
         seconds: wall time of the run; targets that were explained together share it.
         forward_passes: images pushed through the model, shared likewise.
         model: source, source_sha256, masking, parity and tool_version of the exported file.
-        image: the photograph, RGB.
+        image: the photograph, or an array's channels as a picture, RGB.
+        output: name of the output that holds the explained value; None for a class.
     """
 
     attributions: NDArray[np.float32]
     model_attributions: NDArray[np.float32]
     segments: NDArray[np.int32] | None
-    target: int
+    target: int | Place
     label: str | None
     scores: tuple[ClassScore, ...]
     score_name: str
@@ -72,6 +73,15 @@ class Explanation:
     forward_passes: int
     model: Mapping[str, Any]
     image: Image.Image = dataclasses.field(repr=False)
+    output: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What is explained, in words: a label, ``class 3`` or ``boxes[5, 0]``."""
+        if self.output is None:
+            return self.label or f"class {self.target}"
+        place = self.target if isinstance(self.target, tuple) else (self.target,)
+        return self.output + (f"[{', '.join(map(str, place))}]" if place else "")
 
     @property
     def score(self) -> float:
@@ -96,7 +106,12 @@ class Explanation:
             "schema": SCHEMA,
             "method": self.method,
             "meaning": self.meaning,
-            "target": {"index": self.target, "label": self.label, self.score_name: self.score},
+            "target": {
+                **({} if self.output is None else {"output": self.output}),
+                "index": self.target,
+                "label": self.label,
+                self.score_name: self.score,
+            },
             "scores": [{"index": each.index, "label": each.label, self.score_name: each.score} for each in self.scores],
             "settings": dict(self.settings),
             "quality": dict(self.quality),
@@ -147,7 +162,7 @@ class Explanation:
         height, width = self.image_size
         if image.size != (width, height):
             raise MasktoolError("photograph of another size", expected=f"{width} x {height}", got=image.size)
-        name = f"class {self.target}" if self.label is None else f"{self.short_label} ({self.target})"
+        name = self.name if self.label is None else f"{self.short_label} ({self.target})"
         return draw_picture(
             image,
             self.attributions,

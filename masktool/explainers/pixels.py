@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.contract import Preprocessing
+from masktool.contract import Layout, Preprocessing
+
+MIDDLE = 128
+"""Grey of a picture with nothing to tell apart."""
 
 
 def model_pixels(array: NDArray[np.floating[Any]], preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -26,3 +29,22 @@ def model_pixels(array: NDArray[np.floating[Any]], preprocessing: Preprocessing)
     if preprocessing.channel_order == "L":
         return np.repeat(values[:, :, :1], 3, axis=2)
     return np.ascontiguousarray(values[:, :, ::-1] if preprocessing.channel_order == "BGR" else values)
+
+
+def array_pixels(array: NDArray[np.floating[Any]], layout: Layout) -> NDArray[np.uint8]:
+    """Returns the mean of all channels as a grey picture, its smallest number black and its largest white.
+
+    Args:
+        array: (1, C, h, w), or (1, h, w, C) for an NHWC model, in any units; what is not finite counts as the smallest.
+        layout: of the array.
+
+    Returns:
+        (h, w, 3) uint8; mid-grey everywhere where all numbers are the same.
+    """
+    plane = array[0].astype(np.float64).mean(axis=0 if layout == "NCHW" else -1)
+    finite = plane[np.isfinite(plane)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    if not high > low:
+        return np.full((*plane.shape, 3), MIDDLE, np.uint8)
+    share = np.clip((np.where(np.isfinite(plane), plane, low) - low) / (high - low), 0, 1)
+    return np.repeat(np.rint(share * 255).astype(np.uint8)[:, :, None], 3, axis=2)

@@ -1,4 +1,4 @@
-"""Which class to explain: the top prediction, an index or a label."""
+"""What to explain: the top class, one by index or label, or one value of an output that holds no classes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 
 from masktool.errors import MasktoolError
 
-Target = str | int | None
-"""``None`` and ``"top"``: the class with the highest score; an index, also as a string of digits; or a label."""
+Target = str | int | tuple[int, ...] | None
+"""Of a class: ``None`` and ``"top"`` for the one with the highest score; an index, also as a string of digits; or a
+label. Of an output that is named: indices into all its axes but the batch, as numbers or as ``"5,0"``; ``"top"`` for
+its largest value; None where it has one value only."""
+Place = tuple[int, ...]
+"""Indices into the axes of one image's output."""
 
 TOP = "top"
 TOP_COUNT = 5
@@ -23,14 +27,14 @@ CLOSE_CUTOFF = 0.5
 
 
 class TargetError(MasktoolError):
-    """There is no such class in this model, whatever the photograph."""
+    """There is no such class or value in this model, whatever the photograph."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassScore:
-    """A class and its score with nothing missing."""
+    """A class, or a value of an output, and its score with nothing missing."""
 
-    index: int
+    index: int | Place
     label: str | None
     score: float
 
@@ -53,6 +57,8 @@ def resolve_target(target: Target, scores: NDArray[np.floating], labels: Sequenc
             target = int(target)
         except ValueError:
             return find_label(str(target), labels)
+    if isinstance(target, tuple):
+        raise several_indices(target)
     try:
         index = operator.index(target)
     except TypeError:
@@ -64,6 +70,8 @@ def resolve_target(target: Target, scores: NDArray[np.floating], labels: Sequenc
 
 def find_label(name: str, labels: Sequence[str] | None) -> int:
     """Returns the index of a label: the exact one, else the one that differs in case only."""
+    if parse_place(name):
+        raise several_indices(name)
     if labels is None:
         raise TargetError(
             "the model has no labels", where=f"target {name!r}", fix="give the class's index, or export with --labels"
@@ -84,6 +92,76 @@ def find_label(name: str, labels: Sequence[str] | None) -> int:
         else "masktool info lists the labels"
     )
     raise TargetError("unknown label", where=f"target {name!r}", fix=hint)
+
+
+def several_indices(target: object) -> TargetError:
+    """Returns the error for indices into an output that nobody named."""
+    return TargetError(
+        "several indices are for an output",
+        where=f"target {target}",
+        fix="name the output with --output NAME (in Python output=NAME), or give one class",
+    )
+
+
+def parse_place(text: str) -> Place | None:
+    """Returns the indices in a text such as ``5,0``; None where it is none."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        return None
+
+
+def resolve_place(target: Target, values: NDArray[np.floating], output: str) -> Place:
+    """Returns the indices of the value that is meant, one for every axis.
+
+    Args:
+        target: see :data:`Target`.
+        values: one image's output, of any shape.
+        output: its name, for messages.
+
+    Raises:
+        TargetError: no indices, too few or too many, or one out of range.
+    """
+    shape = values.shape
+    if target == TOP or (target is None and values.size == 1):
+        return tuple(int(index) for index in np.unravel_index(int(np.argmax(values)), shape))
+    if target is None:
+        raise TargetError(
+            f"output {output!r} holds many values",
+            expected=f"one index for each axis of {show_axes(shape)}",
+            fix=hint_place(output, shape),
+        )
+    place = parse_place(target) if isinstance(target, str) else target if isinstance(target, tuple) else (target,)
+    if place is None or len(place) != len(shape):
+        expected = f"{len(shape)} {'index' if len(shape) == 1 else 'indices with commas between them'}"
+        raise TargetError(
+            "no such value", where=f"target of output {output!r} {show_axes(shape)}", expected=expected, got=target
+        )
+    if not all(isinstance(index, int | np.integer) and 0 <= index < n for index, n in zip(place, shape, strict=True)):
+        raise TargetError(
+            "no such value",
+            where=f"target of output {output!r} {show_axes(shape)}",
+            expected=", ".join(f"0 to {length - 1}" for length in shape),
+            got=",".join(map(str, place)),
+        )
+    return tuple(int(index) for index in place)
+
+
+def hint_place(output: str, shape: Sequence[int | None]) -> str:
+    """Returns how to name one value of an output, as an example to copy.
+
+    Args:
+        output: its name.
+        shape: of one image's output.
+    """
+    example = ",".join("0" for _ in shape)
+    place = f" --target {example}" if shape else ""
+    return f"for example --output {output}{place}" + (" (or --target top for its largest value)" if shape else "")
+
+
+def show_axes(shape: Sequence[int | None]) -> str:
+    """Writes the shape of one image's output."""
+    return f"({', '.join('?' if length is None else str(length) for length in shape)})"
 
 
 def rank_scores(scores: NDArray[np.floating], target: int, labels: Sequence[str] | None) -> tuple[ClassScore, ...]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import masktool
 from masktool.contract import Layout, Masking, Metadata, OutputKind, Preprocessing
@@ -27,7 +26,9 @@ def export(
     channels: int | None = None,
     arch: str | None = None,
     masking: Masking = "layer",
-    mask_required: bool = False,
+    baseline: str | None = None,
+    image_input: str | None = None,
+    mask_required: bool | None = None,
     preprocessing: Preprocessing | None = None,
     labels: Sequence[str] | None = None,
     output_kind: OutputKind | None = None,
@@ -41,8 +42,14 @@ def export(
         input_size: (height, width) of the image input in pixels, where the source does not fix it.
         channels: of the image input, where the source does not fix it.
         arch: the architecture that a state dict belongs to.
-        masking: ``layer``, the only mode so far.
-        mask_required: makes ``mask`` an ordinary input, for runtimes that cannot leave inputs out.
+        masking: ``layer`` or ``partial``, which carry the mask through every layer of a CNN, or ``fill``, which
+            changes the input alone and takes any network.
+        baseline: what ``fill`` puts in place of missing pixels: ``mean`` (the default: the mean that the preprocessing
+            subtracts, which is 0 in the input), ``black``, ``grey``, ``noise`` or a colour ``R,G,B``, all in pixels
+            0..255 before the preprocessing, or ``image-mean`` or ``blur``, both of the kept pixels.
+        image_input: name of the ONNX input that is the image, where several may be; all others stay as they are.
+        mask_required: makes ``mask`` an ordinary input, for runtimes that cannot leave inputs out; None does so where
+            the network leaves its height or width open, so that no default of ones fits.
         preprocessing: how a photograph becomes the input; None takes what the source knows.
         labels: one name per class; None takes what the source knows.
         output_kind: what the class output holds; None takes what the source knows.
@@ -59,48 +66,89 @@ def export(
         Balasubramanian and Feizi, "Towards Improved Input Masking for Convolutional Neural Networks", 2023,
         https://arxiv.org/abs/2211.14646.
     """
-    import onnx_ir as ir
-
-    from masktool.exporters.parity import open_session
+    from masktool.exporters.baselines import choose_baseline
     from masktool.exporters.sources import load_source
+    from masktool.exporters.storage import fingerprint, open_model
     from masktool.exporters.write import write_masked
 
-    if masking != "layer":
-        raise MasktoolError("unknown masking mode", expected="layer", got=masking)
-    source = load_source(model, arch=arch, input_size=input_size, channels=channels, trust_pickle=trust_pickle)
-    plain_bytes = ir.to_proto(source.model).SerializeToString()
-    plain = open_session(plain_bytes)  # first of all: what ONNX Runtime refuses needs no mask
-    masked, image_input, layout = masked_model(source, mask_required=mask_required)
+    if masking not in get_args(Masking):
+        raise MasktoolError("unknown masking mode", expected=" | ".join(get_args(Masking)), got=masking)
+    baseline = choose_baseline(masking, baseline)
+    source = load_source(
+        model,
+        arch=arch,
+        input_size=input_size,
+        channels=channels,
+        image_input=image_input,
+        trust_pickle=trust_pickle,
+    )
+    plain = open_model(source.model)  # first of all: what ONNX Runtime refuses needs no mask
+    preprocessing = preprocessing or source.preprocessing
+    if mask_required is None:
+        mask_required = needs_mask(source)
+    if baseline is None:
+        masked, layout = masked_model(source, masking, mask_required=mask_required)
+    else:
+        masked, layout = filled_model(source, baseline, preprocessing, mask_required=mask_required)
     metadata = Metadata(
         masking=masking,
         source=source.name,
-        source_sha256=source.sha256 or hashlib.sha256(plain_bytes).hexdigest(),
-        image_input=image_input,
+        source_sha256=source.sha256 or fingerprint(source.model),
+        image_input=source.image_input,
         class_output=None,
         output_kind=output_kind or source.output_kind,
-        preprocessing=preprocessing or source.preprocessing,
+        preprocessing=preprocessing,
         labels=tuple(labels) if labels is not None else source.labels,
         parity={},
         tool_version=masktool.__version__,
+        baseline=baseline,
     )
     return write_masked(masked, path, metadata, layout, plain, source.reference)
 
 
-def masked_model(source: Source, *, mask_required: bool) -> tuple[ir.Model, str, Layout]:
-    """Returns the masked graph of a source, the name of its image input and that input's layout."""
+def needs_mask(source: Source) -> bool:
+    """Tells whether a source leaves its height or width open: no default of ones fits an image of any size."""
+    from masktool.exporters.onnx_file import input_size_of
+
+    return input_size_of(source.model, source.image_input) is None
+
+
+def masked_model(source: Source, masking: Masking, *, mask_required: bool) -> tuple[ir.Model, Layout]:
+    """Returns the graph of a source that carries a mask, and the layout of its image input."""
+    from masktool.exporters.propagate import mask_model
+
+    model, layout = prepared_model(source)
+    if not any(node.op_type == "Conv" for node in model.graph):
+        raise MasktoolError(
+            "not a convolutional network",
+            where=source.name,
+            expected="at least one Conv node",
+            got="none",
+            fix="--masking fill takes any network",
+        )
+    mask_model(model, source.image_input, layout, mask_required=mask_required, masking=masking)
+    return model, layout
+
+
+def filled_model(
+    source: Source, baseline: str, preprocessing: Preprocessing | None, *, mask_required: bool
+) -> tuple[ir.Model, Layout]:
+    """Returns the graph of a source that fills its input, and the layout of that input."""
+    from masktool.exporters.fill import fill_model
+
+    model, layout = prepared_model(source)
+    fill_model(model, source.image_input, layout, baseline, preprocessing, mask_required=mask_required)
+    return model, layout
+
+
+def prepared_model(source: Source) -> tuple[ir.Model, Layout]:
+    """Returns the canonical graph of a source for any batch, and the layout of its image input."""
     from masktool.exporters.batch import lift_batch
     from masktool.exporters.canonical import canonicalise
     from masktool.exporters.onnx_file import find_image_input, layout_of
-    from masktool.exporters.propagate import mask_model
+    from masktool.exporters.refusals import refuse_files_of_another_kind
 
     model = canonicalise(source.model)
-    if not any(node.op_type == "Conv" for node in model.graph):
-        raise MasktoolError(
-            "not a convolutional network", where=source.name, expected="at least one Conv node", got="none"
-        )
-    image = find_image_input(model)
-    assert image.name is not None
-    lift_batch(model, image.name)
-    layout = layout_of(image)
-    mask_model(model, image.name, layout, mask_required=mask_required)
-    return model, image.name, layout
+    refuse_files_of_another_kind(model)
+    lift_batch(model, source.image_input)
+    return model, layout_of(find_image_input(model, source.image_input))

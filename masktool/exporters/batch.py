@@ -13,12 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir
 from onnx_ir.passes.common import ShapeInferencePass
 
+from masktool.contract import DEFAULT_SIZE
 from masktool.errors import MasktoolError
-from masktool.exporters.onnx_file import first_line
+from masktool.exporters.onnx_file import find_other_inputs, first_line
+from masktool.exporters.probes import feed_of, others_of_graph
+from masktool.exporters.storage import open_model
 
 BATCH_NAME = "batch"
 CHECKED_BATCHES = (1, 3, 8)
@@ -26,13 +28,8 @@ MAX_RELATIVE_DIFFERENCE = 1e-5
 """ONNX Runtime may pick another kernel for another batch; a difference beyond float32 rounding means mixed images."""
 MAX_RELATIVE_DIFFERENCE_FP16 = 1e-2
 """Ten bits of mantissa, rounded at every layer."""
-OPEN_SIDE = 64
-"""Pixels, for the check of a graph that leaves height or width open."""
 SHAPE_READERS = frozenset({"Shape", "Size"})
 """Their results describe a value and hold nothing of the images."""
-ERRORS_ONLY = 3
-"""ONNX Runtime's severity level."""
-
 Arrays = list[np.ndarray]
 
 
@@ -52,13 +49,13 @@ def lift_batch(model: onnx_ir.Model, image_input: str) -> None:
     batch = image.shape[0]
     if not isinstance(batch, int):
         return
-    original = onnx_ir.to_proto(model)
+    original = model.clone()
     dependent = find_dependent_values(image)
     for node in tuple(model.graph):
         if rewrite := REWRITES.get(node.op_type):
             rewrite(node, image, dependent, batch)
     forget_batch(model, image, dependent, batch)
-    check_lifted(original, onnx_ir.to_proto(model), image, batch, dependent)
+    check_lifted(original, model, image, batch, dependent)
 
 
 def find_dependent_values(image: onnx_ir.Value) -> set[onnx_ir.Value]:
@@ -172,9 +169,14 @@ def add_constant(node: onnx_ir.Node, array: np.ndarray) -> onnx_ir.Value:
 
 
 def forget_batch(model: onnx_ir.Model, image: onnx_ir.Value, dependent: set[onnx_ir.Value], batch: int) -> None:
-    """Infers the shapes of all that depends on the images anew, from a symbolic batch."""
-    assert image.shape is not None
-    image.shape = onnx_ir.Shape([BATCH_NAME, *list(image.shape)[1:]])
+    """Infers the shapes of all that depends on the images anew, from a symbolic batch.
+
+    Another input that has as many rows as there were images gets the same batch; one row serves all images.
+    """
+    assert image.name is not None
+    for value in (image, *find_other_inputs(model, image.name)):
+        if value.shape and (value is image or (value.shape[0] == batch and batch > 1)):
+            value.shape = onnx_ir.Shape([BATCH_NAME, *list(value.shape)[1:]])
     former = {value: value.shape for value in dependent if value is not image}
     for value in former:
         value.shape = None
@@ -187,15 +189,15 @@ def forget_batch(model: onnx_ir.Model, image: onnx_ir.Value, dependent: set[onnx
 
 
 def check_lifted(
-    original: onnx.ModelProto,
-    lifted: onnx.ModelProto,
+    original: onnx_ir.Model,
+    lifted: onnx_ir.Model,
     image: onnx_ir.Value,
     batch: int,
     dependent: set[onnx_ir.Value],
 ) -> None:
     """Raises MasktoolError where the lifted graph's outputs are not those of the original, run image by image."""
     images = random_images(image)
-    outputs = [value.name for value in original.graph.output]
+    outputs = [value.name for value in original.graph.outputs]
     run_original = open_graph(original, image)
     try:
         run_lifted = open_graph(lifted, image)
@@ -225,7 +227,7 @@ def random_images(image: onnx_ir.Value) -> np.ndarray:
     """Returns as many random images as the largest checked batch, in the input's element type."""
     assert image.shape is not None
     assert image.dtype is not None
-    sides = [size if isinstance(size, int) else OPEN_SIDE for size in list(image.shape)[1:]]
+    sides = [size if isinstance(size, int) else max(DEFAULT_SIZE) for size in list(image.shape)[1:]]
     images = np.random.default_rng(0).standard_normal((max(CHECKED_BATCHES), *sides))
     return images.astype(image.dtype.numpy())
 
@@ -235,14 +237,20 @@ def tolerance_of(images: np.ndarray) -> float:
     return MAX_RELATIVE_DIFFERENCE_FP16 if images.dtype == np.float16 else MAX_RELATIVE_DIFFERENCE
 
 
-def open_graph(model: onnx.ModelProto, image: onnx_ir.Value) -> Callable[[np.ndarray], Arrays]:
-    """Opens a graph on the CPU provider: images -> every output."""
-    import onnxruntime
+def open_graph(model: onnx_ir.Model, image: onnx_ir.Value) -> Callable[[np.ndarray], Arrays]:
+    """Opens a graph on the CPU provider: images -> every output, other inputs fed with the same for all images."""
+    assert image.name is not None
+    session = open_model(model)
+    own = next(value for value in model.graph.inputs if value.name == image.name)
+    assert own.shape is not None  # an image input has rank 4
+    batch = own.shape[0] if isinstance(own.shape[0], int) else own.shape[0].value
+    others = others_of_graph(find_other_inputs(model, image.name), batch)
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return lambda images: [np.asarray(output) for output in session.run(None, {image.name: images})]
+    def run(images: np.ndarray) -> Arrays:
+        feed = {image.name: images} | feed_of(others, len(images))
+        return [np.asarray(output) for output in session.run(None, feed)]
+
+    return run
 
 
 def run_image_by_image(run: Callable[[np.ndarray], Arrays], images: np.ndarray, batch: int) -> Arrays:
@@ -280,8 +288,8 @@ def relative_difference(found: Sequence[np.ndarray], expected: Sequence[np.ndarr
 
 
 def find_first_difference(
-    original: onnx.ModelProto,
-    lifted: onnx.ModelProto,
+    original: onnx_ir.Model,
+    lifted: onnx_ir.Model,
     image: onnx_ir.Value,
     batch: int,
     images: np.ndarray,
@@ -289,13 +297,14 @@ def find_first_difference(
 ) -> str:
     """Returns the first node, in the graph's order, whose results are not the original's."""
     names = {value.name for value in dependent}
-    shared = {name for node in original.graph.node for name in node.output if name in names}
-    nodes = [node for node in lifted.graph.node if shared.intersection(node.output)]
-    probes = [name for node in nodes for name in node.output if name in shared]
+    shared = {value.name for node in original.graph for value in node.outputs if value.name in names}
+    results = {node: [value.name for value in node.outputs if value.name in shared] for node in lifted.graph}
+    probes = [name for found_names in results.values() for name in found_names if name is not None]
     expected = run_image_by_image(open_graph(expose(original, probes), image), images, batch)
     found = open_graph(expose(lifted, probes), image)(images)
-    for node in nodes:
-        for name in shared.intersection(node.output):
+    for node, found_names in results.items():
+        for name in found_names:
+            assert name is not None
             index = probes.index(name)
             pair: tuple[Any, Any] = ([found[index]], [expected[index]])
             if relative_difference(*pair, len(images)) > tolerance_of(images):
@@ -303,10 +312,12 @@ def find_first_difference(
     return f"input {image.name!r}"
 
 
-def expose(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+def expose(model: onnx_ir.Model, names: Sequence[str]) -> onnx_ir.Model:
     """Returns a copy of a model whose outputs are the named values."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.output[:]
-    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    copy = model.clone()
+    values = {value.name: value for node in copy.graph for value in node.outputs}
+    copy.graph.outputs.clear()
+    copy.graph.outputs.extend(values[name] for name in names)
+    for value in copy.graph.outputs:
+        value.shape, value.type = None, None  # as the runtime finds them, not as somebody once wrote them down
     return copy

@@ -1,26 +1,33 @@
 """The canonical form of a plain graph, on which mask rules are written.
 
-1. The opset is lifted to at least 18.
-2. Functions are inlined, constants are initializers and no inputs, identities and dropouts are gone.
+1. Functions are inlined, and the opset is lifted to at least 18.
+2. Constants are initializers and no inputs, identities and dropouts are gone.
 3. Shapes are inferred, and what depends on constants alone is folded (Shape → Gather → Concat chains in front of
-Reshape). 4. ``auto_pad`` becomes explicit pads, and a Pad of zeros in front of a convolution or an average pool
-becomes its pads.
+   Reshape). An If or a Loop whose course is known by then is written out.
+4. Quantised operators become float ones between DequantizeLinear and QuantizeLinear; operators that ONNX Runtime fused
+   are taken apart.
+5. ``auto_pad`` becomes explicit pads, and a Pad of zeros in front of a convolution or an average pool becomes its pads.
 
 Batch normalisation is left alone: ONNX Runtime folds it, and folding it here would change the last bit of the result.
 """
 
 from __future__ import annotations
 
-import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
-from masktool.errors import MasktoolError
+from masktool.exporters.opset import lift_opset, opset_of, shorten_domain
+from masktool.exporters.rewrites.control_flow import inline_control_flow
+from masktool.exporters.rewrites.fused import rewrite_fused
+from masktool.exporters.rewrites.quantized import rewrite_quantized
+from masktool.exporters.rewrites.shape_arithmetic import fold_shape_arithmetic
 
-MINIMUM_OPSET = 18
-MINIMUM_IR_VERSION = 10
+__all__ = ["canonicalise", "opset_of"]
+
 PAD_SPATIAL_AXES = (2, 3)
+KEEPS_SHAPE = ("GroupNormalization",)
+"""Operators for which onnx infers nothing."""
 
 
 def canonicalise(model: ir.Model) -> ir.Model:
@@ -29,18 +36,22 @@ def canonicalise(model: ir.Model) -> ir.Model:
     Raises:
         MasktoolError: the opset cannot be lifted.
     """
-    model = lift_opset(model)
-    model.ir_version = max(model.ir_version or 0, MINIMUM_IR_VERSION)
+    model = model.clone()
+    shorten_domain(model)
     common.InlinePass()(model)
     common.RemoveInitializersFromInputsPass()(model)
-    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    model = lift_opset(model)
+    common.NameFixPass()(model)  # every node has a name of its own from here on, by which messages call it
     name_batches(model.graph)
+    fold(model)
+    while inline_control_flow(model.graph):
+        fold(model)
     remove_dropouts(model.graph)
-    infer_shapes(model)
-    optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=folds_in_any_case)
-    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    if any([rewrite_quantized(model.graph), rewrite_fused(model.graph)]):
+        fold(model)
     common.IdentityEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
+    common.RemoveUnusedOpsetsPass()(model)
     infer_shapes(model)
     make_pads_explicit(model.graph)
     fuse_pads(model.graph)
@@ -48,35 +59,43 @@ def canonicalise(model: ir.Model) -> ir.Model:
     return model
 
 
-def opset_of(model: ir.Model) -> int:
-    """Returns the version of the standard domain that a model is written in."""
-    return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
-
-
-def lift_opset(model: ir.Model) -> ir.Model:
-    """Returns a copy in opset 18 or later."""
-    proto = ir.to_proto(model)
-    opset = opset_of(model)
-    if opset < MINIMUM_OPSET:
-        try:
-            proto = onnx.version_converter.convert_version(proto, MINIMUM_OPSET)
-        except (RuntimeError, ValueError) as error:
-            raise MasktoolError(
-                "the opset cannot be lifted",
-                expected=f"opset {MINIMUM_OPSET} or later",
-                got=f"{opset}, and the converter says: {error}",
-                fix=f"export the network again with opset {MINIMUM_OPSET} or later",
-            ) from error
-    return ir.from_proto(proto)
+def fold(model: ir.Model) -> None:
+    """Infers shapes, and folds what depends on constants and fixed lengths alone into initializers, in place."""
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    infer_shapes(model)
+    while fold_shape_arithmetic(model.graph):
+        infer_shapes(model)
+    optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=folds_in_any_case)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
 
 
 def infer_shapes(model: ir.Model) -> None:
     """Infers shapes and types, data propagation included, in place.
 
     Not in strict mode: a node that inference does not know leaves its own outputs unknown, not those of the whole
-    graph.
+    graph. Names of open axes are forgotten first: they are to follow from those of the inputs, so that one length has
+    one name.
     """
-    common.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)(model)
+    for node in model.graph:
+        for value in node.outputs:
+            if node.op_type in KEEPS_SHAPE:
+                value.shape = None
+            elif value.shape is not None and any(not isinstance(size, int) for size in value.shape):
+                value.shape = ir.Shape([size if isinstance(size, int) else None for size in value.shape])
+    inference = common.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)
+    inference(model)
+    while keep_shapes(model.graph):
+        inference(model)
+
+
+def keep_shapes(graph: ir.Graph) -> bool:
+    """Gives outputs the shape of the input where onnx knows no inference; returns whether there were any."""
+    found = False
+    for node in graph:
+        source, output = node.inputs[0] if node.inputs else None, node.outputs[0]
+        if node.op_type in KEEPS_SHAPE and source is not None and source.shape is not None and output.shape is None:
+            output.shape, output.type, found = source.shape, source.type, True
+    return found
 
 
 def folds_in_any_case(node: ir.Node) -> bool | None:

@@ -8,13 +8,29 @@ from pathlib import Path
 import onnx_ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from masktool.contract import Layout, OutputKind
+from masktool.contract import MASK_INPUT, Layout, OutputKind
 from masktool.errors import MasktoolError
+from masktool.exporters.storage import load_small_weights
 
 IMAGE_RANK = 4
 CLASS_OUTPUT_RANKS = (2, 4)
 COLOURS = (1, 3, 4)
 """Numbers of channels that tell the channel axis from height and width."""
+COMMON_BATCH = "batch"
+"""Name of an open batch that the source leaves nameless, where several inputs share it."""
+LAYOUT_OF_PERMUTATION: Mapping[tuple[int, ...], Layout] = {(0, 3, 1, 2): "NHWC", (0, 2, 3, 1): "NCHW"}
+"""What a Transpose's permutation says about the layout in front of it."""
+CHANNELS_FIRST_OPERATORS = frozenset(
+    {
+        *("Conv", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "LRN"),
+        *("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"),
+    }
+)
+"""ONNX defines them for channels on axis 1 alone."""
+PIXEL_OPERATORS = frozenset(
+    {"Add", "Sub", "Mul", "Div", "Cast", "Clip", "Identity", "Pad", "QuantizeLinear", "DequantizeLinear", "Relu"}
+)
+"""They keep the order of the axes: normalisation in front of the first convolution is made of them."""
 SPATIAL_AXES: Mapping[Layout, tuple[int, int]] = {"NCHW": (2, 3), "NHWC": (1, 2)}
 FLOAT_TYPES = frozenset({onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16, onnx_ir.DataType.DOUBLE})
 LAYOUT_OPERATORS = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout", "Cast", "Transpose"})
@@ -40,6 +56,7 @@ def read_onnx(path: Path) -> onnx_ir.Model:
     if len(model.graph) == 0:
         raise MasktoolError("not an ONNX model, or a truncated one", where=path, expected="a graph", got="no nodes")
     check_external_data(model, path)
+    load_small_weights(model)
     return model
 
 
@@ -71,29 +88,42 @@ def check_external_data(model: onnx_ir.Model, path: Path) -> None:
             )
 
 
-def find_image_input(model: onnx_ir.Model) -> onnx_ir.Value:
-    """Returns the one float input of rank 4 that is no initializer.
+def find_image_input(model: onnx_ir.Model, name: str | None = None) -> onnx_ir.Value:
+    """Returns the image input: the one of that name, else the one float input of rank 4 that is no initializer.
+
+    Args:
+        model: any graph.
+        name: what the user says; None where the graph has to tell.
 
     Raises:
-        MasktoolError: there is none, there are several, or the model needs an input that is no image.
+        MasktoolError: there is no such input, or several could be the image and none was named.
     """
     inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
     images = [value for value in inputs if is_image(value)]
     found = ", ".join(describe_value(value) for value in inputs) or "no input"
+    if name is not None:
+        if chosen := [value for value in images if value.name == name]:
+            return chosen[0]
+        raise MasktoolError(
+            "no such image input",
+            where=f"--image-input {name}",
+            expected="the name of a float input of rank 4",
+            got=found,
+        )
     if not images:
         raise MasktoolError("no image input", expected="one float input of rank 4, such as (N, 3, H, W)", got=found)
     if len(images) > 1:
-        names = " and ".join(repr(value.name) for value in images)
-        raise MasktoolError(f"{len(images)} image inputs", where=names, expected="one", got=found)
-    if len(inputs) > 1:
-        others = ", ".join(describe_value(value) for value in inputs if value is not images[0])
+        names = " or ".join(str(value.name) for value in images)
         raise MasktoolError(
-            "the model needs inputs besides the image",
-            where=others,
-            expected=f"{images[0].name!r} alone",
-            fix="make them constants of the graph",
+            f"{len(images)} inputs may be the image", got=found, fix=f"say which: --image-input {names}"
         )
     return images[0]
+
+
+def find_other_inputs(model: onnx_ir.Model, image_input: str) -> list[onnx_ir.Value]:
+    """Returns the inputs that callers must feed besides the image and the mask."""
+    own = (image_input, MASK_INPUT)
+    return [each for each in model.graph.inputs if each.name not in own and each.name not in model.graph.initializers]
 
 
 def is_image(value: onnx_ir.Value) -> bool:
@@ -164,12 +194,18 @@ def divides_exponentials(node: onnx_ir.Node) -> bool:
     return numerator is not None and numerator.op_type == "Exp"
 
 
-def settle_input(model: onnx_ir.Model, input_size: tuple[int, int] | None) -> None:
+def settle_input(
+    model: onnx_ir.Model, input_size: tuple[int, int] | None, image_input: str | None = None
+) -> onnx_ir.Value:
     """Makes axes of length -1, as some converters write open ones, symbolic, and fixes an open height and width.
 
     Args:
         model: changed in place.
         input_size: (height, width) that the user wants; None leaves them open.
+        image_input: which input is the image; None where the graph tells.
+
+    Returns:
+        The image input.
 
     Raises:
         MasktoolError: the graph fixes another size, or has no image input.
@@ -181,10 +217,31 @@ def settle_input(model: onnx_ir.Model, input_size: tuple[int, int] | None) -> No
     ):
         if value.shape is not None and any(isinstance(dim, int) and dim < 0 for dim in value.shape):
             value.shape = onnx_ir.Shape([None if isinstance(dim, int) and dim < 0 else dim for dim in value.shape])
-    if input_size is None:
-        return
-    image = find_image_input(model)
+    image = find_image_input(model, image_input)
+    name_common_batch(model, image)
+    if input_size is not None:
+        fix_size(image, input_size)
+    return image
+
+
+def name_common_batch(model: onnx_ir.Model, image: onnx_ir.Value) -> None:
+    """Gives other inputs whose first axis is open and nameless the image's batch, which is what it nearly always is."""
+    assert image.name is not None
     assert image.shape is not None  # find_image_input looks at the rank
+    nameless = onnx_ir.SymbolicDim(None)
+    others = [each for each in find_other_inputs(model, image.name) if each.shape and each.shape[0] == nameless]
+    if not others or isinstance(image.shape[0], int):
+        return
+    if image.shape[0] == nameless:
+        image.shape = onnx_ir.Shape([COMMON_BATCH, *list(image.shape)[1:]])
+    for other in others:
+        assert other.shape is not None
+        other.shape = onnx_ir.Shape([image.shape[0], *list(other.shape)[1:]])
+
+
+def fix_size(image: onnx_ir.Value, input_size: tuple[int, int]) -> None:
+    """Fixes an open height and width; MasktoolError where the graph has fixed another."""
+    assert image.shape is not None  # an image input has rank 4
     dims = list(image.shape)
     axes = SPATIAL_AXES[layout_of(image)]
     if any(isinstance(dims[axis], int) and dims[axis] != side for axis, side in zip(axes, input_size, strict=True)):
@@ -201,22 +258,51 @@ def settle_input(model: onnx_ir.Model, input_size: tuple[int, int] | None) -> No
 
 
 def layout_of(image: onnx_ir.Value) -> Layout:
-    """Returns the layout of an image input: channels last where only the last axis is short enough to be colours."""
+    """Returns the layout of an image input, as the operators that read it show.
+
+    Where they do not, channels stand last where only the last axis is short enough to be colours.
+    """
     assert image.shape is not None  # an image input has rank 4
+    if (shown := layout_in_use(image)) is not None:
+        return shown
     return "NHWC" if image.shape[3] in COLOURS and image.shape[1] not in COLOURS else "NCHW"
 
 
-def input_size_of(model: onnx_ir.Model) -> tuple[int, int] | None:
-    """Returns (height, width) of the image input, None where they are open."""
-    image = find_image_input(model)
+def layout_in_use(image: onnx_ir.Value) -> Layout | None:
+    """Returns the layout in which the first convolution or transposition behind the image takes it, None where neither
+    is reached through operators that work pixel by pixel.
+    """
+    waiting, seen = [image], {image}
+    while waiting:
+        value = waiting.pop(0)
+        for node in value.consumers():
+            if node.op_type == "Transpose":
+                if tuple(node.attributes.get_ints("perm") or ()) in LAYOUT_OF_PERMUTATION:
+                    return LAYOUT_OF_PERMUTATION[tuple(node.attributes.get_ints("perm") or ())]
+            elif node.op_type in CHANNELS_FIRST_OPERATORS and node.inputs[0] is value:
+                return "NCHW"
+            elif node.op_type in PIXEL_OPERATORS and node.outputs[0] not in seen:
+                seen.add(node.outputs[0])
+                waiting.append(node.outputs[0])
+    return None
+
+
+def open_size_of(image: onnx_ir.Value) -> tuple[int | None, int | None]:
+    """Returns (height, width) of an image input, None for what is open."""
     assert image.shape is not None
     height, width = (image.shape[axis] for axis in SPATIAL_AXES[layout_of(image)])
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+    return height if isinstance(height, int) else None, width if isinstance(width, int) else None
 
 
-def channels_of(model: onnx_ir.Model) -> int | None:
+def input_size_of(model: onnx_ir.Model, image_input: str | None = None) -> tuple[int, int] | None:
+    """Returns (height, width) of the image input, None where either is open."""
+    height, width = open_size_of(find_image_input(model, image_input))
+    return None if height is None or width is None else (height, width)
+
+
+def channels_of(model: onnx_ir.Model, image_input: str | None = None) -> int | None:
     """Returns the number of channels of the image input, None where it is open."""
-    image = find_image_input(model)
+    image = find_image_input(model, image_input)
     assert image.shape is not None
     channels = image.shape[1 if layout_of(image) == "NCHW" else 3]
     return channels if isinstance(channels, int) else None

@@ -1,147 +1,34 @@
 """Measures, on random inputs, that a masked model is what it claims to be; the figures go into the file.
 
-The plain model is the source as it came, run by ONNX Runtime on the CPU like the masked one.
+The plain model is the source as it came, run by ONNX Runtime on the CPU like the masked one. Without it, what is left
+to measure is whether the masked model agrees with itself.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
-from masktool.contract import MASK_INPUT, Layout
+from masktool.contract import BATCH_AXIS, MASK_INPUT
 from masktool.errors import MasktoolError
+from masktool.exporters.probes import BATCH_SIZES, OtherInput, Probe, feed_of, others_of_session, type_of
+from masktool.exporters.storage import open_session
+
+__all__ = ["LIMITS", "MEANINGS", "Verdict", "check_parity", "judge_parity", "measure_parity", "open_session"]
 
 ONES_TOLERANCE = 1e-5
 """Relative to max |output|: what a lost fusion in the runtime may cost under a mask of ones. Most networks show 0."""
 BATCH_TOLERANCE = 1e-4
 """Relative to max |output|: runtimes choose other kernels for other batch sizes, which round differently."""
-BATCH_SIZES = (1, 3, 8)
-FATAL = 4
-"""ONNX Runtime's log severity: errors reach us as exceptions."""
+FP16_TOLERANCE = 1e-2
+"""Relative to max |output|, for either in float16: ten bits of mantissa, rounded at every layer."""
+ONE_IMAGE_MASKS = 5
 
 Outputs = list[np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Probe:
-    """Random images, and masks in which half of the places, block by block, are missing."""
-
-    images: np.ndarray
-    masks: np.ndarray
-
-    @classmethod
-    def draw(cls, shape: tuple[int, int, int], layout: Layout, dtype: Any, seed: int = 0) -> Probe:
-        """Draws as many as the largest batch.
-
-        Args:
-            shape: (channels, height, width).
-            layout: of the images.
-            dtype: of the images.
-            seed: of the random numbers.
-        """
-        rng = np.random.default_rng(seed)
-        channels, height, width = shape
-        count = max(BATCH_SIZES)
-        images = rng.standard_normal((count, channels, height, width)).astype(dtype)
-        blocks = rng.random((count, 1, 7, 7)) < 0.5
-        rows, columns = np.arange(height) * 7 // height, np.arange(width) * 7 // width
-        masks = blocks[:, :, rows][:, :, :, columns].astype(np.float32)
-        return cls(images if layout == "NCHW" else images.transpose(0, 2, 3, 1), masks)
-
-    def poisoned(self) -> np.ndarray:
-        """Returns the images with NaN and infinities wherever the masks are 0."""
-        layout_last = self.images.shape[-2:] != self.masks.shape[-2:]
-        missing = (self.masks if not layout_last else self.masks.transpose(0, 2, 3, 1)) == 0
-        poison = np.resize(np.array([np.nan, np.inf, -np.inf], self.images.dtype), self.images.shape)
-        return np.where(missing, poison, self.images)
-
-
-def open_session(model: bytes | str) -> onnxruntime.InferenceSession:
-    """Opens a model on the CPU provider.
-
-    Raises:
-        MasktoolError: ONNX Runtime does not take it.
-    """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = FATAL
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises its own C++ exception types
-        raise MasktoolError("ONNX Runtime does not take the model", got=error) from error
-
-
-def run_plain(session: onnxruntime.InferenceSession, image_input: str, images: np.ndarray) -> Outputs:
-    """Runs the source, in steps of its own batch size where that is fixed."""
-    fixed = next(value.shape[0] for value in session.get_inputs() if value.name == image_input)
-    step = fixed if isinstance(fixed, int) else len(images)
-    if len(images) % step:
-        images = np.concatenate([images, np.resize(images, (step - len(images) % step, *images.shape[1:]))])
-    parts = [session.run(None, {image_input: images[i : i + step]}) for i in range(0, len(images), step)]
-    return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
-
-
-def relative_difference(a: Outputs, b: Outputs) -> float:
-    """Returns the largest over all outputs of max |a − b| / max |b|."""
-    worst = 0.0
-    for x, y in zip(a, b, strict=True):
-        x, y = x.astype(np.float64), y.astype(np.float64)
-        difference = np.max(np.abs(x - y[: len(x)]), initial=0.0)
-        if not np.isfinite(difference):
-            return float("inf")
-        worst = max(worst, float(difference / max(np.max(np.abs(y), initial=0.0), np.finfo(np.float32).tiny)))
-    return worst
-
-
-def measure_parity(
-    plain: onnxruntime.InferenceSession,
-    masked: onnxruntime.InferenceSession,
-    image_input: str,
-    probe: Probe,
-    reference: Callable[[np.ndarray], np.ndarray] | None,
-    reference_output: int | None,
-) -> dict[str, float]:
-    """Returns the figures, each relative to max |output|: see :func:`check_parity` for what they must be.
-
-    Args:
-        plain: the source.
-        masked: the exported model.
-        image_input: name of the image input of both.
-        probe: what to run.
-        reference: the source in its own framework.
-        reference_output: which output the reference computes.
-    """
-
-    def run(images: np.ndarray, masks: np.ndarray) -> Outputs:
-        return masked.run(None, {image_input: images, MASK_INPUT: masks})
-
-    images, masks = probe.images, probe.masks
-    original = run_plain(plain, image_input, images)
-    ones = np.ones_like(masks)
-    halved = run(images, masks)
-    singles = [run(images[i : i + 1], masks[i : i + 1]) for i in range(len(images))]
-    one_image = [run(images[:1], masks[i : i + 1]) for i in range(5)]
-    figures = {
-        "ones": relative_difference(run(images, ones), original),
-        "invariance": relative_difference(run(probe.poisoned(), masks), halved),
-        "batches": max(relative_difference(run(images[:n], masks[:n]), stack(singles[:n])) for n in BATCH_SIZES),
-        "one_image": relative_difference(run(images[:1], masks[:5]), stack(one_image)),
-        "response": relative_difference(halved, original),
-    }
-    if any(value.name == MASK_INPUT for value in masked.get_overridable_initializers()):
-        figures["left_out"] = relative_difference(masked.run(None, {image_input: images}), original)
-    if reference is not None and reference_output is not None:
-        figures["framework"] = relative_difference([original[reference_output]], [reference(images)])
-    return figures
-
-
-def stack(runs: list[Outputs]) -> Outputs:
-    """Joins runs along the batch, output by output."""
-    return [np.concatenate(parts) for parts in zip(*runs, strict=True)]
-
 
 LIMITS = {
     "ones": ONES_TOLERANCE,
@@ -151,15 +38,176 @@ LIMITS = {
     "one_image": BATCH_TOLERANCE,
 }
 """What each figure may be at most; ``response`` (the effect of masking half the image) and ``framework`` have none."""
+LIMITS_FP16 = {name: limit and FP16_TOLERANCE for name, limit in LIMITS.items()}
+MEANINGS = {
+    "ones": "a mask of ones against the source",
+    "left_out": "the mask left out, against the source or else a mask of ones",
+    "invariance": "NaN, infinities and 1e30 under the mask against ordinary numbers",
+    "batches": f"batches of {', '.join(map(str, BATCH_SIZES))} against images one by one",
+    "one_image": "one image under many masks against one by one",
+    "response": "what hiding half of the image changes",
+    "framework": "the source in ONNX Runtime against its own framework",
+}
+"""One line for each figure, all relative to max |output|."""
 
 
-def check_parity(figures: Mapping[str, float]) -> None:
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A session and how to feed it.
+
+    Attributes:
+        session: of a plain or a masked model.
+        image_input: name of the image input.
+        image_shape: of the image input, open axes as names or None.
+        image_type: of the image input.
+        others: values of all inputs but the image and the mask.
+    """
+
+    session: onnxruntime.InferenceSession
+    image_input: str
+    image_shape: Sequence[int | str | None]
+    image_type: np.dtype[Any]
+    others: Mapping[str, OtherInput]
+
+    @classmethod
+    def of(cls, session: onnxruntime.InferenceSession, image_input: str) -> Subject:
+        """Draws values for the other inputs."""
+        image = next(node for node in session.get_inputs() if node.name == image_input)
+        masked = any(node.name == MASK_INPUT for node in inputs_of(session))
+        others = others_of_session(session, image_input, BATCH_AXIS if masked else image.shape[0])
+        return cls(session, image_input, image.shape, type_of(image), others)
+
+    @property
+    def mask_optional(self) -> bool:
+        """Whether the mask may be left out."""
+        return any(node.name == MASK_INPUT for node in self.session.get_overridable_initializers())
+
+    def run(self, images: np.ndarray, masks: np.ndarray | None = None) -> Outputs:
+        """Returns every output, in the graph's order."""
+        count = len(images) if masks is None else max(len(images), len(masks))
+        feed = {self.image_input: images} | feed_of(self.others, count)
+        return [
+            np.asarray(each) for each in self.session.run(None, feed | ({} if masks is None else {MASK_INPUT: masks}))
+        ]
+
+    def run_plain(self, images: np.ndarray) -> Outputs:
+        """Runs a source, in steps of its own batch size where that is fixed."""
+        batch = self.image_shape[0]
+        step = batch if isinstance(batch, int) else len(images)
+        if len(images) % step:
+            images = np.concatenate([images, np.resize(images, (step - len(images) % step, *images.shape[1:]))])
+        return stack([self.run(images[i : i + step]) for i in range(0, len(images), step)])
+
+
+def inputs_of(session: onnxruntime.InferenceSession) -> list[onnxruntime.NodeArg]:
+    """Returns all inputs of a session, those with a default included."""
+    return [*session.get_inputs(), *session.get_overridable_initializers()]
+
+
+def measure_parity(
+    masked: Subject,
+    probes: Sequence[Probe],
+    plain: Subject | None,
+    reference: Callable[[np.ndarray], np.ndarray] | None = None,
+    reference_output: int | None = None,
+) -> dict[str, float]:
+    """Returns the figures, each relative to max |output| and the worst over all probes; :data:`MEANINGS` says which.
+
+    Args:
+        masked: the exported model.
+        probes: what to run; one for every size.
+        plain: the source; None leaves out what needs it.
+        reference: the source in its own framework.
+        reference_output: which output the reference computes.
+
+    Raises:
+        MasktoolError: a model does not run on a probe.
+    """
+    figures: dict[str, float] = {}
+    for probe in probes:
+        try:
+            found = measure_probe(masked, probe, plain)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise MasktoolError(
+                "the model does not run", where=f"random images of {probe.size}", got=error, fix="give --input-size H W"
+            ) from error
+        for name, figure in found.items():
+            figures[name] = max(figure, figures.get(name, 0.0))
+    if plain is not None and reference is not None and reference_output is not None:
+        images = probes[0].images
+        figures["framework"] = relative_difference([plain.run_plain(images)[reference_output]], [reference(images)])
+    return figures
+
+
+def measure_probe(masked: Subject, probe: Probe, plain: Subject | None) -> dict[str, float]:
+    """Returns the figures on one probe."""
+    images, masks = probe.images, probe.masks
+    under_ones = masked.run(images, np.ones_like(masks))
+    original = under_ones if plain is None else plain.run_plain(images)
+    halved = masked.run(images, masks)
+    singles = [masked.run(images[i : i + 1], masks[i : i + 1]) for i in range(len(images))]
+    one_image = [masked.run(images[:1], masks[i : i + 1]) for i in range(ONE_IMAGE_MASKS)]
+    figures = {} if plain is None else {"ones": relative_difference(under_ones, original)}
+    if masked.mask_optional:
+        figures["left_out"] = relative_difference(masked.run(images), original)
+    return figures | {
+        "invariance": relative_difference(masked.run(probe.poisoned(), masks), halved),
+        "batches": max(relative_difference(masked.run(images[:n], masks[:n]), stack(singles[:n])) for n in BATCH_SIZES),
+        "one_image": relative_difference(masked.run(images[:1], masks[:ONE_IMAGE_MASKS]), stack(one_image)),
+        "response": relative_difference(halved, original),
+    }
+
+
+def relative_difference(a: Outputs, b: Outputs) -> float:
+    """Returns the largest over all outputs of max |a − b| / max |b|; infinity where shapes or NaNs differ."""
+    worst = 0.0
+    for x, y in zip(a, b, strict=True):
+        x, y = x.astype(np.float64), y[: len(x)].astype(np.float64) if y.ndim else y.astype(np.float64)
+        if x.shape != y.shape:
+            return float("inf")
+        difference = np.max(np.abs(x - y), initial=0.0)
+        if not np.isfinite(difference):
+            return float("inf")
+        worst = max(worst, float(difference / max(np.max(np.abs(y), initial=0.0), np.finfo(np.float32).tiny)))
+    return worst
+
+
+def stack(runs: list[Outputs]) -> Outputs:
+    """Joins runs along the batch, output by output."""
+    return [np.concatenate([np.atleast_1d(part) for part in parts]) for parts in zip(*runs, strict=True)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """One figure, or a digest, and whether it is within its limit; ``limit`` and ``passed`` are None without one."""
+
+    figure: str
+    value: float | str
+    limit: float | str | None
+    passed: bool | None
+    meaning: str
+
+
+def judge_parity(figures: Mapping[str, float], limits: Mapping[str, float] = LIMITS) -> Iterator[Verdict]:
+    """Yields a verdict on each figure."""
+    for name, value in figures.items():
+        limit = limits.get(name)
+        yield Verdict(name, value, limit, None if limit is None else value <= limit, MEANINGS.get(name, ""))
+
+
+def check_parity(figures: Mapping[str, float], limits: Mapping[str, float] = LIMITS) -> None:
     """Raises MasktoolError when a figure is beyond its limit."""
-    failed = {name: figures[name] for name, limit in LIMITS.items() if name in figures and not figures[name] <= limit}
+    failed = [verdict for verdict in judge_parity(figures, limits) if verdict.passed is False]
     if failed:
         raise MasktoolError(
             "the masked model does not agree with its source",
-            expected=", ".join(f"{name} ≤ {LIMITS[name]:g}" for name in failed),
-            got=", ".join(f"{name} {value:.3g}" for name, value in failed.items()),
+            expected=", ".join(f"{each.figure} ≤ {each.limit:g}" for each in failed),
+            got=", ".join(f"{each.figure} {each.value:.3g}" for each in failed),
             fix="nothing was written; this is a defect of masktool: please report the network",
         )
+
+
+def limits_of(masked: Subject) -> Mapping[str, float]:
+    """Returns the limits for a model, wider where anything goes in or comes out in float16."""
+    nodes = [*inputs_of(masked.session), *masked.session.get_outputs()]
+    return LIMITS_FP16 if any(node.type == "tensor(float16)" for node in nodes) else LIMITS

@@ -12,9 +12,9 @@ from typing import Any
 
 import onnx_ir
 
-from masktool.contract import ChannelOrder, Layout, Preprocessing
+from masktool.contract import DEFAULT_SIZE, ChannelOrder, Layout, Preprocessing
 from masktool.errors import MasktoolError
-from masktool.exporters.onnx_file import channels_of, find_image_input, input_size_of, layout_of
+from masktool.exporters.onnx_file import channels_of, describe_value, find_image_input, layout_of, open_size_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -71,17 +71,27 @@ def preprocessing_for(
     name_or_file: str | None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    *,
+    image_input: str | None = None,
 ) -> Preprocessing:
     """Builds the preprocessing that the options describe, for the size, channels and layout of a model's image input.
 
+    Where the model leaves height or width open, the file's ``size`` counts, else that of most networks.
+
     Raises:
-        MasktoolError: as :func:`preprocessing_preset`, or the model leaves its size open.
+        MasktoolError: as :func:`preprocessing_preset`, or the model leaves its channels open.
     """
-    size, channels = input_size_of(model), channels_of(model)
-    if size is None or channels is None:
-        raise MasktoolError("input size unknown", where="--preprocess", fix="add --input-size H W")
-    layout = layout_of(find_image_input(model))
-    return preprocessing_preset(name_or_file, size, mean, std, channels=channels, layout=layout)
+    image = find_image_input(model, image_input)
+    channels = channels_of(model, image_input)
+    if channels is None:
+        raise MasktoolError("number of channels unknown", where="--preprocess", got=describe_value(image))
+    sides = open_size_of(image)
+    if None in sides and name_or_file is not None and name_or_file not in PRESETS:
+        usual = read_preprocessing(Path(name_or_file), DEFAULT_SIZE).size
+    else:
+        usual = DEFAULT_SIZE
+    size = (sides[0] or usual[0], sides[1] or usual[1])
+    return preprocessing_preset(name_or_file, size, mean, std, channels=channels, layout=layout_of(image))
 
 
 def _named_preset(name: str | None, size: tuple[int, int], channels: int, *, own_mean: bool) -> Preprocessing:
@@ -180,14 +190,6 @@ def check_numbers(preprocessing: Preprocessing, channels: int) -> Iterator[Compl
 def is_number(value: object) -> bool:
     """Tells whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def scale_preprocessing(preprocessing: Preprocessing, size: tuple[int, int]) -> Preprocessing:
-    """Returns the preprocessing for another input size, the crop's share of the resized photograph unchanged."""
-    if preprocessing.resize_to is None:
-        return dataclasses.replace(preprocessing, size=size)
-    side = round(preprocessing.resize_to * min(size) / min(preprocessing.size))
-    return dataclasses.replace(preprocessing, size=size, resize_to=side)
 
 
 def labels_from(path: str | Path) -> tuple[str, ...]:

@@ -13,18 +13,18 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from masktool.contract import FUNCTION_DOMAIN, MASK_INPUT, RULE_PROPERTY, Layout, Masking
+from masktool.contract import BATCH_AXIS, FUNCTION_DOMAIN, MASK_INPUT, RULE_PROPERTY, Layout, Masking
 from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorError
 from masktool.exporters.opset import opset_of
 from masktool.exporters.refusals import reason_without_rule, unsupported
 from masktool.exporters.requantize import find_quantised_nodes, requantize
+from masktool.ops.builder import dtype_of
 from masktool.ops.functions import neighbor_fill
-from masktool.ops.graph import Masked, MaskedGraph, dtype_of
+from masktool.ops.graph import Masked, MaskedGraph
 from masktool.ops.registry import RuleError, find_mask_rule
 
 AXES_OF_LAYOUT: dict[Layout, tuple[int, int]] = {"NCHW": (2, 3), "NHWC": (1, 2)}
 FUNCTION_DOMAIN_VERSION = 1
-OUTPUT_BATCH = "output_batch"
 
 
 def mask_model(
@@ -163,4 +163,4 @@ def rename_batch(graph: ir.Graph, image: ir.Value) -> None:
             if value.shape is None:
                 value.type = None
             elif len(value.shape) and value.shape[0] == image_batch:
-                value.shape = ir.Shape([OUTPUT_BATCH, *value.shape[1:]])
+                value.shape = ir.Shape([BATCH_AXIS, *value.shape[1:]])

@@ -27,7 +27,6 @@ from masktool.exporters.onnx_file import (
     read_onnx,
     settle_input,
 )
-from masktool.exporters.presets import scale_preprocessing
 from masktool.exporters.source_kinds import FileKind, detect_kind
 from masktool.files import sha256_of
 
@@ -52,6 +51,7 @@ class Source:
         output_kind: what the class output holds; None when the graph does not tell.
         reference: torch's own class output, float32 (N, K, ...), for a float32 batch of images; None for ONNX sources.
         notes: what the user should be told, one sentence each.
+        image_input: name of the graph's input that is the image.
     """
 
     model: onnx_ir.Model
@@ -62,6 +62,7 @@ class Source:
     output_kind: OutputKind | None
     reference: Callable[[np.ndarray], np.ndarray] | None
     notes: tuple[str, ...]
+    image_input: str
 
 
 def load_source(
@@ -70,6 +71,7 @@ def load_source(
     arch: str | None = None,
     input_size: Size | None = None,
     channels: int | None = None,
+    image_input: str | None = None,
     trust_pickle: bool = False,
 ) -> Source:
     """Reads a model of any supported kind into a plain ONNX graph.
@@ -83,6 +85,7 @@ def load_source(
         input_size: (height, width) of the image input; torch modules need it unless the hub's configuration tells,
             ONNX models where they leave it open.
         channels: of the image input; None takes those of the module's first convolution.
+        image_input: name of the ONNX input that is the image, where several may be.
         trust_pickle: unpickle a module although that runs code from the file.
 
     Raises:
@@ -94,11 +97,12 @@ def load_source(
         text = os.fspath(model)
         if torch_hub.is_hub_name(text) and not Path(text).exists():
             return _source_from_module(torch_hub.build(text, pretrained=True), text, None, input_size, channels)
-        return _source_from_file(Path(text), arch, input_size, channels, trust_pickle)
+        return _source_from_file(Path(text), arch, input_size, channels, image_input, trust_pickle)
     if isinstance(model, onnx.ModelProto):
-        return _source_from_graph(onnx_ir.from_proto(model), model.graph.name or "model", None, input_size)
+        graph, name = onnx_ir.from_proto(model), model.graph.name or "model"
+        return _source_from_graph(graph, name, None, input_size, image_input)
     if isinstance(model, onnx_ir.Model):
-        return _source_from_graph(model.clone(), model.graph.name or "model", None, input_size)
+        return _source_from_graph(model.clone(), model.graph.name or "model", None, input_size, image_input)
     if torch_export.is_module(model):
         return _source_from_module(torch_hub.recognise(model), type(model).__name__, None, input_size, channels)
     raise MasktoolError(
@@ -107,12 +111,17 @@ def load_source(
 
 
 def _source_from_file(
-    path: Path, arch: str | None, input_size: Size | None, channels: int | None, trust_pickle: bool
+    path: Path,
+    arch: str | None,
+    input_size: Size | None,
+    channels: int | None,
+    image_input: str | None,
+    trust_pickle: bool,
 ) -> Source:
     kind = detect_kind(path)
     digest = sha256_of(path)
     if kind is FileKind.ONNX:
-        return _source_from_graph(read_onnx(path), path.name, digest, input_size)
+        return _source_from_graph(read_onnx(path), path.name, digest, input_size, image_input)
     torch_export.require_torch(f"a {kind.value}")
     if kind is FileKind.PT2:
         return _source_from_torch(torch_archives.export_pt2(path, input_size), path.name, digest, input_size)
@@ -125,12 +134,19 @@ def _source_from_file(
     return _source_from_module(known, path.name, digest, input_size, channels, notes)
 
 
-def _source_from_graph(model: onnx_ir.Model, name: str, digest: str | None, input_size: Size | None) -> Source:
-    settle_input(model, input_size)
+def _source_from_graph(
+    model: onnx_ir.Model,
+    name: str,
+    digest: str | None,
+    input_size: Size | None,
+    image_input: str | None = None,
+) -> Source:
+    image = settle_input(model, input_size, image_input)
+    assert image.name is not None
     if any(value.shape is None for value in model.graph.outputs):
         ShapeInferencePass(strict_mode=False)(model)
     kind = infer_output_kind(model, find_class_output(model))
-    return Source(model, name, digest, None, None, kind, None, ())
+    return Source(model, name, digest, None, None, kind, None, (), image.name)
 
 
 def _source_from_torch(
@@ -162,5 +178,5 @@ def _source_from_module(
     given = [word for word, value in (("preprocessing", preprocessing), ("labels", labels)) if value]
     if given:
         notes = (*notes, f"{' and '.join(given)} taken from the hub's configuration {known.configuration}")
-    preprocessing = preprocessing and scale_preprocessing(preprocessing, size)
+    preprocessing = preprocessing and preprocessing.scaled_to(size)
     return dataclasses.replace(source, preprocessing=preprocessing, labels=labels, notes=notes)

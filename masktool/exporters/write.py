@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import onnxruntime
 
-from masktool.contract import MASK_INPUT, Layout, Metadata
+from masktool.contract import BATCH_AXIS, MASK_INPUT, Layout, Metadata
 from masktool.errors import MasktoolError
-from masktool.exporters.onnx_file import find_class_output
-from masktool.exporters.parity import Probe, check_parity, measure_parity, open_session
-from masktool.files import atomic_path
+from masktool.exporters.onnx_file import find_class_output, find_other_inputs
+from masktool.exporters.parity import Subject, check_parity, limits_of, measure_parity
+from masktool.exporters.probes import draw_probes
+from masktool.exporters.storage import staging
 
 PRODUCER = "masktool"
 
@@ -28,7 +29,7 @@ def write_masked(
     plain: onnxruntime.InferenceSession,
     reference: Callable[[np.ndarray], np.ndarray] | None,
 ) -> Metadata:
-    """Checks, measures and writes a masked model.
+    """Checks, measures and writes a masked model; one above 2 GiB with its weights in ``NAME.data`` beside it.
 
     Args:
         model: the masked graph.
@@ -45,16 +46,28 @@ def write_masked(
         MasktoolError: metadata that do not fit the graph, a failed check or parity, or a path that cannot be written.
     """
     metadata = complete(metadata, model, layout)
-    with atomic_path(path) as temporary:
-        figures = measure(model, metadata, layout, plain, reference)
-        check_parity(figures)
+    declare_batches(model, metadata.image_input)
+    with staging(Path(path), model) as stage:
+        figures = measure(stage.open(), metadata, layout, plain, reference)
         metadata = dataclasses.replace(metadata, parity=figures)
         model.metadata_props.update(metadata.to_properties())
         model.producer_name, model.producer_version = PRODUCER, metadata.tool_version
-        proto = ir.to_proto(model)
-        onnx.checker.check_model(proto, full_check=True)
-        temporary.write_bytes(proto.SerializeToString())
+        stage.write()
+        stage.check()
+        stage.commit()
     return metadata
+
+
+def declare_batches(model: ir.Model, image_input: str) -> None:
+    """Declares every other input that has one row per image as one row per result.
+
+    The results' batch is the larger of the image's and the mask's, and such an input goes with the results.
+    """
+    image = next(value for value in model.graph.inputs if value.name == image_input)
+    assert image.shape is not None
+    for other in find_other_inputs(model, image_input):
+        if other.shape and other.shape[0] == image.shape[0] and not isinstance(image.shape[0], int):
+            other.shape = ir.Shape([BATCH_AXIS, *list(other.shape)[1:]])
 
 
 def complete(metadata: Metadata, model: ir.Model, layout: Layout) -> Metadata:
@@ -62,11 +75,11 @@ def complete(metadata: Metadata, model: ir.Model, layout: Layout) -> Metadata:
     class_output = find_class_output(model)
     if metadata.preprocessing is not None:
         preprocessing = dataclasses.replace(metadata.preprocessing, layout=layout)
-        height, width = size_of(model)
-        if (height, width) != preprocessing.size:
+        sides = size_of(model)
+        if any(isinstance(side, int) and side != own for side, own in zip(sides, preprocessing.size, strict=True)):
             raise MasktoolError(
                 "the preprocessing is for another size",
-                expected=f"the model's {height} x {width}",
+                expected=f"the model's {sides[0]} x {sides[1]}",
                 got=f"{preprocessing.size[0]} x {preprocessing.size[1]}",
                 fix="correct the size in the preprocessing, or give --input-size",
             )
@@ -77,7 +90,7 @@ def complete(metadata: Metadata, model: ir.Model, layout: Layout) -> Metadata:
             raise MasktoolError(
                 "the labels do not fit the model", expected=f"{classes} names", got=len(metadata.labels)
             )
-    return dataclasses.replace(metadata, class_output=class_output)
+    return dataclasses.replace(metadata, class_output=class_output, layout=layout)
 
 
 def size_of(model: ir.Model) -> tuple[object, object]:
@@ -88,31 +101,25 @@ def size_of(model: ir.Model) -> tuple[object, object]:
 
 
 def measure(
-    model: ir.Model,
+    masked: onnxruntime.InferenceSession,
     metadata: Metadata,
     layout: Layout,
     plain: onnxruntime.InferenceSession,
     reference: Callable[[np.ndarray], np.ndarray] | None,
-) -> dict[str, float]:
-    """Runs the parity measurement on a masked model that is not written yet."""
-    image = next(value for value in model.graph.inputs if value.name == metadata.image_input)
-    assert image.shape is not None
-    assert image.dtype is not None
-    sizes = [size for i in ((1, 2, 3) if layout == "NCHW" else (3, 1, 2)) if isinstance(size := image.shape[i], int)]
-    if len(sizes) < 3:
-        raise MasktoolError(
-            "channels, height and width of the image input must be fixed",
-            where=f"input {image.name!r}",
-            got=image.shape,
-            fix="give --input-size H W",
-        )
-    probe = Probe.draw((sizes[0], sizes[1], sizes[2]), layout, image.dtype.numpy())
-    names = [output.name for output in model.graph.outputs]
-    return measure_parity(
-        plain,
-        open_session(ir.to_proto(model).SerializeToString()),
-        metadata.image_input,
-        probe,
+) -> Mapping[str, float]:
+    """Runs the parity measurement on a masked model that is not written yet.
+
+    Raises:
+        MasktoolError: a figure is beyond its limit.
+    """
+    names = [output.name for output in masked.get_outputs()]
+    subject = Subject.of(masked, metadata.image_input)
+    figures = measure_parity(
+        subject,
+        draw_probes(subject.image_shape, layout, subject.image_type, metadata.preprocessing),
+        Subject.of(plain, metadata.image_input),
         reference,
         names.index(metadata.class_output) if metadata.class_output is not None else None,
     )
+    check_parity(figures, limits_of(subject))
+    return figures

@@ -14,15 +14,18 @@ equation 1, https://arxiv.org/abs/1804.07723.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from masktool.ops.builder import dtype_of, fixed_sizes, input_at, sizes_of
 from masktool.ops.fill import fill
-from masktool.ops.graph import Masked, MaskedGraph, dtype_of, input_at, sizes_of
+from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
+from masktool.ops.graph import Masked, MaskedGraph
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
-from masktool.ops.windows import image_state, pool_mask, window_of
+from masktool.ops.windows import Window, image_state, pool_mask, window_of
 
 TRANSPOSED_ATTRIBUTES = ("auto_pad", "dilations", "output_padding", "output_shape", "pads", "strides")
 
@@ -99,6 +102,158 @@ def count_kept(
     if rest is not None:
         result = graph.emit_after(result, "Add", result, rest)
     graph.set_state(result, Masked(new_mask))
+
+
+@gradient_rule("Conv")
+def vjp_conv(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Convolves the gradient with the transposed weights, flipped; a stride becomes channels, then pixels."""
+    gradient, factor = graph.unscaled(given(gradients))
+    value, weight = input_at(node, 0), input_at(node, 1)
+    window = convolution_window(node)
+    if factor is not None:
+        weight = graph.emit("Mul", weight, graph.emit("Reshape", factor, graph.ints(-1, 1, 1, 1)))
+    if window.strides == (1, 1) and window.reaches_over_pads:
+        return [convolve_back(graph, node, gradient, weight, window)]
+    if window.kernel == (1, 1) and not any(window.pads):
+        return [spread_pixels(graph, node, convolve_back(graph, node, gradient, weight, window), window)]
+    if window.dilations == (1, 1) and window.strides[0] == window.strides[1]:
+        return [convolve_back_strided(graph, node, gradient, weight, window)]
+    return [graph.emit("ConvTranspose", gradient, weight, **transposed_attributes(node, value, window))]
+
+
+def convolve_back(
+    graph: GradientGraph, node: ir.Node, gradient: ir.Value, weight: ir.Value, window: Window
+) -> ir.Value:
+    """Returns the gradient of a convolution of stride 1: a convolution, padded the other way round."""
+    groups = node.attributes.get_int("group", 1)
+    ends = [d * (k - 1) for d, k in zip(window.dilations, window.kernel, strict=True)] * 2
+    pads = [end - pad for end, pad in zip(ends, window.pads, strict=True)]
+    flipped = flipped_weight(graph, transposed_weight(graph, weight, fixed_sizes(input_at(node, 1)), groups))
+    return graph.emit("Conv", gradient, flipped, pads=pads, dilations=window.dilations, group=groups)
+
+
+def convolve_back_strided(
+    graph: GradientGraph, node: ir.Node, gradient: ir.Value, weight: ir.Value, window: Window
+) -> ir.Value:
+    """Returns the gradient of a strided convolution.
+
+    With stride s, input pixel i = s · q + r − pad sees the output pixels q − j through the taps s · j + r. For each of
+    the s² remainders r that is a convolution of stride 1; all of them together are one with s² times as many channels,
+    which DepthToSpace lays out as pixels. It takes the blocked layouts that ConvTranspose does not.
+    """
+    groups, stride = node.attributes.get_int("group", 1), window.strides[0]
+    value, output = input_at(node, 0), node.outputs[0]
+    out_channels, in_group = fixed_sizes(input_at(node, 1))[:2]
+    taps = [-(-kernel // stride) for kernel in window.kernel]
+    missing = [tap * stride - kernel for tap, kernel in zip(taps, window.kernel, strict=True)]
+    weight = graph.emit("Pad", weight, graph.ints(0, 0, 0, 0, 0, 0, *missing))
+    cut = graph.ints(groups, out_channels // groups, in_group, taps[0], stride, taps[1], stride)
+    weight = graph.emit("Transpose", graph.emit("Reshape", weight, cut), perm=[0, 2, 4, 6, 1, 3, 5])
+    phases = groups * in_group * stride * stride
+    weight = graph.emit("Reshape", weight, graph.ints(phases, out_channels // groups, *taps))
+    pads, first, last = [], [], []
+    for axis in (0, 1):
+        size, out_size = fixed_sizes(value)[axis + 2], fixed_sizes(output)[axis + 2]
+        begin, end = window.pads[axis] // stride, (window.pads[axis] + size - 1) // stride
+        pads.append((taps[axis] - 1 - begin, end - (out_size - 1)))
+        first.append(window.pads[axis] - stride * begin)
+        last.append(first[axis] + size)
+    (top, bottom), (left, right) = pads
+    if min(top, bottom, left, right) < 0:  # rows and columns that no output saw, or that only padding saw
+        gradient = graph.emit(
+            "Pad", gradient, graph.ints(0, 0, min(top, 0), min(left, 0), 0, 0, min(bottom, 0), min(right, 0))
+        )
+    spread = graph.emit(
+        "Conv",
+        gradient,
+        flipped_weight(graph, weight),
+        pads=[max(pad, 0) for pad in (top, left, bottom, right)],
+        group=groups,
+    )
+    pixels = graph.emit("DepthToSpace", spread, blocksize=stride, mode="CRD")
+    return graph.emit("Slice", pixels, graph.ints(*first), graph.ints(*last), graph.ints(2, 3))
+
+
+def spread_pixels(graph: GradientGraph, node: ir.Node, gradient: ir.Value, window: Window) -> ir.Value:
+    """Returns the gradient of a 1 × 1 convolution with stride: zeros at the pixels that it skipped."""
+    _, channels, height, width = fixed_sizes(input_at(node, 0))
+    rows, columns = fixed_sizes(node.outputs[0])[2:]
+    down, right = window.strides
+    blocks = graph.emit("Unsqueeze", gradient, graph.ints(3, 5))
+    blocks = graph.emit("Pad", blocks, graph.ints(*[0] * 6, 0, 0, 0, down - 1, 0, right - 1))
+    pixels = graph.emit("Reshape", blocks, graph.ints(-1, channels, rows * down, columns * right))
+    missing = (height - rows * down, width - columns * right)  # an odd length lacks the last zeros, or has pixels left
+    return graph.emit("Pad", pixels, graph.ints(0, 0, 0, 0, 0, 0, *missing)) if any(missing) else pixels
+
+
+@gradient_rule("ConvTranspose")
+def vjp_conv_transpose(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Convolves the gradient with the same weights."""
+    window, value, output = convolution_window(node), input_at(node, 0), node.outputs[0]
+    if "auto_pad" in node.attributes or "output_shape" in node.attributes:
+        raise RuleError("its pads are not written out")
+    pads = list(window.pads)
+    for axis in (0, 1):  # the convolution sees exactly the pixels that it is to give back
+        size, out_size = fixed_sizes(value)[axis + 2], fixed_sizes(output)[axis + 2]
+        kernel = window.dilations[axis] * (window.kernel[axis] - 1) + 1
+        pads[axis + 2] = (size - 1) * window.strides[axis] + kernel - out_size - pads[axis]
+    gradient = given(gradients)
+    if min(pads) < 0:
+        top, left, bottom, right = (min(pad, 0) for pad in pads)
+        gradient = graph.emit("Pad", gradient, graph.ints(0, 0, top, left, 0, 0, bottom, right))
+    attributes = {"strides": window.strides, "dilations": window.dilations, "pads": [max(pad, 0) for pad in pads]}
+    groups = node.attributes.get_int("group", 1)
+    return [graph.emit("Conv", gradient, input_at(node, 1), group=groups, **attributes)]
+
+
+def convolution_window(node: ir.Node) -> Window:
+    """Reads the window of a convolution over height and width, plain or transposed."""
+    own = node.attributes
+    kernel = own.get_ints("kernel_shape") or fixed_sizes(input_at(node, 1))[2:]
+    if len(kernel) != 2 or own.get_string("auto_pad", "NOTSET") != "NOTSET":
+        raise RuleError("it does not slide over height and width with fixed pads")
+    return Window(
+        kernel=(kernel[0], kernel[1]),
+        strides=tuple(own.get_ints("strides") or (1, 1)),  # type: ignore[arg-type]
+        pads=tuple(own.get_ints("pads") or (0, 0, 0, 0)),  # type: ignore[arg-type]
+        dilations=tuple(own.get_ints("dilations") or (1, 1)),  # type: ignore[arg-type]
+        ceil_mode=0,
+    )
+
+
+def transposed_attributes(node: ir.Node, value: ir.Value, window: Window) -> dict[str, Any]:
+    """Returns the attributes of the ConvTranspose that undoes a convolution of ``value``."""
+    paddings = []
+    for axis in (0, 1):
+        size, out_size = fixed_sizes(value)[axis + 2], fixed_sizes(node.outputs[0])[axis + 2]
+        kernel = window.dilations[axis] * (window.kernel[axis] - 1) + 1
+        unpadded = (out_size - 1) * window.strides[axis] + kernel - window.pads[axis] - window.pads[axis + 2]
+        paddings.append(size - unpadded)
+    return {
+        "strides": window.strides,
+        "pads": window.pads,
+        "dilations": window.dilations,
+        "group": node.attributes.get_int("group", 1),
+        "output_padding": paddings,
+    }
+
+
+def transposed_weight(graph: GradientGraph, weight: ir.Value, sizes: Sequence[int], groups: int) -> ir.Value:
+    """Returns weights (O, I / g, kh, kw) as (I, O / g, kh, kw)."""
+    if groups == 1:
+        return graph.emit("Transpose", weight, perm=[1, 0, 2, 3])
+    out_channels, in_group, *kernel = sizes
+    cut = graph.emit("Reshape", weight, graph.ints(groups, out_channels // groups, in_group, *kernel))
+    swapped = graph.emit("Transpose", cut, perm=[0, 2, 1, 3, 4])
+    return graph.emit("Reshape", swapped, graph.ints(groups * in_group, out_channels // groups, *kernel))
+
+
+def flipped_weight(graph: GradientGraph, weight: ir.Value) -> ir.Value:
+    """Returns weights with their rows and columns in the opposite order."""
+    smallest = -(2**31)
+    return graph.emit(
+        "Slice", weight, graph.ints(-1, -1), graph.ints(smallest, smallest), graph.ints(2, 3), graph.ints(-1, -1)
+    )
 
 
 add_samples(

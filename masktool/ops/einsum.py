@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from masktool.ops.builder import input_at, rank_of
 from masktool.ops.elementwise import smallest
-from masktool.ops.graph import Masked, MaskedGraph, input_at, rank_of
+from masktool.ops.graph import Masked, MaskedGraph
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 
 

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from masktool.ops.graph import Masked, MaskedGraph, dtype_of, input_at, rank_of, share_batch, sizes_of, state_of_input
+from masktool.ops.builder import dtype_of, input_at, rank_of, sizes_of
+from masktool.ops.graph import Masked, MaskedGraph, share_batch, state_of_input
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 
 ZERO_PRESERVING = (

@@ -12,8 +12,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from masktool.ops.builder import dtype_of, sizes_of
 from masktool.ops.functions import NEIGHBOR_FILL
-from masktool.ops.graph import MaskedGraph, dtype_of, sizes_of
+from masktool.ops.graph import MaskedGraph
 from masktool.ops.registry import RuleError
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from masktool.ops.graph import Masked, MaskedGraph, dtype_of, input_at
+from masktool.ops.builder import dtype_of, input_at
+from masktool.ops.graph import Masked, MaskedGraph
 
 
 def average_kept(graph: MaskedGraph, node: ir.Node, **attributes: Any) -> ir.Value:
@@ -81,7 +82,6 @@ def centred_on_kept(
     share = graph.divisor(graph.emit("ReduceMean", kept, along))
     mean = graph.emit("Div", graph.emit("ReduceMean", graph.emit("Mul", wide, kept), along), share)
     centred = graph.emit("Where", graph.kept(value), wide, mean)
-    centred.type = wide.type
     deviation = graph.emit("Sub", centred, mean)
     variance = graph.emit("ReduceMean", graph.emit("Mul", deviation, deviation), along)
     tiny = graph.constant(epsilon, ir.DataType.FLOAT)

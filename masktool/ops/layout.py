@@ -17,18 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from masktool.ops.graph import (
-    Masked,
-    MaskedGraph,
-    constant_of,
-    dtype_of,
-    input_at,
-    normalised_axes,
-    rank_of,
-    share_batch,
-    sizes_of,
-    state_of_input,
-)
+from masktool.ops.builder import constant_of, dtype_of, input_at, normalised_axes, rank_of, sizes_of
+from masktool.ops.graph import Masked, MaskedGraph, share_batch, state_of_input
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 
 

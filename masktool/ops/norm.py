@@ -17,16 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from masktool.ops.graph import (
-    MaskedGraph,
-    dims_of,
-    dtype_of,
-    input_at,
-    normalised_axes,
-    rank_of,
-    sizes_of,
-    state_of_input,
-)
+from masktool.ops.builder import dims_of, dtype_of, input_at, normalised_axes, rank_of, sizes_of
+from masktool.ops.graph import MaskedGraph, state_of_input
 from masktool.ops.kept import centred_on_kept
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 

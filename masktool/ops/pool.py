@@ -17,7 +17,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from masktool.ops.graph import Masked, MaskedGraph, dtype_of, input_at
+from masktool.ops.builder import dtype_of, input_at
+from masktool.ops.graph import Masked, MaskedGraph
 from masktool.ops.kept import average_kept, extreme_kept
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 from masktool.ops.windows import image_state, pool_mask, window_of

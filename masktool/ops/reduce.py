@@ -11,15 +11,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from masktool.ops.graph import (
-    Masked,
-    MaskedGraph,
-    constant_of,
-    input_at,
-    normalised_axes,
-    rank_of,
-    state_of_input,
-)
+from masktool.ops.builder import constant_of, input_at, normalised_axes, rank_of
+from masktool.ops.graph import Masked, MaskedGraph, state_of_input
 from masktool.ops.kept import average_kept, extreme_kept
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 

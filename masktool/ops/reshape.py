@@ -20,17 +20,8 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from masktool.ops.graph import (
-    IMAGES,
-    Factor,
-    Length,
-    Masked,
-    MaskedGraph,
-    dims_of,
-    input_at,
-    rank_of,
-    state_of_input,
-)
+from masktool.ops.builder import Length, dims_of, input_at, rank_of
+from masktool.ops.graph import IMAGES, Factor, Masked, MaskedGraph, state_of_input
 from masktool.ops.kept import known_state
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 

@@ -18,18 +18,9 @@ from typing import Any
 
 import onnx_ir as ir
 
+from masktool.ops.builder import constant_of, dtype_of, input_at, normalised_axes, rank_of, sizes_of
 from masktool.ops.fill import fill
-from masktool.ops.graph import (
-    Masked,
-    MaskedGraph,
-    constant_of,
-    dtype_of,
-    input_at,
-    normalised_axes,
-    rank_of,
-    sizes_of,
-    state_of_input,
-)
+from masktool.ops.graph import Masked, MaskedGraph, state_of_input
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 from masktool.ops.windows import image_state
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from masktool.ops.graph import Masked, MaskedGraph, dtype_of, input_at, rank_of, sizes_of
+from masktool.ops.builder import dtype_of, input_at, rank_of, sizes_of
+from masktool.ops.graph import Masked, MaskedGraph
 from masktool.ops.registry import RuleError
 
 
@@ -25,6 +26,12 @@ class Window:
     def reach(self) -> int:
         """How far apart, in pixels, two inputs of one window can lie."""
         return max(d * (k - 1) for d, k in zip(self.dilations, self.kernel, strict=True))
+
+    @property
+    def reaches_over_pads(self) -> bool:
+        """Whether no window lies in the padding alone."""
+        ends = [d * (k - 1) for d, k in zip(self.dilations, self.kernel, strict=True)] * 2
+        return all(pad <= end for pad, end in zip(self.pads, ends, strict=True))
 
     @property
     def attributes(self) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def prepare(image: Image.Image, preprocessing: Preprocessing | None) -> Prepared
         raise MasktoolError(
             "the file does not say how to prepare a photograph",
             where="preprocessing",
-            fix="export again with --preprocess",
+            fix="export again with --preprocess, or give the model's input as an array or a .npy file",
         )
     mode = "L" if preprocessing.channel_order == "L" else "RGB"
     image = image if image.mode == mode else image.convert(mode)

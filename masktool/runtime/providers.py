@@ -108,11 +108,12 @@ def create_session(path: Path, providers: Sequence[str], threads: int | None) ->
     try:
         return make_session(path, providers, threads)
     except Exception as error:  # as above: no common base
+        if "external data" in str(error).lower():
+            fix = f"the model's weights stand in a file beside it, such as {path.name}.data; copy that too"
+        else:
+            fix = "the file may be damaged, truncated or of another kind"
         raise MasktoolError(
-            "not an ONNX model that ONNX Runtime can open",
-            where=path,
-            got=first_line(error),
-            fix="the file may be damaged, truncated or of another kind",
+            "not an ONNX model that ONNX Runtime can open", where=path, got=first_line(error), fix=fix
         ) from error
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,12 @@ import numpy.typing as npt
 from masktool.contract import MASK_INPUT, Layout, Metadata
 from masktool.errors import MasktoolError
 from masktool.runtime.batching import choose_batch_size
-from masktool.runtime.checks import check_batches, check_images, check_masks
+from masktool.runtime.checks import check_batches, check_images, check_masks, show_shape
+from masktool.runtime.inputs import Inputs, OtherInput, check_others
 from masktool.runtime.providers import first_line, open_session
 from masktool.runtime.scores import drop_trailing_axes, to_probabilities
 
-NUMPY_TYPES: dict[str, type[np.floating[Any]]] = {
+FLOAT_TYPES: dict[str, type[np.floating[Any]]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
@@ -28,6 +29,13 @@ ANNOUNCED_NAMES = {
     "CUDAExecutionProvider": "CUDA",
     "TensorrtExecutionProvider": "TensorRT",
 }
+
+
+class Feed(NamedTuple):
+    """Values by input, checked, and how many results they give."""
+
+    values: dict[str, np.ndarray]
+    results: int
 
 
 def load(
@@ -61,6 +69,10 @@ class MaskedSession:
         providers: ONNX Runtime's names of those that really run, the preferred first.
         provider_note: why ``auto`` does not run on the GPU; None when it does or something else was asked for.
         threads: that were asked for; None where ONNX Runtime chooses.
+        input_shape: of the image input; None for every axis of any length.
+        output_names: of all outputs.
+        output_shapes: by name; None for every axis of any length.
+        other_inputs: what the model asks for besides the image and the mask.
         mask_required: whether the file cannot run without a mask; :meth:`run` then feeds one of ones.
         forward_passes: images pushed through the model so far.
     """
@@ -81,15 +93,21 @@ class MaskedSession:
         self.metadata = read_metadata(opened.session, self.path)
         required = {node.name: node for node in opened.session.get_inputs()}
         inputs = required | {node.name: node for node in opened.session.get_overridable_initializers()}
-        check_inputs(inputs, required, self.metadata, self.path)
+        check_inputs(inputs, self.metadata, self.path)
         self.mask_required = MASK_INPUT in required
         self.forward_passes = 0
         image, mask = inputs[self.metadata.image_input], inputs[MASK_INPUT]
         self.input_shape = as_shape(image.shape)
-        self.output_names: list[str] = [node.name for node in opened.session.get_outputs()]
+        self.output_shapes = {node.name: as_shape(node.shape) for node in opened.session.get_outputs()}
+        self.output_names = list(self.output_shapes)
+        self.other_inputs = tuple(
+            OtherInput.of(node)
+            for name, node in required.items()
+            if name not in (self.metadata.image_input, MASK_INPUT)
+        )
         self._mask_shape = as_shape(mask.shape)
-        self._image_type = NUMPY_TYPES.get(image.type, np.float32)
-        self._mask_type = NUMPY_TYPES.get(mask.type, np.float32)
+        self._image_type = FLOAT_TYPES.get(image.type, np.float32)
+        self._mask_type = FLOAT_TYPES.get(mask.type, np.float32)
 
     def __enter__(self) -> Self:
         return self
@@ -115,10 +133,17 @@ class MaskedSession:
     @property
     def layout(self) -> Layout:
         """Order of the image input's axes, as the metadata say, else as its size agrees with the mask's."""
+        if self.metadata.layout is not None:
+            return self.metadata.layout
         if self.metadata.preprocessing is not None:
             return self.metadata.preprocessing.layout
         _, *image, _ = self.input_shape
         return "NHWC" if tuple(image) == self._mask_shape[2:] and image[0] is not None else "NCHW"
+
+    @property
+    def channels(self) -> int | None:
+        """Number of channels of the image input; None where it is dynamic."""
+        return self.input_shape[1 if self.layout == "NCHW" else 3]
 
     @property
     def spatial_shape(self) -> tuple[int | None, int | None]:
@@ -126,12 +151,15 @@ class MaskedSession:
         first = 2 if self.layout == "NCHW" else 1
         return self.input_shape[first], self.input_shape[first + 1]
 
-    def __call__(self, images: npt.ArrayLike, masks: npt.ArrayLike | None = None) -> np.ndarray:
+    def __call__(
+        self, images: npt.ArrayLike, masks: npt.ArrayLike | None = None, inputs: Inputs | None = None
+    ) -> np.ndarray:
         """Returns the class output, float32 (N, K), as the model gives it.
 
         Args:
             images: float32 (N, C, H, W), or (N, H, W, C) where :attr:`layout` says so, preprocessed.
             masks: (M, 1, H, W), values in [0, 1], 1 = kept; None keeps all. N and M are equal or one of them is 1.
+            inputs: by name, what the model asks for besides (:attr:`other_inputs`); one row serves all images.
 
         Raises:
             MasktoolError: an input does not fit the model, or the model has no class output.
@@ -141,32 +169,58 @@ class MaskedSession:
             raise MasktoolError(
                 "the model has no class output",
                 where=self.path,
-                fix="explain needs a classifier; use run() for the outputs",
+                got=self.describe_outputs(),
+                fix="use run() for the outputs",
             )
-        (output,) = self._forward([name], *self._check(images, masks))
+        (output,) = self._forward([name], self._check(images, masks, inputs))
         return drop_trailing_axes(output, self.metadata.output_kind)
 
-    def run(self, images: npt.ArrayLike, masks: npt.ArrayLike | None = None) -> dict[str, np.ndarray]:
-        """Returns every output under its name, as the model gives it; otherwise like a call of the session."""
-        return dict(zip(self.output_names, self._forward(self.output_names, *self._check(images, masks)), strict=True))
+    def run(
+        self,
+        images: npt.ArrayLike,
+        masks: npt.ArrayLike | None = None,
+        inputs: Inputs | None = None,
+        outputs: Sequence[str] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Returns outputs under their names, as the model gives them; otherwise like a call of the session.
 
-    def scores(self, images: npt.ArrayLike, masks: npt.ArrayLike | None = None) -> np.ndarray:
+        Args:
+            images: as for a call.
+            masks: likewise.
+            inputs: likewise.
+            outputs: names of those to compute; None for all.
+        """
+        names = self.output_names if outputs is None else [self.check_output(name) for name in outputs]
+        return dict(zip(names, self._forward(names, self._check(images, masks, inputs)), strict=True))
+
+    def scores(
+        self, images: npt.ArrayLike, masks: npt.ArrayLike | None = None, inputs: Inputs | None = None
+    ) -> np.ndarray:
         """Returns the class output as probabilities, float32 (N, K); otherwise like a call of the session.
 
         Logits go through a softmax, one binary logit becomes the two columns (1 - p, p); probabilities, sigmoid scores
         and outputs of an unknown kind stay as they are.
         """
-        return to_probabilities(self(images, masks), self.metadata.output_kind)
+        return to_probabilities(self(images, masks, inputs), self.metadata.output_kind)
 
-    def masked_scores(self, image: npt.ArrayLike, mask_batches: Iterable[npt.ArrayLike]) -> Iterator[np.ndarray]:
+    def masked_scores(
+        self,
+        image: npt.ArrayLike,
+        mask_batches: Iterable[npt.ArrayLike],
+        *,
+        output: str | None = None,
+        inputs: Inputs | None = None,
+    ) -> Iterator[np.ndarray]:
         """Yields the scores of one image under each batch of masks, one forward call a batch, without copies of it.
 
         Args:
             image: float32 (1, C, H, W) or (1, H, W, C), preprocessed.
             mask_batches: arrays (m, 1, H, W) with values in [0, 1]; read one at a time, so memory holds one batch.
+            output: name of an output to yield as it is; None for the class output as probabilities.
+            inputs: as for a call of the session.
 
         Yields:
-            float32 (m, K), see :meth:`scores`.
+            float32 (m, K), see :meth:`scores`, or (m, ...) of the output named.
 
         Raises:
             MasktoolError: an input does not fit the model.
@@ -177,7 +231,20 @@ class MaskedSession:
                 "too many images", where=f"input {self.metadata.image_input!r}", expected="one", got=len(checked)
             )
         for masks in mask_batches:
-            yield self.scores(checked, masks)
+            if output is None:
+                yield self.scores(checked, masks, inputs)
+            else:
+                yield self.run(checked, masks, inputs, [output])[output]
+
+    def check_output(self, name: str) -> str:
+        """Returns the name of an output; MasktoolError where there is none of that name."""
+        if name not in self.output_names:
+            raise MasktoolError("no such output", where=name, expected=f"one of {self.describe_outputs()}")
+        return name
+
+    def describe_outputs(self) -> str:
+        """Returns names and shapes of the outputs, as messages show them; ``?`` where a length is open."""
+        return ", ".join(f"{name} {show_shape(shape)}" for name, shape in self.output_shapes.items())
 
     def batch_size(self, requested: int | None = None) -> int:
         """Returns how many images to push through at once: as requested, else chosen from the input size.
@@ -192,21 +259,25 @@ class MaskedSession:
             return height, width
         return self.metadata.preprocessing.size if self.metadata.preprocessing else None
 
-    def _check(self, images: npt.ArrayLike, masks: npt.ArrayLike | None) -> tuple[np.ndarray, np.ndarray | None]:
+    def _check(self, images: npt.ArrayLike, masks: npt.ArrayLike | None, inputs: Inputs | None) -> Feed:
         checked = check_images(images, self.metadata.image_input, self.input_shape, self._image_type)
         size = checked.shape[2:] if self.layout == "NCHW" else checked.shape[1:3]
-        if masks is None:
-            return checked, np.ones((1, 1, *size), self._mask_type) if self.mask_required else None
-        kept = check_masks(masks, size, self._mask_type)
-        check_batches(len(checked), len(kept))
-        return checked, kept
+        if masks is not None:
+            kept = check_masks(masks, size, self._mask_type)
+            check_batches(len(checked), len(kept))
+        elif self.mask_required:
+            kept = np.ones((1, 1, *size), self._mask_type)
+        else:
+            kept = None
+        results = max(len(checked), 0 if kept is None else len(kept))
+        feed = {self.metadata.image_input: checked} | check_others(self.other_inputs, inputs, results)
+        return Feed(feed if kept is None else feed | {MASK_INPUT: kept}, results)
 
-    def _forward(self, outputs: list[str], images: np.ndarray, masks: np.ndarray | None) -> list[np.ndarray]:
+    def _forward(self, outputs: list[str], feed: Feed) -> list[np.ndarray]:
         if self._session is None:
             raise MasktoolError("the session is closed", where=self.path, fix="load the file again")
-        feed = {self.metadata.image_input: images} | ({} if masks is None else {MASK_INPUT: masks})
         try:
-            results: list[np.ndarray] = self._session.run(outputs, feed)
+            results: list[np.ndarray] = self._session.run(outputs, feed.values)
         except Exception as error:  # ONNX Runtime has one exception class per status code and no common base
             raise MasktoolError(
                 "ONNX Runtime could not run the model",
@@ -214,7 +285,7 @@ class MaskedSession:
                 got=first_line(error),
                 fix="try a smaller batch",
             ) from error
-        self.forward_passes += max(len(images), 0 if masks is None else len(masks))
+        self.forward_passes += feed.results
         return results
 
 
@@ -230,10 +301,10 @@ def read_metadata(session: Any, path: Path) -> Metadata:
     return metadata
 
 
-def check_inputs(inputs: dict[str, Any], required: dict[str, Any], metadata: Metadata, path: Path) -> None:
-    """Raises MasktoolError unless the file's inputs are the image and the mask, as its metadata say."""
+def check_inputs(inputs: dict[str, Any], metadata: Metadata, path: Path) -> None:
+    """Raises MasktoolError unless the image and the mask are among the file's inputs, as its metadata say."""
     expected = {metadata.image_input, MASK_INPUT}
-    if not expected <= set(inputs) or set(required) - expected or len(inputs[MASK_INPUT].shape) != 4:
+    if not expected <= set(inputs) or len(inputs[MASK_INPUT].shape) != 4:
         raise MasktoolError(
             "inputs do not agree with the metadata",
             where=path,

@@ -97,7 +97,9 @@ def test_a_model_without_class_output_says_so(capsys: pytest.CaptureFixture[str]
     { map = Conv<pads = [1, 1, 1, 1]>(image, kernel) }"""
     onnx.save(parse(text), "segment.onnx")
     assert run(["export", "segment.onnx"]) == 0
-    assert "missing: a class output (N, K); `masktool explain` cannot use this file" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "missing: a class output (N, K)" in told
+    assert "outputs: 'map' float (N, 6, 8, 8); `masktool explain` asks for --output NAME and --target I,J" in told
 
 
 def test_a_state_dict_through_a_factory_file(folder: Path, capsys: pytest.CaptureFixture[str]):
@@ -158,7 +160,7 @@ def test_labels_that_do_not_fit_the_model(folder: Path, capsys: pytest.CaptureFi
         (
             "float[N, 3, 8, 8] a, float[N, 3, 8, 8] b",
             "c = Conv(a, k) d = Conv(b, k) y = Add(c, d)",
-            "2 image inputs ('a'",
+            "2 inputs may be the image: 'a' float (N, 3, 8, 8)",
         ),
         ("float[N, 3, 8, 8] a", "y = Relu(a)", "not a convolutional network (net.onnx): expected at least one Conv"),
         ("float[N, 3, 8, 8] a", "c = Conv(a, k) y = Hardmax(c)", "no mask rule for 1 node: Hardmax-20"),

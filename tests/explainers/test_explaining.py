@@ -147,8 +147,9 @@ def test_scores_that_are_no_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((4, 4), np.uint8), r"not an image.*\(H, W, 3\) uint8.*\(4, 4\) uint8"),
-        (np.zeros((4, 4, 3)), r"float64"),
+        (np.zeros(4, np.uint8), r"not an image.*\(H, W, 3\) uint8.*\(4,\) uint8"),
+        (np.array([["red"]]), r"not an image.*<U3"),
+        (np.zeros((4, 4, 3)), r"does not fit.*\(3, 16, 24\) or \(16, 24, 3\), got \(4, 4, 3\)"),
         (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\)"),
         ("missing.jpg", r"missing\.jpg"),
     ],

@@ -110,9 +110,9 @@ def test_only_one_batch_of_masks_exists_at_a_time(session):
             made.append(len(masks))
             yield masks
 
-    def watched(images, masks=None):
+    def watched(images, masks=None, inputs=None):
         scored.append(len(made))
-        return original_scores(images, masks)
+        return original_scores(images, masks, inputs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Rise, "masks", counted)

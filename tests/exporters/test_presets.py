@@ -11,7 +11,7 @@ from networks.small_graphs import classifier, parse
 
 from masktool.contract import Preprocessing
 from masktool.errors import MasktoolError
-from masktool.exporters.presets import labels_from, preprocessing_for, preprocessing_preset, scale_preprocessing
+from masktool.exporters.presets import labels_from, preprocessing_for, preprocessing_preset
 
 SIZE = (224, 224)
 
@@ -107,20 +107,31 @@ def test_size_channels_and_layout_come_from_the_model():
     assert preprocessing_for(onnx_ir.from_proto(classifier()), None, mean=(0, 0, 0)).size == (8, 8)
 
 
-def test_an_open_size_is_asked_for():
+def test_an_open_size_is_the_files_else_the_usual_one(tmp_path: Path):
     text = """
     <ir_version: 10, opset_import: ["" : 20]>
-    g (float[N, 3, H, W] image) => (float[N, 3, H, W] y) { y = Relu(image) }"""
-    with pytest.raises(MasktoolError, match=r"input size unknown.*--input-size"):
+    g (float[N, 3, {height}, W] image) => (float[N, 3, {height}, W] y) {{ y = Relu(image) }}"""
+    (tmp_path / "size.json").write_text('{"size": [48, 192], "resize": "exact"}')
+    model = onnx_ir.from_proto(parse(text.format(height="H")))
+    assert preprocessing_for(model, "imagenet").size == (224, 224)
+    assert preprocessing_for(model, str(tmp_path / "size.json")).size == (48, 192)
+    assert preprocessing_for(onnx_ir.from_proto(parse(text.format(height="48"))), "imagenet").size == (48, 224)
+
+
+def test_open_channels_are_refused():
+    text = """
+    <ir_version: 10, opset_import: ["" : 20]>
+    g (float[N, C, 8, 8] image) => (float[N, C, 8, 8] y) { y = Relu(image) }"""
+    with pytest.raises(MasktoolError, match=r"number of channels unknown.*'image' float \(N, C, 8, 8\)"):
         preprocessing_for(onnx_ir.from_proto(parse(text)), "imagenet")
 
 
 def test_another_size_keeps_the_share_that_is_cropped():
     base = Preprocessing(size=SIZE, resize="shortest", resize_to=232)
-    assert scale_preprocessing(base, (448, 448)).resize_to == 464
-    assert scale_preprocessing(base, SIZE) == base
+    assert base.scaled_to((448, 448)).resize_to == 464
+    assert base.scaled_to(SIZE) == base
     exact = Preprocessing(size=SIZE, resize="exact")
-    assert scale_preprocessing(exact, (96, 128)).size == (96, 128)
+    assert exact.scaled_to((96, 128)).size == (96, 128)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,13 @@ import pytest
 from networks.small_graphs import classifier, parse
 
 from masktool.errors import MasktoolError
-from masktool.exporters.onnx_file import find_class_output, find_image_input, infer_output_kind, layout_of
+from masktool.exporters.onnx_file import (
+    find_class_output,
+    find_image_input,
+    find_other_inputs,
+    infer_output_kind,
+    layout_of,
+)
 from masktool.exporters.sources import load_source
 from masktool.files import sha256_of
 
@@ -82,17 +88,47 @@ def test_weights_among_the_inputs_are_no_images(data_dir: Path):
         ),
         (
             "g (float[N, 3, 8, 8] left, float[N, 3, 8, 8] right) => (float[N, 3, 8, 8] y) { y = Add(left, right) }",
-            "2 image inputs .'left' and 'right'.: expected one",
-        ),
-        (
-            "g (float[N, 3, 8, 8] image, float[1] gain) => (float[N, 3, 8, 8] y) { y = Mul(image, gain) }",
-            r"inputs besides the image .'gain' float \(1\).: expected 'image' alone",
+            "2 inputs may be the image: 'left' float .*'right' float .*--image-input left or right",
         ),
     ],
 )
 def test_inputs_that_do_not_fit(text: str, message: str):
     with pytest.raises(MasktoolError, match=message):
         find_image_input(graph(text))
+
+
+def test_the_image_among_several_inputs():
+    text = "g (float[N, 3, 8, 8] image, float[1] gain) => (float[N, 3, 8, 8] y) { y = Mul(image, gain) }"
+    assert find_image_input(graph(text)).name == "image"
+    assert [value.name for value in find_other_inputs(graph(text), "image")] == ["gain"]
+    two = "g (float[N, 3, 8, 8] a, float[N, 3, 8, 8] b, int64[1] k) => (float[N, 3, 8, 8] y) { y = Add(a, b) }"
+    assert load_source(graph(two), image_input="b").image_input == "b"
+    for name in ("k", "c"):
+        with pytest.raises(MasktoolError, match=rf"no such image input .--image-input {name}.*'k' int64"):
+            load_source(graph(two), image_input=name)
+
+
+def test_a_nameless_batch_is_one_for_all_inputs():
+    model = graph("g (float[N, 3, 8, 8] image, float[N, 2] scale) => (float[N, 3, 8, 8] y) { y = Relu(image) }")
+    for value, rest in zip(model.graph.inputs, ([3, 8, 8], [2]), strict=True):
+        value.shape = onnx_ir.Shape([-1, *rest])
+    image, scale = load_source(model).model.graph.inputs
+    assert image.shape[0] == scale.shape[0] == onnx_ir.SymbolicDim("batch")
+
+
+@pytest.mark.parametrize(
+    ("shape", "nodes", "layout"),
+    [
+        ("N, 20, 24, 13", "s = Sub(x, m) t = Transpose<perm = [0, 3, 1, 2]>(s) y = Relu(t)", "NHWC"),
+        ("N, 3, 24, 3", "t = Transpose<perm = [0, 3, 1, 2]>(x) y = Relu(t)", "NHWC"),
+        ("N, 13, 24, 4", "s = Sub(x, m) y = GlobalAveragePool(s)", "NCHW"),
+        ("N, 13, 24, 4", "s = Sub(x, m) y = MaxPool<kernel_shape = [2, 2]>(s)", "NCHW"),
+        ("N, 20, 24, 13", "y = Relu(x)", "NCHW"),
+    ],
+)
+def test_the_operators_tell_the_layout(shape: str, nodes: str, layout: str):
+    text = f"{HEADER} g (float[{shape}] x) => (float[N, K, P, Q] y) <float[1] m = {{0.5}}> {{ {nodes} }}"
+    assert layout_of(find_image_input(onnx_ir.from_proto(onnx.parser.parse_model(text)))) == layout
 
 
 def test_layouts():

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
 
-from reference.carried import Carried, carry
+from reference.carried import Carried, carry_map
 from reference.rules import RULES
+from reference.windows import Padded
 
 
 class MaskedReference:
@@ -29,7 +30,7 @@ class MaskedReference:
     @torch.no_grad()
     def __call__(self, image: Tensor, mask: Tensor) -> Tensor:
         """Returns the logits (batch, K) for images (N, C, H, W) under masks (M, 1, H, W); N and M: the batch or 1."""
-        kept = carry(image.expand(self.batch, -1, -1, -1), mask.expand(self.batch, -1, -1, -1).to(image.dtype))
+        kept = carry_map(image.expand(self.batch, -1, -1, -1), mask.expand(self.batch, -1, -1, -1).to(image.dtype))
         state = {**self.program.state_dict, **self.program.constants}
         arguments = [
             kept if spec.kind == InputKind.USER_INPUT else state[spec.target]
@@ -50,6 +51,8 @@ class MaskedInterpreter(torch.fx.Interpreter):
             return super().call_function(target, args, kwargs)
         if target not in RULES:
             raise NotImplementedError(f"no mask rule for {target}")
+        if isinstance(args[0], Padded) and target is not torch.ops.aten.conv2d.default:
+            raise NotImplementedError(f"zeros around a map, read by {target}")
         if target is torch.ops.aten.clone.default:
             kwargs = {}  # the memory format says nothing about values
         return RULES[target](*args, **kwargs)
@@ -59,7 +62,7 @@ def carries_mask(argument: Any) -> bool:
     """Whether an argument of a node, or an entry of a list of them, carries a mask."""
     if isinstance(argument, (list, tuple)):
         return any(carries_mask(entry) for entry in argument)
-    return isinstance(argument, Carried)
+    return isinstance(argument, (Carried, Padded))
 
 
 def masked_forward(module: nn.Module, image: Tensor, mask: Tensor) -> Tensor:

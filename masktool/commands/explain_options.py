@@ -1,0 +1,110 @@
+"""What the options of ``masktool explain`` say, checked before any work."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from masktool.errors import MasktoolError
+from masktool.explainers import load_methods
+from masktool.explainers.explanation import FORMATS
+from masktool.explainers.method import build_method
+from masktool.explainers.segmentation import SEGMENTERS, read_label_map
+from masktool.runtime.arrays import ARRAY_SUFFIX, read_array
+
+
+def segment_options(segments: str | None, n_segments: int | None) -> dict[str, Any]:
+    """Returns LIME's options from --segments and --n-segments."""
+    values: dict[str, Any] = {} if n_segments is None else {"n_segments": n_segments}
+    if segments is None:
+        return values
+    if segments in SEGMENTERS:
+        return values | {"segments": segments}
+    if not Path(segments).exists():
+        expected = f"{', '.join(SEGMENTERS)} or a file"
+        raise MasktoolError("no such segments", where=f"--segments {segments}", expected=expected)
+    return values | {"feature_mask": read_label_map(segments)}
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Returns options from OPTION=VALUE, each value read as JSON where it is JSON, else as text."""
+    values = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise MasktoolError("bad assignment", where=f"--set {assignment}", expected="OPTION=VALUE")
+        try:
+            values[name.strip()] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name.strip()] = text
+    return values
+
+
+def parse_inputs(assignments: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns inputs by name from NAME=VALUE|FILE.npy, where VALUE is a number, true, false or a JSON list of those."""
+    values = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        where, expected = f"--input {assignment}", "NAME=NUMBER, NAME=[NUMBER, ...] or NAME=FILE.npy"
+        if not equals or not name:
+            raise MasktoolError("bad input", where=where, expected=expected)
+        if text.lower().endswith(ARRAY_SUFFIX):
+            values[name] = read_array(text)
+            continue
+        try:
+            values[name] = np.asarray(json.loads(text))
+        except ValueError as error:  # no JSON, or lists of different lengths
+            raise MasktoolError("bad input", where=where, expected=expected) from error
+        if values[name].dtype.kind not in "biuf":
+            raise MasktoolError("bad input", where=where, expected=expected)
+    return values
+
+
+def share_options(
+    methods: Sequence[str], samples: int | None, values: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """Gives each method the options that it knows.
+
+    Raises:
+        MasktoolError: an option that none of the methods knows, or a value out of range.
+    """
+    shared: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(methods):
+        known = {field.name for field in dataclasses.fields(load_methods()[name])}
+        shared[name] = {key: value for key, value in values.items() if key in known}
+        if samples is not None and (option := load_methods()[name].samples_option) is not None:
+            shared[name][option] = samples
+    used = {key for given in shared.values() for key in given}
+    if samples is not None and not any(load_methods()[name].samples_option for name in methods):
+        build_method(methods[0], {}, samples)  # says that this method draws no samples
+    if unused := sorted(set(values) - used):
+        known_names = sorted({field.name for name in shared for field in dataclasses.fields(load_methods()[name])})
+        raise MasktoolError(
+            f"unknown option of {', '.join(shared)}",
+            where=", ".join(unused),
+            expected=f"some of {', '.join(known_names)}",
+        )
+    for name, given in shared.items():
+        build_method(name, given)
+    return {name: dict(given) for name, given in shared.items()}
+
+
+def choose_formats(text: str | None, *, as_json: bool, directory: Path | None) -> tuple[str, ...]:
+    """Returns the formats to write.
+
+    Raises:
+        MasktoolError: an unknown format.
+    """
+    if text is None:
+        return () if as_json and directory is None else ("png",)
+    formats = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",")))
+    if unknown := [each for each in formats if each not in FORMATS]:
+        raise MasktoolError(
+            "unknown format", where=f"--format {','.join(unknown)}", expected=f"some of {','.join(FORMATS)}"
+        )
+    return formats

@@ -1,0 +1,89 @@
+"""``masktool export --check``: measures an exported file again and says whether it is within its limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from masktool.commands.options import console
+from masktool.runtime.paths import check_readable
+
+if TYPE_CHECKING:
+    from masktool.exporters.check import Check
+    from masktool.exporters.parity import Verdict
+    from masktool.exporters.sources import Source
+
+FAILED = 1
+DIGEST_SHOWN = 12
+"""Hexadecimal digits of a SHA-256 in the table; JSON holds all of them."""
+COLUMNS = ("figure", "value", "limit", "verdict", "what it compares")
+VERDICTS = {True: "ok", False: "FAILED", None: "-"}
+
+
+def run_check(path: Path, source: Source | None, *, as_json: bool) -> int:
+    """Measures, prints a table or a JSON document, and returns the exit code: 1 where a figure is beyond its limit."""
+    from masktool.exporters.check import check_file
+
+    check_readable(path, "a file that `masktool export` wrote")
+    screen = console()
+    with screen.status("measuring"):  # on terminals only
+        check = check_file(path, source)
+    if as_json:
+        click.echo(json.dumps(document_check(path, check), indent=2))
+    else:
+        for row in align([COLUMNS, *(describe_verdict(verdict) for verdict in check.verdicts)]):
+            click.echo(row)
+    if source is None:
+        hint = (
+            f"compared with itself; `masktool export --check {path} SOURCE` compares with {check.metadata.source} too"
+        )
+        screen.print(hint, markup=False)
+    failed = ", ".join(verdict.figure for verdict in check.failed)
+    screen.print(f"{path}: " + (f"failed: {failed}" if failed else "every figure is within its limit"), markup=False)
+    return FAILED if failed else 0
+
+
+def describe_verdict(verdict: Verdict) -> tuple[str, ...]:
+    """Returns a verdict as the cells of a row."""
+    return (
+        verdict.figure,
+        write_figure(verdict.value),
+        write_figure(verdict.limit),
+        VERDICTS[verdict.passed],
+        verdict.meaning,
+    )
+
+
+def write_figure(value: float | str | None) -> str:
+    """Returns a figure, a digest or nothing, as a cell."""
+    if value is None:
+        return "-"
+    return value[:DIGEST_SHOWN] if isinstance(value, str) else f"{value:.3g}"
+
+
+def align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yields rows of cells as lines with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def document_check(path: Path, check: Check) -> dict[str, Any]:
+    """Returns what was measured, ready for JSON; what could not be compared is null."""
+    return {
+        "path": str(path),
+        "passed": not check.failed,
+        "source": check.source,
+        "figures": [dataclasses.asdict(verdict) | {"value": finite(verdict.value)} for verdict in check.verdicts],
+        "recorded": dict(check.metadata.parity),
+    }
+
+
+def finite(value: float | str) -> float | str | None:
+    """Returns None for what is no number, which JSON cannot hold."""
+    return None if isinstance(value, float) and not abs(value) < float("inf") else value

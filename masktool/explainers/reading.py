@@ -1,0 +1,124 @@
+"""What is read of a model's answers: the scores of its classes, or one of its outputs as it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.typing import NDArray
+
+from masktool.errors import MasktoolError
+from masktool.explainers.subject import Subject
+from masktool.explainers.targets import (
+    ClassScore,
+    Place,
+    Target,
+    hint_place,
+    label_of,
+    rank_scores,
+    resolve_place,
+    resolve_target,
+)
+from masktool.runtime.inputs import Inputs
+from masktool.runtime.session import MaskedSession
+
+LISTED_NUMBERS = 16
+"""Values of an input up to which all of them are told; of more, shape and digest."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """The scores of one image with nothing missing, and how to read the same under masks.
+
+    Attributes:
+        session: that answers.
+        output: name of the output that is read as it is; None for the classes' scores.
+        inputs: what the model asks for besides the image and the mask.
+        values: (K,) scores of the classes, or one image's output, of any shape.
+    """
+
+    session: MaskedSession
+    output: str | None
+    inputs: Mapping[str, npt.ArrayLike]
+    values: NDArray[np.floating[Any]]
+
+    def under_masks(self, image: npt.ArrayLike, mask_batches: Iterable[npt.ArrayLike]) -> Iterator[np.ndarray]:
+        """Yields the scores (m, ...) of one image (1, ...) under each batch of masks."""
+        return self.session.masked_scores(image, mask_batches, output=self.output, inputs=self.inputs)
+
+    def resolve(self, target: Target) -> int | Place:
+        """Returns the index of the class, or the indices of the value, that is meant."""
+        if self.output is None:
+            return resolve_target(target, self.values, self.session.metadata.labels)
+        return resolve_place(target, self.values, self.output)
+
+    def flat_index(self, place: int | Place) -> int:
+        """Returns where a target stands among the values laid out flat."""
+        return place if isinstance(place, int) else int(np.ravel_multi_index(place, self.values.shape)) if place else 0
+
+    def label(self, target: int | Place) -> str | None:
+        """Returns the label of a class, None where it has none."""
+        return label_of(target, self.session.metadata.labels) if isinstance(target, int) else None
+
+    def ranked(self, target: int | Place) -> tuple[ClassScore, ...]:
+        """Returns the five highest classes and the target, or the target alone where there are no classes."""
+        if isinstance(target, int):
+            return rank_scores(self.values, target, self.session.metadata.labels)
+        return (ClassScore(target, None, float(self.values[target])),)
+
+    @property
+    def score_name(self) -> str:
+        """What a score is called."""
+        if self.output is not None:
+            return "value"
+        return "score" if self.session.metadata.output_kind is None else "probability"
+
+
+def read_scores(session: MaskedSession, subject: Subject, output: str | None, inputs: Inputs | None) -> Reading:
+    """Scores an image with nothing missing: its classes, or one output where that is named."""
+    if output is None:
+        return read_classes(session, subject, inputs)
+    return read_output(session, subject, output, inputs)
+
+
+def read_classes(session: MaskedSession, subject: Subject, inputs: Inputs | None) -> Reading:
+    """Scores the classes.
+
+    Raises:
+        MasktoolError: the model has no class output; the error lists its outputs and how to choose from them.
+    """
+    if session.metadata.class_output is None:
+        name, shape = next(iter(session.output_shapes.items()))
+        raise MasktoolError(
+            "the model has no class output to explain",
+            where=session.path,
+            expected="the name of an output, and indices into it",
+            got=session.describe_outputs(),
+            fix=hint_place(name, shape[1:]),
+        )
+    return Reading(session, None, dict(inputs or {}), session.scores(subject.prepared.array, inputs=inputs)[0])
+
+
+def read_output(session: MaskedSession, subject: Subject, output: str, inputs: Inputs | None) -> Reading:
+    """Computes one output.
+
+    Raises:
+        MasktoolError: there is no such output, or it holds no numbers.
+    """
+    session.check_output(output)
+    values = session.run(subject.prepared.array, inputs=inputs, outputs=[output])[output]
+    if values.ndim == 0 or values.dtype.kind not in "biuf":
+        raise MasktoolError("an output without one row of numbers per image", where=output, got=values.dtype)
+    return Reading(session, output, dict(inputs or {}), values[0].astype(np.float32))
+
+
+def describe_input(value: npt.ArrayLike) -> Any:
+    """Returns an input's numbers, or its shape and SHA-256 where they are many, as JSON values."""
+    array = np.asarray(value)
+    if array.size <= LISTED_NUMBERS:
+        return array.tolist()
+    return {"shape": list(array.shape), "sha256": hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()}

@@ -1,0 +1,127 @@
+"""What is explained: a photograph, or an array for networks that look at something else."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from masktool.contract import Preprocessing
+from masktool.errors import MasktoolError
+from masktool.explainers.pixels import array_pixels, model_pixels
+from masktool.runtime.arrays import ARRAY_SUFFIX, prepare_array, read_array
+from masktool.runtime.images import read_image, to_rgb
+from masktool.runtime.preprocessing import PreparedImage, prepare
+from masktool.runtime.session import MaskedSession
+
+ImageLike = Image.Image | NDArray[Any] | str | os.PathLike[str]
+Size = tuple[int, int]
+PHOTOGRAPH_CHANNELS = (1, 3, None)
+"""What a photograph can be prepared for; None is an open number of channels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What the model sees, and what people see.
+
+    Attributes:
+        prepared: the model's input, and the way back to the original's pixels.
+        original: RGB, to be drawn beneath the map: the photograph, or an array's channels as a picture.
+        pixels: (h, w, 3) uint8 RGB, the model's input as it looks.
+    """
+
+    prepared: PreparedImage
+    original: Image.Image
+    pixels: NDArray[np.uint8]
+
+
+def read_subject(image: ImageLike) -> Image.Image | NDArray[Any]:
+    """Returns an RGB photograph, the right way up, or an array that is the model's input already.
+
+    Args:
+        image: a Pillow image; (H, W, 3) uint8 RGB, which is a photograph too; any other array of numbers; or the path
+            of an image or a ``.npy`` file.
+
+    Raises:
+        MasktoolError: the file cannot be read, or the array is empty or of another rank.
+    """
+    if isinstance(image, str | os.PathLike):
+        path = Path(image)
+        if path.suffix.lower() != ARRAY_SUFFIX:
+            return read_image(path)
+        image = read_array(path)
+    if isinstance(image, Image.Image):
+        return to_rgb(ImageOps.exif_transpose(image))
+    array = np.asarray(image)
+    if array.ndim not in (2, 3, 4) or array.size == 0 or array.dtype.kind not in "biuf":
+        raise MasktoolError(
+            "not an image",
+            expected="(H, W, 3) uint8 RGB, or the model's input as (C, H, W) or (H, W, C)",
+            got=f"{array.shape} {array.dtype}",
+        )
+    if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8:
+        return Image.fromarray(np.ascontiguousarray(array))
+    return array
+
+
+def make_subject(image: Image.Image | NDArray[Any], session: MaskedSession, input_size: Size | None = None) -> Subject:
+    """Prepares an image for a model.
+
+    Args:
+        image: as :func:`read_subject` gives it.
+        session: of the model.
+        input_size: (height, width) for a model that leaves them open.
+
+    Raises:
+        MasktoolError: the image does not fit the model, or the file does not say how to prepare a photograph.
+    """
+    if isinstance(image, Image.Image):
+        return photograph_subject(image, session, input_size)
+    prepared = prepare_array(image, session.input_shape, session.layout)
+    if input_size not in (None, prepared.size):
+        raise MasktoolError("an array of another size", where="image", expected=input_size, got=prepared.size)
+    pixels = array_pixels(prepared.array, session.layout)
+    return Subject(prepared, Image.fromarray(pixels), pixels)
+
+
+def photograph_subject(photograph: Image.Image, session: MaskedSession, input_size: Size | None) -> Subject:
+    """Prepares a photograph as the model's file says."""
+    if session.channels not in PHOTOGRAPH_CHANNELS:
+        height, width = (side or "H" for side in session.spatial_shape)
+        raise MasktoolError(
+            "the model takes no photographs",
+            where=session.path,
+            got=f"{session.channels} channels",
+            fix=f"give its input as a .npy file or an array, ({session.channels}, {height}, {width}) or "
+            f"({height}, {width}, {session.channels})",
+        )
+    preprocessing = session.metadata.preprocessing
+    if preprocessing is not None:
+        preprocessing = preprocessing.scaled_to(choose_size(session, preprocessing, input_size))
+    prepared = prepare(photograph, preprocessing)
+    assert preprocessing is not None  # prepare has refused
+    return Subject(prepared, photograph, model_pixels(prepared.array, preprocessing))
+
+
+def choose_size(session: MaskedSession, preprocessing: Preprocessing, input_size: Size | None) -> Size:
+    """Returns (height, width) of the model's input: what the model fixes, else what the user wants, else the file's.
+
+    Raises:
+        MasktoolError: the user wants what the model does not take.
+    """
+    sides = session.spatial_shape
+    wanted = input_size or preprocessing.size
+    if input_size is not None and any(side not in (None, own) for side, own in zip(sides, input_size, strict=True)):
+        raise MasktoolError(
+            "input size fixed by the model",
+            where=session.path,
+            expected=" x ".join(str(side or "any") for side in sides),
+            got=f"{input_size[0]} x {input_size[1]}",
+            fix="leave --input-size out",
+        )
+    return sides[0] or wanted[0], sides[1] or wanted[1]

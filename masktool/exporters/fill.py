@@ -1,0 +1,138 @@
+"""Masking by fill: only the input changes, the network behind it stays as it is.
+
+With x the image, m the mask and b the baseline, the network sees x · m + b · (1 − m). What stands under a 0 of the mask
+is replaced before anything else looks at it, so that it never has an influence, NaN and infinity included. That goes
+for the baselines that are computed from the image too: ``image-mean`` is the mean of the *kept* pixels and ``blur``
+spreads *kept* pixels only. A blurred copy of the whole photograph, as many tools take it, still shows what is said to
+be missing.
+
+Source: the control that LIME (Ribeiro et al., 2016, https://arxiv.org/abs/1602.04938) and RISE (Petsiuk et al., 2018,
+https://arxiv.org/abs/1806.07421) stand for, with a choice of the baseline.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from masktool.contract import DEFAULT_SIZE, FUNCTION_DOMAIN, Layout, Preprocessing
+from masktool.errors import MasktoolError
+from masktool.exporters.baselines import InputShape, baseline_pixels, gaussian
+from masktool.exporters.canonical import opset_of
+from masktool.exporters.fill_functions import fill_function
+from masktool.exporters.onnx_file import SPATIAL_AXES
+from masktool.exporters.propagate import FUNCTION_DOMAIN_VERSION, add_mask_input, rename_batch
+
+BLUR_SIGMA = 10 / 224
+"""Of the shorter side, ``DEFAULT_SIZE`` where that is open: 10 pixels of 224, as Fong and Vedaldi blur (2017,
+https://arxiv.org/abs/1704.03296)."""
+BLUR_REACH = 3
+"""Standard deviations after which the Gaussian ends; 0.3 % of it lie beyond."""
+TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
+
+
+def fill_model(
+    model: ir.Model,
+    image_input: str,
+    layout: Layout,
+    baseline: str,
+    preprocessing: Preprocessing | None,
+    *,
+    mask_required: bool,
+) -> None:
+    """Adds the input ``mask`` and fills the image with the baseline where it is missing, in place.
+
+    Args:
+        model: opset 18 or later, with a symbolic batch.
+        image_input: name of the image input.
+        layout: of the image input.
+        baseline: see :func:`masktool.exporters.baselines.choose_baseline`.
+        preprocessing: how pixels become the input; None when unknown, which colours and noise refuse.
+        mask_required: makes ``mask`` an ordinary input instead of one with a default of ones.
+
+    Raises:
+        MasktoolError: the model already has an input ``mask``, or the baseline does not go with it.
+    """
+    image = next(value for value in model.graph.inputs if value.name == image_input)
+    users = tuple(image.uses())
+    mask = add_mask_input(model.graph, image, layout, mask_required=mask_required)
+    emit = FillEmitter(model, before=model.graph[0])
+    if baseline in ("image-mean", "blur"):
+        values = emit_kept_average(emit, image, mask, layout, blurred=baseline == "blur")
+    else:
+        values = emit.constant(baseline, baseline_pixels(baseline, shape_of(image, layout), preprocessing, layout))
+    aligned = mask if layout == "NCHW" else emit.node("Transpose", mask, perm=TO_NHWC)
+    filled = emit.function("Fill", image, aligned, values)
+    filled.name, filled.type, filled.shape = f"{image_input}_filled", image.type, image.shape
+    for user, index in users:
+        user.replace_input_with(index, filled)
+    rename_batch(model.graph, image)
+
+
+class FillEmitter:
+    """Emits nodes and constants in front of a node."""
+
+    def __init__(self, model: ir.Model, before: ir.Node) -> None:
+        self.model, self.before = model, before
+
+    def node(self, op_type: str, *inputs: ir.Value, domain: str = "", **attributes: Any) -> ir.Value:
+        """Emits a node and returns its output."""
+        node = ir.node(op_type, inputs, attributes, domain=domain, name=f"masktool/{op_type}_{len(self.model.graph)}")
+        node.outputs[0].name = f"{node.name}:0"
+        self.model.graph.insert_before(self.before, node)
+        return node.outputs[0]
+
+    def function(self, name: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
+        """Emits the call of a model-local function, which it adds to the model, and returns its output."""
+        function = fill_function(name, opset_of(self.model))
+        self.model.functions[function.identifier()] = function
+        self.model.opset_imports[FUNCTION_DOMAIN] = FUNCTION_DOMAIN_VERSION
+        return self.node(name, *inputs, domain=FUNCTION_DOMAIN, **attributes)
+
+    def constant(self, label: str, array: np.ndarray) -> ir.Value:
+        """Adds an initializer."""
+        tensor = ir.tensor(array, name=f"masktool/{label}")
+        value = ir.Value(
+            name=tensor.name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
+        self.model.graph.register_initializer(value)
+        return value
+
+
+def emit_kept_average(emit: FillEmitter, image: ir.Value, mask: ir.Value, layout: Layout, *, blurred: bool) -> ir.Value:
+    """Emits the mean of the kept pixels, or their blur, in the image's layout."""
+    planes = image if layout == "NCHW" else emit.node("Transpose", image, perm=TO_NCHW)
+    kept = emit.function("Keep", planes, mask)
+    average = emit.function("MeanOfKept", kept, mask)
+    if blurred:
+        average = emit_blur(emit, kept, mask, average, shape_of(image, layout))
+    return average if layout == "NCHW" else emit.node("Transpose", average, perm=TO_NHWC)
+
+
+def emit_blur(emit: FillEmitter, kept: ir.Value, mask: ir.Value, mean: ir.Value, shape: InputShape) -> ir.Value:
+    """Emits the blur of the kept pixels; the Gaussian is separable, so it runs along columns and then along rows."""
+    channels, *sides = shape
+    sigma = BLUR_SIGMA * min(side or usual for side, usual in zip(sides, DEFAULT_SIZE, strict=True))
+    reach = math.ceil(BLUR_REACH * sigma)
+    weights = np.broadcast_to(gaussian(sigma, reach), (channels, 1, 2 * reach + 1))
+    columns = emit.constant("gaussian_columns", np.ascontiguousarray(weights[..., None]))
+    rows = emit.constant("gaussian_rows", np.ascontiguousarray(weights[:, :, None]))
+    pads = {"column_pads": [reach, 0, reach, 0], "row_pads": [0, reach, 0, reach]}
+    return emit.function("BlurOfKept", kept, mask, mean, columns, rows, channels=channels, **pads)
+
+
+def shape_of(image: ir.Value, layout: Layout) -> InputShape:
+    """Returns (channels, height, width) of the image input; height and width are None where they are open.
+
+    Raises:
+        MasktoolError: the number of channels is open.
+    """
+    assert image.shape is not None
+    height, width = (image.shape[axis] for axis in SPATIAL_AXES[layout])
+    channels = image.shape[1 if layout == "NCHW" else 3]
+    if not isinstance(channels, int):
+        raise MasktoolError("the number of channels must be fixed", where=f"input {image.name!r}", got=image.shape)
+    return channels, height if isinstance(height, int) else None, width if isinstance(width, int) else None

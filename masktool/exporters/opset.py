@@ -1,0 +1,95 @@
+"""Lifting a graph to an opset that mask rules know."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+from masktool.errors import MasktoolError
+from masktool.exporters.rewrites.replacement import given, read_constant
+
+MINIMUM_OPSET = 18
+MINIMUM_IR_VERSION = 10
+COORDINATES_SINCE = 11
+"""Opset in which Resize got an attribute for its coordinates, with another default than was the rule before."""
+LARGE_BYTES = 1024
+"""Weights beyond this size stay out of the conversion, which reads only shapes, axes, scales and the like, and cannot
+take more than 2 GiB."""
+
+
+def opset_of(model: ir.Model) -> int:
+    """Returns the version of the standard domain that a model is written in."""
+    return model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
+
+
+def shorten_domain(model: ir.Model) -> None:
+    """Calls the standard domain by its short name, the empty one, in place: nodes carry that already."""
+    version = model.opset_imports.pop("ai.onnx", None)
+    if version is not None:
+        model.opset_imports.setdefault("", version)
+
+
+def lift_opset(model: ir.Model) -> ir.Model:
+    """Returns a model in opset 18 or later: the model itself, changed or not, or a new one.
+
+    Raises:
+        MasktoolError: the converter does not know an operator, or cannot convert it.
+    """
+    model.ir_version = max(model.ir_version or 0, MINIMUM_IR_VERSION)  # below 4, every weight had to be an input
+    opset = opset_of(model)
+    if opset >= MINIMUM_OPSET:
+        return model
+    large = detach_large_weights(model.graph)
+    try:
+        converted = ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(model), MINIMUM_OPSET))
+    except (RuntimeError, ValueError, onnx.version_converter.ConvertError) as error:
+        raise MasktoolError(
+            "the opset cannot be lifted",
+            expected=f"opset {MINIMUM_OPSET} or later",
+            got=f"{opset}, and the converter says: {error}",
+            fix=f"export the network again with opset {MINIMUM_OPSET} or later",
+        ) from error
+    attach_weights(converted.graph, large)
+    if opset < COORDINATES_SINCE:
+        state_coordinates(converted.graph)
+    return converted
+
+
+def detach_large_weights(graph: ir.Graph) -> dict[str, ir.TensorProtocol]:
+    """Makes inputs of all large initializers, in place, and returns their tensors by name."""
+    large = {}
+    for name, value in tuple(graph.initializers.items()):
+        if value.const_value is not None and value.const_value.nbytes > LARGE_BYTES:
+            large[name] = value.const_value
+            value.shape, value.dtype = ir.Shape(value.const_value.numpy().shape), value.const_value.dtype
+            value.const_value = None
+            del graph.initializers[name]
+            if not value.is_graph_input():
+                graph.inputs.append(value)
+    return large
+
+
+def attach_weights(graph: ir.Graph, weights: dict[str, ir.TensorProtocol]) -> None:
+    """Makes initializers of the inputs that stand for weights, in place."""
+    for value in tuple(graph.inputs):
+        if value.name in weights:
+            graph.inputs.remove(value)
+            value.const_value = weights[value.name]
+            graph.register_initializer(value)
+
+
+def state_coordinates(graph: ir.Graph) -> None:
+    """Writes down what Upsample and Resize did before opset 11, in place: the converter leaves it out.
+
+    Position i of the output lies at i / scale of the input; ``nearest`` cuts off, or rounds up where it makes smaller.
+
+    Source: ONNX operator specification, Upsample-9; ONNX Runtime's Resize for opset 10.
+    """
+    for node in graph:
+        if node.op_type == "Resize" and node.domain == "":
+            node.attributes["coordinate_transformation_mode"] = ir.AttrString(
+                "coordinate_transformation_mode", "asymmetric"
+            )
+            scales = read_constant(given(node, 2))
+            shrinks = scales is not None and bool((scales < 1).any())
+            node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "ceil" if shrinks else "floor")

@@ -1,0 +1,169 @@
+"""What a masked model is measured with: random images, masks, and values for whatever else it asks for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+
+from masktool.contract import DEFAULT_SIZE, MASK_INPUT, Layout, Preprocessing
+from masktool.errors import MasktoolError
+
+BATCH_SIZES = (1, 3, 8)
+GRID = 7
+"""Masks hide cells of a 7 x 7 grid: large enough that something is missing from every window and every layer."""
+SECOND_SIZE_STEPS = (32, 64)
+"""What is added to an open height and width for the second measurement: 32 is the stride of most networks."""
+POISON = (np.nan, np.inf, -np.inf, 1e30)
+"""What stands under the mask when nothing there may matter; 1e30 is infinite in float16."""
+Shape = Sequence[int | str | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherInput:
+    """A value for an input that is neither the image nor the mask.
+
+    Attributes:
+        value: what is fed for one image.
+        per_image: whether its first axis is the images' batch, so that its one row is repeated for each of them.
+    """
+
+    value: np.ndarray
+    per_image: bool
+
+    @classmethod
+    def draw(cls, shape: Shape, dtype: np.dtype[Any], batch: object) -> OtherInput:
+        """Draws numbers in 0..1, or zeros for integers and booleans.
+
+        Args:
+            shape: of the input, open axes as names or None, which take length 1.
+            dtype: of the input.
+            batch: length or name of the image input's batch axis.
+        """
+        per_image = bool(shape) and shape[0] == batch != 1
+        sides = [side if isinstance(side, int) else 1 for side in (shape[1:] if per_image else shape)]
+        drawn = np.random.default_rng(0).random(sides) if dtype.kind == "f" else np.zeros(sides)
+        value = np.asarray(drawn).astype(dtype)
+        return cls(value[None] if per_image else value, per_image)
+
+    def repeat(self, count: int) -> np.ndarray:
+        """Returns the value for a number of images."""
+        return np.repeat(self.value, count, axis=0) if self.per_image else self.value
+
+
+def feed_of(others: Mapping[str, OtherInput], count: int) -> dict[str, np.ndarray]:
+    """Returns what to feed beside a number of images."""
+    return {name: other.repeat(count) for name, other in others.items()}
+
+
+def others_of_session(session: onnxruntime.InferenceSession, image_input: str, batch: object) -> dict[str, OtherInput]:
+    """Draws a value for every input of a session that is neither the image nor the mask.
+
+    Args:
+        session: of a plain or a masked model.
+        image_input: name of the image input.
+        batch: length or name of the axis along which values are repeated for every image.
+
+    Raises:
+        MasktoolError: an input is no numeric tensor.
+    """
+    nodes = [node for node in session.get_inputs() if node.name not in (image_input, MASK_INPUT)]
+    return {node.name: OtherInput.draw(node.shape, type_of(node), batch) for node in nodes}
+
+
+def others_of_graph(values: Iterable[ir.Value], batch: object) -> dict[str, OtherInput]:
+    """Draws a value for every one of a graph's inputs.
+
+    Args:
+        values: the inputs.
+        batch: length or name of the axis along which values are repeated for every image.
+    """
+    found = {}
+    for value in values:
+        if value.dtype is None or value.shape is None:
+            raise MasktoolError("an input that is no tensor of known shape", where=f"input {value.name!r}")
+        sides = [side if isinstance(side, int) else side.value for side in value.shape]
+        assert value.name is not None
+        found[value.name] = OtherInput.draw(sides, value.dtype.numpy(), batch)
+    return found
+
+
+def type_of(node: Any) -> np.dtype[Any]:
+    """Returns the element type of one of a session's inputs."""
+    element = node.type.removeprefix("tensor(").removesuffix(")")
+    name = {"float": "FLOAT", "double": "DOUBLE"}.get(element, element.upper())
+    try:
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.DataType.Value(name)))
+    except (ValueError, KeyError) as error:
+        raise MasktoolError(
+            "an input that is no tensor of numbers", where=f"input {node.name!r}", got=node.type
+        ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """Random images, and masks in which half of the places, block by block, are missing."""
+
+    images: np.ndarray
+    masks: np.ndarray
+
+    @classmethod
+    def draw(cls, shape: tuple[int, int, int], layout: Layout, dtype: Any, seed: int = 0) -> Probe:
+        """Draws as many as the largest batch.
+
+        Args:
+            shape: (channels, height, width).
+            layout: of the images.
+            dtype: of the images.
+            seed: of the random numbers.
+        """
+        rng = np.random.default_rng(seed)
+        channels, height, width = shape
+        count = max(BATCH_SIZES)
+        images = rng.standard_normal((count, channels, height, width)).astype(dtype)
+        blocks = rng.random((count, 1, GRID, GRID)) < 0.5
+        rows, columns = np.arange(height) * GRID // height, np.arange(width) * GRID // width
+        masks = blocks[:, :, rows][:, :, :, columns].astype(np.float32)
+        return cls(images if layout == "NCHW" else images.transpose(0, 2, 3, 1), masks)
+
+    @property
+    def size(self) -> str:
+        """Height and width, for messages."""
+        return f"{self.masks.shape[2]} x {self.masks.shape[3]}"
+
+    def poisoned(self) -> np.ndarray:
+        """Returns the images with NaN, infinities and huge numbers wherever the masks are 0."""
+        layout_last = self.images.shape[-2:] != self.masks.shape[-2:]
+        missing = (self.masks if not layout_last else self.masks.transpose(0, 2, 3, 1)) == 0
+        with np.errstate(over="ignore"):  # 1e30 becomes infinite in float16, which is as good
+            poison = np.resize(np.array(POISON).astype(self.images.dtype), self.images.shape)
+        return np.where(missing, poison, self.images)
+
+
+def draw_probes(shape: Shape, layout: Layout, dtype: Any, preprocessing: Preprocessing | None) -> list[Probe]:
+    """Draws a probe for a fixed height and width, and two of different sizes where one of them is open.
+
+    Args:
+        shape: of the image input, (N, C, H, W) or (N, H, W, C).
+        layout: of the image input.
+        dtype: of the image input.
+        preprocessing: whose size goes first where the graph leaves it open.
+
+    Raises:
+        MasktoolError: the number of channels is open.
+    """
+    channels, *sides = [shape[axis] for axis in ((1, 2, 3) if layout == "NCHW" else (3, 1, 2))]
+    if not isinstance(channels, int):
+        raise MasktoolError("the number of channels of the image input is open", got=tuple(shape))
+    usual = DEFAULT_SIZE if preprocessing is None else preprocessing.size
+    larger = [given + step for given, step in zip(usual, SECOND_SIZE_STEPS, strict=True)]
+    sizes = dict.fromkeys(
+        tuple(side if isinstance(side, int) else given for side, given in zip(sides, wanted, strict=True))
+        for wanted in (usual, larger)
+    )
+    return [Probe.draw((channels, height, width), layout, dtype) for height, width in sizes]

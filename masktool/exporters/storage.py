@@ -1,0 +1,201 @@
+"""Models of any size: opened, written and fingerprinted; above 2 GiB their weights stand in a file beside the graph.
+
+A protocol buffer ends at 2 GiB, and so do a session opened from bytes and everything else that wants a model as one
+string. Whoever needs one of these comes here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import onnxruntime
+
+from masktool.errors import MasktoolError
+
+LARGEST_WEIGHTS = 2**31 - 2**26
+"""Bytes of weights up to which a model is one file: 2 GiB less 64 MiB for the graph, its names and its metadata."""
+SMALLEST_OUTSIDE = 1024
+"""Bytes below which a weight stays in the graph: shapes and axes, which shape inference reads."""
+DATA_SUFFIX = ".data"
+"""Behind the model's own name, where ONNX's tools put the weights too."""
+FATAL = 4
+"""ONNX Runtime's log severity: errors reach us as exceptions."""
+
+
+def count_weight_bytes(model: ir.Model) -> int:
+    """Returns the size of all initializers."""
+    values = (value for graph in model.graphs() for value in graph.initializers.values())
+    return sum(value.const_value.nbytes for value in values if value.const_value is not None)
+
+
+def is_large(model: ir.Model) -> bool:
+    """Tells whether a model does not fit into one protocol buffer."""
+    return count_weight_bytes(model) > LARGEST_WEIGHTS
+
+
+def load_small_weights(model: ir.Model) -> None:
+    """Reads external weights into memory, in place: all of them, or of a large model those that stay in its graph."""
+    large = is_large(model)
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor) and (not large or tensor.nbytes <= SMALLEST_OUTSIDE):
+                value.const_value = ir.tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
+
+
+def open_session(model: bytes | str, without: Sequence[str] = ()) -> onnxruntime.InferenceSession:
+    """Opens a model, its bytes or its path, on the CPU provider.
+
+    Args:
+        model: its bytes or its path.
+        without: names of ONNX Runtime's optimisers that are not to run.
+
+    Raises:
+        MasktoolError: ONNX Runtime does not take it.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = FATAL
+    try:
+        return onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without)
+        )
+    except Exception as error:  # ONNX Runtime raises its own C++ exception types
+        fix = "put the file of its weights beside it" if "external data" in str(error).lower() else None
+        raise MasktoolError("ONNX Runtime does not take the model", got=error, fix=fix) from error
+
+
+def wrong_optimisers(model: ir.Model) -> list[str]:
+    """Returns the names of ONNX Runtime's optimisers that would make a model give something else.
+
+    Up to version 1.31 it makes a Pad of zeros the padding of the MaxPool behind it, which pads with −∞: wrong wherever
+    all values in a window are negative.
+    """
+    producers = [node.inputs[0].producer() for node in model.graph if node.op_type == "MaxPool" and node.inputs[0]]
+    return ["Pad_Fusion"] if any(node is not None and node.op_type == "Pad" for node in producers) else []
+
+
+def open_model(model: ir.Model) -> onnxruntime.InferenceSession:
+    """Opens a model of any size on the CPU provider; a large one from a temporary directory that goes with the session.
+
+    Raises:
+        MasktoolError: ONNX Runtime does not take it.
+    """
+    without = wrong_optimisers(model)
+    if not is_large(model):
+        return open_session(ir.to_proto(model).SerializeToString(), without)
+    directory = tempfile.TemporaryDirectory(prefix="masktool-", ignore_cleanup_errors=True)
+    try:
+        session = open_session(str(write_files(model, Path(directory.name) / "model.onnx")), without)
+    except BaseException:
+        directory.cleanup()
+        raise
+    weakref.finalize(session, directory.cleanup)
+    return session
+
+
+def write_files(model: ir.Model, path: Path) -> Path:
+    """Writes a large model and, beside it, its weights; the model itself stays as it is. Returns the path."""
+    ir.save(model, path, external_data=path.name + DATA_SUFFIX, size_threshold_bytes=SMALLEST_OUTSIDE)
+    return path
+
+
+def fingerprint(model: ir.Model) -> str:
+    """Returns the hexadecimal SHA-256 of a model as it would be written."""
+    if not is_large(model):
+        return hashlib.sha256(ir.to_proto(model).SerializeToString()).hexdigest()
+    with tempfile.TemporaryDirectory(prefix="masktool-") as directory:
+        graph = write_files(model, Path(directory) / "model.onnx")
+        digest = hashlib.sha256(graph.read_bytes())
+        with data_path(graph).open("rb") as stream:
+            while chunk := stream.read(2**24):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def data_path(path: Path) -> Path:
+    """Returns where the weights of a large model stand."""
+    return path.with_name(path.name + DATA_SUFFIX)
+
+
+class Staging:
+    """A temporary directory beside a file to be written, where the model is built, opened and checked.
+
+    Nothing shows at the target before :meth:`commit`. Of two files the weights appear first, and a model that stood
+    there before goes first of all: a reader finds the former model, none or the new one, never a mixture.
+    """
+
+    def __init__(self, target: Path, directory: Path, model: ir.Model) -> None:
+        self.target = target
+        self.path = directory / target.name
+        self.model = model
+        self.large = is_large(model)
+        if self.large:
+            refuse_own_weights(model, data_path(target))
+            with writing(target):
+                ir.external_data.unload_from_model(
+                    model, directory, data_path(target).name, size_threshold_bytes=SMALLEST_OUTSIDE
+                )
+
+    def open(self) -> onnxruntime.InferenceSession:
+        """Opens the model as it stands."""
+        return open_session(str(self.write()) if self.large else ir.to_proto(self.model).SerializeToString())
+
+    def write(self) -> Path:
+        """Writes the graph; a large model's weights are there already. Returns its path."""
+        with writing(self.target):
+            self.path.write_bytes(ir.to_proto(self.model).SerializeToString())
+        return self.path
+
+    def check(self) -> None:
+        """Runs ONNX's full check over what was written."""
+        onnx.checker.check_model(str(self.path), full_check=True)
+
+    def commit(self) -> None:
+        """Moves what was written to its place."""
+        with writing(self.target):
+            if self.large:
+                self.target.unlink(missing_ok=True)
+                data_path(self.path).replace(data_path(self.target))
+            self.path.replace(self.target)
+
+
+@contextlib.contextmanager
+def staging(target: Path, model: ir.Model) -> Iterator[Staging]:
+    """Yields a :class:`Staging` for a target and removes its directory at the end.
+
+    Raises:
+        MasktoolError: the target's directory cannot be made or written.
+    """
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        directory = tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.")
+    with directory as name:
+        yield Staging(target, Path(name), model)
+
+
+@contextlib.contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Turns what the operating system refuses within the block into one line about the target."""
+    try:
+        yield
+    except OSError as error:
+        raise MasktoolError(
+            "cannot write", where=target, got=error.strerror, fix="choose another output with -o"
+        ) from error
+
+
+def refuse_own_weights(model: ir.Model, data: Path) -> None:
+    """Raises MasktoolError where the file to write is one that the model reads its weights from."""
+    tensors = (value.const_value for graph in model.graphs() for value in graph.initializers.values())
+    for tensor in tensors:
+        if isinstance(tensor, ir.ExternalTensor) and data.exists() and data.samefile(tensor.path):
+            raise MasktoolError(
+                "the output would overwrite the source's weights", where=data, fix="choose another output with -o"
+            )

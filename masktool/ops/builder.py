@@ -1,0 +1,195 @@
+"""Emitting nodes into a graph under rewriting, and reading what is known of its values."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from masktool.contract import FUNCTION_DOMAIN
+from masktool.ops.registry import RuleError
+
+Length = int | str | None
+"""Of an axis: a number, the name of a symbolic length, None where unknown."""
+
+
+RESULT_TYPES = {
+    "Equal": ir.DataType.BOOL,
+    "Greater": ir.DataType.BOOL,
+    "Less": ir.DataType.BOOL,
+    "Shape": ir.DataType.INT64,
+}
+
+
+class GraphBuilder(abc.ABC):
+    """Emits nodes into a graph; where they stand is up to the subclass."""
+
+    prefix = "masktool"
+    """What the names of its constants begin with."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self._emitted: dict[tuple[Any, ...], ir.Node] = {}
+        self._count = 0
+        self._constants: dict[tuple[Any, ...], ir.Value] = {}
+
+    @property
+    @abc.abstractmethod
+    def label(self) -> str:
+        """What the names of emitted nodes begin with."""
+
+    @abc.abstractmethod
+    def place(self, node: ir.Node) -> None:
+        """Puts an emitted node into the graph."""
+
+    def constant(self, value: Any, dtype: ir.DataType) -> ir.Value:
+        """Returns an initializer that holds ``value``, one per distinct content."""
+        array = np.asarray(value, dtype=dtype.numpy())
+        key = (array.tobytes(), array.shape, dtype)
+        if key not in self._constants:
+            name = f"{self.prefix}_constant_{len(self._constants)}"
+            constant = ir.Value(
+                name=name,
+                shape=ir.Shape(array.shape),
+                type=ir.TensorType(dtype),
+                const_value=ir.tensor(array, name=name),
+            )
+            self.graph.register_initializer(constant)
+            self._constants[key] = constant
+        return self._constants[key]
+
+    def emit(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """Emits a node and returns its output; the same request twice is one node."""
+        return self._emit(op_type, inputs, attributes, "", 1).outputs[0]
+
+    def call(self, function: str, *inputs: ir.Value, num_outputs: int, **attributes: Any) -> Sequence[ir.Value]:
+        """Emits a call of a model-local function and returns its outputs."""
+        return self._emit(function, inputs, attributes, FUNCTION_DOMAIN, num_outputs).outputs
+
+    def _emit(
+        self, op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any], domain: str, num_outputs: int
+    ) -> ir.Node:
+        key = (op_type, domain, *inputs, *sorted((name, str(value)) for name, value in attributes.items()))
+        if key not in self._emitted:
+            self._emitted[key] = self.new_node(op_type, inputs, attributes, domain, num_outputs)
+            self.place(self._emitted[key])
+        return self._emitted[key]
+
+    def new_node(
+        self, op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any], domain: str, num_outputs: int
+    ) -> ir.Node:
+        """Returns a node that stands nowhere yet, with names and the type of its first input."""
+        self._count += 1
+        label = f"{self.label}/{op_type}_{self._count}"
+        node = ir.node(op_type, inputs, attributes, domain=domain, num_outputs=num_outputs, name=label)
+        for index, output in enumerate(node.outputs):
+            output.name = f"{label}:{index}"
+            output.type = type_of_result(op_type, inputs, attributes)
+        return node
+
+    def as_type(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+        """Returns a value in another element type."""
+        if dtype_of(value) == dtype:
+            return value
+        return self.emit("Cast", value, to=dtype.value)
+
+    def ones_like(self, mask: ir.Value) -> ir.Value:
+        """Returns ones in the shape and type of a mask."""
+        return self.emit("ConstantOfShape", self.emit("Shape", mask), value=ir.tensor([1], dtype=dtype_of(mask)))
+
+    def divisor(self, value: ir.Value) -> ir.Value:
+        """Returns a value that may be divided by: 1 where it is 0."""
+        return self.emit("Where", self.positive(value), value, self.constant(1, dtype_of(value)))
+
+    def length_of(self, value: ir.Value, axis: int) -> ir.Value:
+        """Returns the length of one axis, as an int64 tensor of one element that is found at run time."""
+        return self.emit("Shape", value, start=axis, end=axis + 1)
+
+    def positive(self, value: ir.Value) -> ir.Value:
+        """Returns a boolean tensor: where a value is greater than 0."""
+        return self.emit("Greater", value, self.constant(0, dtype_of(value)))
+
+
+def type_of_result(
+    op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]
+) -> ir.TypeProtocol | None:
+    """Returns the type of what an emitted node gives: mostly that of its first input."""
+    if op_type in RESULT_TYPES:
+        return ir.TensorType(RESULT_TYPES[op_type])
+    if op_type == "Cast":
+        return ir.TensorType(ir.DataType(attributes["to"]))
+    if op_type == "ConstantOfShape":
+        return ir.TensorType(attributes["value"].dtype)
+    first = inputs[1 if op_type == "Where" else 0]
+    return None if first is None else first.type
+
+
+def dtype_of(value: ir.Value) -> ir.DataType:
+    """Returns the element type of a value; RuleError when shape inference could not tell."""
+    if value.dtype is None:
+        raise RuleError(f"the element type of {value.name!r} is unknown")
+    return value.dtype
+
+
+def rank_of(value: ir.Value) -> int:
+    """Returns the number of axes of a value; RuleError when shape inference could not tell."""
+    if value.shape is None:
+        raise RuleError(f"the shape of {value.name!r} is unknown")
+    return len(value.shape)
+
+
+def sizes_of(value: ir.Value) -> tuple[int | None, ...]:
+    """Returns the length of every axis of a value; None for a symbolic or unknown one."""
+    rank_of(value)
+    assert value.shape is not None
+    return tuple(size if isinstance(size, int) else None for size in value.shape)
+
+
+def fixed_sizes(value: ir.Value) -> tuple[int, ...]:
+    """Returns the length of every axis but the first; the first is -1 where it is open.
+
+    Raises:
+        RuleError: another length is not fixed.
+    """
+    first, *others = sizes_of(value)
+    if None in others:
+        raise RuleError(f"the lengths of {value.name!r} are not fixed: {value.shape}")
+    return (-1 if first is None else first, *(length for length in others if length is not None))
+
+
+def dims_of(value: ir.Value) -> list[Length]:
+    """Returns the length of every axis: a number, the name of a symbolic length, or None for an unknown one."""
+    rank_of(value)
+    assert value.shape is not None
+    return [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+
+
+def input_at(node: ir.Node, index: int) -> ir.Value:
+    """Returns a required input of a node."""
+    value = node.inputs[index] if index < len(node.inputs) else None
+    if value is None:
+        raise RuleError(f"input {index} is missing")
+    return value
+
+
+def constant_of(node: ir.Node, index: int, what: str) -> np.ndarray | None:
+    """Returns a constant input as an array; None where the node leaves it out.
+
+    Raises:
+        RuleError: the input is computed at run time.
+    """
+    if index >= len(node.inputs) or node.inputs[index] is None:
+        return None
+    value = input_at(node, index)
+    tensor = ir.convenience.get_const_tensor(value)
+    if tensor is None or value.is_graph_input():
+        raise RuleError(f"{what} is computed at run time")
+    return tensor.numpy()
+
+
+def normalised_axes(axes: Sequence[int], rank: int) -> list[int]:
+    """Returns axes with negative ones counted from the end."""
+    return [int(axis) + rank if axis < 0 else int(axis) for axis in axes]

@@ -1,0 +1,194 @@
+"""The graph that gradient rules work on: reverse-mode differentiation, written out as standard operators.
+
+A gradient rule (a vector-Jacobian product) gets the gradients of a node's outputs and emits those of its inputs. The
+engine walks the nodes backwards and adds up what several users of a value send back; the rest is rules. A value that
+depends on none of the inputs that are differentiated for gets no gradient and costs nothing: weights are constants.
+
+Batches are equal throughout: images and masks are brought to one batch before anything else, so that a gradient never
+has to be summed over images.
+
+Source: Griewank and Walther, "Evaluating Derivatives", 2nd edition, 2008, section 3.2 (the incremental reverse mode).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import onnx_ir as ir
+
+from masktool.errors import UnsupportedNode
+from masktool.ops.builder import GraphBuilder, dims_of, dtype_of
+from masktool.ops.registry import RuleError, load_rules
+
+Gradients = Sequence[ir.Value | None]
+GradientRule = Callable[["GradientGraph", ir.Node, Gradients], Gradients]
+
+_RULES: dict[str, GradientRule] = {}
+
+
+def gradient_rule(*op_types: str) -> Callable[[GradientRule], GradientRule]:
+    """Registers the decorated function as the gradient rule of these operators of the standard domain.
+
+    It gets one gradient per output of the node, None where nothing depends on that output, and returns one per input,
+    None (or nothing at the end) for those that have none or need none.
+    """
+
+    def register(rule: GradientRule) -> GradientRule:
+        for op_type in op_types:
+            if op_type in _RULES:
+                raise ValueError(f"two gradient rules for {op_type}: {_RULES[op_type].__name__} and {rule.__name__}")
+            _RULES[op_type] = rule
+        return rule
+
+    return register
+
+
+def find_gradient_rule(node: ir.Node) -> GradientRule | None:
+    """Returns the gradient rule of a node, or None."""
+    load_rules()
+    return _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+
+
+def operators_with_gradient() -> dict[str, GradientRule]:
+    """Returns every operator that has a gradient rule, by ``op_type``."""
+    load_rules()
+    return dict(sorted(_RULES.items()))
+
+
+class GradientGraph(GraphBuilder):
+    """A graph to which gradients are added, behind everything that it holds already."""
+
+    prefix = "gradient"
+
+    def __init__(self, graph: ir.Graph, sources: Iterable[ir.Value]) -> None:
+        super().__init__(graph)
+        self._nodes = tuple(graph)
+        self._node: ir.Node | None = None
+        self._gradients: dict[ir.Value, list[ir.Value]] = {}
+        self._scaled: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
+        self._active = set(sources)
+        for node in self._nodes:
+            if any(value in self._active for value in node.inputs):
+                self._active.update(output for output in node.outputs if is_differentiable(output))
+
+    @property
+    def label(self) -> str:
+        """The name of the node whose rule runs."""
+        return f"gradient/{self._node.name if self._node is not None else 'objective'}"
+
+    def place(self, node: ir.Node) -> None:
+        """Puts an emitted node at the end."""
+        self.graph.append(node)
+
+    def needs(self, value: ir.Value | None) -> bool:
+        """Whether a value depends on what is differentiated for."""
+        return value is not None and value in self._active
+
+    def add(self, value: ir.Value, gradient: ir.Value) -> None:
+        """Adds to the gradient of a value."""
+        self._gradients.setdefault(value, []).append(gradient)
+
+    def total(self, value: ir.Value) -> ir.Value | None:
+        """Returns the sum of what has been added to the gradient of a value; None where nothing has been."""
+        parts = self._gradients.get(value)
+        if not parts:
+            return None
+        while len(parts) > 1:
+            parts[:2] = [self.like(value, self.emit("Add", parts[0], parts[1]))]
+        return parts[0]
+
+    def propagate(self) -> list[UnsupportedNode]:
+        """Walks the graph backwards from the gradients added so far; returns the nodes that have no gradient."""
+        refused = []
+        for node in reversed(self._nodes):
+            if not any(self.needs(value) for value in node.inputs):
+                continue
+            gradients = [self.total(output) for output in node.outputs]
+            if all(gradient is None for gradient in gradients):
+                continue
+            self._node = node
+            try:
+                rule = find_gradient_rule(node)
+                if rule is None:
+                    raise RuleError("no gradient rule for this operator")
+                found = rule(self, node, gradients)
+            except RuleError as error:
+                refused.append(UnsupportedNode(node.name or "", node.op_type, node.version or 0, str(error)))
+                # go on as if it passed gradients through, only to find further refusals
+                found = [gradients[0]] * len(node.inputs)
+            for value, gradient in zip(node.inputs, found, strict=False):
+                if value is not None and gradient is not None and self.needs(value):
+                    self.add(value, self.like(value, gradient))
+        self._node = None
+        return refused[::-1]
+
+    # What several rules share
+
+    def like(self, value: ir.Value, result: ir.Value) -> ir.Value:
+        """Says that a result has the type and shape of a value; returns the result."""
+        result.shape, result.type = value.shape, value.type
+        return result
+
+    def summed_to(self, value: ir.Value, gradient: ir.Value, output: ir.Value) -> ir.Value:
+        """Returns the gradient of a value that was broadcast to the shape of ``output``: summed over what was added."""
+        before, after = dims_of(value), dims_of(output)
+        shift = len(after) - len(before)
+        added = list(range(shift))
+        spread = [i + shift for i, length in enumerate(before) if length == 1 != after[i + shift]]
+        if spread or added:
+            axes = self.ints(*added, *spread)
+            gradient = self.emit("ReduceSum", gradient, axes, keepdims=1)
+        if added:
+            gradient = self.emit("Squeeze", gradient, self.ints(*added))
+        return gradient
+
+    def number(self, number: float, like: ir.Value) -> ir.Value:
+        """Returns a constant of the element type of ``like``."""
+        return self.constant(number, dtype_of(like))
+
+    def reshaped_as(self, value: ir.Value, gradient: ir.Value) -> ir.Value:
+        """Returns a gradient in the shape of a value, which has as many elements."""
+        lengths = dims_of(value)
+        if sum(not isinstance(length, int) for length in lengths) > 1:
+            return self.emit("Reshape", gradient, self.emit("Shape", value))
+        fixed = [length if isinstance(length, int) else -1 for length in lengths]
+        return self.emit("Reshape", gradient, self.ints(*fixed))
+
+    def ints(self, *numbers: int) -> ir.Value:
+        """Returns a constant of int64: axes, a shape, pads."""
+        return self.constant(numbers, ir.DataType.INT64)
+
+    def zeros_like(self, value: ir.Value) -> ir.Value:
+        """Returns zeros in the shape and type of a value."""
+        zero = ir.tensor([0], dtype=dtype_of(value))
+        return self.like(value, self.emit("ConstantOfShape", self.emit("Shape", value), value=zero))
+
+    def scaled_by_channel(self, gradient: ir.Value, factor: ir.Value) -> ir.Value:
+        """Returns gradient · factor, with one factor per channel, and remembers both for :meth:`unscaled`."""
+        result = self.emit("Mul", gradient, factor)
+        self._scaled[result] = (gradient, factor)
+        return result
+
+    def unscaled(self, gradient: ir.Value) -> tuple[ir.Value, ir.Value | None]:
+        """Returns a gradient without its factors per channel, and these: a convolution takes them into its weights."""
+        return self._scaled.get(gradient, (gradient, None))
+
+    def masked(self, gradient: ir.Value, condition: ir.Value) -> ir.Value:
+        """Returns the gradient where a boolean tensor holds, 0 elsewhere."""
+        return self.emit("Where", condition, gradient, self.number(0, gradient))
+
+
+def given(gradients: Gradients) -> ir.Value:
+    """Returns the gradient of a node's first output.
+
+    Raises:
+        RuleError: what depends on the image is another output.
+    """
+    if gradients[0] is None:
+        raise RuleError("its first output is not used, another one is")
+    return gradients[0]
+
+
+def is_differentiable(value: ir.Value) -> bool:
+    """Whether a value is floating point."""
+    return value.dtype is not None and value.dtype.is_floating_point()

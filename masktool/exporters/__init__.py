@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
 import masktool
-from masktool.contract import Layout, Masking, Metadata, OutputKind, Preprocessing
+from masktool.contract import LOSSES, Layout, Loss, Masking, Metadata, OutputKind, Preprocessing
 from masktool.errors import MasktoolError
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def export(
     labels: Sequence[str] | None = None,
     output_kind: OutputKind | None = None,
     trust_pickle: bool = False,
+    gradient: Loss | None = None,
+    feature_map: str | None = None,
 ) -> Metadata:
     """Exports a trained CNN as an ONNX model that takes a mask and carries it through every layer.
 
@@ -54,6 +56,10 @@ def export(
         labels: one name per class; None takes what the source knows.
         output_kind: what the class output holds; None takes what the source knows.
         trust_pickle: unpickle a pickled module, which runs code from the file.
+        gradient: adds gradients to the file, see :func:`masktool.exporters.gradient.add_gradients`; the loss that they
+            are of by default.
+        feature_map: name of the value (N, c, h, w) that they are with respect to, besides image and mask; None takes
+            the last one.
 
     Returns:
         What the file says about itself, with the parity figures measured on random inputs, relative to max |output|.
@@ -73,6 +79,10 @@ def export(
 
     if masking not in get_args(Masking):
         raise MasktoolError("unknown masking mode", expected=" | ".join(get_args(Masking)), got=masking)
+    if gradient not in (None, *LOSSES):
+        raise MasktoolError("unknown loss", where="gradient", expected=" | ".join(LOSSES), got=gradient)
+    if feature_map is not None and gradient is None:
+        raise MasktoolError("a feature map without gradients", where=feature_map, fix="give gradient too")
     baseline = choose_baseline(masking, baseline)
     source = load_source(
         model,
@@ -102,6 +112,8 @@ def export(
         parity={},
         tool_version=masktool.__version__,
         baseline=baseline,
+        gradient=gradient,
+        feature_map=feature_map,
     )
     return write_masked(masked, path, metadata, layout, plain, source.reference)
 

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
+from masktool.exporters.open_lengths import name_open_lengths
 from masktool.exporters.opset import lift_opset, opset_of, shorten_domain
 from masktool.exporters.rewrites.control_flow import inline_control_flow
 from masktool.exporters.rewrites.fused import rewrite_fused
@@ -86,6 +87,7 @@ def infer_shapes(model: ir.Model) -> None:
     inference(model)
     while keep_shapes(model.graph):
         inference(model)
+    name_open_lengths(model.graph)
 
 
 def keep_shapes(graph: ir.Graph) -> bool:

@@ -60,7 +60,7 @@ def check_file(path: Path, source: Source | None = None) -> Check:
         raise MasktoolError("not a masktool file", where=path, fix=f"run `masktool export {path}` first")
     masked = subject_of(session, metadata.image_input, path)
     layout = metadata.layout or (metadata.preprocessing.layout if metadata.preprocessing else "NCHW")
-    names = [output.name for output in session.get_outputs()]
+    names = masked.outputs
     figures = measure_parity(
         masked,
         draw_probes(masked.image_shape, layout, masked.image_type, metadata.preprocessing),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from masktool.contract import BATCH_AXIS, MASK_INPUT
+from masktool.contract import BATCH_AXIS, GRADIENT_OUTPUTS, MASK_INPUT, TARGET_INPUT
 from masktool.errors import MasktoolError
 from masktool.exporters.probes import BATCH_SIZES, OtherInput, Probe, feed_of, others_of_session, type_of
 from masktool.exporters.storage import open_session
@@ -78,6 +78,12 @@ class Subject:
         return cls(session, image_input, image.shape, type_of(image), others)
 
     @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs, gradients apart."""
+        own = GRADIENT_OUTPUTS if TARGET_INPUT in self.others else frozenset()
+        return [node.name for node in self.session.get_outputs() if node.name not in own]
+
+    @property
     def mask_optional(self) -> bool:
         """Whether the mask may be left out."""
         return any(node.name == MASK_INPUT for node in self.session.get_overridable_initializers())
@@ -86,9 +92,8 @@ class Subject:
         """Returns every output, in the graph's order."""
         count = len(images) if masks is None else max(len(images), len(masks))
         feed = {self.image_input: images} | feed_of(self.others, count)
-        return [
-            np.asarray(each) for each in self.session.run(None, feed | ({} if masks is None else {MASK_INPUT: masks}))
-        ]
+        results = self.session.run(self.outputs, feed | ({} if masks is None else {MASK_INPUT: masks}))
+        return [np.asarray(each) for each in results]
 
     def run_plain(self, images: np.ndarray) -> Outputs:
         """Runs a source, in steps of its own batch size where that is fixed."""

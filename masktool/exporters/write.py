@@ -11,9 +11,19 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
-from masktool.contract import BATCH_AXIS, MASK_INPUT, Layout, Metadata
+from masktool.contract import (
+    BATCH_AXIS,
+    GRADIENT_OUTPUTS,
+    LOSS_INPUT,
+    MASK_INPUT,
+    TARGET_INPUT,
+    Layout,
+    Loss,
+    Metadata,
+)
 from masktool.errors import MasktoolError
-from masktool.exporters.onnx_file import find_class_output, find_other_inputs
+from masktool.exporters.gradient import add_gradients
+from masktool.exporters.onnx_file import describe_value, find_class_output, find_other_inputs
 from masktool.exporters.parity import Subject, check_parity, limits_of, measure_parity
 from masktool.exporters.probes import draw_probes
 from masktool.exporters.storage import staging
@@ -29,7 +39,9 @@ def write_masked(
     plain: onnxruntime.InferenceSession,
     reference: Callable[[np.ndarray], np.ndarray] | None,
 ) -> Metadata:
-    """Checks, measures and writes a masked model; one above 2 GiB with its weights in ``NAME.data`` beside it.
+    """Checks, measures and writes a masked model, one above 2 GiB with its weights in ``NAME.data`` beside it.
+
+    Gradients that the metadata ask for are added after the measurement.
 
     Args:
         model: the masked graph.
@@ -50,12 +62,35 @@ def write_masked(
     with staging(Path(path), model) as stage:
         figures = measure(stage.open(), metadata, layout, plain, reference)
         metadata = dataclasses.replace(metadata, parity=figures)
+        if metadata.gradient is not None:
+            metadata = with_gradients(model, metadata, metadata.gradient)
         model.metadata_props.update(metadata.to_properties())
         model.producer_name, model.producer_version = PRODUCER, metadata.tool_version
         stage.write()
         stage.check()
         stage.commit()
     return metadata
+
+
+def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
+    """Adds gradients to a masked model in place, and the name of its feature map to the metadata.
+
+    Raises:
+        MasktoolError: the model has no class output, or names that the gradients need.
+    """
+    if metadata.class_output is None:
+        raise MasktoolError(
+            "gradients need a class output (N, K)",
+            got=", ".join(describe_value(value) for value in model.graph.outputs),
+            fix="leave --gradient out",
+        )
+    names = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
+    if taken := sorted(str(name) for name in names & {TARGET_INPUT, LOSS_INPUT, *GRADIENT_OUTPUTS}):
+        raise MasktoolError("the model has names that gradients need", where=", ".join(taken), fix="rename them")
+    feature_map = add_gradients(
+        model, metadata.image_input, metadata.class_output, metadata.output_kind, loss, metadata.feature_map
+    )
+    return dataclasses.replace(metadata, feature_map=feature_map)
 
 
 def declare_batches(model: ir.Model, image_input: str) -> None:
@@ -112,8 +147,8 @@ def measure(
     Raises:
         MasktoolError: a figure is beyond its limit.
     """
-    names = [output.name for output in masked.get_outputs()]
     subject = Subject.of(masked, metadata.image_input)
+    names = subject.outputs
     figures = measure_parity(
         subject,
         draw_probes(subject.image_shape, layout, subject.image_type, metadata.preprocessing),

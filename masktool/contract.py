@@ -39,6 +39,9 @@ FEATURE_MAP = "feature_map"
 """Output (B, c, h, w): the feature map that metadata name."""
 GRADIENT_PREFIX = "gradient_"
 """Outputs ``gradient_image``, ``gradient_mask`` and ``gradient_feature_map``."""
+GRADIENT_OUTPUTS = frozenset(
+    {OBJECTIVE, FEATURE_MAP, *(GRADIENT_PREFIX + name for name in ("image", "mask", FEATURE_MAP))}
+)
 Loss = Literal["logit", "log-softmax", "softmax"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 BASELINES = ("black", "grey", "mean", "image-mean", "blur", "noise")

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from masktool.commands.export_check import run_check
 from masktool.commands.info import count_bytes, describe_preprocessing, list_rules, read_model, write_bytes
 from masktool.commands.options import baseline_option, console, json_option, masking_option
-from masktool.contract import OutputKind
+from masktool.contract import LOSSES, OutputKind
 from masktool.errors import MasktoolError
 
 if TYPE_CHECKING:
@@ -104,6 +104,12 @@ class ImageOptions:
     help="What the class output holds, where the graph does not tell.",
 )
 @click.option("--trust-pickle", is_flag=True, help="Unpickle a whole module; that runs code from the file.")
+@click.option(
+    "--gradient",
+    type=click.Choice(LOSSES),
+    help="Add gradients to the file: what of the target's score they are of, unless a caller says otherwise.",
+)
+@click.option("--feature-map", metavar="NAME", help="Which value (N, c, h, w) gradients are of.  [default: the last]")
 @json_option
 @click.pass_context
 def command(
@@ -123,6 +129,8 @@ def command(
     labels: Path | None,
     output_kind: Any,
     trust_pickle: bool,
+    gradient: Any,
+    feature_map: str | None,
     as_json: bool,
 ) -> None:
     """Turn a trained CNN into an ONNX model that takes a mask.
@@ -159,6 +167,8 @@ def command(
             preprocessing=choose_preprocessing(source, ImageOptions(preprocess, mean, std)),
             labels=names,
             output_kind=output_kind,
+            gradient=gradient,
+            feature_map=feature_map,
         )
     rules = count_rules(target)
     for line in describe_export(source, metadata, target, rules, stated=output_kind is not None):
@@ -221,6 +231,8 @@ def describe_export(
         yield f"masked: {sum(rules.values())} nodes ({', '.join(f'{rule} {count}' for rule, count in rules.items())})"
     else:
         yield f"masked: the input alone, filled with {describe_baseline(metadata)}"
+    if metadata.gradient is not None:
+        yield f"gradients: of the {metadata.gradient}; feature map {metadata.feature_map or 'none'}"
     figures = [f"{name} {figure:.1e}" if figure else f"{name} 0" for name, figure in metadata.parity.items()]
     yield f"parity: {', '.join(figures)}"
     if metadata.output_kind is not None:

@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from masktool.ops.builder import dtype_of, fixed_sizes, input_at, sizes_of
+from masktool.ops.builder import dtype_of, fixed_sizes, input_at
 from masktool.ops.fill import fill
 from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
-from masktool.ops.graph import Masked, MaskedGraph
+from masktool.ops.graph import MaskedGraph
+from masktool.ops.kept import known_state
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
-from masktool.ops.windows import Window, image_state, pool_mask, window_of
+from masktool.ops.windows import Window, image_state, planar_window, pool_mask, read_window, window_of
 
 TRANSPOSED_ATTRIBUTES = ("auto_pad", "dilations", "output_padding", "output_shape", "pads", "strides")
 
@@ -36,36 +37,30 @@ def mask_conv(graph: MaskedGraph, node: ir.Node) -> None:
     refuse_own_weights(graph, node)
     window, state = window_of(node, graph)
     new_mask = pool_mask(graph, state.mask, window)
-    if graph.masking == "partial" and window.kernel != (1, 1):
+    if graph.masking == "partial" and not window.is_point:
         attributes = {
             "strides": window.strides, "pads": window.pads, "dilations": window.dilations,
         }  # fmt: skip
         count_kept(graph, node, (1, 1, *window.kernel), new_mask, attributes)
     else:
         node.replace_input_with(0, fill(graph, input_at(node, 0), state.mask, window.reach))
-        graph.set_state(node.outputs[0], Masked(new_mask))
+        graph.set_state(node.outputs[0], state.replace(mask=new_mask, zeroed=False))
 
 
 @mask_rule("ConvTranspose")
 def mask_conv_transpose(graph: MaskedGraph, node: ir.Node) -> None:
     """The same for a transposed convolution: one output sees inputs at most (kernel − 1) / stride pixels apart."""
     refuse_own_weights(graph, node)
-    state = image_state(graph, node)
-    kernel = sizes_of(input_at(node, 1))[2:]
-    height, width = kernel
-    if height is None or width is None:
-        raise RuleError("the size of its kernel is unknown")
+    state, window = image_state(graph, node), read_window(node)
     attributes = {name: node.attributes[name].value for name in TRANSPOSED_ATTRIBUTES if name in node.attributes}
-    box = graph.constant(np.ones((1, 1, height, width)), ir.DataType.FLOAT)
+    box = graph.constant(np.ones((1, 1, *window.kernel)), ir.DataType.FLOAT)
     new_mask = graph.emit("Sign", graph.emit("ConvTranspose", graph.emit("Sign", state.mask), box, **attributes))
     if graph.masking == "partial":
-        count_kept(graph, node, (1, 1, height, width), new_mask, attributes)
+        count_kept(graph, node, (1, 1, *window.kernel), new_mask, attributes)
         return
-    strides = node.attributes.get_ints("strides") or (1, 1)
-    dilations = node.attributes.get_ints("dilations") or (1, 1)
-    reach = max(d * (k - 1) // s for d, k, s in zip(dilations, (height, width), strides, strict=True))
+    reach = max(d * (k - 1) // s for d, k, s in zip(window.dilations, window.kernel, window.strides, strict=True))
     node.replace_input_with(0, fill(graph, input_at(node, 0), state.mask, reach))
-    graph.set_state(node.outputs[0], Masked(new_mask))
+    graph.set_state(node.outputs[0], state.replace(mask=new_mask, zeroed=False))
 
 
 def refuse_own_weights(graph: MaskedGraph, node: ir.Node) -> None:
@@ -96,12 +91,12 @@ def count_kept(
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     rest = None
     if bias is not None:  # emitted in front of the node, since it does not need its result
-        by_channel = graph.emit("Unsqueeze", bias, graph.constant([1, 2], ir.DataType.INT64))
+        by_channel = graph.emit("Unsqueeze", bias, graph.constant(range(1, len(box_shape) - 1), ir.DataType.INT64))
         rest = graph.emit("Mul", by_channel, graph.emit("Sub", graph.constant(1, dtype), factor))
     result = graph.emit_after(output, "Mul", output, factor)
     if rest is not None:
         result = graph.emit_after(result, "Add", result, rest)
-    graph.set_state(result, Masked(new_mask))
+    graph.set_state(result, known_state(graph, value).replace(mask=new_mask, zeroed=False))
 
 
 @gradient_rule("Conv")
@@ -109,7 +104,7 @@ def vjp_conv(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradi
     """Convolves the gradient with the transposed weights, flipped; a stride becomes channels, then pixels."""
     gradient, factor = graph.unscaled(given(gradients))
     value, weight = input_at(node, 0), input_at(node, 1)
-    window = convolution_window(node)
+    window = planar_window(node)
     if factor is not None:
         weight = graph.emit("Mul", weight, graph.emit("Reshape", factor, graph.ints(-1, 1, 1, 1)))
     if window.strides == (1, 1) and window.reaches_over_pads:
@@ -189,7 +184,7 @@ def spread_pixels(graph: GradientGraph, node: ir.Node, gradient: ir.Value, windo
 @gradient_rule("ConvTranspose")
 def vjp_conv_transpose(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Convolves the gradient with the same weights."""
-    window, value, output = convolution_window(node), input_at(node, 0), node.outputs[0]
+    window, value, output = planar_window(node), input_at(node, 0), node.outputs[0]
     if "auto_pad" in node.attributes or "output_shape" in node.attributes:
         raise RuleError("its pads are not written out")
     pads = list(window.pads)
@@ -204,21 +199,6 @@ def vjp_conv_transpose(graph: GradientGraph, node: ir.Node, gradients: Gradients
     attributes = {"strides": window.strides, "dilations": window.dilations, "pads": [max(pad, 0) for pad in pads]}
     groups = node.attributes.get_int("group", 1)
     return [graph.emit("Conv", gradient, input_at(node, 1), group=groups, **attributes)]
-
-
-def convolution_window(node: ir.Node) -> Window:
-    """Reads the window of a convolution over height and width, plain or transposed."""
-    own = node.attributes
-    kernel = own.get_ints("kernel_shape") or fixed_sizes(input_at(node, 1))[2:]
-    if len(kernel) != 2 or own.get_string("auto_pad", "NOTSET") != "NOTSET":
-        raise RuleError("it does not slide over height and width with fixed pads")
-    return Window(
-        kernel=(kernel[0], kernel[1]),
-        strides=tuple(own.get_ints("strides") or (1, 1)),  # type: ignore[arg-type]
-        pads=tuple(own.get_ints("pads") or (0, 0, 0, 0)),  # type: ignore[arg-type]
-        dilations=tuple(own.get_ints("dilations") or (1, 1)),  # type: ignore[arg-type]
-        ceil_mode=0,
-    )
 
 
 def transposed_attributes(node: ir.Node, value: ir.Value, window: Window) -> dict[str, Any]:
@@ -295,4 +275,19 @@ add_samples(
         {"w": (4, 3, 3, 3)},
     ),
     Sample("grouped", "y = ConvTranspose <group = 2, pads = [1, 1, 1, 1]> (x, w)", {"w": (4, 3, 3, 3)}),
+)
+add_samples(
+    "Conv",
+    Sample(
+        "over tokens", "f = Reshape (x, flat) y = Conv <pads = [2, 2]> (f, w)", {"w": (3, 4, 5)}, {"flat": (-1, 4, 99)}
+    ),
+    Sample(
+        "in windows that are merged into the batch",
+        "a = Reshape (x, cut) b = Transpose <perm = [0, 2, 1, 3, 4]> (a) c = Reshape (b, windows) "
+        "d = Conv <pads = [1, 1, 1, 1]> (c, w) e = Reshape (d, uncut) f = Transpose <perm = [0, 2, 1, 3, 4]> (e) "
+        "g = Reshape (f, whole) h = Add (g, x) y = Conv <pads = [1, 1, 1, 1]> (h, w)",
+        {"w": (4, 4, 3, 3)},
+        {"cut": (-1, 4, 2, 4, 12), "windows": (-1, 4, 4, 12), "uncut": (-1, 2, 4, 4, 12), "whole": (-1, 4, 8, 12)},
+        size=(8, 12),
+    ),
 )

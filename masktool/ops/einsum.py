@@ -10,23 +10,19 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from masktool.ops.builder import input_at, rank_of
-from masktool.ops.elementwise import smallest
+from masktool.ops.builder import input_at, rank_of, sizes_of
+from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
 from masktool.ops.graph import Masked, MaskedGraph
+from masktool.ops.joins import smallest
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 
 
 @mask_rule("Einsum")
 def mask_einsum(graph: MaskedGraph, node: ir.Node) -> None:
     """Sums over kept places only, and joins the masks of what is left."""
-    equation = node.attributes["equation"].as_string().replace(" ", "")
-    operands, arrow, result = equation.partition("->")
-    if not arrow or "." in equation:
-        raise RuleError(f"expected an equation with a result and without dots, got {equation!r}")
+    operands, result = labels_of(node)
     states = []
-    for index, labels in enumerate(operands.split(",")):
-        if len(set(labels)) < len(labels):
-            raise RuleError(f"it takes a diagonal: {equation!r}")
+    for index, labels in enumerate(operands):
         state = state_of_operand(graph, node, index, labels, result)
         if state is not None:
             states.append(state)
@@ -52,6 +48,50 @@ def state_of_operand(graph: MaskedGraph, node: ir.Node, index: int, labels: str,
     targets = {axis: result.index(labels[axis]) for axis in (state.batch, *left)}
     mask = graph.moved_mask(mask, targets, rank_of(value), len(result))
     return state.recut(mask, summed, axes=left, zeroed=False).moved(targets.__getitem__)
+
+
+@gradient_rule("Einsum")
+def vjp_einsum(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Puts the gradient in the place of the operand, and swaps its labels with those of the result.
+
+    Labels that no other operand nor the result has were summed away: there the gradient is repeated.
+    """
+    labels, result = labels_of(node)
+    found: list[ir.Value | None] = []
+    for index, own in enumerate(labels):
+        value = input_at(node, index)
+        if not graph.needs(value):
+            found.append(None)
+            continue
+        terms = [given(gradients) if other == index else input_at(node, other) for other in range(len(labels))]
+        term_labels = [result if other == index else labels[other] for other in range(len(labels))]
+        known = [label for label in own if any(label in of_term for of_term in term_labels)]
+        part = graph.emit("Einsum", *terms, equation=f"{','.join(term_labels)}->{''.join(known)}")
+        missing = [axis for axis, label in enumerate(own) if label not in known]
+        if missing:
+            sizes = [size if axis in missing else 1 for axis, size in enumerate(sizes_of(value))]
+            if None in sizes:
+                raise RuleError(f"it sums {value.name!r} along an axis whose length is not fixed")
+            part = graph.emit("Unsqueeze", part, graph.ints(*missing))
+            part = graph.emit("Expand", part, graph.ints(*(size or 1 for size in sizes)))
+        found.append(part)
+    return found
+
+
+def labels_of(node: ir.Node) -> tuple[list[str], str]:
+    """Returns the labels of every operand, and those of the result.
+
+    Raises:
+        RuleError: the equation has no result or dots, or takes a diagonal.
+    """
+    equation = node.attributes["equation"].as_string().replace(" ", "")
+    operands, arrow, result = equation.partition("->")
+    if not arrow or "." in equation:
+        raise RuleError(f"expected an equation with a result and without dots, got {equation!r}")
+    labels = operands.split(",")
+    if any(len(set(own)) < len(own) for own in labels):
+        raise RuleError(f"it takes a diagonal: {equation!r}")
+    return labels, result
 
 
 add_samples(

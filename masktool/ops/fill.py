@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from masktool.ops.builder import dtype_of, sizes_of
+from masktool.ops.builder import dtype_of, rank_of, sizes_of
 from masktool.ops.functions import NEIGHBOR_FILL
 from masktool.ops.graph import MaskedGraph
 from masktool.ops.registry import RuleError
@@ -25,6 +25,11 @@ def fill(graph: MaskedGraph, value: ir.Value, mask: ir.Value, rounds: int) -> ir
     channels, dtype = sizes_of(value)[1], dtype_of(value)
     if channels is None:
         raise RuleError("its number of input channels is not fixed")
+    if rank_of(value) == 3:  # tokens are an image of one row
+        axis = graph.constant([2], ir.DataType.INT64)
+        row = graph.emit("Unsqueeze", value, axis)
+        row.shape = ir.Shape([None, channels, 1, None])
+        return graph.emit("Squeeze", fill(graph, row, graph.emit("Unsqueeze", mask, axis), rounds), axis)
     box = graph.constant(np.ones((channels, 1, 3, 3)), dtype)
     mask = graph.as_type(mask, dtype)
     for _ in range(rounds):

@@ -68,8 +68,10 @@ class GradientGraph(GraphBuilder):
         self._scaled: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
         self._active = set(sources)
         for node in self._nodes:
-            if any(value in self._active for value in node.inputs):
-                self._active.update(output for output in node.outputs if is_differentiable(output))
+            read = node.inputs[:1] if node.op_type == "CastLike" else node.inputs  # of the other, only the type
+            if any(value in self._active for value in read):
+                quantises = node.op_type == "QuantizeLinear"  # followed through, so as to be refused by name
+                self._active.update(output for output in node.outputs if quantises or is_differentiable(output))
 
     @property
     def label(self) -> str:
@@ -177,6 +179,20 @@ class GradientGraph(GraphBuilder):
         """Returns the gradient where a boolean tensor holds, 0 elsewhere."""
         return self.emit("Where", condition, gradient, self.number(0, gradient))
 
+    def zero_where(self, gradient: ir.Value, condition: ir.Value) -> ir.Value:
+        """Returns 0 where a boolean tensor holds, the gradient elsewhere."""
+        result = self.emit("Where", condition, self.number(0, gradient), gradient)
+        result.type = gradient.type
+        return result
+
+    def shared_by_equals(self, value: ir.Value, extreme: ir.Value, gradient: ir.Value, axes: Sequence[int]) -> ir.Value:
+        """Returns the gradient of a maximum or minimum along ``axes``: equal numbers share it."""
+        if not axes:
+            return gradient
+        wins = self.as_type(self.emit("Equal", value, extreme), dtype_of(value))
+        number = self.emit("ReduceSum", wins, self.ints(*axes))
+        return self.emit("Mul", wins, self.emit("Div", gradient, self.divisor(number)))
+
 
 def given(gradients: Gradients) -> ir.Value:
     """Returns the gradient of a node's first output.
@@ -187,6 +203,17 @@ def given(gradients: Gradients) -> ir.Value:
     if gradients[0] is None:
         raise RuleError("its first output is not used, another one is")
     return gradients[0]
+
+
+def passes_nothing(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:  # noqa: ARG001
+    """Is the gradient rule of operators that give whole numbers or steps: nothing passes."""
+    return []
+
+
+def refuse_parameters(graph: GradientGraph, node: ir.Node) -> None:
+    """Raises RuleError where an input but the first depends on what is differentiated for."""
+    if any(graph.needs(value) for value in node.inputs[1:]):
+        raise RuleError("its parameters depend on the image or the mask")
 
 
 def is_differentiable(value: ir.Value) -> bool:

@@ -63,8 +63,8 @@ class Masked:
 
     @property
     def is_image(self) -> bool:
-        """Whether the mask is (M, 1, h, w): the images first, places on the last two of four axes."""
-        return self.batch == 0 and not self.merged and bool(self.axes) and set(self.axes) <= {2, 3}
+        """Whether the mask is (M, 1, ...): images first, perhaps with windows merged in, places behind axis 1."""
+        return self.batch == 0 and 1 not in self.axes and bool(self.axes) and not set(self.merged) - {0}
 
 
 class MaskedGraph(GraphBuilder):

@@ -1,11 +1,10 @@
-"""Operators that move, cut, join or repeat values: the mask follows its axes.
+"""Operators that move, cut or repeat values: the mask follows its axes.
 
-* Concatenation over channels: the larger mask (union), ``m' = max(m₁, m₂, …)``; what one map lacks there is 0. A part
-  that does not depend on the image is missing where the maps beside it are.
-* Concatenation along places: the masks, side by side; a part that does not depend on the image (a class token) is kept.
-* Slice, Split, Gather, Pad, Tile along places do the same to the mask. Places that a constant Pad adds are kept.
+* Slice, Gather, Pad, Tile along places do the same to the mask. Places that a constant Pad adds are kept.
 * Transpose and Expand do the same to the mask.
 * What picks a single place loses the mask: ``y = x · [m > 0]`` there.
+
+Gradients go back where the values came from, and add up where these were repeated.
 
 Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646.
 """
@@ -18,87 +17,9 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.ops.builder import constant_of, dtype_of, input_at, normalised_axes, rank_of, sizes_of
-from masktool.ops.graph import Masked, MaskedGraph, share_batch, state_of_input
+from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, refuse_parameters
+from masktool.ops.graph import Masked, MaskedGraph, state_of_input
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
-
-
-@mask_rule("Concat")
-def mask_concat(graph: MaskedGraph, node: ir.Node) -> None:
-    """Joins maps side by side."""
-    values = [input_at(node, index) for index in range(len(node.inputs))]
-    states = [state for value in values if (state := graph.state(value)) is not None]
-    first = states[0]
-    axis = normalised_axes([node.attributes["axis"].as_int()], rank_of(node.outputs[0]))[0]
-    if not share_batch(states):
-        raise RuleError("it joins values whose batches lie on different axes")
-    if axis == first.batch:
-        raise RuleError("it joins batches")
-    if any(axis in state.axes for state in states):
-        graph.set_state(node.outputs[0], concat_places(graph, values, states, axis))
-    else:
-        graph.set_state(node.outputs[0], concat_channels(graph, node, states))
-
-
-def concat_channels(graph: MaskedGraph, node: ir.Node, states: Sequence[Masked]) -> Masked:
-    """Returns the union of the masks; sets to 0 what a map lacks there."""
-    masks = list(dict.fromkeys(state.mask for state in states))
-    mask = masks[0] if len(masks) == 1 else graph.emit("Max", *masks)
-    axes = tuple(sorted({axis for state in states for axis in state.axes}))
-    all_zeroed = len(states) == len(node.inputs)
-    for index, value in enumerate(node.inputs):
-        state = graph.state(value)
-        if state is not None and state.mask is not mask:
-            node.replace_input_with(index, graph.zeroed(input_at(node, index)))
-        elif state is not None:
-            all_zeroed = all_zeroed and state.zeroed
-    return states[0].recut(mask, axes, axes=axes, zeroed=all_zeroed)
-
-
-def concat_places(graph: MaskedGraph, values: Sequence[ir.Value], states: Sequence[Masked], axis: int) -> Masked:
-    """Returns the masks side by side along ``axis``, all of them varying along the same axes."""
-    axes = tuple(sorted({axis, *(other for state in states for other in state.axes)}))
-    first = next(value for value in values if graph.state(value) is not None)
-    pieces = []
-    for value in values:
-        if graph.state(value) is None:  # kept throughout: ones, in the batch of a mask
-            pieces.append(ones_beside(graph, value, first, axis, axes))
-        else:
-            pieces.append(graph.full_along(value, axes))
-    mask = graph.emit("Concat", *pieces, axis=axis)
-    return states[0].recut(mask, axes, axes=axes, zeroed=False)
-
-
-def ones_beside(graph: MaskedGraph, value: ir.Value, masked: ir.Value, axis: int, axes: Sequence[int]) -> ir.Value:
-    """Returns a mask of ones for ``value``, in the shape of another value's mask but for its length along ``axis``."""
-    mask = graph.full_along(masked, [other for other in axes if other != axis])
-    one_place = graph.emit("ReduceMax", mask, graph.constant([axis], ir.DataType.INT64))
-    length = sizes_of(value)[axis]
-    if length is None:
-        raise RuleError(f"the length of {value.name!r} along axis {axis} is not fixed")
-    repeats = [length if other == axis else 1 for other in range(rank_of(value))]
-    return graph.emit("Tile", graph.ones_like(one_place), graph.constant(repeats, ir.DataType.INT64))
-
-
-@mask_rule("Split")
-def mask_split(graph: MaskedGraph, node: ir.Node) -> None:
-    """Cuts the mask along with places; every part of the channels keeps it."""
-    state = state_of_input(graph, node)
-    axis = normalised_axes([node.attributes.get_int("axis", 0)], rank_of(input_at(node, 0)))[0]
-    if axis == state.batch:
-        raise RuleError("it splits the batch")
-    if axis not in state.axes:
-        for output in node.outputs:
-            graph.set_state(output, state)
-        return
-    start = 0
-    for output in node.outputs:
-        length = sizes_of(output)[axis]
-        if length is None:
-            raise RuleError("the lengths of its parts are not fixed")
-        operands = ([start], [start + length], [axis])
-        mask = graph.emit("Slice", state.mask, *(graph.constant(operand, ir.DataType.INT64) for operand in operands))
-        graph.set_state(output, state.recut(mask, [axis]))
-        start += length
 
 
 @mask_rule("Gather")
@@ -158,11 +79,7 @@ def mask_pad(graph: MaskedGraph, node: ir.Node) -> None:
     """Pads the mask along with the places; what a constant adds there is kept."""
     state, value = state_of_input(graph, node), input_at(node, 0)
     mode, rank = node.attributes.get_string("mode", "constant"), rank_of(value)
-    pads, axes = constant_of(node, 1, "the number of places to add"), constant_of(node, 3, "the list of axes")
-    assert pads is not None
-    begins, ends = np.zeros(rank, np.int64), np.zeros(rank, np.int64)
-    along = list(range(rank)) if axes is None else normalised_axes(axes.tolist(), rank)
-    begins[along], ends[along] = np.split(pads, 2)
+    begins, ends = pads_of(node)
     if begins[state.batch] or ends[state.batch]:
         raise RuleError("it pads the batch")
     mask = state.mask
@@ -177,6 +94,17 @@ def mask_pad(graph: MaskedGraph, node: ir.Node) -> None:
     padding = constant_of(node, 2, "the number that it pads with")
     adds_zero = mode != "constant" or padding is None or not padding.any()
     graph.set_state(node.outputs[0], state.recut(mask, state.axes, zeroed=state.zeroed and adds_zero))
+
+
+def pads_of(node: ir.Node) -> tuple[np.ndarray, np.ndarray]:
+    """Returns how many places a Pad adds in front and behind, for every axis."""
+    rank = rank_of(input_at(node, 0))
+    pads, axes = constant_of(node, 1, "the number of places to add"), constant_of(node, 3, "the list of axes")
+    assert pads is not None
+    begins, ends = np.zeros(rank, np.int64), np.zeros(rank, np.int64)
+    along = list(range(rank)) if axes is None else normalised_axes(axes.tolist(), rank)
+    begins[along], ends[along] = np.split(pads, 2)
+    return begins, ends
 
 
 @mask_rule("Tile")
@@ -214,24 +142,142 @@ def mask_transpose(graph: MaskedGraph, node: ir.Node) -> None:
     graph.set_state(node.outputs[0], state.moved(perm.index, mask=mask))
 
 
-add_samples(
-    "Concat",
-    Sample(
-        "masks that differ",
-        "a = Conv <pads = [1, 1, 1, 1]> (x, v) b = Sigmoid (x) c = Concat <axis = 1> (a, b, x) "
-        "y = Conv <pads = [1, 1, 1, 1]> (c, w)",
-        {"v": (3, 4, 3, 3), "w": (3, 11, 3, 3)},
-    ),
-    Sample("along the width", "y = Concat <axis = 3> (x, x)"),
-)
-add_samples(
-    "Split",
-    Sample(
-        "channels",
-        "a, b = Split <axis = 1, num_outputs = 2> (x) y = Conv <pads = [1, 1, 1, 1]> (b, w)",
-        {"w": (3, 2, 3, 3)},
-    ),
-)
+@gradient_rule("Transpose")
+def vjp_transpose(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Permutes the axes back."""
+    rank = rank_of(input_at(node, 0))
+    perm = list(node.attributes.get_ints("perm") or reversed(range(rank)))
+    return [graph.emit("Transpose", given(gradients), perm=[perm.index(axis) for axis in range(rank)])]
+
+
+@gradient_rule("Expand")
+def vjp_expand(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Sums over what was repeated."""
+    return [graph.summed_to(input_at(node, 0), given(gradients), node.outputs[0])]
+
+
+@gradient_rule("Tile")
+def vjp_tile(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Sums over the repeats."""
+    repeats = constant_of(node, 1, "the number of repeats")
+    assert repeats is not None
+    cut: list[int] = []
+    repeated: list[int] = []
+    for length, times in zip(open_lengths(input_at(node, 0)), repeats.tolist(), strict=True):
+        if times != 1:
+            repeated.append(len(cut))
+            cut.append(times)
+        cut.append(length)
+    if not repeated:
+        return gradients
+    parts = graph.emit("Reshape", given(gradients), graph.ints(*cut))
+    return [graph.emit("ReduceSum", parts, graph.ints(*repeated), keepdims=0)]
+
+
+def open_lengths(value: ir.Value) -> list[int]:
+    """Returns the length of every axis, -1 for one that is open.
+
+    Raises:
+        RuleError: several are.
+    """
+    lengths = [-1 if length is None else length for length in sizes_of(value)]
+    if lengths.count(-1) > 1:
+        raise RuleError(f"several lengths of {value.name!r} are not fixed: {value.shape}")
+    return lengths
+
+
+@gradient_rule("Slice")
+def vjp_slice(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Puts zeros in the places that were left out: between those that were chosen, then around them."""
+    gradient, value = given(gradients), input_at(node, 0)
+    lengths, rank = open_lengths(node.outputs[0]), rank_of(value)
+    begins, ends = [0] * rank, [0] * rank
+    for axis, chosen in chosen_places(node):
+        size = sizes_of(value)[axis]
+        if size is None:
+            raise RuleError(f"it slices {value.name!r} along an axis whose length is not fixed")
+        places, step = range(size)[chosen], abs(chosen.step)
+        if not places:
+            return []
+        if chosen.step < 0:
+            operands = (graph.ints(-1), graph.ints(-len(places) - 1), graph.ints(axis), graph.ints(-1))
+            gradient = graph.emit("Slice", gradient, *operands)
+        if step > 1:
+            lengths[axis] *= step
+            gradient = spread_apart(graph, gradient, axis, step, lengths)
+        begins[axis] = min(places)
+        ends[axis] = size - begins[axis] - len(places) * step  # below 0 where zeros hang over
+    if any(begins) or any(ends):
+        gradient = graph.emit("Pad", gradient, graph.ints(*begins, *ends))
+    return [gradient]
+
+
+def chosen_places(node: ir.Node) -> list[tuple[int, slice]]:
+    """Returns which places a Slice takes along which axis."""
+    starts, ends = constant_of(node, 1, "its start"), constant_of(node, 2, "its end")
+    axes, steps = constant_of(node, 3, "the list of axes"), constant_of(node, 4, "its step")
+    assert starts is not None
+    assert ends is not None
+    along = range(len(starts)) if axes is None else normalised_axes(axes.tolist(), rank_of(input_at(node, 0)))
+    strides = [1] * len(starts) if steps is None else steps.tolist()
+    places = (slice(*three) for three in zip(starts.tolist(), ends.tolist(), strides, strict=True))
+    return list(zip(along, places, strict=True))
+
+
+def spread_apart(graph: GradientGraph, value: ir.Value, axis: int, step: int, lengths: Sequence[int]) -> ir.Value:
+    """Returns a value with step − 1 zeros behind every place along an axis; ``lengths`` are those of the result."""
+    pads = [0] * (2 * len(lengths) + 2)
+    pads[len(lengths) + 1 + axis + 1] = step - 1
+    apart = graph.emit("Pad", graph.emit("Unsqueeze", value, graph.ints(axis + 1)), graph.ints(*pads))
+    return graph.emit("Reshape", apart, graph.ints(*lengths))
+
+
+@gradient_rule("Gather")
+def vjp_gather(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Adds up what each place was asked for."""
+    gradient, value, indices = given(gradients), input_at(node, 0), input_at(node, 1)
+    axis, rank = normalised_axes([node.attributes.get_int("axis", 0)], rank_of(value))[0], rank_of(value)
+    if rank_of(indices) != 1:  # as many as there are, in one axis
+        lengths = [-1 if length is None else length for length in sizes_of(value)]
+        counts = [length for length in sizes_of(indices) if length is not None]
+        lengths[axis] = int(np.prod(counts)) if len(counts) == rank_of(indices) else -1
+        if lengths.count(-1) > 1:
+            raise RuleError("the number of its indices is not fixed")
+        gradient = graph.emit("Reshape", gradient, graph.ints(*lengths))
+    flat = graph.emit("Reshape", indices, graph.ints(-1))
+    return [add_at(graph, graph.zeros_like(value), flat, gradient, axis, rank)]
+
+
+def add_at(
+    graph: GradientGraph, value: ir.Value, indices: ir.Value, updates: ir.Value, axis: int, rank: int
+) -> ir.Value:
+    """Returns a value with ``updates`` added at places along one axis; ``indices``: one for each place of these."""
+    column = graph.emit("Reshape", indices, graph.ints(*(-1 if other == axis else 1 for other in range(rank))))
+    everywhere = graph.emit("Expand", column, graph.emit("Shape", updates))
+    return graph.emit("ScatterElements", value, everywhere, updates, axis=axis, reduction="add")
+
+
+@gradient_rule("Pad")
+def vjp_pad(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Cuts the border off; where it was made of copies, their gradients are added to what they are copies of."""
+    refuse_parameters(graph, node)
+    gradient, value = given(gradients), input_at(node, 0)
+    begins, ends = pads_of(node)
+    mode = node.attributes.get_string("mode", "constant")
+    if mode == "constant":
+        return [graph.emit("Pad", gradient, graph.ints(*-begins, *-ends))]
+    for axis in np.flatnonzero((begins != 0) | (ends != 0)).tolist():
+        size, begin, end = sizes_of(value)[axis], int(begins[axis]), int(ends[axis])
+        if size is None or min(begin, end) < 0:
+            raise RuleError(f"it pads axis {axis} with copies, and its length is not fixed or is cut")
+        copied = np.pad(np.arange(size), (begin, end), mode=mode)  # type: ignore[call-overload]
+        border = np.r_[:begin, begin + size : begin + size + end]
+        copies = graph.emit("Gather", gradient, graph.ints(*border), axis=axis)
+        gradient = graph.emit("Slice", gradient, graph.ints(begin), graph.ints(begin + size), graph.ints(axis))
+        gradient = add_at(graph, gradient, graph.ints(*copied[border]), copies, axis, rank_of(value))
+    return [gradient]
+
+
 add_samples(
     "Gather",
     Sample(
@@ -269,27 +315,6 @@ add_samples(
         "t = Transpose <perm = [0, 2, 3, 1]> (x) r = Sigmoid (t) y = Transpose <perm = [0, 3, 1, 2]> (r)",
     ),
     Sample("height and width swapped", "t = Transpose <perm = [0, 1, 3, 2]> (x) y = Conv (t, w)", {"w": (3, 4, 1, 1)}),
-)
-add_samples(
-    "Concat",
-    Sample(
-        "with channels that do not depend on the image",
-        "h = Conv <pads = [1, 1, 1, 1]> (x, v) s = Shape <start = 0, end = 1> (x) t = Concat <axis = 0> (s, d) "
-        "e = Expand (k, t) c = Concat <axis = 1> (h, e) y = Conv <pads = [1, 1, 1, 1]> (c, w)",
-        {"v": (3, 4, 3, 3), "k": (1, 2, 9, 11), "w": (3, 5, 3, 3)},
-        {"d": (2, 9, 11)},
-    ),
-    Sample(
-        "a row that does not depend on the image",
-        "s = Shape <start = 0, end = 1> (x) t = Concat <axis = 0> (s, d) e = Expand (k, t) "
-        "c = Concat <axis = 2> (e, x) y = Conv <pads = [1, 1, 1, 1]> (c, w)",
-        {"k": (1, 4, 1, 11), "w": (3, 4, 3, 3)},
-        {"d": (4, 1, 11)},
-    ),
-)
-add_samples(
-    "Split",
-    Sample("the width", "a, b = Split <axis = 3> (x, s) y = Concat <axis = 3> (b, a)", constants={"s": (4, 7)}),
 )
 add_samples(
     "Gather",

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from masktool.ops.builder import input_at, rank_of
-from masktool.ops.elementwise import smallest
+from masktool.ops.builder import dims_of, input_at, rank_of
+from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
 from masktool.ops.graph import Masked, MaskedGraph
+from masktool.ops.joins import smallest
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 
 
@@ -59,6 +60,82 @@ def state_of_factor(graph: MaskedGraph, node: ir.Node, index: int, contracted: i
     shift = rank - own_rank
     mask = graph.moved_mask(state.mask, {other: other + shift for other in range(own_rank)}, own_rank, rank)
     return state.moved(lambda other: other + shift, mask=mask, zeroed=False) if state.axes else None
+
+
+@gradient_rule("MatMul")
+def vjp_matmul(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """``dy Bᵀ``, and ``Aᵀ dy``, summed over the matrices that one was multiplied with."""
+    gradient, (left, right) = given(gradients), (input_at(node, 0), input_at(node, 1))
+    if min(rank_of(left), rank_of(right)) < 2:
+        raise RuleError("it multiplies with a vector")
+    if rank_of(left) == rank_of(right) == 2:
+        return gradients_of_product(graph, gradient, left, right)
+    by_left = by_right = None
+    if graph.needs(left):
+        by_left = summed_matrices(graph, node, left, graph.emit("MatMul", gradient, transposed(graph, right)))
+    if graph.needs(right):
+        by_right = summed_matrices(graph, node, right, graph.emit("MatMul", transposed(graph, left), gradient))
+    return [by_left, by_right]
+
+
+def transposed(graph: GradientGraph, value: ir.Value) -> ir.Value:
+    """Returns matrices with their rows and columns swapped."""
+    rank = rank_of(value)
+    return graph.emit("Transpose", value, perm=[*range(rank - 2), rank - 1, rank - 2])
+
+
+def summed_matrices(graph: GradientGraph, node: ir.Node, value: ir.Value, gradient: ir.Value) -> ir.Value:
+    """Returns the gradient of one factor, summed over the axes along which it was repeated."""
+    before, after = dims_of(value), dims_of(node.outputs[0])
+    added = len(after) - len(before)
+    spread = [axis + added for axis in range(len(before) - 2) if before[axis] == 1 != after[axis + added]]
+    if added or spread:
+        gradient = graph.emit("ReduceSum", gradient, graph.ints(*range(added), *spread))
+    return graph.emit("Squeeze", gradient, graph.ints(*range(added))) if added else gradient
+
+
+@gradient_rule("Gemm")
+def vjp_gemm(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """The same for ``y = α A B + β C``, either factor transposed or not."""
+    gradient, own = given(gradients), node.attributes
+    found = gradients_of_product(
+        graph,
+        gradient,
+        input_at(node, 0),
+        input_at(node, 1),
+        alpha=own.get_float("alpha", 1.0),
+        turned=(own.get_int("transA", 0), own.get_int("transB", 0)),
+    )
+    if len(node.inputs) < 3 or not graph.needs(node.inputs[2]):
+        return found
+    scaled = graph.emit("Mul", gradient, graph.number(own.get_float("beta", 1.0), gradient))
+    return [*found, graph.summed_to(input_at(node, 2), scaled, node.outputs[0])]
+
+
+def gradients_of_product(
+    graph: GradientGraph,
+    gradient: ir.Value,
+    left: ir.Value,
+    right: ir.Value,
+    *,
+    alpha: float = 1.0,
+    turned: tuple[int, int] = (0, 0),
+) -> Gradients:
+    """Returns the gradients of α A B for two matrices, of which those that are ``turned`` lie transposed.
+
+    Gemm reads a weight in either direction, so that none has to be held transposed too.
+    """
+    turn_left, turn_right = turned
+    by_left = by_right = None
+    if graph.needs(left) and turn_left:
+        by_left = graph.emit("Gemm", right, gradient, alpha=alpha, transA=turn_right, transB=1)
+    elif graph.needs(left):
+        by_left = graph.emit("Gemm", gradient, right, alpha=alpha, transB=1 - turn_right)
+    if graph.needs(right) and turn_right:
+        by_right = graph.emit("Gemm", gradient, left, alpha=alpha, transA=1, transB=turn_left)
+    elif graph.needs(right):
+        by_right = graph.emit("Gemm", left, gradient, alpha=alpha, transA=1 - turn_left)
+    return [by_left, by_right]
 
 
 add_samples(

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from masktool.ops.builder import dims_of, dtype_of, input_at, normalised_axes, rank_of, sizes_of
+from masktool.ops.builder import dims_of, dtype_of, fixed_sizes, input_at, normalised_axes, rank_of, sizes_of
+from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, refuse_parameters
 from masktool.ops.graph import MaskedGraph, state_of_input
 from masktool.ops.kept import centred_on_kept
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
@@ -127,6 +128,138 @@ def finish(graph: MaskedGraph, node: ir.Node, centred: ir.Value, factor: ir.Valu
     if rest is not None:
         result = graph.emit_after(result, "Add", result, rest)
     graph.set_state(result, state)
+
+
+@gradient_rule("Softmax")
+def vjp_softmax(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """``y · (dy − Σ dy · y)``."""
+    gradient, output = given(gradients), node.outputs[0]
+    axis = graph.ints(node.attributes.get_int("axis", -1))
+    mean = graph.emit("ReduceSum", graph.emit("Mul", gradient, output), axis)
+    return [graph.emit("Mul", output, graph.emit("Sub", gradient, mean))]
+
+
+@gradient_rule("LogSoftmax")
+def vjp_log_softmax(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """``dy − eʸ · Σ dy``."""
+    gradient, output = given(gradients), node.outputs[0]
+    total = graph.emit("ReduceSum", gradient, graph.ints(node.attributes.get_int("axis", -1)))
+    return [graph.emit("Sub", gradient, graph.emit("Mul", graph.emit("Exp", output), total))]
+
+
+@gradient_rule("LRN")
+def vjp_lrn(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """``dy · s^−β − 2αβ · x · mean(dy · y / s)``, over the channels that see this one; s = k + α · mean(x²).
+
+    A window over channels is an average pool over the first of two axes: channels, and all places in one.
+    """
+    gradient, value, output, own = given(gradients), input_at(node, 0), node.outputs[0], node.attributes
+    alpha, beta, size = own.get_float("alpha", 1e-4), own.get_float("beta", 0.75), own["size"].as_int()
+    before, after = (size - 1) // 2, size // 2
+    base = pool_channels(graph, value, graph.emit("Mul", value, value), before, after)
+    base = graph.emit("Mul", base, graph.number(alpha, value))
+    base = graph.emit("Add", base, graph.number(own.get_float("bias", 1.0), value))
+    straight = graph.emit("Mul", gradient, graph.emit("Pow", base, graph.number(-beta, value)))
+    shares = graph.emit("Div", graph.emit("Mul", gradient, output), base)
+    across = graph.emit("Mul", value, pool_channels(graph, value, shares, after, before))
+    return [graph.emit("Sub", straight, graph.emit("Mul", across, graph.number(2 * alpha * beta, value)))]
+
+
+def pool_channels(graph: GradientGraph, like: ir.Value, value: ir.Value, before: int, after: int) -> ir.Value:
+    """Returns the means over neighbouring channels, where what lies outside is 0; the value has the shape of ``like``.
+
+    Args:
+        graph: the graph of gradients.
+        like: (N, C, ...).
+        value: of the same shape.
+        before: number of channels in front of each one that its mean sees.
+        after: likewise, behind it.
+    """
+    rows = graph.emit("Reshape", value, graph.ints(0, 1, fixed_sizes(like)[1], -1))
+    window = {"kernel_shape": [before + 1 + after, 1], "pads": [before, 0, after, 0], "count_include_pad": 1}
+    return graph.reshaped_as(like, graph.emit("AveragePool", rows, **window))
+
+
+@gradient_rule("LayerNormalization")
+def vjp_layer_normalization(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """With the mean and the deviation that the node of the forward pass gives as further outputs."""
+    refuse_parameters(graph, node)
+    value, rank = input_at(node, 0), rank_of(input_at(node, 0))
+    axes = range(normalised_axes([node.attributes.get_int("axis", -1)], rank)[0], rank)
+    if len(node.outputs) < 3:
+        node.resize_outputs(3)
+    for output, what in zip(node.outputs[1:], ("mean", "inverse_deviation"), strict=True):
+        output.name = output.name or f"{node.outputs[0].name}_{what}"
+        output.type = ir.TensorType(ir.DataType(node.attributes.get_int("stash_type", 1)))
+    mean, inverse = (graph.as_type(output, dtype_of(value)) for output in node.outputs[1:])
+    normal = graph.emit("Mul", graph.emit("Sub", value, mean), inverse)
+    scaled = graph.emit("Mul", given(gradients), input_at(node, 1))
+    return [normalise_back(graph, scaled, normal, inverse, axes)]
+
+
+@gradient_rule("InstanceNormalization")
+def vjp_instance_normalization(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """With mean and variance over places, computed once more: the node does not give them."""
+    refuse_parameters(graph, node)
+    rank = rank_of(input_at(node, 0))
+    by_channel = graph.emit("Unsqueeze", input_at(node, 1), graph.ints(*range(1, rank - 1)))
+    scaled = graph.emit("Mul", given(gradients), by_channel)
+    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    return [gradient_of_normal(graph, input_at(node, 0), scaled, range(2, rank), epsilon)]
+
+
+@gradient_rule("GroupNormalization")
+def vjp_group_normalization(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """The same over groups of channels and places, which lie in one axis."""
+    refuse_parameters(graph, node)
+    value, scale = input_at(node, 0), input_at(node, 1)
+    channels, rank, groups = fixed_sizes(value)[1], rank_of(value), node.attributes["num_groups"].as_int()
+    if sizes_of(scale) != (channels,):
+        raise RuleError("it scales groups, not channels, as opset 18 alone has it")
+    scaled = graph.emit("Mul", given(gradients), graph.emit("Unsqueeze", scale, graph.ints(*range(1, rank - 1))))
+    grouped, scaled = (graph.emit("Reshape", part, graph.ints(0, groups, -1)) for part in (value, scaled))
+    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    return [graph.reshaped_as(value, gradient_of_normal(graph, grouped, scaled, [2], epsilon))]
+
+
+@gradient_rule("MeanVarianceNormalization")
+def vjp_mean_variance_normalization(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """The same; ε, here outside the root, is too small to tell."""
+    value = input_at(node, 0)
+    axes = normalised_axes(node.attributes.get_ints("axes") or (0, 2, 3), rank_of(value))
+    if 0 in axes:
+        raise RuleError(f"it normalises over axes {axes}, among them the batch")
+    return [gradient_of_normal(graph, value, given(gradients), axes, MEAN_VARIANCE_EPSILON**2)]
+
+
+def gradient_of_normal(
+    graph: GradientGraph, value: ir.Value, gradient: ir.Value, axes: Sequence[int], epsilon: float
+) -> ir.Value:
+    """Returns the gradient of (x − mean) / √(variance + ε) with respect to x."""
+    along = graph.ints(*axes)
+    centred = graph.emit("Sub", value, graph.emit("ReduceMean", value, along))
+    variance = graph.emit("ReduceMean", graph.emit("Mul", centred, centred), along)
+    deviation = graph.emit("Sqrt", graph.emit("Add", variance, graph.number(epsilon, value)))
+    inverse = graph.emit("Reciprocal", deviation)
+    return normalise_back(graph, gradient, graph.emit("Mul", centred, inverse), inverse, axes)
+
+
+def normalise_back(
+    graph: GradientGraph, gradient: ir.Value, normal: ir.Value, inverse: ir.Value, axes: Sequence[int]
+) -> ir.Value:
+    """Returns ``(g − mean(g) − n · mean(g · n)) / σ``.
+
+    Args:
+        graph: the graph of gradients.
+        gradient: g, of the normalised value.
+        normal: n, the normalised value.
+        inverse: 1 / σ.
+        axes: over which it was normalised.
+    """
+    along = graph.ints(*axes)
+    centred = graph.emit("Sub", gradient, graph.emit("ReduceMean", gradient, along))
+    slope = graph.emit("ReduceMean", graph.emit("Mul", gradient, normal), along)
+    return graph.emit("Mul", graph.emit("Sub", centred, graph.emit("Mul", normal, slope)), inverse)
 
 
 TO_CHANNELS_LAST = "t = Transpose <perm = [0, 2, 3, 1]> (x)"

@@ -13,15 +13,19 @@ of the window, not by what of it is kept; ours agrees with the global pooling of
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
-from masktool.ops.builder import dtype_of, input_at
-from masktool.ops.graph import Masked, MaskedGraph
+from masktool.ops.builder import dtype_of, fixed_sizes, input_at, rank_of
+from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
+from masktool.ops.graph import MaskedGraph
 from masktool.ops.kept import average_kept, extreme_kept
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
-from masktool.ops.windows import image_state, pool_mask, window_of
+from masktool.ops.windows import Window, image_state, planar_window, pool_mask, state_of_whole, window_of
 
 NON_NEGATIVE = ("Abs", "HardSigmoid", "Relu", "Sigmoid", "Softplus")
 KEEPS_SIGN = ("AveragePool", "Concat", "Identity", "MaxPool")
@@ -37,7 +41,7 @@ def mask_max_pool(graph: MaskedGraph, node: ir.Node) -> None:
         raise RuleError("its second output (indices) has no mask rule")
     window, state = window_of(node, graph)
     value, output = input_at(node, 0), node.outputs[0]
-    new_state = Masked(pool_mask(graph, state.mask, window), zeroed=True)
+    new_state = state.replace(mask=pool_mask(graph, state.mask, window), zeroed=True)
     graph.set_state(output, new_state)
     if is_non_negative(value):
         node.replace_input_with(0, graph.zeroed(value))
@@ -67,22 +71,162 @@ def mask_average_pool(graph: MaskedGraph, node: ir.Node) -> None:
     window, state = window_of(node, graph)
     own = {name: node.attributes[name].value for name in ("count_include_pad", "p") if name in node.attributes}
     pooled = average_kept(graph, node, **window.attributes, **own)
-    graph.set_state(pooled, Masked(pool_mask(graph, state.mask, window), zeroed=True))
+    graph.set_state(pooled, state.replace(mask=pool_mask(graph, state.mask, window), zeroed=True))
 
 
 @mask_rule("GlobalAveragePool", "GlobalLpPool")
 def mask_global_average_pool(graph: MaskedGraph, node: ir.Node) -> None:
     """Averages over kept places; the mask is spent."""
-    image_state(graph, node)
+    state = image_state(graph, node)
     own: dict[str, Any] = {"p": node.attributes["p"].value} if "p" in node.attributes else {}
-    average_kept(graph, node, **own)
+    graph.set_state(average_kept(graph, node, **own), state_of_whole(graph, state))
 
 
 @mask_rule("GlobalMaxPool")
 def mask_global_max_pool(graph: MaskedGraph, node: ir.Node) -> None:
     """Takes the maximum over kept places; the mask is spent."""
-    image_state(graph, node)
-    extreme_kept(graph, node, "GlobalMaxPool", empty=float("-inf"))
+    state = image_state(graph, node)
+    pooled = extreme_kept(graph, node, "GlobalMaxPool", empty=float("-inf"))
+    graph.set_state(pooled, state_of_whole(graph, state))
+
+
+@gradient_rule("MaxPool")
+def vjp_max_pool(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Adds the gradient at the indices of the maxima, which the node of the forward pass gives as a second output."""
+    gradient, value = given(gradients), input_at(node, 0)
+    if len(node.outputs) == 1:
+        node.resize_outputs(2)
+        indices = node.outputs[1]
+        indices.name = f"{node.outputs[0].name}_indices"
+        indices.shape, indices.type = node.outputs[0].shape, ir.TensorType(ir.DataType.INT64)
+    flat = graph.ints(-1)  # the indices count through the whole tensor, batch and channels included
+    return [
+        graph.reshaped_as(
+            value,
+            graph.emit(
+                "ScatterElements",
+                graph.emit("Reshape", graph.zeros_like(value), flat),
+                graph.emit("Reshape", node.outputs[1], flat),
+                graph.emit("Reshape", gradient, flat),
+                axis=0,
+                reduction="add",
+            ),
+        )
+    ]
+
+
+@gradient_rule("AveragePool")
+def vjp_average_pool(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Spreads the gradient over each window, divided by the number that the operator itself divides by."""
+    window = planar_window(node)
+    sizes, out_sizes = fixed_sizes(input_at(node, 0))[2:], fixed_sizes(node.outputs[0])[2:]
+    inside = np.outer(*(inputs_by_window(window, axis, sizes[axis], out_sizes[axis]) for axis in (0, 1)))
+    share = graph.number(1, node.outputs[0])
+    if node.attributes.get_int("count_include_pad", 0) and (any(window.pads) or window.ceil_mode):
+        # the share of places within the image, as the runtime has it: versions differ on what hangs over in ceil mode
+        ones = graph.constant(np.ones((1, 1, *sizes)), dtype_of(node.outputs[0]))
+        share = graph.emit("AveragePool", ones, **window.attributes, count_include_pad=1)
+    numbers = inside.max() if (inside == inside.max()).all() else inside[None, None]
+    share = graph.emit("Div", share, graph.constant(numbers, dtype_of(node.outputs[0])))
+    return [spread(graph, node, graph.emit("Mul", given(gradients), share), window)]
+
+
+@gradient_rule("LpPool")
+def vjp_lp_pool(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """``sign(x) |x|ᵖ⁻¹`` times the windows' sum of ``dy / yᵖ⁻¹``; 0 for a window of zeros."""
+    value, power = input_at(node, 0), node.attributes.get_int("p", 2)
+    share = graph.emit("Div", given(gradients), graph.divisor(raised(graph, node.outputs[0], power - 1)))
+    spread_share = spread(graph, node, share, planar_window(node))
+    return [graph.emit("Mul", spread_share, signed_power(graph, value, power - 1))]
+
+
+@gradient_rule("GlobalAveragePool")
+def vjp_global_average_pool(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Spreads the gradient evenly over the image."""
+    value = input_at(node, 0)
+    sizes = fixed_sizes(value)[2:]
+    gradient = graph.emit("Div", given(gradients), graph.number(float(np.prod(sizes)), value))
+    return [graph.emit("Expand", gradient, graph.ints(1, 1, *sizes))]
+
+
+@gradient_rule("GlobalLpPool")
+def vjp_global_lp_pool(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """``dy · sign(x) |x|ᵖ⁻¹ / yᵖ⁻¹``."""
+    power = node.attributes.get_int("p", 2)
+    share = graph.emit("Div", given(gradients), graph.divisor(raised(graph, node.outputs[0], power - 1)))
+    return [graph.emit("Mul", signed_power(graph, input_at(node, 0), power - 1), share)]
+
+
+@gradient_rule("GlobalMaxPool")
+def vjp_global_max_pool(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Gives the gradient to the maxima, in equal shares."""
+    value = input_at(node, 0)
+    axes = list(range(2, rank_of(value)))
+    return [graph.shared_by_equals(value, node.outputs[0], given(gradients), axes)]
+
+
+def raised(graph: GradientGraph, value: ir.Value, power: int) -> ir.Value:
+    """Returns a power of a value."""
+    return value if power == 1 else graph.emit("Pow", value, graph.number(power, value))
+
+
+def signed_power(graph: GradientGraph, value: ir.Value, power: int) -> ir.Value:
+    """Returns sign(x) · |x|ᵖ, which is x itself for p = 1."""
+    if power == 1:
+        return value
+    return graph.emit("Mul", graph.emit("Sign", value), raised(graph, graph.emit("Abs", value), power))
+
+
+def inputs_by_window(window: Window, axis: int, size: int, out_size: int) -> np.ndarray:
+    """Returns how many pixels, padding not counted, each output pixel sees along an axis."""
+    taps = window.dilations[axis] * np.arange(window.kernel[axis])
+    seen = window.strides[axis] * np.arange(out_size)[:, None] - window.pads[axis] + taps
+    return ((seen >= 0) & (seen < size)).sum(axis=1)
+
+
+def spread(graph: GradientGraph, node: ir.Node, gradient: ir.Value, window: Window) -> ir.Value:
+    """Returns, for every input pixel of a pool, the sum of what the windows that see it have."""
+    value = input_at(node, 0)
+    sizes, out_sizes = fixed_sizes(value)[2:], fixed_sizes(node.outputs[0])[2:]
+    if window.kernel == window.strides and window.dilations == (1, 1) and not any(window.pads):
+        return repeat_pixels(graph, gradient, fixed_sizes(value), out_sizes, (window.kernel[0], window.kernel[1]))
+    ends = [d * (k - 1) for d, k in zip(window.dilations, window.kernel, strict=True)]
+    if window.strides == (1, 1) and window.dilations == (1, 1) and not window.ceil_mode:
+        # the windows that see a pixel are a window too, which pools the gradient
+        pads = [end - pad for end, pad in zip(ends * 2, window.pads, strict=True)]
+        window = dataclasses.replace(window, pads=tuple(pads))
+        pooled = graph.emit("AveragePool", gradient, **window.attributes, count_include_pad=1)
+        return graph.emit("Mul", pooled, graph.number(window.kernel[0] * window.kernel[1], value))
+    paddings = [
+        size - ((out - 1) * stride + end + 1 - begin - over)
+        for size, out, stride, end, begin, over in zip(
+            sizes, out_sizes, window.strides, ends, window.pads[:2], window.pads[2:], strict=True
+        )
+    ]
+    over = [pad - min(padding, 0) for pad, padding in zip(window.pads[2:], paddings, strict=True)]  # in ceil mode
+    channel = graph.emit("Reshape", gradient, graph.ints(-1, 1, *out_sizes))
+    spread_out = graph.emit(
+        "ConvTranspose",
+        channel,
+        graph.constant(np.ones((1, 1, *window.kernel)), dtype_of(value)),
+        strides=window.strides,
+        dilations=window.dilations,
+        pads=[*window.pads[:2], *over],
+        output_padding=[max(padding, 0) for padding in paddings],
+    )
+    return graph.reshaped_as(value, spread_out)
+
+
+def repeat_pixels(
+    graph: GradientGraph, gradient: ir.Value, shape: Sequence[int], out_sizes: Sequence[int], kernel: tuple[int, int]
+) -> ir.Value:
+    """Returns every pixel as often as its window is large, as many as the input has of them, and zeros behind."""
+    (_, channels, height, width), (rows, columns), (down, right) = shape, out_sizes, kernel
+    blocks = graph.emit("Unsqueeze", gradient, graph.ints(3, 5))
+    blocks = graph.emit("Expand", blocks, graph.ints(1, 1, 1, down, 1, right))
+    pixels = graph.emit("Reshape", blocks, graph.ints(-1, channels, rows * down, columns * right))
+    missing = (height - rows * down, width - columns * right)
+    return graph.emit("Pad", pixels, graph.ints(0, 0, 0, 0, 0, 0, *missing)) if any(missing) else pixels
 
 
 add_samples(
@@ -111,5 +255,13 @@ add_samples(
     "LpPool",
     Sample("2x2, stride 2", "y = LpPool <kernel_shape = [2, 2], strides = [2, 2], p = 2> (x)"),
     Sample("third norm, padded", "y = LpPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], p = 3> (x)"),
+)
+add_samples(
+    "AveragePool",
+    Sample(
+        "over tokens",
+        "f = Reshape (x, flat) y = AveragePool <kernel_shape = [11], strides = [11]> (f)",
+        constants={"flat": (-1, 4, 99)},
+    ),
 )
 add_samples("GlobalLpPool", Sample("whole image", "y = GlobalLpPool <p = 2> (x)"))

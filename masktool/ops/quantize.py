@@ -11,14 +11,25 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from masktool.ops.gradients import GradientGraph, Gradients, gradient_rule
 from masktool.ops.graph import MaskedGraph, state_of_input
-from masktool.ops.registry import Sample, add_samples, mask_rule
+from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 
 
 @mask_rule("QuantizeLinear", "DequantizeLinear")
 def mask_quantize(graph: MaskedGraph, node: ir.Node) -> None:
     """Keeps the mask, and the zeros under it."""
     graph.set_state(node.outputs[0], state_of_input(graph, node))
+
+
+@gradient_rule("QuantizeLinear", "DequantizeLinear")
+def vjp_quantize(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:  # noqa: ARG001
+    """Refuses: rounding has no gradient but 0.
+
+    Raises:
+        RuleError: always.
+    """
+    raise RuleError("quantised numbers have no gradient; export the network before it was quantised")
 
 
 SCALES = """s = Constant <value = float {0.03}> () z = Constant <value = uint8 {110}> ()

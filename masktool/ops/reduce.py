@@ -9,9 +9,13 @@ Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import onnx_ir as ir
 
-from masktool.ops.builder import constant_of, input_at, normalised_axes, rank_of
+from masktool.ops.builder import constant_of, input_at, normalised_axes, rank_of, sizes_of
+from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, passes_nothing
 from masktool.ops.graph import Masked, MaskedGraph, state_of_input
 from masktool.ops.kept import average_kept, extreme_kept
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
@@ -60,12 +64,7 @@ def reduced_axes(graph: MaskedGraph, node: ir.Node) -> list[int]:
         RuleError: it reduces the batch.
     """
     state = state_of_input(graph, node)
-    rank = rank_of(input_at(node, 0))
-    given = constant_of(node, 1, "the list of axes")
-    none_given = given is None or not given.size
-    if none_given and node.attributes.get_int("noop_with_empty_axes", 0) == 1:
-        return []
-    axes = list(range(rank)) if none_given or given is None else sorted(normalised_axes(given.tolist(), rank))
+    axes = axes_of(node)
     if state.batch in axes:
         raise RuleError(f"it reduces axes {axes}, among them the batch")
     return axes
@@ -82,6 +81,61 @@ def state_behind(graph: MaskedGraph, node: ir.Node, state: Masked, axes: list[in
         mask = graph.emit("ReduceMax", mask, graph.constant(axes, ir.DataType.INT64), keepdims=keepdims)
     new_state = state.recut(mask, axes, axes=left, zeroed=False)
     return new_state if keepdims else new_state.moved(lambda axis: axis - sum(other < axis for other in axes))
+
+
+gradient_rule("ArgMax", "ArgMin")(passes_nothing)
+
+
+@gradient_rule("ReduceMean", "ReduceSum")
+def vjp_reduce_sum(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Repeats the gradient along the axes."""
+    value, axes = input_at(node, 0), axes_of(node)
+    gradient = with_axes(graph, node, given(gradients), axes)
+    lengths = [sizes_of(value)[axis] for axis in axes]
+    if None in lengths:
+        raise RuleError(f"it reduces {value.name!r} along axes whose lengths are not fixed")
+    if node.op_type == "ReduceMean":
+        count = float(np.prod([length for length in lengths if length is not None]))
+        gradient = graph.emit("Div", gradient, graph.number(count, value))
+    target = [length if axis in axes else 1 for axis, length in enumerate(sizes_of(value))]
+    return [graph.emit("Expand", gradient, graph.ints(*(length or 1 for length in target)))]
+
+
+@gradient_rule("ReduceL1", "ReduceL2", "ReduceSumSquare")
+def vjp_reduce_norm(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """``sign(x)``, ``x / y`` (0 for a norm of 0) or ``2x``, times the gradient."""
+    value, axes = input_at(node, 0), axes_of(node)
+    gradient = with_axes(graph, node, given(gradients), axes)
+    if node.op_type == "ReduceL1":
+        return [graph.emit("Mul", graph.emit("Sign", value), gradient)]
+    if node.op_type == "ReduceL2":
+        norm = graph.divisor(with_axes(graph, node, node.outputs[0], axes))
+        return [graph.emit("Mul", value, graph.emit("Div", gradient, norm))]
+    return [graph.emit("Mul", value, graph.emit("Mul", gradient, graph.number(2, value)))]
+
+
+@gradient_rule("ReduceMax", "ReduceMin")
+def vjp_reduce_extreme(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Gives the gradient to the extreme numbers, in equal shares."""
+    value, axes = input_at(node, 0), axes_of(node)
+    gradient, extreme = (with_axes(graph, node, part, axes) for part in (given(gradients), node.outputs[0]))
+    return [graph.shared_by_equals(value, extreme, gradient, axes)]
+
+
+def axes_of(node: ir.Node) -> list[int]:
+    """Returns the axes that a node reduces, in ascending order."""
+    rank = rank_of(input_at(node, 0))
+    listed = constant_of(node, 1, "the list of axes")
+    if listed is not None and listed.size:
+        return sorted(normalised_axes(listed.tolist(), rank))
+    return [] if node.attributes.get_int("noop_with_empty_axes", 0) == 1 else list(range(rank))
+
+
+def with_axes(graph: GradientGraph, node: ir.Node, value: ir.Value, axes: Sequence[int]) -> ir.Value:
+    """Returns what has the shape of a node's output with the reduced axes, of length 1."""
+    if node.attributes.get_int("keepdims", 1) or not axes:
+        return value
+    return graph.emit("Unsqueeze", value, graph.ints(*axes))
 
 
 add_samples(

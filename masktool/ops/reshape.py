@@ -21,6 +21,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from masktool.ops.builder import Length, dims_of, input_at, rank_of
+from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
 from masktool.ops.graph import IMAGES, Factor, Masked, MaskedGraph, state_of_input
 from masktool.ops.kept import known_state
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
@@ -284,6 +285,12 @@ def number(factor: Common) -> int:
 def shape_of(graph: MaskedGraph, lengths: Sequence[int]) -> ir.Value:
     """Returns a constant shape."""
     return graph.constant(lengths, ir.DataType.INT64)
+
+
+@gradient_rule("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+def vjp_reshape(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Reshapes back."""
+    return [graph.reshaped_as(input_at(node, 0), given(gradients))]
 
 
 add_samples(

@@ -16,10 +16,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
-from masktool.ops.builder import constant_of, dtype_of, input_at, normalised_axes, rank_of, sizes_of
+from masktool.ops.builder import (
+    constant_of,
+    dims_of,
+    dtype_of,
+    fixed_sizes,
+    input_at,
+    normalised_axes,
+    rank_of,
+    sizes_of,
+)
 from masktool.ops.fill import fill
+from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
 from masktool.ops.graph import Masked, MaskedGraph, state_of_input
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 from masktool.ops.windows import image_state
@@ -115,6 +126,86 @@ def mask_space_to_depth(graph: MaskedGraph, node: ir.Node) -> None:
     node.replace_input_with(0, graph.zeroed(input_at(node, 0)))
     mask = graph.emit("MaxPool", state.mask, kernel_shape=[size, size], strides=[size, size])
     graph.set_state(node.outputs[0], Masked(mask, zeroed=True))
+
+
+@gradient_rule("Resize")
+def vjp_resize(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Multiplies with the transposed matrix of the interpolation, axis after axis.
+
+    The matrix of an axis is what the node itself makes of the rows of a unit matrix; ONNX Runtime computes it once.
+    """
+    gradient, value, output, own = given(gradients), input_at(node, 0), node.outputs[0], node.attributes
+    if own.get_string("coordinate_transformation_mode") == "tf_crop_and_resize":
+        raise RuleError("it crops: tf_crop_and_resize has no gradient rule")
+    if own.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise RuleError("it keeps the aspect ratio, which has no gradient rule")
+    rank = rank_of(value)
+    for axis, scale in resized_axes(node):
+        size, out_size = sizes_of(value)[axis], sizes_of(output)[axis]
+        if size is None or out_size is None:
+            raise RuleError(f"it resizes axis {axis}, whose length is not fixed")
+        matrix = matrix_of_axis(graph, node, size, out_size, scale)
+        if axis == rank - 2:
+            gradient = graph.emit("MatMul", matrix, gradient)
+            continue
+        order = [*(other for other in range(rank) if other != axis), axis]
+        if axis != rank - 1:
+            gradient = graph.emit("Transpose", gradient, perm=order)
+        gradient = graph.emit("MatMul", gradient, graph.emit("Transpose", matrix, perm=[1, 0]))
+        if axis != rank - 1:
+            gradient = graph.emit("Transpose", gradient, perm=[order.index(other) for other in range(rank)])
+    return [gradient]
+
+
+def resized_axes(node: ir.Node) -> list[tuple[int, float | None]]:
+    """Returns the axes that a Resize changes, each with its scale, or None where the node has sizes."""
+    rank = rank_of(node.outputs[0])
+    axes = normalised_axes(node.attributes.get_ints("axes") or range(rank), rank)
+    scales = constant_of(node, 2, "the scale")
+    if scales is not None and scales.size:
+        return [(axis, scale) for axis, scale in zip(axes, scales.tolist(), strict=True) if scale != 1]
+    before, after = dims_of(input_at(node, 0)), dims_of(node.outputs[0])
+    return [(axis, None) for axis in axes if before[axis] is None or before[axis] != after[axis]]
+
+
+def matrix_of_axis(graph: GradientGraph, node: ir.Node, size: int, out_size: int, scale: float | None) -> ir.Value:
+    """Returns the transposed matrix of an interpolation along one axis, (size, out_size).
+
+    Args:
+        graph: the graph of gradients.
+        node: the Resize.
+        size: length of the axis before.
+        out_size: and behind.
+        scale: that the node has for this axis; None where it has the size.
+    """
+    dtype = dtype_of(input_at(node, 0))
+    unit = graph.constant(np.eye(size)[None, None], dtype)
+    attributes = same_attributes(node)
+    if scale is None:
+        sizes = graph.ints(1, 1, size, out_size)
+        matrix = graph.emit("Resize", unit, None, None, sizes, **attributes)
+    else:
+        scales = graph.constant([1, 1, 1, scale], ir.DataType.FLOAT)
+        matrix = graph.emit("Resize", unit, None, scales, **attributes)
+    return graph.emit("Squeeze", matrix, graph.ints(0, 1))
+
+
+@gradient_rule("DepthToSpace")
+def vjp_depth_to_space(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Moves the pixels of each block back into channels."""
+    gradient, size = given(gradients), node.attributes["blocksize"].as_int()
+    if node.attributes.get_string("mode", "DCR") == "DCR":
+        return [graph.emit("SpaceToDepth", gradient, blocksize=size)]
+    channels, height, width = fixed_sizes(input_at(node, 0))[1:]
+    blocks = graph.emit("Reshape", gradient, graph.ints(-1, channels // size**2, height, size, width, size))
+    blocks = graph.emit("Transpose", blocks, perm=[0, 1, 3, 5, 2, 4])
+    return [graph.emit("Reshape", blocks, graph.ints(-1, channels, height, width))]
+
+
+@gradient_rule("SpaceToDepth")
+def vjp_space_to_depth(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Moves the channels back into the pixels of each block."""
+    return [graph.emit("DepthToSpace", given(gradients), blocksize=node.attributes["blocksize"].as_int())]
 
 
 BEFORE_CONVOLUTION = "y = Conv <pads = [1, 1, 1, 1]> (r, w)"

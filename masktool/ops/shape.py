@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from masktool.ops.gradients import gradient_rule, passes_nothing
 from masktool.ops.graph import MaskedGraph
 from masktool.ops.registry import Sample, add_samples, mask_rule
 
@@ -13,6 +14,8 @@ def mask_shape(graph: MaskedGraph, node: ir.Node) -> None:
     """Leaves the result without a mask."""
     graph.set_state(node.outputs[0], None)
 
+
+gradient_rule("ConstantOfShape", "Shape", "Size")(passes_nothing)
 
 add_samples(
     "Shape",

@@ -14,13 +14,21 @@ from masktool.ops.registry import RuleError
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A sliding window over height and width, in pixels of the operator's input."""
+    """A sliding window over height and width, or over a single axis, in pixels of the operator's input.
 
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    dilations: tuple[int, int]
+    Each tuple has one number per axis; ``pads`` has all beginnings, then all ends.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
     ceil_mode: int
+
+    @property
+    def is_point(self) -> bool:
+        """Whether it holds a single place."""
+        return set(self.kernel) == {1}
 
     @property
     def reach(self) -> int:
@@ -42,7 +50,7 @@ class Window:
             "pads": list(self.pads),
             "ceil_mode": self.ceil_mode,
         }
-        return attributes | ({"dilations": list(self.dilations)} if self.dilations != (1, 1) else {})
+        return attributes | ({"dilations": list(self.dilations)} if set(self.dilations) != {1} else {})
 
 
 def window_of(node: ir.Node, graph: MaskedGraph) -> tuple[Window, Masked]:
@@ -55,47 +63,75 @@ def window_of(node: ir.Node, graph: MaskedGraph) -> tuple[Window, Masked]:
     given = node.attributes
     if given.get_string("auto_pad", "NOTSET") != "NOTSET":
         raise RuleError("auto_pad needs a fixed height and width")
-    height, width = given.get_ints("kernel_shape") or sizes_of(input_at(node, 1))[2:]
-    if height is None or width is None:
-        raise RuleError("the size of its kernel is unknown")
-    window = Window(
-        kernel=(height, width),
-        strides=tuple(given.get_ints("strides") or (1, 1)),  # type: ignore[arg-type]
-        pads=tuple(given.get_ints("pads") or (0, 0, 0, 0)),  # type: ignore[arg-type]
-        dilations=tuple(given.get_ints("dilations") or (1, 1)),  # type: ignore[arg-type]
-        ceil_mode=given.get_int("ceil_mode", 0),
-    )
-    for axis in (0, 1):
-        if max(window.pads[axis], window.pads[axis + 2]) > window.dilations[axis] * (window.kernel[axis] - 1):
-            raise RuleError(f"pads {window.pads} reach beyond the kernel {window.kernel}: windows without any input")
+    window = read_window(node)
+    if not window.reaches_over_pads:
+        raise RuleError(f"pads {window.pads} reach beyond the kernel {window.kernel}: windows without any input")
     return window, state
 
 
+def read_window(node: ir.Node) -> Window:
+    """Reads the window of a convolution, plain or transposed, or of a pooling node, with its pads written out."""
+    given = node.attributes
+    kernel = given.get_ints("kernel_shape") or sizes_of(input_at(node, 1))[2:]
+    if None in kernel:
+        raise RuleError("the size of its kernel is unknown")
+    axes = len(kernel)
+    return Window(
+        kernel=tuple(length for length in kernel if length is not None),
+        strides=tuple(given.get_ints("strides") or [1] * axes),
+        pads=tuple(given.get_ints("pads") or [0] * 2 * axes),
+        dilations=tuple(given.get_ints("dilations") or [1] * axes),
+        ceil_mode=given.get_int("ceil_mode", 0),
+    )
+
+
+def planar_window(node: ir.Node) -> Window:
+    """Reads the window of a node that slides over height and width.
+
+    Raises:
+        RuleError: it slides over other axes, or its pads are not written out.
+    """
+    window = read_window(node)
+    if len(window.kernel) != 2 or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+        raise RuleError("it does not slide over height and width with fixed pads")
+    return window
+
+
 def image_state(graph: MaskedGraph, node: ir.Node) -> Masked:
-    """Returns the state of a node's first input, (N, C, h, w), with a mask (M, 1, h, w).
+    """Returns the state of a node's first input, (N, C, h, w) or (N, C, l), with a mask (M, 1, h, w) or (M, 1, l).
 
     Raises:
         RuleError: the input has another layout.
     """
     value = input_at(node, 0)
-    state = graph.state(value)
-    if state is None or rank_of(value) != 4 or not state.is_image:
+    state, rank = graph.state(value), rank_of(value)
+    if state is None or rank not in (3, 4) or not state.is_image:
         raise RuleError("its input is no map of shape (N, C, h, w)")
-    state = state.replace(mask=graph.full_along(value, (2, 3)), axes=(2, 3))
+    places = tuple(range(2, rank))
+    merged_places = (0,) if 0 in state.axes else ()
+    state = state.replace(mask=graph.full_along(value, places), axes=merged_places + places)
     graph.set_state(value, state)
     return state
 
 
 def pool_mask(graph: MaskedGraph, mask: ir.Value, window: Window) -> ir.Value:
     """Emits the mask behind a window: kept where any of its inputs is (the largest value, for soft masks)."""
-    trivial = window.kernel == (1, 1) and window.strides == (1, 1) and not any(window.pads)
-    if trivial:
+    if window.is_point and set(window.strides) == {1} and not any(window.pads):
         return mask
     if any(pad >= kernel for pad, kernel in zip(window.pads, window.kernel * 2, strict=True)):
         # A dilated kernel may, but ONNX Runtime takes no pooling with pads as large as the kernel. It would also fuse a
         # Pad of zeros into exactly that; -1 loses against every mask as well.
-        top, left, bottom, right = window.pads
-        amounts = graph.constant([0, 0, top, left, 0, 0, bottom, right], ir.DataType.INT64)
+        begins, ends = window.pads[: len(window.kernel)], window.pads[len(window.kernel) :]
+        amounts = graph.constant([0, 0, *begins, 0, 0, *ends], ir.DataType.INT64)
         mask = graph.emit("Pad", mask, amounts, graph.constant(-1, dtype_of(mask)))
-        window = dataclasses.replace(window, pads=(0, 0, 0, 0))
+        window = dataclasses.replace(window, pads=(0,) * len(window.pads))
     return graph.emit("MaxPool", mask, **window.attributes)
+
+
+def state_of_whole(graph: MaskedGraph, state: Masked) -> Masked | None:
+    """Returns the state behind a pool over the whole image: None, unless windows of it are merged into the batch."""
+    if 0 not in state.axes:
+        return None
+    places = [axis for axis in state.axes if axis]
+    mask = graph.emit("ReduceMax", state.mask, graph.constant(places, ir.DataType.INT64))
+    return state.recut(mask, places, axes=(0,), zeroed=True)

@@ -11,10 +11,22 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from masktool.contract import MASK_INPUT, Layout, Metadata
+from masktool.contract import (
+    FEATURE_MAP,
+    GRADIENT_OUTPUTS,
+    GRADIENT_PREFIX,
+    LOSS_INPUT,
+    MASK_INPUT,
+    OBJECTIVE,
+    TARGET_INPUT,
+    Layout,
+    Loss,
+    Metadata,
+)
 from masktool.errors import MasktoolError
 from masktool.runtime.batching import choose_batch_size
 from masktool.runtime.checks import check_batches, check_images, check_masks, show_shape
+from masktool.runtime.gradients import IMAGE, MASK, Gradient, check_target, loss_index, outputs_for
 from masktool.runtime.inputs import Inputs, OtherInput, check_others
 from masktool.runtime.providers import first_line, open_session
 from masktool.runtime.scores import drop_trailing_axes, to_probabilities
@@ -70,7 +82,7 @@ class MaskedSession:
         provider_note: why ``auto`` does not run on the GPU; None when it does or something else was asked for.
         threads: that were asked for; None where ONNX Runtime chooses.
         input_shape: of the image input; None for every axis of any length.
-        output_names: of all outputs.
+        output_names: of all outputs, gradients apart.
         output_shapes: by name; None for every axis of any length.
         other_inputs: what the model asks for besides the image and the mask.
         mask_required: whether the file cannot run without a mask; :meth:`run` then feeds one of ones.
@@ -96,14 +108,18 @@ class MaskedSession:
         check_inputs(inputs, self.metadata, self.path)
         self.mask_required = MASK_INPUT in required
         self.forward_passes = 0
+        self._run_options = run_options(partial=self.has_gradient)
         image, mask = inputs[self.metadata.image_input], inputs[MASK_INPUT]
         self.input_shape = as_shape(image.shape)
-        self.output_shapes = {node.name: as_shape(node.shape) for node in opened.session.get_outputs()}
+        own = frozenset() if self.metadata.gradient is None else GRADIENT_OUTPUTS
+        shapes = {node.name: as_shape(node.shape) for node in opened.session.get_outputs()}
+        self._gradient_outputs = [name for name in shapes if name in own]
+        self.output_shapes = {name: shape for name, shape in shapes.items() if name not in own}
         self.output_names = list(self.output_shapes)
         self.other_inputs = tuple(
             OtherInput.of(node)
             for name, node in required.items()
-            if name not in (self.metadata.image_input, MASK_INPUT)
+            if name not in (self.metadata.image_input, MASK_INPUT) and not (self.has_gradient and name == TARGET_INPUT)
         )
         self._mask_shape = as_shape(mask.shape)
         self._image_type = FLOAT_TYPES.get(image.type, np.float32)
@@ -129,6 +145,11 @@ class MaskedSession:
         """One line that says which provider runs, and why not the GPU where that was left open."""
         names = [ANNOUNCED_NAMES.get(name, name) for name in self.providers]
         return f"running on {names[0]}" + (f" ({self.provider_note})" if self.provider_note else "")
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether the file holds gradients."""
+        return self.metadata.gradient is not None
 
     @property
     def layout(self) -> Layout:
@@ -203,6 +224,49 @@ class MaskedSession:
         """
         return to_probabilities(self(images, masks, inputs), self.metadata.output_kind)
 
+    def gradient(
+        self,
+        images: npt.ArrayLike,
+        masks: npt.ArrayLike | None = None,
+        inputs: Inputs | None = None,
+        *,
+        target: npt.ArrayLike,
+        loss: Loss | None = None,
+        of: Sequence[str] = (IMAGE,),
+    ) -> Gradient:
+        """Returns gradients of the target's score, one per (image, mask) pair.
+
+        Args:
+            images: as for a call.
+            masks: likewise.
+            inputs: likewise.
+            target: index of the class to differentiate for, or one per result.
+            loss: what of its score: ``logit``, ``log-softmax`` or ``softmax``; None takes the file's default.
+            of: with respect to what: some of ``image``, ``mask``, ``feature_map``; nothing else is computed.
+
+        Raises:
+            MasktoolError: the file holds no (such) gradient, or an input does not fit the model.
+        """
+        name = self.metadata.class_output
+        if not self.has_gradient or name is None:
+            fix = f"export it again: masktool export {self.metadata.source} --gradient logit"
+            raise MasktoolError("the file holds no gradients", where=self.path, fix=fix)
+        feed = self._check(images, masks, inputs)
+        classes = self.output_shapes[name][1] if self.metadata.output_kind != "binary" else 2
+        feed.values[TARGET_INPUT] = check_target(target, feed.results, classes)
+        if loss is not None:
+            feed.values[LOSS_INPUT] = loss_index(loss)
+        names = [name, *outputs_for(of, self._gradient_outputs)]
+        found = dict(zip(names, self._forward(names, feed), strict=True))
+        return Gradient(
+            objective=found[OBJECTIVE],
+            scores=drop_trailing_axes(found[name], self.metadata.output_kind),
+            image=found.get(GRADIENT_PREFIX + IMAGE),
+            mask=found.get(GRADIENT_PREFIX + MASK),
+            feature_map=found.get(FEATURE_MAP),
+            gradient_feature_map=found.get(GRADIENT_PREFIX + FEATURE_MAP),
+        )
+
     def masked_scores(
         self,
         image: npt.ArrayLike,
@@ -271,13 +335,15 @@ class MaskedSession:
             kept = None
         results = max(len(checked), 0 if kept is None else len(kept))
         feed = {self.metadata.image_input: checked} | check_others(self.other_inputs, inputs, results)
+        if self.has_gradient:
+            feed[TARGET_INPUT] = np.zeros(1, np.int64)
         return Feed(feed if kept is None else feed | {MASK_INPUT: kept}, results)
 
     def _forward(self, outputs: list[str], feed: Feed) -> list[np.ndarray]:
         if self._session is None:
             raise MasktoolError("the session is closed", where=self.path, fix="load the file again")
         try:
-            results: list[np.ndarray] = self._session.run(outputs, feed.values)
+            results: list[np.ndarray] = self._session.run(outputs, feed.values, self._run_options)
         except Exception as error:  # ONNX Runtime has one exception class per status code and no common base
             raise MasktoolError(
                 "ONNX Runtime could not run the model",
@@ -287,6 +353,15 @@ class MaskedSession:
             ) from error
         self.forward_passes += feed.results
         return results
+
+
+def run_options(*, partial: bool) -> Any:
+    """Returns ONNX Runtime's options for a run; a partial one computes only what leads to the outputs asked for."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.only_execute_path_to_fetches = partial
+    return options
 
 
 def read_metadata(session: Any, path: Path) -> Metadata:

@@ -1,0 +1,81 @@
+"""What a file with gradients gives besides its outputs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from masktool.contract import FEATURE_MAP, GRADIENT_PREFIX, LOSSES, OBJECTIVE, Loss
+from masktool.errors import MasktoolError
+
+IMAGE, MASK = "image", "mask"
+DIFFERENTIABLE = (IMAGE, MASK, FEATURE_MAP)
+"""What gradients are with respect to."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradient:
+    """Gradients of one score per (image, mask) pair.
+
+    Attributes:
+        objective: (B,) float32, what is differentiated: the target's logit, its log-softmax or its softmax.
+        scores: (B, K) float32, the class output of the same run.
+        image: (B, C, H, W) or (B, H, W, C) float32, as the image input; None where it was not asked for.
+        mask: (B, 1, H, W) float32; likewise.
+        feature_map: (B, c, h, w) float32; likewise.
+        gradient_feature_map: (B, c, h, w) float32; likewise.
+    """
+
+    objective: np.ndarray
+    scores: np.ndarray
+    image: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    feature_map: np.ndarray | None = None
+    gradient_feature_map: np.ndarray | None = None
+
+
+def outputs_for(of: Sequence[str], available: Sequence[str]) -> list[str]:
+    """Returns the outputs to compute for gradients with respect to ``of``.
+
+    Args:
+        of: some of :data:`DIFFERENTIABLE`.
+        available: names of the file's outputs.
+
+    Raises:
+        MasktoolError: unknown names, or a gradient that the file does not hold.
+    """
+    names = [OBJECTIVE]
+    for name in of:
+        if name not in DIFFERENTIABLE or GRADIENT_PREFIX + name not in available:
+            held = [known for known in DIFFERENTIABLE if GRADIENT_PREFIX + known in available]
+            raise MasktoolError("no such gradient", where=f"of {name!r}", expected=f"some of {', '.join(held)}")
+        names += [GRADIENT_PREFIX + name] + ([FEATURE_MAP] if name == FEATURE_MAP else [])
+    return names
+
+
+def check_target(target: npt.ArrayLike, results: int, classes: int | None) -> np.ndarray:
+    """Returns the target classes as the model takes them, (1,) or (B,) int64.
+
+    Raises:
+        MasktoolError: not one index, or one for each result, of a class.
+    """
+    array = np.atleast_1d(np.asarray(target))
+    if array.dtype.kind not in "iu" or array.ndim != 1 or len(array) not in (1, results):
+        raise MasktoolError(
+            "wrong target",
+            expected=f"one class index, or one for each of {results} results",
+            got=f"{array.dtype} {array.shape}",
+        )
+    if classes is not None and ((array < 0) | (array >= classes)).any():
+        raise MasktoolError("no such class", where="target", expected=f"0 to {classes - 1}", got=array.tolist())
+    return array.astype(np.int64)
+
+
+def loss_index(loss: Loss) -> np.ndarray:
+    """Returns a loss as the model takes it."""
+    if loss not in LOSSES:
+        raise MasktoolError("unknown loss", expected=" | ".join(LOSSES), got=loss)
+    return np.array(LOSSES.index(loss), np.int64)

@@ -1,0 +1,90 @@
+"""Sample graphs with their gradients, in float32 and in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+from onnx_ir.passes import common
+
+from masktool.exporters.canonical import canonicalise, infer_shapes
+from masktool.exporters.propagate import mask_model
+from masktool.ops.gradients import GradientGraph
+from ops.float64_operators import OPERATORS
+
+FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+DOUBLE = onnx.TensorProto.DOUBLE
+SCALES_INPUT = 2
+"""Of Resize: float32 in every graph."""
+
+
+def mask_and_inline(model: onnx.ModelProto) -> ir.Model:
+    """Returns the masked form of a model, in standard operators alone, images and masks of one batch."""
+    masked = canonicalise(ir.from_proto(model))
+    mask_model(masked, "x", "NCHW", mask_required=True)
+    common.InlinePass()(masked)
+    image, mask = masked.graph.inputs
+    mask.shape = ir.Shape([image.shape[0], *mask.shape[1:]])
+    infer_shapes(masked)
+    return masked
+
+
+def add_gradients(model: ir.Model) -> onnx.ModelProto:
+    """Returns a model with the input ``seed`` and an output ``gradient_<input>`` for each of its inputs.
+
+    Raises:
+        AssertionError: a node has no gradient.
+    """
+    inputs, output = tuple(model.graph.inputs), model.graph.outputs[0]
+    graph = GradientGraph(model.graph, inputs)
+    seed = ir.Value(name="seed", shape=output.shape, type=output.type)
+    model.graph.inputs.append(seed)
+    graph.add(output, seed)
+    refused = graph.propagate()
+    assert not refused, refused
+    for value in inputs:
+        gradient = graph.total(value) or graph.zeros_like(value)
+        named = graph.emit("Identity", gradient)
+        named.name = f"gradient_{value.name}"
+        model.graph.outputs.append(graph.like(value, named))
+    common.RemoveUnusedNodesPass()(model)
+    common.NameFixPass()(model)
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def to_double(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy of a model that computes in float64 throughout."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    graph = model.graph
+    del graph.value_info[:]
+    kept = {node.input[SCALES_INPUT] for node in graph.node if node.op_type == "Resize"}
+    for value in (*graph.input, *graph.output):
+        if value.type.tensor_type.elem_type in FLOATS:
+            value.type.tensor_type.elem_type = DOUBLE
+    for tensor in graph.initializer:
+        if tensor.name not in kept:
+            tensor.CopyFrom(double_tensor(tensor))
+    for node in graph.node:
+        if node.op_type == "GroupNormalization":
+            node.attribute.append(onnx.helper.make_attribute("stash_type", DOUBLE))
+        for attribute in node.attribute:
+            if attribute.name in ("to", "stash_type") and attribute.i in FLOATS:
+                attribute.i = DOUBLE
+            elif attribute.type == onnx.AttributeProto.TENSOR:
+                attribute.t.CopyFrom(double_tensor(attribute.t))
+    return model
+
+
+def double_tensor(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """Returns a tensor in float64 if it is floating point."""
+    if tensor.data_type not in FLOATS:
+        return tensor
+    return onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float64), tensor.name)
+
+
+def open_double(model: onnx.ModelProto) -> ReferenceEvaluator:
+    """Returns what runs a model in float64."""
+    return ReferenceEvaluator(to_double(model), new_ops=OPERATORS)

@@ -1,0 +1,112 @@
+"""The contract of every gradient rule: central differences on the samples of all mask rules, torch on further graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx.utils import Extractor
+
+from masktool.exporters.canonical import canonicalise
+from masktool.ops.gradients import GradientGraph, operators_with_gradient
+from masktool.ops.registry import Sample, registered_operators
+from ops.gradient_models import add_gradients, mask_and_inline, open_double
+from ops.test_mask_rules import build
+
+REFUSED_BY_DESIGN = {"QuantizeLinear", "DequantizeLinear"}
+"""Rounding has no gradient but 0."""
+SAMPLES = [
+    pytest.param(sample, id=f"{op_type}: {sample.name}")
+    for op_type, (_, samples) in registered_operators().items()
+    if op_type not in REFUSED_BY_DESIGN
+    for sample in samples
+]
+BATCH = 2
+STEP = 1e-6
+"""Of central differences: their error, of the order of STEP² and of ε / STEP, is some 1e-10 in float64."""
+TOLERANCE = 1e-6
+"""Relative to the length of the gradient, the size of a derivative along a random direction."""
+DIRECTIONS = 3
+ROUNDING = 1e-9
+"""Relative to the sum that is differentiated: what rounding leaves of a difference where the gradient is 0."""
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def without_gradients(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns the part of a model that gives its first output."""
+    inputs = [value.name for value in model.graph.input if value.name != "seed"]
+    return Extractor(model).extract_model(inputs, [model.graph.output[0].name])
+
+
+def check_against_differences(model: onnx.ModelProto, feeds: Arrays) -> None:
+    """Compares the gradients of Σ seed · y with central differences along random directions."""
+    rng = np.random.default_rng(2)
+    forward = open_double(without_gradients(model))
+    output = forward.run(None, feeds)[0]
+    seed = rng.standard_normal(output.shape)
+
+    def objective(feeds: Arrays) -> float:
+        return float((forward.run(None, feeds)[0] * seed).sum())
+
+    names = [f"gradient_{name}" for name in feeds]
+    gradients = open_double(model).run(names, {**feeds, "seed": seed})
+    for (name, value), gradient in zip(feeds.items(), gradients, strict=True):
+        assert gradient.shape == value.shape
+        bound = TOLERANCE * np.linalg.norm(gradient) + ROUNDING * np.abs(seed * output).sum()
+        for _ in range(DIRECTIONS):
+            step = STEP * rng.standard_normal(value.shape)
+            rise = objective({**feeds, name: value + step}) - objective({**feeds, name: value - step})
+            assert abs(rise - 2 * (gradient * step).sum()) / (2 * STEP) <= bound, name
+
+
+def draw(sample: Sample) -> dict[str, np.ndarray]:
+    """Returns images, and soft masks away from 0 and 1: binary ones tie in every maximum."""
+    rng = np.random.default_rng(1)
+    return {
+        "x": rng.standard_normal((BATCH, sample.channels, *sample.size)),
+        "mask": rng.uniform(0.05, 0.95, (BATCH, 1, *sample.size)),
+    }
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_plain_gradients_are_those_of_central_differences(sample: Sample) -> None:
+    model = add_gradients(canonicalise(ir.from_proto(build(sample))))
+    check_against_differences(model, {"x": draw(sample)["x"]})
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_masked_gradients_are_those_of_central_differences(sample: Sample) -> None:
+    check_against_differences(add_gradients(mask_and_inline(build(sample))), draw(sample))
+
+
+def test_every_operator_with_a_mask_rule_has_a_gradient_rule() -> None:
+    assert not set(registered_operators()) - set(operators_with_gradient())
+
+
+def test_every_operator_that_a_mask_rule_emits_has_a_gradient_rule() -> None:
+    samples = [sample for _, samples in registered_operators().values() for sample in samples]
+    emitted = {node.op_type for sample in samples for node in mask_and_inline(build(sample)).graph if node.inputs}
+    assert not emitted - set(operators_with_gradient()), sorted(emitted - set(operators_with_gradient()))
+
+
+def test_quantised_graphs_are_refused_by_name() -> None:
+    (sample, *_) = registered_operators()["QuantizeLinear"][1]
+    model = canonicalise(ir.from_proto(build(sample)))
+    graph = GradientGraph(model.graph, model.graph.inputs)
+    output = model.graph.outputs[0]
+    graph.add(output, graph.zeros_like(output))
+    refused = graph.propagate()
+    assert {node.op_type for node in refused} == REFUSED_BY_DESIGN
+    assert all("before it was quantised" in node.reason for node in refused)
+
+
+def test_weights_get_no_gradient() -> None:
+    model = canonicalise(ir.from_proto(build(registered_operators()["Conv"][1][1])))
+    add_gradients(model)
+    gradients = [node for node in model.graph if (node.name or "").startswith("gradient/")]
+    assert [node.op_type for node in gradients].count("Conv") == 1
+    assert not {"MatMul", "Gemm", "ReduceSum"} & {node.op_type for node in gradients}

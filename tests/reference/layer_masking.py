@@ -30,6 +30,10 @@ class MaskedReference:
     @torch.no_grad()
     def __call__(self, image: Tensor, mask: Tensor) -> Tensor:
         """Returns the logits (batch, K) for images (N, C, H, W) under masks (M, 1, H, W); N and M: the batch or 1."""
+        return self.run(image, mask)
+
+    def run(self, image: Tensor, mask: Tensor) -> Tensor:
+        """The same for autograd to differentiate."""
         kept = carry_map(image.expand(self.batch, -1, -1, -1), mask.expand(self.batch, -1, -1, -1).to(image.dtype))
         state = {**self.program.state_dict, **self.program.constants}
         arguments = [

@@ -26,7 +26,7 @@ from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rul
 from masktool.ops.graph import MaskedGraph
 from masktool.ops.kept import known_state
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
-from masktool.ops.windows import Window, image_state, planar_window, pool_mask, read_window, window_of
+from masktool.ops.windows import Window, fixed_window, image_state, pool_mask, read_window, window_of
 
 TRANSPOSED_ATTRIBUTES = ("auto_pad", "dilations", "output_padding", "output_shape", "pads", "strides")
 
@@ -104,9 +104,9 @@ def vjp_conv(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradi
     """Convolves the gradient with the transposed weights, flipped; a stride becomes channels, then pixels."""
     gradient, factor = graph.unscaled(given(gradients))
     value, weight = input_at(node, 0), input_at(node, 1)
-    window = planar_window(node)
+    window = fixed_window(node)
     if factor is not None:
-        weight = graph.emit("Mul", weight, graph.emit("Reshape", factor, graph.ints(-1, 1, 1, 1)))
+        weight = graph.emit("Mul", weight, graph.emit("Reshape", factor, graph.ints(-1, 1, *[1] * len(window.kernel))))
     if window.strides == (1, 1) and window.reaches_over_pads:
         return [convolve_back(graph, node, gradient, weight, window)]
     if window.kernel == (1, 1) and not any(window.pads):
@@ -184,18 +184,19 @@ def spread_pixels(graph: GradientGraph, node: ir.Node, gradient: ir.Value, windo
 @gradient_rule("ConvTranspose")
 def vjp_conv_transpose(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Convolves the gradient with the same weights."""
-    window, value, output = planar_window(node), input_at(node, 0), node.outputs[0]
+    window, value, output = fixed_window(node), input_at(node, 0), node.outputs[0]
     if "auto_pad" in node.attributes or "output_shape" in node.attributes:
         raise RuleError("its pads are not written out")
     pads = list(window.pads)
-    for axis in (0, 1):  # the convolution sees exactly the pixels that it is to give back
+    axes = len(window.kernel)
+    for axis in range(axes):  # the convolution sees exactly the pixels that it is to give back
         size, out_size = fixed_sizes(value)[axis + 2], fixed_sizes(output)[axis + 2]
         kernel = window.dilations[axis] * (window.kernel[axis] - 1) + 1
-        pads[axis + 2] = (size - 1) * window.strides[axis] + kernel - out_size - pads[axis]
+        pads[axis + axes] = (size - 1) * window.strides[axis] + kernel - out_size - pads[axis]
     gradient = given(gradients)
     if min(pads) < 0:
-        top, left, bottom, right = (min(pad, 0) for pad in pads)
-        gradient = graph.emit("Pad", gradient, graph.ints(0, 0, top, left, 0, 0, bottom, right))
+        cut = [min(pad, 0) for pad in pads]
+        gradient = graph.emit("Pad", gradient, graph.ints(0, 0, *cut[:axes], 0, 0, *cut[axes:]))
     attributes = {"strides": window.strides, "dilations": window.dilations, "pads": [max(pad, 0) for pad in pads]}
     groups = node.attributes.get_int("group", 1)
     return [graph.emit("Conv", gradient, input_at(node, 1), group=groups, **attributes)]
@@ -204,10 +205,12 @@ def vjp_conv_transpose(graph: GradientGraph, node: ir.Node, gradients: Gradients
 def transposed_attributes(node: ir.Node, value: ir.Value, window: Window) -> dict[str, Any]:
     """Returns the attributes of the ConvTranspose that undoes a convolution of ``value``."""
     paddings = []
-    for axis in (0, 1):
+    for axis in range(len(window.kernel)):
         size, out_size = fixed_sizes(value)[axis + 2], fixed_sizes(node.outputs[0])[axis + 2]
         kernel = window.dilations[axis] * (window.kernel[axis] - 1) + 1
-        unpadded = (out_size - 1) * window.strides[axis] + kernel - window.pads[axis] - window.pads[axis + 2]
+        unpadded = (
+            (out_size - 1) * window.strides[axis] + kernel - window.pads[axis] - window.pads[axis + len(window.kernel)]
+        )
         paddings.append(size - unpadded)
     return {
         "strides": window.strides,

@@ -14,6 +14,8 @@ of the window, not by what of it is kept; ours agrees with the global pooling of
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +27,7 @@ from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rul
 from masktool.ops.graph import MaskedGraph
 from masktool.ops.kept import average_kept, extreme_kept
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
-from masktool.ops.windows import Window, image_state, planar_window, pool_mask, state_of_whole, window_of
+from masktool.ops.windows import Window, fixed_window, image_state, pool_mask, state_of_whole, window_of
 
 NON_NEGATIVE = ("Abs", "HardSigmoid", "Relu", "Sigmoid", "Softplus")
 KEEPS_SIGN = ("AveragePool", "Concat", "Identity", "MaxPool")
@@ -118,9 +120,10 @@ def vjp_max_pool(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> G
 @gradient_rule("AveragePool")
 def vjp_average_pool(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Spreads the gradient over each window, divided by the number that the operator itself divides by."""
-    window = planar_window(node)
+    window = fixed_window(node)
     sizes, out_sizes = fixed_sizes(input_at(node, 0))[2:], fixed_sizes(node.outputs[0])[2:]
-    inside = np.outer(*(inputs_by_window(window, axis, sizes[axis], out_sizes[axis]) for axis in (0, 1)))
+    by_axis = (inputs_by_window(window, axis, size, out_sizes[axis]) for axis, size in enumerate(sizes))
+    inside = functools.reduce(np.multiply.outer, by_axis)
     share = graph.number(1, node.outputs[0])
     if node.attributes.get_int("count_include_pad", 0) and (any(window.pads) or window.ceil_mode):
         # the share of places within the image, as the runtime has it: versions differ on what hangs over in ceil mode
@@ -136,7 +139,7 @@ def vjp_lp_pool(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gr
     """``sign(x) |x|ᵖ⁻¹`` times the windows' sum of ``dy / yᵖ⁻¹``; 0 for a window of zeros."""
     value, power = input_at(node, 0), node.attributes.get_int("p", 2)
     share = graph.emit("Div", given(gradients), graph.divisor(raised(graph, node.outputs[0], power - 1)))
-    spread_share = spread(graph, node, share, planar_window(node))
+    spread_share = spread(graph, node, share, fixed_window(node))
     return [graph.emit("Mul", spread_share, signed_power(graph, value, power - 1))]
 
 
@@ -188,22 +191,23 @@ def spread(graph: GradientGraph, node: ir.Node, gradient: ir.Value, window: Wind
     """Returns, for every input pixel of a pool, the sum of what the windows that see it have."""
     value = input_at(node, 0)
     sizes, out_sizes = fixed_sizes(value)[2:], fixed_sizes(node.outputs[0])[2:]
-    if window.kernel == window.strides and window.dilations == (1, 1) and not any(window.pads):
-        return repeat_pixels(graph, gradient, fixed_sizes(value), out_sizes, (window.kernel[0], window.kernel[1]))
+    if window.kernel == window.strides and set(window.dilations) == {1} and not any(window.pads):
+        return repeat_pixels(graph, gradient, fixed_sizes(value), out_sizes, window.kernel)
     ends = [d * (k - 1) for d, k in zip(window.dilations, window.kernel, strict=True)]
-    if window.strides == (1, 1) and window.dilations == (1, 1) and not window.ceil_mode:
+    if set(window.strides) == set(window.dilations) == {1} and not window.ceil_mode:
         # the windows that see a pixel are a window too, which pools the gradient
         pads = [end - pad for end, pad in zip(ends * 2, window.pads, strict=True)]
         window = dataclasses.replace(window, pads=tuple(pads))
         pooled = graph.emit("AveragePool", gradient, **window.attributes, count_include_pad=1)
-        return graph.emit("Mul", pooled, graph.number(window.kernel[0] * window.kernel[1], value))
+        return graph.emit("Mul", pooled, graph.number(math.prod(window.kernel), value))
+    axes = len(window.kernel)
     paddings = [
         size - ((out - 1) * stride + end + 1 - begin - over)
         for size, out, stride, end, begin, over in zip(
-            sizes, out_sizes, window.strides, ends, window.pads[:2], window.pads[2:], strict=True
+            sizes, out_sizes, window.strides, ends, window.pads[:axes], window.pads[axes:], strict=True
         )
     ]
-    over = [pad - min(padding, 0) for pad, padding in zip(window.pads[2:], paddings, strict=True)]  # in ceil mode
+    over = [pad - min(padding, 0) for pad, padding in zip(window.pads[axes:], paddings, strict=True)]  # in ceil mode
     channel = graph.emit("Reshape", gradient, graph.ints(-1, 1, *out_sizes))
     spread_out = graph.emit(
         "ConvTranspose",
@@ -211,22 +215,23 @@ def spread(graph: GradientGraph, node: ir.Node, gradient: ir.Value, window: Wind
         graph.constant(np.ones((1, 1, *window.kernel)), dtype_of(value)),
         strides=window.strides,
         dilations=window.dilations,
-        pads=[*window.pads[:2], *over],
+        pads=[*window.pads[:axes], *over],
         output_padding=[max(padding, 0) for padding in paddings],
     )
     return graph.reshaped_as(value, spread_out)
 
 
 def repeat_pixels(
-    graph: GradientGraph, gradient: ir.Value, shape: Sequence[int], out_sizes: Sequence[int], kernel: tuple[int, int]
+    graph: GradientGraph, gradient: ir.Value, shape: Sequence[int], out_sizes: Sequence[int], kernel: Sequence[int]
 ) -> ir.Value:
     """Returns every pixel as often as its window is large, as many as the input has of them, and zeros behind."""
-    (_, channels, height, width), (rows, columns), (down, right) = shape, out_sizes, kernel
-    blocks = graph.emit("Unsqueeze", gradient, graph.ints(3, 5))
-    blocks = graph.emit("Expand", blocks, graph.ints(1, 1, 1, down, 1, right))
-    pixels = graph.emit("Reshape", blocks, graph.ints(-1, channels, rows * down, columns * right))
-    missing = (height - rows * down, width - columns * right)
-    return graph.emit("Pad", pixels, graph.ints(0, 0, 0, 0, 0, 0, *missing)) if any(missing) else pixels
+    covered = [out_size * length for out_size, length in zip(out_sizes, kernel, strict=True)]
+    missing = [size - length for size, length in zip(shape[2:], covered, strict=True)]
+    blocks = graph.emit("Unsqueeze", gradient, graph.ints(*range(3, 3 + 2 * len(kernel), 2)))
+    blocks = graph.emit("Expand", blocks, graph.ints(1, 1, *(length for own in kernel for length in (1, own))))
+    pixels = graph.emit("Reshape", blocks, graph.ints(-1, shape[1], *covered))
+    none = [0] * (2 + len(kernel))
+    return graph.emit("Pad", pixels, graph.ints(*none, 0, 0, *missing)) if any(missing) else pixels
 
 
 add_samples(

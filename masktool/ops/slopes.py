@@ -152,9 +152,9 @@ def slope_of_reciprocal(graph: GradientGraph, node: ir.Node) -> ir.Value:
 
 
 def slope_of_sqrt(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """½ / y."""
+    """½ / y; 0 where y is 0, since ∞ · 0 is NaN for whatever made that 0, such as a ReLU."""
     y = node.outputs[0]
-    return graph.emit("Div", graph.number(0.5, y), y)
+    return graph.masked(graph.emit("Div", graph.number(0.5, y), y), graph.positive(y))
 
 
 SLOPES: dict[str, Callable[[GradientGraph, ir.Node], ir.Value]] = {

@@ -85,16 +85,15 @@ def read_window(node: ir.Node) -> Window:
     )
 
 
-def planar_window(node: ir.Node) -> Window:
-    """Reads the window of a node that slides over height and width.
+def fixed_window(node: ir.Node) -> Window:
+    """Reads the window of a node as :func:`read_window` does.
 
     Raises:
-        RuleError: it slides over other axes, or its pads are not written out.
+        RuleError: its pads are not written out.
     """
-    window = read_window(node)
-    if len(window.kernel) != 2 or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
-        raise RuleError("it does not slide over height and width with fixed pads")
-    return window
+    if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+        raise RuleError("its pads are not written out")
+    return read_window(node)
 
 
 def image_state(graph: MaskedGraph, node: ir.Node) -> Masked:

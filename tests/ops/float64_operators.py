@@ -15,12 +15,13 @@ MEAN_VARIANCE_EPSILON = 1e-9
 class MaxPool(OpRun):
     """MaxPool over height and width with indices through the whole tensor: onnx's own is wrong for several images."""
 
-    def _run(
-        self, x, auto_pad=None, ceil_mode=None, dilations=None, kernel_shape=None, pads=None, storage_order=None,
-        strides=None,
-    ):  # fmt: skip
-        kernel, strides, dilations = kernel_shape, strides or (1, 1), dilations or (1, 1)
-        pads = pads or (0, 0, 0, 0)
+    def _run(self, x, ceil_mode=None, dilations=None, kernel_shape=None, pads=None, strides=None, **unused):  # noqa: ARG002
+        axes = len(kernel_shape)
+        strides, dilations, pads = strides or [1] * axes, dilations or [1] * axes, pads or [0] * 2 * axes
+        if axes == 1:  # a single axis is an image of one row
+            row = x[:, :, None], ceil_mode, [1, *dilations], [1, *kernel_shape], [0, pads[0], 0, pads[1]], [1, *strides]
+            return tuple(part[:, :, 0] for part in self._run(*row))
+        kernel = kernel_shape
         out, corner = [], []
         for axis in (0, 1):
             reach = dilations[axis] * (kernel[axis] - 1) + 1

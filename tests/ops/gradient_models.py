@@ -71,7 +71,7 @@ def to_double(model: onnx.ModelProto) -> onnx.ModelProto:
         if node.op_type == "GroupNormalization":
             node.attribute.append(onnx.helper.make_attribute("stash_type", DOUBLE))
         for attribute in node.attribute:
-            if attribute.name in ("to", "stash_type") and attribute.i in FLOATS:
+            if attribute.name == "to" and attribute.i in FLOATS:
                 attribute.i = DOUBLE
             elif attribute.type == onnx.AttributeProto.TENSOR:
                 attribute.t.CopyFrom(double_tensor(attribute.t))

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 
 from masktool.exporters.canonical import canonicalise
+from masktool.exporters.parity import open_session
 from masktool.ops.registry import Sample
 from ops.gradient_models import add_gradients
 from ops.test_mask_rules import build
@@ -115,7 +115,7 @@ def transposed(**options: Any) -> Function:
 JOINS: list[tuple[str, Function]] = [
     ("Add (x, a)", lambda x, a: x + a),
     ("Sub (a, x)", lambda x, a: a - x),
-    ("Mul (x, x)", lambda x, a: x * x),
+    ("Mul (x, a)", lambda x, a: x * a),
     ("Div (a, x)", lambda x, a: a / x),
     ("Div (x, a)", lambda x, a: x / a),
     ("Max (x, a)", lambda x, a: torch.maximum(x, a)),
@@ -138,15 +138,44 @@ CONVOLUTIONS = [
         convolution(stride=2, dilation=2, padding=2),
     ),
     ("Conv <group = 2, strides = [2, 2]>", (6, 2, 4, 4), convolution(stride=2, groups=2)),
-    ("Conv <group = 4, strides = [2, 2], pads = [2, 2, 2, 2]>", (4, 1, 5, 5), convolution(stride=2, padding=2, groups=4)),
+    (
+        "Conv <group = 4, strides = [2, 2], pads = [2, 2, 2, 2]>",
+        (4, 1, 5, 5),
+        convolution(stride=2, padding=2, groups=4),
+    ),
     ("ConvTranspose <strides = [2, 2]>", (4, 3, 3, 3), transposed(stride=2)),
     (
         "ConvTranspose <group = 2, strides = [3, 2], pads = [1, 0, 1, 0], output_padding = [2, 1]>",
         (4, 3, 3, 3),
         transposed(groups=2, stride=(3, 2), padding=(1, 0), output_padding=(2, 1)),
     ),
-]  # fmt: skip
+]
 OTHERS: list[tuple[str, Function, dict[str, Any], dict[str, Any]]] = [
+    (
+        "f = Reshape (x, s) y = Conv <strides = [2], pads = [3, 2], dilations = [2]> (f, w)",
+        lambda x, w: F.conv1d(F.pad(x.flatten(2), (3, 2)), w, stride=2, dilation=2),
+        {"w": (5, 4, 4)},
+        {"s": (-1, 4, 99)},
+    ),
+    (
+        "f = Reshape (x, s) y = ConvTranspose <strides = [3], pads = [1, 1]> (f, w)",
+        lambda x, w: F.conv_transpose1d(x.flatten(2), w, stride=3, padding=1),
+        {"w": (4, 5, 4)},
+        {"s": (-1, 4, 99)},
+    ),
+    (
+        "f = Reshape (x, s) y = AveragePool <kernel_shape = [5], strides = [3], pads = [2, 2]> (f)",
+        lambda x: F.avg_pool1d(x.flatten(2), 5, 3, 2, count_include_pad=False),
+        {},
+        {"s": (-1, 4, 99)},
+    ),
+    (
+        "f = Reshape (x, s) y = MaxPool <kernel_shape = [5], strides = [3], pads = [2, 2]> (f)",
+        lambda x: F.max_pool1d(x.flatten(2), 5, 3, 2),
+        {},
+        {"s": (-1, 4, 99)},
+    ),
+    ("r = Relu (x) y = Sqrt (r)", lambda x: x.relu().sqrt(), {}, {}),
     ("y = Transpose <perm = [1, 3, 0, 2]> (x)", lambda x: x.permute(1, 3, 0, 2), {}, {}),
     ("y = DepthToSpace <blocksize = 2> (x)", lambda x: blocks_to_space(x), {}, {}),
     ('y = DepthToSpace <blocksize = 2, mode = "CRD"> (x)', lambda x: F.pixel_shuffle(x, 2), {}, {}),
@@ -160,7 +189,12 @@ OTHERS: list[tuple[str, Function, dict[str, Any], dict[str, Any]]] = [
         {},
         {"s": (1, -2), "e": (9, -100), "a": (2, 3), "t": (3, -2)},
     ),
-    ("y = Gather <axis = 2> (x, i)", lambda x, **_: x[:, :, [[8, 0, 3], [3, 3, 8]]], {}, {"i": ((8, 0, 3), (3, -6, 8))}),
+    (
+        "y = Gather <axis = 2> (x, i)",
+        lambda x, **_: x[:, :, [[8, 0, 3], [3, 3, 8]]],
+        {},
+        {"i": ((8, 0, 3), (3, -6, 8))},
+    ),
     ("y = Tile (x, r)", lambda x, **_: x.repeat(1, 2, 1, 3), {}, {"r": (1, 2, 1, 3)}),
     (
         "l = Constant <value_float = -0.5> () h = Constant <value_float = 0.7> () y = Clip (x, l, h)",
@@ -183,7 +217,12 @@ OTHERS: list[tuple[str, Function, dict[str, Any], dict[str, Any]]] = [
         {},
     ),
     ("y = PRelu (x, s)", lambda x, s: torch.where(x > 0, x, s * x), {"s": (4, 1, 1)}, {}),
-    ("c = Conv (x, v) y = PRelu (x, c)", lambda x, v: torch.where(x > 0, x, F.conv2d(x, v) * x), {"v": (1, 4, 1, 1)}, {}),
+    (
+        "c = Conv (x, v) y = PRelu (x, c)",
+        lambda x, v: torch.where(x > 0, x, F.conv2d(x, v) * x),
+        {"v": (1, 4, 1, 1)},
+        {},
+    ),
     (
         "f = Flatten (x) y = Gemm <alpha = 0.5, transB = 1> (f, w, b)",
         lambda x, w, b: 0.5 * x.flatten(1) @ w.T + b,
@@ -197,7 +236,12 @@ OTHERS: list[tuple[str, Function, dict[str, Any], dict[str, Any]]] = [
         {},
     ),
     ('y = Einsum <equation = "nchw,nchv->nw"> (x, x)', lambda x: torch.einsum("nchw,nchv->nw", x, x), {}, {}),
-    ('y = Einsum <equation = "nchw,ck->nkh"> (x, u)', lambda x, u: torch.einsum("nchw,ck->nkh", x, u), {"u": (4, 5)}, {}),
+    (
+        'y = Einsum <equation = "nchw,ck->nkh"> (x, u)',
+        lambda x, u: torch.einsum("nchw,ck->nkh", x, u),
+        {"u": (4, 5)},
+        {},
+    ),
     (
         "n = LayerNormalization <axis = 2> (x, g, b) y = Tanh (n)",
         lambda x, g, b: F.layer_norm(x, (9, 11), g, b).tanh(),
@@ -231,7 +275,7 @@ OTHERS: list[tuple[str, Function, dict[str, Any], dict[str, Any]]] = [
         {},
         {},
     ),
-]  # fmt: skip
+]
 
 
 def blocks_to_space(x: Any) -> Any:
@@ -252,8 +296,7 @@ def compare(text: str, function: Function, weights: dict[str, Any], constants: d
     expected = function(x, **{name: value for name, value in given.items() if name in weights})
     seed = rng.standard_normal(expected.shape).astype(np.float32)
     expected.backward(torch.from_numpy(seed))
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    output, gradient = session.run(None, {"x": image, "seed": seed})
+    output, gradient = open_session(model.SerializeToString()).run(None, {"x": image, "seed": seed})
     np.testing.assert_allclose(output, expected.detach(), rtol=0, atol=TOLERANCE * expected.abs().max().item())
     np.testing.assert_allclose(gradient, x.grad, rtol=0, atol=TOLERANCE * x.grad.abs().max().item())
 

@@ -170,3 +170,15 @@ add_samples(
     "Split",
     Sample("the width", "a, b = Split <axis = 3> (x, s) y = Concat <axis = 3> (b, a)", constants={"s": (4, 7)}),
 )
+add_samples(
+    "Concat",
+    Sample(
+        "channels of windows that are merged into the batch",
+        "a = Reshape (x, cut) b = Transpose <perm = [0, 2, 1, 3, 4]> (a) c = Reshape (b, windows) "
+        "d = Conv <pads = [1, 1, 1, 1]> (c, w) e = Concat <axis = 1> (c, d) f = Reshape (e, uncut) "
+        "g = Transpose <perm = [0, 2, 1, 3, 4]> (f) y = Reshape (g, whole)",
+        {"w": (4, 4, 3, 3)},
+        {"cut": (-1, 4, 2, 4, 12), "windows": (-1, 4, 4, 12), "uncut": (-1, 2, 8, 4, 12), "whole": (-1, 8, 8, 12)},
+        size=(8, 12),
+    ),
+)

@@ -56,8 +56,8 @@ class Masked:
         return self.replace(axes=axes, batch=where(self.batch), merged=merged, **changes)
 
     def recut(self, mask: ir.Value, along: Iterable[int], **changes: Any) -> Masked:
-        """Returns a copy with another mask, which has other places along some axes."""
-        cut = set(along)
+        """Returns a copy with another mask, which has other places along some axes; the batch is never cut."""
+        cut = set(along) - {self.batch}
         merged = {axis: factors for axis, factors in self.merged.items() if axis not in cut}
         return self.replace(mask=mask, merged=merged, **changes)
 

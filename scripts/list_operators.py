@@ -1,4 +1,4 @@
-"""Writes docs/operators.md: every operator with a mask rule, from the registry.
+"""Writes docs/operators.md: every operator with a mask rule or a gradient rule, from the registries.
 
 python scripts/list_operators.py
 """
@@ -8,27 +8,38 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
+from masktool.ops.gradients import operators_with_gradient
 from masktool.ops.registry import registered_operators
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "operators.md"
-INTRODUCTION = """# Operators with a mask rule
+INTRODUCTION = """# Operators
 
-Written by `scripts/list_operators.py` from the registry; a test keeps it current. A node that does not depend on the
+Written by `scripts/list_operators.py` from the registries; a test keeps it current. A node that does not depend on the
 image needs no rule. A node that does and has none stops the export, which lists every such node. The formulas stand at
 the top of each file.
 
-| operator | what its rule does | file |
-|---|---|---|
+| operator | what its mask rule does | what its gradient rule does | file |
+|---|---|---|---|
 """
 
 
 def render_page() -> str:
     """Returns the page."""
+    masks, gradients = (
+        {op_type: rule for op_type, (rule, _) in registered_operators().items()},
+        operators_with_gradient(),
+    )
     rows = []
-    for op_type, (rule, _) in registered_operators().items():
-        summary = (inspect.getdoc(rule) or "").splitlines()[0]
-        rows.append(f"| {op_type} | {summary} | `{rule.__module__.replace('.', '/')}.py` |\n")
+    for op_type in sorted(masks.keys() | gradients.keys()):
+        known = [rule for rules in (masks, gradients) if (rule := rules.get(op_type)) is not None]
+        file = f"`{known[0].__module__.replace('.', '/')}.py`"
+        rows.append(f"| {op_type} | {summary(masks.get(op_type))} | {summary(gradients.get(op_type))} | {file} |\n")
     return INTRODUCTION + "".join(rows)
+
+
+def summary(rule: object) -> str:
+    """Returns the first line of a rule's docstring; nothing for none."""
+    return "" if rule is None else (inspect.getdoc(rule) or "").splitlines()[0]
 
 
 if __name__ == "__main__":

@@ -19,11 +19,14 @@ from torch import Tensor, nn
 
 import masktool
 from benchmarks.calibrate import calibrate, cloudy_images
+from masktool.contract import Loss
 from masktool.runtime.gradients import Gradient
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # inside torch.export
 TOLERANCE = 1e-4
 """Relative to the largest entry of the image's gradient."""
+SIDES = {"vgg11_bn": 224}
+"""Pixels; VGG's classifier takes 7 × 7 places."""
 SIDE = 64
 BATCH = 5
 TARGET = 3
@@ -35,24 +38,34 @@ CASES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for
 
 
 @pytest.fixture(scope="module", params=CASES)
-def network(request: pytest.FixtureRequest, torchvision_models: ModuleType) -> nn.Module:
-    module = torchvision_models.get_model(request.param, weights=None)
-    calibrate(module, torch.Generator().manual_seed(0), (SIDE, SIDE))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def side(name: str) -> int:
+    return SIDES.get(name, SIDE)
+
+
+@pytest.fixture(scope="module")
+def network(name: str, side: int, torchvision_models: ModuleType) -> nn.Module:
+    module: nn.Module = torchvision_models.get_model(name, weights=None)
+    calibrate(module, torch.Generator().manual_seed(0), (side, side))
     return module.requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
-def session(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> masktool.MaskedSession:
+def session(network: nn.Module, side: int, tmp_path_factory: pytest.TempPathFactory) -> masktool.MaskedSession:
     path = tmp_path_factory.mktemp("gradients") / "masked.onnx"
-    masktool.export(network, path, input_size=(SIDE, SIDE), gradient="logit")
+    masktool.export(network, path, input_size=(side, side), gradient="logit")
     return masktool.load(path)
 
 
-def draw() -> tuple[Tensor, Tensor]:
+def draw(side: int) -> tuple[Tensor, Tensor]:
     """Returns images and soft masks in (.05, .95): binary ones tie in every maximum."""
     generator = torch.Generator().manual_seed(1)
-    masks = 0.05 + 0.9 * torch.rand(BATCH, 1, SIDE, SIDE, generator=generator)
-    return cloudy_images(BATCH, (SIDE, SIDE), generator), masks
+    masks = 0.05 + 0.9 * torch.rand(BATCH, 1, side, side, generator=generator)
+    return cloudy_images(BATCH, (side, side), generator), masks
 
 
 def gradients_in_torch(forward: Callable[..., Tensor], *inputs: Tensor) -> list[np.ndarray]:
@@ -71,8 +84,8 @@ def compare(ours: np.ndarray, single: np.ndarray, double: np.ndarray) -> None:
     assert (np.abs(ours - double).max(axis=(1, 2, 3)) / scale)[smooth].max() <= TOLERANCE
 
 
-def test_plain(network: nn.Module, session: masktool.MaskedSession) -> None:
-    images, _ = draw()
+def test_plain(network: nn.Module, session: masktool.MaskedSession, side: int) -> None:
+    images, _ = draw(side)
     (single,) = gradients_in_torch(network, images)
     (double,) = gradients_in_torch(network.double(), images.double())
     network.float()
@@ -84,8 +97,8 @@ def test_plain(network: nn.Module, session: masktool.MaskedSession) -> None:
     np.testing.assert_allclose(alone.image, found.image[:1], rtol=0, atol=TOLERANCE * np.abs(found.image[0]).max())
 
 
-def test_layer_masked(network: nn.Module, session: masktool.MaskedSession) -> None:
-    images, masks = draw()
+def test_layer_masked(network: nn.Module, session: masktool.MaskedSession, side: int) -> None:
+    images, masks = draw(side)
     single = gradients_in_torch(MaskedReference(network, images[:1], BATCH).run, images, masks)
     exact_reference = MaskedReference(network.double(), images[:1].double(), BATCH)
     double = gradients_in_torch(exact_reference.run, images.double(), masks.double())
@@ -96,25 +109,25 @@ def test_layer_masked(network: nn.Module, session: masktool.MaskedSession) -> No
         compare(ours, own, exact)
 
 
-def test_one_image_under_many_masks_has_a_gradient_for_each(session: masktool.MaskedSession) -> None:
-    images, masks = draw()
+def test_one_image_under_many_masks_has_a_gradient_for_each(session: masktool.MaskedSession, side: int) -> None:
+    images, masks = draw(side)
     together = session.gradient(images[:1].numpy(), masks.numpy(), target=TARGET, of=("image", "mask"))
     repeated = images[:1].expand(BATCH, -1, -1, -1).numpy()
     apart: Gradient = session.gradient(repeated, masks.numpy(), target=TARGET, of=("image", "mask"))
     assert together.image is not None
-    assert together.image.shape == (BATCH, 3, SIDE, SIDE)
+    assert together.image.shape == (BATCH, 3, side, side)
     np.testing.assert_array_equal(together.image, apart.image)
     np.testing.assert_array_equal(together.mask, apart.mask)
 
 
 @pytest.mark.parametrize("loss", ["logit", "log-softmax", "softmax"])
-def test_losses(network: nn.Module, session: masktool.MaskedSession, loss: masktool.contract.Loss) -> None:
+def test_losses(network: nn.Module, session: masktool.MaskedSession, side: int, loss: Loss) -> None:
     ends: dict[str, Callable[[Tensor], Tensor]] = {
         "logit": lambda logits: logits,
         "log-softmax": lambda logits: torch.log_softmax(logits, dim=1),
         "softmax": lambda logits: torch.softmax(logits, dim=1),
     }
-    images, _ = draw()
+    images, _ = draw(side)
     (single,) = gradients_in_torch(lambda value: ends[loss](network(value)), images)
     double = network.double()
     (exact,) = gradients_in_torch(lambda value: ends[loss](double(value)), images.double())
@@ -127,10 +140,10 @@ def test_losses(network: nn.Module, session: masktool.MaskedSession, loss: maskt
 
 
 def test_outputs_are_those_of_the_file_without_gradients(
-    network: nn.Module, session: masktool.MaskedSession, tmp_path: Path
+    network: nn.Module, session: masktool.MaskedSession, side: int, tmp_path: Path
 ) -> None:
-    images, masks = draw()
-    masktool.export(network, tmp_path / "plain.onnx", input_size=(SIDE, SIDE))
+    images, masks = draw(side)
+    masktool.export(network, tmp_path / "plain.onnx", input_size=(side, side))
     with masktool.load(tmp_path / "plain.onnx") as plain:
         np.testing.assert_allclose(
             session(images.numpy(), masks.numpy()), plain(images.numpy(), masks.numpy()), rtol=1e-5, atol=1e-5

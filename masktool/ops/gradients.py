@@ -206,7 +206,7 @@ def given(gradients: Gradients) -> ir.Value:
 
 
 def passes_nothing(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:  # noqa: ARG001
-    """Is the gradient rule of operators that give whole numbers or steps: nothing passes."""
+    """Passes nothing: whole numbers and steps have no slope."""
     return []
 
 

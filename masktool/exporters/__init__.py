@@ -56,8 +56,8 @@ def export(
         labels: one name per class; None takes what the source knows.
         output_kind: what the class output holds; None takes what the source knows.
         trust_pickle: unpickle a pickled module, which runs code from the file.
-        gradient: adds gradients to the file, see :func:`masktool.exporters.gradient.add_gradients`; the loss that they
-            are of by default.
+        gradient: adds gradients, see :func:`masktool.exporters.gradient.add_gradients`; the loss that they are of by
+            default. A file that was exported before gets them, and nothing else is changed.
         feature_map: name of the value (N, c, h, w) that they are with respect to, besides image and mask; None takes
             the last one.
 
@@ -75,7 +75,7 @@ def export(
     from masktool.exporters.baselines import choose_baseline
     from masktool.exporters.sources import load_source
     from masktool.exporters.storage import fingerprint, open_model
-    from masktool.exporters.write import write_masked
+    from masktool.exporters.write import write_masked, write_with_gradients
 
     if masking not in get_args(Masking):
         raise MasktoolError("unknown masking mode", expected=" | ".join(get_args(Masking)), got=masking)
@@ -92,6 +92,9 @@ def export(
         image_input=image_input,
         trust_pickle=trust_pickle,
     )
+    recorded = Metadata.from_properties(source.model.metadata_props)
+    if recorded is not None and gradient is not None:  # masked before
+        return write_with_gradients(source.model, path, recorded, gradient, feature_map)
     plain = open_model(source.model)  # first of all: what ONNX Runtime refuses needs no mask
     preprocessing = preprocessing or source.preprocessing
     if mask_required is None:

@@ -72,6 +72,26 @@ def write_masked(
     return metadata
 
 
+def write_with_gradients(
+    model: ir.Model, path: str | os.PathLike[str], metadata: Metadata, loss: Loss, feature_map: str | None
+) -> Metadata:
+    """Writes a masked model that was exported before, with gradients added; returns its metadata.
+
+    Raises:
+        MasktoolError: it has gradients, see also :func:`with_gradients`.
+    """
+    if metadata.gradient is not None:
+        raise MasktoolError("the file holds gradients already", where=metadata.source, got=metadata.gradient)
+    metadata = dataclasses.replace(metadata, gradient=loss, feature_map=feature_map)
+    with staging(Path(path), model) as stage:
+        metadata = with_gradients(model, metadata, loss)
+        model.metadata_props.update(metadata.to_properties())
+        stage.write()
+        stage.check()
+        stage.commit()
+    return metadata
+
+
 def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
     """Adds gradients to a masked model in place, and the name of its feature map to the metadata.
 

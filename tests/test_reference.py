@@ -212,3 +212,87 @@ def test_strided_slice_takes_the_mask_along():
             return F.pad(x[:, :, ::2, 1::2], (0, 0, 0, 0, 1, 0)) + 1
 
     assert run_row(Shortcut(), [1, 2, 3, 4, 5, 6], [0, 1, 1, 0, 0, 1]) == [1, 0, 1, 3, 0, 7]
+
+
+class Function(nn.Module):
+    """A function of a map as a network."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def run_function(function, value: list[float], mask: list[float]) -> list[float]:
+    return run_row(Function(function), value, mask)
+
+
+def test_reductions_see_kept_positions_and_count_all():
+    value, mask = [3, 9, -4, 9], [1, 0, 1, 0]
+    assert run_function(lambda x: x.mean((2, 3)), value, mask) == [-0.5]
+    assert run_function(lambda x: x.sum((2, 3)), value, mask) == [-2]  # (3 − 4) · 4 / 2
+    assert run_function(lambda x: x.amax((2, 3)), [-3, 9, -4, 9], mask) == [-3]
+    # √(3² + 4²) · √4 / √2
+    assert run_function(lambda x: torch.linalg.vector_norm(x, 2, (2, 3)), value, mask) == pytest.approx([50**0.5])
+    assert run_function(lambda x: x.amax((2, 3)), [1, 1], [0, 0]) == [0]
+
+
+def test_norm_over_space_takes_its_statistics_from_kept_positions():
+    norm = nn.InstanceNorm2d(1, eps=0)
+    # of 1 and 5: mean 3, deviation 2
+    assert run_row(norm, [1, 9, 5, 9], [1, 0, 1, 0]) == [-1, 0, 1, 0]
+    assert run_row(nn.GroupNorm(1, 1, eps=0, affine=False), [1, 9, 5, 9], [1, 0, 1, 0]) == [-1, 0, 1, 0]
+    assert run_row(nn.LayerNorm((1, 4), eps=0, elementwise_affine=False), [1, 9, 5, 9], [1, 0, 1, 0]) == [-1, 0, 1, 0]
+
+
+def test_norm_is_the_same_written_out():
+    def written_out(x: Tensor) -> Tensor:
+        centered = x - x.mean((2, 3), keepdim=True)
+        return centered / (centered * centered).mean((2, 3), keepdim=True).sqrt()
+
+    value, mask = [1, 9, 5, 2], [1, 0, 0.25, 0.5]
+    assert run_function(written_out, value, mask) == pytest.approx(run_row(nn.InstanceNorm2d(1, eps=0), value, mask))
+
+
+def test_linear_interpolation_takes_the_mean_of_kept_positions():
+    def double(x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=(1, 2), mode="bilinear")
+
+    # weights ¾ and ¼ inside; what touches no kept position is missing
+    assert run_function(double, [4, 8, 9, 9], [1, 1, 0, 0]) == pytest.approx([4, 5, 7, 8, 8, 0, 0, 0])
+
+
+def test_nearest_resize_copies_positions_with_their_mask():
+    assert run_function(lambda x: F.interpolate(x, scale_factor=(1, 2)) + 1, [4, 8], [1, 0]) == [5, 5, 0, 0]
+
+
+def test_zeros_padded_before_a_convolution_are_its_padding():
+    # the missing middle is filled with 2, the padding stays 0
+    padded = nn.Sequential(nn.ZeroPad2d((1, 1, 0, 0)), box_conv(3))
+    assert run_row(padded, [2, 9, 2], [1, 0, 1]) == pytest.approx([14, 16, 14], rel=1e-4)
+    assert run_row(padded, [2, 9, 2], [1, 0, 1]) == run_row(box_conv(3, padding=(0, 1)), [2, 9, 2], [1, 0, 1])
+
+
+def test_missing_token_gets_no_weight_and_gives_none():
+    def attend(x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        return F.scaled_dot_product_attention(tokens, tokens, tokens, scale=1.0).transpose(1, 2) + 1
+
+    first, second = (torch.tensor([1.0, 2.0], dtype=torch.float64) * query for query in (1, 2))
+    expected = [float((weights.softmax(0) * torch.tensor([1.0, 2.0])).sum()) + 1 for weights in (first, second)]
+    assert run_function(attend, [1, 9, 2], [1, 0, 1]) == pytest.approx([expected[0], 0, expected[1]])
+
+
+def test_class_token_is_always_kept():
+    def first_token(x: Tensor) -> Tensor:
+        tokens = torch.cat([torch.ones(1, 1, 1, dtype=x.dtype), x.flatten(2).transpose(1, 2)], 1)
+        return F.scaled_dot_product_attention(tokens, tokens, tokens)[:, 0]
+
+    assert run_function(first_token, [7, 9], [0, 0]) == [1]
+    assert run_function(first_token, [3, 9], [1, 0]) == pytest.approx([(np.e + 3 * np.e**3) / (np.e + np.e**3)])
+
+
+def test_rolled_tokens_take_their_mask_along():
+    assert run_function(lambda x: torch.roll(x, 1, 3) + 1, [1, 2, 3], [1, 0, 1]) == [4, 2, 0]

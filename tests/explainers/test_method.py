@@ -44,7 +44,7 @@ def new_method(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("new_method")
 def test_new_file_is_all_a_new_method_needs(session):
-    assert list(load_methods()) == ["constant", "lime", "occlusion", "rise"]
+    assert {"constant", "lime", "occlusion", "rise"} <= set(load_methods())
     found = explain(session, bright_photograph(), "constant", value=3.0)
     assert (found.attributions == 3).all()
     assert found.meaning == "nothing about probability"
@@ -55,7 +55,7 @@ def test_every_method_says_what_it_is():
     for name, cls in load_methods().items():
         assert cls.name == name
         assert cls.title
-        assert "{score}" in cls.meaning
+        assert "{score}" in cls.meaning or cls.needs_gradient  # gradients are of the logit
         assert cls.samples_option is None or cls.samples_option in cls.__dataclass_fields__
         module = sys.modules[cls.__module__].__doc__
         assert "Source: " in module
@@ -65,7 +65,7 @@ def test_every_method_says_what_it_is():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "limes"}, r"unknown method \(limes\): expected one of lime, occlusion, rise"),
+        ({"method": "limes"}, r"unknown method \(limes\): expected one of .*lime, .*occlusion, rise"),
         ({"method": "rise", "n_mask": 3}, r"unknown option of RISE \(n_mask\).*n_masks, p, grid_size"),
         ({"method": "occlusion", "n_samples": 3}, "Occlusion draws no samples"),
         ({"method": "rise", "n_samples": True}, "n_masks.*got True"),

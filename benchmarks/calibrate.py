@@ -51,9 +51,9 @@ def calibrate(module: nn.Module, generator: torch.Generator, input_size: tuple[i
 
 def randomize(name: str, parameter: Tensor, generator: torch.Generator) -> None:
     """Draws one parameter: a weight by its fan-in, a bias around SHIFT, gains and layer scales around 1."""
-    if name == "weight" and parameter.ndim > 1:
+    if name.endswith("weight") and parameter.ndim > 1:
         parameter.normal_(0, (SQUARED_RELU_GAIN / parameter[0].numel()) ** 0.5, generator=generator)
-    elif name == "bias":
+    elif name.endswith("bias"):
         parameter.normal_(SHIFT, SHIFT_SCALE, generator=generator)
     else:
         parameter.uniform_(*GAIN, generator=generator)

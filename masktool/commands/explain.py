@@ -15,6 +15,7 @@ from PIL import Image
 from masktool.commands import options
 from masktool.commands.explain_options import (
     choose_formats,
+    gradient_needs,
     parse_assignments,
     parse_inputs,
     segment_options,
@@ -113,7 +114,13 @@ class Request:
     multiple=True,
     help="What MODEL asks for besides the image; may be repeated.",
 )
-@click.option("--samples", type=int, metavar="N", help="Number of masks for LIME (1000) and RISE (4000).")
+@click.option(
+    "--samples",
+    type=int,
+    metavar="N",
+    help="How many masks for LIME (1000) and RISE (4000), noisy images for SmoothGrad (50), steps for integrated "
+    "gradients (50).",
+)
 @click.option("--segments", metavar="slic|grid|FILE", help="What LIME hides; FILE is a label map.  [default: slic]")
 @click.option("--n-segments", type=int, metavar="N", help="Roughly how many.  [default: 100]")
 @click.option(
@@ -185,7 +192,11 @@ def command(
     if request.formats:
         check_writable(request.directory)
     photographs = collect_photographs(images, say)
-    path = find_model(ModelChoice(model, arch, input_size, preprocess, masking, baseline, image_input), say)
+    gradient, feature_map = gradient_needs(request.methods)
+    choice = ModelChoice(
+        model, arch, input_size, preprocess, masking, baseline, image_input, gradient=gradient, feature_map=feature_map
+    )
+    path = find_model(choice, say)
     with load(path, provider, threads) as session:
         say(session.announcement)
         failures = explain_photographs(session, photographs, request)
@@ -242,6 +253,8 @@ def explain_photograph(
         name = f"{stem}.{method}" + (f".{target_slug(explanation)}" if len(request.targets) > 1 else "")
         written = explanation.save(request.directory, request.formats, name)
         say(f"{path}: {describe(explanation)}")
+        for note in explanation.notes:
+            say(f"{path}: {note}")
         if request.as_json:
             for piece in explanation.json_pieces({"file": str(path), "written": [str(each) for each in written]}):
                 click.echo(piece, nl=False)
@@ -270,4 +283,7 @@ def describe(explanation: Explanation) -> str:
         line += f", sampling error {error:.1%} of the map's range"
         if error > NOISY:
             line += " (four times the --samples halve it)"
+    gap = explanation.quality.get("completeness_gap")
+    if gap is not None:
+        line += f", completeness gap {gap:.3g} of {explanation.quality['completeness_total']:.3g}"
     return line

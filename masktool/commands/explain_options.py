@@ -94,6 +94,12 @@ def share_options(
     return {name: dict(given) for name, given in shared.items()}
 
 
+def gradient_needs(methods: Mapping[str, Mapping[str, Any]]) -> tuple[bool, str | None]:
+    """Returns whether any of the methods asks for gradients, and the name of the feature map that one asks for."""
+    needed = any(load_methods()[name].needs_gradient for name in methods)
+    return needed, next((given["feature_map"] for given in methods.values() if given.get("feature_map")), None)
+
+
 def choose_formats(text: str | None, *, as_json: bool, directory: Path | None) -> tuple[str, ...]:
     """Returns the formats to write.
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from masktool import __version__
-from masktool.contract import METADATA_PREFIX, Masking
+from masktool.contract import METADATA_PREFIX, Masking, Metadata
 from masktool.errors import MasktoolError
 from masktool.files import sha256_of
 
@@ -40,6 +40,8 @@ class ModelChoice:
         masking: of a source that is not masked yet; None for the default.
         baseline: likewise.
         image_input: name of the input that is the image, where several may be.
+        gradient: whether the export of a source that is not masked yet needs gradients.
+        feature_map: name of the value that they are with respect to; None for the last feature map.
     """
 
     name: str | None
@@ -49,6 +51,8 @@ class ModelChoice:
     masking: Masking | None = None
     baseline: str | None = None
     image_input: str | None = None
+    gradient: bool = False
+    feature_map: str | None = None
 
 
 def find_model(choice: ModelChoice, say: Say) -> Path:
@@ -69,10 +73,14 @@ def find_model(choice: ModelChoice, say: Say) -> Path:
         from masktool.demo import model_path
 
         refuse_masking(choice, model_path())
+        if choice.gradient:
+            return add_gradients_in_cache(choice, model_path(), say)
         say(f"model: {model_path().name} (built in, knows simple shapes only; -m or ${MODEL_VARIABLE} chooses another)")
         return model_path()
     if is_masked(Path(name)):
         refuse_masking(choice, Path(name))
+        if choice.gradient and not has_gradients(Path(name)):
+            return add_gradients_in_cache(choice, Path(name), say)
         return Path(name)
     return export_to_cache(dataclasses.replace(choice, name=name), name, say)
 
@@ -97,13 +105,36 @@ def is_masked(path: Path) -> bool:
         return content.find(MASKED_MARK) >= 0
 
 
+def has_gradients(path: Path) -> bool:
+    """Tells whether an exported file holds gradients."""
+    from masktool.commands.info import read_model
+
+    properties = {entry.key: entry.value for entry in read_model(path).metadata_props}
+    metadata = Metadata.from_properties(properties)
+    return metadata is not None and metadata.gradient is not None
+
+
+def add_gradients_in_cache(choice: ModelChoice, path: Path, say: Say) -> Path:
+    """Adds gradients to an exported file, in the cache, unless that was done before."""
+    named = dataclasses.replace(choice, name=str(path))
+    target = cache_directory() / f"{file_stem(str(path))}-{cache_key(named, str(path))}.onnx"
+    if target.is_file():
+        say(f"model: {path.name} with gradients, in {target}")
+        return target
+    say(f"model: {path.name} holds no gradients; adding them, in {target}")
+    from masktool.exporters import export
+
+    export(path, target, gradient="logit", feature_map=choice.feature_map)
+    return target
+
+
 def export_to_cache(choice: ModelChoice, name: str, say: Say) -> Path:
     """Exports a model into the cache unless the same export is there already."""
     target = cache_directory() / f"{file_stem(name)}-{cache_key(choice, name)}.onnx"
     if target.is_file():
         say(f"model: {name} is not masked; using its export {target}")
         return target
-    say(f"model: {name} is not masked; exporting it to {target}")
+    say(f"model: {name} is not masked; exporting it{' with gradients' if choice.gradient else ''} to {target}")
     from masktool.exporters import export
     from masktool.exporters.presets import preprocessing_for
     from masktool.exporters.sources import load_source
@@ -118,6 +149,8 @@ def export_to_cache(choice: ModelChoice, name: str, say: Say) -> Path:
         preprocessing=None
         if own
         else preprocessing_for(source.model, choice.preprocess, image_input=source.image_input),
+        gradient="logit" if choice.gradient else None,
+        feature_map=choice.feature_map if choice.gradient else None,
     )
     return target
 
@@ -153,6 +186,8 @@ def cache_key(choice: ModelChoice, name: str) -> str:
         "masking": choice.masking or "layer",
         "baseline": choice.baseline,
         "image_input": choice.image_input,
+        "gradient": choice.gradient,
+        "feature_map": choice.feature_map,
     }
     if is_hub_name(name):
         parts |= {"name": name, "hub": package_version(name.partition(":")[0])}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Protocol, get_args
 
 import click
 
@@ -75,7 +75,11 @@ def console() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
-Advance = Callable[[int], None]
+class Advance(Protocol):
+    """Tells how much is done."""
+
+    def __call__(self, count: int, note: str = "", /) -> None:
+        """Counts the steps since the last call; a note, such as the loss, is shown beside them."""
 
 
 @contextlib.contextmanager
@@ -87,17 +91,17 @@ def progress(description: str, total: int | None = None) -> Iterator[Advance]:
         total: number of steps; None when unknown.
 
     Yields:
-        A function to call with the number of steps that were done since the last call.
+        A function to call with the number of steps that were done since the last call, and perhaps a note.
     """
     screen = console()
     show, stop = draw_bar(screen, description, total) if screen.is_terminal else draw_lines(screen, description, total)
     started, done = time.monotonic(), 0
 
-    def advance(count: int) -> None:
+    def advance(count: int, note: str = "", /) -> None:
         nonlocal done
         done += count
         if time.monotonic() - started >= PATIENCE_SECONDS:
-            show(done)
+            show(done, note)
 
     try:
         yield advance
@@ -105,7 +109,7 @@ def progress(description: str, total: int | None = None) -> Iterator[Advance]:
         stop()
 
 
-Drawing = tuple[Callable[[int], None], Callable[[], None]]
+Drawing = tuple[Callable[[int, str], None], Callable[[], None]]
 
 
 def draw_bar(screen: Console, description: str, total: int | None) -> Drawing:
@@ -116,9 +120,9 @@ def draw_bar(screen: Console, description: str, total: int | None) -> Drawing:
     bar = Progress(*columns, console=screen, transient=True, refresh_per_second=1 / REFRESH_SECONDS)
     task = bar.add_task(description, total=total)
 
-    def show(done: int) -> None:
+    def show(done: int, note: str) -> None:
         bar.start()
-        bar.update(task, completed=done)
+        bar.update(task, completed=done, description=f"{description}, {note}" if note else description)
 
     return show, bar.stop
 
@@ -127,10 +131,11 @@ def draw_lines(screen: Console, description: str, total: int | None) -> Drawing:
     """Returns functions that print a plain line, not too often, and that do nothing."""
     shown = -LINE_SECONDS
 
-    def show(done: int) -> None:
+    def show(done: int, note: str) -> None:
         nonlocal shown
         if time.monotonic() - shown >= LINE_SECONDS:
             shown = time.monotonic()
-            screen.print(f"{description}: {done}" + (f" of {total}" if total else ""), markup=False)
+            line = f"{description}: {done}" + (f" of {total}" if total else "")
+            screen.print(f"{line}, {note}" if note else line, markup=False)
 
     return show, lambda: None

@@ -17,17 +17,28 @@ from numpy.typing import NDArray
 
 from masktool.errors import MasktoolError
 from masktool.explainers.explanation import Explanation
-from masktool.explainers.method import Attribution, Evaluate, Masks, Method, ScoredMasks, Task, build_method
+from masktool.explainers.method import (
+    Advance,
+    Attribution,
+    Counting,
+    Differentiable,
+    Evaluate,
+    Masks,
+    Method,
+    ScoredMasks,
+    Task,
+    build_method,
+)
 from masktool.explainers.reading import Reading, describe_input, read_scores
 from masktool.explainers.subject import ImageLike, Subject, make_subject, read_subject
-from masktool.explainers.targets import Place, Target
+from masktool.explainers.targets import TOP, Place, Target
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.preprocessing import PreparedImage
 from masktool.runtime.session import MaskedSession, load
 
 SessionLike = MaskedSession | str | os.PathLike[str]
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+Progress = Callable[[str, int], AbstractContextManager[Advance]]
 """Such as :func:`masktool.commands.options.progress`."""
 
 PROVENANCE = ("source", "source_sha256", "masking", "parity", "tool_version")
@@ -64,8 +75,9 @@ def explain(
         n_samples: number of masks; by default the method's own.
         seed: of every random choice.
         perturbations_per_eval: masks per forward pass; chosen from the input's size by default.
-        progress: is called with a description and the number of masks, and returns a context manager that yields a
-            function to call with the number of masks just done.
+        progress: is called with a description and the number of masks (for methods that ask for gradients: of images
+            or steps), and returns a context manager that yields a function to call with the number just done and, in
+            methods that iterate, a note such as the loss.
         **options: the method's own, see ``masktool.explainers.methods``.
 
     Returns:
@@ -118,6 +130,8 @@ def explain_targets(
     with contextlib.ExitStack() as stack:
         if not isinstance(session, MaskedSession):
             session = stack.enter_context(load(session))
+        if method_instance.needs_gradient:
+            check_differentiable(session, method_instance, output)
         return run_method(
             session,
             make_subject(image, session, input_size),
@@ -150,6 +164,7 @@ def run_method(
     scores = reading.values.reshape(-1)
     indices = [reading.flat_index(place) for place in places]
     check_finite(scores if output is None else scores[indices])
+    counting: Counting = functools.partial(progress or no_progress, method.title)
     task = Task(
         prepared=subject.prepared,
         pixels=subject.pixels,
@@ -157,9 +172,16 @@ def run_method(
         masking=session.metadata.masking,
         seed=seed,
         perturbations_per_eval=session.batch_size(perturbations_per_eval),
-        evaluate=make_evaluate(
-            reading, subject.prepared, indices, functools.partial(progress or no_progress, method.title)
-        ),
+        evaluate=make_evaluate(reading, subject.prepared, indices, counting),
+        differentiable=Differentiable(
+            session,
+            reading.inputs,
+            targets=tuple(indices),
+            given=tuple(target not in (None, TOP) for target in targets),
+            counting=counting,
+        )
+        if method.needs_gradient
+        else None,
     )
     attribution = method.attribute(task)
     run = Run(
@@ -176,6 +198,20 @@ def run_method(
     return [run.explanation(position, place, maps[position], seconds) for position, place in enumerate(places)]
 
 
+def check_differentiable(session: MaskedSession, method: Method, output: str | None) -> None:
+    """Raises a MasktoolError where a method asks for gradients that the file does not hold."""
+    if not session.has_gradient:
+        raise MasktoolError(
+            f"{method.title} needs gradients, which the file does not hold",
+            where=session.path,
+            fix=f"add them: masktool export {session.path} -o NEW.onnx --gradient logit",
+        )
+    if output is not None:
+        raise MasktoolError(
+            f"{method.title} explains classes only", where=f"output {output!r}", fix="leave the output out"
+        )
+
+
 def check_finite(scores: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """Returns the scores, or raises a MasktoolError: a map made from NaN would be NaN everywhere."""
     if not np.isfinite(scores).all():
@@ -187,7 +223,7 @@ def make_evaluate(
     reading: Reading,
     prepared: PreparedImage,
     indices: Sequence[int],
-    progress: Callable[[int], AbstractContextManager[Callable[[int], None]]],
+    progress: Counting,
 ) -> Evaluate:
     """Returns the function that runs masks through the session and keeps the targets' scores.
 
@@ -217,9 +253,9 @@ def make_evaluate(
 
 
 @contextlib.contextmanager
-def no_progress(description: str, total: int) -> Iterator[Callable[[int], None]]:  # noqa: ARG001  # a Progress
+def no_progress(description: str, total: int) -> Iterator[Advance]:  # noqa: ARG001  # a Progress
     """Shows nothing."""
-    yield lambda _: None
+    yield lambda *_: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,6 +289,8 @@ class Run:
             signed=self.method.signed,
             settings={**self.attribution.settings, **self.settings()},
             quality=self.attribution.quality[position],
+            capped=self.method.capped,
+            notes=self.attribution.notes[position] if self.attribution.notes else (),
             seconds=seconds,
             forward_passes=self.forward_passes,
             model={name: getattr(metadata, name) for name in PROVENANCE},

@@ -48,12 +48,15 @@ class Explanation:
         signed: True where 0 separates support from opposition.
         settings: every option, defaults included, with seed, batch, threads and providers.
         quality: figures by which to judge the map: ``attributions_error`` is the root mean square of its
-            Monte-Carlo standard error, ``attributions_range`` its maximum minus its minimum.
+            Monte-Carlo standard error, ``attributions_range`` its maximum minus its minimum; ``completeness_gap`` is
+            what the map lacks to sum to ``completeness_total``, both in units of the target's logit.
         seconds: wall time of the run; targets that were explained together share it.
         forward_passes: images pushed through the model, shared likewise.
         model: source, source_sha256, masking, parity and tool_version of the exported file.
         image: the photograph, or an array's channels as a picture, RGB.
         output: name of the output that holds the explained value; None for a class.
+        notes: what the reader of the map must know, one sentence each.
+        capped: whether the picture's colours end below the largest values, which a few pixels hold.
     """
 
     attributions: NDArray[np.float32]
@@ -74,6 +77,8 @@ class Explanation:
     model: Mapping[str, Any]
     image: Image.Image = dataclasses.field(repr=False)
     output: str | None = None
+    notes: tuple[str, ...] = ()
+    capped: bool = False
 
     @property
     def name(self) -> str:
@@ -115,6 +120,7 @@ class Explanation:
             "scores": [{"index": each.index, "label": each.label, self.score_name: each.score} for each in self.scores],
             "settings": dict(self.settings),
             "quality": dict(self.quality),
+            "notes": list(self.notes),
             "forward_passes": self.forward_passes,
             "image": {"height": self.image_size[0], "width": self.image_size[1]},
             "model": dict(self.model),
@@ -170,6 +176,7 @@ class Explanation:
             title=f"{self.title}: {name}, {self.score_name} {self.score:.3g}",
             subtitle=self.subtitle(),
             meaning=self.meaning,
+            capped=self.capped,
         )
 
     @property

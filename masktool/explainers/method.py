@@ -13,15 +13,20 @@ import functools
 import importlib
 import operator
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
-from masktool.contract import Masking
+from masktool.contract import Loss, Masking
 from masktool.errors import MasktoolError
+from masktool.runtime.gradients import IMAGE, Gradient
+from masktool.runtime.inputs import Inputs
 from masktool.runtime.preprocessing import PreparedImage
+from masktool.runtime.session import MaskedSession
 
 Masks = NDArray[np.float32]
 """(M, 1, h, w), 1 = kept, 0 = missing."""
@@ -41,6 +46,62 @@ class Evaluate(Protocol):
         """Yields each batch with its scores; ``total`` is the number of masks in all batches."""
 
 
+class Advance(Protocol):
+    """Tells how much is done."""
+
+    def __call__(self, count: int, note: str = "", /) -> None:
+        """Counts the steps since the last call; a note, such as the loss, is shown beside them."""
+
+
+Counting = Callable[[int], AbstractContextManager[Advance]]
+"""Starts to count up to a number of steps."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Differentiable:
+    """The model of a task, for methods that ask for gradients.
+
+    Attributes:
+        session: whose file holds gradients.
+        inputs: what the model asks for besides the image and the mask.
+        targets: index of each class to explain, in the order of ``Task.base``.
+        given: of each, whether the user named the class; otherwise it is the one that the model predicts.
+        counting: shows progress.
+    """
+
+    session: MaskedSession
+    inputs: Inputs
+    targets: tuple[int, ...]
+    given: tuple[bool, ...]
+    counting: Counting
+
+    def gradient(
+        self,
+        images: npt.ArrayLike,
+        target: npt.ArrayLike,
+        masks: npt.ArrayLike | None = None,
+        *,
+        loss: Loss = "logit",
+        of: Sequence[str] = (IMAGE,),
+    ) -> Gradient:
+        """Runs one batch through :meth:`masktool.runtime.session.MaskedSession.gradient`, in one piece.
+
+        Raises:
+            MasktoolError: what is differentiated, or a gradient, is not finite.
+        """
+        found = self.session.gradient(images, masks, self.inputs, target=target, loss=loss, of=of)
+        check_finite_gradient(found)
+        return found
+
+
+def check_finite_gradient(found: Gradient) -> None:
+    """Raises a MasktoolError where numbers are not finite: a map made from NaN would be NaN everywhere."""
+    for name in ("objective", "image", "mask", "gradient_feature_map"):
+        values = getattr(found, name)
+        if values is not None and not np.isfinite(values).all():
+            raise MasktoolError("the gradients are not finite", where=name, expected="numbers", got="NaN or infinity")
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """One photograph and the classes to explain: all that a method may ask about.
@@ -53,6 +114,7 @@ class Task:
         seed: of every random choice.
         perturbations_per_eval: how many masks go into one forward pass.
         evaluate: runs the model under masks.
+        differentiable: what a method with ``needs_gradient`` asks for gradients; None for any other.
     """
 
     prepared: PreparedImage
@@ -62,6 +124,7 @@ class Task:
     seed: int
     perturbations_per_eval: int
     evaluate: Evaluate
+    differentiable: Differentiable | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -83,12 +146,14 @@ class Attribution:
         settings: every option with the value that was used, defaults included; JSON values only.
         quality: for each target, figures by which to judge the answer, such as ``attributions_error``.
         segments: (h, w) labels from 0 without gaps, where the method works on segments.
+        notes: for each target, what the reader of the map must know, one sentence each; none at all may be left out.
     """
 
     attributions: NDArray[np.float64]
     settings: Mapping[str, Any]
     quality: tuple[Mapping[str, float], ...]
     segments: NDArray[np.int32] | None = None
+    notes: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +167,8 @@ class Method(abc.ABC):
         signed: True where 0 separates support from opposition; False where only differences within the map mean
             anything.
         samples_option: the option that ``n_samples`` sets; None where the method draws no samples.
+        capped: whether a few pixels outshine all others, so that the picture's colours end below them.
+        needs_gradient: whether the file must hold gradients; the task then has a ``differentiable``.
     """
 
     name: ClassVar[str]
@@ -109,6 +176,8 @@ class Method(abc.ABC):
     meaning: ClassVar[str]
     signed: ClassVar[bool]
     samples_option: ClassVar[str | None]
+    capped: ClassVar[bool] = False
+    needs_gradient: ClassVar[bool] = False
 
     @abc.abstractmethod
     def attribute(self, task: Task) -> Attribution:

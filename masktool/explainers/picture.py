@@ -39,6 +39,9 @@ WEAKEST_SEQUENTIAL = 0.35
 """Opacity of the map at its largest value, and at the smallest where every value means something."""
 ALPHA_POWER = 0.7
 """Below 1, so that middling values show."""
+CAP = 99.0
+"""Percentile where the colours of a capped map end: a few pixels of a gradient outshine all others. Source: Smilkov et
+al., "SmoothGrad: removing noise by adding noise", 2017, section 3.1."""
 NEGLIGIBLE = 1e-3
 """Share of the bar below which a tick's value is 0: no pixel of the bar shows the difference."""
 BAR_BACKGROUND = 0.75
@@ -74,15 +77,19 @@ class Scale:
     signed: bool
 
     @classmethod
-    def of(cls, attributions: Floats, signed: bool) -> Scale:
-        """Fits a scale to a map: symmetric around 0 when signed, else from the least to the largest value."""
+    def of(cls, attributions: Floats, signed: bool, capped: bool = False) -> Scale:
+        """Fits a scale to a map: symmetric around 0 when signed, else from the least to the largest value.
+
+        A capped scale ends at a percentile of the values, unless that leaves nothing to tell apart.
+        """
         finite = attributions[np.isfinite(attributions)]
         if finite.size == 0:
             return cls(0.0, 0.0, signed)
         if signed:
-            largest = float(np.abs(finite).max())
+            largest = find_end(np.abs(finite), 0.0, capped)
             return cls(-largest, largest, signed)
-        return cls(float(finite.min()), float(finite.max()), signed)
+        least = float(finite.min())
+        return cls(least, find_end(finite, least, capped), signed)
 
     @property
     def flat(self) -> bool:
@@ -113,8 +120,21 @@ class Scale:
         return list(zip((0.0, 0.5, 1.0), texts, strict=True))
 
 
+def find_end(values: Floats, least: float, capped: bool) -> float:
+    """Returns where a scale ends: at the largest value, or where it is capped and not flat, at a percentile."""
+    end = float(np.percentile(values, CAP)) if capped else least
+    return end if end > least else float(values.max())
+
+
 def draw_picture(
-    photograph: Image.Image, attributions: Floats, *, signed: bool, title: str, subtitle: str, meaning: str
+    photograph: Image.Image,
+    attributions: Floats,
+    *,
+    signed: bool,
+    title: str,
+    subtitle: str,
+    meaning: str,
+    capped: bool = False,
 ) -> Image.Image:
     """Draws the photograph and beside it the map over the photograph, with a title and a colour bar.
 
@@ -125,19 +145,25 @@ def draw_picture(
         title: large, one line.
         subtitle: small, one line.
         meaning: of the values, beside the colour bar.
+        capped: see :meth:`Scale.of`.
     """
-    scale = Scale.of(attributions, signed)
+    scale = Scale.of(attributions, signed, capped)
     view = choose_view(attributions)
     size = choose_panel(view)
     original, values = render_photograph(photograph, view, size), render_map(attributions, view, size)
     panels = [original, overlay(original, values, scale)]
-    return lay_out(panels, scale, (title, subtitle), caption(meaning, scale, values, view, photograph.size))
+    lines = caption(meaning, scale, values, view, photograph.size, capped)
+    return lay_out(panels, scale, (title, subtitle), lines)
 
 
-def caption(meaning: str, scale: Scale, values: Floats, view: Box, size: tuple[int, int]) -> list[str]:
+def caption(
+    meaning: str, scale: Scale, values: Floats, view: Box, size: tuple[int, int], capped: bool = False
+) -> list[str]:
     """Returns the lines beneath the colour bar: what values and hatching mean, and what of the photograph is shown."""
     parts = [meaning]
-    if not scale.signed and not scale.flat:
+    if capped and not scale.flat:
+        parts.append(f"colours end at the map's {CAP:g}th percentile")
+    elif not scale.signed and not scale.flat:
         parts.append("colours span the map's own range")
     if np.isnan(values).any():
         parts.append("hatched: not seen by the model")

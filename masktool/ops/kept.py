@@ -9,6 +9,7 @@ Source: Balasubramanian and Feizi, 2023, section 3, https://arxiv.org/abs/2211.1
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,35 +60,50 @@ def extreme_kept(graph: MaskedGraph, node: ir.Node, largest: str, *, empty: floa
     return graph.emit_after(output, "Where", some_kept, output, graph.constant(0, dtype_of(output)))
 
 
-def centred_on_kept(
-    graph: MaskedGraph, value: ir.Value, axes: Sequence[int], epsilon: float
-) -> tuple[ir.Value, ir.Value]:
-    """Emits what lets a normalising operator see kept places only.
+@dataclasses.dataclass(frozen=True)
+class Centred:
+    """What lets a normalising operator see kept places only: its result y becomes ``y · f + b · (1 − f) + a · shift``.
 
-    Every missing place gets the mean μ of the kept ones along ``axes``. The operator then finds the mean μ, and the
-    variance w = s · σ², s the share of places that is kept; ``f = √((w + ε) / (w / s + ε))`` puts that right. Under a
-    mask of ones, the value and f = 1 are exact. A soft mask counts as kept.
+    Attributes:
+        value: with the mean of the kept places wherever one is missing.
+        factor: f, float32, of length 1 along the axes of the statistics; 1 under a mask of ones.
+        shift: likewise; 0 under a mask of ones. a and b are the operator's scale and bias.
+    """
+
+    value: ir.Value
+    factor: ir.Value
+    shift: ir.Value
+
+
+def centred_on_kept(graph: MaskedGraph, value: ir.Value, axes: Sequence[int], epsilon: float) -> Centred:
+    """Emits what puts the statistics of a normalising operator right, so that the operator itself can stay.
+
+    With μ and σ² the mean and variance of the kept places, weighted by a soft mask, and with ν and w those that the
+    operator finds when every missing place holds μ: ``(x − μ) / √(σ² + ε) = ((x − ν) / √(w + ε)) · f + shift``, where
+    ``f = √((w + ε) / (σ² + ε))`` and ``shift = (ν − μ) / √(σ² + ε)``. Under a mask of ones both are exact.
 
     Args:
         graph: the graph under rewriting.
         value: floating point, with a mask that varies along some of ``axes``.
-        axes: along which the statistics are taken.
+        axes: along which the statistics are taken; in single precision, since half would lose most of them.
         epsilon: what the operator adds to the variance.
-
-    Returns:
-        The value with μ where it is missing, and f, float32, of length 1 along ``axes``.
     """
-    kept = graph.emit("Sign", known_state(graph, value).mask)
+    mask = known_state(graph, value).mask
     along, wide = graph.constant(list(axes), ir.DataType.INT64), graph.as_type(value, ir.DataType.FLOAT)
-    share = graph.divisor(graph.emit("ReduceMean", kept, along))
-    mean = graph.emit("Div", graph.emit("ReduceMean", graph.emit("Mul", wide, kept), along), share)
+    share = graph.divisor(graph.emit("ReduceMean", mask, along))
+    mean = graph.emit("Div", graph.emit("ReduceMean", graph.emit("Mul", wide, mask), along), share)
     centred = graph.emit("Where", graph.kept(value), wide, mean)
-    deviation = graph.emit("Sub", centred, mean)
-    variance = graph.emit("ReduceMean", graph.emit("Mul", deviation, deviation), along)
-    tiny = graph.constant(epsilon, ir.DataType.FLOAT)
-    found, wanted = graph.emit("Add", variance, tiny), graph.emit("Add", graph.emit("Div", variance, share), tiny)
     centred.shape = value.shape
-    return graph.as_type(centred, dtype_of(value)), graph.emit("Sqrt", graph.emit("Div", found, wanted))
+    found_mean = graph.emit("ReduceMean", centred, along)
+    from_found, from_mean = graph.emit("Sub", centred, found_mean), graph.emit("Sub", centred, mean)
+    found = graph.emit("ReduceMean", graph.emit("Mul", from_found, from_found), along)
+    squares = graph.emit("Mul", graph.emit("Mul", from_mean, from_mean), mask)
+    variance = graph.emit("Div", graph.emit("ReduceMean", squares, along), share)
+    tiny = graph.constant(epsilon, ir.DataType.FLOAT)
+    wanted = graph.emit("Add", variance, tiny)
+    factor = graph.emit("Sqrt", graph.emit("Div", graph.emit("Add", found, tiny), wanted))
+    shift = graph.emit("Div", graph.emit("Sub", found_mean, mean), graph.emit("Sqrt", wanted))
+    return Centred(graph.as_type(centred, dtype_of(value)), factor, shift)
 
 
 def known_state(graph: MaskedGraph, value: ir.Value) -> Masked:

@@ -4,8 +4,9 @@
   ``m' = m``.
 * Over places (``InstanceNormalization``, ``GroupNormalization``, ``LayerNormalization`` over height or width,
   ``MeanVarianceNormalization``): mean and variance of the kept places; ``m' = m``. The operator itself stays, so that a
-  mask of ones is exact: it gets the mean at missing places, and its result is put right by a factor.
-* ``Softmax`` over places (attention): a missing place gets no weight, ``softmax(x or −∞)``; ``m' = m``.
+  mask of ones is exact: it gets the mean at missing places, and its result is put right. Soft values weigh.
+* ``Softmax`` over places (attention): a missing place gets no weight, ``softmax(x or −∞)``; ``m' = m``. A soft
+  value counts as kept.
 
 Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646 (masked means).
 """
@@ -20,7 +21,7 @@ import onnx_ir as ir
 from masktool.ops.builder import dims_of, dtype_of, fixed_sizes, input_at, normalised_axes, rank_of, sizes_of
 from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, refuse_parameters
 from masktool.ops.graph import MaskedGraph, state_of_input
-from masktool.ops.kept import centred_on_kept
+from masktool.ops.kept import Centred, centred_on_kept
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 
 MEAN_VARIANCE_EPSILON = 1e-9
@@ -56,7 +57,7 @@ def mask_layer_normalization(graph: MaskedGraph, node: ir.Node) -> None:
     first = normalised_axes([node.attributes.get_int("axis", -1)], rank)[0]
     if set(state.axes) & set(range(first, rank)):
         epsilon = node.attributes.get_float("epsilon", 1e-5)
-        normalise(graph, node, range(first, rank), epsilon, node.inputs[2] if len(node.inputs) > 2 else None)
+        normalise(graph, node, range(first, rank), epsilon, node.inputs[1:])
     else:
         graph.set_state(node.outputs[0], state.replace(zeroed=False))
 
@@ -68,7 +69,7 @@ def mask_mean_variance_normalization(graph: MaskedGraph, node: ir.Node) -> None:
     axes = normalised_axes(node.attributes.get_ints("axes") or (0, 2, 3), rank)
     if state.batch in axes:
         raise RuleError(f"it normalises over axes {axes}, among them the batch")
-    normalise(graph, node, axes, MEAN_VARIANCE_EPSILON, None)
+    normalise(graph, node, axes, MEAN_VARIANCE_EPSILON, ())
 
 
 @mask_rule("InstanceNormalization")
@@ -76,8 +77,8 @@ def mask_instance_normalization(graph: MaskedGraph, node: ir.Node) -> None:
     """Normalises every channel over its kept places."""
     state_of_input(graph, node)
     rank = rank_of(input_at(node, 0))
-    bias = by_channel(graph, input_at(node, 2), rank)
-    normalise(graph, node, range(2, rank), node.attributes.get_float("epsilon", 1e-5), bias)
+    per_channel = [by_channel(graph, input_at(node, index), rank) for index in (1, 2)]
+    normalise(graph, node, range(2, rank), node.attributes.get_float("epsilon", 1e-5), per_channel)
 
 
 @mask_rule("GroupNormalization")
@@ -86,7 +87,7 @@ def mask_group_normalization(graph: MaskedGraph, node: ir.Node) -> None:
     state, value = state_of_input(graph, node), input_at(node, 0)
     channels, *places = sizes_of(value)[1:]
     groups = node.attributes["num_groups"].as_int()
-    if not state.is_image or channels is None or None in places:
+    if not state.is_image or state.axes != (2, 3) or channels is None or None in places:
         raise RuleError("it needs a map of shape (N, C, h, w) with fixed sizes")
     if sizes_of(input_at(node, 2)) != (channels,):
         raise RuleError("it scales groups, not channels, as opset 18 alone has it")
@@ -95,12 +96,20 @@ def mask_group_normalization(graph: MaskedGraph, node: ir.Node) -> None:
     grouped.shape = ir.Shape([dims_of(value)[0], *in_groups])
     mask = graph.moved_mask(state.mask, {0: 0, 2: 3, 3: 4}, 4, 5)
     graph.set_state(grouped, state.replace(mask=mask, axes=tuple(axis + 1 for axis in state.axes)))
-    centred, factor = centred_on_kept(graph, grouped, (2, 3, 4), node.attributes.get_float("epsilon", 1e-5))
-    ungrouped = graph.emit("Reshape", centred, graph.constant([0, channels, *places], ir.DataType.INT64))
+    centred = centred_on_kept(graph, grouped, (2, 3, 4), node.attributes.get_float("epsilon", 1e-5))
+    ungrouped = graph.emit("Reshape", centred.value, graph.constant([0, channels, *places], ir.DataType.INT64))
     ungrouped.shape = value.shape
-    per_channel = graph.emit("Expand", factor, graph.constant([1, 1, channels // groups, 1, 1], ir.DataType.INT64))
-    factor = graph.emit("Reshape", per_channel, graph.constant([0, channels, 1, 1], ir.DataType.INT64))
-    finish(graph, node, ungrouped, factor, by_channel(graph, input_at(node, 2), 4))
+
+    def per_channel(per_group: ir.Value) -> ir.Value:
+        repeats = graph.constant([1, 1, channels // groups, 1, 1], ir.DataType.INT64)
+        return graph.emit(
+            "Reshape",
+            graph.emit("Expand", per_group, repeats),
+            graph.constant([0, channels, 1, 1], ir.DataType.INT64),
+        )
+
+    in_channels = Centred(ungrouped, per_channel(centred.factor), per_channel(centred.shift))
+    finish(graph, node, in_channels, [by_channel(graph, input_at(node, index), 4) for index in (1, 2)])
 
 
 def by_channel(graph: MaskedGraph, parameter: ir.Value, rank: int) -> ir.Value:
@@ -108,26 +117,29 @@ def by_channel(graph: MaskedGraph, parameter: ir.Value, rank: int) -> ir.Value:
     return graph.emit("Unsqueeze", parameter, graph.constant(list(range(1, rank - 1)), ir.DataType.INT64))
 
 
-def normalise(graph: MaskedGraph, node: ir.Node, axes: Sequence[int], epsilon: float, bias: ir.Value | None) -> None:
-    """Lets a normalising node see the kept places along ``axes`` only."""
+def normalise(
+    graph: MaskedGraph, node: ir.Node, axes: Sequence[int], epsilon: float, parameters: Sequence[ir.Value | None]
+) -> None:
+    """Lets a normalising node see the kept places along ``axes`` only; ``parameters`` are its scale and bias."""
     if len(node.outputs) > 1:
         raise RuleError("its further outputs (mean, deviation) have no mask rule")
-    centred, factor = centred_on_kept(graph, input_at(node, 0), axes, epsilon)
-    finish(graph, node, centred, factor, bias)
+    finish(graph, node, centred_on_kept(graph, input_at(node, 0), axes, epsilon), parameters)
 
 
-def finish(graph: MaskedGraph, node: ir.Node, centred: ir.Value, factor: ir.Value, bias: ir.Value | None) -> None:
-    """Puts right what the node makes of the centred value: ``y · f + b · (1 − f)``; the mask stays."""
+def finish(graph: MaskedGraph, node: ir.Node, centred: Centred, parameters: Sequence[ir.Value | None]) -> None:
+    """Puts right what the node makes of the centred value: ``y · f + (b · (1 − f) + a · shift)``; the mask stays."""
     state, output = state_of_input(graph, node).replace(zeroed=False), node.outputs[0]
-    factor = graph.as_type(factor, dtype_of(output))
-    rest = None
+    factor = graph.as_type(centred.factor, dtype_of(output))
+    scale, bias = [*parameters, None, None][:2]
+    rest = graph.as_type(centred.shift, dtype_of(output))
+    if scale is not None:
+        rest = graph.emit("Mul", scale, rest)
     if bias is not None:
-        rest = graph.emit("Mul", bias, graph.emit("Sub", graph.constant(1, dtype_of(output)), factor))
-    node.replace_input_with(0, centred)
+        from_bias = graph.emit("Mul", bias, graph.emit("Sub", graph.constant(1, dtype_of(output)), factor))
+        rest = graph.emit("Add", from_bias, rest)
+    node.replace_input_with(0, centred.value)
     result = graph.emit_after(output, "Mul", output, factor)
-    if rest is not None:
-        result = graph.emit_after(result, "Add", result, rest)
-    graph.set_state(result, state)
+    graph.set_state(graph.emit_after(result, "Add", result, rest), state)
 
 
 @gradient_rule("Softmax")

@@ -147,3 +147,13 @@ def test_long_text_is_cut():
     cut = shorten("x" * 300, font, 100)
     assert cut.endswith("...")
     assert font.getlength(cut) <= 100
+
+
+def test_a_capped_scale_ends_at_a_percentile_unless_that_leaves_nothing():
+    values = np.append(np.linspace(0, 1, 999), 50).astype(np.float32).reshape(20, 50)
+    assert Scale.of(values, False).high == 50
+    assert Scale.of(values, False, capped=True).high == pytest.approx(0.99, abs=0.01)
+    assert Scale.of(-values, True, capped=True).high == pytest.approx(0.99, abs=0.01)
+    single = np.zeros((20, 50), np.float32)
+    single[0, 0] = 2
+    assert Scale.of(single, True, capped=True) == Scale(-2, 2, True)

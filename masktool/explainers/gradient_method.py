@@ -1,0 +1,71 @@
+"""Methods that ask for gradients explain one class after the other, and say how far the map is from adding up."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from masktool.explainers.method import Attribution, Differentiable, Method, Task
+
+
+class ClassMap(NamedTuple):
+    """One class explained: attributions (h, w), figures by which to judge them, and what their reader must know."""
+
+    attributions: NDArray[np.floating[Any]]
+    quality: Mapping[str, float] = {}
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientMethod(Method):
+    """A method that asks for gradients, one class at a time."""
+
+    needs_gradient: ClassVar[bool] = True
+    samples_option: ClassVar[str | None] = None
+
+    @abc.abstractmethod
+    def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
+        """Explains the class ``model.targets[position]``."""
+
+    def attribute(self, task: Task) -> Attribution:
+        """Explains every class of the task."""
+        assert task.differentiable is not None  # what asks for gradients gets them
+        maps = [
+            self.attribute_class(task, task.differentiable, position)
+            for position in range(len(task.differentiable.targets))
+        ]
+        return Attribution(
+            np.stack([each.attributions for each in maps]).astype(np.float64),
+            self.settings(task),
+            quality=tuple(each.quality for each in maps),
+            notes=tuple(each.notes for each in maps),
+        )
+
+    def settings(self, task: Task) -> dict[str, Any]:  # noqa: ARG002  # a method may name what it chose for the task
+        """Returns the options as JSON values."""
+        return dataclasses.asdict(self)
+
+
+def completeness(total: float, attributions: NDArray[np.floating[Any]]) -> dict[str, float]:
+    """Returns what attributions should sum to, and what they lack of it, in units of the target's logit."""
+    return {"completeness_total": total, "completeness_gap": total - float(attributions.sum(dtype=np.float64))}
+
+
+def channels_first(values: NDArray[np.floating[Any]], model: Differentiable) -> NDArray[np.floating[Any]]:
+    """Returns images (N, C, h, w), whatever the model's layout."""
+    return values if model.session.layout == "NCHW" else values.transpose(0, 3, 1, 2)
+
+
+def largest_channel(values: NDArray[np.floating[Any]], model: Differentiable) -> NDArray[np.floating[Any]]:
+    """Returns (N, h, w), the largest magnitude among the channels of each pixel."""
+    return np.abs(channels_first(values, model)).max(axis=1)
+
+
+def channel_sum(values: NDArray[np.floating[Any]], model: Differentiable) -> NDArray[np.floating[Any]]:
+    """Returns (N, h, w), the channels of each pixel added up, in double precision, so that no sum changes."""
+    return channels_first(values, model).sum(axis=1, dtype=np.float64)

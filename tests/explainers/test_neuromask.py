@@ -15,6 +15,7 @@ from masktool.explainers.methods.neuromask import (
     NeuroMask,
     draw_start,
     evaluate,
+    extend_inside,
     laplacian,
     laplacian_adjoint,
     map_terms,
@@ -82,6 +83,14 @@ def test_gradients_are_those_of_the_loss(name):
         assert found[place] == pytest.approx((up - down) / 2e-4, rel=1e-6, abs=1e-9)
 
 
+def test_border_that_the_laplacian_leaves_rough_repeats_the_inside():
+    masks = np.random.default_rng(0).random((2, 1, 9, 8)).astype(np.float32)
+    found = extend_inside(masks, 2)
+    assert (found[:, :, 2:-2, 2:-2] == masks[:, :, 2:-2, 2:-2]).all()
+    assert (found[:, :, 0] == found[:, :, 2]).all()
+    assert (found[..., -1] == found[..., -3]).all()
+
+
 def test_sigmoid_does_not_overflow():
     with np.errstate(all="raise"):
         np.testing.assert_allclose(sigmoid(np.array([-1e4, 0.0, 2.0, 1e4])), [0, 0.5, 1 / (1 + np.exp(-2)), 1])
@@ -126,9 +135,9 @@ CLASS_ALONE = {"lambda_p": 1.0, "lambda_s": 1e-6, "lambda_sp": 1e-9}
 """Weights under which the network decides the gradient; under the published ones the roughness drowns it at first."""
 
 
-@pytest.mark.parametrize("weights", [{}, CLASS_ALONE], ids=["published", "class alone"])
+@pytest.mark.parametrize(("weights", "bound"), [({}, 1e-5), (CLASS_ALONE, 5e-5)], ids=["published", "class alone"])
 @pytest.mark.parametrize("name", SETTINGS)
-def test_whole_steps_follow_torch(fill_session, name, weights):
+def test_whole_steps_follow_torch(fill_session, name, weights, bound):
     method = NeuroMask(setting=name, n_iterations=STEPS, **weights)
     image, fill = np.random.default_rng(2).standard_normal((2, 1, 3, shapes.SIZE, shapes.SIZE)).astype(np.float32)
     hidden = HiddenParts(SimpleNamespace(session=fill_session, inputs={}), image, np.array([3]), fill, 1)
@@ -136,7 +145,7 @@ def test_whole_steps_follow_torch(fill_session, name, weights):
     twin = TorchTwin(image, fill, 3, setting)
     expected = twin.gradient(twin.torch.from_numpy(start).requires_grad_()).numpy()
     found = evaluate(start, hidden, np.array([0]), setting).gradients
-    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert np.abs(found - expected).max() <= bound * np.abs(expected).max()
     learned = method.learn(hidden, [5], lambda *_: None)
     np.testing.assert_allclose(learned.course.parameters, twin.learn(start), rtol=1e-5, atol=1e-6)
 
@@ -230,14 +239,20 @@ def explain_input(session, picture):
 
 def test_bad_use_is_refused(fill_session):
     picture = PICTURES.images[0]
-    with pytest.raises(MasktoolError, match="masks its input only.*export with --masking layer"):
+    with pytest.raises(MasktoolError, match=r"masks its input only.*export with --masking layer"):
         explain(fill_session, picture, "neuromask", through="layer")
-    for option, value in {"setting": "mnist", "through": "mask", "tolerance": 1.0, "lambda_p": 0, "baseline": "pink"}.items():
+    for option, value in {
+        "setting": "mnist",
+        "through": "mask",
+        "tolerance": 1.0,
+        "lambda_p": 0,
+        "baseline": "pink",
+    }.items():
         with pytest.raises(MasktoolError, match=option):
             explain(fill_session, picture, "neuromask", **{option: value})
     with pytest.raises(MasktoolError, match="learns no masks"):
         explain_together(fill_session, [picture], "rise")
-    with pytest.raises(MasktoolError, match="2 targets.*got 1"):
+    with pytest.raises(MasktoolError, match=r"2 targets.*got 1"):
         explain_together(fill_session, [picture, picture], targets=[0])
     with load(model_path(), "cpu") as session, pytest.raises(MasktoolError, match="--gradient"):
         explain_together(session, [picture])

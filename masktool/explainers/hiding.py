@@ -1,0 +1,127 @@
+"""How a learned mask reaches the network, and how the network's answer reaches the mask.
+
+* ``fill``: x̃ = x·m + b·(1 − m) is made outside the network, so every file with gradients will do;
+  ∂/∂m = Σ_c ∂/∂x̃ · (x − b).
+* ``layer``: through the file's own mask input. What layer masking does hardly depends on the scale of a soft mask,
+  which could therefore cheat; so the network sees the mask cut at .5, and the gradient with respect to the cut mask is
+  passed on as if it were that with respect to the soft one (straight-through: Bengio, Léonard and Courville,
+  "Estimating or Propagating Gradients Through Stochastic Neurons for Conditional Computation", 2013, section 4,
+  https://arxiv.org/abs/1308.3432).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from masktool.contract import Loss
+from masktool.errors import MasktoolError
+from masktool.explainers.method import Differentiable, Masks
+
+Through = Literal["fill", "layer"]
+THROUGH: tuple[Through, ...] = get_args(Through)
+CUT = 0.5
+"""A soft mask keeps from here on."""
+
+
+class Answer(NamedTuple):
+    """What the network says of masked images: objective (n,) float32, and its gradient by the masks (n, 1, h, w)."""
+
+    objective: NDArray[np.float32]
+    gradient: NDArray[np.float32]
+
+
+def cut_masks(masks: NDArray[np.floating[Any]]) -> Masks:
+    """Returns 1 where soft masks keep, 0 elsewhere."""
+    return (masks >= CUT).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class HiddenParts:
+    """Images, the classes to ask for, and what stands where a mask hides.
+
+    Attributes:
+        model: answers and differentiates.
+        images: (B, C, h, w) or (B, h, w, C) float32, as the model takes them.
+        targets: (B,) int64.
+        fill: what stands for missing parts, like ``images``; None goes through the file's mask input.
+        batch: images in one pass.
+    """
+
+    model: Differentiable
+    images: NDArray[np.float32]
+    targets: NDArray[np.int64]
+    fill: NDArray[np.float32] | None
+    batch: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the images."""
+        first = 2 if self.model.session.layout == "NCHW" else 1
+        return self.images.shape[first], self.images.shape[first + 1]
+
+    def differentiate(self, masks: Masks, positions: NDArray[np.intp], loss: Loss) -> Answer:
+        """Asks for the targets' scores under soft masks.
+
+        Args:
+            masks: (n, 1, h, w), 1 = kept.
+            positions: (n,) of the images.
+            loss: what of the score.
+        """
+        answers = [self.ask(masks[part], positions[part], loss) for part in self.parts(len(masks))]
+        return Answer(*(np.concatenate(each) for each in zip(*answers, strict=True)))
+
+    def ask(self, masks: Masks, positions: NDArray[np.intp], loss: Loss) -> Answer:
+        """Asks in one pass."""
+        images, target = self.images[positions], self.targets[positions]
+        session, inputs = self.model.session, self.model.inputs
+        if self.fill is None:
+            found = session.gradient(images, cut_masks(masks), inputs, target=target, loss=loss, of=("mask",))
+            assert found.mask is not None
+            return Answer(found.objective, found.mask)
+        fill = self.fill[positions]
+        blended = blend(images, fill, self.like_images(masks))
+        found = session.gradient(blended, None, inputs, target=target, loss=loss, of=("image",))
+        assert found.image is not None
+        channels = 1 if session.layout == "NCHW" else 3
+        return Answer(found.objective, (found.image * (images - fill)).sum(axis=channels)[:, None])
+
+    def predict(self, masks: Masks | None = None) -> NDArray[np.float32]:
+        """Returns the probabilities (B, K) of the images under masks (B, 1, h, w), soft ones as they are."""
+        found = []
+        for part in self.parts(len(self.images)):
+            images, kept = self.images[part], None if masks is None else masks[part]
+            if kept is not None and self.fill is not None:
+                images, kept = blend(images, self.fill[part], self.like_images(kept)), None
+            found.append(self.model.session.scores(images, kept, self.model.inputs))
+        return np.concatenate(found)
+
+    def parts(self, total: int) -> Iterator[slice]:
+        """Yields the images of one pass after the other."""
+        for start in range(0, total, self.batch):
+            yield slice(start, start + self.batch)
+
+    def like_images(self, masks: Masks) -> Masks:
+        """Returns masks (n, 1, h, w) with their axes in the images' order."""
+        return masks if self.model.session.layout == "NCHW" else masks.transpose(0, 2, 3, 1)
+
+
+def blend(images: NDArray[np.float32], fill: NDArray[np.float32], masks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns x·m + b·(1 − m)."""
+    return fill + masks * (images - fill)
+
+
+def check_through(through: Through, model: Differentiable) -> None:
+    """Raises a MasktoolError where masks cannot go through the file's mask input as layer masking needs it."""
+    if through == "layer" and model.session.metadata.masking == "fill":
+        raise MasktoolError(
+            "the file masks its input only",
+            where="through=layer",
+            expected="a file with layer masking",
+            got="--masking fill",
+            fix="export with --masking layer, or set through=fill",
+        )

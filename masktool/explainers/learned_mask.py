@@ -1,0 +1,161 @@
+"""What all methods share that learn a mask: several photographs at once, and an honest account of the result.
+
+A soft mask can please a network without hiding anything, so every result says whether the class is still the network's
+first choice under the soft mask and under the mask cut at .5, and how large both are.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from masktool.explainers.baselines import baseline_input, check_baseline
+from masktool.explainers.hiding import THROUGH, HiddenParts, Through, check_through, cut_masks
+from masktool.explainers.learning import Course
+from masktool.explainers.method import (
+    Advance,
+    Attribution,
+    Masks,
+    Method,
+    Task,
+    check_choice,
+    check_count,
+    check_real,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Learned:
+    """Masks (B, 1, h, w), 1 = kept; attributions (B, h, w); and how they were learned."""
+
+    masks: Masks
+    attributions: NDArray[np.float64]
+    course: Course
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedMask(Method):
+    """A method that learns a mask for every photograph and class.
+
+    Attributes:
+        baseline: what stands where the mask hides, with ``through=fill``: a name or colour as for fill masking.
+        through: ``fill`` blends the photograph with the baseline; ``layer`` goes through the file's mask input.
+        n_iterations: most steps.
+        tolerance: stop when the lowest loss improves by no more than this share in 100 steps; 0 makes all steps.
+        learning_rate: of the optimiser.
+    """
+
+    needs_gradient: ClassVar[bool] = True
+    signed: ClassVar[bool] = False
+    samples_option: ClassVar[str | None] = "n_iterations"
+    keeps_class: ClassVar[bool] = True
+    """Whether the mask is meant to keep the class, rather than to destroy it."""
+
+    baseline: str = "mean"
+    through: Through = "fill"
+    n_iterations: int = 2000
+    tolerance: float = 0.01
+    learning_rate: float = 0.03
+
+    def __post_init__(self) -> None:
+        check_baseline("baseline", self.baseline)
+        check_choice("through", self.through, THROUGH)
+        check_count("n_iterations", self.n_iterations)
+        if self.tolerance != 0:
+            check_real("tolerance", self.tolerance, above=0, below=1)
+        check_real("learning_rate", self.learning_rate, above=0)
+
+    @abc.abstractmethod
+    def learn(self, hidden: HiddenParts, seeds: Sequence[int], advance: Advance) -> Learned:
+        """Learns one mask for every image of ``hidden``, each from a start that its seed decides."""
+
+    @abc.abstractmethod
+    def settings(self, size: tuple[int, int]) -> dict[str, Any]:
+        """Returns every option with the value used at an input of this (height, width), as JSON values."""
+
+    def attribute(self, task: Task) -> Attribution:
+        """Learns the masks of one photograph's classes."""
+        return self.attribute_together([task])[0]
+
+    def attribute_together(self, tasks: Sequence[Task]) -> list[Attribution]:
+        """Learns the masks of several photographs in one batch.
+
+        Args:
+            tasks: of the same model and the same input size.
+
+        Raises:
+            MasktoolError: the loss breaks, or the file cannot hide parts as the options say.
+        """
+        hidden = self.hide(tasks)
+        seeds = [task.seed for task in tasks for _ in task.base]
+        with hidden.model.counting(self.n_iterations) as advance:
+            learned = self.learn(hidden, seeds, advance)
+        figures, notes = self.judge(hidden, learned)
+        found, start = [], 0
+        for task in tasks:
+            part = slice(start, start := start + len(task.base))
+            found.append(
+                Attribution(
+                    learned.attributions[part],
+                    self.settings(task.size),
+                    quality=tuple(figures[part]),
+                    notes=tuple(notes[part]),
+                )
+            )
+        return found
+
+    def hide(self, tasks: Sequence[Task]) -> HiddenParts:
+        """Lays the photographs of all tasks side by side, each once for every class to explain."""
+        models = [task.differentiable for task in tasks if task.differentiable is not None]
+        check_through(self.through, models[0])
+        copies = [len(task.base) for task in tasks]
+        images = np.concatenate([task.prepared.array for task in tasks]).repeat(copies, axis=0)
+        fill = None
+        if self.through == "fill":
+            baselines = [baseline_input(task, models[0], self.baseline) for task in tasks]
+            fill = np.concatenate(baselines).repeat(copies, axis=0)
+        return HiddenParts(
+            model=models[0],
+            images=images,
+            targets=np.array([target for model in models for target in model.targets], np.int64),
+            fill=fill,
+            batch=tasks[0].perturbations_per_eval,
+        )
+
+    def judge(self, hidden: HiddenParts, learned: Learned) -> tuple[list[dict[str, float]], list[tuple[str, ...]]]:
+        """Returns figures for every mask: classes and probabilities before and after it, its size, and the course."""
+        cut = cut_masks(learned.masks)
+        asked = {"": hidden.predict(), "_soft": hidden.predict(learned.masks), "_cut": hidden.predict(cut)}
+        figures, notes = [], []
+        for position, target in enumerate(hidden.targets):
+            figure: dict[str, float] = {}
+            for name, probabilities in asked.items():
+                figure[f"class{name}"] = int(probabilities[position].argmax())
+                figure[f"score{name}"] = float(probabilities[position, target])
+            figure |= {
+                "kept_soft": figure["class_soft"] == int(target),
+                "kept_cut": figure["class_cut"] == int(target),
+                "area_soft": float(learned.masks[position].mean()),
+                "area_cut": float(cut[position].mean()),
+                "loss_first": float(learned.course.first[position]),
+                "loss_last": float(learned.course.last[position]),
+                "iterations": int(learned.course.iterations[position]),
+                "settled": bool(learned.course.settled[position]),
+            }
+            figures.append(figure)
+            notes.append(self.warn(figure))
+        return figures, notes
+
+    def warn(self, figure: dict[str, float]) -> tuple[str, ...]:
+        """Returns what the reader of a mask must know, beyond its picture."""
+        if self.keeps_class and not figure["kept_cut"]:
+            return (
+                f"the class does not survive the mask cut at .5: class {figure['class_cut']} comes first there, and "
+                f"the explained one has a score of {figure['score_cut']:.3g}",
+            )
+        return ()

@@ -76,9 +76,7 @@ def gradient_in_onnx(path: Path, images: np.ndarray) -> Job:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     feeds = {session.get_inputs()[0].name: images, "target": np.array([CLASS])}
-    partial = onnxruntime.RunOptions()
-    partial.only_execute_path_to_fetches = True
-    return lambda: session.run(["gradient_image"], feeds, partial)[0]
+    return lambda: session.run(["gradient_image"], feeds)[0]
 
 
 def gradient_in_torch(network: Any, images: np.ndarray, channels_last: bool) -> Job:

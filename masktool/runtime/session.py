@@ -108,7 +108,6 @@ class MaskedSession:
         check_inputs(inputs, self.metadata, self.path)
         self.mask_required = MASK_INPUT in required
         self.forward_passes = 0
-        self._run_options = run_options(partial=self.has_gradient)
         image, mask = inputs[self.metadata.image_input], inputs[MASK_INPUT]
         self.input_shape = as_shape(image.shape)
         own = frozenset() if self.metadata.gradient is None else GRADIENT_OUTPUTS
@@ -242,7 +241,8 @@ class MaskedSession:
             inputs: likewise.
             target: index of the class to differentiate for, or one per result.
             loss: what of its score: ``logit``, ``log-softmax`` or ``softmax``; None takes the file's default.
-            of: with respect to what: some of ``image``, ``mask``, ``feature_map``; nothing else is computed.
+            of: with respect to what: some of ``image``, ``mask``, ``feature_map``. It chooses what is returned; ONNX
+                Runtime computes every output of a file, whichever is asked for.
 
         Raises:
             MasktoolError: the file holds no (such) gradient, or an input does not fit the model.
@@ -343,7 +343,7 @@ class MaskedSession:
         if self._session is None:
             raise MasktoolError("the session is closed", where=self.path, fix="load the file again")
         try:
-            results: list[np.ndarray] = self._session.run(outputs, feed.values, self._run_options)
+            results: list[np.ndarray] = self._session.run(outputs, feed.values)
         except Exception as error:  # ONNX Runtime has one exception class per status code and no common base
             raise MasktoolError(
                 "ONNX Runtime could not run the model",
@@ -353,15 +353,6 @@ class MaskedSession:
             ) from error
         self.forward_passes += feed.results
         return results
-
-
-def run_options(*, partial: bool) -> Any:
-    """Returns ONNX Runtime's options for a run; a partial one computes only what leads to the outputs asked for."""
-    import onnxruntime
-
-    options = onnxruntime.RunOptions()
-    options.only_execute_path_to_fetches = partial
-    return options
 
 
 def read_metadata(session: Any, path: Path) -> Metadata:

@@ -77,13 +77,8 @@ def export(
     from masktool.exporters.storage import fingerprint, open_model
     from masktool.exporters.write import write_masked, write_with_gradients
 
-    if masking not in get_args(Masking):
-        raise MasktoolError("unknown masking mode", expected=" | ".join(get_args(Masking)), got=masking)
-    if gradient not in (None, *LOSSES):
-        raise MasktoolError("unknown loss", where="gradient", expected=" | ".join(LOSSES), got=gradient)
-    if feature_map is not None and gradient is None:
-        raise MasktoolError("a feature map without gradients", where=feature_map, fix="give gradient too")
-    baseline = choose_baseline(masking, baseline)
+    check_choices(masking, gradient, feature_map)
+    chosen = choose_baseline(masking, baseline)
     source = load_source(
         model,
         arch=arch,
@@ -94,15 +89,23 @@ def export(
     )
     recorded = Metadata.from_properties(source.model.metadata_props)
     if recorded is not None and gradient is not None:  # masked before
-        return write_with_gradients(source.model, path, recorded, gradient, feature_map)
+        refuse_what_is_settled(
+            masking=None if masking == "layer" else masking,
+            baseline=baseline,
+            mask_required=mask_required,
+            preprocessing=preprocessing,
+            labels=labels,
+            output_kind=output_kind,
+        )
+        return write_with_gradients(source.model.clone(), path, recorded, gradient, feature_map)
     plain = open_model(source.model)  # first of all: what ONNX Runtime refuses needs no mask
     preprocessing = preprocessing or source.preprocessing
     if mask_required is None:
         mask_required = needs_mask(source)
-    if baseline is None:
+    if chosen is None:
         masked, layout = masked_model(source, masking, mask_required=mask_required)
     else:
-        masked, layout = filled_model(source, baseline, preprocessing, mask_required=mask_required)
+        masked, layout = filled_model(source, chosen, preprocessing, mask_required=mask_required)
     metadata = Metadata(
         masking=masking,
         source=source.name,
@@ -114,11 +117,31 @@ def export(
         labels=tuple(labels) if labels is not None else source.labels,
         parity={},
         tool_version=masktool.__version__,
-        baseline=baseline,
+        baseline=chosen,
         gradient=gradient,
         feature_map=feature_map,
     )
     return write_masked(masked, path, metadata, layout, plain, source.reference)
+
+
+def check_choices(masking: Masking, gradient: Loss | None, feature_map: str | None) -> None:
+    """Raises MasktoolError for a mode or loss that there is not, or a feature map without gradients."""
+    if masking not in get_args(Masking):
+        raise MasktoolError("unknown masking mode", expected=" | ".join(get_args(Masking)), got=masking)
+    if gradient not in (None, *LOSSES):
+        raise MasktoolError("unknown loss", where="gradient", expected=" | ".join(LOSSES), got=gradient)
+    if feature_map is not None and gradient is None:
+        raise MasktoolError("a feature map without gradients", where=feature_map, fix="give gradient too")
+
+
+def refuse_what_is_settled(**options: object) -> None:
+    """Raises MasktoolError for options that a file, which was exported before, has settled already."""
+    if given := [name for name, value in options.items() if value is not None]:
+        raise MasktoolError(
+            "the model was exported before, and has these settled",
+            got=", ".join(given),
+            fix="leave them out, or export the plain model",
+        )
 
 
 def needs_mask(source: Source) -> bool:

@@ -249,7 +249,7 @@ class MaskedSession:
         """
         name = self.metadata.class_output
         if not self.has_gradient or name is None:
-            fix = f"export it again: masktool export {self.metadata.source} --gradient logit"
+            fix = f"add them: masktool export {self.path} -o NEW.onnx --gradient logit"
             raise MasktoolError("the file holds no gradients", where=self.path, fix=fix)
         feed = self._check(images, masks, inputs)
         classes = self.output_shapes[name][1] if self.metadata.output_kind != "binary" else 2

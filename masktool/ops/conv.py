@@ -24,7 +24,6 @@ from masktool.ops.builder import dtype_of, fixed_sizes, input_at
 from masktool.ops.fill import fill
 from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
 from masktool.ops.graph import MaskedGraph
-from masktool.ops.kept import known_state
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 from masktool.ops.windows import Window, fixed_window, image_state, pool_mask, read_window, window_of
 
@@ -82,7 +81,8 @@ def count_kept(
         attributes: of the node that say how its window slides.
     """
     value, output = input_at(node, 0), node.outputs[0]
-    mask, dtype = graph.mask_of(value), dtype_of(output)
+    state, dtype = graph.known_state(value), dtype_of(output)
+    mask = state.mask
     box = graph.constant(np.ones(box_shape), ir.DataType.FLOAT)
     kept = graph.emit(node.op_type, mask, box, **attributes)
     in_image = graph.emit(node.op_type, graph.ones_like(mask), box, **attributes)
@@ -96,7 +96,7 @@ def count_kept(
     result = graph.emit_after(output, "Mul", output, factor)
     if rest is not None:
         result = graph.emit_after(result, "Add", result, rest)
-    graph.set_state(result, known_state(graph, value).replace(mask=new_mask, zeroed=False))
+    graph.set_state(result, state.replace(mask=new_mask, zeroed=False))
 
 
 @gradient_rule("Conv")

@@ -154,15 +154,15 @@ class MaskedGraph(GraphBuilder):
             mask = self.emit("Unsqueeze", mask, self.constant(added, ir.DataType.INT64))
         return mask
 
-    def mask_of(self, value: ir.Value) -> ir.Value:
-        """Returns the mask of a value that is known to carry one."""
-        return self._states[value].mask
+    def known_state(self, value: ir.Value) -> Masked:
+        """Returns the state of a value that is known to carry a mask."""
+        return self._states[value]
 
     def long_as_images(self, value: ir.Value) -> ir.Value:
         """Returns the value's mask, repeated where there is one mask for many images."""
         batch, one = self._states[value].batch, self.constant([1], ir.DataType.INT64)
         lengths = [self.length_of(value, axis) if axis == batch else one for axis in range(rank_of(value))]
-        return self.emit("Expand", self.mask_of(value), self.emit("Concat", *lengths, axis=0))
+        return self.emit("Expand", self.known_state(value).mask, self.emit("Concat", *lengths, axis=0))
 
     def full_along(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
         """Returns the value's mask with the value's own length on further ``axes``."""

@@ -16,7 +16,7 @@ from typing import Any
 import onnx_ir as ir
 
 from masktool.ops.builder import dtype_of, input_at
-from masktool.ops.graph import Masked, MaskedGraph
+from masktool.ops.graph import MaskedGraph
 
 
 def average_kept(graph: MaskedGraph, node: ir.Node, **attributes: Any) -> ir.Value:
@@ -31,7 +31,7 @@ def average_kept(graph: MaskedGraph, node: ir.Node, **attributes: Any) -> ir.Val
         The value that takes the place of the node's output.
     """
     value, others = input_at(node, 0), node.inputs[1:]
-    mask = known_state(graph, value).mask
+    mask = graph.known_state(value).mask
     average_of_mask = graph.emit(node.op_type, mask, *others, **attributes)
     average_of_ones = graph.emit(node.op_type, graph.ones_like(mask), *others, **attributes)
     factor = graph.emit("Div", average_of_ones, graph.divisor(average_of_mask))
@@ -54,7 +54,7 @@ def extreme_kept(graph: MaskedGraph, node: ir.Node, largest: str, *, empty: floa
         The value that takes the place of the node's output.
     """
     value, others = input_at(node, 0), node.inputs[1:]
-    some_kept = graph.positive(graph.emit(largest, known_state(graph, value).mask, *others, **attributes))
+    some_kept = graph.positive(graph.emit(largest, graph.known_state(value).mask, *others, **attributes))
     node.replace_input_with(0, graph.replaced(value, empty=empty))
     output = node.outputs[0]
     return graph.emit_after(output, "Where", some_kept, output, graph.constant(0, dtype_of(output)))
@@ -88,7 +88,7 @@ def centred_on_kept(graph: MaskedGraph, value: ir.Value, axes: Sequence[int], ep
         axes: along which the statistics are taken; in single precision, since half would lose most of them.
         epsilon: what the operator adds to the variance.
     """
-    mask = known_state(graph, value).mask
+    mask = graph.known_state(value).mask
     along, wide = graph.constant(list(axes), ir.DataType.INT64), graph.as_type(value, ir.DataType.FLOAT)
     share = graph.divisor(graph.emit("ReduceMean", mask, along))
     mean = graph.emit("Div", graph.emit("ReduceMean", graph.emit("Mul", wide, mask), along), share)
@@ -104,10 +104,3 @@ def centred_on_kept(graph: MaskedGraph, value: ir.Value, axes: Sequence[int], ep
     factor = graph.emit("Sqrt", graph.emit("Div", graph.emit("Add", found, tiny), wanted))
     shift = graph.emit("Div", graph.emit("Sub", found_mean, mean), graph.emit("Sqrt", wanted))
     return Centred(graph.as_type(centred, dtype_of(value)), factor, shift)
-
-
-def known_state(graph: MaskedGraph, value: ir.Value) -> Masked:
-    """Returns the state of a value that is known to carry a mask."""
-    state = graph.state(value)
-    assert state is not None
-    return state

@@ -22,7 +22,9 @@ from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 @mask_rule("MatMul")
 def mask_matmul(graph: MaskedGraph, node: ir.Node) -> None:
     """Multiplies within each place or pair of places, or sums over kept places."""
-    set_product_state(graph, node, contracted=(-1, -2))
+    states = [state_of_factor(graph, node, index, contracted) for index, contracted in ((0, -1), (1, -2))]
+    left = [state for state in states if state is not None]
+    graph.set_state(node.outputs[0], smallest(graph, left) if left else None)
 
 
 @mask_rule("Gemm")
@@ -31,14 +33,7 @@ def mask_gemm(graph: MaskedGraph, node: ir.Node) -> None:
     transposed = node.attributes.get_int("transA", 0) == 1
     if transposed or any(graph.state(value) is not None for value in node.inputs[1:]):
         raise RuleError("expected rows that depend on the image, and a weight and bias that do not")
-    set_product_state(graph, node, contracted=(-1, -2))
-
-
-def set_product_state(graph: MaskedGraph, node: ir.Node, contracted: tuple[int, int]) -> None:
-    """Hides what is missing along the contracted axes, and joins the masks of what is left."""
-    output = node.outputs[0]
-    left = [state for i in (0, 1) if (state := state_of_factor(graph, node, i, contracted[i])) is not None]
-    graph.set_state(output, smallest(graph, left) if left else None)
+    graph.set_state(node.outputs[0], state_of_factor(graph, node, 0, -1))
 
 
 def state_of_factor(graph: MaskedGraph, node: ir.Node, index: int, contracted: int) -> Masked | None:

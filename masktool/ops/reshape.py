@@ -23,7 +23,6 @@ import onnx_ir as ir
 from masktool.ops.builder import Length, dims_of, input_at, rank_of
 from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
 from masktool.ops.graph import IMAGES, Factor, Masked, MaskedGraph, state_of_input
-from masktool.ops.kept import known_state
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 
 Kind = Literal["images", "places", "repeated", "free"]
@@ -92,7 +91,7 @@ def state_in_shape(graph: MaskedGraph, value: ir.Value, shape: Sequence[Length])
         RuleError: the mask cannot follow.
         NoCommonFactorError: it can when two axes are merged before.
     """
-    state = known_state(graph, value)
+    state = graph.known_state(value)
     factors = name_factors(state, common_factors(dims_of(value), shape))
     batch = next(factor.target for factor in factors if factor.kind == "images")
     assert batch is not None
@@ -240,7 +239,7 @@ def divide(old: list[tuple[int, Length]], new: list[tuple[int, Length]], m: int,
 
 def reshaped_mask(graph: MaskedGraph, value: ir.Value, new_rank: int, factors: Sequence[Common]) -> ir.Value:
     """Returns the value's mask in another shape, as far as it varies."""
-    mask, rank = graph.mask_of(value), rank_of(value)
+    mask, rank = graph.known_state(value).mask, rank_of(value)
     carried = [factor for factor in factors if factor.kind in ("images", "places")]
     groups = [
         [f for f in factors if getattr(f, side) == getattr(factor, side) and f.length != 1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
-from masktool.ops.gradients import operators_with_gradient
+from masktool.ops.gradients import GRADIENT_RULES
 from masktool.ops.registry import registered_operators
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "operators.md"
@@ -27,7 +27,7 @@ def render_page() -> str:
     """Returns the page."""
     masks, gradients = (
         {op_type: rule for op_type, (rule, _) in registered_operators().items()},
-        operators_with_gradient(),
+        GRADIENT_RULES.by_operator(),
     )
     rows = []
     for op_type in sorted(masks.keys() | gradients.keys()):

@@ -21,7 +21,7 @@ from masktool.exporters.requantize import find_quantised_nodes, requantize
 from masktool.ops.builder import dtype_of
 from masktool.ops.functions import neighbor_fill
 from masktool.ops.graph import Masked, MaskedGraph
-from masktool.ops.registry import RuleError, find_mask_rule
+from masktool.ops.registry import MASK_RULES, RuleError
 
 AXES_OF_LAYOUT: dict[Layout, tuple[int, int]] = {"NCHW": (2, 3), "NHWC": (1, 2)}
 FUNCTION_DOMAIN_VERSION = 1
@@ -110,7 +110,7 @@ def apply_rule(graph: MaskedGraph, node: ir.Node) -> UnsupportedNode | None:
     states = [state for value in (*node.inputs, *captured) if (state := graph.state(value)) is not None]
     if not states:
         return None
-    rule = find_mask_rule(node)
+    rule = MASK_RULES.find(node)
     graph.node = node
     try:
         if captured:

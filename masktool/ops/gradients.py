@@ -18,41 +18,14 @@ import onnx_ir as ir
 
 from masktool.errors import UnsupportedNode
 from masktool.ops.builder import GraphBuilder, dims_of, dtype_of
-from masktool.ops.registry import RuleError, load_rules
+from masktool.ops.registry import RuleError, RuleTable
 
 Gradients = Sequence[ir.Value | None]
 GradientRule = Callable[["GradientGraph", ir.Node, Gradients], Gradients]
-
-_RULES: dict[str, GradientRule] = {}
-
-
-def gradient_rule(*op_types: str) -> Callable[[GradientRule], GradientRule]:
-    """Registers the decorated function as the gradient rule of these operators of the standard domain.
-
-    It gets one gradient per output of the node, None where nothing depends on that output, and returns one per input,
-    None (or nothing at the end) for those that have none or need none.
-    """
-
-    def register(rule: GradientRule) -> GradientRule:
-        for op_type in op_types:
-            if op_type in _RULES:
-                raise ValueError(f"two gradient rules for {op_type}: {_RULES[op_type].__name__} and {rule.__name__}")
-            _RULES[op_type] = rule
-        return rule
-
-    return register
-
-
-def find_gradient_rule(node: ir.Node) -> GradientRule | None:
-    """Returns the gradient rule of a node, or None."""
-    load_rules()
-    return _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-
-
-def operators_with_gradient() -> dict[str, GradientRule]:
-    """Returns every operator that has a gradient rule, by ``op_type``."""
-    load_rules()
-    return dict(sorted(_RULES.items()))
+"""It gets one gradient per output of the node, None where nothing depends on that output, and returns one per input,
+None (or nothing at the end) for those that have none or need none."""
+GRADIENT_RULES: RuleTable[GradientRule] = RuleTable("gradient")
+gradient_rule = GRADIENT_RULES.register
 
 
 class GradientGraph(GraphBuilder):
@@ -110,7 +83,7 @@ class GradientGraph(GraphBuilder):
                 continue
             self._node = node
             try:
-                rule = find_gradient_rule(node)
+                rule = GRADIENT_RULES.find(node)
                 if rule is None:
                     raise RuleError("no gradient rule for this operator")
                 found = rule(self, node, gradients)

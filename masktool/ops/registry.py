@@ -10,7 +10,7 @@ import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import onnx_ir as ir
 
@@ -50,21 +50,47 @@ class Sample:
     opset: int = 20
 
 
-_RULES: dict[str, MaskRule] = {}
+Rule = TypeVar("Rule", bound=Callable[..., Any])
+
+
+class RuleTable(Generic[Rule]):
+    """Rules of one kind, by ``op_type`` of the standard domain.
+
+    Args:
+        kind: what the rules are called in messages.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._rules: dict[str, Rule] = {}
+
+    def register(self, *op_types: str) -> Callable[[Rule], Rule]:
+        """Registers the decorated function as the rule of these operators."""
+
+        def add(rule: Rule) -> Rule:
+            for op_type in op_types:
+                if op_type in self._rules:
+                    former = self._rules[op_type].__name__
+                    raise ValueError(f"two {self._kind} rules for {op_type}: {former} and {rule.__name__}")
+                self._rules[op_type] = rule
+            return rule
+
+        return add
+
+    def find(self, node: ir.Node) -> Rule | None:
+        """Returns the rule of a node, or None."""
+        load_rules()
+        return self._rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+
+    def by_operator(self) -> dict[str, Rule]:
+        """Returns every rule, by ``op_type``."""
+        load_rules()
+        return dict(sorted(self._rules.items()))
+
+
+MASK_RULES: RuleTable[MaskRule] = RuleTable("mask")
+mask_rule = MASK_RULES.register
 _SAMPLES: dict[str, list[Sample]] = {}
-
-
-def mask_rule(*op_types: str) -> Callable[[MaskRule], MaskRule]:
-    """Registers the decorated function as the mask rule of these operators of the standard domain."""
-
-    def register(rule: MaskRule) -> MaskRule:
-        for op_type in op_types:
-            if op_type in _RULES:
-                raise ValueError(f"two mask rules for {op_type}: {_RULES[op_type].__name__} and {rule.__name__}")
-            _RULES[op_type] = rule
-        return rule
-
-    return register
 
 
 def add_samples(op_type: str, *samples: Sample) -> None:
@@ -72,16 +98,9 @@ def add_samples(op_type: str, *samples: Sample) -> None:
     _SAMPLES.setdefault(op_type, []).extend(samples)
 
 
-def find_mask_rule(node: ir.Node) -> MaskRule | None:
-    """Returns the rule of a node, or None."""
-    load_rules()
-    return _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-
-
 def registered_operators() -> dict[str, tuple[MaskRule, tuple[Sample, ...]]]:
-    """Returns every operator with its rule and its samples, by ``op_type``."""
-    load_rules()
-    return {op_type: (rule, tuple(_SAMPLES.get(op_type, ()))) for op_type, rule in sorted(_RULES.items())}
+    """Returns every operator with its mask rule and its samples, by ``op_type``."""
+    return {op_type: (rule, tuple(_SAMPLES.get(op_type, ()))) for op_type, rule in MASK_RULES.by_operator().items()}
 
 
 def load_rules() -> None:

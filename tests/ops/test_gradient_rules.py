@@ -12,7 +12,7 @@ from onnx.utils import Extractor
 
 from masktool.exporters.canonical import canonicalise
 from masktool.exporters.parity import open_session
-from masktool.ops.gradients import GradientGraph, operators_with_gradient
+from masktool.ops.gradients import GRADIENT_RULES, GradientGraph
 from masktool.ops.registry import Sample, registered_operators
 from ops.gradient_models import add_gradients, mask_and_inline, open_double
 from ops.test_mask_rules import build
@@ -100,13 +100,13 @@ def test_nothing_reaches_missing_places(sample: Sample) -> None:
 
 
 def test_every_operator_with_a_mask_rule_has_a_gradient_rule() -> None:
-    assert not set(registered_operators()) - set(operators_with_gradient())
+    assert not set(registered_operators()) - set(GRADIENT_RULES.by_operator())
 
 
 def test_every_operator_that_a_mask_rule_emits_has_a_gradient_rule() -> None:
     samples = [sample for _, samples in registered_operators().values() for sample in samples]
     emitted = {node.op_type for sample in samples for node in mask_and_inline(build(sample)).graph if node.inputs}
-    assert not emitted - set(operators_with_gradient()), sorted(emitted - set(operators_with_gradient()))
+    assert not emitted - set(GRADIENT_RULES.by_operator()), sorted(emitted - set(GRADIENT_RULES.by_operator()))
 
 
 def test_quantised_graphs_are_refused_by_name() -> None:

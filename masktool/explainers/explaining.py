@@ -122,10 +122,7 @@ def explain_targets(
 ) -> list[Explanation]:
     """Like :func:`explain` for several targets, which share the forward passes; returns one explanation per target."""
     method_instance = build_method(method, options, n_samples)
-    if perturbations_per_eval is not None and perturbations_per_eval < 1:
-        raise MasktoolError("batch size out of range", expected="at least 1", got=perturbations_per_eval)
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise MasktoolError("seed out of range", expected="a whole number from 0", got=repr(seed))
+    check_numbers(seed, perturbations_per_eval)
     image = read_subject(image)
     with contextlib.ExitStack() as stack:
         if not isinstance(session, MaskedSession):
@@ -139,10 +136,55 @@ def explain_targets(
             method_instance,
             output=output,
             inputs=inputs,
-            seed=int(seed),
+            seed=seed,
             perturbations_per_eval=perturbations_per_eval,
             progress=progress,
         )
+
+
+def check_numbers(seed: int, perturbations_per_eval: int | None) -> None:
+    """Raises MasktoolError for a seed or a batch size that is none."""
+    if perturbations_per_eval is not None and perturbations_per_eval < 1:
+        raise MasktoolError("batch size out of range", expected="at least 1", got=perturbations_per_eval)
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise MasktoolError("seed out of range", expected="a whole number from 0", got=repr(seed))
+
+
+def make_task(
+    method: Method,
+    subject: Subject,
+    reading: Reading,
+    targets: Sequence[Target],
+    seed: int,
+    perturbations_per_eval: int | None,
+    progress: Progress | None,
+) -> Task:
+    """Returns what a method is to do on one image for some targets.
+
+    Raises:
+        MasktoolError: a target that there is not, or scores that are no numbers.
+    """
+    session, scores = reading.session, reading.values.reshape(-1)
+    indices = [reading.flat_index(reading.resolve(target)) for target in targets]
+    check_finite(scores if reading.output is None else scores[indices])
+    counting: Counting = functools.partial(progress or no_progress, method.title)
+    differentiable = Differentiable(
+        session,
+        reading.inputs,
+        targets=tuple(indices),
+        given=tuple(target not in (None, TOP) for target in targets),
+        counting=counting,
+    )
+    return Task(
+        prepared=subject.prepared,
+        pixels=subject.pixels,
+        base=scores[indices].astype(np.float64),
+        masking=session.metadata.masking,
+        seed=int(seed),
+        perturbations_per_eval=session.batch_size(perturbations_per_eval),
+        evaluate=make_evaluate(reading, subject.prepared, indices, counting),
+        differentiable=differentiable if method.needs_gradient else None,
+    )
 
 
 def run_method(
@@ -161,28 +203,7 @@ def run_method(
     started, passes = time.perf_counter(), session.forward_passes
     reading = read_scores(session, subject, output, inputs)
     places = [reading.resolve(target) for target in targets]
-    scores = reading.values.reshape(-1)
-    indices = [reading.flat_index(place) for place in places]
-    check_finite(scores if output is None else scores[indices])
-    counting: Counting = functools.partial(progress or no_progress, method.title)
-    task = Task(
-        prepared=subject.prepared,
-        pixels=subject.pixels,
-        base=scores[indices].astype(np.float64),
-        masking=session.metadata.masking,
-        seed=seed,
-        perturbations_per_eval=session.batch_size(perturbations_per_eval),
-        evaluate=make_evaluate(reading, subject.prepared, indices, counting),
-        differentiable=Differentiable(
-            session,
-            reading.inputs,
-            targets=tuple(indices),
-            given=tuple(target not in (None, TOP) for target in targets),
-            counting=counting,
-        )
-        if method.needs_gradient
-        else None,
-    )
+    task = make_task(method, subject, reading, targets, seed, perturbations_per_eval, progress)
     attribution = method.attribute(task)
     run = Run(
         session=session,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,16 +15,15 @@ from masktool.explainers.explaining import (
     Run,
     SessionLike,
     check_differentiable,
-    check_finite,
-    make_evaluate,
-    no_progress,
+    check_numbers,
+    make_task,
 )
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.learned_mask import LearnedMask
-from masktool.explainers.method import Differentiable, Task, build_method
-from masktool.explainers.reading import Reading, read_scores
-from masktool.explainers.subject import ImageLike, Subject, make_subject, read_subject
-from masktool.explainers.targets import TOP, Target
+from masktool.explainers.method import build_method
+from masktool.explainers.reading import read_scores
+from masktool.explainers.subject import ImageLike, make_subject, read_subject
+from masktool.explainers.targets import Target
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.session import MaskedSession, load
 
@@ -68,6 +66,7 @@ def explain_together(
     learner = build_method(method, options, n_samples)
     if not isinstance(learner, LearnedMask):
         raise MasktoolError(f"{learner.title} learns no masks", where="method", fix="call explain for each image")
+    check_numbers(seed, perturbations_per_eval)
     wanted = [None] * len(images) if targets is None else list(targets)
     if len(wanted) != len(images) or not images:
         raise MasktoolError("targets do not fit the images", expected=f"{len(images)} targets", got=len(wanted))
@@ -78,9 +77,8 @@ def explain_together(
         started, passes = time.perf_counter(), session.forward_passes
         subjects = [make_subject(read_subject(image), session, input_size) for image in images]
         readings = [read_scores(session, subject, None, inputs) for subject in subjects]
-        batch = session.batch_size(perturbations_per_eval)
         tasks = [
-            make_task(learner, subject, reading, target, seed, batch, progress or no_progress)
+            make_task(learner, subject, reading, [target], seed, perturbations_per_eval, progress)
             for subject, reading, target in zip(subjects, readings, wanted, strict=True)
         ]
         attributions = learner.attribute_together(tasks)
@@ -97,30 +95,3 @@ def explain_together(
                 subjects, readings, wanted, tasks, attributions, strict=True
             )
         ]
-
-
-def make_task(
-    learner: LearnedMask,
-    subject: Subject,
-    reading: Reading,
-    target: Target,
-    seed: int,
-    batch: int,
-    progress: Progress,
-) -> Task:
-    """Returns the task of one image and one class."""
-    check_finite(reading.values)
-    index = reading.flat_index(reading.resolve(target))
-    counting = functools.partial(progress, learner.title)
-    return Task(
-        prepared=subject.prepared,
-        pixels=subject.pixels,
-        base=reading.values.reshape(-1)[[index]].astype(np.float64),
-        masking=reading.session.metadata.masking,
-        seed=seed,
-        perturbations_per_eval=batch,
-        evaluate=make_evaluate(reading, subject.prepared, [index], counting),
-        differentiable=Differentiable(
-            reading.session, reading.inputs, (index,), (target not in (None, TOP),), counting
-        ),
-    )

@@ -107,6 +107,12 @@ def test_bad_options_are_named(session, option, value):
         explain(session, PICTURES.images[0], "extremal", **{option: value})
 
 
+@pytest.mark.parametrize("options", [{"seed": -1}, {"seed": True}, {"perturbations_per_eval": 0}])
+def test_several_images_are_held_to_the_same_numbers_as_one(session, options):
+    with pytest.raises(MasktoolError, match="out of range"):
+        explain_together(session, list(PICTURES.images[:2]), "extremal", **QUICK, **options)
+
+
 def test_masks_that_fail_say_so(session):
     wrong = (int(PICTURES.labels[0]) + 1) % len(shapes.LABELS)
     found = explain(session, PICTURES.images[0], "extremal", target=wrong, n_iterations=1)

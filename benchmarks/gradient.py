@@ -167,11 +167,14 @@ def measure_peak(target: Callable[..., None], subject: str, images: np.ndarray) 
 
 
 def report(title: str, jobs: dict[str, Job], repeats: int) -> None:
-    """Runs jobs in turn and prints medians, spread, and how many times as long as the first the others take."""
+    """Runs jobs in turn and prints medians, spread, and how many times as long as the first the others take.
+
+    Each runs twice in a row and the second run counts: idle threads of one library spin for a while and would slow the
+    other's next run, which happens to nobody who uses one of them.
+    """
     for job in jobs.values():
         job()
-        job()
-    rounds = [[seconds_of(job) for job in jobs.values()] for _ in range(repeats)]
+    rounds = [[(job(), seconds_of(job))[1] for job in jobs.values()] for _ in range(repeats)]
     first = [times[0] for times in rounds]
     print(title)
     for name, times in zip(jobs, zip(*rounds, strict=True), strict=True):

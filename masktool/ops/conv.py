@@ -101,7 +101,10 @@ def count_kept(
 
 @gradient_rule("Conv")
 def vjp_conv(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """Convolves the gradient with the transposed weights, flipped; a stride becomes channels, then pixels."""
+    """Convolves the gradient with the transposed weights, flipped; with a stride, it is a transposed convolution.
+
+    ONNX Runtime multiplies and adds up columns for the latter, which its convolutions outrun at stride 1 alone.
+    """
     gradient, factor = graph.unscaled(given(gradients))
     value, weight = input_at(node, 0), input_at(node, 1)
     window = fixed_window(node)
@@ -109,10 +112,6 @@ def vjp_conv(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradi
         weight = graph.emit("Mul", weight, graph.emit("Reshape", factor, graph.ints(-1, 1, *[1] * len(window.kernel))))
     if window.strides == (1, 1) and window.reaches_over_pads:
         return [convolve_back(graph, node, gradient, weight, window)]
-    if window.kernel == (1, 1) and not any(window.pads):
-        return [spread_pixels(graph, node, convolve_back(graph, node, gradient, weight, window), window)]
-    if window.dilations == (1, 1) and window.strides[0] == window.strides[1]:
-        return [convolve_back_strided(graph, node, gradient, weight, window)]
     return [graph.emit("ConvTranspose", gradient, weight, **transposed_attributes(node, value, window))]
 
 
@@ -125,60 +124,6 @@ def convolve_back(
     pads = [end - pad for end, pad in zip(ends, window.pads, strict=True)]
     flipped = flipped_weight(graph, transposed_weight(graph, weight, fixed_sizes(input_at(node, 1)), groups))
     return graph.emit("Conv", gradient, flipped, pads=pads, dilations=window.dilations, group=groups)
-
-
-def convolve_back_strided(
-    graph: GradientGraph, node: ir.Node, gradient: ir.Value, weight: ir.Value, window: Window
-) -> ir.Value:
-    """Returns the gradient of a strided convolution.
-
-    With stride s, input pixel i = s · q + r − pad sees the output pixels q − j through the taps s · j + r. For each of
-    the s² remainders r that is a convolution of stride 1; all of them together are one with s² times as many channels,
-    which DepthToSpace lays out as pixels. It takes the blocked layouts that ConvTranspose does not.
-    """
-    groups, stride = node.attributes.get_int("group", 1), window.strides[0]
-    value, output = input_at(node, 0), node.outputs[0]
-    out_channels, in_group = fixed_sizes(input_at(node, 1))[:2]
-    taps = [-(-kernel // stride) for kernel in window.kernel]
-    missing = [tap * stride - kernel for tap, kernel in zip(taps, window.kernel, strict=True)]
-    weight = graph.emit("Pad", weight, graph.ints(0, 0, 0, 0, 0, 0, *missing))
-    cut = graph.ints(groups, out_channels // groups, in_group, taps[0], stride, taps[1], stride)
-    weight = graph.emit("Transpose", graph.emit("Reshape", weight, cut), perm=[0, 2, 4, 6, 1, 3, 5])
-    phases = groups * in_group * stride * stride
-    weight = graph.emit("Reshape", weight, graph.ints(phases, out_channels // groups, *taps))
-    pads, first, last = [], [], []
-    for axis in (0, 1):
-        size, out_size = fixed_sizes(value)[axis + 2], fixed_sizes(output)[axis + 2]
-        begin, end = window.pads[axis] // stride, (window.pads[axis] + size - 1) // stride
-        pads.append((taps[axis] - 1 - begin, end - (out_size - 1)))
-        first.append(window.pads[axis] - stride * begin)
-        last.append(first[axis] + size)
-    (top, bottom), (left, right) = pads
-    if min(top, bottom, left, right) < 0:  # rows and columns that no output saw, or that only padding saw
-        gradient = graph.emit(
-            "Pad", gradient, graph.ints(0, 0, min(top, 0), min(left, 0), 0, 0, min(bottom, 0), min(right, 0))
-        )
-    spread = graph.emit(
-        "Conv",
-        gradient,
-        flipped_weight(graph, weight),
-        pads=[max(pad, 0) for pad in (top, left, bottom, right)],
-        group=groups,
-    )
-    pixels = graph.emit("DepthToSpace", spread, blocksize=stride, mode="CRD")
-    return graph.emit("Slice", pixels, graph.ints(*first), graph.ints(*last), graph.ints(2, 3))
-
-
-def spread_pixels(graph: GradientGraph, node: ir.Node, gradient: ir.Value, window: Window) -> ir.Value:
-    """Returns the gradient of a 1 × 1 convolution with stride: zeros at the pixels that it skipped."""
-    _, channels, height, width = fixed_sizes(input_at(node, 0))
-    rows, columns = fixed_sizes(node.outputs[0])[2:]
-    down, right = window.strides
-    blocks = graph.emit("Unsqueeze", gradient, graph.ints(3, 5))
-    blocks = graph.emit("Pad", blocks, graph.ints(*[0] * 6, 0, 0, 0, down - 1, 0, right - 1))
-    pixels = graph.emit("Reshape", blocks, graph.ints(-1, channels, rows * down, columns * right))
-    missing = (height - rows * down, width - columns * right)  # an odd length lacks the last zeros, or has pixels left
-    return graph.emit("Pad", pixels, graph.ints(0, 0, 0, 0, 0, 0, *missing)) if any(missing) else pixels
 
 
 @gradient_rule("ConvTranspose")

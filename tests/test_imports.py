@@ -18,8 +18,9 @@ MAY_IMPORT = {
     "exporters": {"exporters", "ops", *FOUNDATION},
     "runtime": {"runtime", *FOUNDATION},
     "explainers": {"explainers", "runtime", *FOUNDATION},
+    "evaluation": {"evaluation", "explainers", "runtime", *FOUNDATION},
     "demo": {"demo", *FOUNDATION},
-    "commands": {"commands", "demo", "exporters", "explainers", "runtime", *FOUNDATION},
+    "commands": {"commands", "demo", "evaluation", "exporters", "explainers", "runtime", *FOUNDATION},
     "cli": {"commands", "errors"},
     "__main__": {"cli"},
 }
@@ -30,6 +31,7 @@ NEVER_IMPORT = {
     "ops": TORCH | {"onnxruntime"},
     "runtime": TORCH | ONNX,
     "explainers": TORCH | ONNX | {"onnxruntime"},
+    "evaluation": TORCH | ONNX | {"onnxruntime"},
     "demo": TORCH | ONNX | {"onnxruntime"},
     "commands": TORCH,
     "cli": TORCH | ONNX | {"onnxruntime", "numpy", "rich"},

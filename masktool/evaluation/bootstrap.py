@@ -1,0 +1,84 @@
+"""Percentile bootstrap intervals over images.
+
+Every resample is a vector of counts, one per image, so that whatever is a function of weighted images (a mean, the
+entropy of a histogram) has an interval, and figures of the same images are resampled alike.
+
+Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from numpy.typing import NDArray
+
+N_RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""From weights of the images (R, N), each row summing to 1, to R figures."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A figure over images, and where it may lie.
+
+    Attributes:
+        value: the figure over all images; NaN where it is defined for none.
+        low: lower end of the 95 % interval.
+        high: upper end.
+        n: number of images that it is defined for.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        if self.n == 0:
+            return "undefined"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def resample(n: int, seed: int = 0, n_resamples: int = N_RESAMPLES) -> NDArray[np.float64]:
+    """Returns the weights (R, n) of n images in resamples drawn with replacement; each row sums to 1."""
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples)
+    return counts / n
+
+
+def interval_of(statistic: Statistic, n: int, seed: int = 0, n_resamples: int = N_RESAMPLES) -> Interval:
+    """Returns any figure over n images with its interval.
+
+    Args:
+        statistic: the figure as a function of the images' weights.
+        n: number of images.
+        seed: of the resamples.
+        n_resamples: how many.
+    """
+    if n == 0:
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
+    value = float(statistic(np.full((1, n), 1 / n))[0])
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.nanquantile(statistic(resample(n, seed, n_resamples)), (tail, 1 - tail))
+    return Interval(value, float(low), float(high), n)
+
+
+def interval_of_mean(values: npt.ArrayLike, seed: int = 0) -> Interval:
+    """Returns the mean over images with its interval; images with NaN, where a figure is undefined, do not count.
+
+    Args:
+        values: (N,) one figure per image.
+        seed: of the resamples.
+    """
+    array = np.asarray(values, np.float64)
+    defined = array[~np.isnan(array)]
+    return interval_of(lambda weights: weights @ defined, len(defined), seed)
+
+
+def as_float(value: float | None) -> float:
+    """Returns a record's figure as a number; None, which stands for undefined in JSON, becomes NaN."""
+    return float("nan") if value is None else float(value)

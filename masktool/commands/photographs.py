@@ -8,11 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from masktool.errors import MasktoolError
-from masktool.explainers.explanation import PNG_KEY
-from masktool.runtime.arrays import ARRAY_SUFFIX
+from masktool.explainers.image_folder import list_folder
 
 Say = Callable[[str], None]
 
@@ -40,35 +37,14 @@ def list_images(directory: Path, say: Say) -> list[Path]:
     Raises:
         MasktoolError: there is none, or the directory cannot be read.
     """
-    extensions = {*Image.registered_extensions(), ARRAY_SUFFIX}
-    try:
-        files = sorted(path for path in directory.iterdir() if path.is_file() and not path.name.startswith("."))
-    except OSError as error:
-        raise MasktoolError("cannot read the directory", where=directory, got=error.strerror) from error
-    images = [path for path in files if path.suffix.lower() in extensions]
-    own = [path for path in images if is_own_picture(path)]
-    for skipped, reason in (
-        ([path for path in files if path not in set(images)], "no image"),
-        (own, "made by masktool explain"),
-    ):
+    contents = list_folder(directory)
+    for skipped, reason in ((contents.others, "no image"), (contents.own, "made by masktool explain")):
         if skipped:
             names = ", ".join(path.name for path in skipped[:3]) + (", ..." if len(skipped) > 3 else "")
             say(f"skipped in {directory} ({reason}): {names}")
-    kept = [path for path in images if path not in set(own)]
-    if not kept:
+    if not contents.images:
         raise MasktoolError("no images", where=directory, expected="files such as .jpg or .png")
-    return kept
-
-
-def is_own_picture(path: Path) -> bool:
-    """Tells a picture that ``explain`` wrote from a photograph, by the PNG's text entry."""
-    if path.suffix.lower() != ".png":
-        return False
-    try:
-        with Image.open(path) as image:
-            return PNG_KEY in image.info
-    except Exception:  # whatever is wrong with the file is reported when it is read as a photograph
-        return False
+    return list(contents.images)
 
 
 def choose_stems(photographs: Sequence[Path]) -> list[str]:

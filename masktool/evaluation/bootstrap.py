@@ -9,6 +9,8 @@ Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +19,8 @@ from numpy.typing import NDArray
 
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
+BLOCK_WEIGHTS = 1 << 22
+"""At most so many weights exist at once (32 MiB), however many the images."""
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """From weights of the images (R, N), each row summing to 1, to R figures."""
@@ -39,15 +43,32 @@ class Interval:
     n: int
 
     def __str__(self) -> str:
-        if self.n == 0:
+        if math.isnan(self.value):
             return "undefined"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def resample(n: int, seed: int = 0, n_resamples: int = N_RESAMPLES) -> NDArray[np.float64]:
-    """Returns the weights (R, n) of n images in resamples drawn with replacement; each row sums to 1."""
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples)
-    return counts / n
+def resample(n: int, seed: int = 0, n_resamples: int = N_RESAMPLES, block: int = 0) -> NDArray[np.float64]:
+    """Returns the weights (R, n) of n images in resamples drawn with replacement; each row sums to 1.
+
+    Args:
+        n: number of images.
+        seed: of the resamples.
+        n_resamples: how many.
+        block: others for every number.
+    """
+    drawn = np.random.default_rng([seed, block]).integers(n, size=(n_resamples, n))
+    drawn += np.arange(n_resamples)[:, None] * n
+    counts = np.bincount(drawn.reshape(-1), minlength=n_resamples * n)
+    return counts.reshape(n_resamples, n) / n
+
+
+@functools.lru_cache(maxsize=2)
+def remembered_resample(n: int, seed: int, n_resamples: int, block: int) -> NDArray[np.float64]:
+    """Like :func:`resample`, read-only: a table's figures are mostly of the same images."""
+    weights = resample(n, seed, n_resamples, block)
+    weights.flags.writeable = False
+    return weights
 
 
 def interval_of(statistic: Statistic, n: int, seed: int = 0, n_resamples: int = N_RESAMPLES) -> Interval:
@@ -63,7 +84,15 @@ def interval_of(statistic: Statistic, n: int, seed: int = 0, n_resamples: int = 
         return Interval(float("nan"), float("nan"), float("nan"), 0)
     value = float(statistic(np.full((1, n), 1 / n))[0])
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.nanquantile(statistic(resample(n, seed, n_resamples)), (tail, 1 - tail))
+    rows = max(1, BLOCK_WEIGHTS // n)
+    figures = np.concatenate(
+        [
+            statistic(remembered_resample(n, seed, min(rows, n_resamples - start), start))
+            for start in range(0, n_resamples, rows)
+        ]
+    )
+    defined = figures[~np.isnan(figures)]
+    low, high = np.quantile(defined, (tail, 1 - tail)) if len(defined) else (float("nan"), float("nan"))
     return Interval(value, float(low), float(high), n)
 
 

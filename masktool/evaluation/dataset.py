@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from masktool.evaluation.findings import Problem
+from masktool.files import sha256_of
 
 Box = tuple[float, float, float, float]
 """(x0, y0, x1, y1) in the photograph's pixels; pixel i covers [i, i + 1]."""
@@ -23,7 +26,8 @@ class Sample:
         path: of the image.
         label: index of its true class, where known.
         boxes: of the objects of that class; empty where none are known.
-        object_mask: file with the object's pixels (non-zero), or the pixels (H, W) bool themselves; None where unknown.
+        object_mask: file with the object's pixels (non-zero), or what ``numpy.asarray`` turns into (H, W) bool; None
+            where unknown.
         segments: file with a label map to remove parts by; None where there is none.
     """
 
@@ -31,8 +35,14 @@ class Sample:
     path: Path
     label: int | None = None
     boxes: tuple[Box, ...] = ()
-    object_mask: Path | NDArray[np.bool_] | None = None
+    object_mask: Path | ArrayLike | None = None
     segments: Path | None = None
+
+    def digest(self) -> str:
+        """Returns a digest of the image and of all that is known of it; files count by what they hold."""
+        mask = self.object_mask
+        known = [self.label, self.boxes, digest_of(self.path), digest_of(mask), digest_of(self.segments)]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,3 +56,16 @@ class Dataset:
 
     samples: tuple[Sample, ...]
     problems: tuple[Problem, ...] = ()
+
+
+def digest_of(source: Path | ArrayLike | None) -> str | None:
+    """Returns the SHA-256 of a file or of pixels; None for what there is not, or cannot be read."""
+    if source is None:
+        return None
+    if isinstance(source, Path):
+        try:
+            return sha256_of(source)
+        except OSError:
+            return None  # measuring the image tells what is wrong with it
+    pixels = np.ascontiguousarray(source)
+    return hashlib.sha256(f"{pixels.shape} {pixels.dtype}".encode() + pixels.tobytes()).hexdigest()

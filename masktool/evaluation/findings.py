@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from masktool.evaluation.bootstrap import Interval
 
+SCHEMA = "masktool.evaluation/1"
 Cell = str | int | float | Interval | None
 """None is shown as empty: the column does not apply to the row."""
 
@@ -28,10 +30,20 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
+    def is_numeric(self, column: int) -> bool:
+        """Tells whether a column, by its position, holds figures."""
+        return any(isinstance(row[column], Interval | float | int) for row in self.rows)
+
     def as_json(self) -> dict[str, Any]:
         """Returns the table as JSON values; an interval is an object with value, low, high and n."""
-        cells = [[dataclasses.asdict(c) if isinstance(c, Interval) else c for c in row] for row in self.rows]
-        return {"name": self.name, "caption": self.caption, "columns": list(self.columns), "rows": cells}
+        rows = [[encode_cell(cell) for cell in row] for row in self.rows]
+        return {"name": self.name, "caption": self.caption, "columns": list(self.columns), "rows": rows}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Table:
+        """Reads what :meth:`as_json` returned."""
+        rows = tuple(tuple(decode_cell(cell) for cell in row) for row in document["rows"])
+        return cls(document["name"], document["caption"], tuple(document["columns"]), rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +83,8 @@ class Chart:
 
     def as_json(self) -> dict[str, Any]:
         """Returns the chart as JSON values."""
-        return dataclasses.asdict(self)
+        lines = [{"label": line.label, "y": [encode_cell(y) for y in line.y]} for line in self.lines]
+        return {**dataclasses.asdict(self), "x": list(self.x), "lines": lines}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,26 +121,35 @@ class Evaluation:
 
     Attributes:
         part: name of what was evaluated.
+        title: the same in words, for headings.
         settings: everything that decides the figures: models with their digests, options, seed.
         findings: the figures.
         problems: data that was skipped.
         n_images: how many images were measured.
         seconds: wall time of this run, images of an earlier, stopped run not counted.
+        data_sha256: digest of the images and of all that is known of them.
+        command: that was typed; empty where none was.
     """
 
     part: str
+    title: str
     settings: Mapping[str, Any]
     findings: Findings
     problems: tuple[Problem, ...]
     n_images: int
     seconds: float
+    data_sha256: str = ""
+    command: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Returns everything as JSON values; the same settings give the same, but for ``timing``."""
+        """Returns everything as JSON values; the same command gives the same, but for ``timing``."""
         return {
-            "schema": "masktool.evaluation/1",
+            "schema": SCHEMA,
             "part": self.part,
+            "title": self.title,
+            "command": self.command,
             "settings": dict(self.settings),
+            "data_sha256": self.data_sha256,
             "n_images": self.n_images,
             "tables": [table.as_json() for table in self.findings.tables],
             "charts": [chart.as_json() for chart in self.findings.charts],
@@ -135,3 +157,23 @@ class Evaluation:
             "problems": [dataclasses.asdict(problem) for problem in self.problems],
             "timing": {"seconds": self.seconds},
         }
+
+
+def encode_cell(cell: Cell) -> Any:
+    """Returns a cell as a JSON value; a number that is none becomes an undefined interval, and its NaN null."""
+    if isinstance(cell, float) and not math.isfinite(cell):
+        cell = Interval(cell, cell, cell, 0)
+    if not isinstance(cell, Interval):
+        return cell
+    figures = {"value": cell.value, "low": cell.low, "high": cell.high}
+    return {name: value if math.isfinite(value) else None for name, value in figures.items()} | {"n": cell.n}
+
+
+def decode_cell(value: Any) -> Cell:
+    """Reads what :func:`encode_cell` returned."""
+    if not isinstance(value, Mapping):
+        cell: Cell = value
+        return cell
+    figures = (value["value"], value["low"], value["high"])
+    figure, low, high = (float("nan") if number is None else float(number) for number in figures)
+    return Interval(figure, low, high, value["n"])

@@ -1,16 +1,17 @@
 """Records of images as they are measured, so that a run that was stopped goes on where it was.
 
 A file of JSON lines: the settings first, then one record per image. It is complete up to its last whole line, whenever
-the process ended. Records of other settings are never used.
+the process ended. Records of other settings, or of an image that has changed since, are never used.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, NamedTuple, Self, TextIO
 
 from masktool.errors import MasktoolError
 from masktool.files import atomic_path
@@ -19,13 +20,28 @@ Record = Mapping[str, Any]
 """What was measured on one image, JSON values only; None where a figure is undefined."""
 
 
+class Entry(NamedTuple):
+    """One image's record, and the digest of all that the image brings along."""
+
+    digest: str
+    record: Record
+
+
 class Journal:
-    """The records of one evaluation, in a file or, without a path, in memory; a context manager."""
+    """The records of one evaluation, in a file or, without a path, in memory; a context manager.
+
+    Attributes:
+        path: of the file.
+        settings: what decides the records besides the images.
+        entries: by the images' names.
+        changed: names of the settings in which the file that was there differs; its records are dropped.
+    """
 
     def __init__(self, path: Path | None, settings: Mapping[str, Any]) -> None:
         self.path = path
-        self.records: dict[str, Record] = {}
-        self._header = json.dumps({"settings": settings}, sort_keys=True)
+        self.settings: Mapping[str, Any] = json.loads(json.dumps(settings))
+        self.entries: dict[str, Entry] = {}
+        self.changed: tuple[str, ...] = ()
         self._stream: TextIO | None = None
 
     def __enter__(self) -> Self:
@@ -36,43 +52,76 @@ class Journal:
         """
         if self.path is not None:
             try:
-                self.records = read_records(self.path, self._header)
+                self._read(self.path)
+                header = json.dumps({"settings": self.settings}, sort_keys=True)
+                lines = [header, *(encode(name, entry) for name, entry in self.entries.items())]
                 with atomic_path(self.path) as temporary:  # drops records of other settings, and half a last line
-                    lines = [self._header, *(encode(name, record) for name, record in self.records.items())]
                     temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
                 self._stream = self.path.open("a", encoding="utf-8")
             except OSError as error:
-                raise MasktoolError("cannot write", where=self.path, got=error.strerror) from error
+                raise cannot_write(self.path, error) from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._stream is not None:
-            self._stream.close()
+            with contextlib.suppress(OSError):  # of a full disk, which the last record's own error tells already
+                self._stream.close()
 
-    def add(self, name: str, record: Record) -> None:
-        """Adds one image's record, and does not return before the file holds it."""
-        self.records[name] = json.loads(json.dumps(record))  # as a later run would read it
-        if self._stream is not None:
-            self._stream.write(encode(name, record) + "\n")
-            self._stream.flush()
+    def find(self, name: str, digest: str) -> Record | None:
+        """Returns an image's record; None where it was not measured, or has changed since."""
+        entry = self.entries.get(name)
+        return entry.record if entry is not None and entry.digest == digest else None
+
+    def add(self, name: str, digest: str, record: Record) -> Record:
+        """Adds one image's record and returns it as a later run will read it; by then the file holds it.
+
+        Raises:
+            MasktoolError: the file cannot be written.
+        """
+        line = encode(name, Entry(digest, record))
+        if self.path is not None and self._stream is not None:
+            try:
+                self._stream.write(line + "\n")
+                self._stream.flush()
+            except OSError as error:
+                raise cannot_write(self.path, error) from error
+        self.entries[name] = Entry(digest, json.loads(line)["record"])
+        return self.entries[name].record
+
+    def _read(self, path: Path) -> None:
+        """Takes over the records of a file of the same settings."""
+        if not path.is_file():
+            return
+        header, *lines = path.read_bytes().split(b"\n")
+        found = decode(header)
+        if found is None or "settings" not in found:
+            return
+        if found["settings"] != self.settings:
+            names = {*found["settings"], *self.settings}
+            self.changed = tuple(sorted(n for n in names if found["settings"].get(n) != self.settings.get(n)))
+            return
+        for line in lines[:-1]:  # what follows the last line end is empty, or half a line
+            entry = decode(line)
+            if entry is not None and entry.keys() >= {"image", "digest", "record"}:
+                self.entries[entry["image"]] = Entry(entry["digest"], entry["record"])
 
 
-def encode(name: str, record: Record) -> str:
+def encode(name: str, entry: Entry) -> str:
     """Returns one line; NaN is refused, since JSON has none: undefined figures are None."""
-    return json.dumps({"image": name, "record": record}, allow_nan=False)
+    return json.dumps({"image": name, "digest": entry.digest, "record": entry.record}, allow_nan=False)
 
 
-def read_records(path: Path, header: str) -> dict[str, Record]:
-    """Returns the records of a file whose first line is the header; none of any other file."""
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8").split("\n")
-    if lines[0] != header:
-        return {}
-    found = {}
-    for line in lines[1:-1]:  # what follows the last line end is empty, or half a line
-        entry = json.loads(line)
-        found[entry["image"]] = entry["record"]
-    return found
+def decode(line: bytes) -> dict[str, Any] | None:
+    """Returns what a line holds; None for one that was damaged: that image is measured again."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def cannot_write(path: Path, error: OSError) -> MasktoolError:
+    """Returns the error to raise."""
+    return MasktoolError("cannot write", where=path, got=error.strerror, fix="choose another directory with -o")

@@ -41,8 +41,10 @@ class MethodChoice:
         return {"name": self.name, "options": dict(self.options), "n_samples": self.n_samples}
 
 
-def explain_scene(model: NamedModel, scene: Scene, choice: MethodChoice, target: Target, seed: int) -> Explanation:
-    """Explains one image with one method."""
+def explain_scene(
+    model: NamedModel, scene: Scene, choice: MethodChoice, target: Target, seed: int, batch: int | None = None
+) -> Explanation:
+    """Explains one image with one method, ``batch`` masks at once."""
     return explain(
         model.session,
         scene.image,
@@ -50,6 +52,7 @@ def explain_scene(model: NamedModel, scene: Scene, choice: MethodChoice, target:
         target,
         n_samples=choice.n_samples,
         seed=seed,
+        perturbations_per_eval=batch,
         **choice.options,
     )
 

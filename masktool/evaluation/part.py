@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import dataclasses
+import hashlib
+import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from masktool import __version__
 from masktool.errors import MasktoolError
-from masktool.evaluation.dataset import Dataset
+from masktool.evaluation.dataset import Dataset, Sample
 from masktool.evaluation.findings import Evaluation, Findings, Problem
 from masktool.evaluation.journal import Journal, Record
 from masktool.evaluation.scene import Scene, read_scene
 from masktool.explainers.explaining import Progress, no_progress
 from masktool.runtime.session import MaskedSession
 
-FAILURE = "problem"
-"""Key of a record that says why an image could not be measured."""
+Say = Callable[[str], None]
+"""Tells the user something in one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +45,14 @@ class NamedModel:
             "source_sha256": metadata.source_sha256,
             "masking": metadata.masking,
             "baseline": metadata.baseline,
+            "exported_by": metadata.tool_version,
+            "providers": self.session.providers,
+            "threads": self.session.threads,
         }
+
+
+def say_nothing(message: str) -> None:
+    """Keeps it to itself."""
 
 
 class Part(abc.ABC):
@@ -80,7 +89,11 @@ class Part(abc.ABC):
 
 
 def run_part(
-    part: Part, dataset: Dataset, journal_path: Path | None = None, progress: Progress = no_progress
+    part: Part,
+    dataset: Dataset,
+    journal_path: Path | None = None,
+    progress: Progress = no_progress,
+    say: Say = say_nothing,
 ) -> Evaluation:
     """Measures every image that an earlier run has not, and sums up.
 
@@ -89,34 +102,67 @@ def run_part(
         dataset: on what.
         journal_path: where records are kept while the run lasts; None keeps them in memory.
         progress: shows how far it is.
+        say: tells what an earlier run has left.
 
     Raises:
         MasktoolError: no image could be measured, or the models are of different networks.
     """
     started = time.monotonic()
     check_same_source(part.models)
-    settings = {**part.settings(), "models": [model.describe() for model in part.models]}
-    with Journal(journal_path, {"part": part.name, **settings}) as journal, contextlib.ExitStack() as stack:
-        missing = [sample for sample in dataset.samples if sample.name not in journal.records]
-        advance = stack.enter_context(progress(part.title, len(dataset.samples)))
-        advance(len(dataset.samples) - len(missing))
-        for sample in missing:
-            try:
-                record = part.measure(read_scene(sample, part.models[0].session))
-            except MasktoolError as error:
-                record = {FAILURE: str(error)}
-            journal.add(sample.name, record)
-            advance(1)
-        found = {sample.name: journal.records[sample.name] for sample in dataset.samples}
-    failed = tuple(Problem(name, record[FAILURE]) for name, record in found.items() if FAILURE in record)
-    measured = {name: record for name, record in found.items() if FAILURE not in record}
+    models = [model.describe() for model in part.models]
+    settings = {**part.settings(), "models": models, "tool_version": __version__}
+    digests = {sample.name: sample.digest() for sample in dataset.samples}
+    with Journal(journal_path, {"part": part.name, **settings}) as journal:
+        measured, failed = measure_all(part, dataset.samples, digests, journal, progress, say)
     problems = (*dataset.problems, *failed)
     if not measured:
         first = f"{problems[0].where}: {problems[0].what}" if problems else "there are none"
         raise MasktoolError("no image could be measured", where=f"{len(dataset.samples)} images", got=first)
     findings = part.summarise(measured)
-    seconds = time.monotonic() - started
-    return Evaluation(part.name, settings, findings, problems, len(measured), seconds)
+    return Evaluation(
+        part=part.name,
+        title=part.title,
+        settings=settings,
+        findings=findings,
+        problems=problems,
+        n_images=len(measured),
+        seconds=time.monotonic() - started,
+        data_sha256=hashlib.sha256(json.dumps(digests).encode()).hexdigest(),
+    )
+
+
+def measure_all(
+    part: Part,
+    samples: Sequence[Sample],
+    digests: Mapping[str, str],
+    journal: Journal,
+    progress: Progress,
+    say: Say,
+) -> tuple[dict[str, Record], list[Problem]]:
+    """Returns the records by image, in the order of the images, and what could not be measured.
+
+    Failures are not written down: the next run tries those images again.
+    """
+    found = {sample.name: journal.find(sample.name, digests[sample.name]) for sample in samples}
+    done = sum(record is not None for record in found.values())
+    if journal.changed:
+        say(f"an earlier run had other settings ({', '.join(journal.changed)}): starting anew")
+    if done:
+        say(f"resuming: {done} of {len(samples)} images are measured")
+    failed = []
+    with progress(part.title, len(samples)) as advance:
+        advance(done)
+        for sample in samples:
+            if found[sample.name] is not None:
+                continue
+            try:
+                record = part.measure(read_scene(sample, part.models[0].session))
+            except MasktoolError as error:
+                failed.append(Problem(sample.name, str(error)))
+            else:
+                found[sample.name] = journal.add(sample.name, digests[sample.name], record)
+            advance(1)
+    return {name: record for name, record in found.items() if record is not None}, failed
 
 
 def check_same_source(models: Sequence[NamedModel]) -> None:

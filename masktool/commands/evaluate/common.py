@@ -1,0 +1,283 @@
+"""What the subcommands of ``masktool evaluate`` share: options, the models and data they name, and how they end."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from masktool.commands import options
+from masktool.commands.evaluate.results import encode, print_problems, print_tables, say, write_results
+from masktool.commands.models import ModelChoice, find_model, is_masked
+from masktool.commands.photographs import check_writable
+from masktool.errors import MasktoolError
+from masktool.evaluation.dataset import Dataset
+from masktool.evaluation.extras import require_extra
+from masktool.evaluation.part import NamedModel, Part, run_part
+from masktool.lazy import typed_arguments
+from masktool.runtime.session import MaskedSession, load
+
+BAD_INPUT = 2
+DIRECTORY = Path("masktool-evaluation")
+OWN_MASKINGS = ("layer", "partial")
+"""Names of modes that are ways of masking; every other name is a baseline of ``fill``."""
+
+
+@dataclasses.dataclass
+class Request:
+    """What the shared options say.
+
+    Attributes:
+        model: a path or a hub name.
+        folder: of the images.
+        labels: file with the images' classes.
+        boxes: file or folder with the objects' boxes.
+        masks: folder with the objects' pixels.
+        segments_folder: with label maps.
+        limit: use only so many images; None uses all.
+        arch: of a model that is a state dict.
+        input_size: (height, width), where the model does not fix them.
+        image_input: which input is the image, of a model that is not masked yet.
+        preprocess: of a model that is not masked yet.
+        seed: of every random choice.
+        directory: for everything that is written.
+        strict: whether data that cannot be used end in an exit code other than 0.
+        as_json: whether stdout gets a document instead of tables.
+        provider: where to run.
+        threads: within one operator.
+        batch: masked images per forward pass; None for the session's choice.
+        command_line: as the user typed it.
+        session: the first that was opened; what it knows of the model outlives its closing.
+        data: the images, once they were read.
+    """
+
+    model: str
+    folder: Path
+    labels: Path | None
+    boxes: Path | None
+    masks: Path | None
+    segments_folder: Path | None
+    limit: int | None
+    arch: str | None
+    input_size: tuple[int, int] | None
+    image_input: str | None
+    preprocess: str | None
+    seed: int
+    directory: Path
+    strict: bool
+    as_json: bool
+    provider: str
+    threads: int | None
+    batch: int | None
+    command_line: str = ""
+    session: MaskedSession | None = None
+    data: Dataset | None = None
+
+    def open_models(
+        self, stack: contextlib.ExitStack, modes: Sequence[str] | None, gradient: bool = False
+    ) -> list[NamedModel]:
+        """Opens the model once per masking mode, exporting it into the cache where it is not masked yet.
+
+        Args:
+            stack: closes the sessions.
+            modes: ``layer``, ``partial``, or baselines of ``fill``; None for the one mode that an exported model has,
+                ``layer`` for any other.
+            gradient: whether the files must hold gradients.
+
+        Returns:
+            One model per distinct mode, in their order, named after it.
+
+        Raises:
+            MasktoolError: there is no such model, it cannot be exported, or it is exported and asked for another mode.
+        """
+        own = exported_mode(self.model)
+        names = list(dict.fromkeys(modes)) if modes is not None else [own or OWN_MASKINGS[0]]
+        if own is not None and names != [own]:
+            raise MasktoolError(
+                "an exported model has one masking mode",
+                where=self.model,
+                expected=own,
+                got=", ".join(names),
+                fix="name the plain model, which is exported in each mode",
+            )
+        paths = [find_model(self.choose(None if own else name, gradient), say) for name in names]
+        sessions = [stack.enter_context(load(path, self.provider, self.threads)) for path in paths]
+        if sessions and self.session is None:
+            self.session = sessions[0]
+            say(self.session.announcement)
+        return [NamedModel(name, session) for name, session in zip(names, sessions, strict=True)]
+
+    def choose(self, mode: str | None, gradient: bool) -> ModelChoice:
+        """Returns the choice of the model in one mode; None leaves the mode to the exported file."""
+        masking: Any = None if mode is None else mode if mode in OWN_MASKINGS else "fill"
+        return ModelChoice(
+            self.model,
+            self.arch,
+            self.input_size,
+            self.preprocess,
+            masking,
+            mode if masking == "fill" else None,
+            self.image_input,
+            gradient=gradient,
+        )
+
+    def dataset(self) -> Dataset:
+        """Reads the images' names and what is known of them, once; labels are those of the model's classes.
+
+        Raises:
+            MasktoolError: there are no images, or a file that was named cannot be read.
+        """
+        if self.data is None:
+            from masktool.evaluation.annotations import read_dataset
+
+            with contextlib.ExitStack() as stack:
+                session = self.session or self.open_models(stack, None)[0].session
+            self.data = read_dataset(
+                self.folder,
+                labels=self.labels,
+                boxes=self.boxes,
+                masks=self.masks,
+                segments=self.segments_folder,
+                class_names=session.metadata.labels,
+                n_classes=count_classes(session),
+                limit=self.limit,
+            )
+        return self.data
+
+
+def exported_mode(name: str) -> str | None:
+    """Returns the masking mode of a file that ``masktool export`` wrote, a fill's baseline; None for a plain model."""
+    if not is_masked(Path(name)):
+        return None
+    from masktool.commands.info import read_model
+    from masktool.contract import Metadata
+
+    metadata = Metadata.from_properties({entry.key: entry.value for entry in read_model(Path(name)).metadata_props})
+    if metadata is None:
+        return None
+    return metadata.baseline or metadata.masking
+
+
+def count_classes(session: MaskedSession) -> int | None:
+    """Returns how many classes a model tells apart; None where its file does not say."""
+    if session.metadata.labels is not None:
+        return len(session.metadata.labels)
+    if session.metadata.output_kind == "binary":
+        return 2
+    shape = session.output_shapes.get(session.metadata.class_output or "", ())
+    return shape[1] if len(shape) > 1 else None
+
+
+SHARED_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.argument("model", metavar="MODEL"),
+    click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path)),
+    click.option(
+        "--labels",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Classes of the images, by index or name: CSV or JSON.  [default: the names of FOLDER's subfolders]",
+    ),
+    click.option(
+        "--boxes",
+        type=click.Path(path_type=Path),
+        metavar="FILE|DIR",
+        help="Boxes of the objects: JSON, COCO JSON, or Pascal VOC XML, one file or a directory of them.",
+    ),
+    click.option(
+        "--masks",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Pixels of the objects: an image or .npy file per image, of the same name, not 0 where the object is.",
+    ),
+    click.option(
+        "--segments-folder",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help="Label maps of the images' parts: an image or .npy file per image, of the same name.",
+    ),
+    click.option(
+        "--limit", type=click.IntRange(min=1), metavar="N", help="Use only N images, evenly spread over the names."
+    ),
+    click.option("--arch", metavar="NAME", help="Architecture of a MODEL that is a state dict, as for export."),
+    click.option(
+        "--input-size",
+        nargs=2,
+        type=click.IntRange(min=1),
+        metavar="H W",
+        help="Height and width of the input, where MODEL does not fix them.  [default: its preprocessing's]",
+    ),
+    click.option("--image-input", metavar="NAME", help="Which input is the image, of a MODEL that is not masked yet."),
+    click.option(
+        "--preprocess", metavar="NAME|FILE", help="Preprocessing of a MODEL that is not masked yet, as for export."
+    ),
+    options.seed_option,
+    click.option(
+        "-o",
+        "--directory",
+        type=click.Path(path_type=Path),
+        default=DIRECTORY,
+        show_default=True,
+        metavar="DIR",
+        help="Directory for figures and charts. An interrupted measurement goes on where it was.",
+    ),
+    click.option("--strict", is_flag=True, help="Exit code 2 when some of the data could not be used."),
+    options.json_option,
+    options.provider_option,
+    options.batch_option,
+    options.threads_option,
+)
+"""In the order of the help."""
+INTERNAL = {"command_line", "session", "data"}
+"""Fields of a request that are no options."""
+
+
+def evaluation_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator that adds MODEL, FOLDER and the shared options to a command, which gets them as its ``request``.
+
+    Options above it are listed before the shared ones, those below it behind them.
+    """
+
+    @click.pass_context
+    @functools.wraps(function)
+    def wrapped(context: click.Context, **values: Any) -> Any:
+        fields = [field.name for field in dataclasses.fields(Request) if field.name not in INTERNAL]
+        request = Request(
+            **{name: values.pop(name) for name in fields}, command_line=shlex.join(typed_arguments(context))
+        )
+        with require_extra("drawing charts"):  # before anything was measured
+            import matplotlib  # noqa: F401
+        check_writable(request.directory)
+        return function(request, **values)
+
+    decorated: Callable[..., Any] = wrapped
+    for decorate in reversed(SHARED_OPTIONS):
+        decorated = decorate(decorated)
+    return decorated
+
+
+def finish(request: Request, part: Part) -> int:
+    """Runs an evaluation, prints and writes what it finds, and returns the exit code.
+
+    The journal ``PART.jsonl`` in the directory holds what was measured until the results are written.
+
+    Raises:
+        MasktoolError: no image could be measured, or the directory cannot be written.
+    """
+    journal = request.directory / f"{part.name}.jsonl"
+    evaluation = run_part(part, request.dataset(), journal, options.progress, say)
+    evaluation = dataclasses.replace(evaluation, command=request.command_line)
+    written = write_results(evaluation, request.directory)
+    journal.unlink(missing_ok=True)
+    if request.as_json:
+        click.echo(encode(evaluation), nl=False)
+    else:
+        print_tables(evaluation)
+    say(f"{evaluation.n_images} images; written: {', '.join(map(str, written))}")
+    print_problems(evaluation.problems)
+    return BAD_INPUT if request.strict and evaluation.problems else 0

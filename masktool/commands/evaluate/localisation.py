@@ -1,0 +1,51 @@
+"""``masktool evaluate localisation``: do explanations find the objects?"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import click
+
+from masktool.commands.evaluate.common import Request, evaluation_options, finish
+from masktool.commands.evaluate.methods import choose_methods, method_options
+from masktool.commands.evaluate.modes import mode_options, open_modes
+from masktool.evaluation.localisation_part import Localisation
+from masktool.evaluation.overlays import FOLDER
+
+MODES = ("layer",)
+
+
+@click.command(name="localisation")
+@evaluation_options
+@mode_options(MODES)
+@method_options
+@click.option("--correct-only", is_flag=True, help="Leave out images that the model gets wrong.")
+def command(
+    request: Request,
+    modes: tuple[str, ...],
+    also: tuple[Path, ...],
+    methods: tuple[str, ...],
+    samples: int | None,
+    assignments: tuple[str, ...],
+    pictures: int,
+    correct_only: bool,
+) -> int:
+    """Measure whether explanations find the objects.
+
+    Explains the true class of every image in FOLDER, and judges the maps at the input of MODEL against --boxes or
+    --masks: pointing game, energy, PxAP, F1, localisation error (LE, OM) and MaxBoxAcc. Beside every method stand maps
+    that know nothing of the model: centre, random, ones, edges.
+    """
+    choices = choose_methods(methods, samples, assignments)
+    with contextlib.ExitStack() as stack:
+        part = Localisation(
+            modes=open_modes(request, stack, modes, also, MODES, choices.gradient, everywhere=True),
+            methods=choices.methods,
+            correct_only=correct_only,
+            seed=request.seed,
+            batch=request.batch,
+            overlays=request.directory / FOLDER,
+            pictured=frozenset(sample.name for sample in request.dataset().samples[:pictures]),
+        )
+        return finish(request, part)

@@ -1,0 +1,40 @@
+"""``masktool evaluate report``: everything that was measured, on one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from masktool.evaluation.report import IMAGES, make_report
+from masktool.files import atomic_path
+
+
+@click.command(name="report")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The page.  [default: DIR/report.html]",
+)
+@click.option(
+    "--images",
+    type=click.IntRange(min=0),
+    default=IMAGES,
+    show_default=True,
+    metavar="N",
+    help="Show sample explanations of at most so many images.",
+)
+def command(directory: Path, output: Path | None, images: int) -> None:
+    """Make one HTML page of everything that was measured.
+
+    DIR is the directory that the other commands wrote into. The page holds their tables, charts, notes, problems and
+    settings, and samples of the explanations; it needs no network. Prints its path.
+    """
+    target = output or directory / "report.html"
+    page = make_report(directory, images)
+    with atomic_path(target) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    click.echo(target)

@@ -1,0 +1,98 @@
+"""How an evaluation reaches the user: tables on stdout, problems on stderr, JSON and charts in a directory."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from masktool.commands import options
+from masktool.evaluation.bootstrap import Interval
+from masktool.evaluation.findings import Cell, Evaluation, Problem, Table
+from masktool.files import atomic_path
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PROBLEMS_SHOWN = 10
+UNBOUNDED = 10_000
+"""Columns of the console where stdout is no terminal: nothing is wrapped or cut."""
+
+
+def say(message: str) -> None:
+    """Writes a message for the user on stderr."""
+    options.console().print(message, markup=False, emoji=False)
+
+
+def encode(evaluation: Evaluation) -> str:
+    """Returns the evaluation as a JSON document; NaN is refused, since JSON has none."""
+    return json.dumps(evaluation.as_json(), indent=2, allow_nan=False) + "\n"
+
+
+def write_results(evaluation: Evaluation, directory: Path) -> list[Path]:
+    """Writes ``PART.CHART.png`` for every chart, then ``PART.json``; returns the paths."""
+    from masktool.evaluation.plots import draw_chart
+
+    written = []
+    for chart in evaluation.findings.charts:
+        written.append(directory / f"{evaluation.part}.{chart.name}.png")
+        with atomic_path(written[-1]) as temporary:
+            temporary.write_bytes(draw_chart(chart))
+    written.append(directory / f"{evaluation.part}.json")
+    with atomic_path(written[-1]) as temporary:
+        temporary.write_text(encode(evaluation), encoding="utf-8")
+    return written
+
+
+def print_tables(evaluation: Evaluation) -> None:
+    """Prints the tables and notes on stdout, as wide as they are where that is no terminal."""
+    from rich.console import Console
+
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=UNBOUNDED)
+    for table in evaluation.findings.tables:
+        print_table(console, table, evaluation.n_images)
+    for note in evaluation.findings.notes:
+        console.print(f"Note: {note}")
+
+
+def print_table(console: Console, table: Table, n_images: int) -> None:
+    """Prints one table under its caption; columns of numbers are aligned right."""
+    from rich import box
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
+    for position, heading in enumerate(table.columns):
+        grid.add_column(Text(heading), justify="right" if table.is_numeric(position) else "left")
+    for row in table.rows:
+        grid.add_row(*(Text(show_cell(cell, n_images)) for cell in row))
+    console.print(f"{table.name}: {table.caption}", style="bold")
+    console.print(grid)
+
+
+def show_cell(cell: Cell, n_images: int) -> str:
+    """Returns a cell as text; a figure that is not defined for all images says for how many it is."""
+    if cell is None:
+        return ""
+    if isinstance(cell, Interval) and 0 < cell.n != n_images:
+        return f"{cell} (n={cell.n})"
+    if isinstance(cell, float):
+        return "undefined" if math.isnan(cell) else f"{cell:.3f}"
+    return str(cell)
+
+
+def print_problems(problems: Sequence[Problem]) -> None:
+    """Writes the number of problems and the first of them, by name, on stderr."""
+    if not problems:
+        return
+    ordered = sorted(problems, key=lambda problem: (problem.where, problem.what))
+    say(f"{len(ordered)} problem{'s' if len(ordered) > 1 else ''} with the data:")
+    for problem in ordered[:PROBLEMS_SHOWN]:
+        say(f"  {problem.where}: {problem.what}")
+    if len(ordered) > PROBLEMS_SHOWN:
+        say(f"  and {len(ordered) - PROBLEMS_SHOWN} more")

@@ -1,0 +1,71 @@
+"""The model's classes, as annotations name them."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from masktool.errors import MasktoolError
+from masktool.evaluation.annotations.files import shorten
+
+
+def fold(name: str) -> str:
+    """Returns a name as it is compared where no class has it exactly: no cases, and underscores are spaces."""
+    return " ".join(name.casefold().replace("_", " ").split())
+
+
+def parse_index(label: int | str) -> int | None:
+    """Returns the number that a label is, or is written as; None for a name."""
+    if isinstance(label, int) or re.fullmatch(r"-?\d{1,18}", label.strip()):
+        return int(label)
+    return None
+
+
+class Classes:
+    """Finds classes by index or name.
+
+    Args:
+        names: one per class; None where the model has none.
+        count: of the classes; None where it is unknown.
+    """
+
+    def __init__(self, names: Sequence[str] | None, count: int | None) -> None:
+        self.known = names is not None
+        self.count = count if names is None else len(names)
+        self.exact: dict[str, list[int]] = defaultdict(list)
+        self.folded: dict[str, list[int]] = defaultdict(list)
+        for index, name in enumerate(names or ()):
+            self.exact[name].append(index)
+            self.folded[fold(name)].append(index)
+
+    def find(self, name: str) -> tuple[int, ...]:
+        """Returns the indices of the classes of a name: of exactly that name, else of one that reads alike."""
+        return tuple(self.exact.get(name) or self.folded.get(fold(name)) or ())
+
+    def resolve(self, label: Any) -> int:
+        """Returns the index that a label means.
+
+        Args:
+            label: an index, also as digits (they are an index even where classes are called by digits), or a name.
+
+        Raises:
+            MasktoolError: it is neither, out of range, or no class or several classes have that name.
+        """
+        if isinstance(label, bool) or not isinstance(label, int | str):
+            raise MasktoolError("not a label", expected="an index or a class name", got=shorten(label))
+        index = parse_index(label)
+        if index is not None:
+            if index < 0 or (self.count is not None and index >= self.count):
+                expected = "0 or more" if self.count is None else f"0 to {self.count - 1}"
+                raise MasktoolError("no such class", expected=expected, got=shorten(label))
+            return index
+        name = str(label).strip()
+        if not self.known:
+            raise MasktoolError("the model's classes have no names", expected="an index", got=repr(name))
+        indices = self.find(name)
+        if len(indices) != 1:
+            what = f"classes {', '.join(map(str, indices))} are" if indices else "no class is"
+            raise MasktoolError(f"{what} called {name!r}")
+        return indices[0]

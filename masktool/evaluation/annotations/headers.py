@@ -1,0 +1,56 @@
+"""Sizes of images from their headers, no pixel decoded."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from masktool.runtime.arrays import ARRAY_SUFFIX
+
+TURNED = frozenset({5, 6, 7, 8})
+"""EXIF orientations that exchange width and height."""
+LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
+"""Of which values do not come back as they were written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a file says of its image.
+
+    Attributes:
+        stored: (width, height) as the pixels stand in the file.
+        upright: (width, height) the right way up, as photographs are read.
+        exact: whether pixels come back as they were written.
+    """
+
+    stored: tuple[int, int]
+    upright: tuple[int, int]
+    exact: bool = True
+
+
+def read_header(path: Path) -> Header | None:
+    """Returns an image's header; None where it has none that can be read, or an array's axes do not tell its sides."""
+    try:
+        if path.suffix.lower() == ARRAY_SUFFIX:
+            return read_array_header(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of many pixels: nothing is decoded
+            with Image.open(path) as image:
+                turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED
+                stored = image.size
+                return Header(stored, stored[::-1] if turned else stored, image.format not in LOSSY_FORMATS)
+    except Exception:  # a decoder may raise anything; whatever is wrong is reported when the image itself is read
+        return None
+
+
+def read_array_header(path: Path) -> Header | None:
+    """Returns the header of a ``.npy`` file: of a map (H, W), or of a photograph (H, W, 3) uint8."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8):
+        size = (array.shape[1], array.shape[0])
+        return Header(size, size)
+    return None

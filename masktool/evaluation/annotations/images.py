@@ -1,0 +1,46 @@
+"""The images of a data set: those of a folder, or of its subfolders, one per class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from masktool.errors import MasktoolError
+from masktool.explainers.image_folder import list_folder
+
+
+def list_images(folder: Path) -> dict[str, Path]:
+    """Returns the images of a folder by name, sorted: its own or, where it has none, those of its subfolders.
+
+    Subfolders are searched one level deep; names there are ``SUBFOLDER/FILE``. Other files are ignored, and so are
+    pictures that ``masktool explain`` made.
+
+    Raises:
+        MasktoolError: the folder cannot be read or holds no images.
+    """
+    images = {path.name: path for path in list_folder(folder).images}
+    if not images:
+        subfolders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        images = {f"{sub.name}/{path.name}": path for sub in subfolders for path in list_folder(sub).images}
+    if not images:
+        raise MasktoolError("no images", where=folder, expected="files such as .jpg or .png, or subfolders of them")
+    return images
+
+
+def spread(names: Iterable[str], limit: int | None) -> tuple[str, ...]:
+    """Returns at most so many names, evenly spread over all: the first ones may all be of one class.
+
+    Args:
+        names: in order.
+        limit: at least 1; None takes all.
+    """
+    every = tuple(names)
+    if limit is None or limit >= len(every):
+        return every
+    return tuple(every[i * len(every) // limit] for i in range(limit))
+
+
+def class_folder(name: str) -> str | None:
+    """Returns the subfolder that an image's name says it is in; None for an image of the folder itself."""
+    subfolder, slash, _ = name.rpartition("/")
+    return subfolder if slash else None

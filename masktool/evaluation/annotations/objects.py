@@ -1,0 +1,73 @@
+"""Annotated objects, whatever format they come from, and which of them count for an image."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from masktool.evaluation.annotations.classes import Classes
+from masktool.evaluation.dataset import Box
+
+Size = tuple[float, float]
+"""(width, height) in pixels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnotatedObject:
+    """One object.
+
+    Attributes:
+        box: as annotated, unchecked, in continuous pixels: pixel i covers [i, i + 1].
+        class_name: None where the format names none: it is of the image's class.
+        segmentation: COCO's, unchecked; None where there is none.
+    """
+
+    box: Box
+    class_name: str | None = None
+    segmentation: Any = None
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnotatedImage:
+    """The objects of one image.
+
+    Attributes:
+        name: of the image, as the file has it.
+        objects: that count; those that a benchmark would ignore are left out.
+        size: of the image when it was annotated; None where the file does not say.
+        n_ignored: how many objects were left out.
+    """
+
+    name: str
+    objects: tuple[AnnotatedObject, ...]
+    size: Size | None = None
+    n_ignored: int = 0
+
+
+def choose_objects(
+    image: AnnotatedImage, label: int | None, classes: Classes
+) -> tuple[tuple[AnnotatedObject, ...], str | None]:
+    """Returns the objects that are what the image is said to show, and what there is to remark.
+
+    1. An image has a label, and the model has a class called like one of its objects: the objects of the label's class
+       count, perhaps none.
+    2. Otherwise (no label, or annotations in words that are not the model's) all objects count, and where they are of
+       several classes, that is remarked.
+
+    Args:
+        image: its objects.
+        label: index of its class, where known.
+        classes: of the model.
+    """
+    if not image.objects:
+        ignored = f"; {image.n_ignored} marked as difficult or crowd" if image.n_ignored else ""
+        return (), f"no object{ignored}"
+    names = list(dict.fromkeys(each.class_name for each in image.objects if each.class_name is not None))
+    indices = {name: classes.find(name) for name in names}
+    if label is not None and any(indices.values()):
+        chosen = tuple(each for each in image.objects if label in indices.get(each.class_name or "", ()))
+        return chosen, None if chosen else f"no object of the image's class {label}, only {', '.join(names)}"
+    if len(names) > 1:
+        reason = "the image has no label" if label is None else "none is called like a class of the model"
+        return image.objects, f"objects of several classes ({', '.join(names)}) all count: {reason}"
+    return image.objects, None

@@ -1,0 +1,62 @@
+"""Folders that hold a file of pixels for each photograph.
+
+In a mask whatever is not 0 is the object; in a label map to remove parts by, each value, or colour, is a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from masktool.errors import MasktoolError
+from masktool.evaluation.annotations.headers import Header, read_header
+from masktool.evaluation.annotations.images import list_images
+from masktool.evaluation.annotations.matching import ImageNames, match_entries
+from masktool.evaluation.findings import Problem
+
+
+def find_pixel_files(
+    folder: Path | None, names: ImageNames, headers: Mapping[str, Header | None], what: str
+) -> tuple[dict[str, Path], list[Problem]]:
+    """Returns the file of each photograph.
+
+    Args:
+        folder: with files named like the photographs, whatever their extension; in subfolders as they are, or not. None
+            where there is none.
+        names: of all photographs.
+        headers: of those that are used, by name; None for one that does not open.
+        what: the files are, for problems.
+
+    Returns:
+        The files that fit; problems: files of no photograph, photographs without a file, files that are not of the
+        photograph's size (the right way up), that do not open or do not keep exact values.
+
+    Raises:
+        MasktoolError: the folder cannot be read or holds no images.
+    """
+    if folder is None:
+        return {}, []
+    if not folder.is_dir():
+        raise MasktoolError("not a folder", where=folder, expected=f"a folder with a {what} for each image")
+    files = list_images(folder)
+    found, problems = match_entries(files.items(), names, headers, str(folder), what)
+    fitting = {}
+    for name, path in found.items():
+        wrong = find_fault(read_header(path), headers[name])
+        if wrong is None:
+            fitting[name] = path
+        else:
+            problems.append(Problem(str(path), f"{wrong}; not used"))
+    return fitting, problems
+
+
+def find_fault(header: Header | None, photograph: Header | None) -> str | None:
+    """Returns why a file cannot be used with a photograph; None where it can."""
+    if header is None:
+        return "not an image, or a damaged one"
+    if not header.exact:
+        return "JPEG does not keep exact values: save it as PNG"
+    if photograph is not None and header.stored != photograph.upright:
+        width, height = photograph.upright
+        return f"{header.stored[0]} x {header.stored[1]} pixels, the image has {width} x {height}"
+    return None

@@ -1,0 +1,105 @@
+"""Boxes from Pascal VOC XML, one file per image, as LabelImg and many other tools write it too.
+
+VOC's coordinates count pixels from 1 and include the last one; in continuous pixels a box is
+(xmin − 1, ymin − 1, xmax, ymax). Objects marked ``difficult`` are left out, as the benchmark does; boxes of an object's
+parts are not read.
+
+Source: Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", 2010; development kit, section
+"Annotations", http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree.ElementTree import ParseError
+
+from masktool.errors import MasktoolError
+from masktool.evaluation.annotations.objects import AnnotatedImage, AnnotatedObject, Size
+from masktool.evaluation.extras import require_extra
+from masktool.runtime.paths import check_readable
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+EDGES = ("xmin", "ymin", "xmax", "ymax")
+EXPECTED = "Pascal VOC XML"
+
+
+def read_voc_folder(folder: Path) -> list[AnnotatedImage]:
+    """Reads every ``.xml`` file of a folder, which is not searched deeper.
+
+    Raises:
+        MasktoolError: there is none, or one is no Pascal VOC.
+    """
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".xml" and path.is_file())
+    except OSError as error:
+        raise MasktoolError("cannot read the directory", where=folder, got=error.strerror) from error
+    if not files:
+        raise MasktoolError("no boxes", where=folder, expected=f"{EXPECTED} files, NAME.xml")
+    return [read_voc(path) for path in files]
+
+
+def read_voc(path: Path) -> AnnotatedImage:
+    """Reads one file.
+
+    Raises:
+        MasktoolError: it cannot be read, is no Pascal VOC, or defines entities, which may be made to fill the memory.
+    """
+    root = read_xml(path)
+    if root.tag != "annotation":
+        raise MasktoolError(f"not {EXPECTED}", where=path, expected="<annotation>", got=f"<{root.tag}>")
+    found = [
+        (read_object(element, f"{path}, object {number}"), (element.findtext("difficult") or "").strip() == "1")
+        for number, element in enumerate(root.findall("object"), start=1)
+    ]
+    objects = tuple(each for each, difficult in found if not difficult)
+    name = (root.findtext("filename") or "").strip() or path.stem
+    return AnnotatedImage(name, objects, read_size(root, path), len(found) - len(objects))
+
+
+def read_xml(path: Path) -> Element:
+    """Returns the root of an XML file."""
+    check_readable(path, EXPECTED)
+    with require_extra("reading Pascal VOC XML"):
+        from defusedxml import DefusedXmlException
+        from defusedxml.ElementTree import parse
+    try:
+        root: Element = parse(path).getroot()
+    except ParseError as error:
+        line, column = error.position
+        raise MasktoolError("not XML", where=f"{path}, line {line}, column {column}", got=error) from error
+    except DefusedXmlException as error:
+        raise MasktoolError("XML that defines entities", where=path, expected=f"plain {EXPECTED}") from error
+    except (LookupError, ValueError, OSError) as error:  # an encoding that is unknown, or not the file's
+        raise MasktoolError("XML that cannot be read", where=path, got=error) from error
+    return root
+
+
+def read_object(element: Element, where: str) -> AnnotatedObject:
+    """Returns one object."""
+    box = element.find("bndbox")
+    if box is None:
+        raise MasktoolError("no <bndbox>", where=where, expected=", ".join(EDGES))
+    xmin, ymin, xmax, ymax = (read_number(box, edge, where) for edge in EDGES)
+    return AnnotatedObject((xmin - 1, ymin - 1, xmax, ymax), (element.findtext("name") or "").strip() or None)
+
+
+def read_size(root: Element, path: Path) -> Size | None:
+    """Returns the image's (width, height); None where they are missing or 0, as some tools leave them."""
+    size = root.find("size")
+    if size is None:
+        return None
+    width, height = (read_number(size, side, f"{path}, size") for side in ("width", "height"))
+    return (width, height) if width or height else None
+
+
+def read_number(element: Element, tag: str, where: str) -> float:
+    """Returns the number in a child element; the development kit's are whole, other tools' need not be."""
+    text = (element.findtext(tag) or "").strip()
+    try:
+        return float(text)
+    except ValueError as error:
+        got = repr(text) if text else "nothing"
+        raise MasktoolError(f"no <{tag}>", where=where, expected="a number of pixels", got=got) from error

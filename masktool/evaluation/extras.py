@@ -1,0 +1,26 @@
+"""Packages that only evaluation needs, and that a plain installation lacks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from masktool.errors import MasktoolError
+
+INSTALL = "pip install 'masktool[evaluate]'"
+
+
+@contextlib.contextmanager
+def require_extra(purpose: str) -> Iterator[None]:
+    """Context manager for the import of such a package.
+
+    Args:
+        purpose: what it is needed for, such as "drawing charts".
+
+    Raises:
+        MasktoolError: it is not installed; the message has the command to run.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MasktoolError(f"{purpose} needs {error.name}, which is not installed", fix=f"run {INSTALL}") from error

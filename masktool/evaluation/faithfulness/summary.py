@@ -1,0 +1,108 @@
+"""From the figures of all images to tables and charts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from masktool.evaluation.bootstrap import as_float, interval_of_mean
+from masktool.evaluation.faithfulness.metric import Curve, Figure, Metric
+from masktool.evaluation.findings import Cell, Chart, Line, Table
+from masktool.evaluation.maps import RANDOM
+
+PLAIN = "no mask"
+"""Stands for the measuring model of metrics that need none of its masks."""
+WAYS = {"higher": "Higher is better.", "lower": "Lower is better.", None: "Says nothing by itself."}
+Records = Sequence[Mapping[str, Any]]
+"""Of the images, each ``[model][metric][map]`` with the keys ``figures`` and ``curves``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What all images say of one metric.
+
+    Attributes:
+        metric: that was measured.
+        models: names of what it was measured through.
+        maps: names of what was judged, as the rows of tables.
+        records: of the images.
+        seed: of the resamples.
+    """
+
+    metric: Metric
+    models: Sequence[str]
+    maps: Sequence[str]
+    records: Records
+    seed: int
+
+    @property
+    def by_model(self) -> bool:
+        """Whether there are several models to measure through."""
+        return self.metric.asks == "masks"
+
+    def tables(self) -> Iterator[Table]:
+        """Yields a table of maps by models for each figure, or, where there is no model to choose, one of figures.
+
+        Where random maps were judged too, a second table holds the differences from them, image by image: its intervals
+        are free of how hard the images are.
+        """
+        against = (None, RANDOM) if RANDOM in self.maps and self.metric.asks != "nothing" else (None,)
+        for other in against:
+            figures = [figure for figure in self.metric.figures if other is None or figure.better]
+            if self.by_model:
+                for figure in figures:
+                    yield self.table(figure.name, describe(figure), [(figure, model) for model in self.models], other)
+            else:
+                caption = " ".join(f"{figure.name}: {describe(figure)}" for figure in figures)
+                yield self.table(self.metric.name, caption, [(figure, PLAIN) for figure in figures], other)
+
+    def table(self, name: str, caption: str, columns: Sequence[tuple[Figure, str]], other: str | None) -> Table:
+        """Returns one table; its figures are minus those of the map ``other``, if any."""
+        rows: list[tuple[Cell, ...]] = []
+        for row in self.maps:
+            if row == other:
+                continue
+            values = [self.values(model, row, figure.name) for figure, model in columns]
+            if other is not None:
+                values = [
+                    value - self.values(model, other, figure.name)
+                    for value, (figure, model) in zip(values, columns, strict=True)
+                ]
+            rows.append((row, *(interval_of_mean(value, self.seed) for value in values)))
+        if other is not None:
+            name, caption = (
+                f"{name}-minus-{other}",
+                f"Minus the figure of the map {other!r} on the same image. {caption}",
+            )
+        headings = [model if self.by_model else figure.name for figure, model in columns]
+        return Table(name, caption, ("map", *headings), tuple(rows))
+
+    def charts(self) -> Iterator[Chart]:
+        """Yields every curve of the metric through every model, one line per map."""
+        for curve in self.metric.curves:
+            for model in self.models:
+                name, title = curve.name, curve.title
+                if self.by_model:
+                    name, title = f"{name}-{model}", f"{title}, measured through {model}"
+                lines = tuple(Line(each, self.points(curve, model, each)) for each in self.maps)
+                yield Chart(name, title, curve.x_label, curve.y_label, curve.x, lines)
+
+    def values(self, model: str, name: str, figure: str) -> NDArray[np.float64]:
+        """Returns one figure of one map on all images; NaN where it is undefined."""
+        found = [record[model][self.metric.name][name]["figures"][figure] for record in self.records]
+        return np.array([as_float(value) for value in found])
+
+    def points(self, curve: Curve, model: str, name: str) -> tuple[Any, ...]:
+        """Returns one curve of one map with its intervals."""
+        found = [record[model][self.metric.name][name]["curves"][curve.name] for record in self.records]
+        values = np.array([[as_float(value) for value in each] for each in found])
+        return tuple(interval_of_mean(column, self.seed) for column in values.T)
+
+
+def describe(figure: Figure) -> str:
+    """Returns what a figure is and which way is better."""
+    return f"{figure.meaning[0].upper()}{figure.meaning[1:]}. {WAYS[figure.better]}"

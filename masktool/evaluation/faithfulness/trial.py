@@ -1,0 +1,80 @@
+"""What a metric may ask: one image, its maps, and the model that measures them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from masktool.contract import Layout, Masking
+from masktool.evaluation.maps import Map
+from masktool.explainers.explaining import check_finite
+from masktool.explainers.method import Masks
+
+Answer = Callable[[NDArray[np.float32], Masks | None], NDArray[np.floating[Any]]]
+"""From images (N, ...) as the model takes them and masks (M, 1, h, w), or None, to probabilities (max(N, M), K)."""
+SCORE_ROUNDING = 1e-6
+"""Change of a probability that is rounding: a few units in the last place of float32 around 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One image and one model: all that a metric may ask about. Scores are probabilities of the target.
+
+    Attributes:
+        name: of the image; random numbers are its own.
+        image: (1, C, h, w) or (1, h, w, C) float32, as the model takes it.
+        layout: of the image's axes.
+        maps: (h, w) each, the larger the more important, by the names that tables show.
+        redraw: makes the map of that name again with another seed.
+        target: index of the class that the maps explain.
+        answer: the model's.
+        masking: what the model does with masks.
+        batch: images in one pass.
+        seed: of every random choice.
+    """
+
+    name: str
+    image: NDArray[np.float32]
+    layout: Layout
+    maps: Mapping[str, Map]
+    redraw: Callable[[str, int], Map]
+    target: int
+    answer: Answer
+    masking: Masking
+    batch: int
+    seed: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the image."""
+        first = 2 if self.layout == "NCHW" else 1
+        return self.image.shape[first], self.image.shape[first + 1]
+
+    @functools.cached_property
+    def full(self) -> float:
+        """The score with nothing missing."""
+        return float(check_finite(self.answer(self.image, None))[0, self.target])
+
+    def random(self, purpose: str) -> np.random.Generator:
+        """Returns random numbers for one purpose: those of another never depend on them."""
+        return np.random.default_rng([self.seed, *(zlib.crc32(text.encode()) for text in (self.name, purpose))])
+
+    def pieces(self, total: int) -> Iterator[slice]:
+        """Yields 0..total in pieces of one forward pass each."""
+        for start in range(0, total, self.batch):
+            yield slice(start, min(start + self.batch, total))
+
+    def under_masks(self, batches: Iterable[Masks]) -> NDArray[np.float64]:
+        """Returns the scores (M,) under all masks, of which one batch exists at a time."""
+        scores = [check_finite(self.answer(self.image, masks))[:, self.target] for masks in batches]
+        return np.concatenate(scores).astype(np.float64)
+
+    def of_images(self, images: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+        """Returns the probabilities of all classes (N, K) for images like :attr:`image`, without any mask."""
+        return np.concatenate([check_finite(self.answer(images[piece], None)) for piece in self.pieces(len(images))])

@@ -1,0 +1,297 @@
+"""LIME alignment: whether LIME, run through each masking mode, finds the object, and whether its answers agree.
+
+LIME as in the paper on layer masking: 512 samples, p = .5, weights by cosine distance of width .25, ridge with
+alpha = 1 on the probability of the class that is predicted with nothing missing. Per image:
+
+    alignment   cos(a, o),  a_s = LIME's weight of segment s,  o_s = share of the object's pixels that lie in s
+                = (weight on the object, |a where o > 0| / |a|) · (cosine over those segments alone)
+    Jaccard     |A ∩ B| / |A ∪ B| of the 20 segments with the highest weights in two explanations of different seeds
+    deletion    mean over k = 0 ... 20 of the class's probability with the k highest segments missing
+
+The second factor of the alignment falls where a decisive part of the object outweighs the rest of it, which is no
+fault: with few, large segments it can outdo the first. Read the alignment beside the weight on the object.
+
+The explanations that Jaccard compares never share their samples, so that two modes which differ no more than two seeds
+of one mode have the same figure as that mode with itself. Deletion is read through every mode for every mode's
+explanation, beside random segments: within a column all sees the same bias of the measure.
+
+Source: Sriram Balasubramanian and Soheil Feizi, "Towards Improved Input Masking for Convolutional Neural Networks",
+ICCV 2023, https://arxiv.org/abs/2211.14646.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from masktool.evaluation.bootstrap import Interval, as_float, interval_of_mean
+from masktool.evaluation.findings import Cell, Chart, Findings, Line, Table
+from masktool.evaluation.journal import Record
+from masktool.evaluation.part import NamedModel, Part
+from masktool.evaluation.removal import SegmentChoice, cut_segments, descending_order, masks_without, remove_first
+from masktool.evaluation.scene import Scene
+from masktool.explainers.explaining import explain
+from masktool.explainers.method import check_count
+from masktool.explainers.segmentation import Segments
+
+N_SAMPLES = 512
+P_KEPT = 0.5
+KERNEL_WIDTH = 0.25
+ALPHA = 1.0
+N_SEEDS = 2
+N_TOP = 20
+SUPERPIXELS = SegmentChoice("slic", n_segments=100)
+RANDOM, EQUAL = "random segments", "equal weights"
+"""Rows of what explains nothing."""
+Weights = Mapping[str, Sequence[NDArray[np.float64]]]
+"""LIME's weights of the segments (S,), by mode, one per seed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LimeAlignment(Part):
+    """LIME through each masking mode.
+
+    Attributes:
+        modes: one network, exported in the masking modes to compare.
+        segments: how images are cut up.
+        n_samples: masks of each explanation.
+        n_seeds: explanations of each image in each mode; of one alone there is no Jaccard index.
+        n_top: segments that count as the top; images with no more segments have neither Jaccard index nor deletion.
+        seed: of the first explanation, the following ones count up from it; and of ties and random segments.
+        batch: masks per forward pass; None takes the session's own.
+    """
+
+    name: ClassVar[str] = "lime-alignment"
+    title: ClassVar[str] = "LIME alignment"
+
+    modes: Sequence[NamedModel]
+    segments: SegmentChoice = SUPERPIXELS
+    n_samples: int = N_SAMPLES
+    n_seeds: int = N_SEEDS
+    n_top: int = N_TOP
+    seed: int = 0
+    batch: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count("n_samples", self.n_samples, minimum=2)
+        check_count("n_seeds", self.n_seeds)
+        check_count("n_top", self.n_top)
+
+    @property
+    def models(self) -> Sequence[NamedModel]:
+        """The masking modes."""
+        return self.modes
+
+    def settings(self) -> Mapping[str, Any]:
+        """Returns everything besides models and images that decides the records."""
+        own = {name: getattr(self, name) for name in ("n_samples", "n_seeds", "n_top", "seed", "batch")}
+        return {**self.segments.describe(), "p": P_KEPT, "kernel_width": KERNEL_WIDTH, "alpha": ALPHA, **own}
+
+    def measure(self, scene: Scene) -> Record:
+        """Explains one image in every mode with every seed."""
+        segments = cut_segments(scene, self.segments)
+        target = int(self.modes[0].session.scores(scene.array)[0].argmax())
+        weights = {model.name: self.explain_seeds(model, scene, segments, target) for model in self.modes}
+        return {
+            "n_segments": int(segments.max()) + 1,
+            **measure_alignment(weights, segments, scene.inside),
+            **self.compare_top(scene, segments, target, weights),
+        }
+
+    def explain_seeds(
+        self, model: NamedModel, scene: Scene, segments: Segments, target: int
+    ) -> list[NDArray[np.float64]]:
+        """Returns LIME's weights (S,) of the segments in one mode, one per seed."""
+        first_pixels = np.unique(segments, return_index=True)[1]
+        found = []
+        for seed in range(self.seed, self.seed + self.n_seeds):
+            explanation = explain(
+                model.session,
+                scene.image,
+                "lime",
+                target,
+                n_samples=self.n_samples,
+                seed=seed,
+                perturbations_per_eval=self.batch,
+                feature_mask=segments,
+                p=P_KEPT,
+                kernel_width=KERNEL_WIDTH,
+                alpha=ALPHA,
+            )
+            found.append(explanation.model_attributions.ravel()[first_pixels].astype(np.float64))
+        return found
+
+    def compare_top(self, scene: Scene, segments: Segments, target: int, weights: Weights) -> Record:
+        """Returns each mode's top segments, one list per seed, and what deleting them does; None where all are top."""
+        if segments.max() + 1 <= self.n_top:
+            return {"top": None, "deletion": None}
+        rng = scene.random(self.seed)
+        orders = {mode: [descending_order(each, rng) for each in seeds] for mode, seeds in weights.items()}
+        first = {mode: own[0] for mode, own in orders.items()} | {RANDOM: rng.permutation(int(segments.max()) + 1)}
+        return {
+            "top": {mode: [sorted(order[: self.n_top].tolist()) for order in own] for mode, own in orders.items()},
+            "deletion": {model.name: self.delete(model, scene, segments, target, first) for model in self.modes},
+        }
+
+    def delete(
+        self, model: NamedModel, scene: Scene, segments: Segments, target: int, orders: Mapping[str, NDArray[np.intp]]
+    ) -> dict[str, float]:
+        """Returns the class's mean probability in one mode while the first segments of each order go, one by one."""
+        nothing = np.zeros((1, int(segments.max()) + 1), np.bool_)
+        counts = np.arange(1, self.n_top + 1)
+        removed = np.concatenate([nothing, *(remove_first(order, counts) for order in orders.values())])
+        batches = masks_without(removed, segments, model.session.batch_size(self.batch))
+        scores = np.concatenate([each[:, target] for each in model.session.masked_scores(scene.array, batches)])
+        whole, curves = scores[0].astype(np.float64), scores[1:].reshape(len(orders), -1).astype(np.float64)
+        means = (whole + curves.sum(axis=1)) / (1 + self.n_top)
+        return dict(zip(orders, means.tolist(), strict=True))
+
+    def summarise(self, records: Mapping[str, Record]) -> Findings:
+        """Sums up: alignment, agreement and deletion, modes as rows."""
+        names = [model.name for model in self.modes]
+        alignment = self.summarise_alignment(records, names)
+        with_top = {name: record for name, record in records.items() if record["top"] is not None}
+        notes = [] if alignment.tables else ["No object is known: there is no alignment."]
+        if len(with_top) < len(records):
+            few = f"{len(records) - len(with_top)} of {len(records)} images have no more than {self.n_top} segments"
+            notes.append(f"{few}: Jaccard index and deletion are undefined for them.")
+        if not with_top:
+            return Findings(alignment.tables, alignment.charts, tuple(notes))
+        tables = [*alignment.tables, self.tabulate_deletion(with_top, names)]
+        if self.n_seeds > 1:
+            tables.append(self.tabulate_jaccard(with_top, names))
+            chance = np.mean([expected_jaccard(record["n_segments"], self.n_top) for record in with_top.values()])
+            notes.append(f"Two random sets of {self.n_top} segments have a Jaccard index of {chance:.3f} on average.")
+        return Findings(tuple(tables), alignment.charts, tuple(notes))
+
+    def summarise_alignment(self, records: Mapping[str, Record], names: Sequence[str]) -> Findings:
+        """Returns the alignment's table and chart; nothing where no object is known."""
+        found = {
+            name: (
+                self.interval(record["alignment"][name] for record in records.values()),
+                self.interval(record["on_object"][name] for record in records.values()),
+            )
+            for name in (*names, EQUAL)
+        }
+        known = found[EQUAL][0].n
+        if known == 0:
+            return Findings(())
+        caption = (
+            "cosine between LIME's weights of the segments and each segment's share of the object, and how much of the "
+            f"weights' length lies on the object, mean of {self.n_seeds} seeds, {known} images with a known object; "
+            "higher is better"
+        )
+        rows = tuple((name, *cells) for name, cells in found.items())
+        table = Table("alignment", caption, ("mode", "alignment", "weight on the object"), rows)
+        line = Line("cosine", tuple(found[name][0] for name in names))
+        chart = Chart(
+            "alignment", "LIME alignment with the object", "mode", "cosine", tuple(names), (line,), kind="bar"
+        )
+        return Findings((table,), (chart,))
+
+    def tabulate_jaccard(self, records: Mapping[str, Record], names: Sequence[str]) -> Table:
+        """Returns how far the top segments of all pairs of modes agree."""
+        rows: list[tuple[Cell, ...]] = []
+        for mode in names:
+            cells: list[Cell] = [
+                self.interval(agreement(record["top"][mode], record["top"][other]) for record in records.values())
+                for other in names
+            ]
+            rows.append((mode, *cells))
+        caption = (
+            f"Jaccard index of the top {self.n_top} segments in explanations of different seeds, {len(records)} "
+            "images; a mode with itself: how steady it is"
+        )
+        return Table("jaccard", caption, ("mode", *names), tuple(rows))
+
+    def tabulate_deletion(self, records: Mapping[str, Record], names: Sequence[str]) -> Table:
+        """Returns what deleting the top segments of each mode does, read through each mode."""
+        rows: list[tuple[Cell, ...]] = []
+        for order in (*names, RANDOM):
+            cells: list[Cell] = [
+                self.interval(record["deletion"][reader][order] for record in records.values()) for reader in names
+            ]
+            rows.append((order, *cells))
+        caption = (
+            f"mean probability of the class while the top {self.n_top} segments go one by one, {len(records)} images; "
+            "rows: the mode through which LIME chose them, columns: the mode through which they are removed; lower is "
+            "better, within a column"
+        )
+        return Table("deletion", caption, ("segments of", *names), tuple(rows))
+
+    def interval(self, values: Iterable[float | None]) -> Interval:
+        """Returns the mean of figures of the images."""
+        return interval_of_mean([as_float(value) for value in values], self.seed)
+
+
+def measure_alignment(weights: Weights, segments: Segments, inside: NDArray[np.bool_] | None) -> Record:
+    """Returns each mode's alignment with the object and its weight on the object, means of its seeds.
+
+    Args:
+        weights: of the segments.
+        segments: (h, w) labels from 0.
+        inside: (h, w), the object's pixels; None where unknown.
+
+    Returns:
+        Both by mode, and for equal weights; None where the object is unknown, or where weights are all 0.
+    """
+    if inside is None or not inside.any():
+        unknown: dict[str, float | None] = dict.fromkeys((*weights, EQUAL))
+        return {"alignment": unknown, "on_object": unknown}
+    share = np.bincount(segments.ravel(), inside.ravel()) / inside.sum()
+    compared = {**weights, EQUAL: [np.ones_like(share)]}
+    return {
+        "alignment": {mode: mean_of([cosine(own, share) for own in seeds]) for mode, seeds in compared.items()},
+        "on_object": {
+            mode: mean_of([weight_on_object(own, share) for own in seeds]) for mode, seeds in compared.items()
+        },
+    }
+
+
+def mean_of(figures: Sequence[float | None]) -> float | None:
+    """Returns the mean; None where one of the figures is undefined."""
+    defined = [figure for figure in figures if figure is not None]
+    return float(np.mean(defined)) if len(defined) == len(figures) else None
+
+
+def cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:
+    """Returns the cosine of the angle between two vectors, from -1 to 1; None where one is all 0."""
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return None if lengths == 0 else float(a @ b) / lengths
+
+
+def weight_on_object(weights: NDArray[np.float64], share: NDArray[np.float64]) -> float | None:
+    """Returns the length of the weights on segments that hold some of the object, as a share of that of all.
+
+    Args:
+        weights: (S,) of the segments.
+        share: (S,) of the object that lies in each.
+
+    Returns:
+        From 0 to 1; None where all weights are 0.
+    """
+    length = float(np.linalg.norm(weights))
+    return None if length == 0 else float(np.linalg.norm(weights[share > 0])) / length
+
+
+def jaccard(a: Sequence[int], b: Sequence[int]) -> float:
+    """Returns the share of two sets' members that are in both, from 0 to 1."""
+    return len(set(a) & set(b)) / len(set(a) | set(b))
+
+
+def agreement(a: Sequence[Sequence[int]], b: Sequence[Sequence[int]]) -> float:
+    """Returns the mean Jaccard index of the sets of one mode and those of another, of different seeds each."""
+    pairs = itertools.permutations(range(len(a)), 2)
+    return float(np.mean([jaccard(a[first], b[second]) for first, second in pairs]))
+
+
+def expected_jaccard(n: int, k: int) -> float:
+    """Returns the mean Jaccard index of two random sets of k among n."""
+    common = range(max(0, 2 * k - n), k + 1)
+    return sum(math.comb(k, c) * math.comb(n - k, k - c) * c / (2 * k - c) for c in common) / math.comb(n, k)

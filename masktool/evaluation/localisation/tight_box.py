@@ -1,0 +1,46 @@
+"""Localisation error: whether the tight box of what stands out in the map is the object's.
+
+The box is the tight rectangle of the largest 4-connected component of m > mean(m), its last row and column included.
+LE = 1 − [largest IoU with any of the object's boxes > .5]; OM asks besides that the predicted class is right. Both are
+errors: lower is better.
+Sources: Dabkowski and Gal, "Real Time Image Saliency for Black Box Classifiers", NeurIPS 2017, section 5.2,
+https://arxiv.org/abs/1705.07857; Phang et al., "Investigating and Simplifying Masking-based Saliency Methods for Model
+Interpretability", 2020, section 4, https://arxiv.org/abs/2010.09750.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from masktool.evaluation.dataset import Box
+from masktool.evaluation.localisation.boxes import SIDES, best_iou, component_boxes, largest_box
+from masktool.evaluation.maps import Map
+
+LEAST_IOU = 0.5
+"""A box that agrees no better is wrong."""
+
+
+def tight_box(attributions: Map) -> NDArray[np.float64]:
+    """Returns the box (1, 4) of what stands out; of a constant map, in which nothing does, that of the whole image."""
+    if attributions.max() == attributions.min():
+        height, width = attributions.shape
+        return np.array([[0.0, 0.0, width, height]])
+    return largest_box(*component_boxes(attributions > attributions.mean(), SIDES))
+
+
+def tight_box_iou(attributions: Map, boxes: Sequence[Box]) -> float | None:
+    """Returns the largest intersection over union of the tight box with any of the object's; None without any.
+
+    Args:
+        attributions: (h, w).
+        boxes: of the object, (x0, y0, x1, y1) in the map's pixels.
+    """
+    return best_iou(tight_box(attributions), boxes) if boxes else None
+
+
+def localisation_error(iou: float, class_right: bool = True) -> float:
+    """Returns LE of one image; with ``class_right``, OM: 0 where the box (and the class) is right, else 1."""
+    return 1.0 - float(iou > LEAST_IOU and class_right)

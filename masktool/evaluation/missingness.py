@@ -1,0 +1,256 @@
+"""Missingness bias: what a model makes of images of which more and more is removed, in each masking mode.
+
+Segments of an image go at random, the most salient first, or the least salient first. A masking mode is sound when
+predictions change because evidence is gone, not because something is missing: it keeps many classes apart (class
+entropy), keeps predictions (unchanged rate, class similarity) and stays right (accuracy). Objects, where they are
+known, show besides whether the outline of what is missing tells the class (shape leak).
+
+All modes of an image see the same masks. The salient orders come from one map, made with the first model: of modes
+that are compared, the first has the advantage that the order was found with it; a method that masks nothing, such as
+``gradient``, favours none.
+
+Sources: Sriram Balasubramanian and Soheil Feizi, "Towards Improved Input Masking for Convolutional Neural Networks",
+ICCV 2023, https://arxiv.org/abs/2211.14646. Saachi Jain et al., "Missingness Bias in Model Debugging", ICLR 2022,
+https://arxiv.org/abs/2204.08945.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from masktool.errors import MasktoolError
+from masktool.evaluation.bootstrap import as_float
+from masktool.evaluation.class_entropy import entropy_intervals
+from masktool.evaluation.findings import Cell, Chart, Findings, Line, Table
+from masktool.evaluation.journal import Record
+from masktool.evaluation.maps import MethodChoice, explain_scene
+from masktool.evaluation.part import NamedModel, Part
+from masktool.evaluation.removal import (
+    ORDERS,
+    Order,
+    SegmentChoice,
+    cut_segments,
+    descending_order,
+    masks_without,
+    remove_fractions,
+    segment_means,
+)
+from masktool.evaluation.removal_measures import (
+    ACCURACY,
+    ENTROPY,
+    UNCHANGED,
+    Answers,
+    Figures,
+    Hierarchy,
+    Measure,
+    similarity_to,
+)
+from masktool.evaluation.scene import Scene
+from masktool.evaluation.shape_leak import Leak, leak_masks, summarise_leak
+from masktool.explainers.explaining import check_finite
+from masktool.explainers.method import Masks, check_choice
+from masktool.explainers.segmentation import Segments
+
+FRACTIONS = tuple(step / 10 for step in range(11))
+"""Of the segments, removed: the paper's 0, .1, ... 1."""
+CELLS = SegmentChoice()
+SALIENCY = MethodChoice("occlusion")
+"""Needs no gradients in the file, no seed, and fewer passes than methods that sample."""
+ByOrder = Mapping[tuple[str, Order], Figures]
+"""One measure by mode and order."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Missingness(Part):
+    """Predictions on images of which parts are removed.
+
+    Attributes:
+        modes: one network, exported in the masking modes to compare; the salient orders are made with the first.
+        segments: how images are cut up.
+        orders: in which segments go.
+        fractions: of the segments, removed.
+        saliency: the map behind the salient orders, of the class that is predicted with nothing missing.
+        hierarchy: how alike classes are, where known.
+        seed: of random orders, ties, places of moved shapes and resamples.
+        batch: masks per forward pass; None takes the session's own.
+    """
+
+    name: ClassVar[str] = "missingness"
+    title: ClassVar[str] = "Missingness bias"
+
+    modes: Sequence[NamedModel]
+    segments: SegmentChoice = CELLS
+    orders: Sequence[Order] = ORDERS
+    fractions: Sequence[float] = FRACTIONS
+    saliency: MethodChoice = SALIENCY
+    hierarchy: Hierarchy | None = None
+    seed: int = 0
+    batch: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.orders:
+            raise MasktoolError(
+                "option out of range", where="orders", expected=f"some of {', '.join(ORDERS)}", got="none"
+            )
+        for order in self.orders:
+            check_choice("order", order, ORDERS)
+        if not self.fractions or any(not 0 <= fraction <= 1 for fraction in self.fractions):
+            raise MasktoolError(
+                "option out of range", where="fractions", expected="numbers from 0 to 1", got=list(self.fractions)
+            )
+
+    @property
+    def models(self) -> Sequence[NamedModel]:
+        """The masking modes."""
+        return self.modes
+
+    def settings(self) -> Mapping[str, Any]:
+        """Returns everything besides models and images that decides the records."""
+        salient = any(order != "random" for order in self.orders)
+        return {
+            **self.segments.describe(),
+            "orders": list(self.orders),
+            "fractions": list(self.fractions),
+            "saliency": self.saliency.describe() if salient else None,
+            "seed": self.seed,
+            "batch": self.batch,
+        }
+
+    def measure(self, scene: Scene) -> Record:
+        """Predicts one image with every set of segments removed, in every mode.
+
+        Each distinct set is scored once per mode: all orders start and end alike.
+        """
+        segments = cut_segments(scene, self.segments)
+        removed = self.remove(scene, segments)
+        nothing = np.zeros((1, removed.shape[1]), np.bool_)
+        distinct, positions = np.unique(np.concatenate([nothing, removed]), axis=0, return_inverse=True)
+        holes = self.make_holes(scene)
+        found = {}
+        for model in self.modes:
+            batch = model.session.batch_size(self.batch)
+            classes = predict(model, scene, masks_without(distinct, segments, batch))[positions.reshape(-1)]
+            by_order = classes[1:].reshape(len(self.orders), -1).tolist()
+            leak = [] if holes is None else predict(model, scene, [holes]).tolist()
+            found[model.name] = {
+                "unmasked": int(classes[0]),
+                "predicted": dict(zip(self.orders, by_order, strict=True)),
+                "object_removed": leak[0] if leak else None,
+                "hole_elsewhere": leak[1] if len(leak) > 1 else None,
+            }
+        return {"label": scene.sample.label, "n_segments": removed.shape[1], "modes": found}
+
+    def remove(self, scene: Scene, segments: Segments) -> NDArray[np.bool_]:
+        """Returns which segments are gone, (orders · fractions, S), order by order."""
+        n_segments = int(segments.max()) + 1
+        drawing, ties, _ = scene.random(self.seed).spawn(3)
+        orders: dict[Order, NDArray[np.intp]] = {"random": drawing.permutation(n_segments)}
+        if set(self.orders) - {"random"}:
+            explanation = explain_scene(self.modes[0], scene, self.saliency, None, self.seed, self.batch)
+            most = descending_order(segment_means(explanation.model_attributions, segments), ties)
+            orders |= {"most-salient": most, "least-salient": most[::-1]}
+        return np.concatenate([remove_fractions(orders[order], self.fractions) for order in self.orders])
+
+    def make_holes(self, scene: Scene) -> Masks | None:
+        """Returns the masks for the shape leak; None where label or object are unknown, or the crop left it out."""
+        if scene.sample.label is None or scene.inside is None or not scene.inside.any():
+            return None
+        *_, place = scene.random(self.seed).spawn(3)
+        return leak_masks(scene.inside, place)
+
+    def summarise(self, records: Mapping[str, Record]) -> Findings:
+        """Sums up: a table and charts per measure, and the shape leak where objects are known."""
+        labels = np.array([as_float(record["label"]) for record in records.values()])
+        tables, charts = [], []
+        for measure in self.measures(labels):
+            figures = {
+                (model.name, order): measure.figures(collect_answers(records, model.name, order, labels), self.seed)
+                for model in self.modes
+                for order in self.orders
+            }
+            tables.append(self.tabulate(measure, figures, len(records)))
+            charts += [self.plot(measure, order, figures) for order in self.orders]
+        known = labels[~np.isnan(labels)]
+        chance = 1 / len(np.unique(known)) if len(known) else float("nan")
+        leaks = {model.name: collect_leak(records, model.name) for model in self.modes}
+        leak = summarise_leak(leaks, chance, self.seed)
+        return Findings((*tables, *leak.tables), (*charts, *leak.charts), (*self.notes(records, labels), *leak.notes))
+
+    def measures(self, labels: NDArray[np.float64]) -> list[Measure]:
+        """Returns the measures that what is known allows."""
+        chosen = [ENTROPY, UNCHANGED]
+        if not np.isnan(labels).all():
+            chosen.append(ACCURACY)
+        if self.hierarchy is not None:
+            chosen.append(similarity_to(self.hierarchy))
+        return chosen
+
+    def tabulate(self, measure: Measure, figures: ByOrder, n_images: int) -> Table:
+        """Returns one measure's means over the fractions, modes as rows."""
+        rows: list[tuple[Cell, ...]] = []
+        for model in self.modes:
+            means: list[Cell] = [figures[model.name, order].mean for order in self.orders]
+            rows.append((model.name, *means))
+        caption = f"{measure.meaning}; mean over the fractions removed, {n_images} images; higher is better"
+        return Table(measure.name, caption, ("mode", *self.orders), tuple(rows))
+
+    def plot(self, measure: Measure, order: Order, figures: ByOrder) -> Chart:
+        """Returns one measure by the fraction removed in one order, a line per mode."""
+        lines = tuple(Line(model.name, figures[model.name, order].by_fraction) for model in self.modes)
+        words = "removed at random" if order == "random" else f"the {order.replace('-', ' ')} removed first"
+        return Chart(
+            f"{measure.name}-{order}",
+            f"{measure.title}, {words}",
+            "fraction of the segments removed",
+            measure.title.lower(),
+            tuple(self.fractions),
+            lines,
+        )
+
+    def notes(self, records: Mapping[str, Record], labels: NDArray[np.float64]) -> list[str]:
+        """Returns what the reader must know of the orders, and what the figures start from."""
+        first = self.modes[0].name
+        unmasked = np.array([record["modes"][first]["unmasked"] for record in records.values()])
+        entropy, _ = entropy_intervals(unmasked[:, None], self.seed)
+        found = [f"With nothing removed the class entropy is {entropy.value:.3f}."]
+        if (known := ~np.isnan(labels)).any():
+            found.append(
+                f"With nothing removed {(unmasked == labels).sum()} of {known.sum()} labelled images are right."
+            )
+        if set(self.orders) != {"random"}:
+            found.append(
+                f"The salient orders are those of {self.saliency.name} through {first}, for all modes alike; they are "
+                "about the class that is predicted with nothing removed."
+            )
+        return found
+
+
+def predict(model: NamedModel, scene: Scene, batches: Iterable[Masks]) -> NDArray[np.int64]:
+    """Returns the class that a model predicts under each mask, (M,)."""
+    found = [check_finite(scores).argmax(axis=1) for scores in model.session.masked_scores(scene.array, batches)]
+    return np.concatenate(found)
+
+
+def collect_answers(records: Mapping[str, Record], mode: str, order: Order, labels: NDArray[np.float64]) -> Answers:
+    """Returns what one mode predicted in one order."""
+    own = [record["modes"][mode] for record in records.values()]
+    predicted = np.array([each["predicted"][order] for each in own])
+    return Answers(predicted, np.array([each["unmasked"] for each in own]), labels)
+
+
+def collect_leak(records: Mapping[str, Record], mode: str) -> Leak:
+    """Returns where one mode was right without the object, and with the hole elsewhere."""
+
+    def right(record: Record, key: str) -> float:
+        predicted = record["modes"][mode][key]
+        return float("nan") if predicted is None else float(predicted == record["label"])
+
+    removed, elsewhere = (
+        np.array([right(record, key) for record in records.values()]) for key in ("object_removed", "hole_elsewhere")
+    )
+    return Leak(removed, elsewhere)

@@ -1,0 +1,122 @@
+"""Sample pictures that evaluations leave behind, arranged to be compared: per image, masking modes against methods."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from PIL import Image
+
+from masktool.errors import MasktoolError
+
+FOLDER = "overlays"
+SUFFIX = ".png"
+WIDEST = 640
+"""Pixels: wider pictures are scaled down, for a page holds many of them."""
+QUALITY = 85
+"""Of JPEG."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Overlay:
+    """One method's map over one image, from one model.
+
+    Attributes:
+        image: name of the image.
+        model: name of the model, its masking mode.
+        method: of explanation.
+        path: of the picture.
+    """
+
+    image: str
+    model: str
+    method: str
+    path: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Sheet:
+    """All overlays of one image.
+
+    Attributes:
+        image: its name.
+        models: the rows.
+        methods: the columns.
+        pictures: by (model, method), as data URIs; some may be missing.
+    """
+
+    image: str
+    models: tuple[str, ...]
+    methods: tuple[str, ...]
+    pictures: Mapping[tuple[str, str], str]
+
+
+def find_overlays(directory: Path, models: Collection[str]) -> list[Overlay]:
+    """Returns the overlays ``overlays/IMAGE.MODEL.METHOD.png`` below a directory, by name.
+
+    Args:
+        directory: of the evaluations.
+        models: names that are known; one may contain dots.
+    """
+    paths = sorted(path for path in (directory / FOLDER).glob(f"*{SUFFIX}") if not path.name.startswith("."))
+    return [overlay for path in paths if (overlay := read_name(path, models)) is not None]
+
+
+def read_name(path: Path, models: Collection[str]) -> Overlay | None:
+    """Returns what a file's name says; None for a file of another kind."""
+    rest, _, method = path.name.removesuffix(SUFFIX).rpartition(".")
+    known = sorted((name for name in models if rest.endswith(f".{name}")), key=len)
+    image, _, model = (rest[: -len(known[-1]) - 1], ".", known[-1]) if known else rest.rpartition(".")
+    return Overlay(image, model, method, path) if image and model and method else None
+
+
+def arrange(overlays: Collection[Overlay], models: Collection[str], limit: int) -> list[Sheet]:
+    """Returns one sheet for each of the first images.
+
+    Args:
+        overlays: of any number of images.
+        models: names in the order of the rows; others follow.
+        limit: how many images.
+
+    Raises:
+        MasktoolError: a picture cannot be read.
+    """
+    sheets = []
+    for image in list(dict.fromkeys(overlay.image for overlay in overlays))[:limit]:
+        own = [overlay for overlay in overlays if overlay.image == image]
+        rows = dict.fromkeys(overlay.model for overlay in own)
+        sheets.append(
+            Sheet(
+                image,
+                models=(*(name for name in models if name in rows), *(name for name in rows if name not in models)),
+                methods=tuple(dict.fromkeys(overlay.method for overlay in own)),
+                pictures={(overlay.model, overlay.method): embed_photograph(overlay.path) for overlay in own},
+            )
+        )
+    return sheets
+
+
+def embed_photograph(path: Path) -> str:
+    """Returns a picture as a data URI, no wider than need be, as JPEG.
+
+    Raises:
+        MasktoolError: it cannot be read.
+    """
+    stream = io.BytesIO()
+    try:
+        with Image.open(path) as image:
+            picture = image.convert("RGB")
+    except OSError as error:
+        raise MasktoolError("cannot read the picture", where=path, got=error, fix="measure again") from error
+    if picture.width > WIDEST:
+        picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), Image.Resampling.LANCZOS)
+    picture.save(stream, format="JPEG", quality=QUALITY)
+    return data_uri(stream.getvalue(), "image/jpeg")
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """Returns bytes as a URI that holds them (RFC 2397)."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"

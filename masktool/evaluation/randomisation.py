@@ -1,0 +1,229 @@
+"""Sanity check: do explanations change when the network loses what it has learned?
+
+Layer by layer, from the last to the first, weights are redrawn at random, and the map of the class that the original
+predicts is compared with the original's. A method whose maps stay alike explains the image, not the network. How alike
+two maps of the original are under different seeds is shown beside it: what sampling alone changes.
+Source: Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018, section 3, https://arxiv.org/abs/1810.03292.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from masktool.errors import MasktoolError
+from masktool.evaluation.bootstrap import Interval, as_float, interval_of_mean
+from masktool.evaluation.findings import Cell, Chart, Findings, Line, Table
+from masktool.evaluation.journal import Record
+from masktool.evaluation.map_similarity import absolute_rank_correlation, rank_correlation, structural_similarity
+from masktool.evaluation.maps import Map, MethodChoice, explain_scene, save_overlay
+from masktool.evaluation.part import NamedModel, Part
+from masktool.evaluation.scene import Scene
+from masktool.explainers.explaining import check_finite
+from masktool.runtime.session import MaskedSession
+
+RESEEDED = "none (other seed)"
+"""Name of the stage that compares the original with itself."""
+SCORE = "score"
+SIMILARITIES: Mapping[str, Callable[[Map, Map], float | None]] = {
+    "Spearman": rank_correlation,
+    "Spearman of absolute values": absolute_rank_correlation,
+    "SSIM": structural_similarity,
+}
+"""By the names that tables show."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A copy of the network with some layers randomised.
+
+    Attributes:
+        name: of the layer that was randomised last.
+        layers: all that were.
+        open: opens the copy; it is closed before the next one is opened, so that memory holds one of them.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    open: Callable[[], AbstractContextManager[MaskedSession]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Randomisation(Part):
+    """Maps through randomised copies of a network against the original's.
+
+    Attributes:
+        original: the network.
+        stages: its copies, the least randomised first.
+        methods: to check.
+        seed: of the methods and the resamples; the same for all copies.
+        batch: masks per forward pass; None takes the session's own.
+        overlays: directory for pictures of the maps; None writes none.
+        pictured: names of the images that get pictures.
+    """
+
+    name: ClassVar[str] = "randomisation"
+    title: ClassVar[str] = "Weight randomisation"
+
+    original: NamedModel
+    stages: Sequence[Stage]
+    methods: Sequence[MethodChoice]
+    seed: int = 0
+    batch: int | None = None
+    overlays: Path | None = None
+    pictured: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        for what, names in (
+            ("method", [choice.name for choice in self.methods]),
+            ("stage", [stage.name for stage in self.stages]),
+        ):
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise MasktoolError(f"the same {what} twice", where=", ".join(twice), fix="name it once")
+
+    @property
+    def models(self) -> Sequence[NamedModel]:
+        """The original; its copies are opened one at a time."""
+        return [self.original]
+
+    @property
+    def depths(self) -> Mapping[str, int]:
+        """How many layers are randomised at each stage, the original's with another seed first."""
+        return {RESEEDED: 0} | {stage.name: len(stage.layers) for stage in self.stages}
+
+    @property
+    def cascading(self) -> bool:
+        """Whether every stage adds to the one before."""
+        depths = list(self.depths.values())
+        return all(earlier < later for earlier, later in itertools.pairwise(depths))
+
+    def settings(self) -> Mapping[str, Any]:
+        """Returns everything besides models and images that decides the records."""
+        return {
+            "stages": {stage.name: list(stage.layers) for stage in self.stages},
+            "methods": [choice.describe() for choice in self.methods],
+            "seed": self.seed,
+            "batch": self.batch,
+        }
+
+    def measure(self, scene: Scene) -> Record:
+        """Compares the maps of one image at every stage with the original's."""
+        scores = check_finite(self.original.session.scores(scene.array)[0])
+        target = int(scores.argmax())
+        maps = {choice.name: self.draw(self.original, scene, choice, target, self.seed) for choice in self.methods}
+        found = {RESEEDED: self.compare(self.original, scene, maps, target, self.seed + 1)}
+        for position, stage in enumerate(self.stages):
+            with stage.open() as session:
+                model = NamedModel(f"randomised-{position + 1}", session)
+                found[stage.name] = self.compare(model, scene, maps, target, self.seed)
+        return {"target": target, "score": float(scores[target]), "stages": found}
+
+    def compare(
+        self, model: NamedModel, scene: Scene, maps: Mapping[str, Map], target: int, seed: int
+    ) -> dict[str, Any]:
+        """Returns the target's score at one stage, and how alike its maps and the original's are by every measure.
+
+        A network whose scores are no longer finite has no maps.
+        """
+        score = float(model.session.scores(scene.array)[0, target])
+        if not math.isfinite(score):
+            return {SCORE: None, **{choice.name: dict.fromkeys(SIMILARITIES) for choice in self.methods}}
+        found: dict[str, Any] = {SCORE: score}
+        for choice in self.methods:
+            drawn = self.draw(model, scene, choice, target, seed)
+            found[choice.name] = {name: measure(maps[choice.name], drawn) for name, measure in SIMILARITIES.items()}
+        return found
+
+    def draw(self, model: NamedModel, scene: Scene, choice: MethodChoice, target: int, seed: int) -> Map:
+        """Returns a map at the model's input; writes its picture where that is asked for."""
+        explanation = explain_scene(model, scene, choice, target, seed, self.batch)
+        if self.overlays is not None and scene.sample.name in self.pictured and seed == self.seed:
+            save_overlay(self.overlays, scene, model, explanation)
+        return explanation.model_attributions.astype(np.float64)
+
+    def summarise(self, records: Mapping[str, Record]) -> Findings:
+        """Sums up: one table over methods and stages, and one chart per measure."""
+        figures = {
+            (choice.name, stage, measure): interval_of_mean(
+                [as_float(record["stages"][stage][choice.name][measure]) for record in records.values()], self.seed
+            )
+            for choice in self.methods
+            for stage in self.depths
+            for measure in SIMILARITIES
+        }
+        table = self.tabulate(figures, self.scores(records), len(records))
+        charts = tuple(self.plot(measure, figures) for measure in SIMILARITIES)
+        return Findings((table,), charts, tuple(self.notes(records, figures)))
+
+    def scores(self, records: Mapping[str, Record]) -> dict[str, Interval]:
+        """Returns the mean score of the class that the original predicts, at every stage."""
+        return {
+            stage: interval_of_mean(
+                [as_float(record["stages"][stage][SCORE]) for record in records.values()], self.seed
+            )
+            for stage in self.depths
+        }
+
+    def tabulate(
+        self, figures: Mapping[tuple[str, str, str], Interval], scores: Mapping[str, Interval], n_images: int
+    ) -> Table:
+        """Returns similarities by method and stage."""
+        rows: tuple[tuple[Cell, ...], ...] = tuple(
+            (
+                choice.name,
+                stage,
+                depth,
+                *(figures[choice.name, stage, measure] for measure in SIMILARITIES),
+                scores[stage],
+            )
+            for choice in self.methods
+            for stage, depth in self.depths.items()
+        )
+        caption = (
+            f"How alike maps through a network with randomised layers are to the original's, {n_images} images; the "
+            "lower, the more the method depends on what was learned (of unrelated maps rank correlations are about 0, "
+            "SSIM above it)"
+        )
+        columns = (
+            "method",
+            "up to layer" if self.cascading else "layer",
+            "layers",
+            *SIMILARITIES,
+            "score of the class",
+        )
+        return Table("randomisation", caption, columns, rows)
+
+    def plot(self, measure: str, figures: Mapping[tuple[str, str, str], Interval]) -> Chart:
+        """Returns one measure over the stages, a line (or a group of bars) per method."""
+        lines = tuple(
+            Line(choice.name, tuple(figures[choice.name, stage, measure] for stage in self.depths))
+            for choice in self.methods
+        )
+        name = measure.lower().replace(" ", "-")
+        title = f"Similarity to the original's maps: {measure}"
+        if self.cascading:
+            x = tuple(float(depth) for depth in self.depths.values())
+            return Chart(name, title, "layers randomised, from the last", measure, x, lines)
+        return Chart(name, title, "layer randomised", measure, tuple(self.depths), lines, "bar")
+
+    def notes(self, records: Mapping[str, Record], figures: Mapping[tuple[str, str, str], Interval]) -> Iterable[str]:
+        """Yields what the reader must know of the figures."""
+        yield (
+            "Maps are of the class that the original predicts. 0 layers: the original's maps under another seed, which "
+            "is what sampling alone leaves alike."
+        )
+        yield "Each stage is one draw of the weights: the intervals are over images, not over draws."
+        missing = [
+            f"{measure} of {method} at {stage} on {len(records) - interval.n}"
+            for (method, stage, measure), interval in figures.items()
+            if interval.n < len(records)
+        ]
+        if missing:
+            yield f"Undefined (a flat map, or scores that are not finite), and in no mean: {'; '.join(missing)}."

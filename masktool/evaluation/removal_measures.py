@@ -1,0 +1,113 @@
+"""What is told of predictions on images with parts removed: class entropy, unchanged rate, accuracy, class similarity.
+
+Sources: as of :mod:`masktool.evaluation.missingness`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from masktool.evaluation.bootstrap import Interval, as_float, interval_of_mean
+from masktool.evaluation.class_entropy import entropy_intervals
+
+
+class Hierarchy(Protocol):
+    """What is known of how alike classes are."""
+
+    def similarity(self, a: int, b: int) -> float | None:
+        """Returns how alike two classes are, 1 for the same; None where one of them is unknown."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What one mode predicts in one order of removal.
+
+    Attributes:
+        predicted: (N, F) classes, one column per fraction removed.
+        unmasked: (N,) classes with nothing removed.
+        labels: (N,) true classes; NaN where unknown.
+    """
+
+    predicted: NDArray[np.int64]
+    unmasked: NDArray[np.int64]
+    labels: NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """A measure of one mode in one order: its mean over the fractions, and by fraction."""
+
+    mean: Interval
+    by_fraction: tuple[Interval, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """One measure; higher is better.
+
+    Attributes:
+        name: short, for files and headings.
+        title: in charts.
+        meaning: in captions.
+        figures: measures answers, with the seed of the resamples.
+    """
+
+    name: str
+    title: str
+    meaning: str
+    figures: Callable[[Answers, int], Figures]
+
+
+def sum_up_rates(rates: NDArray[np.float64], seed: int) -> Figures:
+    """Returns the means of (N, F) figures of each image; rows of NaN do not count."""
+    by_fraction = tuple(interval_of_mean(column, seed) for column in rates.T)
+    return Figures(interval_of_mean(rates.mean(axis=1), seed), by_fraction)
+
+
+def measure_entropy(answers: Answers, seed: int) -> Figures:
+    """Returns the entropy of the predicted classes over the images, in nats."""
+    return Figures(*entropy_intervals(answers.predicted, seed))
+
+
+def measure_unchanged(answers: Answers, seed: int) -> Figures:
+    """Returns the share of predictions that are those with nothing removed."""
+    return sum_up_rates((answers.predicted == answers.unmasked[:, None]).astype(np.float64), seed)
+
+
+def measure_accuracy(answers: Answers, seed: int) -> Figures:
+    """Returns the share of predictions that are right, over the images whose class is known."""
+    labels = answers.labels[:, None]
+    return sum_up_rates(np.where(np.isnan(labels), np.nan, answers.predicted == labels), seed)
+
+
+def measure_similarity(answers: Answers, seed: int, hierarchy: Hierarchy) -> Figures:
+    """Returns how alike the predicted classes and those with nothing removed are, in a hierarchy of classes.
+
+    An image counts only where every class that is predicted for it stands in the hierarchy.
+    """
+    pairs = np.stack(np.broadcast_arrays(answers.predicted, answers.unmasked[:, None]), axis=-1)
+    distinct, positions = np.unique(pairs.reshape(-1, 2), axis=0, return_inverse=True)
+    alike = np.array([as_float(hierarchy.similarity(int(a), int(b))) for a, b in distinct])
+    return sum_up_rates(alike[positions.reshape(answers.predicted.shape)], seed)
+
+
+ENTROPY = Measure("class-entropy", "Class entropy", "entropy of the predicted classes, in nats", measure_entropy)
+UNCHANGED = Measure(
+    "unchanged", "Unchanged predictions", "share of predictions as with nothing removed", measure_unchanged
+)
+ACCURACY = Measure("accuracy", "Accuracy", "share of predictions that are right", measure_accuracy)
+
+
+def similarity_to(hierarchy: Hierarchy) -> Measure:
+    """Returns the measure of class similarity in a hierarchy."""
+    return Measure(
+        "class-similarity",
+        "Class similarity",
+        "similarity of the predicted class to that with nothing removed, in the hierarchy of classes",
+        lambda answers, seed: measure_similarity(answers, seed, hierarchy),
+    )

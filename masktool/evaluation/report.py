@@ -1,0 +1,160 @@
+"""One self-contained HTML page of everything that was measured into a directory; it asks nothing of the network."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+import io
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from masktool import __version__
+from masktool.errors import MasktoolError
+from masktool.evaluation.extras import require_extra
+from masktool.evaluation.findings import SCHEMA, Table
+from masktool.evaluation.overlays import arrange, data_uri, find_overlays
+
+ORDER = ("missingness", "faithfulness", "localisation", "lime-alignment", "randomisation")
+"""Of the sections; others follow by name."""
+TEMPLATE = "report.html"
+IMAGES = 4
+WIDE = 2.0
+"""Width over height from which a chart's writing is too small beside another chart."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A chart in the page.
+
+    Attributes:
+        name: of the chart.
+        title: what it shows.
+        uri: that holds the PNG.
+        wide: whether it needs the page's whole width.
+    """
+
+    name: str
+    title: str
+    uri: str
+    wide: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """One evaluation in the page.
+
+    Attributes:
+        document: as it was saved.
+        tables: of it.
+        pictures: its charts.
+        command: that measured it, an option per line; empty where none was typed.
+        settings: as indented JSON.
+    """
+
+    document: Mapping[str, Any]
+    tables: tuple[Table, ...]
+    pictures: tuple[Picture, ...]
+    command: str
+    settings: str
+
+
+def make_report(directory: Path, n_images: int = IMAGES) -> str:
+    """Returns the page; the same files give the same text.
+
+    Args:
+        directory: that evaluations were written into.
+        n_images: of how many images to show sample overlays, at most.
+
+    Raises:
+        MasktoolError: there is no evaluation, a file cannot be read, or the template engine is not installed.
+    """
+    documents = read_evaluations(directory)
+    models = list(dict.fromkeys(model["name"] for each in documents for model in each["settings"]["models"]))
+    overlays = find_overlays(directory, models)
+    values = {
+        "sections": [make_section(document, directory) for document in documents],
+        "sheets": arrange(overlays, models, n_images),
+        "images_found": len({overlay.image for overlay in overlays}),
+        "version": __version__,
+    }
+    with require_extra("making a report"):
+        import jinja2
+    template = importlib.resources.files("masktool.evaluation").joinpath("templates", TEMPLATE)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(template.read_text(encoding="utf-8")).render(values)
+
+
+def read_evaluations(directory: Path) -> list[Mapping[str, Any]]:
+    """Returns the evaluations in a directory, in the order of the page; other JSON files are left alone.
+
+    Raises:
+        MasktoolError: there is none, or one cannot be read.
+    """
+    found = [document for path in sorted(directory.glob("*.json")) if (document := read_evaluation(path)) is not None]
+    if not found:
+        raise MasktoolError(
+            "no evaluations", where=directory, expected="files such as missingness.json", fix="measure something first"
+        )
+    return sorted(found, key=lambda document: place(document["part"], ORDER))
+
+
+def read_evaluation(path: Path) -> Mapping[str, Any] | None:
+    """Returns one evaluation; None for a document of another kind.
+
+    Raises:
+        MasktoolError: the file cannot be read.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MasktoolError("cannot read", where=path, got=error) from error
+    return document if isinstance(document, dict) and document.get("schema") == SCHEMA else None
+
+
+def place(name: str, order: Sequence[str]) -> tuple[int, str]:
+    """Returns a sort key: by position in the order, then by name."""
+    return (order.index(name) if name in order else len(order), name)
+
+
+def make_section(document: Mapping[str, Any], directory: Path) -> Section:
+    """Returns what the page shows of one evaluation."""
+    return Section(
+        document,
+        tuple(Table.from_json(table) for table in document["tables"]),
+        tuple(read_chart(document["part"], chart, directory) for chart in document["charts"]),
+        wrap_command(document["command"]),
+        json.dumps(document["settings"], indent=2, ensure_ascii=False),
+    )
+
+
+def read_chart(part: str, chart: Mapping[str, Any], directory: Path) -> Picture:
+    """Returns a chart's picture.
+
+    Raises:
+        MasktoolError: the file that was written with the evaluation is gone.
+    """
+    path = directory / f"{part}.{chart['name']}.png"
+    try:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            wide = image.width > WIDE * image.height
+    except OSError as error:
+        raise MasktoolError("cannot read the chart", where=path, got=error, fix="measure again") from error
+    return Picture(chart["name"], chart["title"], data_uri(content, "image/png"), wide)
+
+
+def wrap_command(command: str) -> str:
+    """Returns a shell's command line with an option per line."""
+    lines: list[list[str]] = [[]]
+    for word in shlex.split(command):
+        if word.startswith("-"):
+            lines.append([])
+        lines[-1].append(word)
+    return " \\\n  ".join(shlex.join(line) for line in lines)

@@ -1,0 +1,140 @@
+"""Missingness bias where the objects are known: the built-in network, layer masking beside its rivals.
+
+    python -m benchmarks.missingness [--network shapes.pt2 ...] [--pictures 200]
+
+Each network is a file that ``scripts/train_demo_model.py --only train`` writes; without one it is the built-in network.
+The modes are layer masking, layer masking without its fill (missing places stay 0), and black and grey pixels. The
+pictures are drawn afresh, with exact object masks. Prints the tables of ``masktool evaluate missingness`` and
+``masktool evaluate lime-alignment``, and for each inequality whether it holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from PIL import Image
+from rich.console import Console
+from rich.table import Table as Grid
+
+import masktool
+from masktool import demo
+from masktool.contract import FUNCTION_DOMAIN
+from masktool.demo import shapes
+from masktool.evaluation.bootstrap import Interval
+from masktool.evaluation.dataset import Dataset, Sample
+from masktool.evaluation.findings import Findings
+from masktool.evaluation.lime_alignment import LimeAlignment
+from masktool.evaluation.missingness import Missingness
+from masktool.evaluation.part import NamedModel, run_part
+from masktool.exporters.presets import preprocessing_for
+from masktool.exporters.sources import load_source
+
+LAYER, NO_FILL, BLACK, GREY = "layer", "no fill", "black", "grey"
+WITHOUT_FILL = """
+<domain: "masktool", opset_import: ["" : 18]>
+NeighborFill <channels> (x, mask, box) => (filled, known) {
+    filled = Mul (x, mask)
+    known = Identity (mask)
+}
+"""
+INEQUALITIES = (
+    ("class-entropy", "random", (LAYER, GREY, BLACK)),
+    ("class-entropy", "random", (LAYER, NO_FILL)),
+    ("unchanged", "random", (LAYER, GREY, BLACK)),
+    ("unchanged", "random", (LAYER, NO_FILL)),
+    ("shape-leak", "|accuracy - chance|", (BLACK, LAYER)),
+    ("shape-leak", "|accuracy - chance|", (GREY, LAYER)),
+    ("alignment", "alignment", (LAYER, GREY, BLACK)),
+)
+"""Table, column, and the modes from the largest figure to the smallest."""
+
+
+def remove_fill(path: Path, target: Path) -> None:
+    """Writes a masked file whose fill leaves missing places at 0."""
+    model = onnx.load(path)
+    function = next(each for each in model.functions if each.domain == FUNCTION_DOMAIN and each.name == "NeighborFill")
+    function.CopyFrom(onnx.parser.parse_function(WITHOUT_FILL))
+    onnx.save(model, target)
+
+
+def export_modes(network: Path, folder: Path) -> dict[str, Path]:
+    """Exports one network in every mode."""
+    paths = {name: folder / f"{name.replace(' ', '-')}.onnx" for name in (LAYER, NO_FILL, BLACK, GREY)}
+    for name in (LAYER, BLACK, GREY):
+        source = load_source(network)
+        masktool.export(
+            source,
+            paths[name],
+            masking="layer" if name == LAYER else "fill",
+            baseline=None if name == LAYER else name,
+            preprocessing=preprocessing_for(source.model, None, mean=shapes.MEAN, std=shapes.STD),
+            output_kind="logits",
+            labels=shapes.LABELS,
+        )
+    remove_fill(paths[LAYER], paths[NO_FILL])
+    return paths
+
+
+def draw_dataset(seed: int, count: int, folder: Path) -> Dataset:
+    """Draws pictures that the network was not trained on, with their objects."""
+    pictures, samples = shapes.draw(seed, count), []
+    for index, (image, label, inside) in enumerate(zip(*pictures, strict=True)):
+        path = folder / f"{index:04d}.png"
+        Image.fromarray(image).save(path)
+        samples.append(Sample(path.name, path, int(label), object_mask=inside))
+    return Dataset(tuple(samples))
+
+
+@contextlib.contextmanager
+def open_models(paths: dict[str, Path]) -> Iterator[list[NamedModel]]:
+    """Opens all modes on one thread each."""
+    with contextlib.ExitStack() as stack:
+        yield [
+            NamedModel(name, stack.enter_context(masktool.load(path, "cpu", threads=1))) for name, path in paths.items()
+        ]
+
+
+def figures_of(findings: Findings) -> dict[tuple[str, str, str], Interval]:
+    """Returns every interval by table, column and row."""
+    return {
+        (table.name, column, str(row[0])): cell
+        for table in findings.tables
+        for row in table.rows
+        for column, cell in zip(table.columns, row, strict=True)
+        if isinstance(cell, Interval)
+    }
+
+
+def report(name: str, figures: dict[tuple[str, str, str], Interval]) -> None:
+    """Prints every inequality with its figures."""
+    grid = Grid("measure", "figures, 95 % intervals", "holds", title=name)
+    for table, column, order in INEQUALITIES:
+        found = [figures[table, column, mode] for mode in order]
+        holds = all(first.value > second.value for first, second in itertools.pairwise(found))
+        words = "  >  ".join(f"{mode} {figure}" for mode, figure in zip(order, found, strict=True))
+        grid.add_row(table, words, "yes" if holds else "NO")
+    Console(width=160).print(grid)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", type=Path, action="append", help="a .pt2 file; may be repeated")
+    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=777, help="of the pictures, and of all random choices")
+    options = parser.parse_args()
+    for network in options.network or [demo.program_path()]:
+        with tempfile.TemporaryDirectory() as folder, open_models(export_modes(network, Path(folder))) as models:
+            dataset = draw_dataset(options.seed, options.pictures, Path(folder))
+            removal = run_part(Missingness(models, orders=("random",), seed=options.seed), dataset)
+            lime = run_part(LimeAlignment([m for m in models if m.name != NO_FILL], seed=options.seed), dataset)
+            report(f"{network}, {options.pictures} pictures", figures_of(removal.findings) | figures_of(lime.findings))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,7 +3,8 @@
     masktool export squeezenet.onnx -o squeezenet.gradient.onnx --masking fill --preprocess caffe --gradient
     python -m benchmarks.learned_masks squeezenet.gradient.onnx FOLDER
 
-FOLDER is as for :mod:`benchmarks.pointing_game`. ``--masking fill`` makes the smallest graph; what hides here is the
+FOLDER holds photographs, ``labels.json`` ({file: {"index": class}}) and ``boxes.json`` ({file: {"boxes": [[x0, y0, x1,
+y1], ...]}}, in pixels of the photograph). ``--masking fill`` makes the smallest graph; what hides here is the
 method's own baseline. Peaks that several pixels share count with the share of them that lies inside a box. The last
 picture of every group of three is the last method's; masks are drawn as light, what they hide is dark.
 """
@@ -21,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 
 import masktool
-from benchmarks.pointing_game import IMAGE_SUFFIXES, box_mask
 from masktool.commands.options import progress
+from masktool.evaluation.scene import fill_boxes
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.together import explain_together
 from masktool.runtime.images import read_image
@@ -30,6 +31,7 @@ from masktool.runtime.preprocessing import prepare
 from masktool.runtime.session import MaskedSession
 
 METHODS = ("neuromask", "extremal")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 TILE = 144
 """Side of one picture on the contact sheet, in pixels."""
 COLUMNS = 4
@@ -127,7 +129,7 @@ def main() -> None:
             for start in range(0, len(paths), options.together):
                 group = paths[start : start + options.together]
                 for path, found in zip(group, explain_group(session, group, method, options), strict=True):
-                    inside = box_mask(boxes[path.name]["boxes"], found.image_size)
+                    inside = fill_boxes(tuple(map(tuple, boxes[path.name]["boxes"])), found.image_size)
                     records[method].append(measure(found, inside))
                     tiles[path].append(draw_tile(found.image, found.attributions, []))
                 draw_sheet(list(tiles.values())).save(options.sheet)

@@ -186,7 +186,7 @@ class Localisation(Part):
         caption: str,
         names: Sequence[str],
         figures: Mapping[Row, Mapping[str, Interval]],
-        passes: Mapping[Row, float] | None = None,
+        passes: Mapping[Row, int] | None = None,
     ) -> Table:
         """Returns a table of some figures, with the forward passes per map where they are given."""
         rows = []
@@ -251,8 +251,8 @@ def judge(attributions: Map, target: Target, signed: bool) -> dict[str, Any]:
     }
 
 
-def mean_passes(used: Sequence[Record], rows: Sequence[Row]) -> dict[Row, float]:
-    """Returns the forward passes per map, of the rows that need any."""
+def mean_passes(used: Sequence[Record], rows: Sequence[Row]) -> dict[Row, int]:
+    """Returns the mean number of forward passes per map, of the rows that need any."""
     if not used:
         return {}
     found = {
@@ -260,4 +260,4 @@ def mean_passes(used: Sequence[Record], rows: Sequence[Row]) -> dict[Row, float]
         for row in rows
         if row.model != NO_MODEL
     }
-    return {row: round(float(np.mean(passes)), 1) for row, passes in found.items()}
+    return {row: round(float(np.mean(passes))) for row, passes in found.items()}

@@ -19,7 +19,9 @@ from masktool.files import atomic_path
 
 Map = NDArray[np.float64]
 """(h, w) at the model's input, the larger the more important; never NaN."""
-CENTRE, RANDOM, ONES, EDGES = "centre", "random", "ones", "edges"
+CENTRE, RANDOM, RANDOM_CELLS, ONES, EDGES = "centre", "random", "random-cells", "ones", "edges"
+CELLS = 7
+"""Of random cells, along each side: as coarse as the maps of most methods."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +78,16 @@ def random_map(scene: Scene, seed: int) -> Map:
     return scene.random(seed).random(scene.size)
 
 
+def random_cells_map(scene: Scene, seed: int) -> Map:
+    """Draws every cell of a coarse grid uniformly from [0, 1).
+
+    It is to methods what random pixels are to single pixels: these leave something of every part of the picture, from
+    which a fill can rebuild it.
+    """
+    rows, columns = (np.arange(side) * CELLS // side for side in scene.size)
+    return scene.random(seed).random((CELLS, CELLS))[np.ix_(rows, columns)]
+
+
 def ones_map(scene: Scene, seed: int) -> Map:  # noqa: ARG001
     """Is 1 everywhere."""
     return np.ones(scene.size)
@@ -93,6 +105,7 @@ def edge_map(scene: Scene, seed: int) -> Map:  # noqa: ARG001
 BASELINE_MAPS: Mapping[str, Callable[[Scene, int], Map]] = {
     CENTRE: centre_map,
     RANDOM: random_map,
+    RANDOM_CELLS: random_cells_map,
     ONES: ones_map,
     EDGES: edge_map,
 }

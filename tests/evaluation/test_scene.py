@@ -145,6 +145,12 @@ def test_baseline_maps_are_what_they_are_called(session, tmp_path):
     assert maps["centre"].max() == pytest.approx(maps["centre"][8, 12])
     np.testing.assert_allclose(maps["centre"], maps["centre"][::-1, ::-1])
     assert len(np.unique(maps["random"])) == 16 * 24
+    cells = maps["random-cells"]
+    assert len(np.unique(cells)) == 7 * 7
+    assert (np.count_nonzero(np.diff(cells, axis=0).any(axis=1)), np.count_nonzero(np.diff(cells).any(axis=0))) == (
+        6,
+        6,
+    )
     assert (maps["ones"] == 1).all()
     assert set(maps["edges"].max(axis=0).argsort()[-2:]) == {11, 12}
 

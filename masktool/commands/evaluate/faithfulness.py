@@ -74,7 +74,7 @@ def command(
 
     Explains every image in FOLDER with one masking mode of MODEL, and measures the maps through each: insertion and
     deletion, drop and increase in confidence, sensitivity-n, infidelity; ROAD without any mask; and stability over
-    seeds. Beside every method stand maps that know nothing of the model: centre, random, ones, edges.
+    seeds. Beside every method stand maps that know nothing of the model: centre, random, random-cells, ones, edges.
     """
     choices = choose_methods(methods, samples, assignments)
     chosen = choose_metrics(metrics, metric_assignments)

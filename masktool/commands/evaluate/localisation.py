@@ -35,7 +35,7 @@ def command(
 
     Explains the true class of every image in FOLDER, and judges the maps at the input of MODEL against --boxes or
     --masks: pointing game, energy, PxAP, F1, localisation error (LE, OM) and MaxBoxAcc. Beside every method stand maps
-    that know nothing of the model: centre, random, ones, edges.
+    that know nothing of the model: centre, random, random-cells, ones, edges.
     """
     choices = choose_methods(methods, samples, assignments)
     with contextlib.ExitStack() as stack:

@@ -208,14 +208,17 @@ class Localisation(Part):
         """Yields what the reader must know of the images behind the figures."""
         right = sum(record["right"] for record in records.values())
         yield f"The model gets {right} of {len(records)} images right."
+        n_seen = max(interval.n for by_name in figures.values() for interval in by_name.values())
+        if n_seen < n_used:
+            yield f"Of {n_used} objects the crop left {n_used - n_seen} out: they are in no mean."
         missing = [
-            f"{name} of {row.label} on {n_used - interval.n}"
+            f"{name} of {row.label} on {n_seen - interval.n}"
             for row, by_name in figures.items()
             for name, interval in by_name.items()
-            if interval.n < n_used
+            if interval.n < n_seen
         ]
         if missing:
-            yield f"Undefined, and in no mean, of {n_used} images: {'; '.join(missing)}."
+            yield f"Undefined, and in no mean, of {n_seen} images: {'; '.join(missing)}."
 
 
 def find_target(scene: Scene) -> Target:

@@ -143,7 +143,7 @@ def test_an_object_that_the_crop_leaves_out_is_undefined_and_never_0(session, tm
     found = run_part(Localisation([NamedModel("layer", session)], [OCCLUSION]), Dataset((out, samples[0])))
     for name in (*PIXEL_FIGURES, *BOX_FIGURES):
         assert figures_of(found)["random"][name].n == 1
-    assert "energy of random on 1" in found.findings.notes[-1]
+    assert "Of 2 objects the crop left 1 out" in found.findings.notes[1]
 
 
 def test_boxes_replace_masks_where_only_they_are_known(session, samples, part):

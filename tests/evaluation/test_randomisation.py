@@ -256,6 +256,7 @@ def test_the_command_for_localisation_writes_tables_charts_and_pictures(folder, 
         "lime",
         "centre",
         "random",
+        "random-cells",
         "ones",
         "edges",
     ]

@@ -14,14 +14,13 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from masktool.errors import MasktoolError
 from masktool.evaluation.faithfulness.metric import Measured, Metric
 from masktool.evaluation.faithfulness.summary import PLAIN, Summary
 from masktool.evaluation.faithfulness.trial import Trial
 from masktool.evaluation.findings import Findings
 from masktool.evaluation.journal import Record
 from masktool.evaluation.maps import BASELINE_MAPS, Map, MethodChoice, explain_scene, save_overlay
-from masktool.evaluation.part import NamedModel, Part
+from masktool.evaluation.part import NamedModel, Part, check_distinct
 from masktool.evaluation.scene import Scene, require_label
 from masktool.explainers.explaining import check_finite
 from masktool.explainers.method import check_choice
@@ -65,9 +64,8 @@ class Faithfulness(Part):
 
     def __post_init__(self) -> None:
         check_choice("target", self.target, TARGET_RULES)
-        for what, names in (("map", self.maps), ("metric", [metric.name for metric in self.metrics])):
-            if twice := sorted({name for name in names if list(names).count(name) > 1}):
-                raise MasktoolError(f"the same {what} twice", where=", ".join(twice), fix="name it once")
+        check_distinct("map", list(self.maps))
+        check_distinct("metric", [metric.name for metric in self.metrics])
 
     @property
     def models(self) -> Sequence[NamedModel]:

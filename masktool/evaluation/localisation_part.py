@@ -34,7 +34,7 @@ from masktool.evaluation.localisation.pixel_average_precision import count_pixel
 from masktool.evaluation.localisation.pointing_game import point
 from masktool.evaluation.localisation.tight_box import localisation_error, tight_box_iou
 from masktool.evaluation.maps import BASELINE_MAPS, CENTRE, Map, MethodChoice, explain_scene, save_overlay
-from masktool.evaluation.part import NamedModel, Part
+from masktool.evaluation.part import NamedModel, Part, check_distinct
 from masktool.evaluation.scene import Scene, fill_boxes, require_label
 from masktool.explainers.explaining import check_finite
 
@@ -100,9 +100,7 @@ class Localisation(Part):
     pictured: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        names = [choice.name for choice in self.methods]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise MasktoolError("the same method twice", where=", ".join(twice), fix="name it once")
+        check_distinct("method", [choice.name for choice in self.methods])
 
     @property
     def models(self) -> Sequence[NamedModel]:

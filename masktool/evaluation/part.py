@@ -173,3 +173,9 @@ def check_same_source(models: Sequence[NamedModel]) -> None:
         raise MasktoolError(
             "the models are different networks", expected="exports of one", got=names, fix="evaluate them one by one"
         )
+
+
+def check_distinct(what: str, names: Sequence[str]) -> None:
+    """Raises MasktoolError where a name stands twice: the second would replace the first in every record."""
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise MasktoolError(f"the same {what} twice", where=", ".join(twice), fix="name it once")

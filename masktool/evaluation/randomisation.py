@@ -18,13 +18,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from masktool.errors import MasktoolError
 from masktool.evaluation.bootstrap import Interval, as_float, interval_of_mean
 from masktool.evaluation.findings import Cell, Chart, Findings, Line, Table
 from masktool.evaluation.journal import Record
 from masktool.evaluation.map_similarity import absolute_rank_correlation, rank_correlation, structural_similarity
 from masktool.evaluation.maps import Map, MethodChoice, explain_scene, save_overlay
-from masktool.evaluation.part import NamedModel, Part
+from masktool.evaluation.part import NamedModel, Part, check_distinct
 from masktool.evaluation.scene import Scene
 from masktool.explainers.explaining import check_finite
 from masktool.runtime.session import MaskedSession
@@ -81,12 +80,8 @@ class Randomisation(Part):
     pictured: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        for what, names in (
-            ("method", [choice.name for choice in self.methods]),
-            ("stage", [stage.name for stage in self.stages]),
-        ):
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise MasktoolError(f"the same {what} twice", where=", ".join(twice), fix="name it once")
+        check_distinct("method", [choice.name for choice in self.methods])
+        check_distinct("stage", [stage.name for stage in self.stages])
 
     @property
     def models(self) -> Sequence[NamedModel]:

@@ -196,10 +196,15 @@ def register(method: type[Method]) -> type[Method]:
 @functools.cache
 def load_methods() -> Mapping[str, type[Method]]:
     """Imports every file of the package ``methods`` and returns the registered classes by name."""
-    package = importlib.import_module("masktool.explainers.methods")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    import_modules("masktool.explainers.methods")
     return dict(sorted(METHODS.items()))
+
+
+def import_modules(name: str) -> None:
+    """Imports every file of a package, so that what is in them registers itself."""
+    package = importlib.import_module(name)
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{name}.{module.name}")
 
 
 def find_method(name: str) -> type[Method]:

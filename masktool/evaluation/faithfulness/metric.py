@@ -9,8 +9,6 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-import importlib
-import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -18,6 +16,7 @@ import numpy as np
 
 from masktool.errors import MasktoolError
 from masktool.evaluation.faithfulness.trial import Trial
+from masktool.explainers.method import import_modules
 
 Asks = Literal["masks", "images", "nothing"]
 """What a metric asks the model about: masked images, and so it is measured through each masking mode; images without a
@@ -101,9 +100,7 @@ def register(metric: type[Metric]) -> type[Metric]:
 @functools.cache
 def load_metrics() -> Mapping[str, type[Metric]]:
     """Imports every file of this package and returns the registered classes by name."""
-    package = importlib.import_module("masktool.evaluation.faithfulness")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    import_modules("masktool.evaluation.faithfulness")
     return dict(sorted(METRICS.items()))
 
 

@@ -122,10 +122,10 @@ def test_masks_that_fail_say_so(session):
 
 @pytest.mark.slow
 def test_preserving_masks_lie_on_the_object(session):
-    pictures = shapes.draw(13, 24)
-    found = explain_together(session, list(pictures.images), "extremal", perturbations_per_eval=24)
-    maps, objects = np.stack([each.model_attributions for each in found]), pictures.object_masks
+    draws = [shapes.draw(seed, 24) for seed in (13, 14)]
+    images, objects = (np.concatenate([getattr(each, name) for each in draws]) for name in ("images", "object_masks"))
+    found = explain_together(session, list(images), "extremal", perturbations_per_eval=24)
+    maps = np.stack([each.model_attributions for each in found])
     assert np.mean([each.quality["kept_cut"] for each in found]) >= 0.95
-    assert maps[objects].mean() >= 5 * maps[~objects].mean()
-    hits = [inside[mask == mask.max()].mean() for mask, inside in zip(maps, objects, strict=True)]
-    assert np.mean(hits) >= 0.7  # the mask is larger than the objects, so that its peak may lie beside them
+    assert maps[objects].mean() >= 10 * maps[~objects].mean()
+    assert np.mean([inside[mask == mask.max()].mean() for mask, inside in zip(maps, objects, strict=True)]) >= 0.8

@@ -42,8 +42,13 @@ GRADIENT_PREFIX = "gradient_"
 GRADIENT_OUTPUTS = frozenset(
     {OBJECTIVE, FEATURE_MAP, *(GRADIENT_PREFIX + name for name in ("image", "mask", FEATURE_MAP))}
 )
-Loss = Literal["logit", "log-softmax", "softmax"]
+SALIENCY_MAP = "saliency_map"
+"""Output (N, 1, H, W) float32 in [0, 1] of a file with a masking model, 1 = salient."""
+Loss = Literal["logit", "log-softmax", "softmax", "entropy"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
+"""Of the target's score the first three; the entropy is that of all scores. A file knows them by their index here."""
+FIRST_LOSSES: tuple[Loss, ...] = ("logit", "log-softmax", "softmax")
+"""What files with gradients know that do not say what they know."""
 BASELINES = ("black", "grey", "mean", "image-mean", "blur", "noise")
 """Names of what ``fill`` puts in place of missing pixels; a colour is the text ``R,G,B``."""
 DEFAULT_BASELINE = "mean"
@@ -123,8 +128,7 @@ class Metadata:
         source_sha256: of the source file, or of the plain graph where the source is no file.
         image_input: name of the image input, (N, C, H, W) or (N, H, W, C).
         class_output: name of the output that ``explain`` reads, (N, K) after trailing axes of length 1 are dropped;
-        None when
-            the model has no such output.
+            None when the model has no such output.
         output_kind: what ``class_output`` holds; None when unknown.
         preprocessing: None when unknown.
         labels: one name per class; None when unknown.
@@ -134,6 +138,10 @@ class Metadata:
         feature_map: name of the value behind the output ``feature_map``; None where there is none.
         baseline: one of ``BASELINES``, a number or ``R,G,B``; None unless masking is ``fill``.
         layout: of the image input; None in files written before it was recorded.
+        losses: what the input ``loss`` chooses from, by index, in a file with gradients; None in any other, and in
+            files written before it was recorded, which know ``FIRST_LOSSES``.
+        masker: how the masking model behind the output ``SALIENCY_MAP`` was trained, JSON values by name; None where
+            the file holds none.
     """
 
     masking: Masking
@@ -152,6 +160,13 @@ class Metadata:
     gradient: Loss | None = None
     feature_map: str | None = None
     layout: Layout | None = None
+    losses: tuple[Loss, ...] | None = None
+    masker: Mapping[str, Any] | None = None
+
+    @property
+    def known_losses(self) -> tuple[Loss, ...]:
+        """What may be differentiated in this file; empty in one without gradients."""
+        return () if self.gradient is None else self.losses or FIRST_LOSSES
 
     def to_properties(self) -> dict[str, str]:
         """Returns the ``metadata_props`` pairs, one JSON document each."""
@@ -184,8 +199,9 @@ class Metadata:
                 )
             if values["preprocessing"] is not None:
                 values["preprocessing"] = Preprocessing.from_json(values["preprocessing"])
-            if values["labels"] is not None:
-                values["labels"] = tuple(values["labels"])
+            for name in ("labels", "losses"):
+                if values.get(name) is not None:
+                    values[name] = tuple(values[name])
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise MasktoolError(

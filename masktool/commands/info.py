@@ -194,6 +194,19 @@ def describe_metadata(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "labels", "unknown"
     for index, (name, figure) in enumerate(metadata["parity"].items()):
         yield "parity" if index == 0 else "", f"{name}: {json.dumps(figure)}"
+    for index, (name, value) in enumerate((metadata["masker"] or {}).items()):
+        yield "masker" if index == 0 else "", f"{name}: {describe_json(value)}"
+
+
+def describe_json(value: object) -> str:
+    """Returns a JSON value in words: names before values, figures to six digits, what is null or empty as ``none``."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {describe_json(each)}" for name, each in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return " ".join(describe_json(each) for each in value) or "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
 
 
 def describe_preprocessing(document: dict[str, Any] | None) -> str:

@@ -120,6 +120,7 @@ def export(
         baseline=chosen,
         gradient=gradient,
         feature_map=feature_map,
+        masker=source.masker,
     )
     return write_masked(masked, path, metadata, layout, plain, source.reference)
 

@@ -60,13 +60,11 @@ def check_file(path: Path, source: Source | None = None) -> Check:
         raise MasktoolError("not a masktool file", where=path, fix=f"run `masktool export {path}` first")
     masked = subject_of(session, metadata.image_input, path)
     layout = metadata.layout or (metadata.preprocessing.layout if metadata.preprocessing else "NCHW")
-    names = masked.outputs
     figures = measure_parity(
         masked,
         draw_probes(masked.image_shape, layout, masked.image_type, metadata.preprocessing),
-        None if source is None else plain_subject(source, metadata, names),
+        None if source is None else plain_subject(source, metadata, masked.outputs),
         None if source is None else source.reference,
-        None if metadata.class_output is None else names.index(metadata.class_output),
     )
     verdicts = [*judge_parity(figures, limits_of(masked)), *judge_record(figures["response"], metadata)]
     if source is not None:
@@ -87,12 +85,14 @@ def plain_subject(source: Source, metadata: Metadata, outputs: list[str]) -> Sub
     session = open_model(source.model)
     found = [output.name for output in session.get_outputs()]
     if found != outputs:
+        made_from = f"the file says that it was made from {metadata.source}"
+        trained = f"leave it out: the masking model in the file was trained on {metadata.source}, and is not in it"
         raise MasktoolError(
             "not the file's source",
             where=source.name,
             expected=f"outputs {', '.join(outputs)}",
             got=", ".join(found),
-            fix=f"the file says that it was made from {metadata.source}",
+            fix=made_from if metadata.masker is None else trained,
         )
     return subject_of(session, metadata.image_input, source.name)
 

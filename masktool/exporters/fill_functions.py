@@ -2,7 +2,7 @@
 
 x is the image, m the mask, b the baseline, J a Gaussian, ε ``BLUR_PRIOR``::
 
-    Fill        x · m + b · (1 − m) where m < 1, else x
+    Fill        x · m + b · (1 − m)
     Keep        x · m
     MeanOfKept  Σ x·m / Σ m over height and width, per channel; 0 where nothing is kept
     BlurOfKept  (J ∗ (x·m) + ε · mean) / (J ∗ m + ε)
@@ -36,9 +36,7 @@ _TEXTS = {
     image_share = Mul (visible, m)
     missing = Sub (one, m)
     baseline_share = Mul (b, missing)
-    blend = Add (image_share, baseline_share)
-    is_partly_missing = Less (m, one)
-    filled = Where (is_partly_missing, blend, x)
+    filled = Add (image_share, baseline_share)
 }
 """,
     "Keep": """ (x, mask) => (kept)

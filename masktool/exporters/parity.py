@@ -113,8 +113,7 @@ def measure_parity(
     masked: Subject,
     probes: Sequence[Probe],
     plain: Subject | None,
-    reference: Callable[[np.ndarray], np.ndarray] | None = None,
-    reference_output: int | None = None,
+    reference: Callable[[np.ndarray], Outputs] | None = None,
 ) -> dict[str, float]:
     """Returns the figures, each relative to max |output| and the worst over all probes; :data:`MEANINGS` says which.
 
@@ -122,8 +121,7 @@ def measure_parity(
         masked: the exported model.
         probes: what to run; one for every size.
         plain: the source; None leaves out what needs it.
-        reference: the source in its own framework.
-        reference_output: which output the reference computes.
+        reference: the source in its own framework: every output, in the graph's order.
 
     Raises:
         MasktoolError: a model does not run on a probe.
@@ -138,9 +136,9 @@ def measure_parity(
             ) from error
         for name, figure in found.items():
             figures[name] = max(figure, figures.get(name, 0.0))
-    if plain is not None and reference is not None and reference_output is not None:
+    if plain is not None and reference is not None:
         images = probes[0].images
-        figures["framework"] = relative_difference([plain.run_plain(images)[reference_output]], [reference(images)])
+        figures["framework"] = relative_difference(plain.run_plain(images), stack([reference(images)]))
     return figures
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -19,7 +19,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from masktool.contract import OutputKind, Preprocessing
 from masktool.errors import MasktoolError
-from masktool.exporters import torch_archives, torch_export, torch_hub, torch_weights
+from masktool.exporters import torch_archives, torch_export, torch_hub
 from masktool.exporters.onnx_file import (
     count_classes,
     find_class_output,
@@ -28,6 +28,7 @@ from masktool.exporters.onnx_file import (
     settle_input,
 )
 from masktool.exporters.source_kinds import FileKind, detect_kind
+from masktool.exporters.torch_modules import LoadedModule, load_module
 from masktool.files import sha256_of
 
 if TYPE_CHECKING:
@@ -49,9 +50,12 @@ class Source:
         preprocessing: None when the source does not know.
         labels: one name per class; None when the source does not know.
         output_kind: what the class output holds; None when the graph does not tell.
-        reference: torch's own class output, float32 (N, K, ...), for a float32 batch of images; None for ONNX sources.
+        reference: torch's own outputs for a float32 batch of images: every one, in the graph's order, floating point as
+            float32 and others in their own type; None for ONNX sources.
         notes: what the user should be told, one sentence each.
         image_input: name of the graph's input that is the image.
+        masker: what the file is to say about the masking model in it, see :class:`masktool.contract.Metadata`; None
+            where there is none.
     """
 
     model: onnx_ir.Model
@@ -60,9 +64,10 @@ class Source:
     preprocessing: Preprocessing | None
     labels: tuple[str, ...] | None
     output_kind: OutputKind | None
-    reference: Callable[[np.ndarray], np.ndarray] | None
+    reference: Callable[[np.ndarray], list[np.ndarray]] | None
     notes: tuple[str, ...]
     image_input: str
+    masker: Mapping[str, Any] | None = None
 
 
 def load_source(
@@ -93,18 +98,15 @@ def load_source(
     """
     if isinstance(model, Source):
         return model
-    if isinstance(model, str | os.PathLike):
-        text = os.fspath(model)
-        if torch_hub.is_hub_name(text) and not Path(text).exists():
-            return _source_from_module(torch_hub.build(text, pretrained=True), text, None, input_size, channels)
-        return _source_from_file(Path(text), arch, input_size, channels, image_input, trust_pickle)
+    if isinstance(model, str | os.PathLike) and not torch_hub.names_hub_model(model):
+        return _source_from_file(Path(model), arch, input_size, channels, image_input, trust_pickle)
     if isinstance(model, onnx.ModelProto):
         graph, name = onnx_ir.from_proto(model), model.graph.name or "model"
         return _source_from_graph(graph, name, None, input_size, image_input)
     if isinstance(model, onnx_ir.Model):
         return _source_from_graph(model.clone(), model.graph.name or "model", None, input_size, image_input)
-    if torch_export.is_module(model):
-        return _source_from_module(torch_hub.recognise(model), type(model).__name__, None, input_size, channels)
+    if isinstance(model, str | os.PathLike) or torch_export.is_module(model):
+        return source_from_module(load_module(model), input_size, channels)
     raise MasktoolError(
         "not a model", expected="a path, a hub name, a torch.nn.Module or an ONNX model", got=type(model).__name__
     )
@@ -119,19 +121,15 @@ def _source_from_file(
     trust_pickle: bool,
 ) -> Source:
     kind = detect_kind(path)
+    if kind in (FileKind.TORCH_SAVE, FileKind.SAFETENSORS):
+        return source_from_module(load_module(path, arch=arch, trust_pickle=trust_pickle), input_size, channels)
     digest = sha256_of(path)
     if kind is FileKind.ONNX:
         return _source_from_graph(read_onnx(path), path.name, digest, input_size, image_input)
     torch_export.require_torch(f"a {kind.value}")
     if kind is FileKind.PT2:
         return _source_from_torch(torch_archives.export_pt2(path, input_size), path.name, digest, input_size)
-    if kind is FileKind.TORCHSCRIPT:
-        return _source_from_torch(torch_archives.export_torchscript(path, input_size, channels), path.name, digest)
-    content = torch_weights.load_torch_file(path, kind, trust_pickle)
-    if torch_export.is_module(content):
-        return _source_from_module(torch_hub.recognise(content), path.name, digest, input_size, channels)
-    known, notes = torch_weights.build_with_weights(arch, content, path)
-    return _source_from_module(known, path.name, digest, input_size, channels, notes)
+    return _source_from_torch(torch_archives.export_torchscript(path, input_size, channels), path.name, digest)
 
 
 def _source_from_graph(
@@ -152,31 +150,30 @@ def _source_from_graph(
 def _source_from_torch(
     graph: torch_export.TorchGraph, name: str, digest: str | None, input_size: Size | None = None
 ) -> Source:
-    plain = _source_from_graph(graph.model, name, digest, input_size)
-    class_output = find_class_output(graph.model)
-    if class_output is None:
-        return plain
-    index = [value.name for value in graph.model.graph.outputs].index(class_output)
-    return dataclasses.replace(plain, reference=lambda images: graph.run(images)[index])
+    return dataclasses.replace(_source_from_graph(graph.model, name, digest, input_size), reference=graph.run)
 
 
-def _source_from_module(
-    known: torch_hub.Architecture,
-    name: str,
-    digest: str | None,
-    input_size: Size | None,
-    channels: int | None,
-    notes: tuple[str, ...] = (),
-) -> Source:
-    preprocessing = known.preprocessing
-    size = input_size or (preprocessing.size if preprocessing else None)
+def source_from_module(loaded: LoadedModule, input_size: Size | None = None, channels: int | None = None) -> Source:
+    """Exports a torch module into a plain ONNX graph with a symbolic batch.
+
+    Args:
+        loaded: the module; another one may have taken the place of the one that was loaded.
+        input_size: (height, width); None takes that of the hub's configuration.
+        channels: None takes those of the module's first convolution.
+
+    Raises:
+        MasktoolError: the input size is unknown, the module does not run on such images, or torch cannot export it.
+    """
+    known = loaded.known
+    size = input_size or (known.preprocessing.size if known.preprocessing else None)
     if size is None:
-        raise MasktoolError("input size unknown", where=name, fix="add --input-size H W")
-    source = _source_from_torch(torch_export.export_module(known.module, size, channels), name, digest)
+        raise MasktoolError("input size unknown", where=loaded.name, fix="add --input-size H W")
+    source = _source_from_torch(torch_export.export_module(known.module, size, channels), loaded.name, loaded.sha256)
     classes = count_classes(source.model, find_class_output(source.model))
     labels = known.labels if known.labels and len(known.labels) == classes else None
-    given = [word for word, value in (("preprocessing", preprocessing), ("labels", labels)) if value]
+    given = [word for word, value in (("preprocessing", known.preprocessing), ("labels", labels)) if value]
+    notes = loaded.notes
     if given:
         notes = (*notes, f"{' and '.join(given)} taken from the hub's configuration {known.configuration}")
-    preprocessing = preprocessing and preprocessing.scaled_to(size)
+    preprocessing = known.preprocessing and known.preprocessing.scaled_to(size)
     return dataclasses.replace(source, preprocessing=preprocessing, labels=labels, notes=notes)

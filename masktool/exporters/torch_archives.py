@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,18 +45,7 @@ def export_pt2(path: Path, input_size: tuple[int, int] | None = None) -> TorchGr
     Raises:
         MasktoolError: the archive is damaged or another torch version's, takes no image, or cannot be exported.
     """
-    import torch
-
-    try:
-        with quiet():
-            program = torch.export.load(path)
-    except Exception as error:  # the loader raises whatever a damaged or foreign member leads it to
-        raise MasktoolError(
-            "cannot read the torch.export archive",
-            where=path,
-            got=first_line(error),
-            fix=f"save it again with torch {torch.__version__}",
-        ) from error
+    program = load_program(path)
     module = program.module()
     example = make_program_example(program, path, input_size)
     names = list(flatten_outputs(run_once(module, example)))
@@ -63,7 +53,37 @@ def export_pt2(path: Path, input_size: tuple[int, int] | None = None) -> TorchGr
     batch = graph.model.graph.inputs[0].shape[0]
     if not isinstance(batch, int):
         rename_dimension(graph.model, str(batch), BATCH_NAME)
-    return with_reference(graph.model, module, example)
+    return with_reference(graph.model, lambda images: collect_tensors(module(images)), example)
+
+
+def collect_tensors(outputs: Any) -> list[torch.Tensor]:
+    """Returns the tensors in a result, however nested: an exported program gives each as an output of its own."""
+    import torch
+
+    if isinstance(outputs, torch.Tensor):
+        return [outputs]
+    parts = list(outputs.values()) if isinstance(outputs, Mapping) else outputs
+    return [each for part in parts for each in collect_tensors(part)] if isinstance(parts, list | tuple) else []
+
+
+def load_program(path: Path) -> Any:
+    """Reads a ``torch.export`` archive.
+
+    Raises:
+        MasktoolError: it is damaged or another torch version's.
+    """
+    import torch
+
+    try:
+        with quiet():
+            return torch.export.load(path)
+    except Exception as error:  # the loader raises whatever a damaged or foreign member leads it to
+        raise MasktoolError(
+            "cannot read the torch.export archive",
+            where=path,
+            got=first_line(error),
+            fix=f"save it again with torch {torch.__version__}",
+        ) from error
 
 
 def rename_dimension(model: onnx_ir.Model, old: str, new: str) -> None:
@@ -71,6 +91,24 @@ def rename_dimension(model: onnx_ir.Model, old: str, new: str) -> None:
     for value in (*model.graph.inputs, *(value for node in model.graph for value in node.outputs)):
         if value.shape is not None and any(str(dim) == old for dim in value.shape):
             value.shape = onnx_ir.Shape([new if str(dim) == old else dim for dim in value.shape])
+
+
+def shape_of_image(program: Any, path: Path) -> tuple[Any, ...]:
+    """Returns the shape of the image that an exported program takes, an open axis as torch's symbol.
+
+    Raises:
+        MasktoolError: it does not take exactly one image.
+    """
+    shapes = [tuple(getattr(value, "shape", ())) for value in values_of_inputs(program)]
+    if len(shapes) != 1 or len(shapes[0]) != IMAGE_RANK:
+        raise MasktoolError("not an image model", where=path, expected="one input (N, C, H, W)", got=shapes or "none")
+    return shapes[0]
+
+
+def values_of_inputs(program: Any) -> list[Any]:
+    """Returns what torch noted about the inputs of an exported program, its weights apart."""
+    placeholders = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    return [placeholders[name] for name in program.graph_signature.user_inputs]
 
 
 def make_program_example(program: Any, path: Path, input_size: tuple[int, int] | None) -> torch.Tensor:
@@ -81,16 +119,13 @@ def make_program_example(program: Any, path: Path, input_size: tuple[int, int] |
     """
     import torch
 
-    placeholders = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
-    inputs = [placeholders[name] for name in program.graph_signature.user_inputs]
-    shapes = [tuple(getattr(value, "shape", ())) for value in inputs]
-    if len(inputs) != 1 or len(shapes[0]) != IMAGE_RANK:
-        raise MasktoolError("not an image model", where=path, expected="one input (N, C, H, W)", got=shapes or "none")
+    taken = shape_of_image(program, path)
     fallback = (EXAMPLE_BATCH, None, *(input_size or (None, None)))
-    shape = [dim if isinstance(dim, int) else other for dim, other in zip(shapes[0], fallback, strict=True)]
+    shape = [dim if isinstance(dim, int) else other for dim, other in zip(taken, fallback, strict=True)]
     if None in shape:
-        raise MasktoolError("input size unknown", where=path, got=shapes[0], fix="add --input-size H W")
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(inputs[0].dtype)
+        raise MasktoolError("input size unknown", where=path, got=taken, fix="add --input-size H W")
+    (image,) = values_of_inputs(program)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(image.dtype)
 
 
 def export_torchscript(path: Path, input_size: tuple[int, int] | None, channels: int | None = None) -> TorchGraph:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from masktool.contract import Interpolation, Preprocessing
@@ -49,6 +51,11 @@ class Architecture:
 def is_hub_name(text: str) -> bool:
     """Tells whether a text has the form ``torchvision:NAME`` or ``timm:NAME``."""
     return text.startswith((TORCHVISION, TIMM))
+
+
+def names_hub_model(model: str | os.PathLike[str]) -> bool:
+    """Tells whether what may be a path is a hub's name and no file of that name."""
+    return is_hub_name(os.fspath(model)) and not Path(model).exists()
 
 
 def build(hub_name: str, *, pretrained: bool, **options: Any) -> Architecture:

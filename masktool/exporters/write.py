@@ -15,6 +15,7 @@ from masktool.contract import (
     BATCH_AXIS,
     GRADIENT_OUTPUTS,
     LOSS_INPUT,
+    LOSSES,
     MASK_INPUT,
     TARGET_INPUT,
     Layout,
@@ -37,7 +38,7 @@ def write_masked(
     metadata: Metadata,
     layout: Layout,
     plain: onnxruntime.InferenceSession,
-    reference: Callable[[np.ndarray], np.ndarray] | None,
+    reference: Callable[[np.ndarray], list[np.ndarray]] | None,
 ) -> Metadata:
     """Checks, measures and writes a masked model, one above 2 GiB with its weights in ``NAME.data`` beside it.
 
@@ -49,7 +50,7 @@ def write_masked(
         metadata: what is known so far.
         layout: of the image input.
         plain: the source, opened.
-        reference: the source in its own framework, from images to its class output.
+        reference: the source in its own framework, from images to every output, in the graph's order.
 
     Returns:
         The metadata as written, completed with what the graph tells.
@@ -93,7 +94,7 @@ def write_with_gradients(
 
 
 def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
-    """Adds gradients to a masked model in place, and the name of its feature map to the metadata.
+    """Adds gradients to a masked model in place, and to the metadata its losses and the name of its feature map.
 
     Raises:
         MasktoolError: the model has no class output, or names that the gradients need.
@@ -110,7 +111,7 @@ def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
     feature_map = add_gradients(
         model, metadata.image_input, metadata.class_output, metadata.output_kind, loss, metadata.feature_map
     )
-    return dataclasses.replace(metadata, feature_map=feature_map)
+    return dataclasses.replace(metadata, feature_map=feature_map, losses=LOSSES)
 
 
 def declare_batches(model: ir.Model, image_input: str) -> None:
@@ -160,7 +161,7 @@ def measure(
     metadata: Metadata,
     layout: Layout,
     plain: onnxruntime.InferenceSession,
-    reference: Callable[[np.ndarray], np.ndarray] | None,
+    reference: Callable[[np.ndarray], list[np.ndarray]] | None,
 ) -> Mapping[str, float]:
     """Runs the parity measurement on a masked model that is not written yet.
 
@@ -168,13 +169,11 @@ def measure(
         MasktoolError: a figure is beyond its limit.
     """
     subject = Subject.of(masked, metadata.image_input)
-    names = subject.outputs
     figures = measure_parity(
         subject,
         draw_probes(subject.image_shape, layout, subject.image_type, metadata.preprocessing),
         Subject.of(plain, metadata.image_input),
         reference,
-        names.index(metadata.class_output) if metadata.class_output is not None else None,
     )
     check_parity(figures, limits_of(subject))
     return figures

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from masktool.contract import FEATURE_MAP, GRADIENT_PREFIX, LOSSES, OBJECTIVE, Loss
+from masktool.contract import FEATURE_MAP, GRADIENT_PREFIX, LOSSES, OBJECTIVE, Loss, Metadata
 from masktool.errors import MasktoolError
 
 IMAGE, MASK = "image", "mask"
@@ -21,7 +22,8 @@ class Gradient:
     """Gradients of one score per (image, mask) pair.
 
     Attributes:
-        objective: (B,) float32, what is differentiated: the target's logit, its log-softmax or its softmax.
+        objective: (B,) float32, what is differentiated: the target's logit, its log-softmax or its softmax, or the
+            entropy in nats of all scores.
         scores: (B, K) float32, the class output of the same run.
         image: (B, C, H, W) or (B, H, W, C) float32, as the image input; None where it was not asked for.
         mask: (B, 1, H, W) float32; likewise.
@@ -74,8 +76,20 @@ def check_target(target: npt.ArrayLike, results: int, classes: int | None) -> np
     return array.astype(np.int64)
 
 
-def loss_index(loss: Loss) -> np.ndarray:
-    """Returns a loss as the model takes it."""
+def loss_index(loss: Loss, metadata: Metadata, path: Path) -> np.ndarray:
+    """Returns a loss as the model takes it.
+
+    Raises:
+        MasktoolError: there is no such loss, or the file was written before there was.
+    """
     if loss not in LOSSES:
         raise MasktoolError("unknown loss", expected=" | ".join(LOSSES), got=loss)
-    return np.array(LOSSES.index(loss), np.int64)
+    if loss not in metadata.known_losses:
+        raise MasktoolError(
+            "the file was written before there was this loss",
+            where=path,
+            expected=" | ".join(metadata.known_losses),
+            got=loss,
+            fix=f"export {metadata.source} again with --gradient {loss}",
+        )
+    return np.array(metadata.known_losses.index(loss), np.int64)

@@ -221,7 +221,16 @@ class MaskedSession:
         Logits go through a softmax, one binary logit becomes the two columns (1 - p, p); probabilities, sigmoid scores
         and outputs of an unknown kind stay as they are.
         """
-        return to_probabilities(self(images, masks, inputs), self.metadata.output_kind)
+        return self.to_scores(self(images, masks, inputs))
+
+    def to_scores(self, output: np.ndarray) -> np.ndarray:
+        """Returns what :meth:`scores` does, of a class output that :meth:`run` gave beside others in the same pass.
+
+        Args:
+            output: of ``metadata.class_output``.
+        """
+        kind = self.metadata.output_kind
+        return to_probabilities(drop_trailing_axes(output, kind), kind)
 
     def gradient(
         self,
@@ -240,7 +249,9 @@ class MaskedSession:
             masks: likewise.
             inputs: likewise.
             target: index of the class to differentiate for, or one per result.
-            loss: what of its score: ``logit``, ``log-softmax`` or ``softmax``; None takes the file's default.
+            loss: what of its score: ``logit``, ``log-softmax`` or ``softmax``; or ``entropy``, the Shannon entropy in
+                nats of all classes' probabilities, whatever the target (for sigmoid scores the sum of the classes'
+                binary entropies). None takes the file's default.
             of: with respect to what: some of ``image``, ``mask``, ``feature_map``. It chooses what is returned; ONNX
                 Runtime computes every output of a file, whichever is asked for.
 
@@ -255,7 +266,7 @@ class MaskedSession:
         classes = self.output_shapes[name][1] if self.metadata.output_kind != "binary" else 2
         feed.values[TARGET_INPUT] = check_target(target, feed.results, classes)
         if loss is not None:
-            feed.values[LOSS_INPUT] = loss_index(loss)
+            feed.values[LOSS_INPUT] = loss_index(loss, self.metadata, self.path)
         names = [name, *outputs_for(of, self._gradient_outputs)]
         found = dict(zip(names, self._forward(names, feed), strict=True))
         return Gradient(

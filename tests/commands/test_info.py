@@ -55,6 +55,27 @@ def test_text_of_a_masked_file(tmp_path):
         assert words in text
 
 
+def test_how_a_masking_model_was_trained(tmp_path):
+    masker = {
+        "settings": {"objective": "both", "learning_rate": 0.001, "flip": True, "target_area": None, "seed": 0},
+        "stages": ["layer3", "layer4"],
+        "data": {"pictures": 800, "sizes": [32, 32]},
+        "figures": {},
+    }
+    path = write_model(tmp_path / "model.onnx", masker=masker)
+    assert json.loads(run(path, "--json").stdout)["metadata"]["masker"] == masker
+    lines = run(path).stdout.splitlines()
+    first = lines.index(
+        "masker        settings: objective both, learning_rate 0.001, flip true, target_area none, seed 0"
+    )
+    assert [line.strip() for line in lines[first + 1 : first + 4]] == [
+        "stages: layer3 layer4",
+        "data: pictures 800, sizes 32 32",
+        "figures: none",
+    ]
+    assert "masker" not in run(write_model(tmp_path / "other.onnx")).stdout
+
+
 def test_required_mask_and_unknown_metadata(tmp_path):
     changes = {"preprocessing": None, "labels": None, "output_kind": None, "parity": {}}
     text = run(write_model(tmp_path / "model.onnx", mask_required=True, **changes)).stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import masktool
 from masktool import MasktoolError, UnsupportedOperatorError
 from masktool.contract import RULE_PROPERTY, Metadata, Preprocessing
 from masktool.exporters.parity import LIMITS, check_parity, open_session
+from masktool.exporters.sources import load_source
 
 RNG = np.random.default_rng(0)
 
@@ -125,6 +127,25 @@ def test_options_that_do_not_fit_are_refused(tmp_path: Path, options: dict, mess
     with pytest.raises(MasktoolError, match=message):
         masktool.export(classifier(), tmp_path / "masked.onnx", **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_is_said_of_a_masking_model_is_in_the_file_and_stays_there(tmp_path: Path) -> None:
+    masker = {"settings": {"objective": "both", "target_area": None}, "stages": ["h"], "figures": {"in": 0.5}}
+    source = dataclasses.replace(load_source(classifier()), masker=masker)
+    assert masktool.export(source, tmp_path / "masked.onnx").masker == masker
+    assert masktool.load(tmp_path / "masked.onnx").metadata.masker == masker
+    later = masktool.export(tmp_path / "masked.onnx", tmp_path / "later.onnx", gradient="logit")
+    assert later.masker == masktool.load(tmp_path / "later.onnx").metadata.masker == masker
+    assert masktool.export(classifier(), tmp_path / "other.onnx").masker is None
+
+
+def test_metadata_of_older_files_lack_what_came_later(tmp_path: Path) -> None:
+    properties = masktool.export(classifier(), tmp_path / "masked.onnx", gradient="logit").to_properties()
+    for name in ("masker", "losses", "layout"):
+        del properties["masktool." + name]
+    metadata = Metadata.from_properties(properties)
+    assert metadata is not None
+    assert (metadata.masker, metadata.losses, metadata.layout) == (None, None, None)
 
 
 def test_a_second_export_of_an_exported_file_is_refused(tmp_path: Path) -> None:

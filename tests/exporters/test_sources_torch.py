@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import onnx_ir
 import onnxruntime
 import pytest
 
+import masktool
 from masktool.errors import MasktoolError
 from masktool.exporters import torch_export
 from masktool.exporters.onnx_file import find_class_output, find_image_input
@@ -50,13 +52,10 @@ def assert_reference_agrees(source: Source, batch: int = 3) -> None:
     proto = onnx_ir.to_proto(source.model).SerializeToString()
     session = onnxruntime.InferenceSession(proto, providers=["CPUExecutionProvider"])
     step = image.shape[0] if isinstance(image.shape[0], int) else batch
-    runs = [
-        session.run([find_class_output(source.model)], {image.name: images[i : i + step]})[0]
-        for i in range(0, batch, step)
-    ]
-    found, expected = np.concatenate(runs), source.reference(images)
-    assert expected.dtype == np.float32
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    runs = [session.run(None, {image.name: images[i : i + step]}) for i in range(0, batch, step)]
+    for found, expected in zip(map(np.concatenate, zip(*runs, strict=True)), source.reference(images), strict=True):
+        assert expected.dtype == np.float32
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 FORMS = {
@@ -85,6 +84,60 @@ def test_modules_of_every_output_form(
     assert capfd.readouterr() == ("", "")
 
 
+KINDS = {
+    "a map beside the scores": lambda scores, features: (scores, features.mean(1, keepdim=True).sigmoid()),
+    "the map first": lambda scores, features: (features, scores),
+    "no class output": lambda _, features: features,
+    "an index": lambda scores, _: (scores, scores.argmax(1)),
+    "decisions": lambda scores, features: (scores, features > 0),
+    "a table": lambda scores, _: (scores, torch.arange(12).reshape(4, 3)),
+    "double precision": lambda scores, features: (scores, features.double()),
+}
+
+
+def exported_program(module: nn.Module, folder: Path) -> Path:
+    path, shapes = folder / "model.pt2", ({0: torch.export.Dim("n")},)
+    with torch_export.quiet():
+        program = torch.export.export(module.eval(), (torch.randn(2, 3, *SIZE),), dynamic_shapes=shapes)
+        torch.export.save(program, path)
+    return path
+
+
+@pytest.mark.parametrize("form", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("archived", [False, True])
+def test_the_framework_figure_covers_every_output(form: Callable[..., Any], archived: bool, tmp_path: Path):
+    torch.manual_seed(0)
+    module = Classifier(form)
+    model = exported_program(module, tmp_path) if archived else module
+    source = load_source(model, input_size=SIZE)
+    metadata = masktool.export(source, tmp_path / "masked.onnx", masking="fill")
+    assert 0 <= metadata.parity["framework"] <= 1e-5
+    for index in range(len(source.model.graph.outputs)):
+        altered = dataclasses.replace(source, reference=altering(source.reference, index))
+        found = masktool.export(altered, tmp_path / "altered.onnx", masking="fill").parity["framework"]
+        assert found == pytest.approx(1, rel=0.01)  # of an output that is twice itself, or the other decision
+
+
+def altering(reference: Callable[..., list[np.ndarray]], index: int) -> Callable[..., list[np.ndarray]]:
+    """Returns a reference one of whose outputs is half of what it was, a decision the other one."""
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        outputs = reference(images)
+        outputs[index] = ~outputs[index] if outputs[index].dtype == bool else outputs[index] / 2
+        return outputs
+
+    return run
+
+
+def test_a_nested_result_of_an_archive(tmp_path: Path):
+    path = exported_program(
+        Classifier(lambda scores, features: {"scores": scores, "rest": [(features, None)]}), tmp_path
+    )
+    source = load_source(path)
+    assert len(source.model.graph.outputs) == 2
+    assert_reference_agrees(source)
+
+
 def test_the_modes_of_a_module_and_its_parts_are_given_back():
     module = Classifier().train()
     module.norm.eval()  # a frozen batch norm
@@ -99,7 +152,8 @@ def test_channels_come_from_the_first_convolution_and_half_precision_stays():
     source = load_source(Classifier(channels=1).half(), input_size=SIZE)
     image = find_image_input(source.model)
     assert (list(image.shape)[1:], image.dtype) == ([1, *SIZE], onnx_ir.DataType.FLOAT16)
-    assert source.reference(np.zeros((3, 1, *SIZE), np.float32)).dtype == np.float32
+    (scores,) = source.reference(np.zeros((3, 1, *SIZE), np.float32))
+    assert scores.dtype == np.float32
 
 
 def test_a_module_that_takes_any_number_of_arguments():
@@ -115,7 +169,8 @@ def test_a_module_that_is_written_for_one_batch_runs_image_by_image():
 
     source = load_source(Fixed(), input_size=SIZE)
     assert find_image_input(source.model).shape[0] == 2
-    assert source.reference(np.zeros((3, 3, *SIZE), np.float32)).shape == (3, 5)
+    (scores,) = source.reference(np.zeros((3, 3, *SIZE), np.float32))
+    assert scores.shape == (3, 5)
 
 
 def test_a_module_needs_its_input_size():

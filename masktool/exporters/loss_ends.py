@@ -1,0 +1,170 @@
+"""What is differentiated at the end of a graph, and its gradient with respect to the scores: one end for each loss.
+
+All are computed side by side, and the input ``loss`` picks one: scores are few beside a network. With z the scores, p
+their softmax (or σ their sigmoid), t the target, e_t its unit vector and H the entropy in nats:
+
+=============  ==========================  ====================  =============================  ==================
+loss           of classes that exclude     gradient              of independent classes         gradient
+=============  ==========================  ====================  =============================  ==================
+logit          z_t                         e_t                   z_t                            e_t
+log-softmax    log p_t                     e_t - p               log σ_t                        (1 - σ_t) e_t
+softmax        p_t                         p_t (e_t - p)         σ_t                            σ_t (1 - σ_t) e_t
+entropy        H = -Σ p_k log p_k          -p_k (log p_k + H)    H = Σ H(σ_k)                   -z_k σ_k (1 - σ_k)
+=============  ==========================  ====================  =============================  ==================
+
+One binary logit z stands for the pair of logits (0, z).
+
+Source of the entropy as an objective: Phang, Park and Geras, "Investigating and Simplifying Masking-based Saliency
+Methods for Model Interpretability", 2020, section 3, https://arxiv.org/abs/2010.09750; the gradients are calculus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import onnx_ir as ir
+
+from masktool.contract import BATCH_AXIS, LOSS_INPUT, LOSSES, TARGET_INPUT, Loss, OutputKind
+from masktool.errors import MasktoolError
+from masktool.ops.builder import dtype_of, rank_of, sizes_of
+from masktool.ops.gradients import GradientGraph
+
+SURE = 1e4
+"""Logits and log-probabilities beyond ± this weigh in the entropy as this: the probability is 0 in float32 long before
+(below e^-104), and 0 · ∞ is not a number."""
+
+
+class LossEnd(NamedTuple):
+    """The end of a graph whose gradient is wanted.
+
+    Attributes:
+        objective: what is differentiated; (B, 1) for each loss, (B,) for the one chosen.
+        seed: (B, K) its gradient with respect to the scores.
+    """
+
+    objective: ir.Value
+    seed: ir.Value
+
+
+def add_loss_end(graph: GradientGraph, scores: ir.Value, output_kind: OutputKind | None, loss: Loss) -> LossEnd:
+    """Adds the inputs ``target`` and ``loss``, and emits the end that ``loss`` chooses, in float32.
+
+    Args:
+        graph: behind whose nodes it stands.
+        scores: (N, K) or (N, K, 1, 1).
+        output_kind: of the scores; whether classes exclude one another.
+        loss: the default of the input ``loss``.
+
+    Returns:
+        The objective (B,), float32, and the seed (B, K) in the element type of the scores.
+
+    Raises:
+        MasktoolError: the scores are of no fixed number.
+    """
+    classes = count_scores(scores)
+    flat = graph.emit("Reshape", scores, graph.ints(-1, classes))
+    flat.shape, flat.type = ir.Shape([BATCH_AXIS, classes]), scores.type
+    logits = graph.as_type(flat, ir.DataType.FLOAT)
+    if output_kind == "binary":
+        pair = graph.emit("Concat", graph.emit("Mul", logits, graph.number(0, logits)), logits, axis=1)
+        ends = exclusive_ends(graph, pair, one_hot(graph, pair, 2))
+        of_logit = (graph.ints(1), graph.ints(2), graph.ints(1))
+        ends = {name: end._replace(seed=graph.emit("Slice", end.seed, *of_logit)) for name, end in ends.items()}
+    else:
+        make_ends = independent_ends if output_kind == "sigmoid" else exclusive_ends
+        ends = make_ends(graph, logits, one_hot(graph, logits, classes))
+    switch = add_switch(graph, loss)
+    objective = choose(graph, switch, [ends[name].objective for name in LOSSES])
+    seed = choose(graph, switch, [ends[name].seed for name in LOSSES])
+    return LossEnd(graph.emit("Squeeze", objective, graph.ints(1)), graph.as_type(seed, dtype_of(scores)))
+
+
+def count_scores(scores: ir.Value) -> int:
+    """Returns K of scores (N, K) or (N, K, 1, 1)."""
+    sizes = sizes_of(scores)
+    classes = sizes[1] if rank_of(scores) > 1 else None
+    if classes is None or any(size != 1 for size in sizes[2:]):
+        raise MasktoolError(
+            "the scores to differentiate have no fixed number",
+            where=f"value {scores.name!r}",
+            expected="(N, K) or (N, K, 1, 1)",
+            got=scores.shape,
+            fix="export without gradients",
+        )
+    return classes
+
+
+def exclusive_ends(graph: GradientGraph, logits: ir.Value, chosen: ir.Value) -> Mapping[Loss, LossEnd]:
+    """Returns the ends for classes of which one is right."""
+    shares, logs = graph.emit("Softmax", logits, axis=1), graph.emit("LogSoftmax", logits, axis=1)
+    share, towards = picked(graph, shares, chosen), graph.emit("Sub", chosen, shares)
+    surprise = graph.emit("Min", graph.emit("Neg", logs), graph.number(SURE, logs))
+    entropy = summed(graph, graph.emit("Mul", shares, surprise))
+    slope = graph.emit("Mul", shares, graph.emit("Sub", surprise, entropy))
+    return {
+        "logit": LossEnd(picked(graph, logits, chosen), chosen),
+        "log-softmax": LossEnd(picked(graph, logs, chosen), towards),
+        "softmax": LossEnd(share, graph.emit("Mul", share, towards)),
+        "entropy": LossEnd(entropy, slope),
+    }
+
+
+def independent_ends(graph: GradientGraph, logits: ir.Value, chosen: ir.Value) -> Mapping[Loss, LossEnd]:
+    """Returns the ends for classes each of which may be right.
+
+    A class's entropy is even in its logit: softplus(-|z|) + |z| σ(-|z|), in which nothing cancels. σ(-|z|) is written
+    out, for ONNX Runtime's Sigmoid is coarse there, and 0 from about σ(-18) on.
+    """
+    score, one = picked(graph, logits, chosen), graph.number(1, logits)
+    share = graph.emit("Sigmoid", score)
+    rest = graph.emit("Sub", one, share)
+    logarithm = graph.emit("Neg", graph.emit("Softplus", graph.emit("Neg", score)))
+    bounded = graph.emit("Clip", logits, graph.number(-SURE, logits), graph.number(SURE, logits))
+    size = graph.emit("Abs", bounded)
+    negative = graph.emit("Neg", size)
+    tail = graph.emit("Exp", negative)
+    lesser = graph.emit("Div", tail, graph.emit("Add", one, tail))
+    entropies = graph.emit("Add", graph.emit("Softplus", negative), graph.emit("Mul", size, lesser))
+    slope = graph.emit("Mul", lesser, graph.emit("Sub", one, lesser))
+    return {
+        "logit": LossEnd(score, chosen),
+        "log-softmax": LossEnd(logarithm, graph.emit("Mul", chosen, rest)),
+        "softmax": LossEnd(share, graph.emit("Mul", chosen, graph.emit("Mul", share, rest))),
+        "entropy": LossEnd(summed(graph, entropies), graph.emit("Neg", graph.emit("Mul", bounded, slope))),
+    }
+
+
+def one_hot(graph: GradientGraph, logits: ir.Value, classes: int) -> ir.Value:
+    """Adds the input ``target`` (T,) and returns it as (B, K) float32, 1 at the target."""
+    target = ir.Value(name=TARGET_INPUT, shape=ir.Shape(["target_batch"]), type=ir.TensorType(ir.DataType.INT64))
+    graph.graph.inputs.append(target)
+    column = graph.emit("Unsqueeze", target, graph.ints(1))
+    matches = graph.emit("Equal", column, graph.constant([range(classes)], ir.DataType.INT64))
+    return graph.emit("Expand", graph.as_type(matches, ir.DataType.FLOAT), graph.emit("Shape", logits))
+
+
+def picked(graph: GradientGraph, values: ir.Value, chosen: ir.Value) -> ir.Value:
+    """Returns the target's value, (B, 1)."""
+    return summed(graph, graph.emit("Where", graph.positive(chosen), values, graph.number(0, values)))
+
+
+def summed(graph: GradientGraph, values: ir.Value) -> ir.Value:
+    """Returns the sum over the classes, (B, 1)."""
+    return graph.emit("ReduceSum", values, graph.ints(1), keepdims=1)
+
+
+def add_switch(graph: GradientGraph, loss: Loss) -> ir.Value:
+    """Adds the optional input ``loss`` with its default."""
+    default = ir.tensor(LOSSES.index(loss), dtype=ir.DataType.INT64, name=LOSS_INPUT)
+    shape, element = ir.Shape([]), ir.TensorType(ir.DataType.INT64)
+    switch = ir.Value(name=LOSS_INPUT, shape=shape, type=element, const_value=default)
+    graph.graph.inputs.append(switch)
+    graph.graph.register_initializer(switch)
+    return switch
+
+
+def choose(graph: GradientGraph, switch: ir.Value, kinds: Sequence[ir.Value]) -> ir.Value:
+    """Returns the one of equally shaped values that the switch points at; ONNX Runtime refuses an index beyond them."""
+    rows = [graph.emit("Unsqueeze", kind, graph.ints(0)) for kind in kinds]
+    return graph.emit("Gather", graph.emit("Concat", *rows, axis=0), switch, axis=0)

@@ -1,0 +1,168 @@
+"""torch modules from wherever they may come: a hub's name, a file, or a module in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import onnx_ir
+
+from masktool.contract import Metadata
+from masktool.errors import MasktoolError
+from masktool.exporters import torch_hub, torch_weights
+from masktool.exporters.onnx_file import read_onnx
+from masktool.exporters.source_kinds import FileKind, detect_kind
+from masktool.exporters.torch_archives import load_program, shape_of_image
+from masktool.exporters.torch_export import is_module, quiet, require_torch
+from masktool.exporters.torch_hub import Architecture
+from masktool.files import sha256_of
+
+if TYPE_CHECKING:
+    import torch
+
+TRAINING_ARGUMENTS = ("training", "train")
+"""What torch's operators call the switch that an exported program holds as it was: batch norms' and dropouts'."""
+NEEDED = "a torch module, its weights or a hub's name"
+FROZEN_NOTE = "a torch.export archive is an exported program in evaluation mode: its weights stay as they are"
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModule:
+    """A torch module and what is known of it.
+
+    Attributes:
+        known: the module, and what its hub says.
+        name: what the user calls it: a file's name without its directory, a hub name or a class name.
+        sha256: of the file; None when there is none.
+        notes: what the user should be told, one sentence each.
+        frozen: whether it is an exported program, which runs in evaluation mode alone and cannot be trained.
+        input_size: (height, width) of the images that an exported program takes; None where it leaves them open, and
+            for any other module.
+    """
+
+    known: Architecture
+    name: str
+    sha256: str | None = None
+    notes: tuple[str, ...] = ()
+    frozen: bool = False
+    input_size: tuple[int, int] | None = None
+
+
+def load_module(model: object, *, arch: str | None = None, trust_pickle: bool = False) -> LoadedModule:
+    """Loads a torch module.
+
+    Args:
+        model: ``torchvision:NAME`` or ``timm:NAME``; a file: a state dict or ``.safetensors`` with ``arch``, a
+            ``torch.export`` archive, which comes unflattened and frozen, or, with ``trust_pickle``, a pickled module;
+            or a ``torch.nn.Module``. A ``LoadedModule`` is returned as it is.
+        arch: architecture that a state dict belongs to, see :func:`masktool.exporters.sources.load_source`.
+        trust_pickle: unpickle a module although that runs code from the file.
+
+    Raises:
+        MasktoolError: the model cannot be read, or is no torch module: an ONNX model or a TorchScript archive.
+    """
+    if isinstance(model, LoadedModule):
+        return model
+    if isinstance(model, str | os.PathLike):
+        if torch_hub.names_hub_model(model):
+            name = os.fspath(model)
+            return LoadedModule(torch_hub.build(name, pretrained=True), name)
+        return load_module_file(Path(model), arch, trust_pickle)
+    if is_module(model):
+        return LoadedModule(torch_hub.recognise(refuse_script(model)), type(model).__name__)
+    if isinstance(model, onnx.ModelProto):
+        raise refuse_graph(model.graph.name, {entry.key: entry.value for entry in model.metadata_props})
+    if isinstance(model, onnx_ir.Model):
+        raise refuse_graph(model.graph.name, model.metadata_props)
+    raise MasktoolError("not a torch model", expected=NEEDED, got=type(model).__name__)
+
+
+def load_module_file(path: Path, arch: str | None, trust_pickle: bool) -> LoadedModule:
+    """Loads the module that a file holds, or that its weights belong to."""
+    kind = detect_kind(path)
+    if kind is FileKind.ONNX:
+        raise refuse_graph(path, read_onnx(path).metadata_props)
+    if kind is FileKind.TORCHSCRIPT:
+        raise MasktoolError(
+            "not a torch model",
+            where=path,
+            expected=NEEDED,
+            got=f"a {kind.value}",
+            fix="save the state dict of the module that it was made from, and give --arch",
+        )
+    require_torch(f"a {kind.value}")
+    digest = sha256_of(path)
+    if kind is FileKind.PT2:
+        module, size = unflatten_program(path)
+        return LoadedModule(Architecture(module), path.name, digest, (FROZEN_NOTE,), frozen=True, input_size=size)
+    content = torch_weights.load_torch_file(path, kind, trust_pickle)
+    if is_module(content):
+        return LoadedModule(torch_hub.recognise(refuse_script(content)), path.name, digest)
+    known, notes = torch_weights.build_with_weights(arch, content, path)
+    return LoadedModule(known, path.name, digest, notes)
+
+
+def refuse_script(module: torch.nn.Module) -> torch.nn.Module:
+    """Returns a module; MasktoolError for one of TorchScript, whose code neither exports nor trains."""
+    import torch
+
+    if isinstance(module, torch.jit.ScriptModule):
+        fix = "give the module that it was made from"
+        raise MasktoolError("not a torch model", expected=NEEDED, got="a TorchScript module", fix=fix)
+    return module
+
+
+def refuse_graph(where: object, properties: dict[str, str]) -> MasktoolError:
+    """Returns the refusal of an ONNX model, which names what it was made from where masktool made it."""
+    metadata = Metadata.from_properties(properties)
+    made_from = "" if metadata is None else f": {metadata.source}"
+    fix = f"give the torch model that it was exported from{made_from}"
+    return MasktoolError("not a torch model", where=where or None, expected=NEEDED, got="an ONNX model", fix=fix)
+
+
+def unflatten_program(path: Path) -> tuple[torch.nn.Module, tuple[int, int] | None]:
+    """Returns the program of a ``torch.export`` archive as a module with the original's parts, its weights frozen, and
+    the (height, width) of the images that it takes, None where it leaves them open.
+
+    Raises:
+        MasktoolError: it cannot be read, takes no image, was exported for a fixed batch, or in training mode.
+    """
+    import torch
+
+    program = load_program(path)
+    batch, _, height, width = shape_of_image(program, path)
+    if isinstance(batch, int):
+        raise MasktoolError(
+            "the torch.export archive has a fixed batch",
+            where=path,
+            expected="any batch",
+            got=batch,
+            fix="export it with dynamic_shapes=({0: torch.export.Dim('batch')},)",
+        )
+    if training := nodes_in_training_mode(program):
+        raise MasktoolError(
+            "the torch.export archive was exported in training mode",
+            where=path,
+            got=", ".join(training),
+            fix="call model.eval() before torch.export.export",
+        )
+    with quiet():
+        module: torch.nn.Module = torch.export.unflatten(program)
+    fixed = isinstance(height, int) and isinstance(width, int)
+    return module.requires_grad_(False).eval(), (height, width) if fixed else None
+
+
+def nodes_in_training_mode(program: Any) -> list[str]:
+    """Returns the operators of an exported program whose switch for training is on, each once."""
+    found: dict[str, None] = {}
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if node.op != "call_function" or schema is None:
+            continue
+        given = dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)) | node.kwargs
+        if any(given.get(name) is True for name in TRAINING_ARGUMENTS):
+            found[schema.name.removeprefix("aten::")] = None
+    return list(found)

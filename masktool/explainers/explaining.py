@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -25,6 +24,7 @@ from masktool.explainers.method import (
     Evaluate,
     Masks,
     Method,
+    Predict,
     ScoredMasks,
     Task,
     build_method,
@@ -33,7 +33,6 @@ from masktool.explainers.reading import Reading, describe_input, read_scores
 from masktool.explainers.subject import ImageLike, Subject, make_subject, read_subject
 from masktool.explainers.targets import TOP, Place, Target
 from masktool.runtime.inputs import Inputs
-from masktool.runtime.preprocessing import PreparedImage
 from masktool.runtime.session import MaskedSession, load
 
 SessionLike = MaskedSession | str | os.PathLike[str]
@@ -127,8 +126,7 @@ def explain_targets(
     with contextlib.ExitStack() as stack:
         if not isinstance(session, MaskedSession):
             session = stack.enter_context(load(session))
-        if method_instance.needs_gradient:
-            check_differentiable(session, method_instance, output)
+        check_file(session, method_instance, output)
         return run_method(
             session,
             make_subject(image, session, input_size),
@@ -168,22 +166,19 @@ def make_task(
     indices = [reading.flat_index(reading.resolve(target)) for target in targets]
     check_finite(scores if reading.output is None else scores[indices])
     counting: Counting = functools.partial(progress or no_progress, method.title)
-    differentiable = Differentiable(
-        session,
-        reading.inputs,
+    answer = functools.partial(reading.under_masks, subject.prepared.array)
+    return Task(
+        subject=subject,
+        scores=scores.astype(np.float32, copy=False),
         targets=tuple(indices),
         given=tuple(target not in (None, TOP) for target in targets),
-        counting=counting,
-    )
-    return Task(
-        prepared=subject.prepared,
-        pixels=subject.pixels,
-        base=scores[indices].astype(np.float64),
         masking=session.metadata.masking,
         seed=int(seed),
         perturbations_per_eval=session.batch_size(perturbations_per_eval),
-        evaluate=make_evaluate(reading, subject.prepared, indices, counting),
-        differentiable=differentiable if method.needs_gradient else None,
+        evaluate=make_evaluate(answer, indices, counting),
+        predict=lambda masks: check_finite(answer(masks)),
+        outputs=reading.others,
+        differentiable=Differentiable(session, reading.inputs, counting) if method.needs_gradient else None,
     )
 
 
@@ -201,7 +196,7 @@ def run_method(
 ) -> list[Explanation]:
     """Scores the image, lets the method attribute the targets' scores, and wraps the answers up."""
     started, passes = time.perf_counter(), session.forward_passes
-    reading = read_scores(session, subject, output, inputs)
+    reading = read_scores(session, subject, output, inputs, tuple(method.outputs))
     places = [reading.resolve(target) for target in targets]
     task = make_task(method, subject, reading, targets, seed, perturbations_per_eval, progress)
     attribution = method.attribute(task)
@@ -219,15 +214,24 @@ def run_method(
     return [run.explanation(position, place, maps[position], seconds) for position, place in enumerate(places)]
 
 
-def check_differentiable(session: MaskedSession, method: Method, output: str | None) -> None:
-    """Raises a MasktoolError where a method asks for gradients that the file does not hold."""
-    if not session.has_gradient:
+def check_file(session: MaskedSession, method: Method, output: str | None) -> None:
+    """Raises a MasktoolError where a method asks for gradients or outputs that the file does not hold."""
+    if method.needs_gradient and not session.has_gradient:
         raise MasktoolError(
             f"{method.title} needs gradients, which the file does not hold",
             where=session.path,
             fix=f"add them: masktool export {session.path} -o NEW.onnx --gradient logit",
         )
-    if output is not None:
+    for name, command in method.outputs.items():
+        if name not in session.output_names:
+            raise MasktoolError(
+                f"{method.title} needs an output that the file does not have",
+                where=session.path,
+                expected=name,
+                got=session.describe_outputs(),
+                fix=f"make a file that has it: {command}",
+            )
+    if output is not None and (method.needs_gradient or method.outputs):
         raise MasktoolError(
             f"{method.title} explains classes only", where=f"output {output!r}", fix="leave the output out"
         )
@@ -240,33 +244,19 @@ def check_finite(scores: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]
     return scores
 
 
-def make_evaluate(
-    reading: Reading,
-    prepared: PreparedImage,
-    indices: Sequence[int],
-    progress: Counting,
-) -> Evaluate:
-    """Returns the function that runs masks through the session and keeps the targets' scores.
+def make_evaluate(predict: Predict, indices: Sequence[int], progress: Counting) -> Evaluate:
+    """Returns the function that runs masks through the model and keeps the targets' scores.
 
     Args:
-        reading: what is read of the session's answers.
-        prepared: the image under the masks.
+        predict: runs one batch of masks.
         indices: of the targets, among one image's scores laid out flat.
         progress: starts to count up to a number of masks.
     """
 
     def evaluate(batches: Iterable[Masks], total: int) -> Iterator[ScoredMasks]:
-        waiting: deque[Masks] = deque()
-
-        def remember() -> Iterator[Masks]:
-            for masks in batches:
-                waiting.append(masks)
-                yield masks
-
         with progress(total) as advance:
-            for scores in reading.under_masks(prepared.array, remember()):
-                masks = waiting.popleft()
-                chosen = check_finite(scores.reshape(len(masks), -1)[:, list(indices)])
+            for masks in batches:
+                chosen = check_finite(predict(masks)[:, list(indices)])
                 yield ScoredMasks(masks, chosen.astype(np.float64))
                 advance(len(masks))
 

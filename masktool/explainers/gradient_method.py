@@ -30,15 +30,12 @@ class GradientMethod(Method):
 
     @abc.abstractmethod
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
-        """Explains the class ``model.targets[position]``."""
+        """Explains the class ``task.targets[position]``."""
 
     def attribute(self, task: Task) -> Attribution:
         """Explains every class of the task."""
         assert task.differentiable is not None  # what asks for gradients gets them
-        maps = [
-            self.attribute_class(task, task.differentiable, position)
-            for position in range(len(task.differentiable.targets))
-        ]
+        maps = [self.attribute_class(task, task.differentiable, position) for position in range(len(task.targets))]
         return Attribution(
             np.stack([each.attributions for each in maps]).astype(np.float64),
             self.settings(task),

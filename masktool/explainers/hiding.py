@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from masktool.contract import Loss
 from masktool.errors import MasktoolError
+from masktool.explainers.mask_figures import cut_masks
 from masktool.explainers.method import Differentiable, Masks
 
 Through = Literal["fill", "layer"]
 THROUGH: tuple[Through, ...] = get_args(Through)
-CUT = 0.5
-"""A soft mask keeps from here on."""
 
 
 class Answer(NamedTuple):
@@ -33,11 +32,6 @@ class Answer(NamedTuple):
 
     objective: NDArray[np.float32]
     gradient: NDArray[np.float32]
-
-
-def cut_masks(masks: NDArray[np.floating[Any]]) -> Masks:
-    """Returns 1 where soft masks keep, 0 elsewhere."""
-    return (masks >= CUT).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masktool.explainers.baselines import baseline_input, check_baseline
-from masktool.explainers.hiding import THROUGH, HiddenParts, Through, check_through, cut_masks
+from masktool.explainers.hiding import THROUGH, HiddenParts, Through, check_through
 from masktool.explainers.learning import Course
+from masktool.explainers.mask_figures import areas_of, cut_masks, describe_answer, loses_class
 from masktool.explainers.method import (
     Advance,
     Attribution,
@@ -92,13 +93,13 @@ class LearnedMask(Method):
             MasktoolError: the loss breaks, or the file cannot hide parts as the options say.
         """
         hidden = self.hide(tasks)
-        seeds = [task.seed for task in tasks for _ in task.base]
+        seeds = [task.seed for task in tasks for _ in task.targets]
         with hidden.model.counting(self.n_iterations) as advance:
             learned = self.learn(hidden, seeds, advance)
         figures, notes = self.judge(hidden, learned)
         found, start = [], 0
         for task in tasks:
-            part = slice(start, start := start + len(task.base))
+            part = slice(start, start := start + len(task.targets))
             found.append(
                 Attribution(
                     learned.attributions[part],
@@ -113,7 +114,7 @@ class LearnedMask(Method):
         """Lays the photographs of all tasks side by side, each once for every class to explain."""
         models = [task.differentiable for task in tasks if task.differentiable is not None]
         check_through(self.through, models[0])
-        copies = [len(task.base) for task in tasks]
+        copies = [len(task.targets) for task in tasks]
         images = np.concatenate([task.prepared.array for task in tasks]).repeat(copies, axis=0)
         fill = None
         if self.through == "fill":
@@ -122,7 +123,7 @@ class LearnedMask(Method):
         return HiddenParts(
             model=models[0],
             images=images,
-            targets=np.array([target for model in models for target in model.targets], np.int64),
+            targets=np.array([target for task in tasks for target in task.targets], np.int64),
             fill=fill,
             batch=tasks[0].perturbations_per_eval,
         )
@@ -135,13 +136,11 @@ class LearnedMask(Method):
         for position, target in enumerate(hidden.targets):
             figure: dict[str, float] = {}
             for name, probabilities in asked.items():
-                figure[f"class{name}"] = int(probabilities[position].argmax())
-                figure[f"score{name}"] = float(probabilities[position, target])
+                figure |= describe_answer(probabilities[position], int(target), name)
             figure |= {
                 "kept_soft": figure["class_soft"] == int(target),
                 "kept_cut": figure["class_cut"] == int(target),
-                "area_soft": float(learned.masks[position].mean()),
-                "area_cut": float(cut[position].mean()),
+                **areas_of(learned.masks[position]),
                 "loss_first": float(learned.course.first[position]),
                 "loss_last": float(learned.course.last[position]),
                 "iterations": int(learned.course.iterations[position]),
@@ -153,9 +152,4 @@ class LearnedMask(Method):
 
     def warn(self, figure: dict[str, float]) -> tuple[str, ...]:
         """Returns what the reader of a mask must know, beyond its picture."""
-        if self.keeps_class and not figure["kept_cut"]:
-            return (
-                f"the class does not survive the mask cut at .5: class {figure['class_cut']} comes first there, and "
-                f"the explained one has a score of {figure['score_cut']:.3g}",
-            )
-        return ()
+        return (loses_class(figure),) if self.keeps_class and not figure["kept_cut"] else ()

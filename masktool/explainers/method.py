@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from masktool.contract import Loss, Masking
 from masktool.errors import MasktoolError
+from masktool.explainers.subject import Subject
 from masktool.runtime.gradients import IMAGE, Gradient
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.preprocessing import PreparedImage
@@ -46,6 +47,10 @@ class Evaluate(Protocol):
         """Yields each batch with its scores; ``total`` is the number of masks in all batches."""
 
 
+Predict = Callable[[Masks], NDArray[np.float32]]
+"""Runs the model on one image under masks (M, 1, h, w) in one pass, and returns all scores (M, K)."""
+
+
 class Advance(Protocol):
     """Tells how much is done."""
 
@@ -64,15 +69,11 @@ class Differentiable:
     Attributes:
         session: whose file holds gradients.
         inputs: what the model asks for besides the image and the mask.
-        targets: index of each class to explain, in the order of ``Task.base``.
-        given: of each, whether the user named the class; otherwise it is the one that the model predicts.
         counting: shows progress.
     """
 
     session: MaskedSession
     inputs: Inputs
-    targets: tuple[int, ...]
-    given: tuple[bool, ...]
     counting: Counting
 
     def gradient(
@@ -107,29 +108,50 @@ class Task:
     """One photograph and the classes to explain: all that a method may ask about.
 
     Attributes:
-        prepared: the photograph as the model's input, and the way back to its own pixels.
-        pixels: (h, w, 3) uint8 RGB, the model's input as it looks.
-        base: (T,) float64, the score of each target with nothing missing.
+        subject: the photograph, prepared for the model.
+        scores: (K,) float32, of all classes, or one output's values laid out flat, with nothing missing.
+        targets: where each of the T targets stands among the scores.
+        given: of each, whether the user named it; otherwise it is the one with the highest score.
         masking: the model's masking mode.
         seed: of every random choice.
         perturbations_per_eval: how many masks go into one forward pass.
-        evaluate: runs the model under masks.
+        evaluate: runs the model under masks, for the targets' scores.
+        predict: likewise, for all scores.
+        outputs: (...) float32 of the one image, from the pass that gave ``scores``: those in the method's ``outputs``.
         differentiable: what a method with ``needs_gradient`` asks for gradients; None for any other.
     """
 
-    prepared: PreparedImage
-    pixels: NDArray[np.uint8]
-    base: NDArray[np.float64]
+    subject: Subject
+    scores: NDArray[np.float32]
+    targets: tuple[int, ...]
+    given: tuple[bool, ...]
     masking: Masking
     seed: int
     perturbations_per_eval: int
     evaluate: Evaluate
+    predict: Predict
+    outputs: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
     differentiable: Differentiable | None = None
+
+    @property
+    def base(self) -> NDArray[np.float64]:
+        """The score (T,) of each target with nothing missing."""
+        return self.scores[list(self.targets)].astype(np.float64)
+
+    @property
+    def prepared(self) -> PreparedImage:
+        """The photograph as the model's input, and the way back to its own pixels."""
+        return self.subject.prepared
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(h, w, 3) uint8 RGB, the model's input as it looks."""
+        return self.subject.pixels
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the model's input."""
-        return self.pixels.shape[0], self.pixels.shape[1]
+        return self.prepared.size
 
     def batch_ranges(self, total: int) -> Iterator[range]:
         """Yields 0..total in pieces of one forward pass each."""
@@ -142,14 +164,14 @@ class Attribution:
     """What a method answers.
 
     Attributes:
-        attributions: (T, h, w) float64 at the model's input.
+        attributions: (T, h, w) float32 or float64 at the model's input.
         settings: every option with the value that was used, defaults included; JSON values only.
         quality: for each target, figures by which to judge the answer, such as ``attributions_error``.
         segments: (h, w) labels from 0 without gaps, where the method works on segments.
         notes: for each target, what the reader of the map must know, one sentence each; none at all may be left out.
     """
 
-    attributions: NDArray[np.float64]
+    attributions: NDArray[np.floating[Any]]
     settings: Mapping[str, Any]
     quality: tuple[Mapping[str, float], ...]
     segments: NDArray[np.int32] | None = None
@@ -169,6 +191,8 @@ class Method(abc.ABC):
         samples_option: the option that ``n_samples`` sets; None where the method draws no samples.
         capped: whether a few pixels outshine all others, so that the picture's colours end below them.
         needs_gradient: whether the file must hold gradients; the task then has a ``differentiable``.
+        outputs: what the method reads of the model besides the scores, in the same pass: names of outputs, each with
+            the command that makes a file which has it.
     """
 
     name: ClassVar[str]
@@ -178,6 +202,7 @@ class Method(abc.ABC):
     samples_option: ClassVar[str | None]
     capped: ClassVar[bool] = False
     needs_gradient: ClassVar[bool] = False
+    outputs: ClassVar[Mapping[str, str]] = {}
 
     @abc.abstractmethod
     def attribute(self, task: Task) -> Attribution:

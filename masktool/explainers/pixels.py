@@ -41,10 +41,18 @@ def array_pixels(array: NDArray[np.floating[Any]], layout: Layout) -> NDArray[np
     Returns:
         (h, w, 3) uint8; mid-grey everywhere where all numbers are the same.
     """
-    plane = array[0].astype(np.float64).mean(axis=0 if layout == "NCHW" else -1)
-    finite = plane[np.isfinite(plane)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    channels = array[0] if layout == "NCHW" else np.moveaxis(array[0], -1, 0)
+    plane = channels[0].astype(np.float32)  # single and in place: every explanation of an array pays for this picture
+    for channel in channels[1:]:
+        plane += channel
+    finite = np.isfinite(plane)
+    shown = plane if finite.all() else plane[finite]
+    low, high = (shown.min(), shown.max()) if shown.size else (0.0, 0.0)
     if not high > low:
         return np.full((*plane.shape, 3), MIDDLE, np.uint8)
-    share = np.clip((np.where(np.isfinite(plane), plane, low) - low) / (high - low), 0, 1)
-    return np.repeat(np.rint(share * 255).astype(np.uint8)[:, :, None], 3, axis=2)
+    plane[~finite] = low
+    plane -= low
+    plane /= high - low
+    plane *= 255
+    grey = np.rint(plane, out=plane).astype(np.uint8)
+    return np.stack([grey] * 3, axis=-1)

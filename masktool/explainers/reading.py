@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,16 +39,19 @@ class Reading:
         output: name of the output that is read as it is; None for the classes' scores.
         inputs: what the model asks for besides the image and the mask.
         values: (K,) scores of the classes, or one image's output, of any shape.
+        others: other outputs of one image (...), from the same pass, by name.
     """
 
     session: MaskedSession
     output: str | None
     inputs: Mapping[str, npt.ArrayLike]
     values: NDArray[np.floating[Any]]
+    others: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
 
-    def under_masks(self, image: npt.ArrayLike, mask_batches: Iterable[npt.ArrayLike]) -> Iterator[np.ndarray]:
-        """Yields the scores (m, ...) of one image (1, ...) under each batch of masks."""
-        return self.session.masked_scores(image, mask_batches, output=self.output, inputs=self.inputs)
+    def under_masks(self, image: npt.ArrayLike, masks: npt.ArrayLike) -> NDArray[np.float32]:
+        """Returns the scores (M, K) of one image (1, ...) under masks (M, 1, h, w), or its output laid out flat."""
+        (scores,) = self.session.masked_scores(image, [masks], output=self.output, inputs=self.inputs)
+        return scores.reshape(len(scores), -1)
 
     def resolve(self, target: Target) -> int | Place:
         """Returns the index of the class, or the indices of the value, that is meant."""
@@ -78,20 +81,31 @@ class Reading:
         return "score" if self.session.metadata.output_kind is None else "probability"
 
 
-def read_scores(session: MaskedSession, subject: Subject, output: str | None, inputs: Inputs | None) -> Reading:
-    """Scores an image with nothing missing: its classes, or one output where that is named."""
+def read_scores(
+    session: MaskedSession, subject: Subject, output: str | None, inputs: Inputs | None, others: Sequence[str] = ()
+) -> Reading:
+    """Scores an image with nothing missing, in one pass: its classes, or one output where that is named.
+
+    Args:
+        session: that answers.
+        subject: the image.
+        output: name of the output to read as it is; None for the classes' scores.
+        inputs: what the model asks for besides the image and the mask.
+        others: names of other outputs to read in the same pass, besides the classes' scores.
+    """
     if output is None:
-        return read_classes(session, subject, inputs)
+        return read_classes(session, subject, inputs, others)
     return read_output(session, subject, output, inputs)
 
 
-def read_classes(session: MaskedSession, subject: Subject, inputs: Inputs | None) -> Reading:
-    """Scores the classes.
+def read_classes(session: MaskedSession, subject: Subject, inputs: Inputs | None, others: Sequence[str]) -> Reading:
+    """Scores the classes, and reads other outputs beside them.
 
     Raises:
         MasktoolError: the model has no class output; the error lists its outputs and how to choose from them.
     """
-    if session.metadata.class_output is None:
+    scores = session.metadata.class_output
+    if scores is None:
         name, shape = next(iter(session.output_shapes.items()))
         raise MasktoolError(
             "the model has no class output to explain",
@@ -100,7 +114,9 @@ def read_classes(session: MaskedSession, subject: Subject, inputs: Inputs | None
             got=session.describe_outputs(),
             fix=hint_place(name, shape[1:]),
         )
-    return Reading(session, None, dict(inputs or {}), session.scores(subject.prepared.array, inputs=inputs)[0])
+    found = session.run(subject.prepared.array, inputs=inputs, outputs=[scores, *others])
+    beside = {name: first_row(name, found[name]) for name in others}
+    return Reading(session, None, dict(inputs or {}), session.to_scores(found[scores])[0], beside)
 
 
 def read_output(session: MaskedSession, subject: Subject, output: str, inputs: Inputs | None) -> Reading:
@@ -111,9 +127,14 @@ def read_output(session: MaskedSession, subject: Subject, output: str, inputs: I
     """
     session.check_output(output)
     values = session.run(subject.prepared.array, inputs=inputs, outputs=[output])[output]
+    return Reading(session, output, dict(inputs or {}), first_row(output, values))
+
+
+def first_row(name: str, values: NDArray[Any]) -> NDArray[np.float32]:
+    """Returns what an output (1, ...) holds of one image, or raises a MasktoolError where it holds no numbers."""
     if values.ndim == 0 or values.dtype.kind not in "biuf":
-        raise MasktoolError("an output without one row of numbers per image", where=output, got=values.dtype)
-    return Reading(session, output, dict(inputs or {}), values[0].astype(np.float32))
+        raise MasktoolError("an output without one row of numbers per image", where=name, got=values.dtype)
+    return values[0].astype(np.float32)
 
 
 def describe_input(value: npt.ArrayLike) -> Any:

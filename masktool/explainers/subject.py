@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,19 @@ class Subject:
     Attributes:
         prepared: the model's input, and the way back to the original's pixels.
         original: RGB, to be drawn beneath the map: the photograph, or an array's channels as a picture.
-        pixels: (h, w, 3) uint8 RGB, the model's input as it looks.
+        preprocessing: that prepared the photograph; None for an array.
     """
 
     prepared: PreparedImage
     original: Image.Image
-    pixels: NDArray[np.uint8]
+    preprocessing: Preprocessing | None
+
+    @functools.cached_property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(h, w, 3) uint8 RGB, the model's input as it looks; made when it is first asked for, which few methods do."""
+        if self.preprocessing is None:
+            return np.array(self.original)
+        return model_pixels(self.prepared.array, self.preprocessing)
 
 
 def read_subject(image: ImageLike) -> Image.Image | NDArray[Any]:
@@ -85,8 +93,7 @@ def make_subject(image: Image.Image | NDArray[Any], session: MaskedSession, inpu
     prepared = prepare_array(image, session.input_shape, session.layout)
     if input_size not in (None, prepared.size):
         raise MasktoolError("an array of another size", where="image", expected=input_size, got=prepared.size)
-    pixels = array_pixels(prepared.array, session.layout)
-    return Subject(prepared, Image.fromarray(pixels), pixels)
+    return Subject(prepared, Image.fromarray(array_pixels(prepared.array, session.layout)), None)
 
 
 def photograph_subject(photograph: Image.Image, session: MaskedSession, input_size: Size | None) -> Subject:
@@ -104,8 +111,7 @@ def photograph_subject(photograph: Image.Image, session: MaskedSession, input_si
     if preprocessing is not None:
         preprocessing = preprocessing.scaled_to(choose_size(session, preprocessing, input_size))
     prepared = prepare(photograph, preprocessing)
-    assert preprocessing is not None  # prepare has refused
-    return Subject(prepared, photograph, model_pixels(prepared.array, preprocessing))
+    return Subject(prepared, photograph, preprocessing)
 
 
 def choose_size(session: MaskedSession, preprocessing: Preprocessing, input_size: Size | None) -> Size:

@@ -14,7 +14,7 @@ from masktool.explainers.explaining import (
     Progress,
     Run,
     SessionLike,
-    check_differentiable,
+    check_file,
     check_numbers,
     make_task,
 )
@@ -73,7 +73,7 @@ def explain_together(
     with contextlib.ExitStack() as stack:
         if not isinstance(session, MaskedSession):
             session = stack.enter_context(load(session))
-        check_differentiable(session, learner, None)
+        check_file(session, learner, None)
         started, passes = time.perf_counter(), session.forward_passes
         subjects = [make_subject(read_subject(image), session, input_size) for image in images]
         readings = [read_scores(session, subject, None, inputs) for subject in subjects]

@@ -18,6 +18,8 @@ from masktool.errors import MasktoolError
 LARGEST_INTERMEDIATE = 16_000_000
 """Pixels (48 MB) up to which a photograph is resized as a whole and then cropped, even where that enlarges it; beyond
 (a strip of 20,000 x 7 grows to 731,428 x 256) only what falls into the crop is computed."""
+LEVELS = 256
+"""Values that a pixel of 8 bits can have."""
 Box = tuple[float, float, float, float]
 
 
@@ -49,10 +51,13 @@ class PreparedImage:
         """
         x0, y0, x1, y1 = self.crop_box
         values = np.asarray(attributions, dtype=np.float32)
+        if values.shape == self.original_size and self.crop_box == (0, 0, values.shape[1], values.shape[0]):
+            return values.copy()
         rows = find_sources(self.original_size[0], y0, y1, values.shape[0])
         columns = find_sources(self.original_size[1], x0, x1, values.shape[1])
         result = np.full(self.original_size, np.nan, dtype=np.float32)
-        inside = interpolate(interpolate(values, rows).T, columns).T
+        across = np.ascontiguousarray(interpolate(values, rows).T)  # rows are gathered faster than columns
+        inside = interpolate(across, columns).T
         result[rows.first : rows.first + len(rows.lower), columns.first : columns.first + len(columns.lower)] = inside
         return result
 
@@ -100,8 +105,11 @@ def find_sources(length: int, start: float, end: float, source_length: int) -> S
 
 def interpolate(values: np.ndarray, sources: Sources) -> np.ndarray:
     """Interpolates linearly along the first axis of (n, m)."""
-    lower, weight = values[sources.lower], sources.weight[:, None]
-    return lower + weight * (values[sources.upper] - lower)
+    lower, result = values[sources.lower], values[sources.upper]
+    result -= lower
+    result *= sources.weight[:, None]
+    result += lower
+    return result
 
 
 def find_nearest(length: int, start: float, end: float, source_length: int) -> np.ndarray:
@@ -214,8 +222,26 @@ def normalise(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     if 0 in preprocessing.std:
         raise MasktoolError("preprocessing divides by zero", where="std", got=list(preprocessing.std))
     ordered = pixels[:, :, ::-1] if preprocessing.channel_order == "BGR" else pixels
-    values = (ordered * preprocessing.scale - np.array(preprocessing.mean)) / np.array(preprocessing.std)
-    return values.astype(np.float32)
+    if ordered.dtype == np.uint8:
+        return look_up(ordered, normalise_channels(np.arange(LEVELS)[:, None], preprocessing))
+    return normalise_channels(ordered, preprocessing)
+
+
+def normalise_channels(values: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Scales and normalises values (..., C) in the model's order of channels, to float32; one channel serves all."""
+    normalised = (values * preprocessing.scale - np.array(preprocessing.mean)) / np.array(preprocessing.std)
+    return normalised.astype(np.float32)
+
+
+def look_up(pixels: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Returns what a table (256, C) has for uint8 pixels (h, w, C): the bits of arithmetic, in a fifth of its time.
+
+    Channel after channel lies in memory, as most models take them.
+    """
+    planes = np.empty((pixels.shape[2], *pixels.shape[:2]), table.dtype)
+    for channel, plane in enumerate(planes):
+        np.take(table[:, channel], pixels[:, :, channel], out=plane, mode="clip")  # nothing to clip; it spares a copy
+    return planes.transpose(1, 2, 0)
 
 
 def place_pixels(values: np.ndarray, start: tuple[int, int], size: tuple[int, int]) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from masktool.contract import MASK_INPUT, Metadata, Preprocessing
+from masktool.contract import MASK_INPUT, SALIENCY_MAP, Metadata, Preprocessing
 
 SIZE = (16, 24)
 LABELS = ("Top Left", "bottom right", "background")
@@ -24,8 +24,13 @@ def region_weights(size=SIZE) -> np.ndarray:
     return weights.reshape(-1, 3) * 4 / (height * width)
 
 
-def write_region_model(path: Path, *, size=SIZE, preprocessing=None, nan_when_empty=False, **metadata) -> Path:
-    """Writes the model: scores are (red channel * mask) @ region_weights, as they are (0..1)."""
+def write_region_model(
+    path: Path, *, size=SIZE, preprocessing=None, nan_when_empty=False, saliency=None, **metadata
+) -> Path:
+    """Writes the model: scores are (red channel * mask) @ region_weights, as they are (0..1).
+
+    ``saliency`` names a node's input that becomes the output ``saliency_map``: ``green`` is the green channel.
+    """
     height, width = size
     nodes = [
         helper.make_node("Split", [IMAGE_INPUT], ["red", "green", "blue"], axis=1, num_outputs=3),
@@ -44,6 +49,9 @@ def write_region_model(path: Path, *, size=SIZE, preprocessing=None, nan_when_em
         numpy_helper.from_array(region_weights(size), "weights"),
     ]
     outputs = [helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, None)]
+    if saliency is not None:
+        nodes.append(helper.make_node("Identity", [saliency], [SALIENCY_MAP]))
+        outputs.append(helper.make_tensor_value_info(SALIENCY_MAP, onnx.TensorProto.FLOAT, None))
     graph = helper.make_graph(nodes, "regions", inputs, outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     values = {

@@ -23,7 +23,7 @@ CLASSES = len(shapes.LABELS)
 
 
 def differentiable(session):
-    return Differentiable(session, {}, targets=(0,), given=(True,), counting=no_progress)
+    return Differentiable(session, {}, no_progress)
 
 
 def draw_pictures(count):

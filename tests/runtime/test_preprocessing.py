@@ -9,7 +9,7 @@ from PIL import Image
 from masktool import MasktoolError
 from masktool.contract import Preprocessing
 from masktool.runtime import prepare
-from masktool.runtime.preprocessing import resize_within
+from masktool.runtime.preprocessing import PreparedImage, resize_within
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ROUNDING = 1e-6
@@ -237,3 +237,27 @@ def test_extreme_photographs_get_maps_of_their_size(size):
 def test_unusable_preprocessing(preprocessing, message):
     with pytest.raises(MasktoolError, match=message):
         prepare(noise(8, 8), preprocessing)
+
+
+@pytest.mark.parametrize("channel_order", ["RGB", "BGR", "L"])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_looking_levels_up_gives_the_bits_of_arithmetic(channel_order, layout):
+    mean, std = ((0.4,), (0.3,)) if channel_order == "L" else ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    levels = np.random.default_rng(0).permutation(np.arange(3 * 256)).reshape(16, 16, 3).astype(np.uint8)
+    image = Image.fromarray(levels).convert("L" if channel_order == "L" else "RGB")
+    preprocessing = Preprocessing(
+        size=(16, 16), resize="none", channel_order=channel_order, mean=mean, std=std, layout=layout
+    )
+    pixels = np.atleast_3d(np.asarray(image))[:, :, :: -1 if channel_order == "BGR" else 1]
+    expected = ((pixels * (1 / 255) - np.array(mean)) / np.array(std)).astype(np.float32)
+    found = prepare(image, preprocessing).array
+    np.testing.assert_array_equal(found[0] if layout == "NHWC" else found[0].transpose(1, 2, 0), expected)
+    assert found.flags.c_contiguous
+
+
+def test_a_map_of_the_images_own_pixels_comes_back_as_it_is_and_as_a_copy():
+    prepared = PreparedImage(np.zeros((1, 3, 5, 7), np.float32), (5, 7), (5, 7), (0, 0, 7, 5))
+    values = np.random.default_rng(0).random((5, 7)).astype(np.float32)
+    found = prepared.to_original(values)
+    np.testing.assert_array_equal(found, values)
+    assert not np.shares_memory(found, values)

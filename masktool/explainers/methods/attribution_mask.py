@@ -89,14 +89,14 @@ class AttributionMask(GradientMethod):
 
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
         """Runs the recursion on the one image."""
-        target = np.array([model.targets[position]])
+        target = np.array([task.targets[position]])
         with model.counting(self.n_iterations) as advance:
             steps = mask_by_attributions(
                 model, task.prepared.array, target, self.rule, self.n_iterations, self.n_steps, lambda: advance(1)
             )
         attributions = channels_first(steps[-1].masks, model)[0].mean(axis=0, dtype=np.float64)
         quality = describe_steps(steps, int(target[0]))
-        return ClassMap(attributions, quality, self.notes(steps[0], given=model.given[position]))
+        return ClassMap(attributions, quality, self.notes(steps[0], given=task.given[position]))
 
     def notes(self, first: MaskedStep, *, given: bool) -> tuple[str, ...]:
         """Returns which class the mask is built for, and a warning where the network has implicit bias."""

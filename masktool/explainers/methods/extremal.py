@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from masktool.explainers.hiding import HiddenParts
 from masktool.explainers.learned_mask import Learned, LearnedMask
 from masktool.explainers.learning import Floats, Momentum, Step, learn
+from masktool.explainers.mask_figures import SURVIVES
 from masktool.explainers.method import Advance, check_choice, check_real, register
 
 Aim = Literal["preserve", "delete", "both"]
@@ -125,8 +126,7 @@ class Extremal(LearnedMask):
     def warn(self, figure: dict[str, float]) -> tuple[str, ...]:
         """Says so where the mask does not do what it is for."""
         if self.aim == "delete":
-            survives = figure["kept_cut"]
-            return ("the class survives although the mask, cut at .5, is taken away",) if survives else ()
+            return (SURVIVES,) if figure["kept_cut"] else ()
         return super().warn(figure)
 
 

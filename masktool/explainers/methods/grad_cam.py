@@ -46,7 +46,7 @@ class GradCam(GradientMethod):
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
         """Differentiates once with respect to the feature map."""
         self.check_feature_map(model)
-        found = model.gradient(task.prepared.array, model.targets[position], of=("feature_map",))
+        found = model.gradient(task.prepared.array, task.targets[position], of=("feature_map",))
         assert found.feature_map is not None
         assert found.gradient_feature_map is not None
         coarse = weigh_channels(found.feature_map[0], found.gradient_feature_map[0])

@@ -31,6 +31,6 @@ class GradientMagnitude(GradientMethod):
 
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
         """Differentiates once."""
-        found = model.gradient(task.prepared.array, model.targets[position])
+        found = model.gradient(task.prepared.array, task.targets[position])
         assert found.image is not None
         return ClassMap(largest_channel(found.image, model)[0])

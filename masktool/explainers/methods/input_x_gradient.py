@@ -32,7 +32,7 @@ class InputXGradient(GradientMethod):
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
         """Differentiates once."""
         image = task.prepared.array
-        found = model.gradient(image, model.targets[position])
+        found = model.gradient(image, task.targets[position])
         assert found.image is not None
         attributions = channel_sum(image * found.image, model)[0]
         return ClassMap(attributions, completeness(float(found.objective[0]), attributions))

@@ -58,7 +58,7 @@ class IntegratedGradients(GradientMethod):
 
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
         """Integrates, and compares the sum with the change that it stands for."""
-        image, target = task.prepared.array, model.targets[position]
+        image, target = task.prepared.array, task.targets[position]
         baseline = baseline_input(task, model, self.baseline)
         with model.counting(self.n_steps) as advance:
             total = np.zeros(image.shape)

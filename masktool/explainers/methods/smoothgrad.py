@@ -54,7 +54,7 @@ class SmoothGrad(GradientMethod):
         with model.counting(self.n_samples) as advance:
             for piece in task.batch_ranges(self.n_samples):
                 noisy = image + draw_noise(random, len(piece), image, self.noise_level)
-                found = model.gradient(noisy, model.targets[position])
+                found = model.gradient(noisy, task.targets[position])
                 assert found.image is not None
                 gradients = channels_first(found.image, model)
                 sums += gradients.sum(axis=0, dtype=np.float64)

@@ -20,8 +20,12 @@ MAY_IMPORT = {
     "explainers": {"explainers", "runtime", *FOUNDATION},
     "evaluation": {"evaluation", "explainers", "runtime", *FOUNDATION},
     "demo": {"demo", *FOUNDATION},
+    "maskers": {"maskers", "evaluation", "explainers", "exporters", "runtime", *FOUNDATION},
     "lazy": set(),
-    "commands": {"commands", "demo", "evaluation", "exporters", "explainers", "lazy", "runtime", *FOUNDATION},
+    "commands": {
+        *("commands", "demo", "evaluation", "exporters", "explainers", "lazy", "maskers", "runtime"),
+        *FOUNDATION,
+    },
     "cli": {"commands", "errors", "lazy"},
     "__main__": {"cli"},
 }
@@ -34,11 +38,14 @@ NEVER_IMPORT = {
     "explainers": TORCH | ONNX | {"onnxruntime"},
     "evaluation": TORCH | ONNX | {"onnxruntime"},
     "demo": TORCH | ONNX | {"onnxruntime"},
+    "maskers": ONNX | {"onnxruntime"},
     "commands": TORCH,
     "lazy": TORCH | ONNX | {"onnxruntime", "numpy", "rich"},
     "cli": TORCH | ONNX | {"onnxruntime", "numpy", "rich"},
 }
 """Packages of others that each part never imports, in functions neither."""
+WITHOUT_TORCH = {"__init__.py", "settings.py"}
+"""What a command line needs of ``maskers`` before anything is trained."""
 
 
 class Import(NamedTuple):
@@ -118,10 +125,12 @@ def test_the_foundation_needs_the_standard_library_alone(part):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_torch_is_imported_inside_the_functions_of_its_exporters_alone(path):
+def test_torch_is_imported_by_maskers_and_inside_the_functions_of_its_exporters_alone(path):
     found = [found for found in collect(path).found if found.module.split(".")[0] in TORCH]
     if part_of(path) == "exporters" and path.name.startswith("torch_"):
         found = [one for one in found if one.at_import]
+    elif part_of(path) == "maskers" and path.name not in WITHOUT_TORCH:
+        found = []
     assert not found
 
 
@@ -157,6 +166,8 @@ def test_the_collector_sees_what_it_should():
         ("import masktool.explainers", TORCH | ONNX | {"onnxruntime"}),
         ("from masktool import MaskedSession, load, explain", TORCH | ONNX | {"onnxruntime"}),
         ("import masktool.exporters", TORCH),
+        ("import masktool.maskers", TORCH | ONNX | {"onnxruntime"}),
+        ("import masktool.maskers.settings", TORCH | ONNX | {"onnxruntime", "numpy"}),
     ],
 )
 def test_what_an_import_loads(statement, absent):

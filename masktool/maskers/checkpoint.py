@@ -1,0 +1,97 @@
+"""A training on disk: one file, whole or not there at all, that only the same training goes on from."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from masktool.errors import MasktoolError
+from masktool.files import atomic_path
+
+VERSION = 1
+SHOWN = 60
+"""Characters of a value in a message."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        identity: everything that decides the course of the training, as JSON values.
+        state: of :meth:`masktool.maskers.training.Training.state`.
+        records: of every step so far.
+        steps: in all.
+    """
+
+    identity: Mapping[str, Any]
+    state: Mapping[str, Any]
+    records: list[dict[str, float]]
+    steps: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train."""
+        return bool(self.state["done"] == self.steps)
+
+    def save(self, path: Path) -> None:
+        """Writes the file.
+
+        Raises:
+            MasktoolError: the directory cannot be written.
+        """
+        with atomic_path(path) as temporary:
+            torch.save({"version": VERSION, **dataclasses.asdict(self)}, temporary)
+
+
+def load_checkpoint(path: Path) -> Checkpoint | None:
+    """Reads a file, which may hold tensors, numbers and texts and nothing that runs; None where there is none.
+
+    Raises:
+        MasktoolError: it is damaged, or another version's.
+    """
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if content.pop("version") != VERSION:
+            raise ValueError("written by another version of masktool")
+        return Checkpoint(**content)
+    except Exception as error:  # unpickling raises whatever damaged bytes lead it to
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        fix = "delete it, and train from the start"
+        raise MasktoolError("cannot read the checkpoint", where=path, got=reason, fix=fix) from error
+
+
+def check_identity(saved: Mapping[str, Any], current: Mapping[str, Any], path: Path) -> None:
+    """Raises MasktoolError where a checkpoint belongs to another training; the message says in what they differ."""
+    names = [name for name in {**saved, **current} if saved.get(name) != current.get(name)]
+    if names:
+        raise MasktoolError(
+            "the checkpoint is another training's",
+            where=path,
+            expected=", ".join(f"{name} {shorten(saved.get(name))}" for name in names),
+            got=", ".join(f"{name} {shorten(current.get(name))}" for name in names),
+            fix="give the settings of that training, or leave --resume out and choose another --checkpoint",
+        )
+
+
+def shorten(value: object) -> str:
+    """Returns a value as a message shows it."""
+    text = str(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+
+
+def digest_weights(module: nn.Module) -> str:
+    """Returns the SHA-256 of a module's weights and buffers, names included."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

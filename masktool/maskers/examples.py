@@ -1,0 +1,263 @@
+"""What a masking model is trained on: pictures, each with the index of its class."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from masktool.errors import MasktoolError
+from masktool.evaluation.annotations.classes import Classes, parse_index
+from masktool.evaluation.annotations.files import shorten
+from masktool.evaluation.annotations.headers import read_header
+from masktool.evaluation.annotations.labels import read_labels
+from masktool.explainers.image_folder import list_folder
+from masktool.runtime.arrays import ARRAY_SUFFIX
+
+N_LISTED = 3
+"""Faults that an error lists one by one; a data set may have thousands of one kind."""
+CHOICE_STREAM = 1
+"""Sets the choice of examples apart from other draws of the same seed."""
+LAYOUT = "a folder with one subfolder of images per class, or a CSV of file,label"
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One picture and its class.
+
+    Attributes:
+        name: unique, with ``/`` between folders: the path below the data's folder, or as the CSV has it.
+        path: of the picture.
+        label: index of its class.
+    """
+
+    name: str
+    path: Path
+    label: int
+
+
+def read_examples(
+    data: Path, *, class_names: Sequence[str] | None, n_classes: int, per_class: int | None = None, seed: int = 0
+) -> tuple[Example, ...]:
+    """Finds the pictures to train on; every header is read, no pixel is decoded.
+
+    Args:
+        data: a folder whose subfolders are the classes, each searched at any depth; or a file of labels (see
+            :mod:`masktool.evaluation.annotations.labels`) whose images stand relative to its folder. Subfolders and
+            labels are indices of classes or their names; where the model's classes have no names and the subfolders are
+            no indices, but as many as there are classes, they are the classes in sorted order (torchvision's
+            convention).
+        class_names: of the model's classes; None where it has none.
+        n_classes: how many the model has.
+        per_class: take so many of each class; None takes all.
+        seed: of that choice, which is made for each class on its own; more of a class contain the fewer.
+
+    Returns:
+        The examples, sorted by name.
+
+    Raises:
+        MasktoolError: there is no such data, it holds no images or a class without any, only one class, names that are
+            no class, the same image twice, images that do not open, or too few of a class.
+    """
+    classes = Classes(class_names, n_classes)
+    examples = read_class_folders(data, classes) if data.is_dir() else read_listed(data, classes)
+    labels = {example.label for example in examples}
+    if len(labels) < 2:
+        called = describe_class(labels.pop(), class_names)
+        raise MasktoolError("only one class", where=data, expected="images of two or more", got=f"class {called} alone")
+    if per_class is not None:
+        examples = choose_per_class(examples, per_class, seed, class_names, data)
+    check_headers(examples, data)
+    return tuple(sorted(examples, key=lambda example: example.name))
+
+
+def digest(examples: Iterable[Example]) -> str:
+    """Returns a SHA-256 over names, labels and the sizes of files: by it a resumed run knows its data.
+
+    Raises:
+        MasktoolError: a file is gone.
+    """
+    try:
+        known = [[example.name, example.label, example.path.stat().st_size] for example in examples]
+    except OSError as error:
+        raise MasktoolError("cannot read", where=error.filename, got=error.strerror) from error
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+
+def read_class_folders(data: Path, classes: Classes) -> list[Example]:
+    """Reads a folder whose subfolders are the classes.
+
+    Raises:
+        MasktoolError: there are no subfolders or no images, one holds no image, or is no class.
+    """
+    images_of = {folder.name: list_deep(folder) for folder in list_subfolders(data)}
+    if not any(images_of.values()):
+        raise MasktoolError("no images in subfolders", where=data, expected=LAYOUT)
+    empty = [name for name, images in images_of.items() if not images]
+    if empty:
+        raise MasktoolError(
+            "class folders without images", where=data, got=list_some(empty), fix="fill them, or take them away"
+        )
+    index_of = resolve_folders(list(images_of), classes, data)
+    return [
+        Example(path.relative_to(data).as_posix(), path, index_of[name])
+        for name, images in images_of.items()
+        for path in images
+    ]
+
+
+def list_subfolders(folder: Path) -> list[Path]:
+    """Returns the subfolders of a folder by name, hidden ones left out.
+
+    Raises:
+        MasktoolError: the folder cannot be read.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise MasktoolError("cannot read the directory", where=folder, got=error.strerror) from error
+
+
+def list_deep(folder: Path) -> list[Path]:
+    """Returns the photographs of a folder and of all folders below; one that links lead to twice counts once."""
+    waiting, seen, images = [folder], set(), []
+    while waiting:
+        current = waiting.pop()
+        real = current.resolve()
+        if real not in seen:
+            seen.add(real)
+            images += [path for path in list_folder(current).images if path.suffix.lower() != ARRAY_SUFFIX]
+            waiting += list_subfolders(current)
+    return images
+
+
+def resolve_folders(names: list[str], classes: Classes, data: Path) -> dict[str, int]:
+    """Returns the class of each folder.
+
+    Raises:
+        MasktoolError: one is no class, or folders without meaning are not as many as the classes.
+    """
+    if not classes.known and all(parse_index(name) is None for name in names):
+        if len(names) == classes.count:
+            return {name: index for index, name in enumerate(sorted(names))}
+        raise MasktoolError(
+            "the model's classes have no names",
+            where=data,
+            expected=f"{classes.count} subfolders, one per class in the order of the classes",
+            got=len(names),
+            fix="name the classes with --labels, or call the subfolders by the index of their class",
+        )
+    labels = resolve_all(names, classes, data, "subfolders that are no class of the model")
+    return dict(zip(names, labels, strict=True))
+
+
+def resolve_all(labels: Iterable[Any], classes: Classes, data: Path, what: str) -> list[int]:
+    """Returns the class of each label.
+
+    Raises:
+        MasktoolError: some are no class; the first are listed with the reason.
+    """
+    indices, faults = [], []
+    for label in labels:
+        try:
+            indices.append(classes.resolve(label))
+        except MasktoolError as error:
+            faults.append(f"{shorten(label)} ({error})")
+    if faults:
+        listed = list_some(list(dict.fromkeys(faults)))
+        raise MasktoolError(what, where=data, got=listed, fix="use the index or the name of a class")
+    return indices
+
+
+def read_listed(data: Path, classes: Classes) -> list[Example]:
+    """Reads a file that lists images and their labels.
+
+    Raises:
+        MasktoolError: there is no such file, it lists nothing, an image that is not there, one twice, or a label that
+            is no class.
+    """
+    if not data.exists():
+        raise MasktoolError("no such data", where=data, expected=LAYOUT)
+    entries = [(entry.replace("\\", "/").removeprefix("./"), label) for entry, label in read_labels(data)]
+    paths = [Path(os.path.normpath(data.parent / entry)) for entry, _ in entries]
+    if not entries:
+        raise MasktoolError("no images", where=data, expected=LAYOUT)
+    absent = [entry for (entry, _), path in zip(entries, paths, strict=True) if not path.is_file()]
+    if absent:
+        raise MasktoolError(
+            "images that are not there",
+            where=data,
+            got=list_some(absent),
+            fix="write paths relative to the file's folder, or absolute ones",
+        )
+    twice = [str(path) for path, count in Counter(paths).items() if count > 1]
+    if twice:
+        raise MasktoolError("images listed twice", where=data, got=list_some(twice), fix="keep one line of each")
+    indices = resolve_all((label for _, label in entries), classes, data, "labels that are no class of the model")
+    names = (entry for entry, _ in entries)
+    return [Example(*fields) for fields in zip(names, paths, indices, strict=True)]
+
+
+def choose_per_class(
+    examples: Iterable[Example], count: int, seed: int, class_names: Sequence[str] | None, data: Path
+) -> list[Example]:
+    """Chooses so many examples of each class.
+
+    Raises:
+        MasktoolError: a class has fewer.
+    """
+    members = defaultdict(list)
+    for example in sorted(examples, key=lambda example: example.name):
+        members[example.label].append(example)
+    short = [
+        f"{describe_class(label, class_names)} ({len(found)})"
+        for label, found in sorted(members.items())
+        if len(found) < count
+    ]
+    if short:
+        raise MasktoolError(
+            "classes with too few images",
+            where=data,
+            expected=f"{count} of each",
+            got=list_some(short),
+            fix="add images, or lower --per-class",
+        )
+    return [found[i] for label, found in members.items() for i in draw_choice(len(found), count, seed, label)]
+
+
+def draw_choice(n: int, count: int, seed: int, label: int) -> list[int]:
+    """Draws ``count`` of a class's ``n`` examples; those of a smaller count are among them."""
+    order: list[int] = np.random.default_rng((CHOICE_STREAM, seed, label)).permutation(n).tolist()
+    return order[:count]
+
+
+def check_headers(examples: Iterable[Example], data: Path) -> None:
+    """Raises MasktoolError where files do not begin as images do."""
+    faults = sorted(example.name for example in examples if not opens(example.path))
+    if faults:
+        raise MasktoolError(
+            "files that do not open as images", where=data, got=list_some(faults), fix="mend them, or take them away"
+        )
+
+
+def opens(path: Path) -> bool:
+    """Tells whether a file begins as a photograph does; an array holds none."""
+    return path.suffix.lower() != ARRAY_SUFFIX and read_header(path) is not None
+
+
+def describe_class(label: int, class_names: Sequence[str] | None) -> str:
+    """Returns a class's index and, where it has one, its name."""
+    return str(label) if class_names is None else f"{label} {class_names[label]!r}"
+
+
+def list_some(faults: Sequence[str]) -> str:
+    """Returns the first few faults, and how many there are besides."""
+    rest = len(faults) - N_LISTED
+    return ", ".join(faults[:N_LISTED]) + (f" and {rest} more" if rest > 0 else "")

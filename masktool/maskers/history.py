@@ -1,0 +1,52 @@
+"""Earlier selves of a classifier that is trained alongside its masker.
+
+A masker that pleases one classifier may have learned that classifier's blind spots; one that pleases its earlier selves
+as well has learned the picture. Snapshots are taken at fixed steps, and at half of all steps one of them judges.
+Source: Zolna, Geras and Cho, "Classifier-agnostic saliency map extraction", CVIU 2020, https://arxiv.org/abs/1805.08249;
+sizes from Phang, Park and Geras, 2020, https://arxiv.org/abs/2010.09750.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from torch import Tensor, nn
+
+DRAW_PROBABILITY = 0.5
+DRAWS = 3
+"""Stream of random numbers, apart from those of pictures with the same seed."""
+State = dict[str, Tensor]
+
+
+@dataclasses.dataclass
+class History:
+    """Snapshots of a classifier's trainable weights, the oldest first.
+
+    Attributes:
+        size: how many are kept; the oldest goes.
+        interval: steps between two.
+        seed: of the draws.
+        snapshots: weights by name.
+    """
+
+    size: int
+    interval: int
+    seed: int
+    snapshots: list[State] = dataclasses.field(default_factory=list)
+
+    def note(self, step: int, classifier: nn.Module) -> None:
+        """Takes a snapshot before a step where one is due; step 0 is the classifier as it came."""
+        if step % self.interval == 0:
+            self.snapshots.append({name: weight.detach().clone() for name, weight in classifier.named_parameters()})
+            del self.snapshots[: -self.size]
+
+    def draw(self, step: int) -> State | None:
+        """Returns the snapshot that judges at a step; None where the classifier of today does.
+
+        The draw is a function of the seed and the step, so that a resumed run draws the same.
+        """
+        random = np.random.default_rng((self.seed, DRAWS, step))
+        if not self.snapshots or random.random() >= DRAW_PROBABILITY:
+            return None
+        return self.snapshots[random.integers(len(self.snapshots))]

@@ -1,0 +1,47 @@
+"""What stands where a mask hides pixels, in the classifier's normalised input.
+
+Source: Phang, Park and Geras, 2020, section 3, https://arxiv.org/abs/2010.09750 (none, mean, blur).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from masktool.maskers.settings import Infiller
+
+BLUR_SIGMA = 20 / 224
+"""Of the blur, as a share of the shorter side: the published 20 pixels at 224."""
+REACH = 3
+"""Standard deviations at which the Gaussian is cut off: what lies beyond weighs .3 percent."""
+
+
+def infill(images: Tensor, infiller: Infiller) -> Tensor:
+    """Returns what is seen where everything is hidden.
+
+    Args:
+        images: (N, C, H, W), normalised.
+        infiller: ``none`` for 0, ``mean`` for the picture's mean colour, ``blur`` for the picture blurred.
+
+    Returns:
+        (N, C, H, W), or what broadcasts to it.
+    """
+    if infiller == "none":
+        return images.new_zeros(1)
+    if infiller == "mean":
+        return images.mean((2, 3), keepdim=True)
+    return blur(images, BLUR_SIGMA * min(images.shape[2:]))
+
+
+def blur(images: Tensor, sigma: float) -> Tensor:
+    """Blurs images (N, C, H, W) with a Gaussian of this standard deviation in pixels; edges are repeated outwards."""
+    reach = math.ceil(REACH * sigma)
+    offsets = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
+    weights = torch.exp(-offsets.square() / (2 * sigma**2))
+    kernel = (weights / weights.sum()).expand(images.shape[1], 1, -1)
+    padded = F.pad(images, (reach,) * 4, mode="replicate")
+    columns = F.conv2d(padded, kernel[:, :, None, :], groups=images.shape[1])
+    return F.conv2d(columns, kernel[:, :, :, None], groups=images.shape[1])

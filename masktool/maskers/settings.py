@@ -1,0 +1,158 @@
+"""Everything that decides what a masking model becomes; standard library only: a command line costs no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal, get_args
+
+from masktool.errors import MasktoolError
+
+Objective = Literal["in", "out", "both"]
+Classifier = Literal["fix", "ca"]
+Through = Literal["fill", "layer"]
+Infiller = Literal["none", "mean", "blur"]
+OutLoss = Literal["entropy", "classification"]
+Precision = Literal["auto", "fp32", "bf16"]
+Stages = tuple[str, ...] | Literal["last-two", "all"]
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "objective": get_args(Objective),
+    "classifier": get_args(Classifier),
+    "through": get_args(Through),
+    "infiller": get_args(Infiller),
+    "out_loss": get_args(OutLoss),
+    "precision": get_args(Precision),
+}
+COUNTS = ("epochs", "batch", "history_size", "history_interval")
+"""Whole numbers from 1."""
+STAGE_WORDS = ("last-two", "all")
+LAMBDA_OUT: dict[str, float] = {"fix": 10.0, "ca": 15.0}
+"""Published weights of the masked-out area, by what happens to the classifier."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings:
+    """How a masking model is trained; the defaults are the published ones.
+
+    Attributes:
+        objective: ``in`` keeps the class where the mask keeps the picture, ``out`` destroys it where the mask takes the
+            picture away, ``both`` adds the two.
+        classifier: ``fix`` leaves it as it is; ``ca`` trains it alongside, and lets its earlier selves judge too.
+        through: ``fill`` hides pixels behind the infiller's; ``layer`` runs the cut mask through layer masking.
+        infiller: what stands where pixels are hidden: 0 in the normalised input, the picture's mean colour, or the
+            picture blurred.
+        out_loss: what the masked-out picture is to have: a high ``entropy``, or a high ``classification`` loss.
+        target_area: share of the picture up to which a mask costs nothing; None rewards every pixel less.
+        lambda_in: weight of the masked-in area.
+        lambda_out: weight of the masked-out area; None takes :data:`LAMBDA_OUT`.
+        lambda_tv: weight of the total variation.
+        stages: whose activations the masker reads: ``last-two``, on which the authors settled, ``all``, which draws
+            finer masks where the last two are coarse, or names of modules.
+        per_class: how many pictures of each class to train on; None takes all.
+        epochs: passes over the pictures.
+        batch: pictures per step.
+        learning_rate: of the masker's Adam.
+        classifier_learning_rate: of the classifier's SGD, momentum .9.
+        weight_decay: of both.
+        clip: norm to which the masker's gradient is clipped.
+        history_size: how many earlier selves of the classifier are kept.
+        history_interval: steps between two of them.
+        min_crop: least share of the picture's area that a random crop keeps; 1 takes the crop that the classifier is
+            run on.
+        flip: whether pictures are mirrored at random.
+        seed: of the masker's first weights, the order of pictures, crops and draws from the history.
+        precision: of the classifier's and the masker's passes; ``auto`` is bf16 on a GPU that has it, else fp32.
+        device: torch's name of one; ``auto`` is a GPU where there is one.
+    """
+
+    objective: Objective = "both"
+    classifier: Classifier = "fix"
+    through: Through = "fill"
+    infiller: Infiller = "none"
+    out_loss: OutLoss = "entropy"
+    target_area: float | None = None
+    lambda_in: float = 1.0
+    lambda_out: float | None = None
+    lambda_tv: float = 1e-3
+    stages: Stages = "last-two"
+    per_class: int | None = None
+    epochs: int = 10
+    batch: int = 64
+    learning_rate: float = 1e-3
+    classifier_learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    clip: float = 10.0
+    history_size: int = 30
+    history_interval: int = 100
+    min_crop: float = 0.08
+    flip: bool = True
+    seed: int = 0
+    precision: Precision = "auto"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise out_of_range(name, " | ".join(choices), getattr(self, name))
+        for name in COUNTS:
+            check_count(name, getattr(self, name), 1)
+        check_count("seed", self.seed, 0)
+        if self.per_class is not None:
+            check_count("per_class", self.per_class, 1)
+        for name in ("lambda_in", "lambda_tv", "weight_decay"):
+            check_real(name, getattr(self, name), above_zero=False)
+        for name in ("learning_rate", "classifier_learning_rate", "clip", "min_crop"):
+            check_real(name, getattr(self, name), above_zero=True)
+        if self.lambda_out is not None:
+            check_real("lambda_out", self.lambda_out, above_zero=False)
+        if self.min_crop > 1:
+            raise out_of_range("min_crop", "a share of the area, at most 1", self.min_crop)
+        if self.target_area is not None and not 0 <= self.target_area < 1:
+            raise out_of_range("target_area", "a share of the picture, from 0 to below 1", self.target_area)
+        if isinstance(self.stages, str) and self.stages not in STAGE_WORDS:
+            raise out_of_range("stages", f"{' | '.join(STAGE_WORDS)}, or names of modules", self.stages)
+        self.check_layer_masking()
+
+    def check_layer_masking(self) -> None:
+        """Raises MasktoolError for what does not go together with layer masking."""
+        if self.through == "layer" and self.classifier == "ca":
+            raise MasktoolError(
+                "layer masking judges by an exported file, which does not train",
+                where="through=layer, classifier=ca",
+                fix="leave the classifier fixed",
+            )
+        if self.through == "layer" and self.infiller != "none":
+            raise MasktoolError(
+                "layer masking fills from neighbours",
+                where=f"through=layer, infiller={self.infiller}",
+                fix="leave the infiller out",
+            )
+
+    @property
+    def weight_out(self) -> float:
+        """Weight of the masked-out area."""
+        return LAMBDA_OUT[self.classifier] if self.lambda_out is None else self.lambda_out
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns every setting with the value that is used, as JSON values."""
+        stages = self.stages if isinstance(self.stages, str) else list(self.stages)
+        return dataclasses.asdict(self) | {"lambda_out": self.weight_out, "stages": stages}
+
+
+def check_count(name: str, value: object, minimum: int) -> None:
+    """Raises MasktoolError unless a setting is a whole number from ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise out_of_range(name, f"a whole number from {minimum}", value)
+
+
+def check_real(name: str, value: object, *, above_zero: bool) -> None:
+    """Raises MasktoolError unless a setting is a finite number from 0, or above it."""
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not fits or value < 0 or (above_zero and value == 0):  # type: ignore[operator]  # a number by now
+        raise out_of_range(name, "a number above 0" if above_zero else "a number from 0", value)
+
+
+def out_of_range(name: str, expected: str, got: object) -> MasktoolError:
+    """Returns the error for a setting that is none."""
+    return MasktoolError("setting out of range", where=name, expected=expected, got=repr(got))

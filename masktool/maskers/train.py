@@ -1,0 +1,410 @@
+"""From a torch classifier and pictures to one ONNX file that classifies and explains: :func:`train_masker`."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+import masktool.exporters
+from masktool.contract import Masking, Metadata, Preprocessing
+from masktool.errors import MasktoolError
+from masktool.exporters.onnx_file import count_classes, find_class_output
+from masktool.exporters.sources import Source, source_from_module
+from masktool.exporters.torch_export import make_example
+from masktool.exporters.torch_modules import LoadedModule, load_module
+from masktool.files import atomic_path
+from masktool.maskers.checkpoint import Checkpoint, check_identity, digest_weights, load_checkpoint
+from masktool.maskers.classifier import TorchClassifier
+from masktool.maskers.examples import Example, digest, read_examples
+from masktool.maskers.interruption import deferred_signals
+from masktool.maskers.judges import Judge, LayerJudge
+from masktool.maskers.loading import load_batches, steps_per_epoch
+from masktool.maskers.network import ExplainedClassifier
+from masktool.maskers.settings import TrainingSettings
+from masktool.maskers.stages import Stage, choose_stages, list_maps
+from masktool.maskers.training import Record, Training, choose_device
+from masktool.runtime.session import load
+
+CHECKPOINT_SUFFIX = ".checkpoint"
+CHECKPOINT_SECONDS = 120.0
+"""At most so much work is lost to what no program can catch."""
+GPU_WORKERS = 8
+"""Processes that read pictures for a GPU, where there are as many cores."""
+
+
+class Advance(Protocol):
+    """Tells how much is done."""
+
+    def __call__(self, count: int, note: str = "", /) -> None:
+        """Counts the steps since the last call; a note is shown beside them."""
+
+
+Progress = Callable[[str, int], AbstractContextManager[Advance]]
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All that is known before the first step.
+
+    Attributes:
+        loaded: the classifier and what its origin knows; its module is this training's own.
+        source: its plain graph.
+        preprocessing: of the pictures.
+        labels: names of the classes; None where they have none.
+        examples: to train on.
+        stages: that the masker reads.
+        settings: of the training.
+        device: that it runs on.
+    """
+
+    loaded: LoadedModule
+    source: Source
+    preprocessing: Preprocessing
+    labels: tuple[str, ...] | None
+    examples: tuple[Example, ...]
+    stages: tuple[Stage, ...]
+    settings: TrainingSettings
+    device: torch.device
+
+    @property
+    def module(self) -> nn.Module:
+        """The classifier."""
+        return self.loaded.known.module
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one pass over the pictures."""
+        return steps_per_epoch(len(self.examples), self.settings.batch)
+
+    @property
+    def steps(self) -> int:
+        """Batches in all."""
+        return self.steps_per_epoch * self.settings.epochs
+
+    def describe(self) -> Iterator[str]:
+        """Yields what the user should know before the first step, a line each."""
+        yield f"classifier: {self.loaded.name}"
+        yield from (f"note: {note}" for note in self.loaded.notes)
+        yield f"stages: {', '.join(map(str, self.stages))}"
+        classes = len({example.label for example in self.examples})
+        yield f"pictures: {len(self.examples)} of {classes} classes; {self.steps} steps of {self.settings.batch}"
+
+    def identity(self) -> dict[str, Any]:
+        """Returns everything that decides the course of the training, as JSON values."""
+        return self.settings.to_json() | {
+            "stages": [each.name for each in self.stages],
+            "preprocessing": json.loads(json.dumps(dataclasses.asdict(self.preprocessing))),
+            "pictures": digest(self.examples),
+            "weights": digest_weights(self.module),
+            "device": self.device.type,
+        }
+
+
+def train_masker(
+    model: object,
+    data: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    *,
+    arch: str | None = None,
+    input_size: tuple[int, int] | None = None,
+    preprocessing: Preprocessing | None = None,
+    labels: Sequence[str] | None = None,
+    trust_pickle: bool = False,
+    settings: TrainingSettings | None = None,
+    masking: Masking = "fill",
+    workers: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    log: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    say: Say | None = None,
+) -> Metadata:
+    """Trains a masking model beside a classifier and writes both as one ONNX file.
+
+    The file takes what the classifier takes, and a mask, which may be left out; it gives what the classifier gives, and
+    ``saliency_map`` (N, 1, H, W) float32 in [0, 1], 1 = salient for the class that the classifier predicts.
+
+    Args:
+        model: a torch model, see :func:`masktool.exporters.torch_modules.load_module`, or what that gives; a module in
+            memory is copied, not changed.
+        data: pictures with their classes, see :func:`masktool.maskers.examples.read_examples`.
+        path: of the file to write.
+        arch: architecture that a state dict belongs to.
+        input_size: (height, width) of the input in pixels; None takes the preprocessing's.
+        preprocessing: of the pictures; None takes what the model's hub says.
+        labels: names of the classes; None takes what the model's hub says.
+        trust_pickle: unpickle a module although that runs code from the file.
+        settings: of the training; None takes the published ones.
+        masking: what the written file's mask does: ``fill`` hides pixels as the training does and costs nothing,
+            ``layer`` carries the mask through every layer.
+        workers: processes that read pictures; None reads in this one on a CPU, and takes some for a GPU.
+        checkpoint: file that the training is kept in; None is ``path`` with ``.checkpoint`` behind it. It is written
+            after each epoch, at least every two minutes, and when a signal asks to stop.
+        resume: go on from the checkpoint where there is one. A finished one is not trained again: the file alone is
+            written, perhaps with another ``masking``.
+        log: file for one JSON document per step, written with each checkpoint: the loss, its terms, the mean area of
+            the masks, accuracies. A resumed training writes the same as one that was not interrupted.
+        progress: is called with a description and the number of steps, and returns a context manager that yields a
+            function to call with the steps just done and a note.
+        say: is told what the user should know, a line at a time.
+
+    Returns:
+        What the file says about itself; ``masker`` holds the settings and the last epoch's figures.
+
+    Raises:
+        MasktoolError: model, pictures or settings cannot be used, the loss breaks, or an unfinished training stands
+            where the checkpoint would be written and ``resume`` is off.
+        KeyboardInterrupt: SIGINT or SIGTERM came; the checkpoint is written.
+    """
+    path, say = Path(path), say or (lambda _: None)
+    target = Path(f"{path}{CHECKPOINT_SUFFIX}") if checkpoint is None else Path(checkpoint)
+    saved = find_saved(target, resume=resume, say=say)
+    if not isinstance(model, LoadedModule):
+        model = load_module(model, arch=arch, trust_pickle=trust_pickle)
+    plan = make_plan(model, Path(data), input_size, preprocessing, labels, settings or TrainingSettings())
+    identity = plan.identity()
+    if saved is not None:
+        check_identity(saved.identity, identity, target)
+    for line in plan.describe():
+        say(line)
+    with contextlib.ExitStack() as stack:
+        training = make_training(plan, stack)
+        records: list[Record] = []
+        if saved is not None:
+            training.load(dict(saved.state))
+            records = list(saved.records)
+            say(f"going on from {target}: {training.done} of {plan.steps} steps are done")
+        run = Run(plan, training, records, identity, target, None if log is None else Path(log))
+        run.train(choose_workers(workers, plan.device), progress or no_progress, say)
+    return write_file(plan, training, records, path, masking)
+
+
+def find_saved(path: Path, *, resume: bool, say: Say) -> Checkpoint | None:
+    """Returns the checkpoint to go on from, None to start anew.
+
+    Raises:
+        MasktoolError: one that is not finished would be written over.
+    """
+    saved = load_checkpoint(path)
+    if not resume and saved is not None and not saved.finished:
+        raise MasktoolError(
+            "an unfinished training is kept there",
+            where=path,
+            got=f"{saved.state['done']} of {saved.steps} steps",
+            fix="go on with --resume, or delete it",
+        )
+    if resume and saved is None:
+        say(f"nothing to resume at {path}: training from the start")
+    return saved if resume else None
+
+
+def make_plan(
+    loaded: LoadedModule,
+    data: Path,
+    input_size: tuple[int, int] | None,
+    preprocessing: Preprocessing | None,
+    labels: Sequence[str] | None,
+    settings: TrainingSettings,
+) -> Plan:
+    """Reads and checks everything that can fail before the first step."""
+    if loaded.frozen and settings.classifier == "ca":
+        raise MasktoolError(
+            "the classifier cannot be trained alongside",
+            where=loaded.name,
+            got="an exported program, whose weights are frozen",
+            fix="give the state dict and --arch, or --classifier fix",
+        )
+    preprocessing = choose_preprocessing(loaded, input_size, preprocessing)
+    loaded = own_module(loaded)
+    channels = len(preprocessing.mean)
+    source = source_from_module(loaded, preprocessing.size, channels)
+    n_classes = count_classes(source.model, find_class_output(source.model))
+    if n_classes is None or n_classes < 2:
+        raise MasktoolError("no class output to explain", where=loaded.name, expected="class scores (N, K)")
+    names = source.labels if labels is None else tuple(labels)
+    if names is not None and len(names) != n_classes:
+        raise MasktoolError("the labels do not fit the model", expected=f"{n_classes} names", got=len(names))
+    maps = list_maps(loaded.known.module, make_example(loaded.known.module, preprocessing.size, channels))
+    stages = choose_stages(maps, settings.stages, loaded.name)
+    examples = read_examples(
+        data, class_names=names, n_classes=n_classes, per_class=settings.per_class, seed=settings.seed
+    )
+    return Plan(loaded, source, preprocessing, names, examples, stages, settings, choose_device(settings.device))
+
+
+def choose_preprocessing(
+    loaded: LoadedModule, size: tuple[int, int] | None, preprocessing: Preprocessing | None
+) -> Preprocessing:
+    """Returns how a picture becomes the input, at the size that is asked for."""
+    chosen = preprocessing or loaded.known.preprocessing
+    if chosen is None:
+        raise MasktoolError(
+            "preprocessing unknown", where=loaded.name, fix="add --preprocess imagenet|caffe|tf|FILE.json"
+        )
+    return chosen if size is None else chosen.scaled_to(size)
+
+
+def own_module(loaded: LoadedModule) -> LoadedModule:
+    """Returns the same with a module of our own, in evaluation mode, where the user holds the one in memory."""
+    module = loaded.known.module
+    if loaded.sha256 is None and not loaded.known.configuration:
+        module = copy.deepcopy(module)
+    return dataclasses.replace(loaded, known=dataclasses.replace(loaded.known, module=module.eval()))
+
+
+def make_training(plan: Plan, stack: contextlib.ExitStack) -> Training:
+    """Returns a training at its first step; what it needs open is closed with the stack."""
+    output = find_class_output(plan.source.model)
+    assert output is not None  # the plan has counted its classes
+    judge = open_layer_judge(plan, stack) if plan.settings.through == "layer" else None
+    classifier = TorchClassifier(plan.module, output, plan.source.output_kind)
+    size = plan.preprocessing.size
+    return Training(classifier, plan.stages, size, plan.settings, plan.steps, plan.device, judge)
+
+
+def open_layer_judge(plan: Plan, stack: contextlib.ExitStack) -> Judge:
+    """Exports the classifier with layer masking, without gradients and with them, and opens both files."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    masktool.exporters.export(plan.source, folder / "forward.onnx", masking="layer")
+    masktool.exporters.export(folder / "forward.onnx", folder / "backward.onnx", gradient="log-softmax")
+    provider, threads = "auto" if plan.device.type == "cuda" else "cpu", torch.get_num_threads()
+    forward, backward = (
+        stack.enter_context(load(folder / name, provider, threads)) for name in ("forward.onnx", "backward.onnx")
+    )
+    return LayerJudge(forward, backward)
+
+
+@dataclasses.dataclass
+class Run:
+    """The steps of a training, watched and kept.
+
+    Attributes:
+        plan: of the training.
+        training: at the step where it begins.
+        records: of the steps so far; grows.
+        identity: of the training.
+        checkpoint: file that it is kept in.
+        log: file for the records; None for none.
+    """
+
+    plan: Plan
+    training: Training
+    records: list[Record]
+    identity: Mapping[str, Any]
+    checkpoint: Path
+    log: Path | None
+
+    def train(self, workers: int, progress: Progress, say: Say) -> None:
+        """Takes the steps that are left.
+
+        Raises:
+            KeyboardInterrupt: a signal came; the step was finished and the checkpoint written.
+            MasktoolError: a picture does not open, or the loss breaks.
+        """
+        saved_at, per_epoch = time.monotonic(), self.plan.steps_per_epoch
+        with deferred_signals() as interrupted, progress("training", self.plan.steps) as advance:
+            advance(self.training.done)
+            for images, labels in self.batches(workers):
+                record = self.training.step(images, labels)
+                self.records.append(record)
+                advance(1, describe_record(record))
+                ended = self.training.done % per_epoch == 0
+                if ended or interrupted() or time.monotonic() - saved_at >= CHECKPOINT_SECONDS:
+                    self.save()
+                    saved_at = time.monotonic()
+                if ended:
+                    epoch, epochs = self.training.done // per_epoch, self.plan.settings.epochs
+                    say(f"epoch {epoch} of {epochs}: {describe_record(average(self.records[-per_epoch:]))}")
+                if interrupted():
+                    say(
+                        f"stopped after step {self.training.done} of {self.plan.steps}, kept in {self.checkpoint}; "
+                        f"--resume goes on"
+                    )
+                    raise KeyboardInterrupt
+
+    def batches(self, workers: int) -> Iterator[Any]:
+        """Yields the batches of the steps that are left."""
+        settings = self.plan.settings
+        return load_batches(
+            self.plan.examples,
+            self.plan.preprocessing,
+            seed=settings.seed,
+            batch=settings.batch,
+            min_crop=settings.min_crop,
+            flip=settings.flip,
+            workers=workers,
+            first_step=self.training.done,
+            last_step=self.plan.steps,
+            pin_memory=self.plan.device.type == "cuda",
+        )
+
+    def save(self) -> None:
+        """Writes the checkpoint and the log."""
+        Checkpoint(self.identity, self.training.state(), self.records, self.plan.steps).save(self.checkpoint)
+        if self.log is not None:
+            with atomic_path(self.log) as temporary:
+                lines = (json.dumps({"step": step, **each}) for step, each in enumerate(self.records, 1))
+                temporary.write_text("".join(f"{line}\n" for line in lines))
+
+
+def choose_workers(workers: int | None, device: torch.device) -> int:
+    """Returns how many processes read pictures."""
+    if workers is not None:
+        return workers
+    return min(GPU_WORKERS, os.cpu_count() or 1) if device.type == "cuda" else 0
+
+
+def average(records: Sequence[Record]) -> Record:
+    """Returns the mean of every figure."""
+    return {name: sum(each[name] for each in records) / len(records) for name in records[0]}
+
+
+def describe_record(record: Record) -> str:
+    """Returns figures on one line."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in record.items())
+
+
+def write_file(plan: Plan, training: Training, records: Sequence[Record], path: Path, masking: Masking) -> Metadata:
+    """Exports the classifier and its masker as one file."""
+    training.masker.eval().cpu()
+    plan.module.cpu().to(memory_format=torch.contiguous_format)
+    joint = ExplainedClassifier(plan.module, training.masker, plan.stages).eval()
+    known = dataclasses.replace(plan.loaded.known, module=joint)
+    loaded = dataclasses.replace(plan.loaded, known=known)
+    source = source_from_module(loaded, plan.preprocessing.size, len(plan.preprocessing.mean))
+    about = {
+        "settings": plan.settings.to_json(),
+        "stages": [{"name": each.name, "channels": each.channels, "size": list(each.size)} for each in plan.stages],
+        "pictures": len(plan.examples),
+        "pictures_sha256": digest(plan.examples),
+        "steps": plan.steps,
+        "figures": average(records[-plan.steps_per_epoch :]),
+    }
+    return masktool.exporters.export(
+        dataclasses.replace(source, masker=about),
+        path,
+        masking=masking,
+        baseline="mean" if masking == "fill" else None,
+        preprocessing=plan.preprocessing,
+        labels=plan.labels,
+        output_kind=plan.source.output_kind or "logits",
+    )
+
+
+@contextlib.contextmanager
+def no_progress(description: str, total: int) -> Iterator[Advance]:  # noqa: ARG001  # a Progress
+    """Shows nothing."""
+    yield lambda *_: None

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from masktool.errors import MasktoolError, UnsupportedOperatorError
     from masktool.explainers import Explanation, explain
     from masktool.exporters import export
+    from masktool.maskers.train import train_masker
     from masktool.runtime import MaskedSession, load
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "explain",
     "export",
     "load",
+    "train_masker",
 ]
 
 _MODULE_OF_NAME = {
@@ -34,6 +36,7 @@ _MODULE_OF_NAME = {
     "explain": "masktool.explainers",
     "export": "masktool.exporters",
     "load": "masktool.runtime",
+    "train_masker": "masktool.maskers.train",
 }
 
 

@@ -23,6 +23,7 @@ from masktool.lazy import LazyGroup
 SUMMARIES = {
     "export": "Turn a trained CNN into an ONNX model that takes a mask.",
     "explain": "Show which parts of photographs a model relied on.",
+    "train-masker": "Train a model that explains a CNN in one forward pass.",
     "evaluate": "Measure how far explanations, and the masking, can be trusted.",
     "info": "Show what an ONNX file holds: inputs, metadata, parity, mask rules.",
     "doctor": "Show versions and providers, and how to mend what is broken.",

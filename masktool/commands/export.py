@@ -16,6 +16,18 @@ from click.core import ParameterSource
 from masktool.commands.export_check import run_check
 from masktool.commands.info import count_bytes, describe_preprocessing, list_rules, read_model, write_bytes
 from masktool.commands.options import baseline_option, console, json_option, masking_option
+from masktool.commands.source_options import (
+    ImageOptions,
+    arch_option,
+    choose_output,
+    choose_preprocessing,
+    input_size_option,
+    labels_option,
+    mean_option,
+    preprocess_option,
+    std_option,
+    trust_pickle_option,
+)
 from masktool.contract import LOSSES, OutputKind
 from masktool.errors import MasktoolError
 
@@ -30,30 +42,6 @@ DIGEST_SHOWN = 12
 """Hexadecimal digits of a SHA-256 in messages; the metadata hold all of them."""
 
 
-class NumberList(click.ParamType):
-    """Numbers with commas or spaces between them: ``0.485,0.456,0.406``."""
-
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        """Returns the numbers."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(float(part) for part in str(value).replace(",", " ").split())
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers such as 0.485,0.456,0.406", param, ctx)
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageOptions:
-    """What the user says about preprocessing."""
-
-    preprocess: str | None
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
-
-
 @click.command("export")
 @click.argument("model", required=False)
 @click.option(
@@ -66,11 +54,7 @@ class ImageOptions:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: MODEL's name.masked.onnx]"
 )
-@click.option(
-    "--arch",
-    metavar="NAME",
-    help="Architecture of a state dict: torchvision:NAME, timm:NAME, module:factory or file.py:factory.",
-)
+@arch_option
 @masking_option
 @baseline_option
 @click.option(
@@ -80,34 +64,21 @@ class ImageOptions:
     "optional, or required where MODEL leaves its height or width open]",
 )
 @click.option("--image-input", metavar="NAME", help="Which input of MODEL is the image, where several may be.")
-@click.option(
-    "--input-size",
-    nargs=2,
-    type=click.IntRange(min=1),
-    metavar="H W",
-    help="Height and width of the input in pixels, where MODEL does not fix them.",
-)
-@click.option(
-    "--preprocess", metavar="NAME|FILE", help="How a photograph becomes the input: imagenet, caffe, tf or a JSON file."
-)
-@click.option(
-    "--mean",
-    type=NumberList(),
-    metavar="A,B,C",
-    help="Per channel, in units of the scaled pixels; replaces the preset's.",
-)
-@click.option("--std", type=NumberList(), metavar="A,B,C", help="Likewise.")
-@click.option("--labels", type=click.Path(path_type=Path), metavar="FILE", help="Class names: one per line, or .json.")
+@input_size_option
+@preprocess_option
+@mean_option
+@std_option
+@labels_option
 @click.option(
     "--output-kind",
     type=click.Choice(get_args(OutputKind)),
     help="What the class output holds, where the graph does not tell.",
 )
-@click.option("--trust-pickle", is_flag=True, help="Unpickle a whole module; that runs code from the file.")
+@trust_pickle_option
 @click.option(
     "--gradient",
     type=click.Choice(LOSSES),
-    help="Add gradients to the file: what of the target's score they are of, unless a caller says otherwise.",
+    help="Add gradients to the file: of what of the target's score, or of all scores, unless a caller says otherwise.",
 )
 @click.option("--feature-map", metavar="NAME", help="Which value (N, c, h, w) gradients are of.  [default: the last]")
 @json_option
@@ -152,7 +123,7 @@ def command(
         context.exit(run_check(check, None if model is None else read(model), as_json=as_json))
     if model is None:
         raise click.MissingParameter(ctx=context, param_hint="'MODEL'", param_type="argument")
-    target = choose_output(model, output)
+    target = choose_output(model, output, SUFFIX)
     names = None if labels is None else labels_from(labels)
     screen = console()
     with screen.status(Text(f"reading {model}")) as status:  # on terminals only
@@ -182,34 +153,6 @@ def refuse_export_options(context: click.Context) -> None:
         given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
         if given and parameter.name not in OPTIONS_OF_CHECK:
             raise MasktoolError("--check writes no file", got=parameter.opts[-1], fix="leave that out")
-
-
-def choose_output(model: str, output: Path | None) -> Path:
-    """Returns the file to write: the one asked for, else the model's name in the current directory.
-
-    Raises:
-        MasktoolError: that is the model itself, or a directory.
-    """
-    from masktool.exporters.torch_hub import is_hub_name
-
-    stem = Path(model.rpartition(":")[2]).name if is_hub_name(model) else Path(model).stem
-    target = Path(stem + SUFFIX) if output is None else output
-    if target.is_dir():
-        raise MasktoolError("the output is a directory", where=target, expected="a file", fix="choose another with -o")
-    if target.exists() and Path(model).exists() and target.samefile(model):
-        raise MasktoolError("the output would overwrite the model", where=target, fix="choose another with -o")
-    return target
-
-
-def choose_preprocessing(source: Source, options: ImageOptions) -> Any:
-    """Returns the preprocessing that the user describes, None where the source's own shall stand."""
-    from masktool.exporters.presets import preprocessing_for
-
-    if options == ImageOptions(None, None, None):
-        return None
-    return preprocessing_for(
-        source.model, options.preprocess, options.mean, options.std, image_input=source.image_input
-    )
 
 
 def count_rules(path: Path) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol, get_args
@@ -68,8 +69,12 @@ baseline_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, for programs.")
 
 
+@functools.cache
 def console() -> Console:
-    """Returns rich's console on stderr, for messages; results go to stdout."""
+    """Returns rich's console on stderr, for messages; results go to stdout.
+
+    It is always the same: what is printed elsewhere while it shows a bar would end up in the middle of the bar.
+    """
     from rich.console import Console
 
     return Console(stderr=True, soft_wrap=True, highlight=False)
@@ -113,16 +118,27 @@ Drawing = tuple[Callable[[int, str], None], Callable[[], None]]
 
 
 def draw_bar(screen: Console, description: str, total: int | None) -> Drawing:
-    """Returns functions that show a bar, started when it is first shown, and that take it away."""
+    """Returns functions that show a bar with the note below it, started when first shown, and that take it away."""
+    from rich.console import RenderableType
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class NotedProgress(Progress):
+        note = ""
+
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield from super().get_renderables()
+            if self.note:
+                yield Text(self.note, no_wrap=False, overflow="fold")  # the console itself wraps nothing
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=screen, transient=True, refresh_per_second=1 / REFRESH_SECONDS)
+    bar = NotedProgress(*columns, console=screen, transient=True, refresh_per_second=1 / REFRESH_SECONDS)
     task = bar.add_task(description, total=total)
 
     def show(done: int, note: str) -> None:
         bar.start()
-        bar.update(task, completed=done, description=f"{description}, {note}" if note else description)
+        bar.note = note
+        bar.update(task, completed=done)
 
     return show, bar.stop
 

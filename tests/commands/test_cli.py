@@ -53,7 +53,7 @@ def test_help_lists_every_command(capsys):
 
 @pytest.mark.parametrize("name", SUMMARIES)
 def test_summaries_are_the_commands_own(name):
-    command = importlib.import_module(f"masktool.commands.{name}").command
+    command = importlib.import_module(f"masktool.commands.{name.replace('-', '_')}").command
     assert command.help.strip().splitlines()[0] == SUMMARIES[name]
 
 
@@ -218,13 +218,16 @@ def test_progress_on_a_terminal_is_a_bar_that_goes_away(clock, monkeypatch):
     from rich.console import Console
 
     stream = io.StringIO()
-    monkeypatch.setattr(options, "console", lambda: Console(file=stream, force_terminal=True, width=80))
+    screen = Console(file=stream, force_terminal=True, width=80, soft_wrap=True)
+    monkeypatch.setattr(options, "console", lambda: screen)
+    note = " ".join(f"term{number}" for number in range(20))
     with options.progress("RISE [x]", 100) as advance:
         advance(10)
         assert stream.getvalue() == ""
         clock.now += 2
-        advance(40)
+        advance(40, note)
     text = stream.getvalue()
     assert "RISE [x]" in text
     assert "50/100" in text
+    assert all(term in text for term in note.split())
     assert text.endswith(("\x1b[2K", "\x1b[?25h", "\r"))

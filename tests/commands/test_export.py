@@ -13,6 +13,8 @@ from networks.small_graphs import classifier, parse
 from PIL import Image
 
 from masktool.cli import run
+from masktool.commands.export import SUFFIX
+from masktool.commands.source_options import choose_output
 from masktool.contract import Metadata
 from masktool.files import sha256_of
 
@@ -188,9 +190,7 @@ def test_an_output_that_cannot_be_written(folder: Path, capsys: pytest.CaptureFi
     ],
 )
 def test_the_default_output_lies_in_the_current_directory(model: str, name: str):
-    from masktool.commands.export import choose_output
-
-    assert choose_output(model, None) == Path(name)
+    assert choose_output(model, None, SUFFIX) == Path(name)
 
 
 def count_agreement(plain: Path, masked: Path, images: np.ndarray) -> int:

@@ -1,0 +1,200 @@
+"""``masktool train-masker``: trains a masking model beside a classifier and writes both as one ONNX file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from masktool.commands import options
+from masktool.commands.export_check import write_figure
+from masktool.commands.info import count_bytes, read_model, write_bytes
+from masktool.commands.photographs import check_writable
+from masktool.commands.source_options import (
+    ImageOptions,
+    arch_option,
+    choose_module_preprocessing,
+    choose_output,
+    input_size_option,
+    labels_option,
+    mean_option,
+    preprocess_option,
+    std_option,
+    trust_pickle_option,
+)
+from masktool.commands.training_options import read_settings, training_options
+from masktool.errors import MasktoolError
+
+if TYPE_CHECKING:
+    from masktool.contract import Metadata
+
+SUFFIX = ".masker.onnx"
+MASKINGS = ("fill", "layer")
+
+
+def read_workers(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    """Returns the number, or None for ``auto``."""
+    number: int | None = None if value == "auto" else click.IntRange(min=0)(value, parameter, context)
+    return number
+
+
+@click.command("train-masker")
+@click.argument("model")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FOLDER|FILE.csv",
+    help="Pictures: a folder with one subfolder per class, or a file with one line FILE,CLASS per picture.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: MODEL's name.masker.onnx]"
+)
+@arch_option
+@input_size_option
+@preprocess_option
+@mean_option
+@std_option
+@labels_option
+@trust_pickle_option
+@click.option(
+    "--masking",
+    type=click.Choice(MASKINGS),
+    default=MASKINGS[0],
+    show_default=True,
+    help="How the mask of the written file acts: on the input alone (fill) or through every layer (layer).",
+)
+@training_options
+@click.option(
+    "--workers",
+    callback=read_workers,
+    default="auto",
+    show_default=True,
+    metavar="auto|N",
+    help="Processes that read pictures; auto takes none beside a CPU, some for a GPU.",
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Keep the training there, after each epoch and when it is interrupted.  [default: OUTPUT.checkpoint]",
+)
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint, where there is one.")
+@click.option(
+    "--log",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write one JSON document per step: the loss and all its terms, the masks' mean area, accuracies.",
+)
+@options.json_option
+def command(
+    model: str,
+    data: Path,
+    output: Path | None,
+    arch: str | None,
+    input_size: tuple[int, int] | None,
+    preprocess: str | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    labels: Path | None,
+    trust_pickle: bool,
+    masking: Any,
+    workers: int | None,
+    checkpoint: Path | None,
+    resume: bool,
+    log: Path | None,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Train a model that explains a CNN in one forward pass.
+
+    MODEL is a torch model: torchvision:NAME or timm:NAME with its hub weights, a state dict or .safetensors with
+    --arch, a torch.export .pt2 (whose weights stay as they are), or (--trust-pickle) a pickled module. The file that
+    is written classifies as MODEL does and gives a saliency map from the same pass. Interrupted, the training is kept;
+    the same command with --resume goes on and ends with the same losses.
+    """
+    from rich.text import Text
+
+    from masktool.exporters.presets import labels_from
+    from masktool.exporters.torch_export import require_torch
+    from masktool.exporters.torch_modules import load_module
+
+    settings = read_settings(values)
+    target = choose_output(model, output, SUFFIX)
+    check_files({"MODEL": Path(model), "--data": data}, {"-o": target, "--checkpoint": checkpoint, "--log": log})
+    names = None if labels is None else labels_from(labels)
+    require_torch("training a masking model")
+    from masktool.maskers.train import train_masker
+
+    with options.console().status(Text(f"reading {model}")):  # on terminals only
+        loaded = load_module(model, arch=arch, trust_pickle=trust_pickle)
+    metadata = train_masker(
+        loaded,
+        data,
+        target,
+        input_size=input_size,
+        preprocessing=choose_module_preprocessing(loaded, input_size, ImageOptions(preprocess, mean, std)),
+        labels=names,
+        settings=settings,
+        masking=masking,
+        workers=workers,
+        checkpoint=checkpoint,
+        resume=resume,
+        log=log,
+        progress=options.progress,
+        say=say,
+    )
+    for line in conclude(metadata, target):
+        say(line)
+    click.echo(json.dumps(document_training(metadata, target), indent=2) if as_json else str(target))
+
+
+def check_files(read: Mapping[str, Path], written: Mapping[str, Path | None]) -> None:
+    """Checks, before the training, the files that are to be written.
+
+    Args:
+        read: files by the option that names them.
+        written: likewise; None where an option is not given.
+
+    Raises:
+        MasktoolError: one would take another's place, or cannot be written.
+    """
+    named = {path.resolve(): option for option, path in read.items()}
+    for option, path in written.items():
+        if path is None:
+            continue
+        other = named.setdefault(path.resolve(), option)
+        if other != option:
+            raise MasktoolError(
+                "one file for two purposes", where=path, got=f"{other} and {option}", fix="name another"
+            )
+        check_writable(path.parent)
+
+
+def say(message: str) -> None:
+    """Writes a message for the user on stderr."""
+    options.console().print(message, markup=False, emoji=False)
+
+
+def conclude(metadata: Metadata, path: Path) -> Iterator[str]:
+    """Yields what was written, and what to do with it, a line each."""
+    yield f"parity: {', '.join(f'{name} {write_figure(figure)}' for name, figure in metadata.parity.items())}"
+    if metadata.masker and metadata.masker["settings"]["classifier"] == "ca":
+        yield "note: the file's classifier is the one that was trained alongside; its scores are not MODEL's"
+    yield f"wrote {path} ({write_bytes(count_bytes(read_model(path), path))})"
+    yield f"next: masktool explain IMAGE -m {shlex.quote(str(path))} --method masker"
+
+
+def document_training(metadata: Metadata, path: Path) -> dict[str, Any]:
+    """Returns what programs may want to know, ready for JSON."""
+    return {
+        "path": str(path),
+        "bytes": count_bytes(read_model(path), path),
+        "figures": metadata.masker["figures"] if metadata.masker else None,
+        "metadata": dataclasses.asdict(metadata),
+    }

@@ -54,7 +54,6 @@ from masktool.maskers.settings import TrainingSettings
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "all stages": {},
     "last two stages": {"stages": "last-two"},
-    "few-shot": {"per_class": 10},
     "ca": {"classifier": "ca"},
     "layer": {"through": "layer"},
     "in": {"objective": "in"},
@@ -91,6 +90,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-crop", type=float, default=0.6)
     parser.add_argument("--areas", type=float, nargs="*", default=(0.1, 0.25, 0.5), help="shares of fixed cuts")
     parser.add_argument("--rise-masks", type=int, default=500)
+    parser.add_argument("--judged", type=int, help="how many of the held-out pictures are judged  [default: all]")
     parser.add_argument("--seed", type=int, default=0)
 
 
@@ -103,7 +103,8 @@ def run(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         data = write_pictures(Path(temporary), training.pictures, training.labels.tolist(), names)
         case = Case(options.weights, options.arch, data, preprocessing, names, options.folder)
-        study = Study(case, held_out, options)
+        every = np.linspace(0, len(held_out.labels) - 1, options.judged or len(held_out.labels)).astype(int)
+        study = Study(case, Split(held_out.pictures[every], held_out.labels[every]), options)
         for name in options.only:
             found = study.measure(name)
             report(name, found)
@@ -166,7 +167,7 @@ class Study:
         return scenes
 
     def settings(self, name: str) -> TrainingSettings:
-        """Returns the settings of a variant; the fewer the pictures, the more epochs."""
+        """Returns the settings of a variant."""
         common = {
             "stages": "all",
             "min_crop": self.options.min_crop,
@@ -228,7 +229,7 @@ class Study:
     def explain(self, name: str, hiding: str) -> Maps:
         """Returns a method's maps of the true class; they are kept in the folder."""
         n_samples = self.options.rise_masks if name == "rise" else None
-        path = self.case.folder / f"{name}.{hiding}.{n_samples}.npy"
+        path = self.case.folder / f"{name}.{hiding}.{n_samples}.{len(self.scenes)}.npy"
         if not path.exists():
             say(f"{name}, {hiding}: {len(self.scenes)} pictures")
             choice = MethodChoice(name, n_samples=n_samples)

@@ -21,6 +21,8 @@ from masktool.runtime.session import MaskedSession
 
 CUT = 0.5
 """Where a soft mask is cut for layer masking, which takes kept and missing pixels only."""
+LEAK = 0.1
+"""What a missing pixel weighs, and a kept one lacks, where the gradient is taken."""
 
 
 class Judged(NamedTuple):
@@ -78,11 +80,13 @@ def hide(images: Tensor, masks: Tensor, infiller: Infiller) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class LayerJudge:
-    """Judges pictures through layer masking, under the mask cut at .5; its gradient is the soft mask's.
+    """Judges pictures through layer masking, under the mask cut at .5; its gradient is that of a mask that leaks.
 
     The answer is that of pixels that are there or not. Its gradient cannot be taken there: nothing that a missing pixel
-    holds reaches the answer, so that no derivative says which of them to bring back. That of the soft mask does, and
-    stands for it (a straight-through gradient): with the cut mask's own, masks stayed at half of the picture.
+    holds reaches the answer, so that no derivative says which of them to bring back, and masks trained by it became the
+    inverse of the object. Nor can the soft mask's stand for it: layer masking weighs soft values, so that an even .4
+    hides nothing, and the loss under the cut mask grew in training. A cut mask of .1 and .9 in place of 0 and 1 is near
+    the one and has the other's derivatives; the loss falls (a straight-through gradient, as the cut has none).
 
     Attributes:
         forward: of a layer-masked file.
@@ -116,8 +120,9 @@ class SessionGradient(torch.autograd.Function):
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Runs the file with gradients once, and scales each picture's by what its objective weighs."""
         masks, images, labels = context.saved_tensors
+        leaking = torch.where(masks >= CUT, 1 - LEAK, LEAK)
         found = context.judge.backward.gradient(
-            to_numpy(images), to_numpy(masks), target=to_numpy(labels), loss=context.loss, of=("mask",)
+            to_numpy(images), to_numpy(leaking), target=to_numpy(labels), loss=context.loss, of=("mask",)
         )
         gradient = torch.from_numpy(found.mask).to(masks)
         return gradients[0][:, None, None, None] * gradient, None, None, None, None, None

@@ -65,20 +65,32 @@ def test_the_layer_judge_answers_for_the_cut_mask(judge, loss):
 
 
 @pytest.mark.parametrize("loss", ["log-softmax", "entropy"])
-def test_the_layer_judges_gradient_is_that_of_the_soft_mask_through_layer_masking(judge, loss):
+def test_the_layer_judges_gradient_is_that_of_a_mask_that_leaks(judge, loss):
+    (images, labels), masks = pictures(), soft_masks().requires_grad_()
+    weights = torch.linspace(-1, 2, len(images))
+    (gradient,) = torch.autograd.grad((weights * judge(images, masks, labels, loss).objective).sum(), masks)
+    leaking = np.where(masks.detach().numpy() >= 0.5, 0.9, 0.1).astype(np.float32)
+    own = judge.backward.gradient(images.numpy(), leaking, target=labels.numpy(), loss=loss, of=("mask",)).mask
+    np.testing.assert_allclose(gradient.numpy(), weights.numpy()[:, None, None, None] * own, rtol=1e-5, atol=1e-9)
+    assert np.abs(own).max() > 1e-3
+
+
+@pytest.mark.parametrize("loss", ["log-softmax", "entropy"])
+def test_what_the_file_differentiates_is_layer_masking(judge, loss):
     """All values of these masks differ: where some tie, minima and maxima have several gradients."""
     network, (images, labels) = small_network(), pictures()
     masks = torch.rand(6, 1, 16, 16, generator=torch.Generator().manual_seed(9)).requires_grad_()
     logits = MaskedReference(network, images[:1], len(images)).run(images, masks)
-    weights = torch.linspace(-1, 2, len(images))
-    objectives = (judge(images, masks, labels, loss).objective, objective_of(logits, labels, loss))
-    first, second = (torch.autograd.grad((weights * each).sum(), masks)[0] for each in objectives)
-    assert second.abs().max() > 1e-3
-    torch.testing.assert_close(first, second, rtol=1e-4, atol=AGREEMENT)
+    (expected,) = torch.autograd.grad(objective_of(logits, labels, loss).sum(), masks)
+    found = judge.backward.gradient(
+        images.numpy(), masks.detach().numpy(), target=labels.numpy(), loss=loss, of=("mask",)
+    )
+    assert expected.abs().max() > 1e-3
+    np.testing.assert_allclose(found.mask, expected.numpy(), rtol=1e-4, atol=AGREEMENT)
 
 
 def test_a_missing_pixel_has_no_gradient_of_its_own(judge):
-    """Why the soft mask's is taken: nothing that the cut mask hides reaches the answer, whatever it holds."""
+    """Why a mask that leaks is taken: nothing that the cut mask hides reaches the answer, whatever it holds."""
     (images, labels), masks = pictures(), torch.ones(6, 1, 16, 16)
     masks[:, :, 3:12, 3:12] = 0
     changed = images.clone()
@@ -88,9 +100,9 @@ def test_a_missing_pixel_has_no_gradient_of_its_own(judge):
         for each in (images, changed)
     ]
     np.testing.assert_array_equal(found[0], found[1])
-    soft = masks.clamp(0.2, 0.8)
+    leaking = masks.clamp(0.1, 0.9)
     found = [
-        judge.backward.gradient(each.numpy(), soft.numpy(), target=labels.numpy(), of=("mask",)).mask
+        judge.backward.gradient(each.numpy(), leaking.numpy(), target=labels.numpy(), of=("mask",)).mask
         for each in (images, changed)
     ]
     assert np.abs(found[0] - found[1])[:, :, 5:10, 5:10].max() > 1e-3

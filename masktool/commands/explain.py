@@ -276,7 +276,7 @@ def describe(explanation: Explanation) -> str:
     """Returns one line on what was explained, at what cost, and how sure it is."""
     line = (
         f"{explanation.title} of {explanation.name}, {explanation.score_name} {explanation.score:.3g}, "
-        f"{explanation.forward_passes} passes in {explanation.seconds:.1f} s"
+        f"{explanation.cost} in {explanation.seconds:.1f} s"
     )
     error = explanation.relative_error
     if error is not None:

@@ -186,9 +186,14 @@ class Explanation:
             return self.label
         return self.label[: LONGEST_LABEL - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
+    @property
+    def cost(self) -> str:
+        """How many forward passes it took, in words."""
+        return f"{self.forward_passes} pass{'' if self.forward_passes == 1 else 'es'}"
+
     def subtitle(self) -> str:
         """Returns one line on how the map was made."""
-        parts = [f"{self.forward_passes} passes", f"{self.model['masking']} masking", str(self.model["source"])]
+        parts = [self.cost, f"{self.model['masking']} masking", str(self.model["source"])]
         if self.relative_error is not None:
             parts.insert(1, f"sampling error {self.relative_error:.1%} of range")
         if self.scores[0].index != self.target:

@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import json
 import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import nn
 
 import masktool.exporters
 from masktool.contract import Masking, Metadata, Preprocessing
 from masktool.errors import MasktoolError
-from masktool.exporters.onnx_file import count_classes, find_class_output
-from masktool.exporters.sources import Source, source_from_module
-from masktool.exporters.torch_export import make_example
+from masktool.explainers.explaining import Progress, no_progress
+from masktool.exporters.onnx_file import find_class_output
+from masktool.exporters.sources import source_from_module
 from masktool.exporters.torch_modules import LoadedModule, load_module
 from masktool.files import atomic_path
-from masktool.maskers.checkpoint import Checkpoint, check_identity, digest_weights, load_checkpoint
+from masktool.maskers.checkpoint import Checkpoint, check_identity, load_checkpoint
 from masktool.maskers.classifier import TorchClassifier
-from masktool.maskers.examples import Example, digest, read_examples
+from masktool.maskers.examples import digest
 from masktool.maskers.interruption import deferred_signals
 from masktool.maskers.judges import Judge, LayerJudge
-from masktool.maskers.loading import load_batches, steps_per_epoch
+from masktool.maskers.loading import load_batches
 from masktool.maskers.network import ExplainedClassifier
+from masktool.maskers.plan import Plan, make_plan
 from masktool.maskers.settings import TrainingSettings
-from masktool.maskers.stages import Stage, choose_stages, list_maps
-from masktool.maskers.training import Record, Training, choose_device
+from masktool.maskers.training import Record, Training
 from masktool.runtime.session import load
 
 CHECKPOINT_SUFFIX = ".checkpoint"
@@ -42,75 +39,7 @@ CHECKPOINT_SECONDS = 120.0
 """At most so much work is lost to what no program can catch."""
 GPU_WORKERS = 8
 """Processes that read pictures for a GPU, where there are as many cores."""
-
-
-class Advance(Protocol):
-    """Tells how much is done."""
-
-    def __call__(self, count: int, note: str = "", /) -> None:
-        """Counts the steps since the last call; a note is shown beside them."""
-
-
-Progress = Callable[[str, int], AbstractContextManager[Advance]]
 Say = Callable[[str], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """All that is known before the first step.
-
-    Attributes:
-        loaded: the classifier and what its origin knows; its module is this training's own.
-        source: its plain graph.
-        preprocessing: of the pictures.
-        labels: names of the classes; None where they have none.
-        examples: to train on.
-        stages: that the masker reads.
-        settings: of the training.
-        device: that it runs on.
-    """
-
-    loaded: LoadedModule
-    source: Source
-    preprocessing: Preprocessing
-    labels: tuple[str, ...] | None
-    examples: tuple[Example, ...]
-    stages: tuple[Stage, ...]
-    settings: TrainingSettings
-    device: torch.device
-
-    @property
-    def module(self) -> nn.Module:
-        """The classifier."""
-        return self.loaded.known.module
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in one pass over the pictures."""
-        return steps_per_epoch(len(self.examples), self.settings.batch)
-
-    @property
-    def steps(self) -> int:
-        """Batches in all."""
-        return self.steps_per_epoch * self.settings.epochs
-
-    def describe(self) -> Iterator[str]:
-        """Yields what the user should know before the first step, a line each."""
-        yield f"classifier: {self.loaded.name}"
-        yield from (f"note: {note}" for note in self.loaded.notes)
-        yield f"stages: {', '.join(map(str, self.stages))}"
-        classes = len({example.label for example in self.examples})
-        yield f"pictures: {len(self.examples)} of {classes} classes; {self.steps} steps of {self.settings.batch}"
-
-    def identity(self) -> dict[str, Any]:
-        """Returns everything that decides the course of the training, as JSON values."""
-        return self.settings.to_json() | {
-            "stages": [each.name for each in self.stages],
-            "preprocessing": json.loads(json.dumps(dataclasses.asdict(self.preprocessing))),
-            "pictures": digest(self.examples),
-            "weights": digest_weights(self.module),
-            "device": self.device.type,
-        }
 
 
 def train_masker(
@@ -209,60 +138,6 @@ def find_saved(path: Path, *, resume: bool, say: Say) -> Checkpoint | None:
     if resume and saved is None:
         say(f"nothing to resume at {path}: training from the start")
     return saved if resume else None
-
-
-def make_plan(
-    loaded: LoadedModule,
-    data: Path,
-    input_size: tuple[int, int] | None,
-    preprocessing: Preprocessing | None,
-    labels: Sequence[str] | None,
-    settings: TrainingSettings,
-) -> Plan:
-    """Reads and checks everything that can fail before the first step."""
-    if loaded.frozen and settings.classifier == "ca":
-        raise MasktoolError(
-            "the classifier cannot be trained alongside",
-            where=loaded.name,
-            got="an exported program, whose weights are frozen",
-            fix="give the state dict and --arch, or --classifier fix",
-        )
-    preprocessing = choose_preprocessing(loaded, input_size, preprocessing)
-    loaded = own_module(loaded)
-    channels = len(preprocessing.mean)
-    source = source_from_module(loaded, preprocessing.size, channels)
-    n_classes = count_classes(source.model, find_class_output(source.model))
-    if n_classes is None or n_classes < 2:
-        raise MasktoolError("no class output to explain", where=loaded.name, expected="class scores (N, K)")
-    names = source.labels if labels is None else tuple(labels)
-    if names is not None and len(names) != n_classes:
-        raise MasktoolError("the labels do not fit the model", expected=f"{n_classes} names", got=len(names))
-    maps = list_maps(loaded.known.module, make_example(loaded.known.module, preprocessing.size, channels))
-    stages = choose_stages(maps, settings.stages, loaded.name)
-    examples = read_examples(
-        data, class_names=names, n_classes=n_classes, per_class=settings.per_class, seed=settings.seed
-    )
-    return Plan(loaded, source, preprocessing, names, examples, stages, settings, choose_device(settings.device))
-
-
-def choose_preprocessing(
-    loaded: LoadedModule, size: tuple[int, int] | None, preprocessing: Preprocessing | None
-) -> Preprocessing:
-    """Returns how a picture becomes the input, at the size that is asked for."""
-    chosen = preprocessing or loaded.known.preprocessing
-    if chosen is None:
-        raise MasktoolError(
-            "preprocessing unknown", where=loaded.name, fix="add --preprocess imagenet|caffe|tf|FILE.json"
-        )
-    return chosen if size is None else chosen.scaled_to(size)
-
-
-def own_module(loaded: LoadedModule) -> LoadedModule:
-    """Returns the same with a module of our own, in evaluation mode, where the user holds the one in memory."""
-    module = loaded.known.module
-    if loaded.sha256 is None and not loaded.known.configuration:
-        module = copy.deepcopy(module)
-    return dataclasses.replace(loaded, known=dataclasses.replace(loaded.known, module=module.eval()))
 
 
 def make_training(plan: Plan, stack: contextlib.ExitStack) -> Training:
@@ -402,9 +277,3 @@ def write_file(plan: Plan, training: Training, records: Sequence[Record], path: 
         labels=plan.labels,
         output_kind=plan.source.output_kind or "logits",
     )
-
-
-@contextlib.contextmanager
-def no_progress(description: str, total: int) -> Iterator[Advance]:  # noqa: ARG001  # a Progress
-    """Shows nothing."""
-    yield lambda *_: None

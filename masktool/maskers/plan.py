@@ -1,0 +1,138 @@
+"""All that is known before the first step of a training: whatever can fail is tried here."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from masktool.contract import Preprocessing
+from masktool.errors import MasktoolError
+from masktool.exporters.onnx_file import count_classes, find_class_output
+from masktool.exporters.sources import Source, source_from_module
+from masktool.exporters.torch_export import make_example
+from masktool.exporters.torch_modules import LoadedModule
+from masktool.maskers.checkpoint import digest_weights
+from masktool.maskers.examples import Example, digest, read_examples
+from masktool.maskers.loading import steps_per_epoch
+from masktool.maskers.settings import TrainingSettings
+from masktool.maskers.stages import Stage, choose_stages, list_maps
+from masktool.maskers.training import choose_device
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """All that is known before the first step.
+
+    Attributes:
+        loaded: the classifier and what its origin knows; its module is this training's own.
+        source: its plain graph.
+        preprocessing: of the pictures.
+        labels: names of the classes; None where they have none.
+        examples: to train on.
+        stages: that the masker reads.
+        settings: of the training.
+        device: that it runs on.
+    """
+
+    loaded: LoadedModule
+    source: Source
+    preprocessing: Preprocessing
+    labels: tuple[str, ...] | None
+    examples: tuple[Example, ...]
+    stages: tuple[Stage, ...]
+    settings: TrainingSettings
+    device: torch.device
+
+    @property
+    def module(self) -> nn.Module:
+        """The classifier."""
+        return self.loaded.known.module
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one pass over the pictures."""
+        return steps_per_epoch(len(self.examples), self.settings.batch)
+
+    @property
+    def steps(self) -> int:
+        """Batches in all."""
+        return self.steps_per_epoch * self.settings.epochs
+
+    def describe(self) -> Iterator[str]:
+        """Yields what the user should know before the first step, a line each."""
+        yield f"classifier: {self.loaded.name}"
+        yield from (f"note: {note}" for note in self.loaded.notes)
+        yield f"stages: {', '.join(map(str, self.stages))}"
+        classes = len({example.label for example in self.examples})
+        yield f"pictures: {len(self.examples)} of {classes} classes; {self.steps} steps of {self.settings.batch}"
+
+    def identity(self) -> dict[str, Any]:
+        """Returns everything that decides the course of the training, as JSON values."""
+        return self.settings.to_json() | {
+            "stages": [each.name for each in self.stages],
+            "preprocessing": json.loads(json.dumps(dataclasses.asdict(self.preprocessing))),
+            "pictures": digest(self.examples),
+            "weights": digest_weights(self.module),
+            "device": self.device.type,
+        }
+
+
+def make_plan(
+    loaded: LoadedModule,
+    data: Path,
+    input_size: tuple[int, int] | None,
+    preprocessing: Preprocessing | None,
+    labels: Sequence[str] | None,
+    settings: TrainingSettings,
+) -> Plan:
+    """Reads and checks everything that can fail before the first step."""
+    if loaded.frozen and settings.classifier == "ca":
+        raise MasktoolError(
+            "the classifier cannot be trained alongside",
+            where=loaded.name,
+            got="an exported program, whose weights are frozen",
+            fix="give the state dict and --arch, or --classifier fix",
+        )
+    preprocessing = choose_preprocessing(loaded, input_size, preprocessing)
+    loaded = own_module(loaded)
+    channels = len(preprocessing.mean)
+    source = source_from_module(loaded, preprocessing.size, channels)
+    n_classes = count_classes(source.model, find_class_output(source.model))
+    if n_classes is None or n_classes < 2:
+        raise MasktoolError("no class output to explain", where=loaded.name, expected="class scores (N, K)")
+    names = source.labels if labels is None else tuple(labels)
+    if names is not None and len(names) != n_classes:
+        raise MasktoolError("the labels do not fit the model", expected=f"{n_classes} names", got=len(names))
+    maps = list_maps(loaded.known.module, make_example(loaded.known.module, preprocessing.size, channels))
+    stages = choose_stages(maps, settings.stages, loaded.name)
+    examples = read_examples(
+        data, class_names=names, n_classes=n_classes, per_class=settings.per_class, seed=settings.seed
+    )
+    return Plan(loaded, source, preprocessing, names, examples, stages, settings, choose_device(settings.device))
+
+
+def choose_preprocessing(
+    loaded: LoadedModule, size: tuple[int, int] | None, preprocessing: Preprocessing | None
+) -> Preprocessing:
+    """Returns how a picture becomes the input, at the size that is asked for."""
+    chosen = preprocessing or loaded.known.preprocessing
+    if chosen is None:
+        raise MasktoolError(
+            "preprocessing unknown", where=loaded.name, fix="add --preprocess imagenet|caffe|tf|FILE.json"
+        )
+    return chosen if size is None else chosen.scaled_to(size)
+
+
+def own_module(loaded: LoadedModule) -> LoadedModule:
+    """Returns the same with a module of our own, in evaluation mode, where the user holds the one in memory."""
+    module = loaded.known.module
+    if loaded.sha256 is None and not loaded.known.configuration:
+        module = copy.deepcopy(module)
+    return dataclasses.replace(loaded, known=dataclasses.replace(loaded.known, module=module.eval()))

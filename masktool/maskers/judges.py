@@ -21,8 +21,9 @@ from masktool.runtime.session import MaskedSession
 
 CUT = 0.5
 """Where a soft mask is cut for layer masking, which takes kept and missing pixels only."""
-LEAK = 0.1
-"""What a missing pixel weighs, and a kept one lacks, where the gradient is taken."""
+LEAK = 0.02
+"""What a missing pixel weighs, and a kept one lacks, where the gradient is taken. The less, the nearer to the cut mask:
+with .1 the fill still sees an outline that the cut mask hides, and masks shrink until the class is lost."""
 
 
 class Judged(NamedTuple):
@@ -85,8 +86,8 @@ class LayerJudge:
     The answer is that of pixels that are there or not. Its gradient cannot be taken there: nothing that a missing pixel
     holds reaches the answer, so that no derivative says which of them to bring back, and masks trained by it became the
     inverse of the object. Nor can the soft mask's stand for it: layer masking weighs soft values, so that an even .4
-    hides nothing, and the loss under the cut mask grew in training. A cut mask of .1 and .9 in place of 0 and 1 is near
-    the one and has the other's derivatives; the loss falls (a straight-through gradient, as the cut has none).
+    hides nothing, and the loss under the cut mask grew in training. A cut mask of .02 and .98 in place of 0 and 1 is
+    near the one and has the other's derivatives, and the loss falls. (The cut passes gradients straight through.)
 
     Attributes:
         forward: of a layer-masked file.

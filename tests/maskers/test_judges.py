@@ -7,7 +7,7 @@ from reference.layer_masking import MaskedReference
 
 import masktool
 from maskers.small import pictures, small_network
-from masktool.maskers.judges import FillJudge, LayerJudge
+from masktool.maskers.judges import LEAK, FillJudge, LayerJudge
 
 AGREEMENT = 1e-5
 """Of float32 results that two libraries compute."""
@@ -69,7 +69,7 @@ def test_the_layer_judges_gradient_is_that_of_a_mask_that_leaks(judge, loss):
     (images, labels), masks = pictures(), soft_masks().requires_grad_()
     weights = torch.linspace(-1, 2, len(images))
     (gradient,) = torch.autograd.grad((weights * judge(images, masks, labels, loss).objective).sum(), masks)
-    leaking = np.where(masks.detach().numpy() >= 0.5, 0.9, 0.1).astype(np.float32)
+    leaking = np.where(masks.detach().numpy() >= 0.5, 1 - LEAK, LEAK).astype(np.float32)
     own = judge.backward.gradient(images.numpy(), leaking, target=labels.numpy(), loss=loss, of=("mask",)).mask
     np.testing.assert_allclose(gradient.numpy(), weights.numpy()[:, None, None, None] * own, rtol=1e-5, atol=1e-9)
     assert np.abs(own).max() > 1e-3
@@ -100,7 +100,7 @@ def test_a_missing_pixel_has_no_gradient_of_its_own(judge):
         for each in (images, changed)
     ]
     np.testing.assert_array_equal(found[0], found[1])
-    leaking = masks.clamp(0.1, 0.9)
+    leaking = masks.clamp(LEAK, 1 - LEAK)
     found = [
         judge.backward.gradient(each.numpy(), leaking.numpy(), target=labels.numpy(), of=("mask",)).mask
         for each in (images, changed)

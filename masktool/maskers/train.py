@@ -196,14 +196,14 @@ class Run:
                 record = self.training.step(images, labels)
                 self.records.append(record)
                 advance(1, describe_record(record))
-                ended = self.training.done % per_epoch == 0
-                if ended or interrupted() or time.monotonic() - saved_at >= CHECKPOINT_SECONDS:
+                ended, stopped = self.training.done % per_epoch == 0, interrupted()
+                if ended or stopped or time.monotonic() - saved_at >= CHECKPOINT_SECONDS:
                     self.save()
                     saved_at = time.monotonic()
                 if ended:
                     epoch, epochs = self.training.done // per_epoch, self.plan.settings.epochs
                     say(f"epoch {epoch} of {epochs}: {describe_record(average(self.records[-per_epoch:]))}")
-                if interrupted():
+                if stopped:  # as asked before the checkpoint was written: a later signal waits for the next step
                     say(
                         f"stopped after step {self.training.done} of {self.plan.steps}, kept in {self.checkpoint}; "
                         f"--resume goes on"

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from masktool.contract import SALIENCY_MAP, Preprocessing
+from masktool.explainers.mask_figures import CUT
 from masktool.files import atomic_path
-from masktool.maskers.judges import CUT
 from masktool.maskers.settings import TrainingSettings
 from masktool.maskers.train import CHECKPOINT_SUFFIX, train_masker
 from masktool.runtime.preprocessing import prepare

@@ -191,22 +191,17 @@ def command(
     )
     if request.formats:
         check_writable(request.directory)
-    photographs = collect_photographs(images, say)
+    photographs = collect_photographs(images, options.say)
     gradient, feature_map = gradient_needs(request.methods)
     choice = ModelChoice(
         model, arch, input_size, preprocess, masking, baseline, image_input, gradient=gradient, feature_map=feature_map
     )
-    path = find_model(choice, say)
+    path = find_model(choice, options.say)
     with load(path, provider, threads) as session:
-        say(session.announcement)
+        options.say(session.announcement)
         failures = explain_photographs(session, photographs, request)
     if failures:
         context.exit(BAD_INPUT)
-
-
-def say(message: str) -> None:
-    """Writes a message for the user on stderr."""
-    options.console().print(message, markup=False, emoji=False)
 
 
 def explain_photographs(session: MaskedSession, photographs: Sequence[Path], request: Request) -> int:
@@ -218,7 +213,7 @@ def explain_photographs(session: MaskedSession, photographs: Sequence[Path], req
         except MasktoolError as error:
             if len(photographs) == 1:
                 raise
-            say(f"masktool: error: {error}")
+            options.say(f"masktool: error: {error}")
             failures += 1
             continue
         for method in request.methods:
@@ -252,9 +247,9 @@ def explain_photograph(
     for explanation in distinct:
         name = f"{stem}.{method}" + (f".{target_slug(explanation)}" if len(request.targets) > 1 else "")
         written = explanation.save(request.directory, request.formats, name)
-        say(f"{path}: {describe(explanation)}")
+        options.say(f"{path}: {describe(explanation)}")
         for note in explanation.notes:
-            say(f"{path}: {note}")
+            options.say(f"{path}: {note}")
         if request.as_json:
             for piece in explanation.json_pieces({"file": str(path), "written": [str(each) for each in written]}):
                 click.echo(piece, nl=False)

@@ -23,10 +23,14 @@ REFRESH_SECONDS = 0.1
 """Between two drawings of the bar on a terminal."""
 
 
-def read_batch(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
-    """Returns the number, or None for ``auto``."""
-    number: int | None = None if value == "auto" else click.IntRange(min=1)(value, parameter, context)
-    return number
+def read_auto(minimum: int) -> Callable[[click.Context, click.Parameter, str], int | None]:
+    """Returns the callback of an option that takes ``auto``, which it gives as None, or a number from ``minimum``."""
+
+    def read(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+        number: int | None = None if value == "auto" else click.IntRange(min=minimum)(value, parameter, context)
+        return number
+
+    return read
 
 
 provider_option = click.option(
@@ -45,7 +49,7 @@ threads_option = click.option(
 )
 batch_option = click.option(
     "--batch",
-    callback=read_batch,
+    callback=read_auto(1),
     default="auto",
     show_default=True,
     metavar="auto|N",
@@ -78,6 +82,11 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def say(message: str) -> None:
+    """Writes a message for the user on stderr."""
+    console().print(message, markup=False, emoji=False)
 
 
 class Advance(Protocol):

@@ -37,12 +37,6 @@ SUFFIX = ".masker.onnx"
 MASKINGS = ("fill", "layer")
 
 
-def read_workers(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
-    """Returns the number, or None for ``auto``."""
-    number: int | None = None if value == "auto" else click.IntRange(min=0)(value, parameter, context)
-    return number
-
-
 @click.command("train-masker")
 @click.argument("model")
 @click.option(
@@ -72,7 +66,7 @@ def read_workers(context: click.Context, parameter: click.Parameter, value: str)
 @training_options
 @click.option(
     "--workers",
-    callback=read_workers,
+    callback=options.read_auto(0),
     default="auto",
     show_default=True,
     metavar="auto|N",
@@ -147,10 +141,10 @@ def command(
         resume=resume,
         log=log,
         progress=options.progress,
-        say=say,
+        say=options.say,
     )
     for line in conclude(metadata, target):
-        say(line)
+        options.say(line)
     click.echo(json.dumps(document_training(metadata, target), indent=2) if as_json else str(target))
 
 
@@ -174,11 +168,6 @@ def check_files(read: Mapping[str, Path], written: Mapping[str, Path | None]) ->
                 "one file for two purposes", where=path, got=f"{other} and {option}", fix="name another"
             )
         check_writable(path.parent)
-
-
-def say(message: str) -> None:
-    """Writes a message for the user on stderr."""
-    options.console().print(message, markup=False, emoji=False)
 
 
 def conclude(metadata: Metadata, path: Path) -> Iterator[str]:

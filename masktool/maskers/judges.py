@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from masktool.contract import Loss
+from masktool.explainers.mask_figures import CUT
 from masktool.maskers.infillers import infill
 from masktool.maskers.settings import Infiller
 from masktool.runtime.session import MaskedSession
 
-CUT = 0.5
-"""Where a soft mask is cut for layer masking, which takes kept and missing pixels only."""
 LEAK = 0.02
 """What a missing pixel weighs, and a kept one lacks, where the gradient is taken. The less, the nearer to the cut mask:
 with .1 the fill still sees an outline that the cut mask hides, and masks shrink until the class is lost."""

@@ -1,9 +1,8 @@
-"""Everything that decides what a masking model becomes; standard library only: a command line costs no torch."""
+"""Everything that decides what a masking model becomes; it loads nothing, so that help costs nothing."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, Literal, get_args
 
 from masktool.errors import MasktoolError
@@ -92,26 +91,26 @@ class TrainingSettings:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        from masktool.explainers.method import check_choice, check_count, check_real  # numpy: not for a help text
+
         for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise out_of_range(name, " | ".join(choices), getattr(self, name))
+            check_choice(name, getattr(self, name), choices)
+        if isinstance(self.stages, str):
+            check_choice("stages", self.stages, STAGE_WORDS)
         for name in COUNTS:
-            check_count(name, getattr(self, name), 1)
+            check_count(name, getattr(self, name))
         check_count("seed", self.seed, 0)
         if self.per_class is not None:
-            check_count("per_class", self.per_class, 1)
-        for name in ("lambda_in", "lambda_tv", "weight_decay"):
-            check_real(name, getattr(self, name), above_zero=False)
-        for name in ("learning_rate", "classifier_learning_rate", "clip", "min_crop"):
-            check_real(name, getattr(self, name), above_zero=True)
-        if self.lambda_out is not None:
-            check_real("lambda_out", self.lambda_out, above_zero=False)
-        if self.min_crop > 1:
-            raise out_of_range("min_crop", "a share of the area, at most 1", self.min_crop)
-        if self.target_area is not None and not 0 <= self.target_area < 1:
-            raise out_of_range("target_area", "a share of the picture, from 0 to below 1", self.target_area)
-        if isinstance(self.stages, str) and self.stages not in STAGE_WORDS:
-            raise out_of_range("stages", f"{' | '.join(STAGE_WORDS)}, or names of modules", self.stages)
+            check_count("per_class", self.per_class)
+        for name in ("learning_rate", "classifier_learning_rate", "clip"):
+            check_real(name, getattr(self, name), above=0)
+        for name in ("lambda_in", "lambda_out", "lambda_tv", "weight_decay"):
+            if getattr(self, name) not in (None, 0):
+                check_real(name, getattr(self, name), above=0)
+        if self.min_crop != 1:
+            check_real("min_crop", self.min_crop, above=0, below=1)
+        if self.target_area not in (None, 0):
+            check_real("target_area", self.target_area, above=0, below=1)
         self.check_layer_masking()
 
     def check_layer_masking(self) -> None:
@@ -138,21 +137,3 @@ class TrainingSettings:
         """Returns every setting with the value that is used, as JSON values."""
         stages = self.stages if isinstance(self.stages, str) else list(self.stages)
         return dataclasses.asdict(self) | {"lambda_out": self.weight_out, "stages": stages}
-
-
-def check_count(name: str, value: object, minimum: int) -> None:
-    """Raises MasktoolError unless a setting is a whole number from ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise out_of_range(name, f"a whole number from {minimum}", value)
-
-
-def check_real(name: str, value: object, *, above_zero: bool) -> None:
-    """Raises MasktoolError unless a setting is a finite number from 0, or above it."""
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or value < 0 or (above_zero and value == 0):  # type: ignore[operator]  # a number by now
-        raise out_of_range(name, "a number above 0" if above_zero else "a number from 0", value)
-
-
-def out_of_range(name: str, expected: str, got: object) -> MasktoolError:
-    """Returns the error for a setting that is none."""
-    return MasktoolError("setting out of range", where=name, expected=expected, got=repr(got))

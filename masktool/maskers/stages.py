@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -81,22 +81,31 @@ def list_maps(module: nn.Module, example: Tensor) -> tuple[Stage, ...]:
 def record_calls(module: nn.Module, example: Tensor) -> dict[str, list[Call]]:
     """Runs a module once and returns all runs of its parts by name, in the order in which the last ones ended."""
     calls: dict[str, list[Call]] = {}
-    handles = []
-    for name, part in module.named_modules():
-        if name:
 
-            def hook(part: nn.Module, inputs: Any, output: Any, name: str = name) -> None:  # noqa: ARG001 - torch's
-                given = next((each for each in inputs if isinstance(each, Tensor)), None)
-                calls[name] = [*calls.pop(name, ()), Call(given, output)]
+    def note(name: str, given: Any, output: Any) -> None:
+        calls[name] = [*calls.pop(name, ()), Call(given, output)]
 
-            handles.append(part.register_forward_hook(hook))
+    with hooks({name: part for name, part in module.named_modules() if name}, note), torch.no_grad():
+        module(example)
+    return calls
+
+
+@contextlib.contextmanager
+def hooks(parts: Mapping[str, nn.Module], note: Callable[[str, Any, Any], None]) -> Iterator[None]:
+    """Tells of every run of the parts, while it lasts: the name, the first tensor given, and the output."""
+
+    def hook_for(name: str) -> Callable[..., None]:
+        def hook(part: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001 - torch's signature
+            note(name, next((each for each in inputs if isinstance(each, Tensor)), None), output)
+
+        return hook
+
+    handles = [part.register_forward_hook(hook_for(name)) for name, part in parts.items()]
     try:
-        with torch.no_grad():
-            module(example)
+        yield
     finally:
         for handle in handles:
             handle.remove()
-    return calls
 
 
 def find_chains(module: nn.Module, calls: Mapping[str, Sequence[Call]]) -> set[str]:
@@ -177,15 +186,9 @@ def describe(maps: Sequence[Stage]) -> str:
 def reading(module: nn.Module, stages: Sequence[Stage]) -> Iterator[dict[str, Tensor]]:
     """Yields a mapping that holds, after each run of the module, the stages' activations by name."""
     activations: dict[str, Tensor] = {}
-    handles = []
-    for stage in stages:
 
-        def hook(part: nn.Module, inputs: Any, output: Tensor, name: str = stage.name) -> None:  # noqa: ARG001
-            activations[name] = output
+    def note(name: str, given: Any, output: Tensor) -> None:  # noqa: ARG001 - what hooks tells
+        activations[name] = output
 
-        handles.append(module.get_submodule(stage.name).register_forward_hook(hook))
-    try:
+    with hooks({each.name: module.get_submodule(each.name) for each in stages}, note):
         yield activations
-    finally:
-        for handle in handles:
-            handle.remove()

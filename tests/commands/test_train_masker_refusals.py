@@ -41,11 +41,11 @@ def refuse(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[st
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--epochs", "0"], "setting out of range (epochs): expected a whole number from 1, got 0"),
-        (["--learning-rate", "-1"], "setting out of range (learning_rate): expected a number above 0"),
-        (["--learning-rate", "nan"], "setting out of range (learning_rate)"),
-        (["--target-area", "1.5"], "setting out of range (target_area)"),
-        (["--min-crop", "0"], "setting out of range (min_crop)"),
+        (["--epochs", "0"], "option out of range (epochs): expected a whole number from 1, got 0"),
+        (["--learning-rate", "-1"], "option out of range (learning_rate): expected a number above 0"),
+        (["--learning-rate", "nan"], "option out of range (learning_rate)"),
+        (["--target-area", "1.5"], "option out of range (target_area)"),
+        (["--min-crop", "0"], "option out of range (min_crop)"),
         (["--objective", "neither"], "'neither' is not one of 'in', 'out', 'both'"),
         (["--masking", "partial"], "'partial' is not one of 'fill', 'layer'"),
         (["--workers", "-1"], "-1 is not in the range x>=0"),

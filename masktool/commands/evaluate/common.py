@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from masktool.commands import options
-from masktool.commands.evaluate.results import encode, print_problems, print_tables, say, write_results
+from masktool.commands.evaluate.results import encode, print_problems, print_tables, write_results
 from masktool.commands.models import ModelChoice, find_model, is_masked
 from masktool.commands.photographs import check_writable
 from masktool.errors import MasktoolError
@@ -106,11 +106,11 @@ class Request:
                 got=", ".join(names),
                 fix="name the plain model, which is exported in each mode",
             )
-        paths = [find_model(self.choose(None if own else name, gradient), say) for name in names]
+        paths = [find_model(self.choose(None if own else name, gradient), options.say) for name in names]
         sessions = [stack.enter_context(load(path, self.provider, self.threads)) for path in paths]
         if sessions and self.session is None:
             self.session = sessions[0]
-            say(self.session.announcement)
+            options.say(self.session.announcement)
         return [NamedModel(name, session) for name, session in zip(names, sessions, strict=True)]
 
     def choose(self, mode: str | None, gradient: bool) -> ModelChoice:
@@ -270,7 +270,7 @@ def finish(request: Request, part: Part) -> int:
         MasktoolError: no image could be measured, or the directory cannot be written.
     """
     journal = request.directory / f"{part.name}.jsonl"
-    evaluation = run_part(part, request.dataset(), journal, options.progress, say)
+    evaluation = run_part(part, request.dataset(), journal, options.progress, options.say)
     evaluation = dataclasses.replace(evaluation, command=request.command_line)
     written = write_results(evaluation, request.directory)
     journal.unlink(missing_ok=True)
@@ -278,6 +278,6 @@ def finish(request: Request, part: Part) -> int:
         click.echo(encode(evaluation), nl=False)
     else:
         print_tables(evaluation)
-    say(f"{evaluation.n_images} images; written: {', '.join(map(str, written))}")
+    options.say(f"{evaluation.n_images} images; written: {', '.join(map(str, written))}")
     print_problems(evaluation.problems)
     return BAD_INPUT if request.strict and evaluation.problems else 0

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from masktool.commands.evaluate.common import Request, evaluation_options, finish, say
+from masktool.commands import options
+from masktool.commands.evaluate.common import Request, evaluation_options, finish
 from masktool.commands.evaluate.methods import choose_methods, method_options
 from masktool.evaluation.overlays import FOLDER
 from masktool.evaluation.part import NamedModel
@@ -79,7 +80,7 @@ def write_stages(original: NamedModel, folder: Path, order: Order, n_stages: int
     """Writes a randomised copy of a model for every stage."""
     session = original.session
     layers = find_layers(read_exported(session.path)[0])
-    say(f"{len(layers)} layers with weights, from {layers[0].name} to {layers[-1].name}")
+    options.say(f"{len(layers)} layers with weights, from {layers[0].name} to {layers[-1].name}")
     found = []
     for position, names in enumerate(choose_stages(layers, order, n_stages)):
         path = folder / f"stage-{position}.onnx"

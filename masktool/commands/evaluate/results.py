@@ -22,11 +22,6 @@ UNBOUNDED = 10_000
 """Columns of the console where stdout is no terminal: nothing is wrapped or cut."""
 
 
-def say(message: str) -> None:
-    """Writes a message for the user on stderr."""
-    options.console().print(message, markup=False, emoji=False)
-
-
 def encode(evaluation: Evaluation) -> str:
     """Returns the evaluation as a JSON document; NaN is refused, since JSON has none."""
     return json.dumps(evaluation.as_json(), indent=2, allow_nan=False) + "\n"
@@ -91,8 +86,8 @@ def print_problems(problems: Sequence[Problem]) -> None:
     if not problems:
         return
     ordered = sorted(problems, key=lambda problem: (problem.where, problem.what))
-    say(f"{len(ordered)} problem{'s' if len(ordered) > 1 else ''} with the data:")
+    options.say(f"{len(ordered)} problem{'s' if len(ordered) > 1 else ''} with the data:")
     for problem in ordered[:PROBLEMS_SHOWN]:
-        say(f"  {problem.where}: {problem.what}")
+        options.say(f"  {problem.where}: {problem.what}")
     if len(ordered) > PROBLEMS_SHOWN:
-        say(f"  and {len(ordered) - PROBLEMS_SHOWN} more")
+        options.say(f"  and {len(ordered) - PROBLEMS_SHOWN} more")

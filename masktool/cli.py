@@ -19,6 +19,7 @@ import click
 from masktool import __version__
 from masktool.errors import MasktoolError
 from masktool.lazy import LazyGroup
+from masktool.limits import LIMITS, limits, read_limits
 
 SUMMARIES = {
     "export": "Turn a trained CNN into an ONNX model that takes a mask.",
@@ -51,10 +52,18 @@ class Settings:
 )
 @click.version_option(__version__, prog_name="masktool")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option(
+    "--limit",
+    "assignments",
+    metavar="NAME=N",
+    multiple=True,
+    help=f"Take larger inputs than usual; NAME is one of {', '.join(LIMITS)}.",
+)
 @click.pass_context
-def masktool(context: click.Context, debug: bool) -> None:
+def masktool(context: click.Context, debug: bool, assignments: tuple[str, ...]) -> None:
     """Turn a trained CNN into an ONNX model that takes a mask, and explain its predictions with it."""
     context.ensure_object(Settings).debug = debug
+    context.with_resource(limits(**read_limits(assignments)))
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 
@@ -59,3 +60,35 @@ class UnsupportedOperatorError(MasktoolError):
             got=" | ".join(str(node) for node in self.nodes),
             fix="nothing was written; docs/operators.md lists the operators that have one",
         )
+
+
+@contextlib.contextmanager
+def stage(what: str, *, where: object | None = None, fix: str | None = None) -> Iterator[None]:
+    """Turns whatever a block raises into a MasktoolError that says which stage failed; the cause is kept.
+
+    A library of others raises whatever a damaged or unforeseen input leads it to, and its exceptions share no base.
+    This stands around one call of such a library, never around code of our own whose errors are ours.
+
+    Args:
+        what: failed, as a whole sentence without a full stop: ``ONNX's checker refuses the graph``.
+        where: file or node that it concerns.
+        fix: what the user can do about it.
+
+    Raises:
+        MasktoolError: the block raised an exception; one that is a MasktoolError already passes as it is.
+    """
+    try:
+        yield
+    except MasktoolError:
+        raise
+    except MemoryError as error:
+        raise MasktoolError(f"{what}: not enough memory", where=where, fix=fix) from error
+    except Exception as error:  # see above
+        raise MasktoolError(what, where=where, got=describe_exception(error), fix=fix) from error
+
+
+def describe_exception(error: BaseException) -> str:
+    """Returns the type of an exception and the first line of its text that says something."""
+    lines = (line.strip() for line in str(error).splitlines())
+    text = next((line for line in lines if line), "")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

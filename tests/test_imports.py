@@ -9,10 +9,11 @@ from typing import NamedTuple
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "masktool"
-FOUNDATION = {"contract", "errors", "files"}
+FOUNDATION = {"contract", "errors", "files", "limits"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
+    "limits": {"errors"},
     "contract": {"errors"},
     "ops": {"ops", *FOUNDATION},
     "exporters": {"exporters", "ops", *FOUNDATION},
@@ -26,7 +27,7 @@ MAY_IMPORT = {
         *("commands", "demo", "evaluation", "exporters", "explainers", "lazy", "maskers", "runtime"),
         *FOUNDATION,
     },
-    "cli": {"commands", "errors", "lazy"},
+    "cli": {"commands", "errors", "lazy", "limits"},
     "__main__": {"cli"},
 }
 """Parts of masktool that each part may import; ``__init__`` is left out: it names everything, and loads nothing."""

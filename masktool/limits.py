@@ -1,0 +1,100 @@
+"""What masktool will spend on one input: declared limits, each with a name, a default and one way to raise it.
+
+A file of a few hundred bytes may ask for terabytes. Whoever allocates or loops by a number that came from outside asks
+here first. ``masktool --limit NAME=N ...`` raises a limit on the command line, :func:`limits` in Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+from masktool.errors import MasktoolError
+
+
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """One declared limit.
+
+    Attributes:
+        default: largest number that is taken.
+        what: is counted, and its unit.
+    """
+
+    default: int
+    what: str
+
+
+LIMITS: Mapping[str, Limit] = {
+    "pixels": Limit(100_000_000, "pixels of one photograph, label map or array"),
+    "text": Limit(1_000_000, "characters of one text read from a file: a label, a metadata value, a JSON document"),
+    "nodes": Limit(200_000, "nodes of a graph, those that masktool adds included"),
+    "fill-rounds": Limit(256, "rounds of neighbour fill in front of one window: dilation x (kernel - 1)"),
+    "values": Limit(50_000_000, "numbers in one image that a network takes, C x H x W"),
+}
+"""By name, as ``--limit`` takes it."""
+
+_RAISED: contextvars.ContextVar[Mapping[str, int] | None] = contextvars.ContextVar("masktool_limits", default=None)
+
+
+def limit(name: str) -> int:
+    """Returns the limit of that name which is in force."""
+    return (_RAISED.get() or {}).get(name, LIMITS[name].default)
+
+
+def check_limit(name: str, got: int, *, where: object | None = None) -> None:
+    """Raises MasktoolError where a number is beyond a limit; the message names the option that raises it.
+
+    Args:
+        name: of the limit, a key of :data:`LIMITS`.
+        got: the number that an input asks for.
+        where: file, node or input that it concerns.
+    """
+    if got > limit(name):
+        raise MasktoolError(
+            "beyond a limit of masktool",
+            where=where,
+            expected=f"at most {limit(name)} {LIMITS[name].what}",
+            got=got,
+            fix=f"if that is meant: masktool --limit {name}={got} ...",
+        )
+
+
+@contextlib.contextmanager
+def limits(**raised: int) -> Iterator[None]:
+    """Sets limits within a block, a dash in a name written as an underscore.
+
+    ``with limits(fill_rounds=2000): ...``
+
+    Raises:
+        MasktoolError: there is no such limit, or it is not a positive number.
+    """
+    named = {name.replace("_", "-"): number for name, number in raised.items()}
+    if unknown := sorted(set(named) - set(LIMITS)):
+        raise MasktoolError("no such limit", where=", ".join(unknown), expected=f"some of {', '.join(LIMITS)}")
+    if wrong := [f"{name}={number}" for name, number in named.items() if number < 1]:
+        raise MasktoolError("a limit that nothing meets", expected="a positive number", got=", ".join(wrong))
+    token = _RAISED.set({**(_RAISED.get() or {}), **named})
+    try:
+        yield
+    finally:
+        _RAISED.reset(token)
+
+
+def read_limits(assignments: tuple[str, ...]) -> dict[str, int]:
+    """Returns limits by name from texts such as ``pixels=200000000``.
+
+    Raises:
+        MasktoolError: one has another form.
+    """
+    found = {}
+    for assignment in assignments:
+        name, equals, number = assignment.partition("=")
+        if not equals or not number.isascii() or not number.isdigit() or len(number) > 18:
+            raise MasktoolError(
+                "not a limit", where=f"--limit {assignment}", expected="NAME=N, such as pixels=200000000"
+            )
+        found[name] = int(number)
+    return found

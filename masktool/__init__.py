@@ -6,9 +6,15 @@ Names are loaded on first use, so that ``import masktool`` pulls in neither torc
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
+"""ONNX Runtime reads it once, when it is imported: off later still leaves a device identifier in the user's cache."""
+if not os.environ.get(TELEMETRY_SWITCH):  # it takes an empty value for none; 0 is the user's own word and stays
+    os.environ[TELEMETRY_SWITCH] = "1"
 
 if TYPE_CHECKING:
     from masktool.errors import MasktoolError, UnsupportedOperatorError

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 
+import masktool  # noqa: F401 - before any test imports ONNX Runtime: turns its telemetry off
 from benchmarks.torchvision_networks import import_torchvision_models
 
 DATA_VARIABLE = "MASKTOOL_TEST_DATA"

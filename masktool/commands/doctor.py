@@ -9,6 +9,7 @@ import importlib
 import importlib.metadata
 import io
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from typing import Literal
 
 import click
 
-from masktool import __version__
+from masktool import TELEMETRY_SWITCH, __version__
 from masktool.commands.options import json_option
 from masktool.errors import MasktoolError
 
@@ -92,6 +93,7 @@ def list_checks() -> list[Check]:
         *(functools.partial(check_package, module, name, needed=True) for module, name in NEEDED.items()),
         check_runtime,
         check_overlay,
+        check_telemetry,
         check_cpu,
         check_cuda,
         check_tensorrt,
@@ -161,6 +163,20 @@ def check_overlay() -> Iterator[Finding]:
             "warning",
             f"{' and '.join(names)} are installed over each other; the files of one hide the other's providers",
             f"python -m pip uninstall -y {' '.join(names)} && {PIP} {keep}",
+        )
+
+
+def check_telemetry() -> Iterator[Finding]:
+    """Says whether ONNX Runtime was told to keep no device identifier and to queue and send no events."""
+    value = os.environ.get(TELEMETRY_SWITCH)
+    if value == "1":
+        yield Finding("telemetry", "ok", "ONNX Runtime's is off, unless it was imported before masktool")
+    else:
+        yield Finding(
+            "telemetry",
+            "warning",
+            f"ONNX Runtime may keep a device identifier and send events: {TELEMETRY_SWITCH}={value}",
+            f"unset {TELEMETRY_SWITCH}",
         )
 
 

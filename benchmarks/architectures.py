@@ -24,8 +24,8 @@ import masktool
 from benchmarks.calibrate import calibrate
 from benchmarks.torchvision_networks import import_torchvision_models
 from masktool import MasktoolError
-from masktool.exporters.parity import ONES_TOLERANCE
 from masktool.exporters.sources import load_source
+from masktool.exporters.tolerance import ONES_TOLERANCE
 
 TORCHVISION = [
     "alexnet",

@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 import masktool
-from masktool.exporters.parity import ONES_TOLERANCE, open_session
+from masktool.exporters.parity import open_session
+from masktool.exporters.tolerance import ONES_TOLERANCE
 
 CROP = 224
 CHUNK = 64

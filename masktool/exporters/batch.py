@@ -21,13 +21,10 @@ from masktool.errors import MasktoolError
 from masktool.exporters.onnx_file import find_other_inputs, first_line
 from masktool.exporters.probes import feed_of, others_of_graph
 from masktool.exporters.storage import open_model
+from masktool.exporters.tolerance import lift_tolerance_of
 
 BATCH_NAME = "batch"
 CHECKED_BATCHES = (1, 3, 8)
-MAX_RELATIVE_DIFFERENCE = 1e-5
-"""ONNX Runtime may pick another kernel for another batch; a difference beyond float32 rounding means mixed images."""
-MAX_RELATIVE_DIFFERENCE_FP16 = 1e-2
-"""Ten bits of mantissa, rounded at every layer."""
 SHAPE_READERS = frozenset({"Shape", "Size"})
 """Their results describe a value and hold nothing of the images."""
 Arrays = list[np.ndarray]
@@ -197,6 +194,7 @@ def check_lifted(
 ) -> None:
     """Raises MasktoolError where the lifted graph's outputs are not those of the original, run image by image."""
     images = random_images(image)
+    tolerance = lift_tolerance_of(original, str(image.name))
     outputs = [value.name for value in original.graph.outputs]
     run_original = open_graph(original, image)
     try:
@@ -204,8 +202,8 @@ def check_lifted(
         for count in CHECKED_BATCHES:
             expected = run_image_by_image(run_original, images[:count], batch)
             difference = relative_difference(run_lifted(images[:count]), expected, count)
-            if difference > tolerance_of(images):
-                where = find_first_difference(original, lifted, image, batch, images[:count], dependent)
+            if difference > tolerance:
+                where = find_first_difference(original, lifted, image, batch, images[:count], dependent, tolerance)
                 raise refuse(where, f"relative difference {difference:.1e} at batch {count}, output {outputs}")
     except MasktoolError:
         raise
@@ -230,11 +228,6 @@ def random_images(image: onnx_ir.Value) -> np.ndarray:
     sides = [size if isinstance(size, int) else max(DEFAULT_SIZE) for size in list(image.shape)[1:]]
     images = np.random.default_rng(0).standard_normal((max(CHECKED_BATCHES), *sides))
     return images.astype(image.dtype.numpy())
-
-
-def tolerance_of(images: np.ndarray) -> float:
-    """Returns the relative difference that rounding alone may cause."""
-    return MAX_RELATIVE_DIFFERENCE_FP16 if images.dtype == np.float16 else MAX_RELATIVE_DIFFERENCE
 
 
 def open_graph(model: onnx_ir.Model, image: onnx_ir.Value) -> Callable[[np.ndarray], Arrays]:
@@ -294,6 +287,7 @@ def find_first_difference(
     batch: int,
     images: np.ndarray,
     dependent: set[onnx_ir.Value],
+    tolerance: float,
 ) -> str:
     """Returns the first node, in the graph's order, whose results are not the original's."""
     names = {value.name for value in dependent}
@@ -307,7 +301,7 @@ def find_first_difference(
             assert name is not None
             index = probes.index(name)
             pair: tuple[Any, Any] = ([found[index]], [expected[index]])
-            if relative_difference(*pair, len(images)) > tolerance_of(images):
+            if relative_difference(*pair, len(images)) > tolerance:
                 return f"{node.op_type} node {node.name!r}"
     return f"input {image.name!r}"
 

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import onnx_ir
 import onnxruntime
 
 import masktool
 from masktool.contract import Metadata
 from masktool.errors import MasktoolError
-from masktool.exporters.parity import Subject, Verdict, judge_parity, limits_of, measure_parity
+from masktool.exporters.parity import Subject, Verdict, judge_parity, measure_parity
 from masktool.exporters.probes import draw_probes
 from masktool.exporters.storage import open_model, open_session
+from masktool.exporters.tolerance import limits_of
 
 if TYPE_CHECKING:
     from masktool.exporters.sources import Source
@@ -66,7 +68,8 @@ def check_file(path: Path, source: Source | None = None) -> Check:
         None if source is None else plain_subject(source, metadata, masked.outputs),
         None if source is None else source.reference,
     )
-    verdicts = [*judge_parity(figures, limits_of(masked)), *judge_record(figures["response"], metadata)]
+    limits = limits_of(onnx_ir.load(path), metadata.image_input)
+    verdicts = [*judge_parity(figures, limits), *judge_record(figures["response"], metadata)]
     if source is not None:
         verdicts += judge_digest(source, metadata)
     return Check(metadata, tuple(verdicts), None if source is None else source.name)

@@ -17,28 +17,14 @@ from masktool.contract import BATCH_AXIS, GRADIENT_OUTPUTS, MASK_INPUT, TARGET_I
 from masktool.errors import MasktoolError
 from masktool.exporters.probes import BATCH_SIZES, OtherInput, Probe, feed_of, others_of_session, type_of
 from masktool.exporters.storage import open_session
+from masktool.exporters.tolerance import LIMITS
 
-__all__ = ["LIMITS", "MEANINGS", "Verdict", "check_parity", "judge_parity", "measure_parity", "open_session"]
+__all__ = ["MEANINGS", "Verdict", "check_parity", "judge_parity", "measure_parity", "open_session"]
 
-ONES_TOLERANCE = 1e-5
-"""Relative to max |output|: what a lost fusion in the runtime may cost under a mask of ones. Most networks show 0."""
-BATCH_TOLERANCE = 1e-4
-"""Relative to max |output|: runtimes choose other kernels for other batch sizes, which round differently."""
-FP16_TOLERANCE = 1e-2
-"""Relative to max |output|, for either in float16: ten bits of mantissa, rounded at every layer."""
 ONE_IMAGE_MASKS = 5
 
 Outputs = list[np.ndarray]
 
-LIMITS = {
-    "ones": ONES_TOLERANCE,
-    "left_out": ONES_TOLERANCE,
-    "invariance": 0.0,
-    "batches": BATCH_TOLERANCE,
-    "one_image": BATCH_TOLERANCE,
-}
-"""What each figure may be at most; ``response`` (the effect of masking half the image) and ``framework`` have none."""
-LIMITS_FP16 = {name: limit and FP16_TOLERANCE for name, limit in LIMITS.items()}
 MEANINGS = {
     "ones": "a mask of ones against the source",
     "left_out": "the mask left out, against the source or else a mask of ones",
@@ -208,9 +194,3 @@ def check_parity(figures: Mapping[str, float], limits: Mapping[str, float] = LIM
             got=", ".join(f"{each.figure} {each.value:.3g}" for each in failed),
             fix="nothing was written; this is a defect of masktool: please report the network",
         )
-
-
-def limits_of(masked: Subject) -> Mapping[str, float]:
-    """Returns the limits for a model, wider where anything goes in or comes out in float16."""
-    nodes = [*inputs_of(masked.session), *masked.session.get_outputs()]
-    return LIMITS_FP16 if any(node.type == "tensor(float16)" for node in nodes) else LIMITS

@@ -25,9 +25,10 @@ from masktool.contract import (
 from masktool.errors import MasktoolError
 from masktool.exporters.gradient import add_gradients
 from masktool.exporters.onnx_file import describe_value, find_class_output, find_other_inputs
-from masktool.exporters.parity import Subject, check_parity, limits_of, measure_parity
+from masktool.exporters.parity import Subject, check_parity, measure_parity
 from masktool.exporters.probes import draw_probes
 from masktool.exporters.storage import staging
+from masktool.exporters.tolerance import limits_of
 
 PRODUCER = "masktool"
 
@@ -61,7 +62,8 @@ def write_masked(
     metadata = complete(metadata, model, layout)
     declare_batches(model, metadata.image_input)
     with staging(Path(path), model) as stage:
-        figures = measure(stage.open(), metadata, layout, plain, reference)
+        limits = limits_of(model, metadata.image_input)
+        figures = measure(stage.open(), metadata, layout, plain, reference, limits)
         metadata = dataclasses.replace(metadata, parity=figures)
         if metadata.gradient is not None:
             metadata = with_gradients(model, metadata, metadata.gradient)
@@ -162,6 +164,7 @@ def measure(
     layout: Layout,
     plain: onnxruntime.InferenceSession,
     reference: Callable[[np.ndarray], list[np.ndarray]] | None,
+    limits: Mapping[str, float],
 ) -> Mapping[str, float]:
     """Runs the parity measurement on a masked model that is not written yet.
 
@@ -175,5 +178,5 @@ def measure(
         Subject.of(plain, metadata.image_input),
         reference,
     )
-    check_parity(figures, limits_of(subject))
+    check_parity(figures, limits)
     return figures

@@ -13,8 +13,9 @@ import pytest
 import masktool
 from masktool import MasktoolError, UnsupportedOperatorError
 from masktool.contract import RULE_PROPERTY, Metadata, Preprocessing
-from masktool.exporters.parity import LIMITS, check_parity, open_session
+from masktool.exporters.parity import check_parity, open_session
 from masktool.exporters.sources import load_source
+from masktool.exporters.tolerance import LIMITS
 
 RNG = np.random.default_rng(0)
 

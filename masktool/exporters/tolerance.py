@@ -1,0 +1,84 @@
+"""How far two runs of the same network may lie apart: the one place that decides it, by the precision inside the graph.
+
+A graph may take and return float32 and compute in float16 in between, as converters write it by default. So neither
+the images' type nor the outputs' tells the precision; what is computed on the way from the image to an output does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import onnx_ir as ir
+
+ONES_TOLERANCE = 1e-5
+"""Relative to max |output|: what a lost fusion in the runtime may cost under a mask of ones. Most networks show 0."""
+BATCH_TOLERANCE = 1e-4
+"""Relative to max |output|: runtimes choose other kernels for other batch sizes, which round differently."""
+LIFT_TOLERANCE = 1e-5
+"""Relative to max |output|: a batch that was lifted against the source; beyond float32 rounding, images were mixed."""
+HALF_TOLERANCE: Mapping[ir.DataType, float] = {ir.DataType.FLOAT16: 1e-2, ir.DataType.BFLOAT16: 8e-2}
+"""Relative to max |output|, for all of them: ten and seven bits of mantissa, rounded at every layer."""
+LIMITS: Mapping[str, float] = {
+    "ones": ONES_TOLERANCE,
+    "left_out": ONES_TOLERANCE,
+    "invariance": 0.0,
+    "batches": BATCH_TOLERANCE,
+    "one_image": BATCH_TOLERANCE,
+}
+"""What each figure may be at most in float32; ``response`` (the effect of masking half the image) has none."""
+
+
+def limits_of(model: ir.Model, image_input: str) -> Mapping[str, float]:
+    """Returns the limit of each parity figure, by the precision inside a graph."""
+    half = half_tolerance_of(model, image_input)
+    return {name: limit and max(limit, half) for name, limit in LIMITS.items()}
+
+
+def lift_tolerance_of(model: ir.Model, image_input: str) -> float:
+    """Returns what a lifted batch may differ by, by the precision inside a graph."""
+    return max(LIFT_TOLERANCE, half_tolerance_of(model, image_input))
+
+
+def half_tolerance_of(model: ir.Model, image_input: str) -> float:
+    """Returns the tolerance of the coarsest of the 16-bit types inside a graph, 0 where there is none."""
+    types = types_inside(model, image_input)
+    return max((tolerance for half, tolerance in HALF_TOLERANCE.items() if half in types), default=0.0)
+
+
+def types_inside(model: ir.Model, image_input: str) -> set[ir.DataType | None]:
+    """Returns the element types of what is computed from the image and reaches an output, or stands in a body.
+
+    A weight that is stored in 16 bits and cast before its use is none of them: rounded once, it is the same in each
+    run. What runs in 16 bits has been cast to them or came in so; in between, types need not be known.
+    """
+    image = [value for value in model.graph.inputs if value.name == image_input]
+    ahead = reach(image, lambda value: [result for node in value.consumers() for result in node.outputs])
+    behind = reach(model.graph.outputs, inputs_of_producer)
+    bodies = (node for function in model.functions.values() for node in function.all_nodes())
+    nested = (node for graph in model.graph.subgraphs() for node in graph.all_nodes())
+    values = (*(ahead & behind), *(value for node in (*bodies, *nested) for value in node.outputs))
+    return {type_of_value(value) for value in values}
+
+
+def inputs_of_producer(value: ir.Value) -> list[ir.Value]:
+    """Returns what a value is computed from in one step."""
+    node = value.producer()
+    return [] if node is None else [each for each in node.inputs if each is not None]
+
+
+def type_of_value(value: ir.Value) -> ir.DataType | None:
+    """Returns the element type of a value, that of its Cast where nobody wrote one down; None where nothing tells."""
+    node = value.producer()
+    if value.dtype is None and node is not None and node.op_type == "Cast":
+        return ir.DataType(node.attributes["to"].as_int())
+    return value.dtype
+
+
+def reach(start: Iterable[ir.Value], follow: Callable[[ir.Value], Iterable[ir.Value]]) -> set[ir.Value]:
+    """Returns the values that are reached from some by following ``follow``, themselves included."""
+    found, waiting = set(start), list(start)
+    while waiting:
+        fresh = [value for value in follow(waiting.pop()) if value not in found]
+        found.update(fresh)
+        waiting.extend(fresh)
+    return found

@@ -1,7 +1,7 @@
 """The command line: finds the subcommand, and turns every error into one line and an exit code.
 
 Exit codes: 0; 2 for bad use or bad input; 1 for what nobody foresaw, or for a ``doctor`` that found something broken;
-130 when interrupted.
+130 when interrupted, 143 when terminated, 129 when the terminal went away.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from types import FrameType
 from typing import NoReturn
 
 import click
@@ -34,6 +36,8 @@ SUMMARIES = {
 BAD_INPUT = 2
 UNEXPECTED = 1
 INTERRUPTED = 130
+SIGNALLED = 128
+"""Shells add the number of the signal that ended a process."""
 
 
 @dataclasses.dataclass
@@ -68,9 +72,33 @@ def masktool(context: click.Context, debug: bool, assignments: tuple[str, ...]) 
         click.echo(context.get_help())
 
 
+class Terminated(BaseException):
+    """A signal asks the process to end; like KeyboardInterrupt no ``except Exception`` stops it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
 def main() -> NoReturn:
     """Runs the command line of this process and ends it."""
+    raise_on_termination()
     sys.exit(run(sys.argv[1:]))
+
+
+def raise_on_termination() -> None:
+    """Turns the signals that end a process at once into an exception, so that what it has begun to write goes away.
+
+    One that is ignored, as under ``nohup``, stays so.
+    """
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of signal handlers
+        signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the cleaning
+        raise Terminated(number)
+
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, terminate)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -85,6 +113,8 @@ def run(arguments: Sequence[str]) -> int:
         return UNEXPECTED
     except (click.Abort, KeyboardInterrupt):
         return report("interrupted", INTERRUPTED, settings)
+    except Terminated as error:
+        return report("terminated", SIGNALLED + error.number, settings)
     except click.ClickException as error:
         return report(describe_misuse(error), BAD_INPUT, settings)
     except MasktoolError as error:

@@ -1,44 +1,246 @@
-"""Writing files so that nobody ever sees half of one, and fingerprints of what was read."""
+"""Writing files so that nobody ever sees half of one, and fingerprints of what was read.
+
+Whatever is not finished stands under a name of its own beside its target and is locked by the process that writes it.
+The lock goes with the process, however that ends, so that the next run in the same directory knows what nobody will
+finish, and removes it; what another process is still writing stays.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import secrets
+import shutil
+import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from masktool.errors import MasktoolError
 
+if sys.platform != "win32":
+    import fcntl
+
 HASH_CHUNK_BYTES = 1 << 20
+TEMPORARY_PREFIX = ".masktool-tmp-"
+LONGEST_SUFFIX = 16
+"""Characters of the target's suffix that a temporary name keeps at most: some writers look at it."""
+PUBLIC, PRIVATE = 0o666, 0o600
+"""Modes of new files: as the user's umask leaves it, or for the user alone."""
+NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)})
+"""What the system answers when a disk is full, damaged or read-only, or a quota or the largest file is reached."""
+
+_CLEANED: set[Path] = set()
+"""Directories that this process has rid of leftovers: once each, for some hold many thousand files."""
 
 
-@contextlib.contextmanager
-def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path in the target's directory and renames it to ``target`` when the block succeeds.
+def check_target(target: str | os.PathLike[str]) -> Path:
+    """Returns the file that writing to a path would replace: behind a symbolic link that which it names.
 
     Raises:
-        MasktoolError: the directory cannot be made or written.
+        MasktoolError: something stands there that is no ordinary file, such as a directory, a device or a FIFO.
     """
     target = Path(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
-        os.close(handle)
+        found = Path(os.path.realpath(target)) if target.is_symlink() else target
+        kind = found.stat().st_mode
+    except FileNotFoundError:
+        return found
     except OSError as error:
+        raise cannot_write(target, error) from error
+    if not stat.S_ISREG(kind):
         raise MasktoolError(
-            "cannot write", where=target, got=error.strerror, fix="choose another output with -o"
-        ) from error
-    temporary = Path(name)
+            f"the output is {describe_kind(kind)}", where=target, expected="a file", fix="choose another with -o"
+        )
+    return found
+
+
+def describe_kind(mode: int) -> str:
+    """Returns in words what a mode says of a path that is no ordinary file."""
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something else")
+
+
+def cannot_write(target: Path, error: OSError) -> MasktoolError:
+    """Returns the error for what the operating system refuses."""
+    return MasktoolError("cannot write", where=target, got=error.strerror or error, fix="choose another output with -o")
+
+
+@contextlib.contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Turns what the operating system refuses within the block into one line about the target."""
     try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes files private; an output is an ordinary file
-        temporary.replace(target)
+        yield
+    except OSError as error:
+        raise cannot_write(target, error) from error
+
+
+@contextlib.contextmanager
+def atomic_path(target: str | os.PathLike[str], *, mode: int = PUBLIC) -> Iterator[Path]:
+    """Yields a temporary path in the target's directory and renames it to ``target`` when the block succeeds.
+
+    The bytes are on the disk before the name is. A symbolic link stays, and what it names is replaced.
+
+    Args:
+        target: of the file; its directory is made where there is none.
+        mode: of a new file, less the umask; one that is replaced keeps its own, unless ``mode`` is private.
+
+    Raises:
+        MasktoolError: the directory cannot be made or written, or the target is no ordinary file.
+    """
+    target = Path(target)
+    place = check_target(target)
+    with writing(target):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary, lock = make_temporary(place.parent, place.suffix, mode=mode)
+    try:
+        with full_disk(target):
+            yield temporary
+        with writing(target):
+            if mode != PRIVATE and place.exists():
+                temporary.chmod(stat.S_IMODE(place.stat().st_mode))
+            replace_durably(temporary, place)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def full_disk(target: Path) -> Iterator[None]:
+    """Turns what a disk says that takes no more within the block into one line; other errors are the block's own."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise cannot_write(target, error) from error
+        raise
+
+
+@contextlib.contextmanager
+def temporary_directory(parent: Path | None = None) -> Iterator[Path]:
+    """Yields a directory for the user alone that is removed with all it holds when the block ends.
+
+    Args:
+        parent: where it is made; None takes the system's directory for temporary files.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    directory, lock = make_temporary(Path(tempfile.gettempdir()) if parent is None else parent, directory=True)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(lock)
+
+
+def replace_durably(temporary: Path, target: Path) -> None:
+    """Renames a file once its bytes are on the disk, and sees that the new name gets there too."""
+    synchronise(temporary)
+    temporary.replace(target)
+    synchronise(target.parent)
+
+
+def synchronise(path: Path) -> None:
+    """Waits until a file's bytes, or a directory's names where the file system can tell, are on the disk."""
+    if path.is_dir() and sys.platform == "win32":  # its directories cannot be opened
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        with contextlib.suppress(OSError) if path.is_dir() else contextlib.nullcontext():
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_temporary(parent: Path, suffix: str = "", *, mode: int = PUBLIC, directory: bool = False) -> tuple[Path, int]:
+    """Makes an empty file or directory under a new name, locked by this process; returns its path and the lock.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    remove_leftovers(parent)
+    while True:
+        path = parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}{suffix if len(suffix) <= LONGEST_SUFFIX else ''}"
+        try:
+            if directory:
+                path.mkdir(0o700)
+                lock = open_directory(path)
+            else:
+                lock = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
+        except FileExistsError:
+            continue
+        except FileNotFoundError:
+            if not parent.is_dir():
+                raise
+            continue  # taken for a leftover between the two calls
+        if take_lock(lock, path):
+            return path, lock
+        os.close(lock)
+
+
+def open_directory(path: Path) -> int:
+    """Returns a descriptor to lock a directory by; of nothing where the system has none."""
+    return os.open(os.devnull if sys.platform == "win32" else path, os.O_RDONLY)
+
+
+def take_lock(lock: int, path: Path) -> bool:
+    """Locks a new file or directory; False where another process took it for a leftover before that."""
+    if sys.platform == "win32":
+        return True
+    with contextlib.suppress(OSError):  # a file system without locks: nobody can lock it then, nor remove it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return is_still(lock, path)
+
+
+def is_still(descriptor: int, path: Path) -> bool:
+    """Tells whether a path leads to what was opened."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError:
+        return False
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Removes what runs that were killed have left in a directory; never what a process still writes."""
+    if directory.absolute() in _CLEANED or sys.platform == "win32":  # it has no locks that any file takes
+        return
+    _CLEANED.add(directory.absolute())
+    with contextlib.suppress(OSError):  # writing says what is wrong with it
+        with os.scandir(directory) as entries:
+            found = [Path(entry.path) for entry in entries if entry.name.startswith(TEMPORARY_PREFIX)]
+        for path in found:
+            remove_leftover(path)
+
+
+def remove_leftover(path: Path) -> None:
+    """Removes a temporary file or directory of this user unless a process holds its lock."""
+    if sys.platform == "win32":
+        return
+    with contextlib.suppress(OSError):  # gone by now, another user's, or locked: not ours to remove
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            status = os.fstat(descriptor)
+            if status.st_uid != os.getuid() or not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
+                return
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not is_still(descriptor, path):
+                return
+            if stat.S_ISDIR(status.st_mode):
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

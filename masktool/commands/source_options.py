@@ -10,6 +10,7 @@ import click
 
 from masktool.contract import DEFAULT_SIZE
 from masktool.errors import MasktoolError
+from masktool.files import check_target
 
 if TYPE_CHECKING:
     from masktool.contract import Preprocessing
@@ -118,8 +119,7 @@ def choose_output(model: str, output: Path | None, suffix: str) -> Path:
 
     stem = Path(model.rpartition(":")[2]).name if is_hub_name(model) else Path(model).stem
     target = Path(stem + suffix) if output is None else output
-    if target.is_dir():
-        raise MasktoolError("the output is a directory", where=target, expected="a file", fix="choose another with -o")
+    check_target(target)
     if target.exists() and Path(model).exists() and target.samefile(model):
         raise MasktoolError("the output would overwrite the model", where=target, fix="choose another with -o")
     return target

@@ -13,8 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TextIO
 
-from masktool.errors import MasktoolError
-from masktool.files import atomic_path
+from masktool.files import atomic_path, cannot_write, check_target
 
 Record = Mapping[str, Any]
 """What was measured on one image, JSON values only; None where a figure is undefined."""
@@ -51,6 +50,7 @@ class Journal:
             MasktoolError: the file cannot be read or written.
         """
         if self.path is not None:
+            check_target(self.path)
             try:
                 self._read(self.path)
                 header = json.dumps({"settings": self.settings}, sort_keys=True)
@@ -120,8 +120,3 @@ def decode(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-
-
-def cannot_write(path: Path, error: OSError) -> MasktoolError:
-    """Returns the error to raise."""
-    return MasktoolError("cannot write", where=path, got=error.strerror, fix="choose another directory with -o")

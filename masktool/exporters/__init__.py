@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 import masktool
 from masktool.contract import LOSSES, Layout, Loss, Masking, Metadata, OutputKind, Preprocessing
 from masktool.errors import MasktoolError
+from masktool.files import check_target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -77,6 +78,7 @@ def export(
     from masktool.exporters.storage import fingerprint, open_model
     from masktool.exporters.write import write_masked, write_with_gradients
 
+    check_target(path)
     check_choices(masking, gradient, feature_map)
     chosen = choose_baseline(masking, baseline)
     source = load_source(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from masktool.errors import MasktoolError
+from masktool.files import check_target, replace_durably, temporary_directory, writing
 
 LARGEST_WEIGHTS = 2**31 - 2**26
 """Bytes of weights up to which a model is one file: 2 GiB less 64 MiB for the graph, its names and its metadata."""
@@ -90,13 +90,10 @@ def open_model(model: ir.Model) -> onnxruntime.InferenceSession:
     without = wrong_optimisers(model)
     if not is_large(model):
         return open_session(ir.to_proto(model).SerializeToString(), without)
-    directory = tempfile.TemporaryDirectory(prefix="masktool-", ignore_cleanup_errors=True)
-    try:
-        session = open_session(str(write_files(model, Path(directory.name) / "model.onnx")), without)
-    except BaseException:
-        directory.cleanup()
-        raise
-    weakref.finalize(session, directory.cleanup)
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(temporary_directory())
+        session = open_session(str(write_files(model, directory / "model.onnx")), without)
+        weakref.finalize(session, stack.pop_all().close)
     return session
 
 
@@ -110,8 +107,8 @@ def fingerprint(model: ir.Model) -> str:
     """Returns the hexadecimal SHA-256 of a model as it would be written."""
     if not is_large(model):
         return hashlib.sha256(ir.to_proto(model).SerializeToString()).hexdigest()
-    with tempfile.TemporaryDirectory(prefix="masktool-") as directory:
-        graph = write_files(model, Path(directory) / "model.onnx")
+    with temporary_directory() as directory:
+        graph = write_files(model, directory / "model.onnx")
         digest = hashlib.sha256(graph.read_bytes())
         with data_path(graph).open("rb") as stream:
             while chunk := stream.read(2**24):
@@ -162,8 +159,8 @@ class Staging:
         with writing(self.target):
             if self.large:
                 self.target.unlink(missing_ok=True)
-                data_path(self.path).replace(data_path(self.target))
-            self.path.replace(self.target)
+                replace_durably(data_path(self.path), data_path(self.target))
+            replace_durably(self.path, self.target)
 
 
 @contextlib.contextmanager
@@ -171,24 +168,21 @@ def staging(target: Path, model: ir.Model) -> Iterator[Staging]:
     """Yields a :class:`Staging` for a target and removes its directory at the end.
 
     Raises:
-        MasktoolError: the target's directory cannot be made or written.
+        MasktoolError: the target's directory cannot be made or written, or the target is no ordinary file.
     """
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        directory = tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.")
-    with directory as name:
-        yield Staging(target, Path(name), model)
-
-
-@contextlib.contextmanager
-def writing(target: Path) -> Iterator[None]:
-    """Turns what the operating system refuses within the block into one line about the target."""
-    try:
-        yield
-    except OSError as error:
+    place = check_target(target)
+    if place != target and is_large(model):
         raise MasktoolError(
-            "cannot write", where=target, got=error.strerror, fix="choose another output with -o"
-        ) from error
+            "a model above 2 GiB is two files, which stand beside each other",
+            where=target,
+            got=f"a symbolic link to {place}",
+            fix="choose the file itself with -o",
+        )
+    with contextlib.ExitStack() as stack:
+        with writing(target):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            directory = stack.enter_context(temporary_directory(place.parent))
+        yield Staging(place, directory, model)
 
 
 def refuse_own_weights(model: ir.Model, data: Path) -> None:

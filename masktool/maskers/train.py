@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from masktool.explainers.explaining import Progress, no_progress
 from masktool.exporters.onnx_file import find_class_output
 from masktool.exporters.sources import source_from_module
 from masktool.exporters.torch_modules import LoadedModule, load_module
-from masktool.files import atomic_path
+from masktool.files import atomic_path, check_target, temporary_directory
 from masktool.maskers.checkpoint import Checkpoint, check_identity, load_checkpoint
 from masktool.maskers.classifier import TorchClassifier
 from masktool.maskers.examples import digest
@@ -100,6 +99,8 @@ def train_masker(
     """
     path, say = Path(path), say or (lambda _: None)
     target = Path(f"{path}{CHECKPOINT_SUFFIX}") if checkpoint is None else Path(checkpoint)
+    for each in (path, target, *([] if log is None else [Path(log)])):
+        check_target(each)  # before hours of work
     saved = find_saved(target, resume=resume, say=say)
     if not isinstance(model, LoadedModule):
         model = load_module(model, arch=arch, trust_pickle=trust_pickle)
@@ -152,7 +153,7 @@ def make_training(plan: Plan, stack: contextlib.ExitStack) -> Training:
 
 def open_layer_judge(plan: Plan, stack: contextlib.ExitStack) -> Judge:
     """Exports the classifier with layer masking, without gradients and with them, and opens both files."""
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    folder = stack.enter_context(temporary_directory())
     masktool.exporters.export(plan.source, folder / "forward.onnx", masking="layer")
     masktool.exporters.export(folder / "forward.onnx", folder / "backward.onnx", gradient="log-softmax")
     provider, threads = "auto" if plan.device.type == "cuda" else "cpu", torch.get_num_threads()

@@ -64,7 +64,7 @@ def refuse(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[st
         (["--log", "weights.pt"], "one file for two purposes (weights.pt): MODEL and --log; name another"),
         (["--log", "kept", "--checkpoint", "./kept"], "one file for two purposes (kept): --checkpoint and --log"),
         (["--checkpoint", "masker.onnx"], "one file for two purposes (masker.onnx): -o and --checkpoint"),
-        (["-o", "labels.txt/masker.onnx"], "(labels.txt)"),
+        (["-o", "labels.txt/masker.onnx"], "(labels.txt/masker.onnx): Not a directory"),
     ],
 )
 def test_bad_options(more: list[str], message: str, capsys: pytest.CaptureFixture[str]):

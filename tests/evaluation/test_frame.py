@@ -91,7 +91,7 @@ def test_a_journal_that_cannot_be_written(tmp_path):
     with pytest.raises(MasktoolError, match="cannot write"), Journal(tmp_path / "file" / "j.jsonl", SETTINGS):
         pass
     (tmp_path / "folder.jsonl").mkdir()
-    with pytest.raises(MasktoolError, match="cannot write"), Journal(tmp_path / "folder.jsonl", SETTINGS):
+    with pytest.raises(MasktoolError, match="the output is a directory"), Journal(tmp_path / "folder.jsonl", SETTINGS):
         pass
 
 

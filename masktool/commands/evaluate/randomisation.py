@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import tempfile
 from pathlib import Path
 
 import click
@@ -16,6 +15,7 @@ from masktool.evaluation.overlays import FOLDER
 from masktool.evaluation.part import NamedModel
 from masktool.evaluation.randomisation import Randomisation, Stage
 from masktool.exporters.randomise import ORDERS, Order, choose_stages, find_layers, randomise, read_exported
+from masktool.files import temporary_directory
 from masktool.runtime.session import load
 
 STAGES = 8
@@ -63,7 +63,7 @@ def command(
     choices = choose_methods(methods, samples, assignments)
     with contextlib.ExitStack() as stack:
         (original,) = request.open_models(stack, None if mode is None else [mode], choices.gradient)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="masktool-")))
+        folder = stack.enter_context(temporary_directory())
         part = Randomisation(
             original=original,
             stages=write_stages(original, folder, order, stages, request.seed),

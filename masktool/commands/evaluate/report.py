@@ -15,7 +15,7 @@ from masktool.files import atomic_path
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     metavar="FILE",
     help="The page.  [default: DIR/report.html]",
 )

@@ -1,0 +1,102 @@
+"""ONNX models: whatever is written must answer as the mutant itself does, under a mask of ones."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+import masktool
+from fuzz.children import Bounds
+from fuzz.graphs import mutate_model
+from fuzz.networks.drawing import draw_network, prune
+from fuzz.networks.writer import write_program
+from fuzz.targets.target import TARGETS, Target
+from masktool.contract import GRADIENT_OUTPUTS, TARGET_INPUT, Metadata
+
+PARENTS = 40
+"""Networks that mutants descend from."""
+TOLERANCE = 1e-3
+"""Relative; beyond it the file is wrong, unless the mutant's own answer varies as much with ONNX Runtime's effort."""
+WAYS: tuple[dict[str, str], ...] = ({}, {"masking": "fill"}, {"gradient": "logit"}, {"masking": "partial"})
+
+
+@functools.cache
+def parents() -> list[bytes]:
+    """Returns the models that mutants descend from."""
+    return [write_program(prune(draw_network(seed))).SerializeToString() for seed in range(PARENTS)]
+
+
+def draw(rng: np.random.Generator) -> tuple[bytes, str]:
+    """Mutates one of the parents."""
+    return mutate_model(parents()[int(rng.integers(PARENTS))], rng), ".onnx"
+
+
+def run(path: Path, option: int) -> str:
+    """Exports the file in one of several ways, opens what was written and compares."""
+    target = path.with_name("masked.onnx")
+    masktool.export(path, target, **WAYS[option % len(WAYS)])  # type: ignore[arg-type]
+    return compare(path, target)
+
+
+def compare(source: Path, target: Path) -> str:
+    """Returns how a masked file under a mask of ones differs from its source, an empty text where it does not."""
+    masked = open_session(target, optimised=True)
+    metadata = Metadata.from_properties(masked.get_modelmeta().custom_metadata_map)
+    if metadata is None:
+        return "the file that was written has no metadata"
+    feed = random_feed(masked, metadata.image_input)
+    own = [node.name for node in masked.get_outputs() if node.name not in GRADIENT_OUTPUTS]
+    masked.run(None, feed)
+    found = masked.run(own, feed)
+    given = {name: value for name, value in feed.items() if name not in ("mask", TARGET_INPUT)}
+    answers = []
+    for optimised in (True, False):
+        plain = open_session(source, optimised=optimised)
+        answers.append(
+            plain.run(None, dict(zip([node.name for node in plain.get_inputs()], given.values(), strict=True)))
+        )
+    spread = max(map(difference, answers[0], answers[1]), default=0.0)
+    if not np.isfinite(spread):
+        return ""  # the mutant gives no numbers: there is nothing to compare with
+    worst = max(map(difference, found, answers[0]), default=0.0)
+    return "" if worst <= max(TOLERANCE, 4 * spread) else f"differs from its source by {worst:.1e}"
+
+
+def open_session(path: Path, *, optimised: bool) -> onnxruntime.InferenceSession:
+    """Opens a model on one thread."""
+    levels = onnxruntime.GraphOptimizationLevel
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def random_feed(session: onnxruntime.InferenceSession, image_input: str) -> dict[str, np.ndarray]:
+    """Returns a value for every input that must be fed; open lengths are 1, those of an open image 20."""
+    rng, feed = np.random.default_rng(0), {}
+    for node in session.get_inputs():
+        sides = [
+            side if isinstance(side, int) else (20 if index > 1 and len(node.shape) == 4 else 1)
+            for index, side in enumerate(node.shape)
+        ]
+        kind = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
+        dtype = kind.get(node.type, np.int64)
+        value = rng.standard_normal(sides) if node.name == image_input else np.ones(sides)
+        feed[node.name] = np.asarray(value).astype(dtype)
+    return feed
+
+
+def difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """Returns max |a − b| / max |b|, infinity where shapes differ, NaN where there are no numbers to compare."""
+    a, b = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    if a.shape != b.shape:
+        return float("inf")
+    if a.size == 0 or (np.array_equal(np.isnan(a), np.isnan(b)) and np.array_equal(a[~np.isnan(a)], b[~np.isnan(b)])):
+        return 0.0
+    return float(np.abs(a - b).max() / max(np.abs(b).max(), np.finfo(np.float32).tiny))
+
+
+TARGETS["models"] = Target(draw, run, Bounds(seconds=30, megabytes=4000))

@@ -1,16 +1,13 @@
-"""Reading an ``.onnx`` file, and finding in a graph the image input, the class output and what that output holds."""
+"""Finding in a graph the image input, the class output and what that output holds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import onnx_ir
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from masktool.contract import MASK_INPUT, Layout, OutputKind
 from masktool.errors import MasktoolError
-from masktool.exporters.storage import load_small_weights
 
 IMAGE_RANK = 4
 CLASS_OUTPUT_RANKS = (2, 4)
@@ -39,53 +36,10 @@ CLASSIFIER_OPERATORS = frozenset({"Gemm", "MatMul", "Add", "Conv", "GlobalAverag
 """A classifier that ends in one of these gives unbounded scores, as cross-entropy training wants them."""
 
 
-def read_onnx(path: Path) -> onnx_ir.Model:
-    """Reads an ``.onnx`` file; external data stay on disk until they are used.
-
-    Raises:
-        MasktoolError: the file is no ONNX model, is truncated, or external data are missing or short.
-    """
-    try:
-        model = onnx_ir.load(path)
-    except (DecodeError, UnicodeDecodeError) as error:
-        raise MasktoolError(
-            "not an ONNX model, or a truncated one", where=path, got=error, fix="copy or export the file again"
-        ) from error
-    except Exception as error:  # the deserializer raises whatever a damaged field leads it to
-        raise MasktoolError("damaged ONNX model", where=path, got=first_line(error)) from error
-    if len(model.graph) == 0:
-        raise MasktoolError("not an ONNX model, or a truncated one", where=path, expected="a graph", got="no nodes")
-    check_external_data(model, path)
-    load_small_weights(model)
-    return model
-
-
 def first_line(error: BaseException) -> str:
     """Returns the first line of an exception's text that says something, else its type."""
     lines = [line.strip() for line in str(error).splitlines()]
     return next((line for line in lines if line), type(error).__name__)
-
-
-def check_external_data(model: onnx_ir.Model, path: Path) -> None:
-    """Raises MasktoolError when a file that holds weights beside the model is missing or too short."""
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if not isinstance(tensor, onnx_ir.ExternalTensor):
-            continue
-        data = Path(tensor.path)
-        needed = (tensor.offset or 0) + (tensor.length or 0)
-        if not data.is_file():
-            raise MasktoolError(
-                "missing external data", where=path, expected=data.name, fix="put that file beside the model"
-            )
-        if data.stat().st_size < needed:
-            raise MasktoolError(
-                "truncated external data",
-                where=data,
-                expected=f"at least {needed} bytes",
-                got=data.stat().st_size,
-                fix="copy the file again",
-            )
 
 
 def find_image_input(model: onnx_ir.Model, name: str | None = None) -> onnx_ir.Value:

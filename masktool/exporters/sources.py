@@ -20,11 +20,12 @@ from onnx_ir.passes.common import ShapeInferencePass
 from masktool.contract import OutputKind, Preprocessing
 from masktool.errors import MasktoolError
 from masktool.exporters import torch_archives, torch_export, torch_hub
+from masktool.exporters.onnx_checks import check_external_data
+from masktool.exporters.onnx_door import open_proto, read_onnx
 from masktool.exporters.onnx_file import (
     count_classes,
     find_class_output,
     infer_output_kind,
-    read_onnx,
     settle_input,
 )
 from masktool.exporters.source_kinds import FileKind, detect_kind
@@ -101,8 +102,11 @@ def load_source(
     if isinstance(model, str | os.PathLike) and not torch_hub.names_hub_model(model):
         return _source_from_file(Path(model), arch, input_size, channels, image_input, trust_pickle)
     if isinstance(model, onnx.ModelProto):
-        graph, name = onnx_ir.from_proto(model), model.graph.name or "model"
-        return _source_from_graph(graph, name, None, input_size, image_input)
+        name = model.graph.name or "model"
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        check_external_data(copy, Path(name))
+        return _source_from_graph(open_proto(copy, name), name, None, input_size, image_input)
     if isinstance(model, onnx_ir.Model):
         return _source_from_graph(model.clone(), model.graph.name or "model", None, input_size, image_input)
     if isinstance(model, str | os.PathLike) or torch_export.is_module(model):

@@ -13,7 +13,7 @@ import onnx_ir
 from masktool.contract import Metadata
 from masktool.errors import MasktoolError
 from masktool.exporters import torch_hub, torch_weights
-from masktool.exporters.onnx_file import read_onnx
+from masktool.exporters.onnx_door import read_onnx
 from masktool.exporters.source_kinds import FileKind, detect_kind
 from masktool.exporters.torch_archives import load_program, shape_of_image
 from masktool.exporters.torch_export import is_module, quiet, require_torch

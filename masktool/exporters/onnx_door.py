@@ -1,0 +1,113 @@
+"""The door for ONNX: from the bytes of a file, or a model in memory, to a graph that the rest may trust.
+
+1. The bytes are parsed, and every graph is checked (:mod:`masktool.exporters.onnx_checks`).
+2. Sparse weights become dense ones.
+3. What ONNX's own reader refuses is judged by ONNX Runtime: only where that does not open the file either, the file is
+   to blame.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir
+
+from masktool.errors import MasktoolError, describe_exception, stage
+from masktool.exporters.onnx_checks import DAMAGED, check_external_data, check_proto, graphs_of
+from masktool.exporters.storage import load_small_weights, open_session
+from masktool.limits import check_limit
+
+
+def read_onnx(path: Path) -> onnx_ir.Model:
+    """Reads an ``.onnx`` file; external data stay on disk until they are used.
+
+    Raises:
+        MasktoolError: the file is no ONNX model, is truncated, or external data are missing, short or elsewhere.
+    """
+    with stage("not an ONNX model, or a truncated one", where=path, fix=DAMAGED):
+        proto = onnx.load(path, format="protobuf", load_external_data=False)
+    if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
+        raise MasktoolError("not an ONNX model, or a truncated one", where=path, expected="a graph", got="none")
+    check_external_data(proto, path)
+    model = open_proto(proto, path)
+    load_small_weights(model)
+    return model
+
+
+def open_proto(proto: onnx.ModelProto, where: object) -> onnx_ir.Model:
+    """Returns a model in the form that is worked on.
+
+    Args:
+        proto: as it was read; it may be changed.
+        where: file or name, for messages.
+
+    Raises:
+        MasktoolError: the graph is none that ONNX's libraries can be given, or they refuse it.
+    """
+    check_proto(proto, where)
+    for graph in graphs_of(proto):
+        for node in graph.node:
+            for attribute in node.attribute:
+                load_constant(attribute.t)
+        if isinstance(graph, onnx.GraphProto):
+            densify(graph, where)
+    try:
+        return onnx_ir.from_proto(proto)
+    except Exception as error:  # the deserializer raises whatever a damaged field leads it to
+        raise blame(where, error) from error
+
+
+def load_constant(tensor: onnx.TensorProto) -> None:
+    """Reads a constant that stands outside the graph into it, in place: only weights may stay outside."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        tensor.raw_data = onnx_ir.serde.deserialize_tensor(tensor).tobytes()
+        tensor.ClearField("data_location")
+        tensor.ClearField("external_data")
+
+
+def blame(where: object, error: Exception) -> MasktoolError:
+    """Returns the error of a model that cannot be deserialized: its own fault only if ONNX Runtime says so too."""
+    cause = describe_exception(error)
+    if isinstance(where, Path) and runs_in_onnx_runtime(where):
+        return MasktoolError(
+            "ONNX Runtime opens the model, and masktool's reader (onnx_ir) does not",
+            where=where,
+            got=cause,
+            fix="the file is sound; please report it",
+        )
+    return MasktoolError("damaged ONNX model", where=where, got=cause, fix=DAMAGED)
+
+
+def runs_in_onnx_runtime(path: Path) -> bool:
+    """Tells whether ONNX Runtime opens a file as it stands."""
+    try:
+        open_session(str(path))
+    except MasktoolError:
+        return False
+    return True
+
+
+def densify(graph: onnx.GraphProto, where: object) -> None:
+    """Makes ordinary weights of sparse ones, in place.
+
+    Source: ONNX IR, SparseTensorProto: indices are (NNZ,), counted through the flattened tensor, or (NNZ, rank).
+
+    Raises:
+        MasktoolError: the dense weight is beyond the limit, or the indices do not fit it.
+    """
+    for sparse in graph.sparse_initializer:
+        place = f"{where}, sparse weight {sparse.values.name!r}"
+        check_limit("values", math.prod(sparse.dims), where=place)
+        with stage("a sparse weight whose indices do not fit its shape", where=place, fix=DAMAGED):
+            values, indices = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)
+            if indices.ndim == 2:
+                indices = np.ravel_multi_index(tuple(indices.T), tuple(sparse.dims))
+            dense = np.zeros(math.prod(sparse.dims), values.dtype)
+            if len(indices) != len(values) or (len(indices) and indices.min() < 0):
+                raise IndexError(f"{len(indices)} indices from {indices.min(initial=0)} for {len(values)} values")
+            dense[indices] = values
+            graph.initializer.append(onnx.numpy_helper.from_array(dense.reshape(sparse.dims), sparse.values.name))
+    del graph.sparse_initializer[:]

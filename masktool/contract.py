@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from masktool.errors import MasktoolError
@@ -52,7 +52,12 @@ FIRST_LOSSES: tuple[Loss, ...] = ("logit", "log-softmax", "softmax")
 BASELINES = ("black", "grey", "mean", "image-mean", "blur", "noise")
 """Names of what ``fill`` puts in place of missing pixels; a colour is the text ``R,G,B``."""
 DEFAULT_BASELINE = "mean"
-OutputKind = Literal["logits", "probabilities", "sigmoid", "binary"]
+OutputKind = Literal["logits", "probabilities", "sigmoid", "binary", "binary-probability"]
+"""Of classes that exclude one another, ``logits`` or ``probabilities``, one for each, or for two classes in one column
+the logit (``binary``) or the probability of the second; of classes each of which may be there, a probability each
+(``sigmoid``)."""
+BINARY_KINDS = frozenset({"binary", "binary-probability"})
+"""One column that tells two classes apart: class 0 is the negative one, class 1 the positive one."""
 ChannelOrder = Literal["RGB", "BGR", "L"]
 Layout = Literal["NCHW", "NHWC"]
 ResizeRule = Literal["shortest", "exact", "none"]
@@ -129,9 +134,10 @@ class Metadata:
         image_input: name of the image input, (N, C, H, W) or (N, H, W, C).
         class_output: name of the output that ``explain`` reads, (N, K) after trailing axes of length 1 are dropped;
             None when the model has no such output.
-        output_kind: what ``class_output`` holds; None when unknown.
+        output_kind: what ``class_output`` holds; None when unknown: then even that it holds class scores is assumed,
+            unless there are labels.
         preprocessing: None when unknown.
-        labels: one name per class; None when unknown.
+        labels: one name per class, of a binary output the negative class's and the positive one's; None when unknown.
         parity: figures measured at export, by name.
         tool_version: of the masktool that wrote the file.
         gradient: the default of the input ``loss``, in a file with gradients; None in any other.
@@ -142,6 +148,8 @@ class Metadata:
             files written before it was recorded, which know ``FIRST_LOSSES``.
         masker: how the masking model behind the output ``SALIENCY_MAP`` was trained, JSON values by name; None where
             the file holds none.
+        output_evidence: for ``class_output`` and ``output_kind``, one sentence each; None in files written before it
+            was recorded.
     """
 
     masking: Masking
@@ -162,6 +170,7 @@ class Metadata:
     layout: Layout | None = None
     losses: tuple[Loss, ...] | None = None
     masker: Mapping[str, Any] | None = None
+    output_evidence: tuple[str, ...] | None = None
 
     @property
     def known_losses(self) -> tuple[Loss, ...]:
@@ -199,11 +208,19 @@ class Metadata:
                 )
             if values["preprocessing"] is not None:
                 values["preprocessing"] = Preprocessing.from_json(values["preprocessing"])
-            for name in ("labels", "losses"):
+            for name in ("labels", "losses", "output_evidence"):
                 if values.get(name) is not None:
                     values[name] = tuple(values[name])
+            values["labels"] = name_classes(values["labels"], values["output_kind"])
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise MasktoolError(
                 "damaged masktool metadata", where="metadata_props", got=error, fix="export the model again"
             ) from error
+
+
+def name_classes(labels: Sequence[str] | None, kind: OutputKind | None) -> tuple[str, ...] | None:
+    """Returns one name per class: a lone name of a binary output is the positive class's."""
+    if labels is not None and len(labels) == 1 and kind in BINARY_KINDS:
+        return (f"not {labels[0]}", labels[0])
+    return None if labels is None else tuple(labels)

@@ -23,6 +23,7 @@ from masktool.commands.explain_options import (
 )
 from masktool.commands.models import MODEL_VARIABLE, ModelChoice, find_model
 from masktool.commands.photographs import check_writable, choose_stems, collect_photographs
+from masktool.commands.source_options import class_output_option, output_kind_option
 from masktool.errors import MasktoolError
 from masktool.explainers import Explanation, explain_targets, load_methods
 from masktool.explainers.explanation import FORMATS
@@ -85,6 +86,8 @@ class Request:
 @click.option(
     "--preprocess", metavar="NAME|FILE", help="Preprocessing of a MODEL that is not masked yet, as for export."
 )
+@class_output_option
+@output_kind_option
 @options.masking_option
 @options.baseline_option
 @click.option(
@@ -153,6 +156,8 @@ def command(
     input_size: tuple[int, int] | None,
     image_input: str | None,
     preprocess: str | None,
+    class_output: str | None,
+    output_kind: Any,
     masking: Any,
     baseline: str | None,
     methods: tuple[str, ...],
@@ -194,7 +199,17 @@ def command(
     photographs = collect_photographs(images, options.say)
     gradient, feature_map = gradient_needs(request.methods)
     choice = ModelChoice(
-        model, arch, input_size, preprocess, masking, baseline, image_input, gradient=gradient, feature_map=feature_map
+        model,
+        arch,
+        input_size,
+        preprocess,
+        masking,
+        baseline,
+        image_input,
+        gradient=gradient,
+        feature_map=feature_map,
+        class_output=class_output,
+        output_kind=output_kind,
     )
     path = find_model(choice, options.say)
     with load(path, provider, threads) as session:

@@ -21,9 +21,11 @@ from masktool.commands.source_options import (
     arch_option,
     choose_output,
     choose_preprocessing,
+    class_output_option,
     input_size_option,
     labels_option,
     mean_option,
+    output_kind_option,
     preprocess_option,
     std_option,
     trust_pickle_option,
@@ -69,11 +71,8 @@ DIGEST_SHOWN = 12
 @mean_option
 @std_option
 @labels_option
-@click.option(
-    "--output-kind",
-    type=click.Choice(get_args(OutputKind)),
-    help="What the class output holds, where the graph does not tell.",
-)
+@class_output_option
+@output_kind_option
 @trust_pickle_option
 @click.option(
     "--gradient",
@@ -98,6 +97,7 @@ def command(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     labels: Path | None,
+    class_output: str | None,
     output_kind: Any,
     trust_pickle: bool,
     gradient: Any,
@@ -137,12 +137,13 @@ def command(
             mask_required=None if mask is None else mask == "required",
             preprocessing=choose_preprocessing(source, ImageOptions(preprocess, mean, std)),
             labels=names,
+            class_output=class_output,
             output_kind=output_kind,
             gradient=gradient,
             feature_map=feature_map,
         )
     rules = count_rules(target)
-    for line in describe_export(source, metadata, target, rules, stated=output_kind is not None):
+    for line in describe_export(source, metadata, target, rules):
         screen.print(line, markup=False)
     click.echo(json.dumps(document_export(source, metadata, target, rules), indent=2) if as_json else str(target))
 
@@ -161,9 +162,7 @@ def count_rules(path: Path) -> dict[str, int]:
     return dict(collections.Counter(rule for rule in applied if rule is not None).most_common())
 
 
-def describe_export(
-    source: Source, metadata: Metadata, path: Path, rules: dict[str, int], *, stated: bool
-) -> Iterator[str]:
+def describe_export(source: Source, metadata: Metadata, path: Path, rules: dict[str, int]) -> Iterator[str]:
     """Yields what the user should know, a line each."""
     from masktool.exporters.onnx_file import describe_value
 
@@ -178,9 +177,7 @@ def describe_export(
         yield f"gradients: of the {metadata.gradient}; feature map {metadata.feature_map or 'none'}"
     figures = [f"{name} {figure:.1e}" if figure else f"{name} 0" for name, figure in metadata.parity.items()]
     yield f"parity: {', '.join(figures)}"
-    if metadata.output_kind is not None:
-        origin = "" if stated else " (told by the operator that the graph ends in; --output-kind overrides)"
-        yield f"output: {metadata.class_output!r} holds {metadata.output_kind}{origin}"
+    yield from describe_class_output(metadata)
     if metadata.preprocessing is not None:
         yield f"preprocessing: {describe_preprocessing(dataclasses.asdict(metadata.preprocessing))}"
     yield from (f"note: {line}" for line in note_inputs(source))
@@ -189,6 +186,18 @@ def describe_export(
         outputs = ", ".join(describe_value(value) for value in graph.outputs)
         yield f"outputs: {outputs}; `masktool explain` asks for --output NAME and --target I,J"
     yield f"wrote {path} ({write_bytes(count_bytes(read_model(path), path))})"
+
+
+def describe_class_output(metadata: Metadata) -> Iterator[str]:
+    """Yields which output holds the class scores, and what speaks for it."""
+    if metadata.class_output is None:
+        yield "output: none holds class scores, as far as is known; --class-output NAME says that one does"
+    elif metadata.output_kind is None:
+        yield f"output: {metadata.class_output!r} is taken for the class scores; what it holds is not known"
+    else:
+        yield f"output: {metadata.class_output!r} holds {metadata.output_kind}"
+    if metadata.output_evidence:
+        yield f"evidence: {'; '.join(metadata.output_evidence)}"
 
 
 def note_inputs(source: Source) -> Iterator[str]:
@@ -217,7 +226,11 @@ def list_missing(metadata: Metadata) -> Iterator[str]:
     if metadata.class_output is None:
         yield "a class output (N, K)"
     elif metadata.output_kind is None:
-        yield f"what output {metadata.class_output!r} holds; add --output-kind {'|'.join(get_args(OutputKind))}"
+        kinds = "|".join(get_args(OutputKind))
+        yield (
+            f"what output {metadata.class_output!r} holds: its values are explained as they are; "
+            f"add --output-kind {kinds} or --labels FILE, or --class-output none where they are no class scores"
+        )
     if metadata.preprocessing is None:
         yield "preprocessing, which `masktool explain` needs; add --preprocess imagenet|caffe|tf|FILE.json"
     if metadata.labels is None and metadata.class_output is not None:

@@ -186,6 +186,8 @@ def describe_metadata(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "source", f"{metadata['source']} (sha256 {metadata['source_sha256']})"
     yield "written by", f"masktool {metadata['tool_version']}, schema {metadata['schema_version']}"
     yield "preprocessing", describe_preprocessing(metadata["preprocessing"])
+    for index, line in enumerate(metadata["output_evidence"] or ()):
+        yield "class output" if index == 0 else "", line
     labels = metadata["labels"]
     if labels:
         shown = ", ".join(labels[:LABELS_SHOWN]) + (", ..." if len(labels) > LABELS_SHOWN else "")

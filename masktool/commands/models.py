@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from masktool import __version__
-from masktool.contract import METADATA_PREFIX, Masking, Metadata
+from masktool.contract import METADATA_PREFIX, Masking, Metadata, OutputKind
 from masktool.errors import MasktoolError
 from masktool.files import sha256_of
 
@@ -42,6 +42,8 @@ class ModelChoice:
         image_input: name of the input that is the image, where several may be.
         gradient: whether the export of a source that is not masked yet needs gradients.
         feature_map: name of the value that they are with respect to; None for the last feature map.
+        class_output: name of the output with the class scores, of a source that is not masked yet.
+        output_kind: what it holds, likewise.
     """
 
     name: str | None
@@ -53,6 +55,8 @@ class ModelChoice:
     image_input: str | None = None
     gradient: bool = False
     feature_map: str | None = None
+    class_output: str | None = None
+    output_kind: OutputKind | None = None
 
 
 def find_model(choice: ModelChoice, say: Say) -> Path:
@@ -86,8 +90,13 @@ def find_model(choice: ModelChoice, say: Say) -> Path:
 
 
 def refuse_masking(choice: ModelChoice, path: Path) -> None:
-    """Raises MasktoolError where a way of masking is asked for and the model has its own already."""
-    given = {"--masking": choice.masking, "--baseline": choice.baseline}
+    """Raises MasktoolError where something is asked for that the export of the model has settled already."""
+    given = {
+        "--masking": choice.masking,
+        "--baseline": choice.baseline,
+        "--class-output": choice.class_output,
+        "--output-kind": choice.output_kind,
+    }
     if asked := [f"{option} {value}" for option, value in given.items() if value is not None]:
         raise MasktoolError(
             "the model is masked already",
@@ -151,6 +160,8 @@ def export_to_cache(choice: ModelChoice, name: str, say: Say) -> Path:
         else preprocessing_for(source.model, choice.preprocess, image_input=source.image_input),
         gradient="logit" if choice.gradient else None,
         feature_map=choice.feature_map if choice.gradient else None,
+        class_output=choice.class_output,
+        output_kind=choice.output_kind,
     )
     return target
 
@@ -188,6 +199,8 @@ def cache_key(choice: ModelChoice, name: str) -> str:
         "image_input": choice.image_input,
         "gradient": choice.gradient,
         "feature_map": choice.feature_map,
+        "class_output": choice.class_output,
+        "output_kind": choice.output_kind,
     }
     if is_hub_name(name):
         parts |= {"name": name, "hub": package_version(name.partition(":")[0])}

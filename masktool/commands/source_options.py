@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from masktool.contract import DEFAULT_SIZE
+from masktool.contract import DEFAULT_SIZE, OutputKind
 from masktool.errors import MasktoolError
 from masktool.files import check_target
 
@@ -57,6 +57,17 @@ mean_option = click.option(
 std_option = click.option("--std", type=NumberList(), metavar="A,B,C", help="Likewise.")
 labels_option = click.option(
     "--labels", type=click.Path(path_type=Path), metavar="FILE", help="Class names: one per line, or .json."
+)
+class_output_option = click.option(
+    "--class-output",
+    metavar="NAME|none",
+    help="Which output of MODEL holds one score per class; none says that it has no such output.  [default: the one "
+    "that the graph tells]",
+)
+output_kind_option = click.option(
+    "--output-kind",
+    type=click.Choice(get_args(OutputKind)),
+    help="What the class output holds, where the graph does not tell.",
 )
 trust_pickle_option = click.option(
     "--trust-pickle", is_flag=True, help="Unpickle a whole module; that runs code from the file."

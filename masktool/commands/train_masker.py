@@ -20,6 +20,7 @@ from masktool.commands.source_options import (
     arch_option,
     choose_module_preprocessing,
     choose_output,
+    class_output_option,
     input_size_option,
     labels_option,
     mean_option,
@@ -55,6 +56,7 @@ MASKINGS = ("fill", "layer")
 @mean_option
 @std_option
 @labels_option
+@class_output_option
 @trust_pickle_option
 @click.option(
     "--masking",
@@ -96,6 +98,7 @@ def command(
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
     labels: Path | None,
+    class_output: str | None,
     trust_pickle: bool,
     masking: Any,
     workers: int | None,
@@ -134,6 +137,7 @@ def command(
         input_size=input_size,
         preprocessing=choose_module_preprocessing(loaded, input_size, ImageOptions(preprocess, mean, std)),
         labels=names,
+        class_output=class_output,
         settings=settings,
         masking=masking,
         workers=workers,

@@ -301,13 +301,17 @@ class Run:
             settings={**self.attribution.settings, **self.settings()},
             quality=self.attribution.quality[position],
             capped=self.method.capped,
-            notes=self.attribution.notes[position] if self.attribution.notes else (),
+            notes=(*self.method_notes(position), *self.reading.notes(self.task.given[position])),
             seconds=seconds,
             forward_passes=self.forward_passes,
             model={name: getattr(metadata, name) for name in PROVENANCE},
             image=self.subject.original,
             output=reading.output,
         )
+
+    def method_notes(self, position: int) -> tuple[str, ...]:
+        """Returns what the method says of one target's map."""
+        return self.attribution.notes[position] if self.attribution.notes else ()
 
     def settings(self) -> dict[str, Any]:
         """Returns what decides the result besides the method's own options."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from masktool.explainers.targets import (
     resolve_target,
 )
 from masktool.runtime.inputs import Inputs
+from masktool.runtime.scores import note_unknown_scores
 from masktool.runtime.session import MaskedSession
 
 LISTED_NUMBERS = 16
@@ -72,6 +73,20 @@ class Reading:
         if isinstance(target, int):
             return rank_scores(self.values, target, self.session.metadata.labels)
         return (ClassScore(target, None, float(self.values[target])),)
+
+    def notes(self, given: bool) -> Iterator[str]:
+        """Yields what the reader of a map must know of the scores.
+
+        Args:
+            given: whether the target was named; otherwise it is the one with the highest score.
+        """
+        if self.output is None:
+            yield from note_unknown_scores(self.session.metadata)
+        elif not given and self.values.size > 1:
+            yield (
+                f"this is the largest of all values of {self.output!r}, and the file does not say what they are: where "
+                "some are coordinates, it may be one of them; --target I,J chooses"
+            )
 
     @property
     def score_name(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
 import masktool
-from masktool.contract import LOSSES, Layout, Loss, Masking, Metadata, OutputKind, Preprocessing
+from masktool.contract import LOSSES, Layout, Loss, Masking, Metadata, OutputKind, Preprocessing, name_classes
 from masktool.errors import MasktoolError
 from masktool.files import check_target
 
@@ -32,6 +32,7 @@ def export(
     mask_required: bool | None = None,
     preprocessing: Preprocessing | None = None,
     labels: Sequence[str] | None = None,
+    class_output: str | None = None,
     output_kind: OutputKind | None = None,
     trust_pickle: bool = False,
     gradient: Loss | None = None,
@@ -54,8 +55,11 @@ def export(
         mask_required: makes ``mask`` an ordinary input, for runtimes that cannot leave inputs out; None does so where
             the network leaves its height or width open, so that no default of ones fits.
         preprocessing: how a photograph becomes the input; None takes what the source knows.
-        labels: one name per class; None takes what the source knows.
-        output_kind: what the class output holds; None takes what the source knows.
+        labels: one name per class; of an output of one column that tells two classes apart, the positive class's or
+            both, the negative one first; None takes what the source knows.
+        class_output: name of the output that holds one score per class, or ``none``; None finds it where the graph
+            tells, see :mod:`masktool.exporters.class_output`.
+        output_kind: what the class output holds; None takes what the graph tells.
         trust_pickle: unpickle a pickled module, which runs code from the file.
         gradient: adds gradients, see :func:`masktool.exporters.gradient.add_gradients`; the loss that they are of by
             default. A file that was exported before gets them, and nothing else is changed.
@@ -74,6 +78,7 @@ def export(
         https://arxiv.org/abs/2211.14646.
     """
     from masktool.exporters.baselines import choose_baseline
+    from masktool.exporters.class_output import choose_class_output
     from masktool.exporters.sources import load_source
     from masktool.exporters.storage import fingerprint, open_model
     from masktool.exporters.write import write_masked, write_with_gradients
@@ -97,9 +102,12 @@ def export(
             mask_required=mask_required,
             preprocessing=preprocessing,
             labels=labels,
+            class_output=class_output,
             output_kind=output_kind,
         )
         return write_with_gradients(source.model.clone(), path, recorded, gradient, feature_map)
+    names = labels if labels is not None else source.labels
+    head = choose_class_output(source.model, source.claims.with_user(class_output, output_kind, names))
     plain = open_model(source.model)  # first of all: what ONNX Runtime refuses needs no mask
     preprocessing = preprocessing or source.preprocessing
     if mask_required is None:
@@ -113,16 +121,17 @@ def export(
         source=source.name,
         source_sha256=source.sha256 or fingerprint(source.model),
         image_input=source.image_input,
-        class_output=None,
-        output_kind=output_kind or source.output_kind,
+        class_output=head.name,
+        output_kind=head.kind,
         preprocessing=preprocessing,
-        labels=tuple(labels) if labels is not None else source.labels,
+        labels=name_classes(names, head.kind),
         parity={},
         tool_version=masktool.__version__,
         baseline=chosen,
         gradient=gradient,
         feature_map=feature_map,
         masker=source.masker,
+        output_evidence=head.evidence,
     )
     return write_masked(masked, path, metadata, layout, plain, source.reference)
 

@@ -17,13 +17,21 @@ from onnx_ir.passes import common
 from masktool.contract import BATCH_AXIS, FEATURE_MAP, GRADIENT_PREFIX, MASK_INPUT, OBJECTIVE, Loss, OutputKind
 from masktool.errors import UnsupportedOperatorError
 from masktool.exporters.canonical import infer_shapes
+from masktool.exporters.class_output import (
+    NORMALISING,
+    UNBOUNDED,
+    count_columns,
+    find_score_producer,
+    is_vector,
+    name_end,
+)
 from masktool.exporters.feature_maps import find_feature_map
 from masktool.exporters.loss_ends import add_loss_end
-from masktool.exporters.onnx_file import find_score_producer
 from masktool.ops.builder import GraphBuilder
 from masktool.ops.gradients import GradientGraph
 
-NORMALISING = {"Softmax", "LogSoftmax", "Sigmoid"}
+PROBABILITY_KINDS = frozenset({"probabilities", "sigmoid", "binary-probability"})
+"""What is no logit unless the graph holds the logits in front of it."""
 
 
 class Prologue(GraphBuilder):
@@ -62,7 +70,7 @@ def add_gradients(
     Args:
         model: a masked graph, or any canonical one.
         image_input: name of the image input.
-        class_output: name of the output to differentiate, (N, K) or (N, K, 1, 1).
+        class_output: name of the output to differentiate, (N, K), (N, K, 1, 1) or (N,).
         output_kind: what that output holds.
         loss: the default of the input ``loss``.
         feature_map: name of a value (N, c, h, w); None takes the last one.
@@ -77,9 +85,9 @@ def add_gradients(
     common.InlinePass()(model)
     sources = share_one_batch(model.graph, image_input)
     infer_shapes(model)
-    scores = scores_of(model.graph, class_output)
+    scores, are_logits = scores_of(model.graph, class_output, output_kind)
     graph = GradientGraph(model.graph, sources.values())
-    end = add_loss_end(graph, scores, output_kind, loss)
+    end = add_loss_end(graph, scores, output_kind, loss, are_logits=are_logits)
     chosen = find_feature_map(model.graph, feature_map, graph.needs)
     graph.add(scores, graph.reshaped_as(scores, end.seed))
     refused = graph.propagate()
@@ -125,13 +133,26 @@ def share_one_batch(graph: ir.Graph, image_input: str) -> dict[str, ir.Value]:
     return found
 
 
-def scores_of(graph: ir.Graph, class_output: str) -> ir.Value:
-    """Returns the value to differentiate: what the last softmax or sigmoid reads, else the class output itself."""
+def scores_of(graph: ir.Graph, class_output: str, output_kind: OutputKind | None) -> tuple[ir.Value, bool]:
+    """Returns the value to differentiate, what the softmax or sigmoid at the end reads or else the class output itself,
+    and whether it holds logits.
+    """
     output = next(value for value in graph.outputs if value.name == class_output)
     producer = find_score_producer(output)
-    if producer is not None and producer.op_type in NORMALISING and producer.inputs[0] is not None:
-        return producer.inputs[0]
-    return output
+    if (logits := logits_before(producer, output)) is not None:
+        return logits, True
+    bounded = producer is not None and producer.op_type not in UNBOUNDED
+    return output, not (bounded and output_kind in PROBABILITY_KINDS)
+
+
+def logits_before(producer: ir.Node | None, output: ir.Value) -> ir.Value | None:
+    """Returns what the softmax or sigmoid at the end reads; None where there is none, or the graph arranges it anew."""
+    if producer is None or producer.op_type not in NORMALISING or name_end(producer, count_columns(output)) is None:
+        return None
+    logits = producer.inputs[0]
+    if logits is None or not is_vector(logits) or count_columns(logits) != count_columns(output):
+        return None
+    return logits
 
 
 def add_output(graph: GradientGraph, name: str, value: ir.Value, shape: ir.Shape | list[str]) -> None:

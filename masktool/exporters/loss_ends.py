@@ -12,7 +12,8 @@ softmax        p_t                         p_t (e_t - p)         σ_t           
 entropy        H = -Σ p_k log p_k          -p_k (log p_k + H)    H = Σ H(σ_k)                   -z_k σ_k (1 - σ_k)
 =============  ==========================  ====================  =============================  ==================
 
-One binary logit z stands for the pair of logits (0, z).
+One binary logit z stands for the pair of logits (0, z). Of probabilities p whose logits the graph does not hold, log p
+stand for the logits, whose softmax is p; of independent ones log p - log(1 - p).
 
 Source of the entropy as an objective: Phang, Park and Geras, "Investigating and Simplifying Masking-based Saliency
 Methods for Model Interpretability", 2020, section 3, https://arxiv.org/abs/2010.09750; the gradients are calculus.
@@ -25,11 +26,13 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from masktool.contract import BATCH_AXIS, LOSS_INPUT, LOSSES, TARGET_INPUT, Loss, OutputKind
+from masktool.contract import BATCH_AXIS, BINARY_KINDS, LOSS_INPUT, LOSSES, TARGET_INPUT, Loss, OutputKind
 from masktool.errors import MasktoolError
 from masktool.ops.builder import dtype_of, rank_of, sizes_of
 from masktool.ops.gradients import GradientGraph
 
+LEAST = 1e-37
+"""Probabilities below this count as this where their logarithm is taken: about the least that float32 holds in full."""
 SURE = 1e4
 """Logits and log-probabilities beyond ± this weigh in the entropy as this: the probability is 0 in float32 long before
 (below e^-104), and 0 · ∞ is not a number."""
@@ -47,13 +50,16 @@ class LossEnd(NamedTuple):
     seed: ir.Value
 
 
-def add_loss_end(graph: GradientGraph, scores: ir.Value, output_kind: OutputKind | None, loss: Loss) -> LossEnd:
+def add_loss_end(
+    graph: GradientGraph, scores: ir.Value, output_kind: OutputKind | None, loss: Loss, *, are_logits: bool = True
+) -> LossEnd:
     """Adds the inputs ``target`` and ``loss``, and emits the end that ``loss`` chooses, in float32.
 
     Args:
         graph: behind whose nodes it stands.
-        scores: (N, K) or (N, K, 1, 1).
+        scores: (N, K), (N, K, 1, 1) or (N,).
         output_kind: of the scores; whether classes exclude one another.
+        are_logits: whether the scores are logits, whatever the kind says of the output behind them.
         loss: the default of the input ``loss``.
 
     Returns:
@@ -65,8 +71,9 @@ def add_loss_end(graph: GradientGraph, scores: ir.Value, output_kind: OutputKind
     classes = count_scores(scores)
     flat = graph.emit("Reshape", scores, graph.ints(-1, classes))
     flat.shape, flat.type = ir.Shape([BATCH_AXIS, classes]), scores.type
-    logits = graph.as_type(flat, ir.DataType.FLOAT)
-    if output_kind == "binary":
+    given = graph.as_type(flat, ir.DataType.FLOAT)
+    logits, slope = (given, None) if are_logits else logits_of(graph, given, output_kind)
+    if output_kind in BINARY_KINDS:
         pair = graph.emit("Concat", graph.emit("Mul", logits, graph.number(0, logits)), logits, axis=1)
         ends = exclusive_ends(graph, pair, one_hot(graph, pair, 2))
         of_logit = (graph.ints(1), graph.ints(2), graph.ints(1))
@@ -77,12 +84,16 @@ def add_loss_end(graph: GradientGraph, scores: ir.Value, output_kind: OutputKind
     switch = add_switch(graph, loss)
     objective = choose(graph, switch, [ends[name].objective for name in LOSSES])
     seed = choose(graph, switch, [ends[name].seed for name in LOSSES])
+    if slope is not None:
+        seed = graph.emit("Mul", seed, slope)
     return LossEnd(graph.emit("Squeeze", objective, graph.ints(1)), graph.as_type(seed, dtype_of(scores)))
 
 
 def count_scores(scores: ir.Value) -> int:
-    """Returns K of scores (N, K) or (N, K, 1, 1)."""
+    """Returns K of scores (N, K) or (N, K, 1, 1), 1 of (N,)."""
     sizes = sizes_of(scores)
+    if rank_of(scores) == 1:
+        return 1
     classes = sizes[1] if rank_of(scores) > 1 else None
     if classes is None or any(size != 1 for size in sizes[2:]):
         raise MasktoolError(
@@ -93,6 +104,17 @@ def count_scores(scores: ir.Value) -> int:
             fix="export without gradients",
         )
     return classes
+
+
+def logits_of(graph: GradientGraph, shares: ir.Value, output_kind: OutputKind | None) -> tuple[ir.Value, ir.Value]:
+    """Returns the logits of probabilities (B, K), and their derivative with respect to them."""
+    least, one = graph.number(LEAST, shares), graph.number(1, shares)
+    share = graph.emit("Max", shares, least)
+    if output_kind == "probabilities":
+        return graph.emit("Log", share), graph.emit("Reciprocal", share)
+    rest = graph.emit("Max", graph.emit("Sub", one, shares), least)
+    logits = graph.emit("Sub", graph.emit("Log", share), graph.emit("Log", rest))
+    return logits, graph.emit("Add", graph.emit("Reciprocal", share), graph.emit("Reciprocal", rest))
 
 
 def exclusive_ends(graph: GradientGraph, logits: ir.Value, chosen: ir.Value) -> Mapping[Loss, LossEnd]:

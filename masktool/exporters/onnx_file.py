@@ -1,4 +1,4 @@
-"""Finding in a graph the image input, the class output and what that output holds."""
+"""Finding the image input in a graph."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Mapping
 
 import onnx_ir
 
-from masktool.contract import MASK_INPUT, Layout, OutputKind
+from masktool.contract import MASK_INPUT, Layout
 from masktool.errors import MasktoolError
 
 IMAGE_RANK = 4
-CLASS_OUTPUT_RANKS = (2, 4)
 COLOURS = (1, 3, 4)
 """Numbers of channels that tell the channel axis from height and width."""
 COMMON_BATCH = "batch"
@@ -30,10 +29,6 @@ PIXEL_OPERATORS = frozenset(
 """They keep the order of the axes: normalisation in front of the first convolution is made of them."""
 SPATIAL_AXES: Mapping[Layout, tuple[int, int]] = {"NCHW": (2, 3), "NHWC": (1, 2)}
 FLOAT_TYPES = frozenset({onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16, onnx_ir.DataType.DOUBLE})
-LAYOUT_OPERATORS = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout", "Cast", "Transpose"})
-"""They move class scores about and leave their values alone."""
-CLASSIFIER_OPERATORS = frozenset({"Gemm", "MatMul", "Add", "Conv", "GlobalAveragePool", "AveragePool", "ReduceMean"})
-"""A classifier that ends in one of these gives unbounded scores, as cross-entropy training wants them."""
 
 
 def first_line(error: BaseException) -> str:
@@ -90,62 +85,6 @@ def describe_value(value: onnx_ir.Value) -> str:
     shape = "of unknown shape" if value.shape is None else f"({', '.join(str(dim) for dim in value.shape)})"
     element = "not a tensor" if value.dtype is None else value.dtype.name.lower()
     return f"{value.name!r} {element} {shape}"
-
-
-def find_class_output(model: onnx_ir.Model) -> str | None:
-    """Returns the name of the first output of shape (N, K) or (N, K, 1, 1), None when there is none.
-
-    (N, K, 1) is none: detectors give one score per anchor that way.
-    """
-    for value in model.graph.outputs:
-        if value.shape is None or value.dtype not in FLOAT_TYPES or value.shape.rank() not in CLASS_OUTPUT_RANKS:
-            continue
-        if all(dim == 1 for dim in value.shape[2:]):
-            return value.name
-    return None
-
-
-def count_classes(model: onnx_ir.Model, class_output: str | None) -> int | None:
-    """Returns K of a class output (N, K, ...), None when there is none or K is not fixed."""
-    for value in model.graph.outputs:
-        if value.name == class_output and value.shape is not None:
-            classes = value.shape[1]
-            return classes if isinstance(classes, int) else None
-    return None
-
-
-def infer_output_kind(model: onnx_ir.Model, class_output: str | None) -> OutputKind | None:
-    """Returns what the class output holds, read off the graph's end; None when that does not tell.
-
-    A lone column without a sigmoid may be a binary logit or a regression, so that it is left to the user.
-    """
-    if class_output is None:
-        return None
-    producer = find_score_producer(next(value for value in model.graph.outputs if value.name == class_output))
-    if producer is None:
-        return None
-    if producer.op_type == "Softmax" or (producer.op_type == "Div" and divides_exponentials(producer)):
-        return "probabilities"
-    if producer.op_type == "LogSoftmax":
-        return "logits"  # softmax of log-probabilities gives the probabilities back
-    if producer.op_type == "Sigmoid":
-        return "sigmoid"
-    several = (count_classes(model, class_output) or 0) > 1
-    return "logits" if several and producer.op_type in CLASSIFIER_OPERATORS else None
-
-
-def find_score_producer(output: onnx_ir.Value) -> onnx_ir.Node | None:
-    """Returns the node that computes an output's values, behind all that only rearranges them."""
-    node = output.producer()
-    while node is not None and node.op_type in LAYOUT_OPERATORS and node.inputs[0] is not None:
-        node = node.inputs[0].producer()
-    return node
-
-
-def divides_exponentials(node: onnx_ir.Node) -> bool:
-    """Tells whether a Div is the last step of a softmax written out."""
-    numerator = None if node.inputs[0] is None else node.inputs[0].producer()
-    return numerator is not None and numerator.op_type == "Exp"
 
 
 def settle_input(

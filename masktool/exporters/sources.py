@@ -17,17 +17,13 @@ import onnx
 import onnx_ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from masktool.contract import OutputKind, Preprocessing
+from masktool.contract import Preprocessing
 from masktool.errors import MasktoolError
 from masktool.exporters import torch_archives, torch_export, torch_hub
+from masktool.exporters.class_output import Claims, count_columns, is_vector
 from masktool.exporters.onnx_checks import check_external_data
 from masktool.exporters.onnx_door import open_proto, read_onnx
-from masktool.exporters.onnx_file import (
-    count_classes,
-    find_class_output,
-    infer_output_kind,
-    settle_input,
-)
+from masktool.exporters.onnx_file import settle_input
 from masktool.exporters.source_kinds import FileKind, detect_kind
 from masktool.exporters.torch_modules import LoadedModule, load_module
 from masktool.files import sha256_of
@@ -50,7 +46,7 @@ class Source:
         sha256: of the source file; None when there is no file.
         preprocessing: None when the source does not know.
         labels: one name per class; None when the source does not know.
-        output_kind: what the class output holds; None when the graph does not tell.
+        claims: what the source says of its class output.
         reference: torch's own outputs for a float32 batch of images: every one, in the graph's order, floating point as
             float32 and others in their own type; None for ONNX sources.
         notes: what the user should be told, one sentence each.
@@ -64,7 +60,7 @@ class Source:
     sha256: str | None
     preprocessing: Preprocessing | None
     labels: tuple[str, ...] | None
-    output_kind: OutputKind | None
+    claims: Claims
     reference: Callable[[np.ndarray], list[np.ndarray]] | None
     notes: tuple[str, ...]
     image_input: str
@@ -147,14 +143,14 @@ def _source_from_graph(
     assert image.name is not None
     if any(value.shape is None for value in model.graph.outputs):
         ShapeInferencePass(strict_mode=False)(model)
-    kind = infer_output_kind(model, find_class_output(model))
-    return Source(model, name, digest, None, None, kind, None, (), image.name)
+    return Source(model, name, digest, None, None, Claims(), None, (), image.name)
 
 
 def _source_from_torch(
     graph: torch_export.TorchGraph, name: str, digest: str | None, input_size: Size | None = None
 ) -> Source:
-    return dataclasses.replace(_source_from_graph(graph.model, name, digest, input_size), reference=graph.run)
+    source = _source_from_graph(graph.model, name, digest, input_size)
+    return dataclasses.replace(source, reference=graph.run, claims=Claims(own_name=torch_export.OUTPUT_NAME))
 
 
 def source_from_module(loaded: LoadedModule, input_size: Size | None = None, channels: int | None = None) -> Source:
@@ -173,11 +169,13 @@ def source_from_module(loaded: LoadedModule, input_size: Size | None = None, cha
     if size is None:
         raise MasktoolError("input size unknown", where=loaded.name, fix="add --input-size H W")
     source = _source_from_torch(torch_export.export_module(known.module, size, channels), loaded.name, loaded.sha256)
-    classes = count_classes(source.model, find_class_output(source.model))
-    labels = known.labels if known.labels and len(known.labels) == classes else None
+    columns = {count_columns(value) for value in source.model.graph.outputs if is_vector(value)}
+    labels = known.labels if known.labels and len(known.labels) in columns else None
+    said_by = f"the hub's configuration {known.configuration}"
+    claims = dataclasses.replace(source.claims, n_classes=known.n_classes, said_by=said_by)
     given = [word for word, value in (("preprocessing", known.preprocessing), ("labels", labels)) if value]
     notes = loaded.notes
     if given:
         notes = (*notes, f"{' and '.join(given)} taken from the hub's configuration {known.configuration}")
     preprocessing = known.preprocessing and known.preprocessing.scaled_to(size)
-    return dataclasses.replace(source, preprocessing=preprocessing, labels=labels, notes=notes)
+    return dataclasses.replace(source, preprocessing=preprocessing, labels=labels, claims=claims, notes=notes)

@@ -40,12 +40,14 @@ class Architecture:
         preprocessing: of the hub's default weights; None where the hub does not say or the contract cannot express it.
         labels: of the hub's default weights.
         configuration: what the hub calls those weights, for messages; None for a module that is no hub's.
+        n_classes: that the hub's classifier tells apart; None where the hub does not say.
     """
 
     module: torch.nn.Module
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] | None = None
     configuration: str | None = None
+    n_classes: int | None = None
 
 
 def is_hub_name(text: str) -> bool:
@@ -137,7 +139,9 @@ def create_torchvision(library: Any, name: str, pretrained: bool, options: Mappi
     if name in ("googlenet", "inception_v3") and not pretrained:
         options = {"init_weights": False, **options}  # their random initialisation takes minutes and is overwritten
     module = library.models.get_model(name, weights=weights if pretrained else None, **options)
-    return Architecture(module, read_torchvision_transforms(weights), read_categories(weights), str(weights))
+    categories = read_categories(weights)
+    n_classes = options.get("num_classes", None if categories is None else len(categories))
+    return Architecture(module, read_torchvision_transforms(weights), categories, str(weights), n_classes)
 
 
 def read_torchvision_transforms(weights: Any) -> Preprocessing | None:
@@ -172,7 +176,8 @@ def describe_timm(module: Any) -> Architecture:
     """Returns a timm module with what its ``pretrained_cfg`` says."""
     configuration = module.pretrained_cfg
     full_name = ".".join(part for part in (configuration.get("architecture"), configuration.get("tag")) if part)
-    return Architecture(module, read_timm_transforms(configuration), read_timm_labels(module), full_name)
+    n_classes = getattr(module, "num_classes", None) or None  # 0 for a module that gives features
+    return Architecture(module, read_timm_transforms(configuration), read_timm_labels(module), full_name, n_classes)
 
 
 def read_timm_transforms(configuration: Mapping[str, Any]) -> Preprocessing | None:

@@ -24,7 +24,7 @@ from masktool.contract import (
 )
 from masktool.errors import MasktoolError
 from masktool.exporters.gradient import add_gradients
-from masktool.exporters.onnx_file import describe_value, find_class_output, find_other_inputs
+from masktool.exporters.onnx_file import describe_value, find_other_inputs
 from masktool.exporters.parity import Subject, check_parity, measure_parity
 from masktool.exporters.probes import draw_probes
 from masktool.exporters.storage import staging
@@ -103,9 +103,9 @@ def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
     """
     if metadata.class_output is None:
         raise MasktoolError(
-            "gradients need a class output (N, K)",
+            "gradients are of class scores (N, K), and the model has none",
             got=", ".join(describe_value(value) for value in model.graph.outputs),
-            fix="leave --gradient out",
+            fix="export without gradients, or with --class-output NAME where one of these holds class scores",
         )
     names = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
     if taken := sorted(str(name) for name in names & {TARGET_INPUT, LOSS_INPUT, *GRADIENT_OUTPUTS}):
@@ -130,7 +130,6 @@ def declare_batches(model: ir.Model, image_input: str) -> None:
 
 def complete(metadata: Metadata, model: ir.Model, layout: Layout) -> Metadata:
     """Adds what the graph tells to the metadata, and refuses what contradicts it."""
-    class_output = find_class_output(model)
     if metadata.preprocessing is not None:
         preprocessing = dataclasses.replace(metadata.preprocessing, layout=layout)
         sides = size_of(model)
@@ -142,13 +141,7 @@ def complete(metadata: Metadata, model: ir.Model, layout: Layout) -> Metadata:
                 fix="correct the size in the preprocessing, or give --input-size",
             )
         metadata = dataclasses.replace(metadata, preprocessing=preprocessing)
-    if metadata.labels is not None and class_output is not None:
-        classes = next(value.shape[1] for value in model.graph.outputs if value.name == class_output and value.shape)
-        if isinstance(classes, int) and classes != len(metadata.labels):
-            raise MasktoolError(
-                "the labels do not fit the model", expected=f"{classes} names", got=len(metadata.labels)
-            )
-    return dataclasses.replace(metadata, class_output=class_output, layout=layout)
+    return dataclasses.replace(metadata, layout=layout)
 
 
 def size_of(model: ir.Model) -> tuple[object, object]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from masktool.contract import Preprocessing
 from masktool.errors import MasktoolError
-from masktool.exporters.onnx_file import count_classes, find_class_output
+from masktool.exporters.class_output import ClassOutput, choose_class_output, count_columns
 from masktool.exporters.sources import Source, source_from_module
 from masktool.exporters.torch_export import make_example
 from masktool.exporters.torch_modules import LoadedModule
@@ -33,6 +33,7 @@ class Plan:
     Attributes:
         loaded: the classifier and what its origin knows; its module is this training's own.
         source: its plain graph.
+        head: which of its outputs holds the class scores, and what they are.
         preprocessing: of the pictures.
         labels: names of the classes; None where they have none.
         examples: to train on.
@@ -43,6 +44,7 @@ class Plan:
 
     loaded: LoadedModule
     source: Source
+    head: ClassOutput
     preprocessing: Preprocessing
     labels: tuple[str, ...] | None
     examples: tuple[Example, ...]
@@ -90,6 +92,7 @@ def make_plan(
     input_size: tuple[int, int] | None,
     preprocessing: Preprocessing | None,
     labels: Sequence[str] | None,
+    class_output: str | None,
     settings: TrainingSettings,
 ) -> Plan:
     """Reads and checks everything that can fail before the first step."""
@@ -104,18 +107,17 @@ def make_plan(
     loaded = own_module(loaded)
     channels = len(preprocessing.mean)
     source = source_from_module(loaded, preprocessing.size, channels)
-    n_classes = count_classes(source.model, find_class_output(source.model))
+    names = source.labels if labels is None else tuple(labels)
+    head = choose_class_output(source.model, source.claims.with_user(class_output, None, names))
+    n_classes = next((count_columns(each) for each in source.model.graph.outputs if each.name == head.name), None)
     if n_classes is None or n_classes < 2:
         raise MasktoolError("no class output to explain", where=loaded.name, expected="class scores (N, K)")
-    names = source.labels if labels is None else tuple(labels)
-    if names is not None and len(names) != n_classes:
-        raise MasktoolError("the labels do not fit the model", expected=f"{n_classes} names", got=len(names))
     maps = list_maps(loaded.known.module, make_example(loaded.known.module, preprocessing.size, channels))
     stages = choose_stages(maps, settings.stages, loaded.name)
     examples = read_examples(
         data, class_names=names, n_classes=n_classes, per_class=settings.per_class, seed=settings.seed
     )
-    return Plan(loaded, source, preprocessing, names, examples, stages, settings, choose_device(settings.device))
+    return Plan(loaded, source, head, preprocessing, names, examples, stages, settings, choose_device(settings.device))
 
 
 def choose_preprocessing(

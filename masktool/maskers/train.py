@@ -17,7 +17,6 @@ import masktool.exporters
 from masktool.contract import Masking, Metadata, Preprocessing
 from masktool.errors import MasktoolError
 from masktool.explainers.explaining import Progress, no_progress
-from masktool.exporters.onnx_file import find_class_output
 from masktool.exporters.sources import source_from_module
 from masktool.exporters.torch_modules import LoadedModule, load_module
 from masktool.files import atomic_path, check_target, temporary_directory
@@ -50,6 +49,7 @@ def train_masker(
     input_size: tuple[int, int] | None = None,
     preprocessing: Preprocessing | None = None,
     labels: Sequence[str] | None = None,
+    class_output: str | None = None,
     trust_pickle: bool = False,
     settings: TrainingSettings | None = None,
     masking: Masking = "fill",
@@ -74,6 +74,7 @@ def train_masker(
         input_size: (height, width) of the input in pixels; None takes the preprocessing's.
         preprocessing: of the pictures; None takes what the model's hub says.
         labels: names of the classes; None takes what the model's hub says.
+        class_output: name of the output that holds the class scores, where several may.
         trust_pickle: unpickle a module although that runs code from the file.
         settings: of the training; None takes the published ones.
         masking: what the written file's mask does: ``fill`` hides pixels as the training does and costs nothing,
@@ -104,7 +105,7 @@ def train_masker(
     saved = find_saved(target, resume=resume, say=say)
     if not isinstance(model, LoadedModule):
         model = load_module(model, arch=arch, trust_pickle=trust_pickle)
-    plan = make_plan(model, Path(data), input_size, preprocessing, labels, settings or TrainingSettings())
+    plan = make_plan(model, Path(data), input_size, preprocessing, labels, class_output, settings or TrainingSettings())
     identity = plan.identity()
     if saved is not None:
         check_identity(saved.identity, identity, target)
@@ -143,10 +144,9 @@ def find_saved(path: Path, *, resume: bool, say: Say) -> Checkpoint | None:
 
 def make_training(plan: Plan, stack: contextlib.ExitStack) -> Training:
     """Returns a training at its first step; what it needs open is closed with the stack."""
-    output = find_class_output(plan.source.model)
-    assert output is not None  # the plan has counted its classes
+    assert plan.head.name is not None  # the plan has counted its classes
     judge = open_layer_judge(plan, stack) if plan.settings.through == "layer" else None
-    classifier = TorchClassifier(plan.module, output, plan.source.output_kind)
+    classifier = TorchClassifier(plan.module, plan.head.name, plan.head.kind)
     size = plan.preprocessing.size
     return Training(classifier, plan.stages, size, plan.settings, plan.steps, plan.device, judge)
 
@@ -154,7 +154,9 @@ def make_training(plan: Plan, stack: contextlib.ExitStack) -> Training:
 def open_layer_judge(plan: Plan, stack: contextlib.ExitStack) -> Judge:
     """Exports the classifier with layer masking, without gradients and with them, and opens both files."""
     folder = stack.enter_context(temporary_directory())
-    masktool.exporters.export(plan.source, folder / "forward.onnx", masking="layer")
+    masktool.exporters.export(
+        plan.source, folder / "forward.onnx", masking="layer", class_output=plan.head.name, output_kind=plan.head.kind
+    )
     masktool.exporters.export(folder / "forward.onnx", folder / "backward.onnx", gradient="log-softmax")
     provider, threads = "auto" if plan.device.type == "cuda" else "cpu", torch.get_num_threads()
     forward, backward = (
@@ -276,5 +278,6 @@ def write_file(plan: Plan, training: Training, records: Sequence[Record], path: 
         baseline="mean" if masking == "fill" else None,
         preprocessing=plan.preprocessing,
         labels=plan.labels,
-        output_kind=plan.source.output_kind or "logits",
+        class_output=plan.head.name,
+        output_kind=plan.head.kind or "logits",
     )

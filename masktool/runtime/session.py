@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from masktool.contract import (
+    BINARY_KINDS,
     FEATURE_MAP,
     GRADIENT_OUTPUTS,
     GRADIENT_PREFIX,
@@ -146,6 +147,16 @@ class MaskedSession:
         return f"running on {names[0]}" + (f" ({self.provider_note})" if self.provider_note else "")
 
     @property
+    def n_classes(self) -> int | None:
+        """How many classes the class output tells apart; None where it has none, or the file leaves it open."""
+        if self.metadata.class_output is None:
+            return None
+        if self.metadata.output_kind in BINARY_KINDS:
+            return 2
+        shape = self.output_shapes.get(self.metadata.class_output, ())
+        return shape[1] if len(shape) > 1 else 1
+
+    @property
     def has_gradient(self) -> bool:
         """Whether the file holds gradients."""
         return self.metadata.gradient is not None
@@ -193,7 +204,7 @@ class MaskedSession:
                 fix="use run() for the outputs",
             )
         (output,) = self._forward([name], self._check(images, masks, inputs))
-        return drop_trailing_axes(output, self.metadata.output_kind)
+        return drop_trailing_axes(output)
 
     def run(
         self,
@@ -218,8 +229,8 @@ class MaskedSession:
     ) -> np.ndarray:
         """Returns the class output as probabilities, float32 (N, K); otherwise like a call of the session.
 
-        Logits go through a softmax, one binary logit becomes the two columns (1 - p, p); probabilities, sigmoid scores
-        and outputs of an unknown kind stay as they are.
+        Logits go through a softmax, the one column of a binary output becomes two, (1 - p, p); probabilities, sigmoid
+        scores and outputs of an unknown kind stay as they are.
         """
         return self.to_scores(self(images, masks, inputs))
 
@@ -229,8 +240,7 @@ class MaskedSession:
         Args:
             output: of ``metadata.class_output``.
         """
-        kind = self.metadata.output_kind
-        return to_probabilities(drop_trailing_axes(output, kind), kind)
+        return to_probabilities(drop_trailing_axes(output), self.metadata.output_kind)
 
     def gradient(
         self,
@@ -263,15 +273,14 @@ class MaskedSession:
             fix = f"add them: masktool export {self.path} -o NEW.onnx --gradient logit"
             raise MasktoolError("the file holds no gradients", where=self.path, fix=fix)
         feed = self._check(images, masks, inputs)
-        classes = self.output_shapes[name][1] if self.metadata.output_kind != "binary" else 2
-        feed.values[TARGET_INPUT] = check_target(target, feed.results, classes)
+        feed.values[TARGET_INPUT] = check_target(target, feed.results, self.n_classes)
         if loss is not None:
             feed.values[LOSS_INPUT] = loss_index(loss, self.metadata, self.path)
         names = [name, *outputs_for(of, self._gradient_outputs)]
         found = dict(zip(names, self._forward(names, feed), strict=True))
         return Gradient(
             objective=found[OBJECTIVE],
-            scores=drop_trailing_axes(found[name], self.metadata.output_kind),
+            scores=drop_trailing_axes(found[name]),
             image=found.get(GRADIENT_PREFIX + IMAGE),
             mask=found.get(GRADIENT_PREFIX + MASK),
             feature_map=found.get(FEATURE_MAP),

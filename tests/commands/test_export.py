@@ -53,13 +53,15 @@ def test_the_path_goes_to_stdout_and_the_rest_to_stderr(folder: Path, capsys: py
     assert err.splitlines()[0] == f"source: small.onnx, sha256 {digest[:12]}, 5 nodes"
     assert "masked: 3 nodes (" in err
     assert "parity: ones 0, " in err
-    assert "output: 'scores' holds logits (told by the operator that the graph ends in" in err
+    assert "output: 'scores' is taken for the class scores; what it holds is not known\n" in err
+    assert "evidence: ends in Gemm" in err
+    assert "assumed, not known: nothing says that these are class scores" in err
     assert "missing: preprocessing" in err
     assert "missing: labels; add --labels FILE" in err
     assert err.splitlines()[-1].startswith("wrote small.masked.onnx (")
     metadata = read_metadata(folder / "small.masked.onnx")
     assert (metadata.source, metadata.source_sha256) == ("small.onnx", digest)
-    assert (metadata.preprocessing, metadata.labels, metadata.output_kind) == (None, None, "logits")
+    assert (metadata.preprocessing, metadata.labels, metadata.output_kind) == (None, None, None)
 
 
 def test_every_option_reaches_the_file(folder: Path, capsys: pytest.CaptureFixture[str]):

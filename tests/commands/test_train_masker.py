@@ -92,7 +92,8 @@ def test_the_log_holds_every_term_of_every_step(trained: Trained):
 
 def test_the_file_classifies_as_the_model_does_and_draws_maps(trained: Trained, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(trained.folder)
-    assert run(["export", *train_arguments()[1:7], "-o", "plain.onnx"]) == 0
+    plain = ["export", *train_arguments()[1:7], "-o", "plain.onnx", "--output-kind", "logits"]
+    assert run(plain) == 0
     images = np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
     with load("masker.onnx") as masker, load("plain.onnx") as plain:
         np.testing.assert_allclose(masker.scores(images), plain.scores(images), atol=1e-6)
@@ -143,7 +144,8 @@ def test_ca_writes_another_classifier_and_says_so(folder: Path, capsys: pytest.C
     err = capsys.readouterr().err
     assert "note: the file's classifier is the one that was trained alongside; its scores are not MODEL's" in err
     assert all("classifier_loss" in record for record in read_log(folder / "log.jsonl"))
-    assert run(["export", *train_arguments()[1:7], "-o", "plain.onnx"]) == 0
+    plain = ["export", *train_arguments()[1:7], "-o", "plain.onnx", "--output-kind", "logits"]
+    assert run(plain) == 0
     images = np.random.default_rng(0).normal(size=(3, 3, 32, 32)).astype(np.float32)
     with load("masker.onnx") as masker, load("plain.onnx") as plain:
         assert np.abs(masker.scores(images) - plain.scores(images)).max() > 1e-6

@@ -10,11 +10,10 @@ import pytest
 from networks.small_graphs import classifier, parse
 
 from masktool.errors import MasktoolError
+from masktool.exporters.class_output import choose_class_output
 from masktool.exporters.onnx_file import (
-    find_class_output,
     find_image_input,
     find_other_inputs,
-    infer_output_kind,
     layout_of,
 )
 from masktool.exporters.sources import load_source
@@ -37,7 +36,7 @@ def model_file(tmp_path: Path) -> Path:
 def test_a_file(model_file: Path):
     source = load_source(model_file)
     assert (source.name, source.sha256) == ("small.onnx", sha256_of(model_file))
-    assert (source.output_kind, source.preprocessing, source.labels, source.reference) == ("logits", None, None, None)
+    assert (source.preprocessing, source.labels, source.reference) == (None, None, None)
     assert load_source(str(model_file)).sha256 == source.sha256
     assert load_source(source) is source
 
@@ -71,8 +70,7 @@ def test_axes_of_length_minus_one_are_open(data_dir: Path):
 def test_weights_among_the_inputs_are_no_images(data_dir: Path):
     source = load_source(data_dir / "weights" / "squeezenet11_caffe2_fp32.onnx")
     assert find_image_input(source.model).name == "data_0"
-    assert find_class_output(source.model) == "softmaxout_1"
-    assert source.output_kind == "probabilities"
+    assert choose_class_output(source.model)[:2] == ("softmaxout_1", "probabilities")
 
 
 @pytest.mark.parametrize(
@@ -138,57 +136,11 @@ def test_layouts():
     assert layout_of(find_image_input(graph(channels_last.replace("32, 48, 3", "3, 3, 3")))) == "NCHW"
 
 
-@pytest.mark.parametrize(
-    ("shapes", "expected"),
-    [
-        ({"a": "N, 10"}, "a"),
-        ({"a": "N, 10, 1, 1"}, "a"),
-        ({"map": "N, 21, 8, 8", "a": "N, 10"}, "a"),
-        ({"anchors": "N, 1600, 1"}, None),
-        ({"map": "N, 21, 8, 8"}, None),
-        ({"flat": "N"}, None),
-    ],
-)
-def test_the_class_output_is_the_first_of_its_shape(shapes: dict[str, str], expected: str | None):
-    outputs = ", ".join(f"float[{shape}] {name}" for name, shape in shapes.items())
-    nodes = " ".join(f"{name} = Identity(image)" for name in shapes)
-    proto = onnx.parser.parse_model(f"{HEADER} g (float[N, 3, 8, 8] image) => ({outputs}) {{ {nodes} }}")
-    assert find_class_output(onnx_ir.from_proto(proto)) == expected
-
-
-@pytest.mark.parametrize(
-    ("classify", "kind"),
-    [
-        ("scores = Gemm(flat, weight)", "logits"),
-        ("raw = Gemm(flat, weight) scores = Softmax(raw)", "probabilities"),
-        ("raw = Gemm(flat, weight) soft = Softmax(raw) scores = Identity(soft)", "probabilities"),
-        ("raw = Gemm(flat, weight) scores = LogSoftmax(raw)", "logits"),
-        ("raw = Gemm(flat, weight) scores = Sigmoid(raw)", "sigmoid"),
-        ("raw = Gemm(flat, weight) scores = Tanh(raw)", None),
-        (
-            """raw = Gemm(flat, weight) e = Exp(raw) a = Constant<value_ints = [1]>()
-            t = ReduceSum(e, a) scores = Div(e, t)""",
-            "probabilities",
-        ),
-    ],
-)
-def test_the_output_kind_is_read_off_the_end(classify: str, kind: str | None):
-    model = onnx_ir.from_proto(classifier(classify=classify))
-    assert infer_output_kind(model, find_class_output(model)) == kind
-
-
-def test_a_lone_column_is_left_to_the_user():
-    text = "g (float[N, 3, 8, 8] x) => (float[N, 1] y) <float[192, 1] w> { f = Flatten(x) y = Gemm(f, w) }"
-    model = graph(text)
-    assert infer_output_kind(model, find_class_output(model)) is None
-
-
 def test_undeclared_output_shapes_are_inferred(tmp_path: Path):
     proto = classifier()
     proto.graph.output[0].type.tensor_type.ClearField("shape")
     source = load_source(proto)
-    assert find_class_output(source.model) == "scores"
-    assert source.output_kind == "logits"
+    assert choose_class_output(source.model)[:2] == ("scores", None)
 
 
 BAD_FILES = {
@@ -230,7 +182,7 @@ def test_a_directory(tmp_path: Path):
 def test_external_data(tmp_path: Path):
     path = tmp_path / "outside.onnx"
     onnx.save(classifier(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    assert load_source(path).output_kind == "logits"
+    assert choose_class_output(load_source(path).model)[:2] == ("scores", None)
     weights = tmp_path / "weights.bin"
     content = weights.read_bytes()
     weights.write_bytes(content[: len(content) // 2])

@@ -16,11 +16,14 @@ from masktool.commands import options
 from masktool.commands.evaluate.results import encode, print_problems, print_tables, write_results
 from masktool.commands.models import ModelChoice, find_model, is_masked
 from masktool.commands.photographs import check_writable
+from masktool.commands.source_options import class_output_option, output_kind_option
+from masktool.contract import OutputKind
 from masktool.errors import MasktoolError
 from masktool.evaluation.dataset import Dataset
 from masktool.evaluation.extras import require_extra
 from masktool.evaluation.part import NamedModel, Part, run_part
 from masktool.lazy import typed_arguments
+from masktool.runtime.scores import note_unknown_scores
 from masktool.runtime.session import MaskedSession, load
 
 BAD_INPUT = 2
@@ -45,6 +48,8 @@ class Request:
         input_size: (height, width), where the model does not fix them.
         image_input: which input is the image, of a model that is not masked yet.
         preprocess: of a model that is not masked yet.
+        class_output: name of the output with the class scores, likewise.
+        output_kind: what it holds, likewise.
         seed: of every random choice.
         directory: for everything that is written.
         strict: whether data that cannot be used end in an exit code other than 0.
@@ -68,6 +73,8 @@ class Request:
     input_size: tuple[int, int] | None
     image_input: str | None
     preprocess: str | None
+    class_output: str | None
+    output_kind: OutputKind | None
     seed: int
     directory: Path
     strict: bool
@@ -111,6 +118,8 @@ class Request:
         if sessions and self.session is None:
             self.session = sessions[0]
             options.say(self.session.announcement)
+            for note in note_unknown_scores(self.session.metadata):
+                options.say(f"note: {note}")
         return [NamedModel(name, session) for name, session in zip(names, sessions, strict=True)]
 
     def choose(self, mode: str | None, gradient: bool) -> ModelChoice:
@@ -125,6 +134,8 @@ class Request:
             mode if masking == "fill" else None,
             self.image_input,
             gradient=gradient,
+            class_output=self.class_output,
+            output_kind=self.output_kind,
         )
 
     def dataset(self) -> Dataset:
@@ -166,12 +177,7 @@ def exported_mode(name: str) -> str | None:
 
 def count_classes(session: MaskedSession) -> int | None:
     """Returns how many classes a model tells apart; None where its file does not say."""
-    if session.metadata.labels is not None:
-        return len(session.metadata.labels)
-    if session.metadata.output_kind == "binary":
-        return 2
-    shape = session.output_shapes.get(session.metadata.class_output or "", ())
-    return shape[1] if len(shape) > 1 else None
+    return session.n_classes if session.metadata.labels is None else len(session.metadata.labels)
 
 
 SHARED_OPTIONS: tuple[Callable[[Any], Any], ...] = (
@@ -216,6 +222,8 @@ SHARED_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--preprocess", metavar="NAME|FILE", help="Preprocessing of a MODEL that is not masked yet, as for export."
     ),
+    class_output_option,
+    output_kind_option,
     options.seed_option,
     click.option(
         "-o",

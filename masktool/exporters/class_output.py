@@ -1,0 +1,580 @@
+"""Which output of a graph holds class scores, what they are, and what speaks for it.
+
+A graph says little of what its numbers mean: class scores, landmarks and embeddings may all end in one Gemm. So
+evidence is collected in words, and a decision is taken only where it leads to one:
+
+1. A candidate is a floating-point output (N, K), (N, K, 1, 1) or (N,) that no operator has selected: what TopK, ArgMax,
+   Hardmax, NonMaxSuppression or a comparison gave, moved about or not, holds no scores of all classes.
+2. What the user says decides: a name, labels (as many as columns), a kind.
+3. An output that another is computed from is a feature map, or the other's scores in front of their softmax: the last
+   one counts.
+4. Evidence is a Softmax, LogSoftmax or Sigmoid over the columns; or a linear end together with labels, with the number
+   of classes of a hub's configuration or of a well-known data set, or with a name such as ``logits``.
+5. One candidate with evidence is taken. Several are a question. A lone candidate without evidence is taken too, of
+   unknown kind, and that is said; unless something speaks against it, such as an L2 norm or a name (``landmarks``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import onnx_ir as ir
+
+from masktool.contract import BINARY_KINDS, OutputKind
+from masktool.errors import MasktoolError
+from masktool.exporters.onnx_file import FLOAT_TYPES, describe_value
+
+NONE = "none"
+"""What ``--class-output`` takes for a graph that has none."""
+ARRANGING = frozenset(
+    {
+        *("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout", "Cast", "Transpose"),
+        *("QuantizeLinear", "DequantizeLinear"),
+    }
+)
+"""They move class scores about and leave their values alone, but for rounding."""
+PICKING = frozenset({"Gather", "GatherElements", "GatherND", "Slice", "Split", "Concat", "Expand", "Tile", "Where"})
+"""They keep some of their inputs' values, each as it is."""
+SCALING = frozenset({"Add", "Sub", "Mul", "Div", "BatchNormalization"})
+"""With a constant, they keep scores unbounded and their order (a negative factor apart)."""
+NORMALISING = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
+SELECTING = frozenset(
+    {
+        *("TopK", "ArgMax", "ArgMin", "Hardmax", "OneHot", "NonMaxSuppression", "NonZero", "Unique"),
+        *("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Not", "And", "Or", "Xor"),
+    }
+)
+"""What they give are decisions, places or the best few, never one score for each class."""
+LINEAR = frozenset(
+    {
+        *("Gemm", "MatMul", "Conv", "ConvTranspose", "Einsum", "FusedGemm", "FusedMatMul", "FusedConv"),
+        *("QLinearMatMul", "QLinearConv", "QGemm", "MatMulInteger", "ConvInteger"),
+    }
+)
+UNBOUNDED = LINEAR | {"Add", "Sum", "GlobalAveragePool", "AveragePool", "ReduceMean"}
+"""A classifier that ends in one of these gives unbounded scores, as cross-entropy training wants them. So do
+regressions and embeddings."""
+KNOWN_COUNTS: Mapping[int, str] = {
+    1000: "ImageNet-1k",
+    1001: "ImageNet-1k with a background class",
+    21841: "ImageNet-21k",
+    21843: "ImageNet-21k",
+    365: "Places365",
+}
+"""Numbers of classes that hardly anything else has; 10 and 100 may be coordinates of 5 and 50 landmarks."""
+SPEAKING_FOR = frozenset(
+    {
+        *("logit", "logits", "prob", "probs", "probability", "probabilities", "softmax", "softmaxout"),
+        *("class", "classes", "classifier", "classification", "categories"),
+    }
+)
+SPEAKING_AGAINST = frozenset(
+    {
+        *("box", "boxes", "bbox", "bboxes", "landmark", "landmarks", "keypoint", "keypoints", "coords", "coordinates"),
+        *("embedding", "embeddings", "feature", "features", "descriptor", "descriptors", "offsets", "regression"),
+    }
+)
+KINDS_OF_END: Mapping[str, tuple[OutputKind, ...]] = {
+    "Softmax": ("probabilities",),
+    "LogSoftmax": ("logits",),  # softmax of log-probabilities gives the probabilities back
+    "Sigmoid": ("sigmoid",),
+    "Sigmoid of one column": ("binary-probability", "sigmoid"),
+}
+"""What an output may hold that ends so; the first is taken where the user says nothing."""
+
+
+class ClassOutput(NamedTuple):
+    """What is taken for the class output.
+
+    Attributes:
+        name: of the output; None where there is none.
+        kind: what it holds; None where that is not known.
+        evidence: for both, in words.
+    """
+
+    name: str | None
+    kind: OutputKind | None
+    evidence: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Claims:
+    """What is said of the class output by those who know.
+
+    Attributes:
+        name: of the output, ``none`` for a graph without one; None where nobody says.
+        kind: what it holds.
+        labels: one per class, or one or two for one column.
+        n_classes: how many classes the origin of the graph says that there are.
+        said_by: the origin, as messages call it.
+        own_name: what masktool called an output that had no name, which says nothing.
+    """
+
+    name: str | None = None
+    kind: OutputKind | None = None
+    labels: Sequence[str] | None = None
+    n_classes: int | None = None
+    said_by: str = "its origin"
+    own_name: str | None = None
+
+    def with_user(self, name: str | None, kind: OutputKind | None, labels: Sequence[str] | None) -> Claims:
+        """Returns what the origin says together with what the user says."""
+        return dataclasses.replace(self, name=name, kind=kind, labels=labels)
+
+    @property
+    def any(self) -> bool:
+        """Whether the user says that there is a class output."""
+        return self.name is not None or self.kind is not None or self.labels is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """An output that may hold class scores.
+
+    Attributes:
+        value: the output.
+        columns: K; None where it is open.
+        end: what it ends in, a key of ``KINDS_OF_END``; None for anything else.
+        unbounded: whether it ends in an operator that gives unbounded scores.
+        ends_in: the same in words.
+        backing: what speaks for class scores.
+        against: what speaks against them.
+    """
+
+    value: ir.Value
+    columns: int | None
+    end: str | None
+    unbounded: bool
+    ends_in: str
+    backing: tuple[str, ...]
+    against: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the output."""
+        return str(self.value.name)
+
+    def __str__(self) -> str:
+        return "; ".join((f"{describe_value(self.value)} {self.ends_in}", *self.backing, *self.against))
+
+
+def choose_class_output(model: ir.Model, claims: Claims = Claims()) -> ClassOutput:
+    """Says which output holds the class scores, and what they are.
+
+    Args:
+        model: any graph; the shapes of its outputs are known.
+        claims: what the user and the graph's origin say.
+
+    Raises:
+        MasktoolError: several outputs may be meant, or what the user says contradicts the graph.
+    """
+    outputs = [value for value in model.graph.outputs if is_vector(value)]
+    if claims.name == NONE and all(value.name != NONE for value in model.graph.outputs):
+        return ClassOutput(None, None, ("--class-output none",))
+    if claims.name is not None:
+        outputs = [named_output(model, claims.name)]
+    candidates = [describe_candidate(value, claims) for value in outputs if find_selection(value) is None]
+    candidates = keep_fitting(candidates, claims)
+    if claims.name is None:
+        candidates = drop_inner(candidates, model)
+    if not candidates:
+        return ClassOutput(None, None, describe_absence(model))
+    backed = [each for each in candidates if each.backing and not each.against]
+    plausible = backed or [each for each in candidates if not each.against] or (candidates if claims.any else [])
+    if not plausible:
+        return ClassOutput(None, None, tuple(f"not taken: {each}" for each in candidates))
+    if len(plausible) > 1:
+        raise MasktoolError(
+            f"{len(plausible)} outputs may hold the class scores",
+            got=" | ".join(map(str, plausible)),
+            fix=f"say which: --class-output {' or '.join(each.name for each in plausible)} or {NONE}",
+        )
+    (chosen,) = plausible
+    kind = settle_kind(chosen, claims)
+    return ClassOutput(chosen.name, kind, tell_evidence(chosen, kind, claims))
+
+
+def is_vector(value: ir.Value) -> bool:
+    """Tells whether a value is floating point and of shape (N, K), (N, K, 1, 1) or (N,).
+
+    (N, K, 1) is none: detectors give one score per anchor that way.
+    """
+    if value.shape is None or value.dtype not in FLOAT_TYPES or value.shape.rank() not in (1, 2, 4):
+        return False
+    if value.shape.rank() == 1:  # of one image a vector (K,) without a batch would look the same
+        return value.shape[0] == 1 or not isinstance(value.shape[0], int)
+    return all(dim == 1 for dim in value.shape[2:])
+
+
+def count_columns(value: ir.Value) -> int | None:
+    """Returns K of (N, K, ...), 1 of (N,), None where it is open."""
+    assert value.shape is not None
+    if value.shape.rank() == 1:
+        return 1
+    columns = value.shape[1]
+    return columns if isinstance(columns, int) else None
+
+
+def named_output(model: ir.Model, name: str) -> ir.Value:
+    """Returns the output that the user names.
+
+    Raises:
+        MasktoolError: there is none of that name, or it cannot hold class scores.
+    """
+    where = f"--class-output {name}"
+    found = next((value for value in model.graph.outputs if value.name == name), None)
+    if found is None:
+        listed = ", ".join(describe_value(value) for value in model.graph.outputs)
+        raise MasktoolError("no such output", where=where, expected=f"one of {listed}, or {NONE}")
+    if not is_vector(found):
+        raise MasktoolError(
+            "not one score per class",
+            where=where,
+            expected="floating point (N, K), (N, K, 1, 1) or (N,)",
+            got=describe_value(found),
+            fix=f"--class-output {NONE}; `masktool explain --output {name} --target I,J` explains one of its values",
+        )
+    if (selection := find_selection(found)) is not None:
+        raise MasktoolError(
+            "not one score per class",
+            where=where,
+            got=f"what {name_node(selection)} selects",
+            fix=f"--class-output {NONE}, or the scores in front of that node",
+        )
+    return found
+
+
+def describe_candidate(value: ir.Value, claims: Claims) -> Candidate:
+    """Collects what speaks for and against an output."""
+    columns, end = count_columns(value), end_of(value)
+    kind_of_end = name_end(end, columns)
+    unbounded = kind_of_end is None and end is not None and end.op_type in UNBOUNDED
+    ends_in = "has no operator of its own" if end is None else f"ends in {name_node(end)}"
+    against = tuple(find_objections(value, end, hint=kind_of_end not in ("Softmax", "LogSoftmax")))
+    backing = tuple(find_backing(value, columns, kind_of_end, claims, unbounded=unbounded))
+    return Candidate(value, columns, kind_of_end, unbounded, ends_in, backing, against)
+
+
+def find_backing(
+    value: ir.Value, columns: int | None, end: str | None, claims: Claims, *, unbounded: bool
+) -> Iterator[str]:
+    """Yields what speaks for class scores."""
+    if end is not None:
+        columns_named = "its one column" if columns == 1 else f"all {count_of(columns, 'column')}"
+        yield f"{end.split()[0]} over {columns_named}"
+    if claims.name is not None:
+        yield "named by --class-output"
+    if claims.labels is not None:
+        yield f"{count_of(len(claims.labels), 'label')} for {count_of(columns, 'column')}"
+    if not unbounded or columns is None:
+        return
+    if claims.n_classes is not None and claims.n_classes == columns > 1:
+        yield f"{claims.said_by} has {columns} classes"
+    if columns in KNOWN_COUNTS:
+        yield f"{columns} columns, as many as {KNOWN_COUNTS[columns]} has classes"
+    if columns > 1 and value.name != claims.own_name and (words := words_of(value) & SPEAKING_FOR):
+        yield f"its name says {', '.join(sorted(words))}"
+
+
+def count_of(number: int | None, thing: str) -> str:
+    """Returns how many there are, in words; K where that is open."""
+    return f"{number or 'K'} {thing}{'' if number == 1 else 's'}"
+
+
+def find_objections(value: ir.Value, end: ir.Node | None, *, hint: bool) -> Iterator[str]:
+    """Yields what speaks against class scores; names are a hint only where the graph does not say it better."""
+    if end is not None and scales_to_unit_length(end):
+        yield "of unit length (L2 norm), as embeddings are"
+    if end is not None and end.op_type == "Concat" and len(parts := ends_of_parts(end)) > 1:
+        yield f"put together from parts that end in {', '.join(parts)}, as detections are"
+    if end is not None and value.shape is not None and value.shape.rank() == 1 and end.op_type != "Sigmoid":
+        yield "one number for each image"
+    if hint and (words := words_of(value) & SPEAKING_AGAINST):
+        yield f"its name says {', '.join(sorted(words))}"
+
+
+def ends_of_parts(node: ir.Node) -> list[str]:
+    """Returns the operators that the parts of a concatenation end in, each once; constants have none."""
+    parts = [each for each in node.inputs if each is not None and not is_constant(each)]
+    ends = [end.op_type for each in parts if (end := end_of(each)) is not None]
+    return sorted({"a linear layer" if each in LINEAR else each for each in ends})
+
+
+def words_of(value: ir.Value) -> set[str]:
+    """Returns the words in an output's name, in lower case."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", str(value.name))
+    return {word.rstrip("0123456789") for word in re.split(r"[^A-Za-z0-9]+", spaced.lower())}
+
+
+def keep_fitting(candidates: Sequence[Candidate], claims: Claims) -> list[Candidate]:
+    """Returns the candidates that labels and kind of the user's fit.
+
+    Raises:
+        MasktoolError: they fit none.
+    """
+    labels = claims.labels
+    exact = [each for each in candidates if labels is not None and len(labels) == each.columns]
+    fitting = exact or [each for each in candidates if labels is None or fit_labels(len(labels), each.columns)]
+    if candidates and not fitting:
+        assert labels is not None
+        raise MasktoolError(
+            "the labels do not fit the model", expected=count_names(candidates), got=f"{len(labels)} names"
+        )
+    if claims.kind is None or not fitting:
+        return fitting
+    found = [each for each in fitting if each.columns == 1 or claims.kind not in BINARY_KINDS]
+    if not found:
+        raise MasktoolError(
+            "no output is of that kind",
+            where=f"--output-kind {claims.kind}",
+            expected="one column",
+            got=", ".join(describe_value(each.value) for each in fitting),
+            fix="logits, probabilities or sigmoid are for several columns",
+        )
+    return found
+
+
+def fit_labels(count: int, columns: int | None) -> bool:
+    """Tells whether so many labels may be those of so many columns; a lone column may have both its classes named."""
+    return columns is None or count == columns or (columns == 1 and count == len(("negative", "positive")))
+
+
+def count_names(candidates: Sequence[Candidate]) -> str:
+    """Returns how many names the candidates want, in words."""
+    wanted = sorted({each.columns for each in candidates if each.columns is not None})
+    return " or ".join("1 or 2" if columns == 1 else str(columns) for columns in wanted) + " names"
+
+
+def drop_inner(candidates: Sequence[Candidate], model: ir.Model) -> list[Candidate]:
+    """Returns the candidates that no other output is computed from, each core once."""
+    if len(model.graph.outputs) == 1:
+        return list(candidates)
+    cores = {each.name: core_of(each.value) for each in candidates}
+    distinct = [
+        each for position, each in enumerate(candidates) if cores[each.name] not in list(cores.values())[:position]
+    ]
+    heads = {core_of(each.value) for each in distinct if not each.against}
+    every = {core_of(value) for value in model.graph.outputs}
+    return [each for each in distinct if not is_inner(each, cores[each.name], heads, every)]
+
+
+def is_inner(candidate: Candidate, core: ir.Value, heads: set[ir.Value], every: set[ir.Value]) -> bool:
+    """Tells whether a candidate is a feature map of another output, or another candidate's scores before their softmax.
+
+    What ends in a softmax or sigmoid itself is no feature map: a second head may read the first one's answer.
+    """
+    near, far = reach_of(core)
+    return bool(near & heads) or (candidate.end is None and bool(far & every))
+
+
+def reach_of(start: ir.Value) -> tuple[set[ir.Value], set[ir.Value]]:
+    """Returns the values computed from one: without a linear layer on the way, and with at least one."""
+    near: set[ir.Value] = set()
+    far: set[ir.Value] = set()
+    waiting = [(start, False)]
+    while waiting:
+        value, beyond = waiting.pop()
+        for node in value.consumers():
+            crossed = beyond or node.op_type in LINEAR
+            found = far if crossed else near
+            for output in node.outputs:
+                if output not in found:
+                    found.add(output)
+                    waiting.append((output, crossed))
+    return near, far
+
+
+def core_of(value: ir.Value) -> ir.Value:
+    """Returns the value in front of everything that only rearranges it."""
+    node = value.producer()
+    while node is not None and node.op_type in ARRANGING and node.inputs[0] is not None:
+        value = node.inputs[0]
+        node = value.producer()
+    return value
+
+
+def find_score_producer(output: ir.Value) -> ir.Node | None:
+    """Returns the node that computes an output's values, behind all that only rearranges them."""
+    return core_of(output).producer()
+
+
+def end_of(value: ir.Value) -> ir.Node | None:
+    """Returns the node that an output ends in: behind all that rearranges, or that scales an unbounded score."""
+    end = node = find_score_producer(value)
+    while node is not None and node.op_type in SCALING and (inner := lone_operand(node)) is not None:
+        node = find_score_producer(inner)
+        if node is not None and node.op_type in LINEAR:
+            return node
+    return end
+
+
+def lone_operand(node: ir.Node) -> ir.Value | None:
+    """Returns the one input that is no constant; None where several are."""
+    changing = [each for each in node.inputs if each is not None and not is_constant(each)]
+    return changing[0] if len(changing) == 1 else None
+
+
+def is_constant(value: ir.Value) -> bool:
+    """Tells whether a value is a weight or a Constant's, rearranged or not."""
+    core = core_of(value)
+    producer = core.producer()
+    if producer is not None:
+        return producer.op_type in ("Constant", "ConstantOfShape")
+    return core.const_value is not None or core.is_initializer()
+
+
+def name_end(node: ir.Node | None, columns: int | None) -> str | None:
+    """Returns what a node at the end says of the values, a key of ``KINDS_OF_END``; None where it says nothing."""
+    if node is None:
+        return None
+    if node.op_type == "Div" and divides_exponentials(node):
+        return "Softmax"
+    if node.op_type in ("Softmax", "LogSoftmax"):
+        return node.op_type if goes_over_columns(node, columns) else None
+    if node.op_type == "Sigmoid":
+        return "Sigmoid of one column" if columns == 1 else "Sigmoid"
+    return None
+
+
+def goes_over_columns(node: ir.Node, columns: int | None) -> bool:
+    """Tells whether a softmax goes over as many values as there are columns, as far as shapes say."""
+    if columns == 1:
+        return False  # each alone: 1, whatever the image
+    shape = next((each.shape for each in (*node.inputs, *node.outputs) if each is not None and each.shape), None)
+    if shape is None or columns is None:
+        return True
+    since_opset_13 = (node.version or node.graph.opset_imports.get("", 13) if node.graph else 13) >= 13
+    axis = node.attributes.get_int("axis", -1 if since_opset_13 else 1)
+    assert axis is not None
+    rank = shape.rank()
+    axes = [axis % rank] if since_opset_13 else range(axis % rank, rank)
+    lengths = [shape[each] for each in axes]
+    return not all(isinstance(length, int) for length in lengths) or product(lengths) == columns
+
+
+def product(lengths: Sequence[object]) -> int:
+    """Returns the product of lengths that are numbers."""
+    result = 1
+    for length in lengths:
+        assert isinstance(length, int)
+        result *= length
+    return result
+
+
+def divides_exponentials(node: ir.Node) -> bool:
+    """Tells whether a Div is the last step of a softmax written out."""
+    numerator = None if node.inputs[0] is None else node.inputs[0].producer()
+    return numerator is not None and numerator.op_type == "Exp"
+
+
+def scales_to_unit_length(node: ir.Node) -> bool:
+    """Tells whether a node divides by an L2 norm."""
+    if node.op_type == "LpNormalization":
+        return True
+    operands = [each for each in node.inputs if each is not None]
+    if node.op_type not in ("Div", "Mul") or len(operands) < 2:
+        return False
+    return any(is_norm(each) for each in (operands[1:] if node.op_type == "Div" else operands))
+
+
+NORM_PATH = ARRANGING | {"Expand", "Clip", "Max", "Add", "Reciprocal"}
+"""What stands between a norm and the division by it: an epsilon, and its repetition."""
+
+
+def is_norm(value: ir.Value) -> bool:
+    """Tells whether a value is an L2 norm, kept from 0 and repeated or not."""
+    node = value.producer()
+    while node is not None and node.op_type in NORM_PATH and (inner := first_changing(node)) is not None:
+        node = inner.producer()
+    if node is None:
+        return False
+    if node.op_type == "ReduceL2":
+        return True
+    return node.op_type in ("Sqrt", "Pow", "Rsqrt") and any(
+        upstream.op_type in ("ReduceSumSquare", "ReduceSum") for upstream in walk_back(node, NORM_PATH, depth=4)
+    )
+
+
+def first_changing(node: ir.Node) -> ir.Value | None:
+    """Returns the first input that is no constant."""
+    return next((each for each in node.inputs if each is not None and not is_constant(each)), None)
+
+
+def walk_back(node: ir.Node, through: frozenset[str], depth: int) -> Iterator[ir.Node]:
+    """Yields what a node's first changing input comes from, as far as certain operators go, and the one beyond."""
+    for _ in range(depth):
+        inner = first_changing(node)
+        found = None if inner is None else inner.producer()
+        if found is None:
+            return
+        yield found
+        if found.op_type not in through:
+            return
+        node = found
+
+
+def find_selection(value: ir.Value) -> ir.Node | None:
+    """Returns the node that selected, compared or decided what an output holds; None where none did."""
+    waiting, seen = [value], {value}
+    while waiting:
+        node = waiting.pop().producer()
+        if node is None:
+            continue
+        if node.op_type in SELECTING:
+            return node
+        passes = node.op_type in ARRANGING | PICKING | NORMALISING
+        if passes or (node.op_type in SCALING and lone_operand(node) is not None):
+            found = [each for each in node.inputs if each is not None and each not in seen]
+            seen.update(found)
+            waiting.extend(found)
+    return None
+
+
+def name_node(node: ir.Node) -> str:
+    """Returns operator and name of a node, as messages show them."""
+    return f"{node.op_type} (node {node.name!r})" if node.name else node.op_type
+
+
+def settle_kind(chosen: Candidate, claims: Claims) -> OutputKind | None:
+    """Returns what the chosen output holds.
+
+    Raises:
+        MasktoolError: the user says what the graph contradicts: a softmax or sigmoid would be taken twice.
+    """
+    allowed = KINDS_OF_END.get(chosen.end or "")
+    if claims.kind is not None:
+        if allowed is not None and claims.kind not in allowed:
+            raise MasktoolError(
+                "the graph says otherwise",
+                where=f"--output-kind {claims.kind}",
+                expected=" or ".join(allowed),
+                got=f"{chosen.name!r}, which {chosen.ends_in}",
+                fix="leave --output-kind out",
+            )
+        return claims.kind
+    if allowed is not None:
+        return allowed[0]
+    if not chosen.unbounded or not chosen.backing:
+        return None
+    if chosen.columns == 1:
+        named = claims.labels is not None and len(claims.labels) > 1
+        return "binary" if named else None  # one name may be that of a regression
+    return "logits"
+
+
+def tell_evidence(chosen: Candidate, kind: OutputKind | None, claims: Claims) -> tuple[str, ...]:
+    """Returns what speaks for a decision, in words."""
+    said = ("kind by --output-kind",) if claims.kind is not None else ()
+    assumed = () if chosen.backing or said else ("assumed, not known: nothing says that these are class scores",)
+    unknown = ("what the values are is not known",) if kind is None and chosen.backing else ()
+    return (chosen.ends_in, *chosen.backing, *chosen.against, *said, *assumed, *unknown)
+
+
+def describe_absence(model: ir.Model) -> tuple[str, ...]:
+    """Returns why no output holds class scores, in words."""
+    selected = {str(value.name): find_selection(value) for value in model.graph.outputs if is_vector(value)}
+    reasons = [f"{name!r} holds what {name_node(node)} selects" for name, node in selected.items() if node is not None]
+    return ("no output (N, K) of class scores", *reasons)

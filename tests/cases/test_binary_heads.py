@@ -1,0 +1,181 @@
+"""One column that tells two classes apart: which class is which, probabilities taken once, gradients."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from PIL import Image
+
+import masktool
+from masktool import MasktoolError
+from masktool.cli import run
+from masktool.contract import BINARY_KINDS, Metadata, OutputKind
+from masktool.runtime.scores import to_probabilities
+from masktool.runtime.session import load
+
+ENDS = {
+    "logit (N, 1)": ("binary", "N, 1", "y = Identity(z)"),
+    "probability (N, 1)": ("binary-probability", "N, 1", "y = Sigmoid(z)"),
+    "logit (N,)": ("binary", "N", "one = Constant<value_ints = [1]>() y = Squeeze(z, one)"),
+    "probability (N,)": (
+        "binary-probability", "N", "one = Constant<value_ints = [1]>() s = Sigmoid(z) y = Squeeze(s, one)",
+    ),
+    "probability written out": (
+        "binary-probability", "N, 1",
+        "m = Neg(z) e = Exp(m) u = Constant<value_float = 1.0>() d = Add(e, u) y = Reciprocal(d)",
+    ),
+}  # fmt: skip
+"""By name: the kind, the shape, and the nodes that make the output of the logit z."""
+STEP = 1e-2
+"""Of central differences in float32: a smaller one is lost in rounding."""
+
+
+def network(shape: str, nodes: str) -> onnx.ModelProto:
+    """A convolution, a smooth activation, a mean and one logit z, made positive by its bias."""
+    text = f"""<ir_version: 10, opset_import: ["" : 20]>
+        g (float[N, 3, 8, 8] x) => (float[{shape}] y) <float[4, 3, 3, 3] w, float[4, 1] h, float[1] b>
+        {{ c = Conv<pads = [1, 1, 1, 1]>(x, w) r = Tanh(c) p = GlobalAveragePool(r) f = Flatten(p) z = Gemm(f, h, b)
+        {nodes} }}"""
+    model = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.standard_normal((4, 3, 3, 3)), "h": 3 * rng.standard_normal((4, 1)), "b": np.array([1.5])}
+    del model.graph.initializer[:]
+    for name, values in weights.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values.astype(np.float32), name))
+    return model
+
+
+def images(count: int = 3) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((count, 3, 8, 8)).astype(np.float32)
+
+
+def positive(model: onnx.ModelProto, kind: OutputKind) -> np.ndarray:
+    """The positive class's probability by ONNX Runtime on the plain model, in double precision behind a logit."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": images()})
+    column = found.reshape(-1).astype(np.float64)
+    return 1 / (1 + np.exp(-column)) if kind == "binary" else column
+
+
+@pytest.mark.parametrize(("kind", "shape", "nodes"), ENDS.values(), ids=ENDS)
+def test_scores_are_the_two_classes(kind: OutputKind, shape: str, nodes: str, tmp_path: Path):
+    model = network(shape, nodes)
+    masktool.export(model, tmp_path / "m.onnx", output_kind=kind)
+    with load(tmp_path / "m.onnx") as session:
+        assert session.n_classes == 2
+        scores = session.scores(images())
+    expected = positive(model, kind)
+    np.testing.assert_allclose(scores, np.stack([1 - expected, expected], axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "shape", "nodes"), ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("target", [0, 1])
+@pytest.mark.parametrize("loss", ["logit", "log-softmax", "softmax", "entropy"])
+def test_gradients_against_central_differences(
+    kind: OutputKind, shape: str, nodes: str, target: int, loss, tmp_path: Path
+):
+    """The objective is that of the published losses; its gradient that of the objective, differenced."""
+    model = network(shape, nodes)
+    masktool.export(model, tmp_path / "m.onnx", output_kind=kind, gradient="logit")
+    with load(tmp_path / "m.onnx") as session:
+        found = session.gradient(images(), target=target, loss=loss)
+        direction = np.sign(found.image)
+        ends = [
+            session.gradient(images() + sign * np.float32(STEP) * direction, target=target, loss=loss).objective
+            for sign in (1, -1)
+        ]
+    share = positive(model, kind)
+    shares = {0: 1 - share, 1: share}[target]
+    objectives = {
+        "logit": np.log(share / (1 - share)) if target else np.zeros_like(share),
+        "log-softmax": np.log(shares),
+        "softmax": shares,
+        "entropy": -(share * np.log(share) + (1 - share) * np.log(1 - share)),
+    }
+    np.testing.assert_allclose(found.objective, objectives[loss], atol=2e-5)
+    slope = (ends[0] - ends[1]) / (2 * STEP)
+    np.testing.assert_allclose(slope, np.abs(found.image).sum((1, 2, 3)), rtol=2e-2, atol=1e-4)
+
+
+def test_a_sigmoid_at_the_end_makes_it_a_probability(tmp_path: Path):
+    model = network("N, 1", "y = Sigmoid(z)")
+    assert masktool.export(model, tmp_path / "m.onnx").output_kind == "binary-probability"
+    with pytest.raises(MasktoolError) as error:
+        masktool.export(model, tmp_path / "m.onnx", output_kind="binary")
+    assert str(error.value) == (
+        "the graph says otherwise (--output-kind binary): expected binary-probability or sigmoid, got 'y', which ends "
+        "in Sigmoid; leave --output-kind out"
+    )
+
+
+def test_several_columns_are_not_binary(tmp_path: Path):
+    model = network("N, 2", "two = Constant<value_ints = [1, 2]>() y = Tile(z, two)")
+    with pytest.raises(MasktoolError, match=r"no output is of that kind .--output-kind binary.: expected one column"):
+        masktool.export(model, tmp_path / "m.onnx", output_kind="binary")
+
+
+@pytest.mark.parametrize("kind", sorted(BINARY_KINDS))
+def test_one_label_names_the_positive_class(kind: OutputKind, tmp_path: Path):
+    nodes = "y = Identity(z)" if kind == "binary" else "y = Sigmoid(z)"
+    model = network("N, 1", nodes)
+    one = masktool.export(model, tmp_path / "one.onnx", output_kind=kind, labels=["tumour"])
+    assert one.labels == ("not tumour", "tumour")
+    two = masktool.export(model, tmp_path / "two.onnx", output_kind=kind, labels=["healthy", "tumour"])
+    assert two.labels == ("healthy", "tumour")
+    with pytest.raises(MasktoolError, match="the labels do not fit the model: expected 1 or 2 names, got 3 names"):
+        masktool.export(model, tmp_path / "three.onnx", output_kind=kind, labels=["a", "b", "c"])
+
+
+def test_two_labels_make_one_linear_column_binary(tmp_path: Path):
+    model = network("N, 1", "y = Identity(z)")
+    assert masktool.export(model, tmp_path / "m.onnx", labels=["healthy", "tumour"]).output_kind == "binary"
+    assert masktool.export(model, tmp_path / "m.onnx", labels=["age"]).output_kind is None  # perhaps a regression
+
+
+def test_a_file_written_before_with_one_label_is_put_right(tmp_path: Path):
+    metadata = masktool.export(network("N, 1", "y = Identity(z)"), tmp_path / "m.onnx", output_kind="binary")
+    properties = metadata.to_properties() | {"masktool.labels": '["tumour"]'}
+    assert Metadata.from_properties(properties).labels == ("not tumour", "tumour")
+
+
+@pytest.mark.parametrize("kind", sorted(BINARY_KINDS))
+def test_label_and_map_are_those_of_the_class(kind: OutputKind, tmp_path: Path, monkeypatch, capsys):
+    """The case binary_label_inverted: the positive class's map is that of p, the negative one's its mirror image."""
+    monkeypatch.chdir(tmp_path)
+    onnx.save(network("N, 1", "y = Identity(z)" if kind == "binary" else "y = Sigmoid(z)"), "model.onnx")
+    Path("pre.json").write_text('{"size": [8, 8], "resize": "exact"}')
+    Path("two.txt").write_text("healthy\ntumour\n")
+    Image.fromarray(np.random.default_rng(2).integers(0, 255, (20, 20, 3), np.uint8)).save("p.png")
+    export = ["export", "model.onnx", "-o", "out.onnx", "--preprocess", "pre.json", "--output-kind", kind]
+    assert run([*export, "--labels", "two.txt"]) == 0
+    capsys.readouterr()
+    documents = {}
+    for target in ("healthy", "tumour", "0", "1"):
+        explain = ["explain", "p.png", "-m", "out.onnx", "--method", "occlusion", "--target", target, "--json"]
+        assert run([*explain, "--set", "sliding_window_shapes=3", "--set", "strides=2"]) == 0
+        documents[target] = json.loads(capsys.readouterr().out)
+    by_name = {name: documents[name] for name in ("healthy", "tumour")}
+    assert {name: each["target"]["index"] for name, each in by_name.items()} == {"healthy": 0, "tumour": 1}
+    chances = {name: each["target"]["probability"] for name, each in by_name.items()}
+    assert chances["healthy"] + chances["tumour"] == pytest.approx(1, abs=1e-5)
+    prepared = np.asarray(Image.open("p.png").resize((8, 8), Image.Resampling.BILINEAR), np.float32) / 255
+    session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": prepared.transpose(2, 0, 1)[None]})
+    raw = float(found.item())
+    expected = 1 / (1 + np.exp(-raw)) if kind == "binary" else raw
+    assert chances["tumour"] == pytest.approx(expected, abs=1e-4)
+    maps = {name: np.array(each["model_attributions"]) for name, each in by_name.items()}
+    np.testing.assert_allclose(maps["healthy"], -maps["tumour"], atol=1e-6)
+    assert np.abs(maps["tumour"]).max() > 0
+    assert [documents[index]["target"]["label"] for index in "01"] == ["healthy", "tumour"]
+
+
+@pytest.mark.parametrize("kind", sorted(BINARY_KINDS))
+def test_more_than_one_column_is_refused(kind: OutputKind):
+    with pytest.raises(MasktoolError, match="binary output of the wrong shape"):
+        to_probabilities(np.zeros((2, 3), np.float32), kind)

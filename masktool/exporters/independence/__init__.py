@@ -1,0 +1,102 @@
+"""Whether what a graph says of an image depends on the images beside it: proved from the graph, not sampled.
+
+An abstract interpretation. One walk over the canonical graph gives every value a state (:mod:`.states`), by one rule
+per family of operators; a new operator is a function under ``@batch_rule("OpType")`` in one of this package's files.
+What a rule cannot vouch for is named, and nothing is assumed of an operator without one.
+
+The walk is over the plain graph. What masktool adds works image by image by construction: windows, means over places
+and masks, which lie on the images' own axis.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import onnx_ir as ir
+
+from masktool.exporters.independence import (  # noqa: F401  each registers its rules
+    axes,
+    control,
+    elementwise,
+    indexing,
+    layout,
+    products,
+    recurrent,
+    windows,
+)
+from masktool.exporters.independence.states import BatchGraph, Finding, Lost, Rows
+
+__all__ = ["Finding", "Independence", "follow_batch", "prove_independence"]
+
+FINDINGS_SHOWN = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Independence:
+    """What is known of a graph for any batch.
+
+    Attributes:
+        verdict: ``proved``: every output has one row per image, which depends on that image alone; ``mixing``: nodes
+            are known that mix images, or outputs that have no row per image; ``unproved``: it is not known.
+        findings: the nodes and outputs that say so, those that mix first.
+    """
+
+    verdict: Literal["proved", "mixing", "unproved"]
+    findings: tuple[Finding, ...] = ()
+
+    def describe(self) -> str:
+        """Returns the findings on one line."""
+        shown = [str(finding) for finding in self.findings[:FINDINGS_SHOWN]]
+        more = len(self.findings) - len(shown)
+        return " | ".join(shown) + (f" | and {more} more" if more else "")
+
+
+def prove_independence(model: ir.Model, image_input: str) -> Independence:
+    """Follows the batch from the image input to every output.
+
+    Args:
+        model: canonical, with a symbolic batch.
+        image_input: name of the image input, batch on axis 0.
+    """
+    image = next(value for value in model.graph.inputs if value.name == image_input)
+    assert image.shape is not None
+    batch = image.shape[0]
+    assert not isinstance(batch, int)
+    graph = follow_batch(model, image, str(batch.value))
+    findings = [*graph.findings, *(found for value in model.graph.outputs if (found := judge_output(graph, value)))]
+    findings.sort(key=lambda finding: finding.kind)
+    if not findings:
+        return Independence("proved")
+    return Independence("mixing" if findings[0].kind == "mixes" else "unproved", tuple(findings))
+
+
+def follow_batch(model: ir.Model, image: ir.Value, batch: str) -> BatchGraph:
+    """Returns a graph with the states of all its values.
+
+    Args:
+        model: canonical.
+        image: the image input.
+        batch: symbol for the number of images; other inputs whose first axis has it have one row per image.
+    """
+    assert image.shape is not None
+    graph = BatchGraph(image, batch)
+    for value in model.graph.inputs:
+        own = value.shape[0] if value.shape is not None and len(value.shape) else None
+        if value is not image and own == image.shape[0] and not isinstance(own, int):
+            graph.set_state(value, Rows(0))
+    graph.follow(model.graph)
+    return graph
+
+
+def judge_output(graph: BatchGraph, value: ir.Value) -> Finding | None:
+    """Returns why an output does not have one row per image; None where it has, or where a node was named already."""
+    state = graph.state(value)
+    if isinstance(state, Lost) or state == Rows(0):
+        return None
+    if isinstance(state, Rows) and state.axis == 0 and state.pure:
+        return None
+    reason = "has no row per image"
+    if isinstance(state, Rows):
+        reason = f"has the images on axis {state.axis}" if state.pure else "has several rows per image"
+    return Finding("mixes", "output", str(value.name), reason)

@@ -1,0 +1,130 @@
+"""Operators that work along some axes and leave the others alone: reductions, softmax, sorts, sums, norms.
+
+Along any axis but the images' they keep images apart; along theirs they mix them.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from masktool.exporters.independence.states import (
+    BatchGraph,
+    MixesError,
+    Rows,
+    States,
+    UnprovedError,
+    axes_of,
+    axis_of,
+    batch_rule,
+    constant_of,
+    input_of,
+    same,
+)
+
+REDUCTIONS = {
+    "ReduceL1": "sums",
+    "ReduceL2": "sums",
+    "ReduceLogSum": "sums",
+    "ReduceLogSumExp": "sums",
+    "ReduceMax": "takes the maximum",
+    "ReduceMean": "takes the mean",
+    "ReduceMin": "takes the minimum",
+    "ReduceProd": "multiplies",
+    "ReduceSum": "sums",
+    "ReduceSumSquare": "sums",
+}
+ALONG = {
+    "Softmax": (-1, "normalises"),
+    "LogSoftmax": (-1, "normalises"),
+    "Hardmax": (-1, "takes the maximum"),
+    "LpNormalization": (-1, "normalises"),
+    "TopK": (-1, "sorts"),
+}
+"""By operator, the default of ``axis`` and what happens along it."""
+
+
+@batch_rule(*REDUCTIONS)
+def batch_reduce(graph: BatchGraph, node: ir.Node) -> States:
+    """Reduces along axes, all of them where none are given."""
+    rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
+    axes = axes_of(node, 1, rank)
+    if not axes:
+        if node.attributes.get_int("noop_with_empty_axes", 0):
+            return same(node, rows)
+        axes = list(range(rank))
+    return same(node, reduced(rows, axes, bool(node.attributes.get_int("keepdims", 1)), REDUCTIONS[node.op_type]))
+
+
+@batch_rule("ArgMax", "ArgMin")
+def batch_arg(graph: BatchGraph, node: ir.Node) -> States:
+    """Finds a place along one axis."""
+    rows = graph.rows_of(node)
+    axis = axis_of(node, graph.rank(node.inputs[0]), 0)
+    return same(node, reduced(rows, [axis], bool(node.attributes.get_int("keepdims", 1)), "takes the largest place"))
+
+
+def reduced(rows: Rows, axes: list[int], keeps: bool, what: str) -> Rows:
+    """Returns where the images lie when axes are reduced."""
+    refuse_batch(rows, axes, what)
+    return rows if keeps else rows.at(rows.axis - sum(axis < rows.axis for axis in axes))
+
+
+def refuse_batch(rows: Rows, axes: list[int], what: str) -> None:
+    """Raises where an operator works along the images' axis."""
+    if rows.axis in axes:
+        raise MixesError(f"{what} over the batch")
+
+
+@batch_rule(*ALONG)
+def batch_along(graph: BatchGraph, node: ir.Node) -> States:
+    """Works along one axis and keeps the rank."""
+    rows, (default, what) = graph.rows_of(node), ALONG[node.op_type]
+    refuse_batch(rows, [axis_of(node, graph.rank(node.inputs[0]), default)], what)
+    return same(node, rows)
+
+
+@batch_rule("CumSum", "CumProd")
+def batch_cumulate(graph: BatchGraph, node: ir.Node) -> States:
+    """Sums along an axis that is an input."""
+    rows, axis = graph.rows_of(node), constant_of(input_of(node, 1))
+    if axis is None:
+        raise UnprovedError("the axis that it works along is computed")
+    refuse_batch(rows, [int(axis.reshape(-1)[0]) % graph.rank(node.inputs[0])], "sums")
+    return same(node, rows)
+
+
+@batch_rule("LayerNormalization", "RMSNormalization")
+def batch_layer_norm(graph: BatchGraph, node: ir.Node) -> States:
+    """Normalises over one axis and all behind it."""
+    rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
+    refuse_batch(rows, list(range(axis_of(node, rank, -1), rank)), "normalises")
+    return same(node, rows)
+
+
+@batch_rule("MeanVarianceNormalization")
+def batch_mean_variance(graph: BatchGraph, node: ir.Node) -> States:
+    """Normalises over axes whose default holds the batch."""
+    rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
+    refuse_batch(rows, [axis % rank for axis in node.attributes.get_ints("axes") or (0, 2, 3)], "normalises")
+    return same(node, rows)
+
+
+@batch_rule("Trilu")
+def batch_trilu(graph: BatchGraph, node: ir.Node) -> States:
+    """Compares the places along the last two axes."""
+    rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
+    if rows.axis >= rank - 2:
+        raise MixesError("keeps some of the images by their place in the batch")
+    return same(node, rows)
+
+
+@batch_rule("ReverseSequence")
+def batch_reverse(graph: BatchGraph, node: ir.Node) -> States:
+    """Turns around the time of every row; the lengths may be the images' own."""
+    rows = graph.rows(node.inputs[0])
+    batch, time = node.attributes.get_int("batch_axis", 1), node.attributes.get_int("time_axis", 0)
+    lengths = graph.rows(node.inputs[1])
+    if rows is None or (lengths is not None and (rows.axis != batch or lengths != rows.at(0))):
+        raise UnprovedError("its lengths and its rows are of different images")
+    refuse_batch(rows, [time or 0] + ([batch or 0] if lengths is None else []), "reverses")
+    return same(node, rows)

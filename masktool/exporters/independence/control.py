@@ -1,0 +1,167 @@
+"""If, Loop and Scan: what decides must not depend on the images, and what is carried on must keep them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from masktool.exporters.independence.states import (
+    BatchGraph,
+    BatchRuleError,
+    Count,
+    Lost,
+    MixesError,
+    Rows,
+    State,
+    States,
+    UnprovedError,
+    batch_rule,
+    input_of,
+    nodes_inside,
+)
+
+MOST_ROUNDS = 4
+"""Rounds after which carried states must have settled: each goes from 'the same for all' to 'one per image' at most
+once, and a value may wait for another."""
+
+
+def follow_body(graph: BatchGraph, body: ir.Graph) -> list[State]:
+    """Returns the states of a subgraph's results.
+
+    Raises:
+        BatchRuleError: a node within it mixes images, or may.
+    """
+    before = len(graph.findings)
+    graph.follow(body)
+    if len(graph.findings) > before:
+        first = graph.findings[before]
+        del graph.findings[before:]
+        error = MixesError if first.kind == "mixes" else UnprovedError
+        raise error(f"within it, {first}")
+    states = [graph.state(value) for value in body.outputs]
+    if any(isinstance(state, Lost) for state in states):
+        raise UnprovedError("nothing is known of what it gives")
+    return states
+
+
+def decide(graph: BatchGraph, value: ir.Value | None, what: str) -> None:
+    """Raises where a condition or a number of rounds depends on the images or on their number."""
+    state = graph.state(value)
+    if isinstance(state, Rows):
+        raise MixesError(f"{what} depends on the images")
+    if isinstance(state, Count) and state.varies:
+        raise MixesError(f"{what} depends on how many images there are")
+
+
+def join(left: State, right: State) -> State:
+    """Returns what holds for either of two values.
+
+    Raises:
+        UnprovedError: the images lie differently.
+    """
+    if left == right:
+        return left
+    if isinstance(left, Rows) and isinstance(right, Rows):
+        raise UnprovedError("the images lie elsewhere after one course than after another")
+    if isinstance(left, Count) or isinstance(right, Count):
+        if isinstance(left, Rows) or isinstance(right, Rows):
+            raise UnprovedError("one course gives images and the other lengths")
+        return Count(any(isinstance(each, Count) and each.varies for each in (left, right)))
+    raise UnprovedError("one course gives the same for all images and the other does not")
+
+
+@batch_rule("If")
+def batch_if(graph: BatchGraph, node: ir.Node) -> States:
+    """Both branches keep images apart, and in the same place."""
+    decide(graph, node.inputs[0], "its condition")
+    branches = [follow_body(graph, node.attributes[name].as_graph()) for name in ("then_branch", "else_branch")]
+    return [join(left, right) for left, right in zip(*branches, strict=True)]
+
+
+@batch_rule("Loop")
+def batch_loop(graph: BatchGraph, node: ir.Node) -> States:
+    """What is carried keeps its state from round to round."""
+    decide(graph, input_of(node, 0), "the number of its rounds")
+    decide(graph, input_of(node, 1), "its condition")
+    body = node.attributes["body"].as_graph()
+    carried = [graph.state(value) for value in node.inputs[2:]]
+    found = settle(graph, body, carried, body.inputs[2:], first=1)
+    decide(graph, body.outputs[0], "its condition")
+    gathered = [rows_behind(state, 0) for state in found[1 + len(carried) :]]
+    return [*found[1 : 1 + len(carried)], *gathered]
+
+
+@batch_rule("Scan")
+def batch_scan(graph: BatchGraph, node: ir.Node) -> States:
+    """Goes along an axis of each sequence; along the images' it may carry nothing from one to the next."""
+    body = node.attributes["body"].as_graph()
+    count = node.attributes["num_scan_inputs"].as_int()
+    start = len(node.inputs) - count
+    states = [graph.state(value) for value in node.inputs]
+    axes = scan_axes(graph, node, "scan_input_axes", node.inputs[start:])
+    scanned = states[start:]
+    over_images = [isinstance(state, Rows) and state.axis == axis for state, axis in zip(scanned, axes, strict=True)]
+    if any(over_images):
+        return scan_images(graph, node, over_images)
+    for value, state, axis in zip(body.inputs[start:], scanned, axes, strict=True):
+        graph.set_state(value, state.at(state.axis - (axis < state.axis)) if isinstance(state, Rows) else state)
+    found = settle(graph, body, states[:start], body.inputs[:start], first=0)
+    placed = node.attributes.get_ints("scan_output_axes") or [0] * (len(node.outputs) - start)
+    gathered = [rows_behind(state, axis) for state, axis in zip(found[start:], placed, strict=True)]
+    return [*found[:start], *gathered]
+
+
+def scan_axes(graph: BatchGraph, node: ir.Node, name: str, values: Sequence[ir.Value | None]) -> list[int]:
+    """Returns the axis along which each sequence is read."""
+    given = node.attributes.get_ints(name) or [0] * len(values)
+    return [axis % graph.rank(value) for axis, value in zip(given, values, strict=True)]
+
+
+def scan_images(graph: BatchGraph, node: ir.Node, over_images: list[bool]) -> States:
+    """Returns the states behind a Scan that takes one image a round and carries nothing."""
+    body = node.attributes["body"].as_graph()
+    outside = [graph.state(value) for inner in nodes_inside(node) for value in inner.inputs]
+    if len(node.inputs) > len(over_images):
+        raise MixesError("carries something from image to image")
+    rows = [graph.rows(value) for value in node.inputs]
+    if not all(over_images) or any(each is None or not each.pure for each in rows):
+        raise UnprovedError("goes along images and along something else")
+    if any(state is not None for state in outside) or any(inner.op_type.startswith("Random") for inner in body):
+        raise UnprovedError("reads something of all images for each of them")
+    placed = node.attributes.get_ints("scan_output_axes") or [0] * len(node.outputs)
+    return [Rows(axis % graph.rank(value)) for axis, value in zip(placed, node.outputs, strict=True)]
+
+
+def settle(
+    graph: BatchGraph, body: ir.Graph, carried: Sequence[State], inputs: Sequence[ir.Value], first: int
+) -> list[State]:
+    """Returns the states of a body's results once what it carries stays as it is.
+
+    Args:
+        graph: that the body belongs to.
+        body: of the loop.
+        carried: states at the start.
+        inputs: of the body, those that are carried.
+        first: index of the first carried one among the body's results.
+    """
+    current = list(carried)
+    for _ in range(MOST_ROUNDS):
+        for value, state in zip(inputs, current, strict=True):
+            graph.set_state(value, state)
+        found = follow_body(graph, body)
+        new = [join(old, state) for old, state in zip(current, found[first : first + len(current)], strict=True)]
+        if new == current:
+            return found
+        current = new
+    raise UnprovedError("what it carries does not settle")
+
+
+def rows_behind(state: State, axis: int) -> State:
+    """Returns the state of results that were gathered along a new axis."""
+    if isinstance(state, Rows):
+        return state.at(state.axis + (axis <= state.axis))
+    return Count(state.varies) if isinstance(state, Count) else state
+
+
+__all__ = ["BatchRuleError", "batch_if", "batch_loop", "batch_scan"]

@@ -1,0 +1,346 @@
+"""What is known of a value while the batch is followed through a graph, and the table of the operators' rules.
+
+A value is one of five:
+
+* it depends on neither the images nor their number: it has no state;
+* :class:`Rows`: the images lie on one axis of it, and what belongs to an image depends on that image alone. The axis
+  may have other factors merged with it, as windows, heads or channels are: its index is ``(o · N + n) · inner + i``;
+* :class:`Count`: it may depend on how many images there are, never on what they show: what follows from a ``Shape``;
+* :class:`Places`: integers that say where in memory an image stands, as an indexed view of a batch computes them;
+* :class:`Lost`: images were mixed, or may have been; the node that did it has been named.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from masktool.exporters.independence.lengths import ONE, Product, multiply, product_of
+
+MOST_ELEMENTS = 64
+"""Longest integer vector whose elements are followed: shapes, starts and ends are far shorter."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The images lie on ``axis``, which has ``outer · N · inner`` places."""
+
+    axis: int
+    outer: Product = ONE
+    inner: Product = ONE
+
+    def at(self, axis: int) -> Rows:
+        """Returns the same on another axis."""
+        return dataclasses.replace(self, axis=axis)
+
+    @property
+    def pure(self) -> bool:
+        """Whether the axis holds nothing but the images."""
+        return self.outer == self.inner == ONE
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """A value that follows from lengths.
+
+    Attributes:
+        varies: whether it may depend on the number of images.
+        elements: of an integer scalar or vector, where known.
+    """
+
+    varies: bool
+    elements: tuple[Product | None, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Integers ``n · stride + c`` for image n, which lies on ``axis``; c, from ``low`` to ``high``, knows no image."""
+
+    axis: int
+    stride: int = 1
+    low: int = 0
+    high: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Lost:
+    """Nothing is known behind a node that was named."""
+
+
+State = Rows | Count | Places | Lost | None
+States = Sequence[State]
+Kind = Literal["mixes", "unproved"]
+
+
+class Finding(NamedTuple):
+    """A node that mixes images, or that is not known not to."""
+
+    kind: Kind
+    op_type: str
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.op_type} (node {self.name!r}): {self.reason}"
+
+
+class BatchRuleError(Exception):
+    """Raised by a rule for a node behind which nothing is known; the message is the reason."""
+
+    kind: Kind = "unproved"
+
+
+class MixesError(BatchRuleError):
+    """Raised by a rule for a node that mixes images, or whose result depends on their number."""
+
+    kind: Kind = "mixes"
+
+
+class UnprovedError(BatchRuleError):
+    """Raised by a rule for a node of which it is not known whether it mixes images."""
+
+
+class BatchGraph:
+    """A graph along which the batch is followed: states of its values, and what rules ask for.
+
+    Args:
+        image: the image input.
+        batch: symbol that stands for the number of images; the image's own axis 0 may be a number.
+    """
+
+    def __init__(self, image: ir.Value, batch: str) -> None:
+        self.batch = Product(1, (batch,))
+        self._states: dict[ir.Value, State] = {image: Rows(0)}
+        self.findings: list[Finding] = []
+
+    def follow(self, nodes: Iterable[ir.Node]) -> None:
+        """Gives the results of all nodes their states, and notes the nodes behind which nothing is known."""
+        for node in nodes:
+            try:
+                states = apply_rule(self, node)
+            except BatchRuleError as error:
+                self.findings.append(Finding(error.kind, node.op_type, str(node.name), str(error)))
+                states = [Lost()] * len(node.outputs)
+            for value, state in zip(node.outputs, states, strict=True):
+                self.set_state(value, state)
+
+    def state(self, value: ir.Value | None) -> State:
+        """Returns what is known of a value."""
+        return None if value is None else self._states.get(value)
+
+    def set_state(self, value: ir.Value, state: State) -> None:
+        """Says what is known of a value."""
+        if state is None:
+            self._states.pop(value, None)
+        else:
+            self._states[value] = state
+
+    def rows(self, value: ir.Value | None) -> Rows | None:
+        """Returns where the images lie in a value, None where it holds nothing of them.
+
+        Raises:
+            MixesError: it depends on how many images there are.
+        """
+        state = self.state(value)
+        if isinstance(state, Count):
+            if state.varies:
+                raise MixesError("its result depends on how many images there are")
+            return None
+        if isinstance(state, Places):
+            raise MixesError("its result depends on the place in the batch")
+        assert not isinstance(state, Lost)  # a node that reads such a value is never handed to its rule
+        return state
+
+    def rows_of(self, node: ir.Node, index: int = 0) -> Rows:
+        """Returns where the images lie in an input that must hold them, all others being the same for all images.
+
+        Raises:
+            BatchRuleError: other inputs hold images too, or this one does not.
+        """
+        found = [self.rows(value) for value in node.inputs]
+        others = [rows for position, rows in enumerate(found) if position != index and rows is not None]
+        if others:
+            raise UnprovedError("its parameters depend on the images")
+        rows = found[index]
+        assert rows is not None
+        return rows
+
+    def rank(self, value: ir.Value | None) -> int:
+        """Returns the number of axes of a value."""
+        if value is None or value.shape is None:
+            raise UnprovedError("the rank of its input is unknown")
+        return len(value.shape)
+
+    def lengths(self, value: ir.Value | None) -> list[Product | None]:
+        """Returns the lengths of all axes, that of the images as a product with the batch."""
+        rank = self.rank(value)
+        assert value is not None
+        assert value.shape is not None
+        sizes = [size if isinstance(size, int) else size.value for size in value.shape]
+        lengths = [product_of(size) for size in sizes]
+        state = self._states.get(value)
+        if isinstance(state, Rows):
+            assert state.axis < rank
+            lengths[state.axis] = multiply([state.outer, self.batch, state.inner])
+        return lengths
+
+    def elements(self, value: ir.Value | None) -> tuple[Product | None, ...] | None:
+        """Returns the elements of an integer scalar or vector, None where they are unknown."""
+        state = self.state(value)
+        if isinstance(state, Count):
+            return state.elements
+        array = constant_of(value)
+        if array is None or array.dtype.kind not in "iu" or array.ndim > 1 or array.size > MOST_ELEMENTS:
+            return None
+        return tuple(Product(int(number)) for number in array.reshape(-1))
+
+    def holds_batch(self, length: Product | None) -> bool:
+        """Whether a length is a multiple of the number of images."""
+        return length is not None and length.over(self.batch) is not None
+
+    def rows_along(self, lengths: Sequence[Product | None]) -> Rows:
+        """Returns the state of a value that is the same for all images, repeated along the batch.
+
+        Raises:
+            UnprovedError: not exactly one axis is known to be that of the images.
+        """
+        axes = [axis for axis, length in enumerate(lengths) if self.holds_batch(length)]
+        if len(axes) != 1:
+            raise UnprovedError("its result has lengths that are not known to be the batch")
+        length = lengths[axes[0]]
+        assert length is not None
+        inner = length.over(self.batch)
+        assert inner is not None
+        return Rows(axes[0], inner=inner)
+
+
+Rule = Callable[[BatchGraph, ir.Node], States]
+
+
+class BatchRules:
+    """Rules by ``op_type`` of the standard domain."""
+
+    def __init__(self) -> None:
+        self._rules: dict[str, Rule] = {}
+
+    def register(self, *op_types: str) -> Callable[[Rule], Rule]:
+        """Registers the decorated function as the rule of these operators."""
+
+        def add(rule: Rule) -> Rule:
+            for op_type in op_types:
+                if op_type in self._rules:
+                    raise ValueError(f"two rules for {op_type}: {self._rules[op_type].__name__} and {rule.__name__}")
+                self._rules[op_type] = rule
+            return rule
+
+        return add
+
+    def find(self, node: ir.Node) -> Rule | None:
+        """Returns the rule of a node, or None."""
+        return self._rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+
+
+IMAGE_RULES = BatchRules()
+"""For nodes that read something of the images."""
+COUNT_RULES = BatchRules()
+"""For nodes that read lengths alone; without one, their results vary where an input does."""
+PLACE_RULES = BatchRules()
+"""For nodes that compute with places; behind any other, nothing is known but that the place matters."""
+batch_rule = IMAGE_RULES.register
+count_rule = COUNT_RULES.register
+place_rule = PLACE_RULES.register
+RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+
+
+def apply_rule(graph: BatchGraph, node: ir.Node) -> States:
+    """Returns the states of a node's results.
+
+    Raises:
+        BatchRuleError: nothing is known of them.
+    """
+    if node.op_type in RANDOM and node.domain in ("", "ai.onnx"):
+        raise UnprovedError("draws random numbers")
+    inner = list(nodes_inside(node))
+    states = [graph.state(value) for each in (node, *inner) for value in each.inputs]
+    if any(isinstance(state, Lost) for state in states):
+        return [Lost()] * len(node.outputs)
+    if inner or any(isinstance(state, Rows) for state in states):
+        rule = IMAGE_RULES.find(node)
+        if rule is None:
+            raise UnprovedError("nothing is known of this operator")
+        return rule(graph, node)
+    if all(state is None for state in states):
+        return [None] * len(node.outputs)
+    rule = (PLACE_RULES if any(isinstance(state, Places) for state in states) else COUNT_RULES).find(node)
+    if rule is not None:
+        return rule(graph, node)
+    return same(
+        node, Count(any(isinstance(state, Places) or (isinstance(state, Count) and state.varies) for state in states))
+    )
+
+
+def nodes_inside(node: ir.Node) -> Iterator[ir.Node]:
+    """Yields the nodes of a node's subgraphs."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield from attribute.as_graph().all_nodes()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            for subgraph in attribute.as_graphs():
+                yield from subgraph.all_nodes()
+
+
+def same(node: ir.Node, state: State) -> States:
+    """Returns the same state for every result of a node."""
+    return [state] * len(node.outputs)
+
+
+def constant_of(value: ir.Value | None) -> np.ndarray | None:
+    """Returns a constant as an array, None where a value is left out or computed."""
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def input_of(node: ir.Node, index: int) -> ir.Value | None:
+    """Returns an input, None where it is left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def axis_of(node: ir.Node, rank: int, default: int | None = None) -> int:
+    """Returns the attribute ``axis``, counted from the front."""
+    axis = node.attributes.get_int("axis", default)
+    if axis is None:
+        raise UnprovedError("it names no axis")
+    return axis % max(rank, 1)
+
+
+def axes_of(node: ir.Node, index: int, rank: int) -> list[int] | None:
+    """Returns axes from an input or else the attribute ``axes``, counted from the front; None where none are given.
+
+    Raises:
+        UnprovedError: they are computed.
+    """
+    value = input_of(node, index)
+    given = node.attributes.get_ints("axes") if value is None else constant_of(value)
+    if given is None:
+        if value is not None:
+            raise UnprovedError("the axes that it works along are computed")
+        return None
+    return [int(axis) % max(rank, 1) for axis in np.asarray(given).reshape(-1)]
+
+
+def shared(found: Iterable[Rows]) -> Rows:
+    """Returns the state that all share.
+
+    Raises:
+        MixesError: the images lie differently.
+    """
+    first, *others = found
+    if any(other != first for other in others):
+        raise MixesError("meets images with other images")
+    return first

@@ -23,14 +23,18 @@ from masktool.errors import MasktoolError
 from masktool.exporters.baselines import InputShape, baseline_pixels, gaussian
 from masktool.exporters.canonical import opset_of
 from masktool.exporters.fill_functions import fill_function
+from masktool.exporters.integer_images import takes_integers
 from masktool.exporters.onnx_file import SPATIAL_AXES
 from masktool.exporters.propagate import FUNCTION_DOMAIN_VERSION, add_mask_input, rename_batch
+from masktool.ops.builder import CHOOSABLE
 
 BLUR_SIGMA = 10 / 224
 """Of the shorter side, ``DEFAULT_SIZE`` where that is open: 10 pixels of 224, as Fong and Vedaldi blur (2017,
 https://arxiv.org/abs/1704.03296)."""
 BLUR_REACH = 3
 """Standard deviations after which the Gaussian ends; 0.3 % of it lie beyond."""
+SINGLE_HOLDS_BYTES = 2
+"""Length up to which float32 holds every integer; double does up to 2⁵³, so that a Where keeps whole pixels."""
 TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
@@ -65,11 +69,31 @@ def fill_model(
     else:
         values = emit.constant(baseline, baseline_pixels(baseline, shape_of(image, layout), preprocessing, layout))
     aligned = mask if layout == "NCHW" else emit.node("Transpose", mask, perm=TO_NHWC)
-    filled = emit.function("Fill", image, aligned, values)
+    filled = emit_filled(emit, image, aligned, values)
     filled.name, filled.type, filled.shape = f"{image_input}_filled", image.type, image.shape
     for user, index in users:
         user.replace_input_with(index, filled)
     rename_batch(model.graph, image)
+
+
+def emit_filled(emit: FillEmitter, image: ir.Value, mask: ir.Value, values: ir.Value) -> ir.Value:
+    """Emits the image with the baseline where it is missing; of integers by way of floats, which hold them exactly."""
+    if not takes_integers(image) or image.dtype is None:
+        return emit.function("Fill", image, mask, values)
+    wide = image.dtype.itemsize > SINGLE_HOLDS_BYTES
+    between = ir.DataType.DOUBLE if wide else ir.DataType.FLOAT
+    filled = emit.function("Fill", emit.node("Cast", image, to=between), mask, values)
+    bounds = np.iinfo(image.dtype.numpy())
+    low, high = (np.array(end, between.numpy()) for end in (bounds.min, bounds.max))
+    inside = emit.node(
+        "Clip", emit.node("Round", filled), emit.constant("least_integer", low), emit.constant("largest_integer", high)
+    )
+    if not wide:
+        return emit.node("Cast", inside, to=image.dtype)
+    choosable = CHOOSABLE.get(image.dtype, image.dtype)
+    whole = emit.node("GreaterOrEqual", mask, emit.constant("whole", np.ones((), np.float32)))
+    sides = (emit.node("Cast", value, to=choosable) for value in (image, inside))
+    return emit.node("Cast", emit.node("Where", whole, *sides), to=image.dtype)
 
 
 class FillEmitter:

@@ -8,6 +8,7 @@ import onnx_ir
 
 from masktool.contract import MASK_INPUT, Layout
 from masktool.errors import MasktoolError
+from masktool.ops.builder import INTEGER_TYPES
 
 IMAGE_RANK = 4
 COLOURS = (1, 3, 4)
@@ -19,7 +20,7 @@ LAYOUT_OF_PERMUTATION: Mapping[tuple[int, ...], Layout] = {(0, 3, 1, 2): "NHWC",
 CHANNELS_FIRST_OPERATORS = frozenset(
     {
         *("Conv", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "LRN"),
-        *("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"),
+        *("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "QLinearConv", "ConvInteger"),
     }
 )
 """ONNX defines them for channels on axis 1 alone."""
@@ -38,7 +39,9 @@ def first_line(error: BaseException) -> str:
 
 
 def find_image_input(model: onnx_ir.Model, name: str | None = None) -> onnx_ir.Value:
-    """Returns the image input: the one of that name, else the one float input of rank 4 that is no initializer.
+    """Returns the image input: the one of that name, else the one input of rank 4 that is no initializer.
+
+    Integers are taken for the image only where no input of rank 4 is float.
 
     Args:
         model: any graph.
@@ -49,6 +52,8 @@ def find_image_input(model: onnx_ir.Model, name: str | None = None) -> onnx_ir.V
     """
     inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
     images = [value for value in inputs if is_image(value)]
+    if name is None:
+        images = [value for value in images if value.dtype in FLOAT_TYPES] or images
     found = ", ".join(describe_value(value) for value in inputs) or "no input"
     if name is not None:
         if chosen := [value for value in images if value.name == name]:
@@ -56,11 +61,12 @@ def find_image_input(model: onnx_ir.Model, name: str | None = None) -> onnx_ir.V
         raise MasktoolError(
             "no such image input",
             where=f"--image-input {name}",
-            expected="the name of a float input of rank 4",
+            expected="the name of an input of rank 4 that holds numbers",
             got=found,
         )
     if not images:
-        raise MasktoolError("no image input", expected="one float input of rank 4, such as (N, 3, H, W)", got=found)
+        expected = "one float or integer input of rank 4, such as (N, 3, H, W)"
+        raise MasktoolError("no image input", expected=expected, got=found)
     if len(images) > 1:
         names = " or ".join(str(value.name) for value in images)
         raise MasktoolError(
@@ -76,8 +82,8 @@ def find_other_inputs(model: onnx_ir.Model, image_input: str) -> list[onnx_ir.Va
 
 
 def is_image(value: onnx_ir.Value) -> bool:
-    """Tells whether a value is of rank 4 and float."""
-    return value.shape is not None and value.shape.rank() == IMAGE_RANK and value.dtype in FLOAT_TYPES
+    """Tells whether a value is of rank 4 and holds numbers."""
+    return value.shape is not None and value.shape.rank() == IMAGE_RANK and value.dtype in FLOAT_TYPES | INTEGER_TYPES
 
 
 def describe_value(value: onnx_ir.Value) -> str:

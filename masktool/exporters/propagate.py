@@ -18,7 +18,7 @@ from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorE
 from masktool.exporters.opset import opset_of
 from masktool.exporters.refusals import reason_without_rule, unsupported
 from masktool.exporters.requantize import find_quantised_nodes, requantize
-from masktool.ops.builder import dtype_of
+from masktool.ops.builder import INTEGER_TYPES, dtype_of
 from masktool.ops.functions import neighbor_fill
 from masktool.ops.graph import Masked, MaskedGraph
 from masktool.ops.registry import MASK_RULES, RuleError
@@ -91,10 +91,14 @@ def add_mask_input(graph: ir.Graph, image: ir.Value, layout: Layout, *, mask_req
 def add_input_guard(
     graph: MaskedGraph, image: ir.Value, mask: ir.Value, axes: tuple[int, int], *, before: ir.Node
 ) -> None:
-    """Sets the image to 0 where the mask is 0: a Where, since 0 · NaN is NaN."""
+    """Sets the image to 0 where the mask is 0: a Where, since 0 · NaN is NaN.
+
+    Of an image of integers, what a 0 means is said behind it, by a Cast or a zero point.
+    """
     users = tuple(image.uses())
     graph.node = before
-    state = Masked(graph.moved_mask(mask, {0: 0, 2: axes[0], 3: axes[1]}, 4, 4), axes, zeroed=True)
+    zeroed = dtype_of(image) not in INTEGER_TYPES
+    state = Masked(graph.moved_mask(mask, {0: 0, 2: axes[0], 3: axes[1]}, 4, 4), axes, zeroed)
     graph.set_state(image, state)
     guarded = graph.replaced(image, empty=0)
     guarded.name = f"{image.name}_masked"

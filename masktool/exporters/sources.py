@@ -21,9 +21,10 @@ from masktool.contract import Preprocessing
 from masktool.errors import MasktoolError
 from masktool.exporters import torch_archives, torch_export, torch_hub
 from masktool.exporters.class_output import Claims, count_columns, is_vector
+from masktool.exporters.integer_images import assumed_preprocessing, note_assumed
 from masktool.exporters.onnx_checks import check_external_data
 from masktool.exporters.onnx_door import open_proto, read_onnx
-from masktool.exporters.onnx_file import settle_input
+from masktool.exporters.onnx_file import channels_of, input_size_of, settle_input
 from masktool.exporters.source_kinds import FileKind, detect_kind
 from masktool.exporters.torch_modules import LoadedModule, load_module
 from masktool.files import sha256_of
@@ -143,7 +144,9 @@ def _source_from_graph(
     assert image.name is not None
     if any(value.shape is None for value in model.graph.outputs):
         ShapeInferencePass(strict_mode=False)(model)
-    return Source(model, name, digest, None, None, Claims(), None, (), image.name)
+    preprocessing = assumed_preprocessing(image, channels_of(model, image.name), input_size_of(model, image.name))
+    notes = () if preprocessing is None else (note_assumed(image),)
+    return Source(model, name, digest, preprocessing, None, Claims(), None, notes, image.name)
 
 
 def _source_from_torch(

@@ -24,6 +24,7 @@ from masktool.contract import (
 )
 from masktool.errors import MasktoolError
 from masktool.exporters.gradient import add_gradients
+from masktool.exporters.integer_images import check_preprocessing, refuse_gradients
 from masktool.exporters.onnx_file import describe_value, find_other_inputs
 from masktool.exporters.parity import Subject, check_parity, measure_parity
 from masktool.exporters.probes import draw_probes
@@ -107,6 +108,7 @@ def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
             got=", ".join(describe_value(value) for value in model.graph.outputs),
             fix="export without gradients, or with --class-output NAME where one of these holds class scores",
         )
+    refuse_gradients(next(value for value in model.graph.inputs if value.name == metadata.image_input))
     names = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
     if taken := sorted(str(name) for name in names & {TARGET_INPUT, LOSS_INPUT, *GRADIENT_OUTPUTS}):
         raise MasktoolError("the model has names that gradients need", where=", ".join(taken), fix="rename them")
@@ -140,6 +142,8 @@ def complete(metadata: Metadata, model: ir.Model, layout: Layout) -> Metadata:
                 got=f"{preprocessing.size[0]} x {preprocessing.size[1]}",
                 fix="correct the size in the preprocessing, or give --input-size",
             )
+        image = next(value for value in model.graph.inputs if value.name == metadata.image_input)
+        check_preprocessing(image, preprocessing)
         metadata = dataclasses.replace(metadata, preprocessing=preprocessing)
     return dataclasses.replace(metadata, layout=layout)
 

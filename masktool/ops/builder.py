@@ -23,6 +23,14 @@ RESULT_TYPES = {
     "Shape": ir.DataType.INT64,
 }
 
+INTEGER_TYPES = frozenset(ir.DataType[f"{sign}INT{bits}"] for sign in ("", "U") for bits in (8, 16, 32, 64))
+CHOOSABLE = {
+    ir.DataType.INT16: ir.DataType.INT32,
+    ir.DataType.UINT16: ir.DataType.INT32,
+    ir.DataType.UINT64: ir.DataType.INT64,
+}
+"""For what ONNX Runtime's Where does not take on the CPU: a type that holds the same numbers or bits."""
+
 
 class GraphBuilder(abc.ABC):
     """Emits nodes into a graph; where they stand is up to the subclass."""
@@ -47,7 +55,12 @@ class GraphBuilder(abc.ABC):
 
     def constant(self, value: Any, dtype: ir.DataType) -> ir.Value:
         """Returns an initializer that holds ``value``, one per distinct content."""
-        array = np.asarray(value, dtype=dtype.numpy())
+        try:
+            array = np.asarray(value, dtype=dtype.numpy())
+        except OverflowError as error:
+            raise RuleError(
+                f"it computes on integers ({dtype.name.lower()}), among which there is no {value}"
+            ) from error
         key = (array.tobytes(), array.shape, dtype)
         if key not in self._constants:
             name = f"{self.prefix}_constant_{len(self._constants)}"

@@ -16,7 +16,7 @@ from typing import Any
 import onnx_ir as ir
 
 from masktool.contract import Masking
-from masktool.ops.builder import GraphBuilder, Length, dtype_of, input_at, rank_of, sizes_of
+from masktool.ops.builder import CHOOSABLE, INTEGER_TYPES, GraphBuilder, Length, dtype_of, input_at, rank_of, sizes_of
 from masktool.ops.registry import RuleError
 
 Factor = tuple[Length, bool]
@@ -128,7 +128,13 @@ class MaskedGraph(GraphBuilder):
     # What several rules share
 
     def aligned_mask(self, value: ir.Value) -> ir.Value:
-        """Returns the value's mask, which broadcasts against it, in its element type."""
+        """Returns the value's mask, which broadcasts against it, in its element type.
+
+        Raises:
+            RuleError: that is an integer, which no soft mask fits.
+        """
+        if dtype_of(value) in INTEGER_TYPES:
+            raise RuleError("it computes on integers; cast the image to float in front of it, or take --masking fill")
         return self.as_type(self._states[value].mask, dtype_of(value))
 
     def moved_mask(self, mask: ir.Value, places: Mapping[int, int], rank: int, new_rank: int) -> ir.Value:
@@ -190,13 +196,16 @@ class MaskedGraph(GraphBuilder):
         state = self.state(value)
         if state is None or state.zeroed:
             return value
+        if dtype_of(value) in INTEGER_TYPES:
+            return self.replaced(value, empty=0)
         return self._shaped_as(value, self.emit("Mul", value, self.emit("Sign", self.aligned_mask(value))))
 
     def replaced(self, value: ir.Value, empty: float) -> ir.Value:
         """Returns the value with ``empty`` wherever its mask is 0, whatever stands there (0 · NaN is NaN)."""
-        return self._shaped_as(
-            value, self.emit("Where", self.kept(value), value, self.constant(empty, dtype_of(value)))
-        )
+        dtype = dtype_of(value)
+        choosable = CHOOSABLE.get(dtype, dtype)
+        chosen = self.emit("Where", self.kept(value), self.as_type(value, choosable), self.constant(empty, choosable))
+        return self._shaped_as(value, self.as_type(chosen, dtype))
 
     def _shaped_as(self, value: ir.Value, result: ir.Value) -> ir.Value:
         result.shape = value.shape

@@ -12,13 +12,12 @@ from masktool.contract import MASK_INPUT
 from masktool.errors import MasktoolError
 
 
-def check_images(
-    images: npt.ArrayLike, name: str, shape: Sequence[int | None], dtype: type[np.floating[Any]]
-) -> np.ndarray:
+def check_images(images: npt.ArrayLike, name: str, shape: Sequence[int | None], dtype: type[np.generic]) -> np.ndarray:
     """Returns the images as a contiguous array of the model's type.
 
     Args:
-        images: floating point, of the input's rank; NaN and infinity are left for the mask to hide.
+        images: floating point, of the input's rank; NaN and infinity are left for the mask to hide. Whole numbers where
+            the model takes integers.
         name: of the image input.
         shape: of the image input, None where any length will do.
         dtype: of the image input.
@@ -27,16 +26,37 @@ def check_images(
         MasktoolError: wrong type, rank or length of an axis.
     """
     array, where = np.asarray(images), f"input {name!r}"
-    if not np.issubdtype(array.dtype, np.floating):
+    takes_integers = np.issubdtype(dtype, np.integer)
+    if not np.issubdtype(array.dtype, np.floating) and not (takes_integers and array.dtype.kind in "iu"):
         raise MasktoolError(
-            "wrong dtype", where=where, expected="float32", got=array.dtype, fix="scale and normalise the image first"
+            "wrong dtype",
+            where=where,
+            expected=np.dtype(dtype).name,
+            got=array.dtype,
+            fix="scale and normalise the image first",
         )
     if array.ndim != len(shape):
         fix = "add a batch axis" if array.ndim == len(shape) - 1 else None
         raise MasktoolError("wrong rank", where=where, expected=show_shape(shape), got=show_shape(array.shape), fix=fix)
     if any(length not in (None, got) for length, got in zip(shape, array.shape, strict=True)) or 0 in array.shape:
         raise MasktoolError("wrong shape", where=where, expected=show_shape(shape), got=show_shape(array.shape))
+    if takes_integers and array.dtype != dtype:
+        check_whole(array, where, dtype)
     return np.ascontiguousarray(array, dtype=dtype)
+
+
+def check_whole(array: np.ndarray, where: str, dtype: type[np.generic]) -> None:
+    """Raises MasktoolError unless an integer type holds every number of an array."""
+    bounds = np.iinfo(np.dtype(dtype))
+    low, high = array.min(), array.max()
+    if not (low >= bounds.min and high <= bounds.max) or (array.dtype.kind == "f" and (np.rint(array) != array).any()):
+        raise MasktoolError(
+            "numbers that the model's image input cannot hold",
+            where=where,
+            expected=f"whole numbers from {bounds.min} to {bounds.max} ({np.dtype(dtype)})",
+            got=f"{low:g} to {high:g}" + (" with fractions" if low >= bounds.min and high <= bounds.max else ""),
+            fix="pixels go in as they are: scale 1, no mean",
+        )
 
 
 def check_masks(masks: npt.ArrayLike, size: Sequence[int], dtype: type[np.floating[Any]]) -> np.ndarray:

@@ -28,7 +28,7 @@ from masktool.errors import MasktoolError
 from masktool.runtime.batching import choose_batch_size
 from masktool.runtime.checks import check_batches, check_images, check_masks, show_shape
 from masktool.runtime.gradients import IMAGE, MASK, Gradient, check_target, loss_index, outputs_for
-from masktool.runtime.inputs import Inputs, OtherInput, check_others
+from masktool.runtime.inputs import NUMPY_TYPES, Inputs, OtherInput, check_others
 from masktool.runtime.providers import first_line, open_session
 from masktool.runtime.scores import drop_trailing_axes, to_probabilities
 
@@ -122,7 +122,7 @@ class MaskedSession:
             if name not in (self.metadata.image_input, MASK_INPUT) and not (self.has_gradient and name == TARGET_INPUT)
         )
         self._mask_shape = as_shape(mask.shape)
-        self._image_type = FLOAT_TYPES.get(image.type, np.float32)
+        self._image_type = NUMPY_TYPES.get(image.type, np.float32)
         self._mask_type = FLOAT_TYPES.get(mask.type, np.float32)
 
     def __enter__(self) -> Self:

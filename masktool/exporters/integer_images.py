@@ -1,0 +1,76 @@
+"""Networks whose image is integers: a camera's pixels with the preprocessing in the graph, or a quantised image.
+
+The image input stays as it is. Behind it the mask works on integers as far as the first Cast or DequantizeLinear, and
+from there on as in any other network.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from masktool.contract import ChannelOrder, Preprocessing
+from masktool.errors import MasktoolError
+from masktool.ops.builder import INTEGER_TYPES
+
+LEVELS = 256
+"""Values of a pixel of 8 bits."""
+CHANNEL_ORDERS: dict[int, ChannelOrder] = {1: "L", 3: "RGB"}
+
+
+def takes_integers(image: ir.Value) -> bool:
+    """Tells whether an image input takes integers."""
+    return image.dtype in INTEGER_TYPES
+
+
+def assumed_preprocessing(image: ir.Value, channels: int | None, size: tuple[int, int] | None) -> Preprocessing | None:
+    """Returns the preprocessing of an input of uint8: pixels as they are. None for any other, or an open size."""
+    if image.dtype != ir.DataType.UINT8 or channels not in CHANNEL_ORDERS or size is None:
+        return None
+    square = size[0] == size[1]
+    return Preprocessing(
+        size=size,
+        resize="shortest" if square else "exact",
+        resize_to=size[0] if square else None,
+        channel_order=CHANNEL_ORDERS[channels],
+        scale=1.0,
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
+    )
+
+
+def note_assumed(image: ir.Value) -> str:
+    """Returns what the user should know of :func:`assumed_preprocessing`."""
+    return (
+        f"the image input {image.name!r} takes uint8: photographs are assumed to go in as pixels 0..255, red first "
+        "(scale 1, no mean); --preprocess FILE.json says otherwise"
+    )
+
+
+def check_preprocessing(image: ir.Value, preprocessing: Preprocessing) -> None:
+    """Raises MasktoolError where pixels become fractions, or numbers that do not fit, and the image takes integers."""
+    if not takes_integers(image) or image.dtype is None:
+        return
+    levels = np.arange(LEVELS)[:, None]
+    values = (levels * preprocessing.scale - np.array(preprocessing.mean)) / np.array(preprocessing.std)
+    bounds = np.iinfo(image.dtype.numpy())
+    if (values != np.rint(values)).any() or values.min() < bounds.min or values.max() > bounds.max:
+        raise MasktoolError(
+            "the preprocessing does not give the integers that the image input takes",
+            where=f"input {image.name!r}, {image.dtype.name.lower()}",
+            expected=f"whole numbers from {bounds.min} to {bounds.max} for pixels 0..255",
+            got=f"scale {preprocessing.scale:g}, mean {list(preprocessing.mean)}, std {list(preprocessing.std)}",
+            fix='leave --preprocess, --mean and --std out, or give a FILE.json with "scale": 1',
+        )
+
+
+def refuse_gradients(image: ir.Value) -> None:
+    """Raises MasktoolError where an image takes integers: there is no gradient with respect to them."""
+    if takes_integers(image) and image.dtype is not None:
+        raise MasktoolError(
+            "no gradient with respect to integers",
+            where=f"input {image.name!r}",
+            expected="an image of floating point",
+            got=image.dtype.name.lower(),
+            fix="leave --gradient out, or export the network without the Cast in front of it",
+        )

@@ -29,7 +29,9 @@ class Limit:
 
 LIMITS: Mapping[str, Limit] = {
     "pixels": Limit(100_000_000, "pixels of one photograph, label map or array"),
-    "text": Limit(1_000_000, "characters of one text read from a file: a label, a metadata value, a JSON document"),
+    "bytes": Limit(1_000_000_000, "bytes of one file of data: a photograph, an array, annotations"),
+    "text": Limit(1_000_000, "characters of one text: a metadata value, a preset, a file of labels"),
+    "json": Limit(16_000_000, "numbers of one map in a JSON document"),
     "nodes": Limit(200_000, "nodes of a graph, those that masktool adds included"),
     "fill-rounds": Limit(256, "rounds of neighbour fill in front of one window: dilation x (kernel - 1)"),
     "values": Limit(50_000_000, "numbers in one image that a network takes, C x H x W"),

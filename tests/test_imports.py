@@ -9,12 +9,14 @@ from typing import NamedTuple
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "masktool"
-FOUNDATION = {"contract", "errors", "files", "limits"}
+FOUNDATION = {"contract", "data_files", "errors", "files", "limits", "printable"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "limits": {"errors"},
-    "contract": {"errors"},
+    "printable": set(),
+    "data_files": {"errors", "limits"},
+    "contract": {"errors", "limits"},
     "ops": {"ops", *FOUNDATION},
     "exporters": {"exporters", "ops", *FOUNDATION},
     "runtime": {"runtime", *FOUNDATION},
@@ -27,7 +29,7 @@ MAY_IMPORT = {
         *("commands", "demo", "evaluation", "exporters", "explainers", "lazy", "maskers", "runtime"),
         *FOUNDATION,
     },
-    "cli": {"commands", "errors", "lazy", "limits"},
+    "cli": {"commands", "errors", "lazy", "limits", "printable"},
     "__main__": {"cli"},
 }
 """Parts of masktool that each part may import; ``__init__`` is left out: it names everything, and loads nothing."""

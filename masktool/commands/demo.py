@@ -22,6 +22,7 @@ from masktool.demo.score import expect_random_iou, measure_iou
 from masktool.explainers import Explanation, explain, load_methods
 from masktool.files import atomic_path
 from masktool.runtime.images import read_image
+from masktool.runtime.pictures import open_picture
 from masktool.runtime.preprocessing import PreparedImage, prepare
 from masktool.runtime.session import MaskedSession, load
 
@@ -115,7 +116,7 @@ def command(output: Path, samples: int, seed: int, provider: str, threads: int |
 
 def read_sample() -> Sample:
     """Reads what the package ships."""
-    with Image.open(demo.sample_mask_path()) as mask:
+    with open_picture(demo.sample_mask_path()) as mask:
         return Sample(read_image(demo.sample_path()), np.asarray(mask).astype(np.bool_), demo.sample_label())
 
 

@@ -28,6 +28,7 @@ from masktool.errors import MasktoolError
 from masktool.explainers import Explanation, explain_targets, load_methods
 from masktool.explainers.explanation import FORMATS
 from masktool.explainers.subject import read_subject
+from masktool.explainers.targets import TargetError
 from masktool.runtime.session import MaskedSession, load
 
 BAD_INPUT = 2
@@ -180,7 +181,8 @@ def command(
 
     IMAGE is a photograph, a .npy file that holds the model's input as it is, or a directory of them. Writes one
     picture per photograph, method and target, and prints the paths; with --json, prints one JSON document per line
-    instead. Exit code 2 when a photograph could not be read; the others are explained nevertheless.
+    instead. - is a photograph on standard input. Exit code 2 when a photograph could not be explained; the others are
+    nevertheless.
     """
     request = Request(
         methods=share_options(methods, samples, segment_options(segments, n_segments) | parse_assignments(assignments)),
@@ -220,19 +222,21 @@ def command(
 
 
 def explain_photographs(session: MaskedSession, photographs: Sequence[Path], request: Request) -> int:
-    """Explains one photograph after the other and returns how many could not be read."""
+    """Explains one photograph after the other and returns for how many that failed."""
     failures = 0
     for path, stem in zip(photographs, choose_stems(photographs), strict=True):
         try:
             photograph = read_subject(path)
+            for method in request.methods:
+                explain_photograph(session, path, stem, photograph, method, request)
+        except TargetError:
+            raise  # whatever the photograph
         except MasktoolError as error:
             if len(photographs) == 1:
                 raise
-            options.say(f"masktool: error: {error}")
+            where = "" if str(path) in str(error) else f"{path}: "
+            options.say(f"masktool: error: {where}{error}")
             failures += 1
-            continue
-        for method in request.methods:
-            explain_photograph(session, path, stem, photograph, method, request)
     return failures
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from masktool.commands.options import console
-from masktool.runtime.paths import check_readable
+from masktool.data_files import check_readable
 
 if TYPE_CHECKING:
     from masktool.exporters.check import Check

@@ -46,7 +46,7 @@ def read_model(path: Path) -> onnx.ModelProto:
     Raises:
         MasktoolError: missing, empty or not an ONNX model.
     """
-    from masktool.runtime.paths import check_readable
+    from masktool.data_files import check_readable
 
     check_readable(path, "an ONNX model")
     import onnx

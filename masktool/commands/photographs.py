@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from masktool.data_files import STANDARD_INPUT, is_directory
 from masktool.errors import MasktoolError
 from masktool.explainers.image_folder import list_folder
 
 Say = Callable[[str], None]
+STANDARD_INPUT_STEM = "stdin"
 
 
 def collect_photographs(paths: Iterable[Path], say: Say) -> list[Path]:
@@ -24,10 +26,10 @@ def collect_photographs(paths: Iterable[Path], say: Say) -> list[Path]:
     Raises:
         MasktoolError: a directory without images.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for path in paths:
-        for each in list_images(path, say) if path.is_dir() else [path]:
-            found.setdefault(each.resolve(), each)
+        for each in list_images(path, say) if is_directory(path) else [path]:
+            found.setdefault(os.path.realpath(each), each)  # a link in a circle is its own real path
     return list(found.values())
 
 
@@ -52,15 +54,16 @@ def choose_stems(photographs: Sequence[Path]) -> list[str]:
 
     Distinct regardless of case, since some file systems do not tell cases apart.
     """
-    counts = Counter(path.stem.casefold() for path in photographs)
+    own = [STANDARD_INPUT_STEM if str(path) == STANDARD_INPUT else path.stem for path in photographs]
+    counts = Counter(stem.casefold() for stem in own)
     taken = set(counts)
     seen: set[str] = set()
     stems = []
-    for path in photographs:
-        stem, number = path.stem, 1
+    for first in own:
+        stem, number = first, 1
         while (stem.casefold() in taken) if number > 1 else (stem.casefold() in seen):
             number += 1
-            stem = f"{path.stem}-{number}"
+            stem = f"{first}-{number}"
         seen.add(stem.casefold())
         taken.add(stem.casefold())
         stems.append(stem)

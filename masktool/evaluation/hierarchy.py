@@ -21,8 +21,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from masktool.data_files import read_json, shorten
 from masktool.errors import MasktoolError
-from masktool.evaluation.annotations.files import read_json, shorten
+from masktool.evaluation.annotations.classes import parse_index
 
 EXPECTED = "a hierarchy of classes, as JSON {child: parent}"
 
@@ -105,7 +106,11 @@ def parse_parents(above: Any, where: str) -> tuple[str, ...]:
 def find_nodes(parents: Parents, class_names: Sequence[str] | None, n_classes: int | None) -> dict[int, str]:
     """Returns the name under which each class stands, for those that do."""
     if class_names is None:
-        indices = range(n_classes) if n_classes is not None else [int(name) for name in parents if name.isdecimal()]
+        indices = (
+            range(n_classes)
+            if n_classes is not None
+            else [index for name in parents if (index := parse_index(name)) is not None and index >= 0]
+        )
         return {index: str(index) for index in indices if str(index) in parents}
     counts = Counter(class_names)
     nodes = {}

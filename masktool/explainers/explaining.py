@@ -301,7 +301,11 @@ class Run:
             settings={**self.attribution.settings, **self.settings()},
             quality=self.attribution.quality[position],
             capped=self.method.capped,
-            notes=(*self.method_notes(position), *self.reading.notes(self.task.given[position])),
+            notes=(
+                *self.subject.notes,
+                *self.method_notes(position),
+                *self.reading.notes(self.task.given[position]),
+            ),
             seconds=seconds,
             forward_passes=self.forward_passes,
             model={name: getattr(metadata, name) for name in PROVENANCE},

@@ -6,11 +6,11 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from PIL import Image
-
+from masktool.data_files import is_directory
 from masktool.errors import MasktoolError
 from masktool.explainers.explanation import PNG_KEY
 from masktool.runtime.arrays import ARRAY_SUFFIX
+from masktool.runtime.pictures import open_picture, picture_extensions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class FolderContents:
 @functools.cache
 def image_extensions() -> frozenset[str]:
     """Returns the lower-case extensions of what counts as an image, such as ``.jpg``."""
-    return frozenset({*Image.registered_extensions(), ARRAY_SUFFIX})
+    return picture_extensions() | {ARRAY_SUFFIX}
 
 
 def list_folder(directory: Path) -> FolderContents:
@@ -42,7 +42,7 @@ def list_folder(directory: Path) -> FolderContents:
     """
     extensions = image_extensions()
     try:
-        files = sorted(path for path in directory.iterdir() if path.is_file() and not path.name.startswith("."))
+        files = sorted(path for path in directory.iterdir() if not (path.name.startswith(".") or is_directory(path)))
     except OSError as error:
         raise MasktoolError("cannot read the directory", where=directory, got=error.strerror) from error
     candidates = [path for path in files if path.suffix.lower() in extensions]
@@ -59,7 +59,7 @@ def is_own_picture(path: Path) -> bool:
     if path.suffix.lower() != ".png":
         return False
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return PNG_KEY in image.info
-    except Exception:  # whatever is wrong with the file is reported when it is read as a photograph
+    except MasktoolError:  # whatever is wrong with the file is reported when it is read as a photograph
         return False

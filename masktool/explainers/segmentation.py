@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from masktool.errors import MasktoolError
+from masktool.runtime.arrays import ARRAY_SUFFIX, read_array
+from masktool.runtime.depth import WIDE_MODES
+from masktool.runtime.pictures import LOSSY_FORMATS, open_picture
 
 Segments = NDArray[np.int32]
 """(h, w), labels 0..n-1, each present."""
 
+LABEL_MODES = ("1", "L", "P", *WIDE_MODES)
+"""Pillow's modes whose values are the labels."""
 BLUR_PIXELS = 1.0
 COMPACTNESS = 20.0
 """scikit-image's 0 and 10 merge a noisy texture into one segment, and 100 wanted segments of a photograph into 60."""
@@ -69,15 +73,13 @@ def read_label_map(path: str | Path) -> NDArray[Any]:
         MasktoolError: the file is missing or holds no two-dimensional map of integers.
     """
     path = Path(path)
-    try:
-        if path.suffix == ".npy":
-            labels = np.load(path, allow_pickle=False)
-        else:
-            with Image.open(path) as image:
-                labels = np.asarray(image if image.mode in ("1", "L", "P", "I", "I;16") else image.convert("RGB"))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not an image or .npy file"
-        raise MasktoolError("cannot read the label map", where=path, got=reason) from error
+    if path.suffix.lower() == ARRAY_SUFFIX:
+        return check_label_map(read_array(path), where=path)
+    with open_picture(path) as image:
+        if image.format in LOSSY_FORMATS:
+            expected = "a format that keeps exact values, such as PNG"
+            raise MasktoolError("not a label map", where=path, expected=expected, got=image.format)
+        labels = np.asarray(image if image.mode in LABEL_MODES else image.convert("RGB"))
     return check_label_map(labels, where=path)
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from masktool.contract import Preprocessing
 from masktool.errors import MasktoolError
 from masktool.explainers.pixels import array_pixels, model_pixels
 from masktool.runtime.arrays import ARRAY_SUFFIX, prepare_array, read_array
-from masktool.runtime.images import read_image, to_rgb
+from masktool.runtime.images import notes_of, read_image, to_rgb
 from masktool.runtime.preprocessing import PreparedImage, prepare
 from masktool.runtime.session import MaskedSession
 
@@ -34,11 +34,13 @@ class Subject:
         prepared: the model's input, and the way back to the original's pixels.
         original: RGB, to be drawn beneath the map: the photograph, or an array's channels as a picture.
         preprocessing: that prepared the photograph; None for an array.
+        notes: what there is to say of how the photograph was read, one sentence each.
     """
 
     prepared: PreparedImage
     original: Image.Image
     preprocessing: Preprocessing | None
+    notes: tuple[str, ...] = ()
 
     @functools.cached_property
     def pixels(self) -> NDArray[np.uint8]:
@@ -64,7 +66,7 @@ def read_subject(image: ImageLike) -> Image.Image | NDArray[Any]:
             return read_image(path)
         image = read_array(path)
     if isinstance(image, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(image)
     array = np.asarray(image)
     if array.ndim not in (2, 3, 4) or array.size == 0 or array.dtype.kind not in "biuf":
         raise MasktoolError(
@@ -111,7 +113,7 @@ def photograph_subject(photograph: Image.Image, session: MaskedSession, input_si
     if preprocessing is not None:
         preprocessing = preprocessing.scaled_to(choose_size(session, preprocessing, input_size))
     prepared = prepare(photograph, preprocessing)
-    return Subject(prepared, photograph, preprocessing)
+    return Subject(prepared, photograph, preprocessing, notes_of(photograph))
 
 
 def choose_size(session: MaskedSession, preprocessing: Preprocessing, input_size: Size | None) -> Size:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from masktool.data_files import shorten
 from masktool.errors import MasktoolError
 from masktool.evaluation.annotations.classes import Classes, parse_index
-from masktool.evaluation.annotations.files import shorten
 from masktool.evaluation.annotations.headers import read_header
 from masktool.evaluation.annotations.labels import read_labels
 from masktool.explainers.image_folder import list_folder

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import io
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from masktool.contract import Layout
-from masktool.errors import MasktoolError
+from masktool.data_files import open_data
+from masktool.errors import MasktoolError, describe_exception, stage
+from masktool.limits import check_limit
 from masktool.runtime.checks import show_shape
-from masktool.runtime.paths import check_readable
 from masktool.runtime.preprocessing import PreparedImage
 
 ARRAY_SUFFIX = ".npy"
+EXPECTED = "a .npy file"
+NUMBERS = "biuf"
+"""numpy's kinds of dtype that are numbers: bool, int, uint, float."""
 Shape = Sequence[int | None]
 """(channels, height, width); None for any length."""
+
+
+class ArrayHeader(NamedTuple):
+    """What a ``.npy`` file says of its array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
 
 
 def read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
@@ -28,15 +41,45 @@ def read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
         MasktoolError: it is missing, empty, truncated or no array of numbers.
     """
     path = Path(path)
-    check_readable(path, "a .npy file")
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise MasktoolError("not a .npy file, or a truncated one", where=path, got=error) from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise MasktoolError("not a .npy file", where=path, got="an archive of several arrays")
+    with open_data(path, EXPECTED) as stream:
+        check_header(stream, path)
+        stream.seek(0)
+        with stage("numpy cannot read the array", where=path):
+            array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
     return array
+
+
+def check_header(stream: BinaryIO, path: Path) -> ArrayHeader:
+    """Reads the header of a ``.npy`` file and holds it to the file's size, before any memory is taken for it.
+
+    Raises:
+        MasktoolError: it is no such file, a truncated one, holds no numbers, or more than the limit.
+    """
+    header = read_header(stream, path)
+    if header.dtype.kind not in NUMBERS:
+        raise MasktoolError("not an array of numbers", where=path, expected="float32", got=header.dtype)
+    values = math.prod(header.shape)
+    n_bytes = values * header.dtype.itemsize
+    here = stream.tell()
+    there = stream.seek(0, io.SEEK_END) - here
+    if n_bytes > there:
+        expected = f"{n_bytes} bytes behind the header, for {show_shape(header.shape)} {header.dtype}"
+        raise MasktoolError("a truncated or damaged .npy file", where=path, expected=expected, got=there)
+    check_limit("pixels", values, where=path)
+    return header
+
+
+def read_header(stream: BinaryIO, path: Path) -> ArrayHeader:
+    """Returns what a ``.npy`` file says of its array; numpy raises many things over a damaged one."""
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)  # version 3 differs from 2 in the names of fields, which numbers have not
+    except Exception as error:  # ValueError, TokenError, MemoryError, RecursionError, ...
+        raise MasktoolError("not a .npy file, or a damaged one", where=path, got=describe_exception(error)) from error
+    if not all(type(length) is int and length >= 0 for length in shape):
+        raise MasktoolError("a damaged .npy file", where=path, expected="whole numbers in its shape", got=shape)
+    return ArrayHeader(tuple(shape), dtype)
 
 
 def prepare_array(array: NDArray[Any], input_shape: Shape, layout: Layout) -> PreparedImage:
@@ -53,7 +96,7 @@ def prepare_array(array: NDArray[Any], input_shape: Shape, layout: Layout) -> Pr
     Raises:
         MasktoolError: it holds no numbers, or neither order fits the model.
     """
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in NUMBERS:
         raise MasktoolError("not an array of numbers", where="image", expected="float32", got=array.dtype)
     first, second, third = input_shape[1:]
     channels, height, width = (first, second, third) if layout == "NCHW" else (third, first, second)

@@ -3,77 +3,75 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from masktool.errors import MasktoolError
-from masktool.runtime.paths import check_readable
+from masktool.runtime.depth import WIDE_MODES, describe_colour, find_depth, scale_grey
+from masktool.runtime.pictures import open_picture
 
-WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
-"""Pillow's modes of grey images with more than 8 bits."""
-WIDE_MAXIMUM = 65535
 WHITE = (255, 255, 255, 255)
+NOTES = "masktool-notes"
+"""Key of a picture's ``info``: what there is to say of how it was read, one sentence each."""
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
     """Reads the first frame of an image file.
 
-    Rotated as its EXIF entry says; transparency laid over white; 16-bit grey scaled to 8 bits; colour profiles are
-    not applied.
+    Rotated as its EXIF entry says; transparency laid over white; grey of more than 8 bits scaled to 8, by the depth
+    that the file tells; colour profiles are not applied.
+
+    Args:
+        path: of the file; ``-`` for standard input.
 
     Returns:
-        Mode RGB.
+        Mode RGB; :func:`notes_of` it says what was assumed.
 
     Raises:
         MasktoolError: missing, empty, truncated, damaged, too many pixels, or not an image.
     """
     path = Path(path)
-    check_readable(path, "an image")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what the decoder copes with: many pixels, a damaged EXIF entry
-            with Image.open(path) as image:
-                image.load()
-                return to_rgb(ImageOps.exif_transpose(image), path)
-    except MasktoolError:
-        raise
-    except UnidentifiedImageError as error:
-        raise MasktoolError(
-            "not an image", where=path, expected="JPEG, PNG, WebP, TIFF or another photograph"
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise MasktoolError("too many pixels", where=path, got=error, fix="scale the image down first") from error
-    except Exception as error:  # a decoder may raise anything on damaged bytes: OSError, SyntaxError, struct.error, ...
-        raise MasktoolError("damaged or truncated image", where=path, got=error) from error
+    with open_picture(path) as image:
+        return to_rgb(image, path)
+
+
+def notes_of(image: Image.Image) -> tuple[str, ...]:
+    """Returns what there is to say of how a picture was read, one sentence each."""
+    notes: tuple[str, ...] = image.info.get(NOTES, ())
+    return notes
 
 
 def to_rgb(image: Image.Image, where: object = None) -> Image.Image:
-    """Converts any of Pillow's modes to RGB.
+    """Converts any of Pillow's modes to RGB, the right way up.
 
     Raises:
-        MasktoolError: grey values that are not 8 or 16 bits wide.
+        MasktoolError: grey values that are not 8 to 16 bits wide.
     """
-    if image.mode in WIDE_MODES:
-        return scale_grey(image, where).convert("RGB")
-    if image.mode == "F":
-        raise MasktoolError("unsupported pixel type", where=where, expected="8 or 16 bits", got="floating point")
-    if image.has_transparency_data:
-        opaque = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", opaque.size, WHITE), opaque).convert("RGB")
-    return image.convert("RGB")
-
-
-def scale_grey(image: Image.Image, where: object = None) -> Image.Image:
-    """Scales 16-bit grey values to 8 bits (Pillow's own conversion cuts them off at 255)."""
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > WIDE_MAXIMUM:
+    depth = find_depth(image)
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode == "F":
         raise MasktoolError(
-            "unsupported pixel values",
+            "unsupported pixel type",
             where=where,
-            expected=f"0 to {WIDE_MAXIMUM}",
-            got=f"{values.min()} to {values.max()}",
+            expected="8 or 16 bits",
+            got="floating point",
+            fix="scale it to 0..255 and save it as PNG, or give the model's input as a .npy file",
         )
-    return Image.fromarray(np.rint(values * (255 / WIDE_MAXIMUM)).astype(np.uint8))
+    notes: tuple[str, ...]
+    if upright.mode in WIDE_MODES:
+        grey, notes = scale_grey(np.asarray(upright), depth, where)
+        rgb = grey.convert("RGB")
+    else:
+        notes = describe_colour(upright, depth)
+        rgb = blend_over_white(upright) if upright.has_transparency_data else upright.convert("RGB")
+    if notes:
+        rgb.info[NOTES] = notes
+    return rgb
+
+
+def blend_over_white(image: Image.Image) -> Image.Image:
+    """Returns what a transparent picture looks like on white paper, in mode RGB."""
+    opaque = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", opaque.size, WHITE), opaque).convert("RGB")

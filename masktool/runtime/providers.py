@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from masktool.data_files import check_readable
 from masktool.errors import MasktoolError
-from masktool.runtime.paths import check_readable
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"

@@ -162,7 +162,7 @@ def test_bad_photograph_among_several_is_reported_and_the_rest_explained(explain
         (["{photos}/b.png", "--set", "p"], "expected OPTION=VALUE"),
         (["{photos}/b.png", "--set", "p=much"], "option out of range (p)"),
         (["{photos}/b.png", "--segments", "slik"], "expected slic, grid or a file"),
-        (["{photos}/b.png", "--segments", "{model}"], "cannot read the label map"),
+        (["{photos}/b.png", "--segments", "{model}"], "not an image"),
         (["{photos}/b.png", "--samples", "1"], "n_samples"),
         (["{photos}/b.png", "--format", "png,gif"], "unknown format (--format gif)"),
         (["{photos}/b.png", "-o", "{model}"], "cannot write into the output directory"),

@@ -54,7 +54,7 @@ def test_files_that_do_not_fit_are_problems(folder, tmp_path):
         ("cat/1.jpg", f"no mask in {files}"),
         ("dog/1.jpg", f"no mask in {files}"),
         (f"{files / '2.png'}", "30 x 40 pixels, the image has 40 x 30; not used"),
-        (f"{files / '3.jpg'}", "JPEG does not keep exact values: save it as PNG; not used"),
+        (f"{files / '3.jpg'}", "its format does not keep exact values: save it as PNG; not used"),
     ]
 
 

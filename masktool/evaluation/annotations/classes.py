@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from masktool.data_files import shorten
 from masktool.errors import MasktoolError
-from masktool.evaluation.annotations.files import shorten
 
 
 def fold(name: str) -> str:

@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from masktool.data_files import shorten
 from masktool.errors import MasktoolError
-from masktool.evaluation.annotations.files import read_field, read_numbers, shorten
+from masktool.evaluation.annotations.files import read_field, read_numbers
 from masktool.evaluation.annotations.objects import AnnotatedImage, AnnotatedObject, Size
 
 BOX = "[x, y, width, height]"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from masktool.data_files import decode_text, is_directory, parse_json, read_bytes
 from masktool.evaluation.annotations.boxes import parse_boxes
 from masktool.evaluation.annotations.coco import is_coco, parse_coco
-from masktool.evaluation.annotations.files import read_json
 from masktool.evaluation.annotations.objects import AnnotatedImage
-from masktool.evaluation.annotations.voc import read_voc, read_voc_folder
-from masktool.runtime.paths import check_readable
+from masktool.evaluation.annotations.voc import parse_voc, read_voc_folder
 
 EXPECTED = "boxes, as our JSON, COCO JSON or Pascal VOC XML"
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+NO_CONTENT = b"\xef\xbb\xbf\xff\xfe" + b" \t\r\n"
+"""Byte order marks and blanks."""
 START_BYTES = 64
 """Enough to look past blank lines."""
 
@@ -23,12 +23,11 @@ def read_objects(path: Path) -> list[AnnotatedImage]:
     Raises:
         MasktoolError: it cannot be read or is none of these.
     """
-    if path.is_dir():
+    if is_directory(path):
         return read_voc_folder(path)
-    check_readable(path, EXPECTED)
-    with path.open("rb") as stream:
-        start = stream.read(START_BYTES).removeprefix(BYTE_ORDER_MARK).lstrip()
+    content = read_bytes(path, EXPECTED)
+    start = content[:START_BYTES].replace(b"\0", b"").lstrip(NO_CONTENT)  # two or four bytes a character do as well
     if path.suffix.lower() == ".xml" or start.startswith(b"<"):
-        return [read_voc(path)]
-    document = read_json(path, EXPECTED)
+        return [parse_voc(content, path)]
+    document = parse_json(decode_text(content, path, EXPECTED), path, EXPECTED)
     return parse_coco(document, path) if is_coco(document) else parse_boxes(document, path)

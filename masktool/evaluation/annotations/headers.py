@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
-from masktool.runtime.arrays import ARRAY_SUFFIX
+from masktool.data_files import open_data
+from masktool.errors import MasktoolError
+from masktool.runtime.arrays import ARRAY_SUFFIX, check_header
+from masktool.runtime.pictures import LOSSY_FORMATS, open_picture
 
 TURNED = frozenset({5, 6, 7, 8})
 """EXIF orientations that exchange width and height."""
-LOSSY_FORMATS = frozenset({"JPEG", "MPO"})
-"""Of which values do not come back as they were written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,20 +37,20 @@ def read_header(path: Path) -> Header | None:
     try:
         if path.suffix.lower() == ARRAY_SUFFIX:
             return read_array_header(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of many pixels: nothing is decoded
-            with Image.open(path) as image:
-                turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED
-                stored = image.size
-                return Header(stored, stored[::-1] if turned else stored, image.format not in LOSSY_FORMATS)
-    except Exception:  # a decoder may raise anything; whatever is wrong is reported when the image itself is read
+        with open_picture(path) as image:
+            turned = image.getexif().get(ExifTags.Base.Orientation) in TURNED
+            stored = image.size
+            return Header(stored, stored[::-1] if turned else stored, image.format not in LOSSY_FORMATS)
+    except MasktoolError:  # whatever is wrong is reported when the image itself is read
         return None
 
 
 def read_array_header(path: Path) -> Header | None:
     """Returns the header of a ``.npy`` file: of a map (H, W), or of a photograph (H, W, 3) uint8."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8):
+    with open_data(path, "a .npy file") as stream:
+        array = check_header(stream, path)
+    rank = len(array.shape)
+    if rank == 2 or (rank == 3 and array.shape[2] == 3 and array.dtype == np.uint8):
         size = (array.shape[1], array.shape[0])
         return Header(size, size)
     return None

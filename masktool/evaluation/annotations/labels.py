@@ -13,8 +13,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from masktool.data_files import parse_json, read_text, shorten
 from masktool.errors import MasktoolError
-from masktool.evaluation.annotations.files import read_json, read_text, shorten
 
 FILE_COLUMNS = ("file", "filename", "file_name", "image", "path")
 LABEL_COLUMNS = ("label", "index", "class", "name")
@@ -31,13 +31,13 @@ def read_labels(path: Path) -> list[Label]:
     Raises:
         MasktoolError: it cannot be read, or is neither format; the error names the line or entry.
     """
-    start = read_text(path, EXPECTED).lstrip()[:1]
-    return read_labels_json(path) if start in ("{", "[") else read_labels_csv(path)
+    text = read_text(path, EXPECTED)
+    return (parse_labels_json if text.lstrip()[:1] in ("{", "[") else parse_labels_csv)(text, path)
 
 
-def read_labels_json(path: Path) -> list[Label]:
+def parse_labels_json(text: str, path: Path) -> list[Label]:
     """Reads labels from JSON."""
-    document = read_json(path, EXPECTED)
+    document = parse_json(text, path, EXPECTED)
     if not isinstance(document, dict):
         raise MasktoolError("not labels", where=path, expected=EXPECTED, got="a JSON list")
     return [(name, read_label(label, f"{path}, entry {json.dumps(name)}")) for name, label in document.items()]
@@ -53,9 +53,9 @@ def read_label(label: Any, where: str) -> Any:
     raise MasktoolError("no label", where=where, expected=f"one of {', '.join(LABEL_KEYS)}", got=shorten(label))
 
 
-def read_labels_csv(path: Path) -> list[Label]:
+def parse_labels_csv(text: str, path: Path) -> list[Label]:
     """Reads labels from CSV."""
-    reader = csv.reader(io.StringIO(read_text(path, EXPECTED), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows = []
     try:
         for row in reader:

@@ -55,7 +55,7 @@ def find_fault(header: Header | None, photograph: Header | None) -> str | None:
     if header is None:
         return "not an image, or a damaged one"
     if not header.exact:
-        return "JPEG does not keep exact values: save it as PNG"
+        return "its format does not keep exact values: save it as PNG"
     if photograph is not None and header.stored != photograph.upright:
         width, height = photograph.upright
         return f"{header.stored[0]} x {header.stored[1]} pixels, the image has {width} x {height}"

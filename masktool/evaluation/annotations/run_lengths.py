@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from masktool.data_files import shorten
 from masktool.errors import MasktoolError
-from masktool.evaluation.annotations.files import read_numbers, shorten
+from masktool.evaluation.annotations.files import read_numbers
 from masktool.evaluation.extras import require_extra
 
 MIN_COORDINATES = 6

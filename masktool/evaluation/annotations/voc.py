@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import ParseError
 
+from masktool.data_files import read_bytes
 from masktool.errors import MasktoolError
 from masktool.evaluation.annotations.objects import AnnotatedImage, AnnotatedObject, Size
 from masktool.evaluation.extras import require_extra
-from masktool.runtime.paths import check_readable
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -42,12 +42,21 @@ def read_voc_folder(folder: Path) -> list[AnnotatedImage]:
 
 
 def read_voc(path: Path) -> AnnotatedImage:
-    """Reads one file.
+    """Reads one file; raises as :func:`parse_voc` does."""
+    return parse_voc(read_bytes(path, EXPECTED), path)
+
+
+def parse_voc(content: bytes, path: Path) -> AnnotatedImage:
+    """Returns the objects in one file.
+
+    Args:
+        content: of the file.
+        path: of the file, for errors.
 
     Raises:
-        MasktoolError: it cannot be read, is no Pascal VOC, or defines entities, which may be made to fill the memory.
+        MasktoolError: it is no Pascal VOC, or defines entities, which may be made to fill the memory.
     """
-    root = read_xml(path)
+    root = parse_xml(content, path)
     if root.tag != "annotation":
         raise MasktoolError(f"not {EXPECTED}", where=path, expected="<annotation>", got=f"<{root.tag}>")
     found = [
@@ -59,20 +68,19 @@ def read_voc(path: Path) -> AnnotatedImage:
     return AnnotatedImage(name, objects, read_size(root, path), len(found) - len(objects))
 
 
-def read_xml(path: Path) -> Element:
-    """Returns the root of an XML file."""
-    check_readable(path, EXPECTED)
+def parse_xml(content: bytes, path: Path) -> Element:
+    """Returns the root of an XML document."""
     with require_extra("reading Pascal VOC XML"):
         from defusedxml import DefusedXmlException
-        from defusedxml.ElementTree import parse
+        from defusedxml.ElementTree import fromstring
     try:
-        root: Element = parse(path).getroot()
+        root: Element = fromstring(content)
     except ParseError as error:
         line, column = error.position
         raise MasktoolError("not XML", where=f"{path}, line {line}, column {column}", got=error) from error
     except DefusedXmlException as error:
         raise MasktoolError("XML that defines entities", where=path, expected=f"plain {EXPECTED}") from error
-    except (LookupError, ValueError, OSError) as error:  # an encoding that is unknown, or not the file's
+    except (LookupError, ValueError) as error:  # an encoding that is unknown, or not the file's
         raise MasktoolError("XML that cannot be read", where=path, got=error) from error
     return root
 

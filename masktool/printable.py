@@ -1,0 +1,34 @@
+"""Text from files and paths as a terminal may show it: nothing in it moves the cursor or turns around what is said."""
+
+from __future__ import annotations
+
+import unicodedata
+
+HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of control and format characters (bidirectional overrides among them), of surrogates, and of
+line and paragraph separators."""
+JOINERS = "\u200c\u200d"
+"""Format characters that Persian, Indic scripts and emoji are spelled with."""
+
+
+def printable(text: object, keep: str = "") -> str:
+    r"""Returns a text with every character that would steer a terminal written as an escape, such as ``\x1b``.
+
+    Args:
+        text: of anybody's making.
+        keep: characters that stay as they are, such as line ends between lines of our own.
+    """
+    shown = str(text)
+    if shown.isprintable():
+        return shown
+    return "".join(each if is_shown(each) or each in keep else escape(each) for each in shown)
+
+
+def is_shown(character: str) -> bool:
+    """Tells whether a character only shows itself."""
+    return character in JOINERS or unicodedata.category(character) not in HIDDEN
+
+
+def escape(character: str) -> str:
+    """Returns a character as Python writes it."""
+    return character.encode("unicode_escape").decode("ascii")

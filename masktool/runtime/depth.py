@@ -1,0 +1,162 @@
+"""How many bits a picture's values have, by its file, and grey of more than 8 bits brought to 8.
+
+A file of 16 bits a sample often holds 10, 12 or 14, as cameras and scanners measure: then it says so, or nothing does.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from masktool.errors import MasktoolError
+
+WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+"""Pillow's modes of grey images with more than 8 bits."""
+USUAL_BITS, FILE_BITS = 8, 16
+WIDE_MAXIMUM = 2**FILE_BITS - 1
+DARK_BITS = 14
+"""A picture of 16 bits whose values all fit into so few is nearly black, or has fewer bits than its file."""
+BITS_PER_SAMPLE, PHOTOMETRIC, MAXIMUM_SAMPLE = 258, 262, 281
+"""Tags of TIFF 6.0."""
+WHITE_IS_ZERO = 0
+PNG_CHUNKS_START, PNG_BITS = 8, 8
+"""Byte where a PNG's chunks start, and the byte of its header that holds the bits per sample."""
+PNG_CHUNKS = 64
+"""Looked at for one that tells the depth; it must stand in front of the pixels."""
+
+
+class Depth(NamedTuple):
+    """What a file says of its values.
+
+    Attributes:
+        bits: that it gives to a sample.
+        significant: how many of those its values use; None where it does not say.
+        right_aligned: True where the values use the lower bits, None where they may use either end.
+        inverted: whether 0 is white.
+    """
+
+    bits: int = USUAL_BITS
+    significant: int | None = None
+    right_aligned: bool | None = True
+    inverted: bool = False
+
+
+def find_depth(image: Image.Image) -> Depth:
+    """Reads the depth of a picture off its file; to be called before the pixels are loaded, after which it is gone."""
+    tags = getattr(image, "tag_v2", None)
+    if image.format == "TIFF" and tags is not None:
+        return find_tiff_depth(tags)
+    stream = getattr(image, "fp", None)
+    if image.format == "PNG" and stream is not None and not stream.closed:
+        return find_png_depth(stream)
+    if image.format == "PPM" and image.mode in WIDE_MODES:
+        return Depth(FILE_BITS, FILE_BITS)  # Pillow has scaled its values by the header's maximum
+    return Depth(FILE_BITS) if image.mode in WIDE_MODES else Depth()
+
+
+def find_tiff_depth(tags: Any) -> Depth:
+    """Reads the depth off a TIFF's tags; its maximum counts where it is that of a number of bits, for it may be any."""
+    bits = max(tags.get(BITS_PER_SAMPLE, (USUAL_BITS,)))
+    largest = max(tags.get(MAXIMUM_SAMPLE, (0,)))
+    told = bits if USUAL_BITS < bits < FILE_BITS else largest.bit_length() if largest & (largest + 1) == 0 else 0
+    significant = told if USUAL_BITS < told < FILE_BITS else None
+    return Depth(bits, significant, inverted=tags.get(PHOTOMETRIC) == WHITE_IS_ZERO)
+
+
+def find_png_depth(stream: BinaryIO) -> Depth:
+    """Reads the depth off a PNG's header and its chunk ``sBIT``."""
+    here = stream.tell()
+    try:
+        stream.seek(PNG_CHUNKS_START)
+        bits, significant = USUAL_BITS, None
+        for _ in range(PNG_CHUNKS):
+            length, kind = struct.unpack(">I4s", stream.read(8))
+            if kind == b"IDAT":
+                break
+            content = stream.read(length) if kind in (b"IHDR", b"sBIT") else b""
+            if kind == b"IHDR":
+                bits = content[PNG_BITS]
+            elif kind == b"sBIT" and content:
+                significant = max(content[:3])
+            stream.seek(length - len(content) + 4, 1)
+    finally:
+        stream.seek(here)
+    return Depth(bits, significant if significant is not None and 0 < significant < bits else None, None)
+
+
+def scale_grey(values: NDArray[Any], depth: Depth, where: object = None) -> tuple[Image.Image, tuple[str, ...]]:
+    """Scales grey values of more than 8 bits to 8 (Pillow's own conversion cuts them off at 255).
+
+    Args:
+        values: (H, W) integers.
+        depth: what the file says of them.
+        where: they come from, for the error.
+
+    Returns:
+        Mode L; what was assumed, one sentence each.
+
+    Raises:
+        MasktoolError: they need more than 16 bits.
+    """
+    values = values.astype(np.int64)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > WIDE_MAXIMUM:
+        raise MasktoolError(
+            "unsupported pixel values", where=where, expected=f"0 to {WIDE_MAXIMUM}", got=f"{low} to {high}"
+        )
+    maximum = choose_maximum(values, high, depth)
+    scaled = np.rint(values * (255 / maximum)).astype(np.uint8)
+    return Image.fromarray(255 - scaled if depth.inverted else scaled), describe_grey(high, depth)
+
+
+def choose_maximum(values: NDArray[np.int64], high: int, depth: Depth) -> int:
+    """Returns the value that stands for full brightness."""
+    if depth.significant is None or high >= 2**depth.significant:
+        return WIDE_MAXIMUM
+    if depth.right_aligned is None and fills_file(values, depth):
+        return WIDE_MAXIMUM
+    return 2**depth.significant - 1
+
+
+def fills_file(values: NDArray[np.int64], depth: Depth) -> bool:
+    """Tells whether a PNG's values may be scaled to all bits of the file, as its specification asks.
+
+    Source: W3C, "Portable Network Graphics (PNG) Specification", section 13.12, which names three ways of scaling.
+    """
+    bits, spare = depth.significant or depth.bits, depth.bits - (depth.significant or depth.bits)
+    samples = values >> spare
+    shifted = samples << spare
+    replicated = shifted | (samples >> max(bits - spare, 0))
+    linear = np.rint(samples * ((2**depth.bits - 1) / (2**bits - 1))).astype(np.int64)
+    return bool(((values == shifted) | (values == replicated) | (values == linear)).all())
+
+
+def describe_grey(high: int, depth: Depth) -> tuple[str, ...]:
+    """Says what was assumed of grey values where the file does not tell their depth and they use little of it."""
+    bits = high.bit_length()
+    if depth.significant is not None or bits > DARK_BITS or high == 0:
+        return ()
+    fix = f"if they have {bits} bits, multiply them by {2 ** (FILE_BITS - bits)} and save the file again"
+    return (f"grey values reach only {high:,} of {WIDE_MAXIMUM:,}: read as {FILE_BITS} bits; {fix}",)
+
+
+def describe_colour(image: Image.Image, depth: Depth) -> tuple[str, ...]:
+    """Says the same of colours, of which Pillow keeps the upper 8 bits.
+
+    Args:
+        image: of 8-bit samples.
+        depth: what the file says.
+    """
+    if depth.bits <= USUAL_BITS or depth.significant is not None:
+        return ()
+    high = max(int(band.getextrema()[1]) for band in image.convert("RGB").split())  # type: ignore[arg-type]
+    if high == 0 or high >> (DARK_BITS - USUAL_BITS):
+        return ()
+    return (
+        f"colour values reach only {high} of 255: read as {depth.bits} bits; if they have fewer, scale them to "
+        f"{depth.bits} bits and save the file again",
+    )

@@ -1,0 +1,147 @@
+"""Picture files: which formats are opened, how large they may be, and what is wrong with the others."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+
+from masktool.data_files import open_data
+from masktool.errors import MasktoolError, describe_exception
+from masktool.limits import check_limit, limit
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
+"""Pillow's names of the formats that are opened. It knows some thirty more, whose readers hardly anybody tries: that of
+EPS starts Ghostscript."""
+PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Tiff", "Bmp", "Gif", "Ppm", "Jpeg2K", "Avif")
+"""Pillow's modules that read them."""
+SAVED_FORMATS = ("MPO",)
+"""What Pillow calls files of several photographs, which it opens as JPEG."""
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
+LOSSY_FORMATS = frozenset({"JPEG", "MPO", "AVIF", "HEIF"})
+"""Of which values do not come back as they were written."""
+EXPECTED = "a photograph: JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000, AVIF or HEIC"
+HEAD_BYTES = 64
+"""Enough of a file to tell what it is."""
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+AVIF_BRANDS = (b"avif", b"avis")
+BRAND = slice(8, 12)
+"""Where a file of ISO's base media format, which starts with a length and ``ftyp``, names its kind."""
+TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+OTHERS = {
+    b"%!PS": "PostScript",
+    b"%PDF": "a PDF document",
+    b"<svg": "an SVG drawing",
+    b"<?xml": "XML, perhaps an SVG drawing",
+    b"<!doctype html": "a web page",
+    b"<html": "a web page",
+    b"8BPS": "a Photoshop document",
+    b"PK\x03\x04": "an archive",
+    b"\x93NUMPY": "a numpy array, whose name should end in .npy",
+}
+"""What other files start with, regardless of case."""
+SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "floating point"}
+OPENING = threading.Lock()
+"""Pillow's own limit is one number for the whole process."""
+
+
+@functools.cache
+def known_formats() -> tuple[str, ...]:
+    """Returns those of the allowed formats that this Pillow opens, HEIC where pillow-heif is installed."""
+    for plugin in PLUGINS:
+        with contextlib.suppress(ImportError):  # of a Pillow that does not have it
+            importlib.import_module(f"PIL.{plugin}ImagePlugin")
+    if importlib.util.find_spec("pillow_heif") is not None:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@functools.cache
+def picture_extensions() -> frozenset[str]:
+    """Returns the lower-case extensions of the formats that are opened, such as ``.jpg``, with those of HEIC always."""
+    known_formats()  # registers their extensions
+    known = {suffix for suffix, name in Image.EXTENSION.items() if name in (*FORMATS, *SAVED_FORMATS)}
+    return frozenset({*known, *HEIF_SUFFIXES})
+
+
+@contextlib.contextmanager
+def open_picture(path: Path) -> Iterator[Image.Image]:
+    """Yields a picture, its header read and its pixels not yet; whatever a decoder raises within becomes one line.
+
+    Raises:
+        MasktoolError: missing, empty, no picture or one of another format, more pixels than the limit, truncated or
+            damaged.
+    """
+    with open_data(path, "an image") as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what the decoder copes with: many pixels, a damaged EXIF entry
+        try:
+            with open_stream(stream) as image:
+                check_limit("pixels", image.width * image.height, where=path)
+                yield image
+        except MasktoolError:
+            raise
+        except UnidentifiedImageError as error:
+            raise explain_unidentified(stream, path) from error
+        except MemoryError as error:
+            raise MasktoolError("not enough memory for the image", where=path) from error
+        except Image.DecompressionBombError as error:
+            raise MasktoolError("too many pixels", where=path, got=error, fix="scale the image down first") from error
+        except Exception as error:  # a decoder may raise anything on damaged bytes: SyntaxError, struct.error, ...
+            got = describe_exception(error)
+            raise MasktoolError("damaged or truncated image", where=path, got=got) from error
+
+
+def open_stream(stream: BinaryIO) -> Image.Image:
+    """Opens one of the allowed formats; Pillow's own limit on pixels gives way to ours."""
+    with OPENING:
+        usual = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None if usual is None else max(usual, limit("pixels"))
+        try:
+            return Image.open(stream, formats=known_formats())
+        finally:
+            Image.MAX_IMAGE_PIXELS = usual
+
+
+def explain_unidentified(stream: BinaryIO, path: Path) -> MasktoolError:
+    """Returns the error for a file that none of the allowed formats' readers takes."""
+    stream.seek(0)
+    head = stream.read(HEAD_BYTES)
+    brand = head[BRAND] if head[4:8] == b"ftyp" else b""
+    if brand in HEIF_BRANDS and "HEIF" not in known_formats():
+        fix = "pip install 'masktool[heif]', or convert it to JPEG"
+        return MasktoolError("a HEIC photograph, which needs pillow-heif", where=path, fix=fix)
+    if brand in AVIF_BRANDS:
+        return MasktoolError("an AVIF photograph that Pillow cannot read", where=path, fix="convert it to PNG or JPEG")
+    if head[:4] in TIFF_MARKS:
+        return explain_tiff(stream, path)
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    found = next((name for mark, name in OTHERS.items() if text.startswith(mark.lower())), None)
+    return MasktoolError("not an image", where=path, expected=EXPECTED, got=found)
+
+
+def explain_tiff(stream: BinaryIO, path: Path) -> MasktoolError:
+    """Returns the error for a TIFF of samples that Pillow does not read, with what they are where the file says so."""
+    fix = "save it with 8 or 16 bits per sample"
+    try:
+        stream.seek(0)
+        directory = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
+        stream.seek(directory.next)
+        directory.load(stream)
+        bits = directory.get(ExifTags.Base.BitsPerSample, (1,))
+        kinds = directory.get(TiffImagePlugin.SAMPLEFORMAT, (1,))
+        kind = SAMPLE_FORMATS.get(kinds[0], "unusual")
+        samples = directory.get(ExifTags.Base.SamplesPerPixel, 1)
+        got = f"{samples} sample{'s' if samples != 1 else ''} of {bits[0]} bits ({kind}) per pixel"
+    except Exception:  # a damaged directory: what is known is that it is a TIFF
+        return MasktoolError("a TIFF that cannot be read", where=path, fix=fix)
+    return MasktoolError("a TIFF of another kind", where=path, expected="8 or 16 bits per sample", got=got, fix=fix)

@@ -21,6 +21,7 @@ from masktool.exporters.open_lengths import name_open_lengths
 from masktool.exporters.opset import lift_opset, opset_of, shorten_domain
 from masktool.exporters.rewrites.control_flow import inline_control_flow
 from masktool.exporters.rewrites.fused import rewrite_fused
+from masktool.exporters.rewrites.identities import remove_identities
 from masktool.exporters.rewrites.quantized import rewrite_quantized
 from masktool.exporters.rewrites.shape_arithmetic import fold_shape_arithmetic
 
@@ -50,7 +51,7 @@ def canonicalise(model: ir.Model) -> ir.Model:
     remove_dropouts(model.graph)
     if any([rewrite_quantized(model.graph), rewrite_fused(model.graph)]):
         fold(model)
-    common.IdentityEliminationPass()(model)
+    remove_identities(model.graph)
     common.RemoveUnusedNodesPass()(model)
     common.RemoveUnusedOpsetsPass()(model)
     infer_shapes(model)

@@ -20,27 +20,55 @@ MASKTOOL_PREFIX = "masktool/"
 """What the names of values that masktool added begin with."""
 
 
-def find_feature_map(graph: ir.Graph, name: str | None, depends: Callable[[ir.Value], bool]) -> ir.Value | None:
+def find_feature_map(
+    graph: ir.Graph, scores: ir.Value, name: str | None, depends: Callable[[ir.Value], bool]
+) -> ir.Value | None:
     """Returns the feature map of that name, or the last one; None where the network has none.
 
     Args:
         graph: shapes inferred.
+        scores: what is differentiated; it depends on every feature map.
         name: of a value; None takes the last one of more than one pixel.
         depends: whether a value depends on the image.
 
     Raises:
         MasktoolError: no such feature map; the message names the last ones.
     """
-    maps = [value for value in channels_first_values(graph) if depends(value) and is_map(value)]
+    before_scores = values_before(scores)
+    maps = [
+        value
+        for value in channels_first_values(graph)
+        if value in before_scores and depends(value) and is_map(value)
+    ]
     if name is None:
         return maps[-1] if maps else None
-    chosen = [value for value in maps if value.name == name]
+    chosen = [value for value in maps if value.name == name] or [v for v in maps if name_outside(v) == name]
     if not chosen:
-        last = ", ".join(str(value.name) for value in maps[-5:]) or "none"
-        raise MasktoolError(
-            "no such feature map", where=name, expected="a value (N, c, h, w) that depends on the image", got=last
-        )
+        last = ", ".join(str(name_outside(value)) for value in maps[-5:]) or "none"
+        expected = "a value (N, c, h, w) that depends on the image, and on which the class output depends"
+        raise MasktoolError("no such feature map", where=name, expected=expected, got=last)
     return chosen[0]
+
+
+def values_before(value: ir.Value) -> set[ir.Value]:
+    """Returns a value and everything that it is computed from."""
+    found, left = {value}, [value]
+    while left:
+        producer = left.pop().producer()
+        new = {source for source in producer.inputs if source is not None} - found if producer is not None else set()
+        found |= new
+        left += new
+    return found
+
+
+def name_outside(value: ir.Value) -> str | None:
+    """Returns the name of a value; of one that the graph returns with 0 under the mask, the name of that output."""
+    for user, _ in value.uses():
+        result = user.outputs[0]
+        added = (user.name or "").startswith(MASKTOOL_PREFIX) and user.op_type == "Where"
+        if added and result.is_graph_output() and not (result.name or "").startswith(MASKTOOL_PREFIX):
+            return result.name
+    return value.name
 
 
 def channels_first_values(graph: ir.Graph) -> list[ir.Value]:

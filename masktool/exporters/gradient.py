@@ -25,7 +25,7 @@ from masktool.exporters.class_output import (
     is_vector,
     name_end,
 )
-from masktool.exporters.feature_maps import find_feature_map
+from masktool.exporters.feature_maps import find_feature_map, name_outside
 from masktool.exporters.loss_ends import add_loss_end
 from masktool.ops.builder import GraphBuilder
 from masktool.ops.gradients import GradientGraph
@@ -88,7 +88,7 @@ def add_gradients(
     scores, are_logits = scores_of(model.graph, class_output, output_kind)
     graph = GradientGraph(model.graph, sources.values())
     end = add_loss_end(graph, scores, output_kind, loss, are_logits=are_logits)
-    chosen = find_feature_map(model.graph, feature_map, graph.needs)
+    chosen = find_feature_map(model.graph, scores, feature_map, graph.needs)
     graph.add(scores, graph.reshaped_as(scores, end.seed))
     refused = graph.propagate()
     if refused:
@@ -105,7 +105,7 @@ def add_gradients(
         add_output(graph, GRADIENT_PREFIX + FEATURE_MAP, gradient or graph.zeros_like(chosen), chosen.shape)
     common.RemoveUnusedNodesPass()(model)
     common.NameFixPass()(model)
-    return None if chosen is None else chosen.name
+    return None if chosen is None else name_outside(chosen)
 
 
 def share_one_batch(graph: ir.Graph, image_input: str) -> dict[str, ir.Value]:

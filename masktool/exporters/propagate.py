@@ -53,7 +53,7 @@ def mask_model(
     if refused:
         raise UnsupportedOperatorError(refused)
     requantize(model.graph, quantised)
-    for output in tuple(model.graph.outputs):
+    for output in dict.fromkeys(model.graph.outputs):  # a value may be returned twice
         zero_output(graph, output)
     function = neighbor_fill(opset_of(model))
     model.functions[function.identifier()] = function
@@ -68,6 +68,12 @@ def add_mask_input(graph: ir.Graph, image: ir.Value, layout: Layout, *, mask_req
     if any(value.name == MASK_INPUT for value in (*graph.inputs, *graph.initializers.values())):
         raise MasktoolError(
             f"the model already has an input or weight named {MASK_INPUT!r}", fix="export the plain model"
+        )
+    if any(output is image for output in graph.outputs):
+        raise MasktoolError(
+            "an output is the image input itself, and would show what is missing",
+            where=f"output {image.name!r}",
+            fix="leave that output out of the model",
         )
     assert image.shape is not None
     height, width = (image.shape[axis] for axis in AXES_OF_LAYOUT[layout])
@@ -147,11 +153,14 @@ def continue_behind(graph: MaskedGraph, node: ir.Node, state: Masked) -> None:
 
 
 def zero_output(graph: MaskedGraph, output: ir.Value) -> None:
-    """Sets an output that still is a map to 0 where its mask is 0."""
+    """Returns an output that still is a map with 0 where its mask is 0; what else reads it goes on reading it as it is.
+
+    So the graph behind it stays as ONNX Runtime fuses it, and a mask of ones changes nothing.
+    """
     state = graph.state(output)
     if state is not None and not state.zeroed:
         graph.node = next(reversed(graph.graph))
-        graph.emit_after(output, "Where", graph.kept(output), output, graph.constant(0, dtype_of(output)))
+        graph.return_instead(output, "Where", graph.kept(output), output, graph.constant(0, dtype_of(output)))
 
 
 def rename_batch(graph: ir.Graph, image: ir.Value) -> None:

@@ -114,10 +114,20 @@ class MaskedGraph(GraphBuilder):
 
     def replace_output(self, output: ir.Value, result: ir.Value) -> ir.Value:
         """Puts ``result`` in the place of ``output`` everywhere but where it is made of it; returns ``result``."""
-        result.shape, result.type = output.shape, output.type
         for user, index in tuple(output.uses()):
             if result.producer() is not user:
                 user.replace_input_with(index, result)
+        return self._take_name(output, result)
+
+    def return_instead(self, output: ir.Value, op_type: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
+        """Emits a node at the end whose result the graph returns in the place of ``output``; no other use changes."""
+        node = self.new_node(op_type, inputs, attributes, "", 1)
+        self.graph.append(node)
+        return self._take_name(output, node.outputs[0])
+
+    def _take_name(self, output: ir.Value, result: ir.Value) -> ir.Value:
+        """Returns ``result`` from the graph where ``output`` was returned, under its name, with its type and shape."""
+        result.shape, result.type = output.shape, output.type
         for index, graph_output in enumerate(self.graph.outputs):
             if graph_output is output:
                 self.graph.outputs[index] = result

@@ -150,6 +150,7 @@ class Metadata:
             the file holds none.
         output_evidence: for ``class_output`` and ``output_kind``, one sentence each; None in files written before it
             was recorded.
+        renamed: new names of inputs and outputs by those that they had in the source; None where there are none.
     """
 
     masking: Masking
@@ -171,6 +172,7 @@ class Metadata:
     losses: tuple[Loss, ...] | None = None
     masker: Mapping[str, Any] | None = None
     output_evidence: tuple[str, ...] | None = None
+    renamed: Mapping[str, str] | None = None
 
     @property
     def known_losses(self) -> tuple[Loss, ...]:

@@ -164,11 +164,13 @@ def count_rules(path: Path) -> dict[str, int]:
 
 def describe_export(source: Source, metadata: Metadata, path: Path, rules: dict[str, int]) -> Iterator[str]:
     """Yields what the user should know, a line each."""
+    from masktool.exporters.names import note_renamed
     from masktool.exporters.onnx_file import describe_value
 
     graph = source.model.graph
     yield f"source: {source.name}, sha256 {metadata.source_sha256[:DIGEST_SHOWN]}, {len(graph)} nodes"
-    yield from (f"note: {note}" for note in source.notes)
+    added = {old: new for old, new in (metadata.renamed or {}).items() if old not in source.renamed}
+    yield from (f"note: {note}" for note in (*source.notes, *note_renamed(graph.outputs, added)))
     if metadata.baseline is None:
         yield f"masked: {sum(rules.values())} nodes ({', '.join(f'{rule} {count}' for rule, count in rules.items())})"
     else:

@@ -140,7 +140,7 @@ def read_output(session: MaskedSession, subject: Subject, output: str, inputs: I
     Raises:
         MasktoolError: there is no such output, or it holds no numbers.
     """
-    session.check_output(output)
+    output = session.check_output(output)
     values = session.run(subject.prepared.array, inputs=inputs, outputs=[output])[output]
     return Reading(session, output, dict(inputs or {}), first_row(output, values))
 

@@ -95,6 +95,12 @@ def export(
         trust_pickle=trust_pickle,
     )
     recorded = Metadata.from_properties(source.model.metadata_props)
+    if recorded is not None and gradient is None:
+        raise MasktoolError(
+            "the model takes a mask already: masktool exported it before",
+            where=source.name,
+            fix="export the plain model, or add gradients to this one with --gradient",
+        )
     if recorded is not None and gradient is not None:  # masked before
         refuse_what_is_settled(
             masking=None if masking == "layer" else masking,
@@ -107,6 +113,7 @@ def export(
         )
         return write_with_gradients(source.model.clone(), path, recorded, gradient, feature_map)
     names = labels if labels is not None else source.labels
+    class_output = source.renamed.get(class_output or "", class_output)
     head = choose_class_output(source.model, source.claims.with_user(class_output, output_kind, names))
     plain = open_model(source.model)  # first of all: what ONNX Runtime refuses needs no mask
     preprocessing = preprocessing or source.preprocessing
@@ -131,6 +138,7 @@ def export(
         gradient=gradient,
         feature_map=feature_map,
         masker=source.masker,
+        renamed=source.renamed or None,
         output_evidence=head.evidence,
     )
     return write_masked(masked, path, metadata, layout, plain, source.reference)

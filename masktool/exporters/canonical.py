@@ -17,6 +17,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
+from masktool.exporters.names import free_inside
 from masktool.exporters.open_lengths import name_open_lengths
 from masktool.exporters.opset import lift_opset, opset_of, shorten_domain
 from masktool.exporters.rewrites.control_flow import inline_control_flow
@@ -57,6 +58,7 @@ def canonicalise(model: ir.Model) -> ir.Model:
     infer_shapes(model)
     make_pads_explicit(model.graph)
     fuse_pads(model.graph)
+    free_inside(model)
     common.NameFixPass()(model)
     return model
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from masktool.contract import DEFAULT_SIZE, FUNCTION_DOMAIN, Layout, Preprocessing
 from masktool.errors import MasktoolError
@@ -73,6 +74,7 @@ def fill_model(
     filled.name, filled.type, filled.shape = f"{image_input}_filled", image.type, image.shape
     for user, index in users:
         user.replace_input_with(index, filled)
+    common.NameFixPass()(model)
     rename_batch(model.graph, image)
 
 

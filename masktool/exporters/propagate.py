@@ -60,6 +60,7 @@ def mask_model(
     model.opset_imports[FUNCTION_DOMAIN] = FUNCTION_DOMAIN_VERSION
     common.RemoveUnusedNodesPass()(model)
     common.RemoveUnusedFunctionsPass()(model)
+    common.NameFixPass()(model)
     rename_batch(model.graph, image)
 
 

@@ -17,11 +17,12 @@ import onnx
 import onnx_ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from masktool.contract import Preprocessing
+from masktool.contract import METADATA_PREFIX, Preprocessing
 from masktool.errors import MasktoolError
 from masktool.exporters import torch_archives, torch_export, torch_hub
 from masktool.exporters.class_output import Claims, count_columns, is_vector
 from masktool.exporters.integer_images import assumed_preprocessing, note_assumed
+from masktool.exporters.names import free_ends, note_renamed
 from masktool.exporters.onnx_checks import check_external_data
 from masktool.exporters.onnx_door import open_proto, read_onnx
 from masktool.exporters.onnx_file import channels_of, input_size_of, settle_input
@@ -54,6 +55,7 @@ class Source:
         image_input: name of the graph's input that is the image.
         masker: what the file is to say about the masking model in it, see :class:`masktool.contract.Metadata`; None
             where there is none.
+        renamed: new names of inputs and outputs by those that they came with, see :mod:`masktool.exporters.names`.
     """
 
     model: onnx_ir.Model
@@ -66,6 +68,7 @@ class Source:
     notes: tuple[str, ...]
     image_input: str
     masker: Mapping[str, Any] | None = None
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def load_source(
@@ -140,13 +143,14 @@ def _source_from_graph(
     input_size: Size | None,
     image_input: str | None = None,
 ) -> Source:
-    image = settle_input(model, input_size, image_input)
+    renamed = {} if METADATA_PREFIX + "schema_version" in model.metadata_props else free_ends(model)
+    image = settle_input(model, input_size, None if image_input is None else renamed.get(image_input, image_input))
     assert image.name is not None
     if any(value.shape is None for value in model.graph.outputs):
         ShapeInferencePass(strict_mode=False)(model)
     preprocessing = assumed_preprocessing(image, channels_of(model, image.name), input_size_of(model, image.name))
-    notes = () if preprocessing is None else (note_assumed(image),)
-    return Source(model, name, digest, preprocessing, None, Claims(), None, notes, image.name)
+    notes = (*note_renamed(model.graph.outputs, renamed), *(() if preprocessing is None else (note_assumed(image),)))
+    return Source(model, name, digest, preprocessing, None, Claims(), None, notes, image.name, renamed=renamed)
 
 
 def _source_from_torch(

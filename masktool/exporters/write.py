@@ -13,7 +13,6 @@ import onnxruntime
 
 from masktool.contract import (
     BATCH_AXIS,
-    GRADIENT_OUTPUTS,
     LOSS_INPUT,
     LOSSES,
     MASK_INPUT,
@@ -25,6 +24,7 @@ from masktool.contract import (
 from masktool.errors import MasktoolError
 from masktool.exporters.gradient import add_gradients
 from masktool.exporters.integer_images import check_preprocessing, refuse_gradients
+from masktool.exporters.names import NEW_PREFIX, OWN_NAMES, free_gradient_names, is_own
 from masktool.exporters.onnx_file import describe_value, find_other_inputs
 from masktool.exporters.parity import Subject, check_parity, measure_parity
 from masktool.exporters.probes import draw_probes
@@ -109,13 +109,18 @@ def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
             fix="export without gradients, or with --class-output NAME where one of these holds class scores",
         )
     refuse_gradients(next(value for value in model.graph.inputs if value.name == metadata.image_input))
-    names = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
-    if taken := sorted(str(name) for name in names & {TARGET_INPUT, LOSS_INPUT, *GRADIENT_OUTPUTS}):
-        raise MasktoolError("the model has names that gradients need", where=", ".join(taken), fix="rename them")
-    feature_map = add_gradients(
-        model, metadata.image_input, metadata.class_output, metadata.output_kind, loss, metadata.feature_map
+    if taken := sorted(str(value.name) for value in model.graph.inputs if value.name in (TARGET_INPUT, LOSS_INPUT)):
+        raise MasktoolError("the model has inputs that gradients need", where=", ".join(taken), fix="export it again")
+    renamed = free_gradient_names(model)
+    class_output = renamed.get(metadata.class_output, metadata.class_output)
+    wanted = metadata.feature_map
+    if wanted is not None and is_own(wanted, OWN_NAMES):
+        wanted = NEW_PREFIX + wanted
+    feature_map = add_gradients(model, metadata.image_input, class_output, metadata.output_kind, loss, wanted)
+    names = {**(metadata.renamed or {}), **renamed} or None
+    return dataclasses.replace(
+        metadata, class_output=class_output, feature_map=feature_map, losses=LOSSES, renamed=names
     )
-    return dataclasses.replace(metadata, feature_map=feature_map, losses=LOSSES)
 
 
 def declare_batches(model: ir.Model, image_input: str) -> None:

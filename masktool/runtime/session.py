@@ -318,10 +318,12 @@ class MaskedSession:
             if output is None:
                 yield self.scores(checked, masks, inputs)
             else:
-                yield self.run(checked, masks, inputs, [output])[output]
+                (values,) = self.run(checked, masks, inputs, [output]).values()
+                yield values
 
     def check_output(self, name: str) -> str:
-        """Returns the name of an output; MasktoolError where there is none of that name."""
+        """Returns the name of an output in the file; MasktoolError where it has none, under this or its old name."""
+        name = (self.metadata.renamed or {}).get(name, name)
         if name not in self.output_names:
             raise MasktoolError("no such output", where=name, expected=f"one of {self.describe_outputs()}")
         return name

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -27,6 +27,7 @@ from masktool.commands.source_options import class_output_option, output_kind_op
 from masktool.errors import MasktoolError
 from masktool.explainers import Explanation, explain_targets, load_methods
 from masktool.explainers.explanation import FORMATS
+from masktool.explainers.reading import Scale
 from masktool.explainers.subject import read_subject
 from masktool.explainers.targets import TargetError
 from masktool.runtime.session import MaskedSession, load
@@ -45,6 +46,7 @@ class Request:
         methods: by name, with their options.
         targets: top, indices or labels; None for what goes without saying.
         output: name of the output that the targets are indices into; None for classes.
+        score: what of a class is explained.
         inputs: what the model asks for besides the image.
         input_size: (height, width) for a model that leaves them open.
         seed: of every random choice.
@@ -57,6 +59,7 @@ class Request:
     methods: Mapping[str, Mapping[str, Any]]
     targets: Sequence[str | None]
     output: str | None
+    score: Scale
     inputs: Mapping[str, np.ndarray]
     input_size: tuple[int, int] | None
     seed: int
@@ -112,6 +115,13 @@ class Request:
     "--output", metavar="NAME", help="Explain one value of this output of MODEL, as it is, instead of a class."
 )
 @click.option(
+    "--score",
+    type=click.Choice(get_args(Scale)),
+    default="probability",
+    show_default=True,
+    help="What of a class is explained; log-odds go on where a probability is rounded to 0 or 1.",
+)
+@click.option(
     "--input",
     "inputs",
     metavar="NAME=VALUE|FILE.npy",
@@ -164,6 +174,7 @@ def command(
     methods: tuple[str, ...],
     targets: tuple[str, ...],
     output: str | None,
+    score: Any,
     inputs: tuple[str, ...],
     samples: int | None,
     segments: str | None,
@@ -188,6 +199,7 @@ def command(
         methods=share_options(methods, samples, segment_options(segments, n_segments) | parse_assignments(assignments)),
         targets=tuple(dict.fromkeys(targets)) or (None,),
         output=output,
+        score=score,
         inputs=parse_inputs(inputs),
         input_size=input_size,
         seed=seed,
@@ -255,6 +267,7 @@ def explain_photograph(
         request.targets,
         method,
         output=request.output,
+        score=request.score,
         inputs=request.inputs,
         input_size=request.input_size,
         seed=request.seed,

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,9 @@ from masktool.explainers.method import (
     ScoredMasks,
     Task,
     build_method,
+    check_choice,
 )
-from masktool.explainers.reading import Reading, describe_input, read_scores
+from masktool.explainers.reading import Reading, Scale, describe_input, read_scores
 from masktool.explainers.subject import ImageLike, Subject, make_subject, read_subject
 from masktool.explainers.targets import TOP, Place, Target
 from masktool.runtime.inputs import Inputs
@@ -51,6 +52,7 @@ def explain(
     target: Target = None,
     *,
     output: str | None = None,
+    score: Scale = "probability",
     inputs: Inputs | None = None,
     input_size: tuple[int, int] | None = None,
     n_samples: int | None = None,
@@ -69,6 +71,8 @@ def explain(
         target: None or ``"top"`` for the class with the highest score, an index, or a label; with ``output``, indices
             into all its axes but the batch, such as ``(5, 0)``, or ``"top"`` for its largest value.
         output: name of an output to explain one value of, as the model gives it; None explains a class.
+        score: of a class: its ``probability``, or its ``log-odds`` log p - log(1 - p), which go on where p is rounded
+            to 0 or 1. Not for methods that differentiate, which have their own ``loss``.
         inputs: by name, what the model asks for besides the image and the mask.
         input_size: (height, width) for a model that leaves them open; None takes its preprocessing's.
         n_samples: number of masks; by default the method's own.
@@ -93,6 +97,7 @@ def explain(
         [target],
         method,
         output=output,
+        score=score,
         inputs=inputs,
         input_size=input_size,
         n_samples=n_samples,
@@ -111,6 +116,7 @@ def explain_targets(
     method: str = "lime",
     *,
     output: str | None = None,
+    score: Scale = "probability",
     inputs: Inputs | None = None,
     input_size: tuple[int, int] | None = None,
     n_samples: int | None = None,
@@ -127,12 +133,14 @@ def explain_targets(
         if not isinstance(session, MaskedSession):
             session = stack.enter_context(load(session))
         check_file(session, method_instance, output)
+        check_scale(score, method_instance, output)
         return run_method(
             session,
             make_subject(image, session, input_size),
             targets,
             method_instance,
             output=output,
+            score=score,
             inputs=inputs,
             seed=seed,
             perturbations_per_eval=perturbations_per_eval,
@@ -190,13 +198,14 @@ def run_method(
     *,
     output: str | None,
     inputs: Inputs | None,
+    score: Scale = "probability",
     seed: int,
     perturbations_per_eval: int | None,
     progress: Progress | None,
 ) -> list[Explanation]:
     """Scores the image, lets the method attribute the targets' scores, and wraps the answers up."""
     started, passes = time.perf_counter(), session.forward_passes
-    reading = read_scores(session, subject, output, inputs, tuple(method.outputs))
+    reading = read_scores(session, subject, output, inputs, tuple(method.outputs), score)
     places = [reading.resolve(target) for target in targets]
     task = make_task(method, subject, reading, targets, seed, perturbations_per_eval, progress)
     attribution = method.attribute(task)
@@ -235,6 +244,15 @@ def check_file(session: MaskedSession, method: Method, output: str | None) -> No
         raise MasktoolError(
             f"{method.title} explains classes only", where=f"output {output!r}", fix="leave the output out"
         )
+
+
+def check_scale(score: Scale, method: Method, output: str | None) -> None:
+    """Raises a MasktoolError for a scale that there is not, or for one of classes where none are scored."""
+    check_choice("score", score, get_args(Scale))
+    if score == "log-odds" and (output is not None or method.needs_gradient):
+        where = f"output {output!r}" if output is not None else method.title
+        fix = "leave the score out" + ("" if output is not None else "; the method's own option loss chooses")
+        raise MasktoolError("log-odds are of classes' scores under masks", where=where, fix=fix)
 
 
 def check_finite(scores: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
@@ -304,7 +322,7 @@ class Run:
             notes=(
                 *self.subject.notes,
                 *self.method_notes(position),
-                *self.reading.notes(self.task.given[position]),
+                *self.shared_notes(position, target),
             ),
             seconds=seconds,
             forward_passes=self.forward_passes,
@@ -317,6 +335,15 @@ class Run:
         """Returns what the method says of one target's map."""
         return self.attribution.notes[position] if self.attribution.notes else ()
 
+    def shared_notes(self, position: int, target: int | Place) -> Iterator[str]:
+        """Yields what the reader of one target's map must know, whatever the method."""
+        yield from self.reading.notes(self.task.given[position])
+        if not self.method.needs_gradient:
+            yield from self.reading.note_saturation(target)
+        values = self.attribution.attributions[position]
+        if values.size > 1 and values.min() == values.max():
+            yield "the map is the same everywhere: it does not tell one place from another"
+
     def settings(self) -> dict[str, Any]:
         """Returns what decides the result besides the method's own options."""
         settings: dict[str, Any] = {
@@ -327,6 +354,8 @@ class Run:
         }
         if None in self.session.spatial_shape:
             settings["input_size"] = list(self.task.size)
+        if self.reading.scale != "probability":
+            settings["score"] = self.reading.scale
         if self.reading.inputs:
             settings["inputs"] = {name: describe_input(value) for name, value in self.reading.inputs.items()}
         return settings

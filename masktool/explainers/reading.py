@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,11 @@ from masktool.explainers.targets import (
     resolve_target,
 )
 from masktool.runtime.inputs import Inputs
-from masktool.runtime.scores import note_unknown_scores
+from masktool.runtime.scores import drop_trailing_axes, note_unknown_scores, to_log_odds
 from masktool.runtime.session import MaskedSession
 
+Scale = Literal["probability", "log-odds"]
+"""Of the classes' scores: probabilities (or what the file holds, where its kind is unknown), or log p - log(1 - p)."""
 LISTED_NUMBERS = 16
 """Values of an input up to which all of them are told; of more, shape and digest."""
 
@@ -41,6 +43,7 @@ class Reading:
         inputs: what the model asks for besides the image and the mask.
         values: (K,) scores of the classes, or one image's output, of any shape.
         others: other outputs of one image (...), from the same pass, by name.
+        scale: of the classes' scores.
     """
 
     session: MaskedSession
@@ -48,10 +51,14 @@ class Reading:
     inputs: Mapping[str, npt.ArrayLike]
     values: NDArray[np.floating[Any]]
     others: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
+    scale: Scale = "probability"
 
     def under_masks(self, image: npt.ArrayLike, masks: npt.ArrayLike) -> NDArray[np.float32]:
         """Returns the scores (M, K) of one image (1, ...) under masks (M, 1, h, w), or its output laid out flat."""
-        (scores,) = self.session.masked_scores(image, [masks], output=self.output, inputs=self.inputs)
+        raw = self.session.metadata.class_output if self.scale == "log-odds" else self.output
+        (scores,) = self.session.masked_scores(image, [masks], output=raw, inputs=self.inputs)
+        if self.scale == "log-odds":
+            return to_log_odds(drop_trailing_axes(scores), self.session.metadata.output_kind)
         return scores.reshape(len(scores), -1)
 
     def resolve(self, target: Target) -> int | Place:
@@ -88,16 +95,36 @@ class Reading:
                 "some are coordinates, it may be one of them; --target I,J chooses"
             )
 
+    def note_saturation(self, target: int | Place) -> Iterator[str]:
+        """Yields that a probability is exactly 0 or 1, so that small changes leave no trace, and what shows them."""
+        if self.score_name != "probability" or float(self.values[target]) not in (0.0, 1.0):
+            return
+        if self.session.metadata.output_kind in ("sigmoid", "binary-probability"):
+            more = "the graph takes its sigmoid itself: exported from in front of it, with its kind, it can show more"
+        else:
+            more = "--score log-odds (in Python score='log-odds') shows them"
+        yield (
+            f"the probability is exactly {self.values[target]:g} in float32: smaller changes than it can tell leave no "
+            f"trace in the map; {more}"
+        )
+
     @property
     def score_name(self) -> str:
         """What a score is called."""
         if self.output is not None:
             return "value"
+        if self.scale == "log-odds":
+            return "log-odds"
         return "score" if self.session.metadata.output_kind is None else "probability"
 
 
 def read_scores(
-    session: MaskedSession, subject: Subject, output: str | None, inputs: Inputs | None, others: Sequence[str] = ()
+    session: MaskedSession,
+    subject: Subject,
+    output: str | None,
+    inputs: Inputs | None,
+    others: Sequence[str] = (),
+    scale: Scale = "probability",
 ) -> Reading:
     """Scores an image with nothing missing, in one pass: its classes, or one output where that is named.
 
@@ -107,13 +134,16 @@ def read_scores(
         output: name of the output to read as it is; None for the classes' scores.
         inputs: what the model asks for besides the image and the mask.
         others: names of other outputs to read in the same pass, besides the classes' scores.
+        scale: of the classes' scores.
     """
     if output is None:
-        return read_classes(session, subject, inputs, others)
+        return read_classes(session, subject, inputs, others, scale)
     return read_output(session, subject, output, inputs)
 
 
-def read_classes(session: MaskedSession, subject: Subject, inputs: Inputs | None, others: Sequence[str]) -> Reading:
+def read_classes(
+    session: MaskedSession, subject: Subject, inputs: Inputs | None, others: Sequence[str], scale: Scale
+) -> Reading:
     """Scores the classes, and reads other outputs beside them.
 
     Raises:
@@ -131,7 +161,11 @@ def read_classes(session: MaskedSession, subject: Subject, inputs: Inputs | None
         )
     found = session.run(subject.prepared.array, inputs=inputs, outputs=[scores, *others])
     beside = {name: first_row(name, found[name]) for name in others}
-    return Reading(session, None, dict(inputs or {}), session.to_scores(found[scores])[0], beside)
+    if scale == "log-odds":
+        (values,) = to_log_odds(drop_trailing_axes(found[scores]), session.metadata.output_kind)
+    else:
+        (values,) = session.to_scores(found[scores])
+    return Reading(session, None, dict(inputs or {}), values, beside, scale)
 
 
 def read_output(session: MaskedSession, subject: Subject, output: str, inputs: Inputs | None) -> Reading:

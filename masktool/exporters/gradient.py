@@ -79,7 +79,8 @@ def add_gradients(
         The name of the feature map; None for a network without any.
 
     Raises:
-        UnsupportedOperatorError: nodes without a gradient rule; it lists all of them. The model is then unusable.
+        UnsupportedOperatorError: nodes without a gradient rule, or that let none pass; it lists all of them. The model
+            is then unusable.
         MasktoolError: no such feature map, or scores of no fixed number.
     """
     common.InlinePass()(model)
@@ -93,6 +94,8 @@ def add_gradients(
     refused = graph.propagate()
     if refused:
         raise UnsupportedOperatorError(refused, what="no gradient rule")
+    if graph.total(sources["image"]) is None:
+        raise UnsupportedOperatorError(graph.flat_nodes(), what="the gradient is 0 everywhere, by")
     add_output(graph, OBJECTIVE, end.objective, [BATCH_AXIS])
     for name, source in sources.items():
         gradient = graph.total(source)

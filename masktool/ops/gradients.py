@@ -28,6 +28,11 @@ GRADIENT_RULES: RuleTable[GradientRule] = RuleTable("gradient")
 gradient_rule = GRADIENT_RULES.register
 
 
+SHAPES = frozenset({"Shape", "Size"})
+"""Of a value they look at its lengths, not at its numbers."""
+FLAT = "flat: its output does not change with small changes of its input, so that no gradient passes"
+
+
 class GradientGraph(GraphBuilder):
     """A graph to which gradients are added, behind everything that it holds already."""
 
@@ -40,6 +45,7 @@ class GradientGraph(GraphBuilder):
         self._gradients: dict[ir.Value, list[ir.Value]] = {}
         self._scaled: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
         self._active = set(sources)
+        self._flat: list[ir.Node] = []
         for node in self._nodes:
             read = node.inputs[:1] if node.op_type == "CastLike" else node.inputs  # of the other, only the type
             if any(value in self._active for value in read):
@@ -91,11 +97,29 @@ class GradientGraph(GraphBuilder):
                 refused.append(UnsupportedNode(node.name or "", node.op_type, node.version or 0, str(error)))
                 # go on as if it passed gradients through, only to find further refusals
                 found = [gradients[0]] * len(node.inputs)
-            for value, gradient in zip(node.inputs, found, strict=False):
-                if value is not None and gradient is not None and self.needs(value):
-                    self.add(value, self.like(value, gradient))
+            passed = [
+                (value, gradient)
+                for value, gradient in zip(node.inputs, found, strict=False)
+                if value is not None and gradient is not None and self.needs(value)
+            ]
+            for value, gradient in passed:
+                self.add(value, self.like(value, gradient))
+            if not passed:
+                self._flat.append(node)
         self._node = None
         return refused[::-1]
+
+    def flat_nodes(self) -> list[UnsupportedNode]:
+        """Returns the nodes that passed no gradient on: their rule gave none, or what they give are no real numbers."""
+        decided = [
+            node
+            for node in self._nodes
+            if node.op_type not in SHAPES
+            and any(self.needs(value) for value in node.inputs)
+            and not any(self.needs(value) for value in node.outputs)
+        ]
+        flat = [*decided, *reversed(self._flat)]
+        return [UnsupportedNode(each.name or "", each.op_type, each.version or 0, FLAT) for each in flat]
 
     # What several rules share
 

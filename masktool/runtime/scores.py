@@ -9,6 +9,11 @@ import numpy as np
 from masktool.contract import BINARY_KINDS, Metadata, OutputKind
 from masktool.errors import MasktoolError
 
+LEAST = 1e-45
+"""The least positive float32; a probability of 0 counts as this."""
+HALF_STEP = 2.0**-25
+"""What 1 - p is at most where p is 1 in float32."""
+
 
 def drop_trailing_axes(output: np.ndarray) -> np.ndarray:
     """Returns a class output (N, K) or (N, K, 1, ...) as float32 (N, K); one column may also come as (N,).
@@ -37,6 +42,53 @@ def to_probabilities(output: np.ndarray, kind: OutputKind | None) -> np.ndarray:
         negative, positive = (sigmoid(-output), sigmoid(output)) if kind == "binary" else (1 - output, output)
         return np.concatenate([negative, positive], axis=1)
     return output
+
+
+def to_log_odds(output: np.ndarray, kind: OutputKind | None) -> np.ndarray:
+    """Returns log p - log(1 - p) of every class, float32 (N, K), without the rounding that ends p at 0 and 1.
+
+    Of classes that exclude one another 1 - p is the others' sum, which is exact where p is 1. Of a sigmoid that the
+    graph takes itself, p alone is known, and its log-odds end at about 17, where float32 rounds p to 1.
+
+    Args:
+        output: (N, K) as the model gives it.
+        kind: what it holds.
+
+    Raises:
+        MasktoolError: that is not known, or a binary output has more than one column.
+    """
+    if kind is None:
+        raise MasktoolError("log-odds of scores of unknown kind", fix="export with --output-kind or --labels")
+    values = output.astype(np.float64)
+    if kind in ("sigmoid", "binary-probability"):
+        odds = np.log(np.maximum(values, LEAST)) - np.log(np.maximum(1 - values, HALF_STEP))
+    elif kind == "binary":
+        odds = values
+    else:
+        odds = odds_against_others(values if kind == "logits" else np.log(np.maximum(values, LEAST)))
+    if kind in BINARY_KINDS:
+        to_probabilities(output, kind)  # refuses several columns
+        odds = np.concatenate([-odds, odds], axis=1)
+    return odds.astype(np.float32)
+
+
+def odds_against_others(logits: np.ndarray) -> np.ndarray:
+    """Returns each logit minus the log-sum-exp of all others, (N, K) float64.
+
+    The largest one's others are summed alone: as a difference they would be lost beside it.
+    """
+    top = logits.argmax(axis=1, keepdims=True)
+    others = logits.copy()
+    np.put_along_axis(others, top, -np.inf, axis=1)
+    peak = np.take_along_axis(logits, top, axis=1)
+    powers = np.exp(logits - peak)
+    total = powers.sum(axis=1, keepdims=True)
+    with np.errstate(divide="ignore"):  # the largest one's own difference is replaced below
+        rest = np.log(total - powers) + peak
+    second = others.max(axis=1, keepdims=True)
+    alone = np.log(np.exp(others - second).sum(axis=1, keepdims=True)) + second
+    np.put_along_axis(rest, top, alone, axis=1)
+    return logits - rest
 
 
 def note_unknown_scores(metadata: Metadata) -> Iterator[str]:

@@ -3,7 +3,7 @@
 1. Functions are inlined, and the opset is lifted to at least 18.
 2. Constants are initializers and no inputs, identities and dropouts are gone.
 3. Shapes are inferred, and what depends on constants alone is folded (Shape → Gather → Concat chains in front of
-   Reshape). An If or a Loop whose course is known by then is written out.
+   Reshape). An If or a Loop whose course is known by then is written out. Pools lose a window behind the image.
 4. Quantised operators become float ones between DequantizeLinear and QuantizeLinear; operators that ONNX Runtime fused
    are taken apart.
 5. ``auto_pad`` becomes explicit pads, and a Pad of zeros in front of a convolution or an average pool becomes its pads.
@@ -20,6 +20,7 @@ from onnxscript import optimizer
 from masktool.exporters.names import free_inside
 from masktool.exporters.open_lengths import name_open_lengths
 from masktool.exporters.opset import lift_opset, opset_of, shorten_domain
+from masktool.exporters.rewrites.ceil_mode import settle_ceil_mode
 from masktool.exporters.rewrites.control_flow import inline_control_flow
 from masktool.exporters.rewrites.fused import rewrite_fused
 from masktool.exporters.rewrites.identities import remove_identities
@@ -67,6 +68,8 @@ def fold(model: ir.Model) -> None:
     """Infers shapes, and folds what depends on constants and fixed lengths alone into initializers, in place."""
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     infer_shapes(model)
+    while settle_ceil_mode(model.graph):
+        infer_shapes(model)
     while fold_shape_arithmetic(model.graph):
         infer_shapes(model)
     optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=folds_in_any_case)

@@ -36,9 +36,7 @@ def find_feature_map(
     """
     before_scores = values_before(scores)
     maps = [
-        value
-        for value in channels_first_values(graph)
-        if value in before_scores and depends(value) and is_map(value)
+        value for value in channels_first_values(graph) if value in before_scores and depends(value) and is_map(value)
     ]
     if name is None:
         return maps[-1] if maps else None

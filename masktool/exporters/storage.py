@@ -16,7 +16,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
-from masktool.errors import MasktoolError
+from masktool.errors import MasktoolError, stage
 from masktool.files import check_target, replace_durably, temporary_directory, writing
 
 LARGEST_WEIGHTS = 2**31 - 2**26
@@ -151,8 +151,9 @@ class Staging:
         return self.path
 
     def check(self) -> None:
-        """Runs ONNX's full check over what was written."""
-        onnx.checker.check_model(str(self.path), full_check=True)
+        """Runs ONNX's full check over what was written; MasktoolError where it finds fault with it."""
+        with stage("ONNX's checker refuses the masked graph", where=self.target.name, fix="nothing was written"):
+            onnx.checker.check_model(str(self.path), full_check=True)
 
     def commit(self) -> None:
         """Moves what was written to its place."""

@@ -28,6 +28,7 @@ from masktool.exporters.names import NEW_PREFIX, OWN_NAMES, free_gradient_names,
 from masktool.exporters.onnx_file import describe_value, find_other_inputs
 from masktool.exporters.parity import Subject, check_parity, measure_parity
 from masktool.exporters.probes import draw_probes
+from masktool.exporters.reopen import answer, check_written
 from masktool.exporters.storage import staging
 from masktool.exporters.tolerance import limits_of
 
@@ -64,7 +65,10 @@ def write_masked(
     declare_batches(model, metadata.image_input)
     with staging(Path(path), model) as stage:
         limits = limits_of(model, metadata.image_input)
-        figures = measure(stage.open(), metadata, layout, plain, reference, limits)
+        session = stage.open()
+        figures = measure(session, metadata, layout, plain, reference, limits)
+        measured = answer(session, metadata, layout)
+        del session
         metadata = dataclasses.replace(metadata, parity=figures)
         if metadata.gradient is not None:
             metadata = with_gradients(model, metadata, metadata.gradient)
@@ -72,6 +76,7 @@ def write_masked(
         model.producer_name, model.producer_version = PRODUCER, metadata.tool_version
         stage.write()
         stage.check()
+        check_written(stage.path, metadata, layout, measured, limits["ones"])
         stage.commit()
     return metadata
 
@@ -87,11 +92,15 @@ def write_with_gradients(
     if metadata.gradient is not None:
         raise MasktoolError("the file holds gradients already", where=metadata.source, got=metadata.gradient)
     metadata = dataclasses.replace(metadata, gradient=loss, feature_map=feature_map)
+    layout = metadata.layout or (metadata.preprocessing.layout if metadata.preprocessing else "NCHW")
     with staging(Path(path), model) as stage:
+        measured = answer(stage.open(), metadata, layout)
+        limits = limits_of(model, metadata.image_input)
         metadata = with_gradients(model, metadata, loss)
         model.metadata_props.update(metadata.to_properties())
         stage.write()
         stage.check()
+        check_written(stage.path, metadata, layout, measured, limits["ones"])
         stage.commit()
     return metadata
 

@@ -1,0 +1,80 @@
+"""The last step of every export: what was written is opened and run, with its gradients where it has any.
+
+The measurement ran on the graph before its gradients, and before it was a file. Here the file itself answers for one
+image, and has to say what the measured graph said.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from masktool.contract import FEATURE_MAP, GRADIENT_PREFIX, MASK_INPUT, Layout, Metadata
+from masktool.errors import MasktoolError, stage
+from masktool.exporters.parity import Outputs, Subject, relative_difference
+from masktool.exporters.probes import Probe, draw_probes, feed_of
+from masktool.exporters.storage import open_session
+
+DEFECT = "nothing was written; this is a defect of masktool: please report the network"
+
+
+def answer(session: onnxruntime.InferenceSession, metadata: Metadata, layout: Layout) -> Outputs:
+    """Returns every output but gradients for one random image under one mask."""
+    subject = Subject.of(session, metadata.image_input)
+    probe = probe_of(subject, metadata, layout)
+    return subject.run(probe.images[:1], probe.masks[:1])
+
+
+def check_written(path: Path, metadata: Metadata, layout: Layout, expected: Outputs, tolerance: float) -> None:
+    """Opens and runs a file that was written, and compares what it gives.
+
+    Args:
+        path: of the file.
+        metadata: of the file.
+        layout: of the image input.
+        expected: what :func:`answer` gave for the graph that was measured.
+        tolerance: how far the file may be from it, relative to max |output|.
+
+    Raises:
+        MasktoolError: it does not open or run, or gives something else.
+    """
+    with stage("the file that was written does not run", where=path.name, fix=DEFECT):
+        session = open_session(str(path))
+        subject = Subject.of(session, metadata.image_input)
+        probe = probe_of(subject, metadata, layout)
+        feed = {subject.image_input: probe.images[:1], MASK_INPUT: probe.masks[:1]} | feed_of(subject.others, 1)
+        results = dict(zip([output.name for output in session.get_outputs()], session.run(None, feed), strict=True))
+    difference = relative_difference([np.asarray(results[name]) for name in subject.outputs], expected)
+    if not difference <= tolerance:
+        raise MasktoolError(
+            "the file that was written gives something else than the graph that was measured",
+            where=path.name,
+            expected=f"a difference of at most {tolerance:.1e} relative to max |output|",
+            got=f"{difference:.1e}",
+            fix=DEFECT,
+        )
+    check_gradients(results, feed, metadata, path)
+
+
+def probe_of(subject: Subject, metadata: Metadata, layout: Layout) -> Probe:
+    """Returns the first of the probes of the measurement."""
+    return draw_probes(subject.image_shape, layout, subject.image_type, metadata.preprocessing)[0]
+
+
+def check_gradients(
+    results: dict[str, np.ndarray], feed: dict[str, np.ndarray], metadata: Metadata, path: Path
+) -> None:
+    """Raises MasktoolError where a gradient has another shape than what it is the gradient of."""
+    sources = {"image": feed[metadata.image_input], "mask": feed[MASK_INPUT], FEATURE_MAP: results.get(FEATURE_MAP)}
+    for name, source in sources.items():
+        gradient = results.get(GRADIENT_PREFIX + name)
+        if gradient is not None and source is not None and gradient.shape != source.shape:
+            raise MasktoolError(
+                "a gradient in the file that was written has another shape than what it is the gradient of",
+                where=f"output {GRADIENT_PREFIX + name!r} of {path.name}",
+                expected=list(source.shape),
+                got=list(gradient.shape),
+                fix=DEFECT,
+            )

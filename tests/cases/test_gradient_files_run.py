@@ -1,0 +1,110 @@
+"""Every file is opened and run once it is written; pools with ``ceil_mode`` have the shapes that runtimes give them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch.nn import functional
+
+import masktool
+from masktool.errors import MasktoolError
+from masktool.exporters import write
+
+POOLS = {
+    # name: operator, opset, (height, width), kernel, strides, pads of both sides, counts its padding
+    "a last window behind the image": ("AveragePool", 21, (9, 12), (2, 2), (1, 3), (0, 0), False),
+    "behind the image, padding counted": ("AveragePool", 18, (9, 12), (2, 2), (1, 3), (1, 0), True),
+    "a maximum behind the image": ("MaxPool", 13, (10, 3), (2, 1), (2, 3), (1, 0), False),
+    "behind the image in both axes": ("MaxPool", 18, (7, 6), (1, 2), (3, 4), (0, 0), False),
+    "behind in one axis, over the edge in the other": ("MaxPool", 17, (8, 7), (3, 1), (2, 4), (0, 0), False),
+    "an average, likewise": ("AveragePool", 19, (8, 7), (3, 1), (2, 4), (0, 0), False),
+    "likewise, padding counted": ("AveragePool", 18, (8, 7), (3, 1), (2, 4), (0, 0), True),
+    "over the edge alone": ("AveragePool", 22, (8, 8), (3, 3), (2, 2), (0, 0), False),
+}
+TOLERANCE = 1e-5
+
+
+def build(pool: tuple, folder: Path) -> Path:
+    """Writes a convolution, a pool in ceil mode, a mean and a linear layer."""
+    op_type, opset, size, kernel, strides, pads, counts = pool
+    attributes = f"kernel_shape = {list(kernel)}, strides = {list(strides)}, pads = {[*pads, *pads]}, ceil_mode = 1"
+    attributes += ", count_include_pad = 1" if counts else ""
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : {opset}]> g (float[N, 2, {size[0]}, {size[1]}] x) => (float[N, 3] y) '
+        f"{{ c = Conv <pads = [1, 1, 1, 1]> (x, w) p = {op_type} <{attributes}> (c) "
+        "f = GlobalAveragePool (p) h = Flatten (f) y = Gemm (h, v) }"
+    )
+    rng = np.random.default_rng(0)
+    for name, shape in {"w": (4, 2, 3, 3), "v": (4, 3)}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(rng.standard_normal(shape, np.float32), name))
+    path = folder / "plain.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def gradient_in_torch(pool: tuple, path: Path, images: np.ndarray, target: int) -> np.ndarray:
+    op_type, _, _, kernel, strides, pads, counts = pool
+    w, v = (torch.tensor(onnx.numpy_helper.to_array(each)) for each in onnx.load(path).graph.initializer)
+    x = torch.tensor(images, requires_grad=True)
+    maps = functional.conv2d(x, w, padding=1)
+    if op_type == "MaxPool":
+        maps = functional.max_pool2d(maps, kernel, strides, pads, ceil_mode=True)
+    else:
+        maps = functional.avg_pool2d(maps, kernel, strides, pads, ceil_mode=True, count_include_pad=counts)
+    (maps.mean((2, 3)) @ v)[:, target].sum().backward()
+    assert x.grad is not None
+    return x.grad.numpy()
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_gradients_of_pools_in_ceil_mode_are_those_of_torch(name: str, tmp_path: Path) -> None:
+    source, target = build(POOLS[name], tmp_path), tmp_path / "masked.onnx"
+    masktool.export(source, target, gradient="logit")
+    images = np.random.default_rng(1).standard_normal((2, 2, *POOLS[name][2]), np.float32)
+    expected = gradient_in_torch(POOLS[name], source, images, 1)
+    session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
+    (gradient,) = session.run(["gradient_image"], {"x": images, "target": np.array([1])})
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+    assert masktool.load(target).gradient(images[:1], target=1) is not None
+
+
+@pytest.mark.parametrize("gradient", [None, "logit"])
+def test_a_file_that_does_not_say_what_was_measured_is_not_written(
+    gradient: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = write.answer
+
+    def shifted(*arguments: object) -> list[np.ndarray]:
+        return [output + 1 for output in measured(*arguments)]
+
+    monkeypatch.setattr(write, "answer", shifted)
+    with pytest.raises(MasktoolError, match="gives something else than the graph that was measured"):
+        masktool.export(build(POOLS["over the edge alone"], tmp_path), tmp_path / "masked.onnx", gradient=gradient)
+    assert not (tmp_path / "masked.onnx").exists()
+
+
+def test_gradients_added_later_are_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    masktool.export(build(POOLS["over the edge alone"], tmp_path), tmp_path / "masked.onnx")
+    spoil = write.with_gradients
+
+    def spoiled(model: object, *arguments: object) -> object:
+        metadata = spoil(model, *arguments)
+        node = next(node for node in reversed(model.graph) if node.op_type == "Reshape")
+        node.outputs[0].shape = None
+        wrong = onnx.numpy_helper.from_array(np.array([7, 7]))
+        constant = write.ir.Value(name="spoiled", const_value=write.ir.from_proto(wrong))
+        model.graph.register_initializer(constant)
+        node.replace_input_with(1, constant)
+        return metadata
+
+    monkeypatch.setattr(write, "with_gradients", spoiled)
+    with pytest.raises(MasktoolError, match=r"gradients\.onnx"):
+        masktool.export(tmp_path / "masked.onnx", tmp_path / "gradients.onnx", gradient="logit")
+    assert not (tmp_path / "gradients.onnx").exists()
+    monkeypatch.setattr(write, "with_gradients", spoil)
+    masktool.export(tmp_path / "masked.onnx", tmp_path / "gradients.onnx", gradient="logit")

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "masktool"
-FOUNDATION = {"contract", "data_files", "errors", "files", "limits", "printable"}
+FOUNDATION = {"contract", "data_files", "errors", "files", "identity", "limits", "printable"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
+    "identity": {"files"},
     "limits": {"errors"},
     "printable": set(),
     "data_files": {"errors", "limits"},
@@ -121,7 +122,7 @@ def test_imports_point_one_way(path):
     assert not wrong
 
 
-@pytest.mark.parametrize("part", ["contract", "errors", "files"])
+@pytest.mark.parametrize("part", ["contract", "errors", "files", "identity"])
 def test_the_foundation_needs_the_standard_library_alone(part):
     roots = {found.module.split(".")[0] for found in collect(PACKAGE / f"{part}.py").found}
     assert roots <= {*sys.stdlib_module_names, "masktool"}

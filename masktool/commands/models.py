@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import importlib.metadata
 import importlib.util
-import json
 import mmap
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from masktool import __version__
 from masktool.contract import METADATA_PREFIX, Masking, Metadata, OutputKind
 from masktool.errors import MasktoolError
 from masktool.files import sha256_of
+from masktool.identity import digest_files, digest_model
+
+if TYPE_CHECKING:
+    from masktool.exporters.cache import Files, Request
 
 MODEL_VARIABLE = "MASKTOOL_MODEL"
 MASKED_MARK = f"{METADATA_PREFIX}schema_version".encode()
 """Protocol buffers hold strings as they are, so that a masked file can be told without parsing it."""
 HUBS = ("torchvision", "timm")
-KEY_LENGTH = 16
-"""Hexadecimal digits of the cache key in the file's name: 64 bits."""
+ONNX_SUFFIX = ".onnx"
+"""Files of that name are read without torch; any other may need it."""
 
 Say = Callable[[str], None]
 
@@ -125,51 +128,77 @@ def has_gradients(path: Path) -> bool:
 
 def add_gradients_in_cache(choice: ModelChoice, path: Path, say: Say) -> Path:
     """Adds gradients to an exported file, in the cache, unless that was done before."""
-    named = dataclasses.replace(choice, name=str(path))
-    target = cache_directory() / f"{file_stem(str(path))}-{cache_key(named, str(path))}.onnx"
-    if target.is_file():
-        say(f"model: {path.name} with gradients, in {target}")
-        return target
-    say(f"model: {path.name} holds no gradients; adding them, in {target}")
-    from masktool.exporters import export
+    from masktool.exporters.cache import find_kept, make_kept
 
-    export(path, target, gradient="logit", feature_map=choice.feature_map)
-    return target
+    request = request_gradients(choice, path)
+    if kept := find_kept(request, say):
+        say(f"model: {path.name} with gradients, in {kept}")
+        return kept
+    say(f"model: {path.name} holds no gradients; adding them, in {request.model}")
+    return make_kept(request)
 
 
 def export_to_cache(choice: ModelChoice, name: str, say: Say) -> Path:
     """Exports a model into the cache unless the same export is there already."""
-    target = cache_directory() / f"{file_stem(name)}-{cache_key(choice, name)}.onnx"
-    if target.is_file():
-        say(f"model: {name} is not masked; using its export {target}")
-        return target
-    say(f"model: {name} is not masked; exporting it{' with gradients' if choice.gradient else ''} to {target}")
-    from masktool.exporters import export
-    from masktool.exporters.presets import preprocessing_for
-    from masktool.exporters.sources import load_source
+    from masktool.exporters.cache import find_kept, make_kept
 
-    source = load_source(name, arch=choice.arch, input_size=choice.input_size, image_input=choice.image_input)
-    own = choice.preprocess is None
-    export(
-        source,
-        target,
-        masking=choice.masking or "layer",
-        baseline=choice.baseline,
-        preprocessing=None
-        if own
-        else preprocessing_for(source.model, choice.preprocess, image_input=source.image_input),
-        gradient="logit" if choice.gradient else None,
-        feature_map=choice.feature_map if choice.gradient else None,
-        class_output=choice.class_output,
-        output_kind=choice.output_kind,
-    )
-    return target
+    request = request_export(choice, name)
+    if kept := find_kept(request, say):
+        say(f"model: {name} is not masked; using its export {kept}")
+        return kept
+    say(f"model: {name} is not masked; exporting it{' with gradients' if choice.gradient else ''} to {request.model}")
+    return make_kept(request)
 
 
-def cache_directory() -> Path:
-    """Returns where exports are kept (XDG base directory specification: a relative path counts as unset)."""
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / "masktool" / "models"
+def request_gradients(choice: ModelChoice, path: Path) -> Request:
+    """Returns what to keep of an exported file with gradients added."""
+    from masktool.exporters.cache import Request
+
+    def make(target: Path) -> Files:
+        from masktool.exporters import export
+
+        export(path, target, gradient="logit", feature_map=choice.feature_map)
+        return {}
+
+    return Request(file_stem(str(path)), identify(choice, str(path)), make)
+
+
+def request_export(choice: ModelChoice, name: str) -> Request:
+    """Returns what to keep of a model that is not masked yet."""
+    from masktool.exporters.cache import Request
+
+    def make(target: Path) -> Files:
+        from masktool.exporters import export
+        from masktool.exporters.imported_files import imported_since
+        from masktool.exporters.presets import preprocessing_for
+        from masktool.exporters.sources import load_source
+
+        before = set(sys.modules)
+        source = load_source(name, arch=choice.arch, input_size=choice.input_size, image_input=choice.image_input)
+        own = choice.preprocess is None
+        export(
+            source,
+            target,
+            masking=choice.masking or "layer",
+            baseline=choice.baseline,
+            preprocessing=None
+            if own
+            else preprocessing_for(source.model, choice.preprocess, image_input=source.image_input),
+            gradient="logit" if choice.gradient else None,
+            feature_map=choice.feature_map if choice.gradient else None,
+            class_output=choice.class_output,
+            output_kind=choice.output_kind,
+        )
+        late = imported_since(before, factory_folder(choice.arch)) if source.files else []  # in the forward pass
+        return {**source.files, **digest_files(late)}
+
+    return Request(file_stem(name), identify(choice, name), make)
+
+
+def factory_folder(arch: str | None) -> Path:
+    """Returns the folder of the project that a factory belongs to."""
+    place = (arch or "").rpartition(":")[0]
+    return Path(place).parent if place.endswith(".py") else Path.cwd()
 
 
 def file_stem(name: str) -> str:
@@ -183,12 +212,16 @@ def is_hub_name(name: str) -> bool:
     return name.partition(":")[0] in HUBS and not Path(name).exists()
 
 
-def cache_key(choice: ModelChoice, name: str) -> str:
-    """Returns a digest of everything that decides what an export holds.
+def identify(choice: ModelChoice, name: str) -> dict[str, object]:
+    """Returns all that decides what an export holds and is known before it is made.
+
+    The code of an ``--arch`` factory is known only when it has run: the cache records it then, and looks at it again.
 
     Raises:
         MasktoolError: the source is neither a file nor a hub name.
     """
+    from masktool.exporters.cache import PACKAGES, TORCH_PACKAGES, package_versions
+
     parts: dict[str, object] = {
         "tool": __version__,
         "arch": choice.arch,
@@ -201,31 +234,28 @@ def cache_key(choice: ModelChoice, name: str) -> str:
         "feature_map": choice.feature_map,
         "class_output": choice.class_output,
         "output_kind": choice.output_kind,
+        "packages": package_versions(PACKAGES),
     }
     if is_hub_name(name):
-        parts |= {"name": name, "hub": package_version(name.partition(":")[0])}
+        parts["name"] = name
     elif Path(name).is_file():
-        parts["source"] = {path.name: sha256_of(path) for path in source_files(Path(name))}
+        parts["source"] = digest_model(Path(name))
     else:
         raise MasktoolError("no such model", where=name, expected="a file, torchvision:NAME or timm:NAME")
+    if is_hub_name(name) or choice.arch is not None or Path(name).suffix.lower() != ONNX_SUFFIX:
+        parts["torch"] = package_versions(TORCH_PACKAGES)
     if choice.arch is not None:
         parts["factory"] = factory_digest(choice.arch)
     if choice.preprocess is not None and Path(choice.preprocess).is_file():
         parts["preprocess"] = sha256_of(choice.preprocess)
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]
-
-
-def source_files(path: Path) -> list[Path]:
-    """Returns the model's file and those beside it that may hold its weights, such as ``model.onnx.data``."""
-    beside = (path.with_name(path.name + ".data"), path.with_name(path.name + "_data"), path.with_suffix(".data"))
-    return [path, *(each for each in beside if each.is_file())]
+    return parts
 
 
 def factory_digest(arch: str) -> str | None:
-    """Returns the version of the hub, or the digest of the module's file, that builds the architecture."""
+    """Returns the digest of the module's file that builds the architecture, None for a hub's."""
     package = arch.rpartition(":")[0]
     if package in HUBS:
-        return package_version(package)
+        return None
     if Path(package).is_file():
         return sha256_of(package)
     try:
@@ -233,11 +263,3 @@ def factory_digest(arch: str) -> str | None:
     except (ImportError, ValueError):
         return None  # the exporter says what is wrong with it
     return sha256_of(spec.origin) if spec and spec.origin and Path(spec.origin).is_file() else None
-
-
-def package_version(name: str) -> str | None:
-    """Returns the version of an installed package, None where it is not installed."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

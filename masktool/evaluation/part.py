@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 import hashlib
 import json
 import time
@@ -18,6 +19,8 @@ from masktool.evaluation.findings import Evaluation, Findings, Problem
 from masktool.evaluation.journal import Journal, Record
 from masktool.evaluation.scene import Scene, read_scene
 from masktool.explainers.explaining import Progress, no_progress
+from masktool.identity import digest_code, digest_model
+from masktool.runtime.providers import import_onnxruntime
 from masktool.runtime.session import MaskedSession
 
 Say = Callable[[str], None]
@@ -36,6 +39,11 @@ class NamedModel:
     name: str
     session: MaskedSession
 
+    @functools.cached_property
+    def file_sha256(self) -> str:
+        """Digest of the exported file and of those that hold its weights."""
+        return digest_model(self.session.path)
+
     def describe(self) -> dict[str, Any]:
         """Returns what decides the model's answers, as JSON values."""
         metadata = self.session.metadata
@@ -43,9 +51,11 @@ class NamedModel:
             "name": self.name,
             "source": metadata.source,
             "source_sha256": metadata.source_sha256,
+            "file_sha256": self.file_sha256,
             "masking": metadata.masking,
             "baseline": metadata.baseline,
             "exported_by": metadata.tool_version,
+            "onnxruntime": import_onnxruntime().__version__,
             "providers": self.session.providers,
             "threads": self.session.threads,
         }
@@ -112,7 +122,7 @@ def run_part(
     models = [model.describe() for model in part.models]
     settings = {**part.settings(), "models": models, "tool_version": __version__}
     digests = {sample.name: sample.digest() for sample in dataset.samples}
-    with Journal(journal_path, {"part": part.name, **settings}) as journal:
+    with Journal(journal_path, {"part": part.name, "code": digest_code(), **settings}) as journal:
         measured, failed = measure_all(part, dataset.samples, digests, journal, progress, say)
     problems = (*dataset.problems, *failed)
     if not measured:

@@ -28,7 +28,7 @@ from masktool.exporters.onnx_door import open_proto, read_onnx
 from masktool.exporters.onnx_file import channels_of, input_size_of, settle_input
 from masktool.exporters.source_kinds import FileKind, detect_kind
 from masktool.exporters.torch_modules import LoadedModule, load_module
-from masktool.files import sha256_of
+from masktool.identity import digest_model
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +45,9 @@ class Source:
     Attributes:
         model: the graph as it came, any opset; from torch: opset 18 or 20, input ``image``, symbolic batch.
         name: what the user calls it: a file's name without its directory, a hub name or a class name.
-        sha256: of the source file; None when there is no file.
+        sha256: of the source file and every file that belongs to it, see :mod:`masktool.identity`; None when there is
+            no file.
+        files: SHA-256 by path of the code and other files that a factory of the user's was made of.
         preprocessing: None when the source does not know.
         labels: one name per class; None when the source does not know.
         claims: what the source says of its class output.
@@ -69,6 +71,7 @@ class Source:
     image_input: str
     masker: Mapping[str, Any] | None = None
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    files: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
 
 
 def load_source(
@@ -127,7 +130,7 @@ def _source_from_file(
     kind = detect_kind(path)
     if kind in (FileKind.TORCH_SAVE, FileKind.SAFETENSORS):
         return source_from_module(load_module(path, arch=arch, trust_pickle=trust_pickle), input_size, channels)
-    digest = sha256_of(path)
+    digest = digest_model(path)
     if kind is FileKind.ONNX:
         return _source_from_graph(read_onnx(path), path.name, digest, input_size, image_input)
     torch_export.require_torch(f"a {kind.value}")
@@ -185,4 +188,6 @@ def source_from_module(loaded: LoadedModule, input_size: Size | None = None, cha
     if given:
         notes = (*notes, f"{' and '.join(given)} taken from the hub's configuration {known.configuration}")
     preprocessing = known.preprocessing and known.preprocessing.scaled_to(size)
-    return dataclasses.replace(source, preprocessing=preprocessing, labels=labels, claims=claims, notes=notes)
+    return dataclasses.replace(
+        source, preprocessing=preprocessing, labels=labels, claims=claims, notes=notes, files=known.files
+    )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from masktool.errors import MasktoolError
 from masktool.exporters import torch_hub
+from masktool.exporters.imported_files import record_files
 from masktool.exporters.onnx_file import first_line
 from masktool.exporters.torch_export import is_module, quiet, require_torch
 from masktool.exporters.torch_hub import Architecture
+from masktool.identity import digest_files
 
 ARCH_FORMS = "torchvision:NAME, timm:NAME, package.module:factory or path/to/file.py:factory"
 
@@ -34,7 +38,8 @@ def build_architecture(arch: str, **options: Any) -> Architecture:
     place, colon, name = arch.rpartition(":")
     if not colon or not place or not name:
         raise MasktoolError("not an architecture", where="--arch", expected=ARCH_FORMS, got=arch)
-    with quiet():
+    folder = Path(place).parent if place.endswith(".py") else Path.cwd()
+    with quiet(), looked_in(folder), record_files(folder) as files:
         factory = find_factory(place, name)
         try:
             module = factory()
@@ -47,7 +52,7 @@ def build_architecture(arch: str, **options: Any) -> Architecture:
             expected="a torch.nn.Module",
             got=type(module).__name__,
         )
-    return Architecture(module=module)
+    return Architecture(module=module, files=digest_files(files()))
 
 
 def find_factory(place: str, name: str) -> Any:
@@ -57,7 +62,7 @@ def find_factory(place: str, name: str) -> Any:
         MasktoolError: the file or module cannot be imported, or has no such callable.
     """
     try:
-        namespace = import_file(Path(place)) if place.endswith(".py") else import_module(place)
+        namespace = import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except MasktoolError:
         raise
     except Exception as error:  # importing runs the user's code
@@ -73,18 +78,20 @@ def find_factory(place: str, name: str) -> Any:
     return factory
 
 
-def import_module(name: str) -> ModuleType:
-    """Imports a module, looking in the current directory too, as ``python -m`` does."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
+@contextlib.contextmanager
+def looked_in(folder: Path) -> Iterator[None]:
+    """Serves imports from a folder first, as Python does for a script in it."""
+    entry = str(folder.resolve())
+    sys.path.insert(0, entry)
     try:
-        return importlib.import_module(name)
+        yield
     finally:
-        sys.path.remove(here)
+        with contextlib.suppress(ValueError):  # the user's code may have changed the list
+            sys.path.remove(entry)
 
 
 def import_file(path: Path) -> ModuleType:
-    """Imports a Python file by its path; its own directory serves its imports."""
+    """Imports a Python file by its path."""
     if not path.is_file():
         raise MasktoolError("no such file", where=f"--arch {path}", expected=ARCH_FORMS)
     spec = importlib.util.spec_from_file_location(f"masktool_arch_{path.stem}", path)
@@ -92,10 +99,5 @@ def import_file(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickles look their module up there
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(folder)
+    spec.loader.exec_module(module)
     return module

@@ -41,6 +41,7 @@ class Architecture:
         labels: of the hub's default weights.
         configuration: what the hub calls those weights, for messages; None for a module that is no hub's.
         n_classes: that the hub's classifier tells apart; None where the hub does not say.
+        files: SHA-256 by path of what a factory of the user's was made of and has read.
     """
 
     module: torch.nn.Module
@@ -48,6 +49,7 @@ class Architecture:
     labels: tuple[str, ...] | None = None
     configuration: str | None = None
     n_classes: int | None = None
+    files: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
 
 
 def is_hub_name(text: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from masktool.exporters.torch_archives import load_program, shape_of_image
 from masktool.exporters.torch_export import is_module, quiet, require_torch
 from masktool.exporters.torch_hub import Architecture
 from masktool.files import sha256_of
+from masktool.identity import digest_model
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +38,7 @@ class LoadedModule:
     Attributes:
         known: the module, and what its hub says.
         name: what the user calls it: a file's name without its directory, a hub name or a class name.
-        sha256: of the file; None when there is none.
+        sha256: of the file, and of the code of a factory that built the architecture; None when there is no file.
         notes: what the user should be told, one sentence each.
         frozen: whether it is an exported program, which runs in evaluation mode alone and cannot be trained.
         input_size: (height, width) of the images that an exported program takes; None where it leaves them open, and
@@ -102,7 +104,12 @@ def load_module_file(path: Path, arch: str | None, trust_pickle: bool) -> Loaded
     if is_module(content):
         return LoadedModule(torch_hub.recognise(refuse_script(content)), path.name, digest)
     known, notes = torch_weights.build_with_weights(arch, content, path)
-    return LoadedModule(known, path.name, digest, notes)
+    return LoadedModule(known, path.name, digest_model(path, name_files(known.files, path)), notes)
+
+
+def name_files(files: Mapping[str, str | None], weights: Path) -> dict[str, str | None]:
+    """Returns digests by the files' paths as seen from the weights: a project that moves as a whole stays the same."""
+    return {os.path.relpath(file, os.path.realpath(weights.parent)): digest for file, digest in files.items()}
 
 
 def refuse_script(module: torch.nn.Module) -> torch.nn.Module:

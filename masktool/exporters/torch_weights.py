@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -143,7 +144,7 @@ def build_with_weights(arch: str | None, state: StateDict, path: Path) -> tuple[
     check_fit(known.module, state, arch, path)
     known.module.load_state_dict(state, strict=False)  # all that may be missing are batch norm's counters
     if "num_classes" in options:
-        known = Architecture(known.module, known.preprocessing, None, known.configuration)
+        known = dataclasses.replace(known, labels=None)
     return known, tuple(notes)
 
 

@@ -12,7 +12,7 @@ from networks.small_graphs import classifier
 from PIL import Image
 
 from masktool.cli import run
-from masktool.commands.models import ModelChoice, cache_key
+from masktool.commands.models import ModelChoice, request_export
 from masktool.runtime import load
 
 
@@ -89,7 +89,7 @@ def test_explain_exports_each_way_of_masking_into_the_cache(folder: Path, capsys
     model = ["-m", "small.onnx", *FILL]
     for baseline in ("black", "noise"):
         assert run([*EXPLAIN, *model, "--baseline", baseline]) == 0
-    exported = sorted((folder / "cache" / "masktool" / "models").iterdir())
+    exported = sorted((folder / "cache" / "masktool" / "models").glob("*/*.onnx"))
     assert len(exported) == 2
     baselines = set()
     for path in exported:
@@ -104,9 +104,9 @@ def test_explain_exports_each_way_of_masking_into_the_cache(folder: Path, capsys
 def test_the_cache_key_changes_with_the_way_of_masking():
     choices = [ModelChoice("small.onnx", masking=masking) for masking in (None, "partial", "fill")]
     choices.append(ModelChoice("small.onnx", masking="fill", baseline="blur"))
-    assert len({cache_key(choice, "small.onnx") for choice in choices}) == 4
+    assert len({request_export(choice, "small.onnx").entry for choice in choices}) == 4
     layer = ModelChoice("small.onnx", masking="layer")
-    assert cache_key(layer, "small.onnx") == cache_key(choices[0], "small.onnx")
+    assert request_export(layer, "small.onnx").entry == request_export(choices[0], "small.onnx").entry
 
 
 @pytest.mark.parametrize("model", [["-m", "small.masked.onnx"], []])

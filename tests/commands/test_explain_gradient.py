@@ -11,7 +11,7 @@ from PIL import Image
 import masktool
 from masktool.cli import run
 from masktool.commands.explain_options import gradient_needs
-from masktool.commands.models import ModelChoice, cache_key
+from masktool.commands.models import ModelChoice, request_export
 from masktool.contract import Preprocessing
 
 
@@ -97,7 +97,7 @@ def test_the_cache_key_changes_with_gradients_and_feature_map(explain):
         ModelChoice("plain.onnx"), ModelChoice("plain.onnx", gradient=True),
         ModelChoice("plain.onnx", gradient=True, feature_map="features"),
     ]  # fmt: skip
-    assert len({cache_key(choice, "plain.onnx") for choice in choices}) == 3
+    assert len({request_export(choice, "plain.onnx").entry for choice in choices}) == 3
 
 
 def test_gradients_are_needed_by_any_method():

@@ -1,0 +1,204 @@
+"""Exports that are kept: each in a directory of its own, with what it was made from, and used only while that is so.
+
+An entry is made under a temporary name and appears whole, by one rename, so that two processes may make the same one.
+It is for its user alone. One that is another user's, that others may write to, that is damaged, or whose source, code
+or libraries are not what they were, is made anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from masktool.errors import MasktoolError
+from masktool.files import PRIVATE, synchronise, temporary_directory, writing
+from masktool.identity import digest_code, digest_files, digest_model, digest_or_none, digest_values
+
+KEY_LENGTH = 16
+"""Hexadecimal digits of the key in an entry's name: 64 bits."""
+RECORD = "entry.json"
+OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+OTHERS = "others may write to it"
+CODE_OF_EXPORTS = ("exporters", "ops", "contract.py")
+PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu")
+TORCH_PACKAGES = ("torch", "torchvision", "timm", "safetensors")
+
+Files = Mapping[str, str | None]
+"""SHA-256 by path; None for a file that is not there."""
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """An export that is wanted.
+
+    Attributes:
+        stem: begins the entry's name, for people.
+        identity: all that decides what the export holds and is known before it is made, as JSON values.
+        make: writes the export to a path, and returns what became known only then: the files that it was made from.
+    """
+
+    stem: str
+    identity: Mapping[str, object]
+    make: Callable[[Path], Files]
+
+    @property
+    def entry(self) -> Path:
+        """Directory of the entry."""
+        key = digest_values({**self.identity, "code": digest_code(*CODE_OF_EXPORTS)})[:KEY_LENGTH]
+        return cache_directory() / f"{self.stem}-{key}"
+
+    @property
+    def model(self) -> Path:
+        """The exported file."""
+        return self.entry / f"{self.stem}.onnx"
+
+
+def cache_directory() -> Path:
+    """Returns where exports are kept (XDG base directory specification: a relative path counts as unset).
+
+    Raises:
+        MasktoolError: neither ``$XDG_CACHE_HOME`` nor a home directory is known.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if base.is_absolute():
+        return base / "masktool" / "models"
+    try:
+        return Path.home() / ".cache" / "masktool" / "models"
+    except RuntimeError as error:
+        raise MasktoolError("no home directory to keep exports in", fix="set XDG_CACHE_HOME") from error
+
+
+def package_versions(names: tuple[str, ...]) -> dict[str, str | None]:
+    """Returns the versions of installed packages, None where one is not installed."""
+    return {name: package_version(name) for name in names}
+
+
+def package_version(name: str) -> str | None:
+    """Returns the version of an installed package, None where it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def find_kept(request: Request, say: Say) -> Path | None:
+    """Returns a kept export where it can be used; says why where there is one that cannot.
+
+    Raises:
+        MasktoolError: the cache is another user's.
+    """
+    if not os.path.lexists(request.entry):
+        return None
+    open_directory(cache_directory())
+    reason = find_obstacle(request)
+    if reason is None:
+        return request.model
+    say(f"the kept export {request.entry} is not used: {reason}")
+    return None
+
+
+def find_obstacle(request: Request) -> str | None:
+    """Says why an entry cannot be used, None where it can."""
+    for path in (request.entry, *sorted(request.entry.glob("*"))):
+        if reason := find_foreign(path, directory=path == request.entry):
+            return f"{reason} ({path.name})"
+    record = read_record(request.entry / RECORD)
+    if record is None:
+        return "its record is missing or damaged"
+    if digest_or_none(request.model) is None or digest_model(request.model) != record["model"]:
+        return "its bytes are not those that were written"
+    files: dict[str, str | None] = record["files"]
+    if changed := [name for name, digest in digest_files(map(Path, files)).items() if digest != files[name]]:
+        return f"changed since: {', '.join(Path(name).name for name in changed)}"
+    return None
+
+
+def find_foreign(path: Path, *, directory: bool) -> str | None:
+    """Says whose a path is where it is not this user's own alone, or that it is of another kind."""
+    status = path.lstat()
+    if not (stat.S_ISDIR if directory else stat.S_ISREG)(status.st_mode):
+        return "not a directory" if directory else "not an ordinary file"
+    if sys.platform == "win32":  # its owners and rights are no modes; a profile is its user's alone
+        return None
+    if status.st_uid != os.getuid():
+        return "another user's"
+    return OTHERS if status.st_mode & OTHERS_MAY_WRITE else None
+
+
+def read_record(path: Path) -> dict[str, dict[str, str | None]] | None:
+    """Returns an entry's record, None where it is missing or damaged."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    whole = isinstance(record, dict) and isinstance(record.get("model"), str) and isinstance(record.get("files"), dict)
+    return record if whole else None
+
+
+def make_kept(request: Request) -> Path:
+    """Makes an export, keeps it in the place of whatever stood there, and returns its path.
+
+    Raises:
+        MasktoolError: it cannot be made or written, or the cache is another user's.
+    """
+    parent = cache_directory()
+    open_directory(parent)
+    with writing(request.entry), temporary_directory(parent) as directory:
+        model = directory / request.model.name
+        files = request.make(model)
+        record = {"model": digest_model(model), "files": files, "identity": request.identity}
+        (directory / RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
+        for path in directory.iterdir():
+            path.chmod(PRIVATE)
+        synchronise(directory / RECORD)
+        put_in_place(directory, request)
+    return request.model
+
+
+def open_directory(path: Path) -> None:
+    """Makes the cache for the user alone.
+
+    Raises:
+        MasktoolError: it is another user's, or others may write to it and that cannot be changed.
+    """
+    for each in (path.parent, path):
+        with writing(each):
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
+            reason = find_foreign(each, directory=True)
+            if reason in (None, OTHERS) and sys.platform != "win32":
+                each.chmod(0o700)
+                reason = None
+        if reason is not None:
+            raise MasktoolError(
+                "the cache cannot be trusted", where=each, got=reason, fix="remove it, or set XDG_CACHE_HOME"
+            )
+
+
+def put_in_place(made: Path, request: Request) -> None:
+    """Renames a directory to its place; what stood there goes, unless it is the same export, made at the same time."""
+    with contextlib.suppress(OSError):
+        made.rename(request.entry)
+        return synchronise(request.entry.parent)
+    if find_obstacle(request) is not None:
+        remove(request.entry)
+        made.rename(request.entry)
+    return synchronise(request.entry.parent)
+
+
+def remove(path: Path) -> None:
+    """Removes an entry that is not used, whatever it is."""
+    if path.is_dir() and not path.is_symlink():
+        with temporary_directory(path.parent) as away:
+            path.rename(away / "old")  # at once: nobody finds half of it
+            shutil.rmtree(away / "old", ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,99 @@
+"""What a result was made from: digests that cover every file a model names, and the code that made it.
+
+Standard library only, so that evaluation, which knows no ONNX, can tell two models apart too.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import mmap
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from masktool.files import sha256_of
+
+LOCATION = b"\x0a\x08location"
+"""How an entry of a tensor's external data begins in a protocol buffer: field 1, 8 bytes, the key."""
+VALUE = 0x12
+"""Behind it: field 2, the file's path as length and bytes."""
+LONGEST_PATH = 4096
+CODE = Path(__file__).parent
+
+
+def named_files(path: Path) -> list[Path]:
+    """Returns the files that an ONNX model keeps weights in, wherever they stand, sorted; without parsing the model.
+
+    Every tensor names its file in an entry of its own, and protocol buffers hold strings as they are. Whatever else
+    looks like such an entry adds a name too, which does no harm.
+    """
+    if path.stat().st_size == 0:
+        return []
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        names = set(read_locations(content))
+    return [path.parent / name for name in sorted(names)]
+
+
+def read_locations(content: mmap.mmap) -> Iterator[str]:
+    """Yields the paths in a serialised model's entries of external data."""
+    at = content.find(LOCATION)
+    while at >= 0:
+        at += len(LOCATION)
+        length, start = read_length(content, at)
+        if length is not None and 0 < length <= LONGEST_PATH:
+            value = bytes(content[start : start + length])
+            if b"\0" not in value:
+                yield os.fsdecode(value)
+        at = content.find(LOCATION, at)
+
+
+def read_length(content: mmap.mmap, at: int) -> tuple[int | None, int]:
+    """Returns the length of the string field that begins there and where its bytes do; None where none begins."""
+    if at >= len(content) or content[at] != VALUE:
+        return None, at
+    length = 0
+    for position, byte in enumerate(content[at + 1 : at + 5]):
+        length |= (byte & 0x7F) << 7 * position
+        if byte < 0x80:
+            return length, at + 2 + position
+    return None, at
+
+
+def digest_files(paths: Iterable[Path]) -> dict[str, str | None]:
+    """Returns the SHA-256 of each file by its path; None for what is no ordinary file, or cannot be read."""
+    return {str(path): digest_or_none(path) for path in paths}
+
+
+def digest_or_none(path: Path) -> str | None:
+    """Returns the SHA-256 of an ordinary file, None for anything else: a FIFO would never end."""
+    try:
+        return sha256_of(path) if path.is_file() else None
+    except OSError:
+        return None
+
+
+def digest_model(path: Path, besides: Mapping[str, str | None] | None = None) -> str:
+    """Returns one SHA-256 for a model's file and every file that belongs to it.
+
+    Args:
+        path: of the model; a model that is one file has that file's own digest.
+        besides: digests of more files that decide what the model is, by name, such as the code that builds it.
+    """
+    named = {os.path.relpath(each, path.parent): digest_or_none(each) for each in named_files(path)}
+    own = sha256_of(path)
+    return own if not named and not besides else digest_values({"model": own, "data": named, **(besides or {})})
+
+
+def digest_values(values: Mapping[str, object]) -> str:
+    """Returns the SHA-256 of JSON values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache
+def digest_code(*parts: str) -> str:
+    """Returns one SHA-256 for the source files of parts of masktool, such as ``ops``; without any, for all of them."""
+    places = [CODE / part for part in parts] or [CODE]
+    files = [path for place in places for path in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
+    return digest_values({str(path.relative_to(CODE)): sha256_of(path) for path in files})

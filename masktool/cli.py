@@ -2,12 +2,17 @@
 
 Exit codes: 0; 2 for bad use or bad input; 1 for what nobody foresaw, or for a ``doctor`` that found something broken;
 130 when interrupted, 143 when terminated, 129 when the terminal went away.
+
+When whoever reads stdout goes away (``| head``), a command whose result is what it prints ends with 141, as other tools
+do; one that writes files goes on, for the printed paths are an aid, and ends with 0. So does either where stdout was
+closed from the start (``>&-``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import signal
 import sys
@@ -22,6 +27,8 @@ from masktool import __version__
 from masktool.errors import MasktoolError
 from masktool.lazy import LazyGroup
 from masktool.limits import LIMITS, limits, read_limits
+from masktool.printable import printable
+from masktool.streams import open_closed_streams, silence_stdout
 
 SUMMARIES = {
     "export": "Turn a trained CNN into an ONNX model that takes a mask.",
@@ -38,6 +45,10 @@ UNEXPECTED = 1
 INTERRUPTED = 130
 SIGNALLED = 128
 """Shells add the number of the signal that ended a process."""
+COMPLETION = "_MASKTOOL_COMPLETE"
+SIGPIPE = 13
+"""Its number; Windows has no such signal."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclasses.dataclass
@@ -81,6 +92,7 @@ class Terminated(BaseException):
 
 def main() -> NoReturn:
     """Runs the command line of this process and ends it."""
+    open_closed_streams()
     raise_on_termination()
     sys.exit(run(sys.argv[1:]))
 
@@ -105,12 +117,12 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns the exit code."""
     settings = Settings()
     try:
-        code = masktool.main(list(arguments), prog_name="masktool", standalone_mode=False, obj=settings)
+        code = invoke(arguments, settings)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return code
     except BrokenPipeError:
         silence_stdout()
-        return UNEXPECTED
+        return SIGNALLED + SIGPIPE
     except (click.Abort, KeyboardInterrupt):
         return report("interrupted", INTERRUPTED, settings)
     except Terminated as error:
@@ -119,9 +131,36 @@ def run(arguments: Sequence[str]) -> int:
         return report(describe_misuse(error), BAD_INPUT, settings)
     except MasktoolError as error:
         return report(f"error: {error}", BAD_INPUT, settings)
+    except OSError as error:
+        if error.errno not in FULL:
+            return report_unexpected(error, settings)
+        silence_stdout()
+        where = f" ({error.filename})" if error.filename else ""
+        return report(f"error: cannot write{where}: {error.strerror}", BAD_INPUT, settings)
     except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        return report(f"unexpected {text}; run `masktool --debug ...` for the traceback", UNEXPECTED, settings)
+        return report_unexpected(error, settings)
+
+
+def report_unexpected(error: Exception, settings: Settings) -> int:
+    """Reports what nobody foresaw."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return report(f"unexpected {text}; run `masktool --debug ...` for the traceback", UNEXPECTED, settings)
+
+
+def invoke(arguments: Sequence[str], settings: Settings) -> int:
+    """Runs one command line and returns the exit code; lets every error through.
+
+    ``click``'s own ``main`` would take a closed stdout for an error of the program, and the end of a file for an
+    interruption.
+    """
+    if COMPLETION in os.environ:  # the shell completes a command line, and nothing is run
+        masktool.main(list(arguments), prog_name="masktool")
+    try:
+        with masktool.make_context("masktool", list(arguments), obj=settings) as context:
+            code = masktool.invoke(context)
+    except click.exceptions.Exit as ending:
+        code = ending.exit_code
+    return code if isinstance(code, int) else 0
 
 
 def report(line: str, code: int, settings: Settings) -> int:
@@ -129,7 +168,7 @@ def report(line: str, code: int, settings: Settings) -> int:
     if settings.debug:
         traceback.print_exc()
     with contextlib.suppress(BrokenPipeError):
-        click.echo(f"masktool: {line}", err=True)
+        click.echo(f"masktool: {printable(line)}", err=True)
     return code
 
 
@@ -138,9 +177,3 @@ def describe_misuse(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "masktool"
     return f"error: {' '.join(error.format_message().split()).rstrip('.')}; see `{path} --help`"
-
-
-def silence_stdout() -> None:
-    """Points stdout to nowhere, so that the interpreter's own flush at its end does not fail again."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,13 +9,14 @@ from typing import NamedTuple
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "masktool"
-FOUNDATION = {"contract", "data_files", "errors", "files", "identity", "limits", "printable"}
+FOUNDATION = {"contract", "data_files", "errors", "files", "identity", "limits", "printable", "streams"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "identity": {"files"},
     "limits": {"errors"},
     "printable": set(),
+    "streams": set(),
     "data_files": {"errors", "limits"},
     "contract": {"errors", "limits"},
     "ops": {"ops", *FOUNDATION},
@@ -30,7 +31,7 @@ MAY_IMPORT = {
         *("commands", "demo", "evaluation", "exporters", "explainers", "lazy", "maskers", "runtime"),
         *FOUNDATION,
     },
-    "cli": {"commands", "errors", "lazy", "limits", "printable"},
+    "cli": {"commands", "errors", "lazy", "limits", "printable", "streams"},
     "__main__": {"cli"},
 }
 """Parts of masktool that each part may import; ``__init__`` is left out: it names everything, and loads nothing."""

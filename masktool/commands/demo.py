@@ -21,6 +21,7 @@ from masktool.contract import Preprocessing
 from masktool.demo.score import expect_random_iou, measure_iou
 from masktool.explainers import Explanation, explain, load_methods
 from masktool.files import atomic_path
+from masktool.printable import printable
 from masktool.runtime.images import read_image
 from masktool.runtime.pictures import open_picture
 from masktool.runtime.preprocessing import PreparedImage, prepare
@@ -239,4 +240,4 @@ def say(heading: str, text: str) -> None:
     from rich.text import Text
 
     indent = HEADING_WIDTH + heading.count("\n")
-    options.console().print(Text.assemble((heading.ljust(indent), "bold"), text))
+    options.console().print(Text.assemble((heading.ljust(indent), "bold"), printable(text)))

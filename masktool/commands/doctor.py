@@ -22,6 +22,7 @@ import click
 from masktool import TELEMETRY_SWITCH, __version__
 from masktool.commands.options import json_option
 from masktool.errors import MasktoolError
+from masktool.printable import printable
 
 NEEDED = {
     "numpy": "numpy",
@@ -73,7 +74,7 @@ def command(context: click.Context, as_json: bool) -> None:
         for finding in check():
             findings.append(finding)
             if not as_json:
-                click.echo(write_line(finding))
+                click.echo(printable(write_line(finding), keep="\n"))
     works = not any(finding.needed and finding.state in ("broken", "absent") for finding in findings)
     if as_json:
         document = {"works": works, "findings": [dataclasses.asdict(finding) for finding in findings]}

@@ -38,6 +38,10 @@ NOISY = 0.1
 SLUG_LENGTH = 40
 
 
+class OutputError(MasktoolError):
+    """What was found cannot be written, whatever the photograph."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Request:
     """What to do with every photograph.
@@ -240,8 +244,9 @@ def explain_photographs(session: MaskedSession, photographs: Sequence[Path], req
         try:
             photograph = read_subject(path)
             for method in request.methods:
-                explain_photograph(session, path, stem, photograph, method, request)
-        except TargetError:
+                found = explain_photograph(session, photograph, method, request)
+                write_explanations(found, path, f"{stem}.{method}", request)
+        except (TargetError, OutputError):
             raise  # whatever the photograph
         except MasktoolError as error:
             if len(photographs) == 1:
@@ -253,14 +258,9 @@ def explain_photographs(session: MaskedSession, photographs: Sequence[Path], req
 
 
 def explain_photograph(
-    session: MaskedSession,
-    path: Path,
-    stem: str,
-    photograph: Image.Image | np.ndarray,
-    method: str,
-    request: Request,
-) -> None:
-    """Explains one photograph by one method; writes the files, and prints the paths or the documents."""
+    session: MaskedSession, photograph: Image.Image | np.ndarray, method: str, request: Request
+) -> list[Explanation]:
+    """Explains one photograph by one method; returns one explanation per target."""
     found = explain_targets(
         session,
         photograph,
@@ -275,10 +275,21 @@ def explain_photograph(
         progress=options.progress,
         **request.methods[method],
     )
-    distinct = list({explanation.target: explanation for explanation in found}.values())
-    for explanation in distinct:
-        name = f"{stem}.{method}" + (f".{target_slug(explanation)}" if len(request.targets) > 1 else "")
-        written = explanation.save(request.directory, request.formats, name)
+    return list({explanation.target: explanation for explanation in found}.values())
+
+
+def write_explanations(explanations: Sequence[Explanation], path: Path, stem: str, request: Request) -> None:
+    """Writes the files of one photograph and method, and prints the paths or the documents.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    for explanation in explanations:
+        name = stem + (f".{target_slug(explanation)}" if len(request.targets) > 1 else "")
+        try:
+            written = explanation.save(request.directory, request.formats, name)
+        except MasktoolError as error:
+            raise OutputError(str(error)) from error
         options.say(f"{path}: {describe(explanation)}")
         for note in explanation.notes:
             options.say(f"{path}: {note}")
@@ -288,7 +299,7 @@ def explain_photograph(
             click.echo()
         else:
             for each in written:
-                click.echo(each)
+                options.print_path(each)
 
 
 def target_slug(explanation: Explanation) -> str:

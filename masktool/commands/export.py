@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from masktool.commands.export_check import run_check
 from masktool.commands.info import count_bytes, describe_preprocessing, list_rules, read_model, write_bytes
-from masktool.commands.options import baseline_option, console, json_option, masking_option
+from masktool.commands.options import baseline_option, console, json_option, masking_option, print_path, say
 from masktool.commands.source_options import (
     ImageOptions,
     arch_option,
@@ -144,8 +144,11 @@ def command(
         )
     rules = count_rules(target)
     for line in describe_export(source, metadata, target, rules):
-        screen.print(line, markup=False)
-    click.echo(json.dumps(document_export(source, metadata, target, rules), indent=2) if as_json else str(target))
+        say(line)
+    if as_json:
+        click.echo(json.dumps(document_export(source, metadata, target, rules), indent=2))
+    else:
+        print_path(target)
 
 
 def refuse_export_options(context: click.Context) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from masktool.commands.options import console
+from masktool.commands.options import console, print_line, say
 from masktool.data_files import check_readable
 
 if TYPE_CHECKING:
@@ -37,14 +37,14 @@ def run_check(path: Path, source: Source | None, *, as_json: bool) -> int:
         click.echo(json.dumps(document_check(path, check), indent=2))
     else:
         for row in align([COLUMNS, *(describe_verdict(verdict) for verdict in check.verdicts)]):
-            click.echo(row)
+            print_line(row)
     if source is None:
         hint = (
             f"compared with itself; `masktool export --check {path} SOURCE` compares with {check.metadata.source} too"
         )
-        screen.print(hint, markup=False)
+        say(hint)
     failed = ", ".join(verdict.figure for verdict in check.failed)
-    screen.print(f"{path}: " + (f"failed: {failed}" if failed else "every figure is within its limit"), markup=False)
+    say(f"{path}: " + (f"failed: {failed}" if failed else "every figure is within its limit"))
     return FAILED if failed else 0
 
 

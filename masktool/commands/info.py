@@ -14,6 +14,7 @@ import click
 from masktool.commands.options import json_option
 from masktool.contract import MASK_INPUT, RULE_PROPERTY, Metadata, Preprocessing
 from masktool.errors import MasktoolError
+from masktool.printable import printable
 
 if TYPE_CHECKING:
     import onnx
@@ -37,7 +38,10 @@ def command(model: Path, rules: bool, as_json: bool) -> None:
     document = describe_model(proto, model)
     if rules:
         document["rules"] = list_rules(proto.graph)
-    click.echo(json.dumps(document, indent=2) if as_json else "\n".join(write_text(document)))
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+    else:
+        click.echo("\n".join(printable(line, keep="\t") for line in write_text(document)))
 
 
 def read_model(path: Path) -> onnx.ModelProto:

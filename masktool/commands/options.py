@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, get_args
 
 import click
 
 from masktool.contract import BASELINES, DEFAULT_BASELINE, Masking
+from masktool.printable import printable
+from masktool.streams import silence_stdout
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,8 +90,24 @@ def console() -> Console:
 
 
 def say(message: str) -> None:
-    """Writes a message for the user on stderr."""
-    console().print(message, markup=False, emoji=False)
+    """Writes a message for the user on stderr, one line, whatever was woven into it from files."""
+    console().print(printable(message), markup=False, emoji=False)
+
+
+def print_line(text: str) -> None:
+    """Writes a line for people on stdout."""
+    click.echo(printable(text, keep="\t"))
+
+
+def print_path(path: Path) -> None:
+    """Writes the path of a file that was written on stdout: byte for byte for programs, safely on a terminal.
+
+    Where nobody reads stdout any more, the work goes on: the file is what was asked for.
+    """
+    try:
+        click.echo(printable(path) if sys.stdout.isatty() else os.fsencode(path))
+    except BrokenPipeError:
+        silence_stdout()
 
 
 class Advance(Protocol):
@@ -107,7 +128,7 @@ def progress(description: str, total: int | None = None) -> Iterator[Advance]:
     Yields:
         A function to call with the number of steps that were done since the last call, and perhaps a note.
     """
-    screen = console()
+    screen, description = console(), printable(description)
     show, stop = draw_bar(screen, description, total) if screen.is_terminal else draw_lines(screen, description, total)
     started, done = time.monotonic(), 0
 
@@ -115,7 +136,7 @@ def progress(description: str, total: int | None = None) -> Iterator[Advance]:
         nonlocal done
         done += count
         if time.monotonic() - started >= PATIENCE_SECONDS:
-            show(done, note)
+            show(done, printable(note))
 
     try:
         yield advance

@@ -149,7 +149,10 @@ def command(
     )
     for line in conclude(metadata, target):
         options.say(line)
-    click.echo(json.dumps(document_training(metadata, target), indent=2) if as_json else str(target))
+    if as_json:
+        click.echo(json.dumps(document_training(metadata, target), indent=2))
+    else:
+        options.print_path(target)
 
 
 def check_files(read: Mapping[str, Path], written: Mapping[str, Path | None]) -> None:

@@ -204,11 +204,12 @@ def run_method(
     progress: Progress | None,
 ) -> list[Explanation]:
     """Scores the image, lets the method attribute the targets' scores, and wraps the answers up."""
-    started, passes = time.perf_counter(), session.forward_passes
-    reading = read_scores(session, subject, output, inputs, tuple(method.outputs), score)
-    places = [reading.resolve(target) for target in targets]
-    task = make_task(method, subject, reading, targets, seed, perturbations_per_eval, progress)
-    attribution = method.attribute(task)
+    started = time.perf_counter()
+    with session.counter.tally() as tally:
+        reading = read_scores(session, subject, output, inputs, tuple(method.outputs), score)
+        places = [reading.resolve(target) for target in targets]
+        task = make_task(method, subject, reading, targets, seed, perturbations_per_eval, progress)
+        attribution = method.attribute(task)
     run = Run(
         session=session,
         subject=subject,
@@ -216,7 +217,7 @@ def run_method(
         task=task,
         reading=reading,
         attribution=attribution,
-        forward_passes=session.forward_passes - passes,
+        forward_passes=tally.passes,
     )
     maps = [subject.prepared.to_original(each.astype(np.float32)) for each in attribution.attributions]
     seconds = time.perf_counter() - started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from masktool.explainers import colormap
+from masktool.printable import printable
 
 SMALLEST_PANEL = 400
 LARGEST_PANEL = 640
@@ -29,6 +31,8 @@ FONT_SHARE = 28
 LEAST_FONT = 2
 """Text is a 28th of the panel and 2 pixels: 16 to 24 pixels."""
 SMALL_TEXT = 0.8
+LONGEST_LINE = 1000
+"""Characters of a text that are looked at at all: no picture is as wide as they are."""
 TITLE_HEIGHT, HEAD_HEIGHT, BAR_HEIGHT, FOOT_LINE_HEIGHT = 1.35, 2.7, 2.2, 1.2
 """In units of the text size: title, title and subtitle, colour bar and ticks, and each line beneath."""
 
@@ -292,9 +296,9 @@ def draw_bar(canvas: Image.Image, scale: Scale, corner: tuple[int, int], width: 
 
 
 def shorten(text: str, font: Font, room: float) -> str:
-    """Cuts a text with an ellipsis so that it fits into ``room`` pixels."""
-    if font.getlength(text) <= room:
-        return text
-    while text and font.getlength(text + "...") > room:
-        text = text[:-1]
-    return text.rstrip() + "..."
+    """Returns a text as one line, cut with an ellipsis so that it fits into ``room`` pixels."""
+    line = printable(text[:LONGEST_LINE])
+    if len(text) <= LONGEST_LINE and font.getlength(line) <= room:
+        return line
+    fitting = bisect.bisect_right(range(len(line)), room, key=lambda n: font.getlength(line[:n] + "..."))
+    return line[: max(fitting - 1, 0)].rstrip() + "..."

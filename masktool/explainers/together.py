@@ -74,7 +74,8 @@ def explain_together(
         if not isinstance(session, MaskedSession):
             session = stack.enter_context(load(session))
         check_file(session, learner, None)
-        started, passes = time.perf_counter(), session.forward_passes
+        started = time.perf_counter()
+        tally = stack.enter_context(session.counter.tally())
         subjects = [make_subject(read_subject(image), session, input_size) for image in images]
         readings = [read_scores(session, subject, None, inputs) for subject in subjects]
         tasks = [
@@ -83,7 +84,7 @@ def explain_together(
         ]
         attributions = learner.attribute_together(tasks)
         share = (time.perf_counter() - started) / len(tasks)
-        passes = (session.forward_passes - passes) // len(tasks)
+        passes = tally.passes // len(tasks)
         return [
             Run(session, subject, learner, task, reading, attribution, passes).explanation(
                 0,

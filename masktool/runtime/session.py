@@ -29,6 +29,7 @@ from masktool.runtime.batching import choose_batch_size
 from masktool.runtime.checks import check_batches, check_images, check_masks, show_shape
 from masktool.runtime.gradients import IMAGE, MASK, Gradient, check_target, loss_index, outputs_for
 from masktool.runtime.inputs import NUMPY_TYPES, Inputs, OtherInput, check_others
+from masktool.runtime.passes import PassCounter
 from masktool.runtime.providers import first_line, open_session
 from masktool.runtime.scores import drop_trailing_axes, to_probabilities
 
@@ -87,7 +88,7 @@ class MaskedSession:
         output_shapes: by name; None for every axis of any length.
         other_inputs: what the model asks for besides the image and the mask.
         mask_required: whether the file cannot run without a mask; :meth:`run` then feeds one of ones.
-        forward_passes: images pushed through the model so far.
+        counter: of images pushed through the model.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class MaskedSession:
         inputs = required | {node.name: node for node in opened.session.get_overridable_initializers()}
         check_inputs(inputs, self.metadata, self.path)
         self.mask_required = MASK_INPUT in required
-        self.forward_passes = 0
+        self.counter = PassCounter()
         image, mask = inputs[self.metadata.image_input], inputs[MASK_INPUT]
         self.input_shape = as_shape(image.shape)
         own = frozenset() if self.metadata.gradient is None else GRADIENT_OUTPUTS
@@ -139,6 +140,11 @@ class MaskedSession:
 
     def __repr__(self) -> str:
         return f"MaskedSession({str(self.path)!r}, providers={self.providers})"
+
+    @property
+    def forward_passes(self) -> int:
+        """Images pushed through the model so far, by all threads."""
+        return self.counter.total
 
     @property
     def announcement(self) -> str:
@@ -373,7 +379,7 @@ class MaskedSession:
                 got=first_line(error),
                 fix="try a smaller batch",
             ) from error
-        self.forward_passes += feed.results
+        self.counter.add(feed.results)
         return results
 
 

@@ -127,7 +127,7 @@ def test_a_reader_that_goes_away_gets_no_traceback(arguments):
     command = [sys.executable, "-m", "masktool", *arguments]
     result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
-    assert (result.returncode, result.stderr) == (1, "")
+    assert (result.returncode, result.stderr) == (141, "")
 
 
 def test_exit_code_of_the_process():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from masktool.commands.options import print_path
 from masktool.evaluation.report import IMAGES, make_report
 from masktool.files import atomic_path
 
@@ -37,4 +38,4 @@ def command(directory: Path, output: Path | None, images: int) -> None:
     page = make_report(directory, images)
     with atomic_path(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
-    click.echo(target)
+    print_path(target)

@@ -13,6 +13,7 @@ from masktool.commands import options
 from masktool.evaluation.bootstrap import Interval
 from masktool.evaluation.findings import Cell, Evaluation, Problem, Table
 from masktool.files import atomic_path
+from masktool.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,7 +53,7 @@ def print_tables(evaluation: Evaluation) -> None:
     for table in evaluation.findings.tables:
         print_table(console, table, evaluation.n_images)
     for note in evaluation.findings.notes:
-        console.print(f"Note: {note}")
+        console.print(printable(f"Note: {note}"))
 
 
 def print_table(console: Console, table: Table, n_images: int) -> None:
@@ -63,10 +64,10 @@ def print_table(console: Console, table: Table, n_images: int) -> None:
 
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False)
     for position, heading in enumerate(table.columns):
-        grid.add_column(Text(heading), justify="right" if table.is_numeric(position) else "left")
+        grid.add_column(Text(printable(heading)), justify="right" if table.is_numeric(position) else "left")
     for row in table.rows:
-        grid.add_row(*(Text(show_cell(cell, n_images)) for cell in row))
-    console.print(f"{table.name}: {table.caption}", style="bold")
+        grid.add_row(*(Text(printable(show_cell(cell, n_images))) for cell in row))
+    console.print(printable(f"{table.name}: {table.caption}"), style="bold")
     console.print(grid)
 
 

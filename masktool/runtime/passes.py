@@ -1,0 +1,50 @@
+"""Counts forward passes, rightly where several threads run one session."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import dataclasses
+import threading
+from collections.abc import Iterator
+
+
+@dataclasses.dataclass(eq=False)
+class Tally:
+    """Images pushed through a model within one block of code."""
+
+    passes: int = 0
+
+
+_TALLIES: contextvars.ContextVar[tuple[tuple[object, Tally], ...]] = contextvars.ContextVar("tallies", default=())
+"""Of this thread, or task, with the counter that each belongs to."""
+
+
+class PassCounter:
+    """Images pushed through a model so far, by whichever thread.
+
+    Attributes:
+        total: number of images.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        """Counts images."""
+        with self._lock:
+            self.total += count
+            for counter, tally in _TALLIES.get():
+                if counter is self:
+                    tally.passes += count
+
+    @contextlib.contextmanager
+    def tally(self) -> Iterator[Tally]:
+        """Yields a tally of what is pushed through within the block, by it alone and by no other thread."""
+        tally = Tally()
+        token = _TALLIES.set((*_TALLIES.get(), (self, tally)))
+        try:
+            yield tally
+        finally:
+            _TALLIES.reset(token)

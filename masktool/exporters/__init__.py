@@ -174,6 +174,7 @@ def needs_mask(source: Source) -> bool:
 def masked_model(source: Source, masking: Masking, *, mask_required: bool) -> tuple[ir.Model, Layout]:
     """Returns the graph of a source that carries a mask, and the layout of its image input."""
     from masktool.exporters.propagate import mask_model
+    from masktool.exporters.size_trial import trying_a_size
 
     model, layout = prepared_model(source)
     if not any(node.op_type == "Conv" for node in model.graph):
@@ -184,7 +185,8 @@ def masked_model(source: Source, masking: Masking, *, mask_required: bool) -> tu
             got="none",
             fix="--masking fill takes any network",
         )
-    mask_model(model, source.image_input, layout, mask_required=mask_required, masking=masking)
+    with trying_a_size(source.model, source.image_input, masking):
+        mask_model(model, source.image_input, layout, mask_required=mask_required, masking=masking)
     return model, layout
 
 

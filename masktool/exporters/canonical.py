@@ -13,10 +13,13 @@ Batch normalisation is left alone: ONNX Runtime folds it, and folding it here wo
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
+from masktool.errors import MasktoolError, stage
 from masktool.exporters.names import free_inside
 from masktool.exporters.open_lengths import name_open_lengths
 from masktool.exporters.opset import lift_opset, opset_of, shorten_domain
@@ -32,6 +35,12 @@ __all__ = ["canonicalise", "opset_of"]
 PAD_SPATIAL_AXES = (2, 3)
 KEEPS_SHAPE = ("GroupNormalization",)
 """Operators for which onnx infers nothing."""
+LARGEST_FOLDED = 262_144
+"""Numbers in the result of what is folded, as onnxscript keeps them; larger ones are weights to compute at run time."""
+ENLARGES = frozenset(
+    {"ConstantOfShape", "Expand", "EyeLike", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample", "MatMul", "Einsum"}
+)
+"""Operators whose result may be much larger than all they read."""
 
 
 def canonicalise(model: ir.Model) -> ir.Model:
@@ -42,7 +51,7 @@ def canonicalise(model: ir.Model) -> ir.Model:
     """
     model = model.clone()
     shorten_domain(model)
-    common.InlinePass()(model)
+    inline_functions(model)
     common.RemoveInitializersFromInputsPass()(model)
     model = lift_opset(model)
     common.NameFixPass()(model)  # every node has a name of its own from here on, by which messages call it
@@ -64,6 +73,26 @@ def canonicalise(model: ir.Model) -> ir.Model:
     return model
 
 
+def inline_functions(model: ir.Model) -> None:
+    """Puts the bodies of functions in the place of their calls, in place.
+
+    Raises:
+        MasktoolError: a function is written in another opset than the model, or calls itself.
+    """
+    for function in model.functions.values():
+        own, other = opset_of(model), function.opset_imports.get("", opset_of(model))
+        if own != other:
+            raise MasktoolError(
+                "a function in another opset than the model",
+                where=f"{function.domain}::{function.name}",
+                expected=f"opset {own}",
+                got=other,
+                fix="export the network with one opset",
+            )
+    with stage("the model's functions cannot be written out"):
+        common.InlinePass()(model)
+
+
 def fold(model: ir.Model) -> None:
     """Infers shapes, and folds what depends on constants and fixed lengths alone into initializers, in place."""
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
@@ -72,7 +101,8 @@ def fold(model: ir.Model) -> None:
         infer_shapes(model)
     while fold_shape_arithmetic(model.graph):
         infer_shapes(model)
-    optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=folds_in_any_case)
+    with stage("what depends on constants alone cannot be computed"):
+        optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=may_fold)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
 
 
@@ -106,11 +136,23 @@ def keep_shapes(graph: ir.Graph) -> bool:
     return found
 
 
-def folds_in_any_case(node: ir.Node) -> bool | None:
-    """Folds an integer ConstantOfShape, part of the arithmetic on shapes, which the folder leaves alone by itself."""
+def may_fold(node: ir.Node) -> bool | None:
+    """Folds nothing whose result is large, or may be: the folder computes it before it looks.
+
+    An integer ConstantOfShape, part of the arithmetic on shapes, is folded, which the folder leaves alone by itself.
+    """
+    if any(may_be_large(node, output.shape) for output in node.outputs):
+        return False
     value = node.attributes.get_tensor("value")
     is_shape = node.op_type == "ConstantOfShape" and value is not None and value.dtype == ir.DataType.INT64
     return True if is_shape else None
+
+
+def may_be_large(node: ir.Node, shape: ir.Shape | None) -> bool:
+    """Tells whether a result is too large to be folded; of unknown shape, whether its operator can enlarge."""
+    if shape is None or not all(isinstance(length, int) for length in shape):
+        return node.op_type in ENLARGES
+    return math.prod(length for length in shape if isinstance(length, int)) > LARGEST_FOLDED
 
 
 def name_batches(graph: ir.Graph) -> None:

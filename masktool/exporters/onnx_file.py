@@ -8,6 +8,7 @@ import onnx_ir
 
 from masktool.contract import MASK_INPUT, Layout
 from masktool.errors import MasktoolError
+from masktool.exporters.declared_shapes import open_lengths
 from masktool.ops.builder import INTEGER_TYPES
 
 IMAGE_RANK = 4
@@ -96,7 +97,7 @@ def describe_value(value: onnx_ir.Value) -> str:
 def settle_input(
     model: onnx_ir.Model, input_size: tuple[int, int] | None, image_input: str | None = None
 ) -> onnx_ir.Value:
-    """Makes axes of length -1, as some converters write open ones, symbolic, and fixes an open height and width.
+    """Makes axes of length 0 or -1, as some converters write open ones, symbolic, and fixes an open height and width.
 
     Args:
         model: changed in place.
@@ -109,13 +110,7 @@ def settle_input(
     Raises:
         MasktoolError: the graph fixes another size, or has no image input.
     """
-    for value in (
-        *model.graph.inputs,
-        *model.graph.outputs,
-        *(value for node in model.graph for value in node.outputs),
-    ):
-        if value.shape is not None and any(isinstance(dim, int) and dim < 0 for dim in value.shape):
-            value.shape = onnx_ir.Shape([None if isinstance(dim, int) and dim < 0 else dim for dim in value.shape])
+    open_lengths(model)
     image = find_image_input(model, image_input)
     name_common_batch(model, image)
     if input_size is not None:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import onnx
 import onnx_ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from masktool.contract import METADATA_PREFIX, Preprocessing
 from masktool.errors import MasktoolError
 from masktool.exporters import torch_archives, torch_export, torch_hub
 from masktool.exporters.class_output import Claims, count_columns, is_vector
+from masktool.exporters.declared_shapes import infer_anew
 from masktool.exporters.integer_images import assumed_preprocessing, note_assumed
 from masktool.exporters.names import free_ends, note_renamed
 from masktool.exporters.onnx_checks import check_external_data
@@ -149,8 +149,7 @@ def _source_from_graph(
     renamed = {} if METADATA_PREFIX + "schema_version" in model.metadata_props else free_ends(model)
     image = settle_input(model, input_size, None if image_input is None else renamed.get(image_input, image_input))
     assert image.name is not None
-    if any(value.shape is None for value in model.graph.outputs):
-        ShapeInferencePass(strict_mode=False)(model)
+    infer_anew(model)
     preprocessing = assumed_preprocessing(image, channels_of(model, image.name), input_size_of(model, image.name))
     notes = (*note_renamed(model.graph.outputs, renamed), *(() if preprocessing is None else (note_assumed(image),)))
     return Source(model, name, digest, preprocessing, None, Claims(), None, notes, image.name, renamed=renamed)

@@ -1,0 +1,48 @@
+"""Shapes that a file declares for values inside it are not believed: they are inferred from its inputs.
+
+Converters declare no shape where they know none, an empty one, or that of the example they traced; ONNX Runtime only
+warns, where ONNX's own inference and check raise. What inference can say counts; where it can say nothing, which is
+behind operators that are not ONNX's, the declared shape stays, unless it is empty.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+BATCH = 0
+
+
+def open_lengths(model: ir.Model) -> None:
+    """Makes lengths of inputs that are 0 or negative open, in place: so some converters write what they do not know."""
+    for value in model.graph.inputs:
+        if value.shape is not None and value.name not in model.graph.initializers:
+            value.shape = ir.Shape([None if isinstance(dim, int) and dim <= 0 else dim for dim in value.shape])
+
+
+def infer_anew(model: ir.Model) -> None:
+    """Replaces declared shapes by inferred ones, in place."""
+    declared: dict[ir.Value, ir.Shape] = {}
+    for graph in model.graphs():
+        for node in graph:
+            declared |= {value: value.shape for value in node.outputs if value.shape is not None}
+    for value in declared:
+        value.shape = None
+    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    for value, shape in declared.items():
+        if value.shape is None and shape.rank():
+            value.shape = ir.Shape([None if isinstance(dim, int) and dim <= 0 else dim for dim in shape])
+        elif value.shape is not None and value.is_graph_output():
+            value.shape = completed(value.shape, shape)
+
+
+def completed(inferred: ir.Shape, declared: ir.Shape) -> ir.Shape:
+    """Returns an output's inferred shape, with declared lengths where inference knows none, the batch's apart."""
+    if inferred.rank() != declared.rank():
+        return inferred
+    return ir.Shape(
+        [
+            said if axis != BATCH and isinstance(said, int) and said > 0 and not isinstance(found, int) else found
+            for axis, (found, said) in enumerate(zip(inferred, declared, strict=True))
+        ]
+    )

@@ -1,0 +1,59 @@
+"""Would a fixed input size settle what a network with an open height and width is refused for? It is tried."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from masktool.contract import DEFAULT_SIZE, Masking
+from masktool.errors import UnsupportedOperatorError
+from masktool.exporters.canonical import canonicalise
+from masktool.exporters.onnx_file import fix_size, layout_of, open_size_of
+from masktool.exporters.propagate import mask_model
+
+
+@contextlib.contextmanager
+def trying_a_size(model: ir.Model, image_input: str, masking: Masking) -> Iterator[None]:
+    """Adds to the refusal of nodes that a fixed input size settles it, where that is so.
+
+    Args:
+        model: the source, not canonical.
+        image_input: name of its image input.
+        masking: ``layer`` or ``partial``.
+    """
+    try:
+        yield
+    except UnsupportedOperatorError as error:
+        if None not in open_size_of(image_of(model, image_input)):
+            raise
+        names = {node.name for node in error.nodes}
+        if not size_settles(names, model, image_input, masking):
+            raise
+        what = "it" if len(names) == 1 else "them"
+        raise UnsupportedOperatorError(error.nodes, fix=f"a fixed size settles {what}: add --input-size H W") from error
+
+
+def image_of(model: ir.Model, image_input: str) -> ir.Value:
+    """Returns the image input of a model."""
+    return next(value for value in model.graph.inputs if value.name == image_input)
+
+
+def size_settles(names: set[str], model: ir.Model, image_input: str, masking: Masking) -> bool:
+    """Tells whether refused nodes, by name, are gone or can be masked, and all others too, at the usual input size."""
+    fixed = model.clone()
+    image = image_of(fixed, image_input)
+    left = {node.name for node in fixed.graph}
+    try:
+        height, width = (side or usual for side, usual in zip(open_size_of(image), DEFAULT_SIZE, strict=True))
+        fix_size(image, (height, width))
+        fixed = canonicalise(fixed)
+        left = {node.name for node in fixed.graph}
+        layout = layout_of(image_of(fixed, image_input))
+        mask_model(fixed, image_input, layout, mask_required=False, masking=masking)
+    except UnsupportedOperatorError:
+        return False
+    except Exception:  # the usual size need not be one that the network takes: then only nodes that are gone count
+        return not names & left
+    return True

@@ -1,0 +1,158 @@
+"""Shapes that a file declares wrongly, not at all, or as 0; and what a fixed input size settles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import masktool
+from masktool.errors import MasktoolError
+from masktool.exporters.sources import load_source
+
+X = np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32)
+RESIDUAL = """<ir_version: 3, opset_import: ["" : OPSET]> g (float[BATCH,3,HEIGHT,8] x) => (float[BATCH,3] y) {
+    c = Conv <pads = [1, 1, 1, 1], kernel_shape = [3, 3]> (x, w) b = Relu (c)
+    d = Conv <pads = [1, 1, 1, 1], kernel_shape = [3, 3]> (b, w) s = Sum (d, x) t = Relu (s)
+    p = GlobalAveragePool (t) y = Flatten (p) }"""
+
+
+def residual(batch: str = "N", height: str = "8", opset: int = 9) -> onnx.ModelProto:
+    text = RESIDUAL.replace("BATCH", batch).replace("HEIGHT", height).replace("OPSET", str(opset))
+    model = onnx.parser.parse_model(text)
+    weight = np.random.default_rng(0).standard_normal((3, 3, 3, 3)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
+    model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, weight.shape))
+    return model
+
+
+def expected() -> np.ndarray:
+    return onnxruntime.InferenceSession(residual().SerializeToString()).run(None, {"x": X})[0]
+
+
+def agrees(model: onnx.ModelProto, folder: Path, masking: Any = "layer") -> None:
+    metadata = masktool.export(model, folder / "m.onnx", masking=masking)
+    assert metadata.parity["ones"] == 0
+    with masktool.load(folder / "m.onnx") as session:
+        np.testing.assert_array_equal(session.run(X)["y"], expected())
+
+
+@pytest.mark.parametrize("masking", ["layer", "partial", "fill"])
+@pytest.mark.parametrize("opset", [7, 9, 18])
+@pytest.mark.parametrize("shape", [[], [1], ["N", 3, 5, 5], ["N", 3, 0, 0], [7, 3, 8, 8], [1, 2, 3, 4, 5]])
+def test_inner_values_declared_wrongly(shape: list[Any], opset: int, masking: Any, tmp_path: Path) -> None:
+    model = residual(opset=opset)
+    for name in ("c", "b", "d", "s", "t"):
+        model.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    agrees(model, tmp_path, masking)
+
+
+@pytest.mark.parametrize("shape", [[], None, [1], [0, 3], [5, 7, 9]])
+def test_outputs_declared_wrongly_or_not_at_all(shape: list[int] | None, tmp_path: Path) -> None:
+    model = residual()
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, shape))
+    agrees(model, tmp_path)
+
+
+@pytest.mark.parametrize("batch", ["0", "-1"])
+@pytest.mark.parametrize("masking", ["layer", "fill"])
+def test_a_batch_of_nothing_is_open(batch: str, masking: Any, tmp_path: Path) -> None:
+    model = residual()
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = int(batch)
+    agrees(model, tmp_path, masking)
+
+
+def test_a_height_and_width_of_nothing_are_open(tmp_path: Path) -> None:
+    model = residual()
+    for axis in (2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = 0
+    agrees(model, tmp_path)
+    assert masktool.load(tmp_path / "m.onnx").mask_required
+    masktool.export(load_source(model, input_size=(8, 8)), tmp_path / "m.onnx")
+    assert masktool.load(tmp_path / "m.onnx").spatial_shape == (8, 8)
+
+
+def test_channels_of_nothing_are_asked_for(tmp_path: Path) -> None:
+    model = residual()
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 0
+    with pytest.raises(MasktoolError, match="number of input channels is not fixed"):
+        masktool.export(model, tmp_path / "m.onnx")
+
+
+# What a fixed size settles
+
+SQUEEZED = """<ir_version: 9, opset_import: ["" : 18]> g (float[N,3,h,w] x) => (y) {
+    c = Conv (x, k) a = Shape <start = 2, end = 3> (c) one = Constant <value_ints = [1]> () e = Equal (a, one)
+    two = Constant <value_ints = [2]> ()
+    s = If (e) <then_branch = t () => (float q) { q = Squeeze (c, two) },
+        else_branch = f () => (r) { r = Identity (c) }>
+    z = Constant <value_ints = [0, -1]> () v = Reshape (s, z) y = ReduceSum <keepdims = 1> (v, m) }"""
+INVERTED = """<ir_version: 9, opset_import: ["" : 18]> g (float[N,3,h,w] x) => (float[N,4] y) {
+    c = Conv (x, k) n = Shape (c) h4 = Constant <value_ints = [0, 4, 1, -1]> ()
+    a = Shape <start = 2, end = 3> (c) b = Shape <start = 3, end = 4> (c) d = Mul (a, b)
+    two = Constant <value_ints = [2]> () half = Div (d, two) fore = Constant <value_ints = [0, 4, 2]> ()
+    target = Concat <axis = 0> (fore, half) r = Reshape (c, target) f = Flatten (r)
+    m2 = Constant <value_ints = [2, 3]> () q = ReduceSum <keepdims = 0> (r, m2) y = Identity (q) }"""
+
+
+def sized(text: str) -> onnx.ModelProto:
+    model = onnx.parser.parse_model(text)
+    weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "k"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "m"))
+    return model
+
+
+def test_an_if_with_an_identity_in_fill(tmp_path: Path) -> None:
+    model = sized(SQUEEZED)
+    assert masktool.export(model, tmp_path / "m.onnx", masking="fill").parity["ones"] == 0
+    x = np.random.default_rng(1).standard_normal((2, 3, 9, 8)).astype(np.float32)
+    plain = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
+    with masktool.load(tmp_path / "m.onnx") as session:
+        np.testing.assert_array_equal(session.run(x)["y"], plain)
+
+
+@pytest.mark.parametrize(("text", "size"), [(SQUEEZED, (3, 8)), (INVERTED, (10, 8))])
+def test_the_refusal_says_that_a_size_settles_it(text: str, size: tuple[int, int], tmp_path: Path) -> None:
+    with pytest.raises(MasktoolError, match=r"a fixed size settles (it|them): add --input-size H W"):
+        masktool.export(sized(text), tmp_path / "m.onnx")
+    metadata = masktool.export(load_source(sized(text), input_size=size), tmp_path / "m.onnx")
+    assert metadata.parity["ones"] == 0
+
+
+def test_no_size_is_promised_where_none_helps(tmp_path: Path) -> None:
+    model = sized(INVERTED.replace("f = Flatten (r)", "f = CumSum (r, m)").replace("(r, m2)", "(f, m2)"))
+    with pytest.raises(MasktoolError) as caught:
+        masktool.export(model, tmp_path / "m.onnx")
+    assert "--input-size" not in str(caught.value)
+
+
+# What would be allocated
+
+
+@pytest.mark.parametrize(
+    "huge",
+    [
+        "z = ConstantOfShape (big) o = ReduceMax <keepdims = 0> (z)",
+        "z = Expand (unit, big) o = ReduceMax <keepdims = 0> (z)",
+        "z = Tile (unit, big) o = ReduceMax <keepdims = 0> (z)",
+    ],
+)
+def test_constants_of_any_size_are_not_folded(huge: str) -> None:
+    from masktool.exporters.canonical import canonicalise
+
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 9, opset_import: ["" : 18]> g (float[N,3,8,8] x) => (y) {{
+        unit = Constant <value = float[2] {{1.0, 2.0}}> () big = Constant <value_ints = [2000000000]> ()
+        {huge} a = Add (x, o) y = Conv (a, k) }}""".replace("float[2]", "float[1]").replace("{1.0, 2.0}", "{1.0}")
+    )
+    weight = np.zeros((4, 3, 3, 3), np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "k"))
+    graph = canonicalise(load_source(model).model).graph  # 8 GB of float32, were it computed
+    assert max(value.const_value.nbytes for value in graph.initializers.values() if value.const_value) < 1 << 20

@@ -136,8 +136,8 @@ class Request:
     "--samples",
     type=int,
     metavar="N",
-    help="How many masks for LIME (1000) and RISE (4000), noisy images for SmoothGrad (50), steps for integrated "
-    "gradients (50).",
+    help="How many masks for LIME (1000) and RISE (4000), noisy images for SmoothGrad (50). Methods that draw none "
+    "take it as their steps, but not beside those: --set n_steps=N sets those of integrated gradients (50).",
 )
 @click.option("--segments", metavar="slic|grid|FILE", help="What LIME hides; FILE is a label map.  [default: slic]")
 @click.option("--n-segments", type=int, metavar="N", help="Roughly how many.  [default: 100]")

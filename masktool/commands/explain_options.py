@@ -70,17 +70,21 @@ def share_options(
 ) -> dict[str, Mapping[str, Any]]:
     """Gives each method the options that it knows.
 
+    A number of samples is for the methods that draw some; where none does, it is the number of steps of those that go
+    in steps.
+
     Raises:
         MasktoolError: an option that none of the methods knows, or a value out of range.
     """
+    counting = methods_that_count(methods)
     shared: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(methods):
         known = {field.name for field in dataclasses.fields(load_methods()[name])}
         shared[name] = {key: value for key, value in values.items() if key in known}
-        if samples is not None and (option := load_methods()[name].samples_option) is not None:
-            shared[name][option] = samples
+        if samples is not None and name in counting:
+            shared[name][counting[name]] = samples
     used = {key for given in shared.values() for key in given}
-    if samples is not None and not any(load_methods()[name].samples_option for name in methods):
+    if samples is not None and not counting:
         build_method(methods[0], {}, samples)  # says that this method draws no samples
     if unused := sorted(set(values) - used):
         known_names = sorted({field.name for name in shared for field in dataclasses.fields(load_methods()[name])})
@@ -92,6 +96,13 @@ def share_options(
     for name, given in shared.items():
         build_method(name, given)
     return {name: dict(given) for name, given in shared.items()}
+
+
+def methods_that_count(methods: Sequence[str]) -> dict[str, str]:
+    """Returns the methods that a number of samples is for, and the option of each that takes it."""
+    counting = {name: option for name in methods if (option := load_methods()[name].samples_option) is not None}
+    drawing = {name: option for name, option in counting.items() if not load_methods()[name].counts_steps}
+    return drawing or counting
 
 
 def gradient_needs(methods: Mapping[str, Mapping[str, Any]]) -> tuple[bool, str | None]:

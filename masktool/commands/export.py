@@ -21,6 +21,7 @@ from masktool.commands.source_options import (
     arch_option,
     choose_output,
     choose_preprocessing,
+    choose_size,
     class_output_option,
     input_size_option,
     labels_option,
@@ -115,8 +116,9 @@ def command(
     from masktool.exporters.presets import labels_from
     from masktool.exporters.sources import load_source
 
+    size = input_size if model is None else choose_size(model, input_size, preprocess)
     read = functools.partial(
-        load_source, arch=arch, input_size=input_size, image_input=image_input, trust_pickle=trust_pickle
+        load_source, arch=arch, input_size=size, image_input=image_input, trust_pickle=trust_pickle
     )
     if check is not None:
         refuse_export_options(context)

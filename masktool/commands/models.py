@@ -168,13 +168,15 @@ def request_export(choice: ModelChoice, name: str) -> Request:
     from masktool.exporters.cache import Request
 
     def make(target: Path) -> Files:
+        from masktool.commands.source_options import choose_size
         from masktool.exporters import export
         from masktool.exporters.imported_files import imported_since
         from masktool.exporters.presets import preprocessing_for
         from masktool.exporters.sources import load_source
 
         before = set(sys.modules)
-        source = load_source(name, arch=choice.arch, input_size=choice.input_size, image_input=choice.image_input)
+        size = choose_size(name, choice.input_size, choice.preprocess)
+        source = load_source(name, arch=choice.arch, input_size=size, image_input=choice.image_input)
         own = choice.preprocess is None
         export(
             source,

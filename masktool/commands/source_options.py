@@ -83,6 +83,20 @@ class ImageOptions:
     std: tuple[float, ...] | None
 
 
+def choose_size(model: str, input_size: tuple[int, int] | None, preprocess: str | None) -> tuple[int, int] | None:
+    """Returns (height, width) as the user says, else as the user's preprocessing file says for torch weights, which fix
+    none; None where neither does.
+    """
+    from masktool.exporters.presets import size_in_file
+    from masktool.exporters.source_kinds import FileKind, detect_kind
+
+    if input_size is not None or preprocess is None or not Path(model).is_file():
+        return input_size
+    if detect_kind(Path(model)) not in (FileKind.TORCH_SAVE, FileKind.SAFETENSORS, FileKind.TORCHSCRIPT):
+        return None
+    return size_in_file(preprocess)
+
+
 def choose_preprocessing(source: Source, options: ImageOptions) -> Any:
     """Returns the preprocessing that the user describes, None where the source's own shall stand."""
     from masktool.exporters.presets import preprocessing_for
@@ -104,7 +118,7 @@ def choose_module_preprocessing(
     Raises:
         MasktoolError: as :func:`masktool.exporters.presets.preprocessing_preset`, or the input's size is unknown.
     """
-    from masktool.exporters.presets import PRESETS, preprocessing_preset, read_preprocessing
+    from masktool.exporters.presets import PRESETS, preprocessing_preset, size_in_file
     from masktool.exporters.torch_export import count_channels
 
     if options == ImageOptions(None, None, None):
@@ -113,7 +127,7 @@ def choose_module_preprocessing(
     if size is None and loaded.known.preprocessing is not None:
         size = loaded.known.preprocessing.size
     if size is None and options.preprocess not in (None, *PRESETS):
-        size = read_preprocessing(Path(str(options.preprocess)), DEFAULT_SIZE).size
+        size = size_in_file(options.preprocess) or DEFAULT_SIZE
     if size is None:
         raise MasktoolError("input size unknown", where=loaded.name, fix="add --input-size H W")
     channels = count_channels(loaded.known.module)

@@ -129,6 +129,7 @@ class Evaluation:
         seconds: wall time of this run, images of an earlier, stopped run not counted.
         data_sha256: digest of the images and of all that is known of them.
         command: that was typed; empty where none was.
+        images: what was measured of each image, by its name, so that two runs can be compared image by image.
     """
 
     part: str
@@ -140,6 +141,7 @@ class Evaluation:
     seconds: float
     data_sha256: str = ""
     command: str = ""
+    images: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Returns everything as JSON values; the same command gives the same, but for ``timing``."""
@@ -155,6 +157,7 @@ class Evaluation:
             "charts": [chart.as_json() for chart in self.findings.charts],
             "notes": list(self.findings.notes),
             "problems": [dataclasses.asdict(problem) for problem in self.problems],
+            "images": dict(self.images),
             "timing": {"seconds": self.seconds},
         }
 

@@ -137,6 +137,7 @@ def run_part(
         problems=problems,
         n_images=len(measured),
         seconds=time.monotonic() - started,
+        images=measured,
         data_sha256=hashlib.sha256(json.dumps(digests).encode()).hexdigest(),
     )
 

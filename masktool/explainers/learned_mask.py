@@ -54,6 +54,7 @@ class LearnedMask(Method):
     needs_gradient: ClassVar[bool] = True
     signed: ClassVar[bool] = False
     samples_option: ClassVar[str | None] = "n_iterations"
+    counts_steps: ClassVar[bool] = True
     keeps_class: ClassVar[bool] = True
     """Whether the mask is meant to keep the class, rather than to destroy it."""
 

@@ -189,6 +189,7 @@ class Method(abc.ABC):
         signed: True where 0 separates support from opposition; False where only differences within the map mean
             anything.
         samples_option: the option that ``n_samples`` sets; None where the method draws no samples.
+        counts_steps: whether ``samples_option`` counts steps of an integral or a descent instead of random samples.
         capped: whether a few pixels outshine all others, so that the picture's colours end below them.
         needs_gradient: whether the file must hold gradients; the task then has a ``differentiable``.
         outputs: what the method reads of the model besides the scores, in the same pass: names of outputs, each with
@@ -200,6 +201,7 @@ class Method(abc.ABC):
     meaning: ClassVar[str]
     signed: ClassVar[bool]
     samples_option: ClassVar[str | None]
+    counts_steps: ClassVar[bool] = False
     capped: ClassVar[bool] = False
     needs_gradient: ClassVar[bool] = False
     outputs: ClassVar[Mapping[str, str]] = {}

@@ -132,6 +132,15 @@ def read_preprocessing(path: Path, size: tuple[int, int]) -> Preprocessing:
     return Preprocessing.from_json({"size": list(size), **document})
 
 
+def size_in_file(name_or_file: str | None) -> tuple[int, int] | None:
+    """Returns (height, width) that a preprocessing file names; None where it names none, or no file is given."""
+    if name_or_file is None or name_or_file in PRESETS:
+        return None
+    path = Path(name_or_file)
+    document = read_json(path, f"--preprocess {path}", f"{', '.join(PRESETS)} or a JSON file")
+    return read_preprocessing(path, DEFAULT_SIZE).size if isinstance(document, dict) and "size" in document else None
+
+
 def read_json(path: Path, where: str, expected: str) -> Any:
     """Reads a JSON file.
 

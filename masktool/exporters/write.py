@@ -22,6 +22,7 @@ from masktool.contract import (
     Metadata,
 )
 from masktool.errors import MasktoolError
+from masktool.exporters.class_output import is_vector
 from masktool.exporters.gradient import add_gradients
 from masktool.exporters.integer_images import check_preprocessing, refuse_gradients
 from masktool.exporters.names import NEW_PREFIX, OWN_NAMES, free_gradient_names, is_own
@@ -115,7 +116,8 @@ def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
         raise MasktoolError(
             "gradients are of class scores (N, K), and the model has none",
             got=", ".join(describe_value(value) for value in model.graph.outputs),
-            fix="export without gradients, or with --class-output NAME where one of these holds class scores",
+            fix="methods without gradients (lime, occlusion, rise) explain one value of any output"
+            + ("; or export with --class-output NAME" if any(map(is_vector, model.graph.outputs)) else ""),
         )
     refuse_gradients(next(value for value in model.graph.inputs if value.name == metadata.image_input))
     if taken := sorted(str(value.name) for value in model.graph.inputs if value.name in (TARGET_INPUT, LOSS_INPUT)):

@@ -149,6 +149,16 @@ def test_everything_is_printed_and_written(evaluate, work):
     assert nan == {"value": None, "low": None, "high": None, "n": 0}
 
 
+def test_every_image_has_its_own_record(evaluate):
+    """So that two runs can be paired: the mean over the images is the table's figure."""
+    assert evaluate()[0] == 0
+    document = json.loads(Path("out/tiny.json").read_text())
+    assert list(document["images"]) == [f"{letter}.png" for letter in "abcdef"]
+    noise = [record["noise"] for record in document["images"].values()]
+    assert np.mean(noise) == pytest.approx(document["tables"][0]["rows"][1][1]["value"])
+    assert len(Path("out/tiny.json").read_text().splitlines()) < 200, "a line for each image"
+
+
 def test_json_is_what_the_file_holds(evaluate):
     code, out, _ = evaluate("--json")
     assert code == 0

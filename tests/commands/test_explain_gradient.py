@@ -76,7 +76,12 @@ def test_samples_are_steps_and_noisy_images(explain):
     code, out, _ = explain("--preprocess", "imagenet", *methods, "--samples", "3", "--json")
     assert code == 0
     settings = [json.loads(line)["settings"] for line in out]
-    assert (settings[0]["n_steps"], settings[1]["n_samples"]) == (3, 3)
+    assert (settings[0]["n_steps"], settings[1]["n_samples"]) == (50, 3)  # steps are no samples
+    code, out, _ = explain("--preprocess", "imagenet", *methods, "--samples", "3", "--set", "n_steps=4", "--json")
+    settings = [json.loads(line)["settings"] for line in out]
+    assert (settings[0]["n_steps"], settings[1]["n_samples"]) == (4, 3)
+    code, out, _ = explain("--preprocess", "imagenet", *methods[:2], "--samples", "3", "--json")
+    assert json.loads(out[0])["settings"]["n_steps"] == 3  # alone
 
 
 def test_a_masked_file_without_gradients_gets_them_in_the_cache(explain, tmp_path):

@@ -49,7 +49,9 @@ def method_options(function: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             help="Any other option of a method, such as p=0.3, repeatable.",
         ),
-        click.option("--samples", type=int, metavar="N", help="How many masks, for methods that draw them."),
+        click.option(
+            "--samples", type=int, metavar="N", help="How many masks, for methods that draw them, else steps."
+        ),
         click.option(
             "--method",
             "methods",

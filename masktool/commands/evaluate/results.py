@@ -24,8 +24,16 @@ UNBOUNDED = 10_000
 
 
 def encode(evaluation: Evaluation) -> str:
-    """Returns the evaluation as a JSON document; NaN is refused, since JSON has none."""
-    return json.dumps(evaluation.as_json(), indent=2, allow_nan=False) + "\n"
+    """Returns the evaluation as a JSON document, a line for each image; NaN is refused, since JSON has none."""
+    document = evaluation.as_json()
+    images = [f"    {json.dumps(name)}: {dump_compactly(record)}" for name, record in document.pop("images").items()]
+    shared = json.dumps(document, indent=2, allow_nan=False).removesuffix("\n}")
+    return f'{shared},\n  "images": {{\n' + ",\n".join(images) + "\n  }\n}\n"
+
+
+def dump_compactly(value: object) -> str:
+    """Returns a JSON value on one line without spaces."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def write_results(evaluation: Evaluation, directory: Path) -> list[Path]:

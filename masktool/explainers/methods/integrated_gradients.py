@@ -46,6 +46,7 @@ class IntegratedGradients(GradientMethod):
     signed: ClassVar[bool] = True
     capped: ClassVar[bool] = True
     samples_option: ClassVar[str | None] = "n_steps"
+    counts_steps: ClassVar[bool] = True
 
     baseline: str = "mean"
     n_steps: int = 50

@@ -29,6 +29,8 @@ RULE_PROPERTY = "masktool.rule"
 """Key of the node ``metadata_props`` entry that names the mask rule that was applied to the node."""
 
 Masking = Literal["layer", "partial", "fill"]
+Batching = Literal["any", "one"]
+Independence = Literal["proved", "mixing", "unproved"]
 TARGET_INPUT = "target"
 """Index of the class to differentiate for, (T,) int64, T the batch or 1; in files with gradients only."""
 LOSS_INPUT = "loss"
@@ -151,6 +153,11 @@ class Metadata:
         output_evidence: for ``class_output`` and ``output_kind``, one sentence each; None in files written before it
             was recorded.
         renamed: new names of inputs and outputs by those that they had in the source; None where there are none.
+        batching: ``any`` number of images at once, or ``one``: image and masks are fed one by one; None in files
+            written before it was recorded, which take any number.
+        independence: whether an image's results depend on the images beside it: ``proved`` not to, ``mixing``, or
+            ``unproved``; None where it was not recorded.
+        batching_reason: what keeps images from going together; None where nothing does.
     """
 
     masking: Masking
@@ -173,6 +180,14 @@ class Metadata:
     masker: Mapping[str, Any] | None = None
     output_evidence: tuple[str, ...] | None = None
     renamed: Mapping[str, str] | None = None
+    batching: Batching | None = None
+    independence: Independence | None = None
+    batching_reason: str | None = None
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether images and masks are fed one at a time."""
+        return self.batching == "one"
 
     @property
     def known_losses(self) -> tuple[Loss, ...]:

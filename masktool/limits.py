@@ -34,6 +34,7 @@ LIMITS: Mapping[str, Limit] = {
     "json": Limit(16_000_000, "numbers of one map in a JSON document"),
     "nodes": Limit(200_000, "nodes of a graph, those that masktool adds included"),
     "fill-rounds": Limit(256, "rounds of neighbour fill in front of one window: dilation x (kernel - 1)"),
+    "copies": Limit(64, "images of a fixed batch that cannot be opened, all of which are computed for every mask"),
     "values": Limit(50_000_000, "numbers in one image that a network takes, C x H x W"),
 }
 """By name, as ``--limit`` takes it."""

@@ -14,7 +14,14 @@ import click
 from click.core import ParameterSource
 
 from masktool.commands.export_check import run_check
-from masktool.commands.info import count_bytes, describe_preprocessing, list_rules, read_model, write_bytes
+from masktool.commands.info import (
+    count_bytes,
+    describe_batch,
+    describe_preprocessing,
+    list_rules,
+    read_model,
+    write_bytes,
+)
 from masktool.commands.options import baseline_option, console, json_option, masking_option, print_path, say
 from masktool.commands.source_options import (
     ImageOptions,
@@ -184,6 +191,7 @@ def describe_export(source: Source, metadata: Metadata, path: Path, rules: dict[
         yield f"gradients: of the {metadata.gradient}; feature map {metadata.feature_map or 'none'}"
     figures = [f"{name} {figure:.1e}" if figure else f"{name} 0" for name, figure in metadata.parity.items()]
     yield f"parity: {', '.join(figures)}"
+    yield f"batch: {describe_batch(dataclasses.asdict(metadata))}"
     yield from describe_class_output(metadata)
     if metadata.preprocessing is not None:
         yield f"preprocessing: {describe_preprocessing(dataclasses.asdict(metadata.preprocessing))}"

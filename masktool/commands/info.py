@@ -198,10 +198,21 @@ def describe_metadata(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "labels", f"{len(labels)}: {shown}"
     else:
         yield "labels", "unknown"
+    yield "batch", describe_batch(metadata)
     for index, (name, figure) in enumerate(metadata["parity"].items()):
         yield "parity" if index == 0 else "", f"{name}: {json.dumps(figure)}"
     for index, (name, value) in enumerate((metadata["masker"] or {}).items()):
         yield "masker" if index == 0 else "", f"{name}: {describe_json(value)}"
+
+
+def describe_batch(metadata: dict[str, Any]) -> str:
+    """Returns how many images the file takes at once, and why not more than one."""
+    if metadata["batching"] == "one":
+        known = "they mix" if metadata["independence"] == "mixing" else "not proved to be kept apart"
+        return f"one image and one mask at a time: in a batch, {known}: {metadata['batching_reason']}"
+    if metadata["independence"] == "proved":
+        return "any number of images, none of which changes another's results (proved)"
+    return "any number of images; not recorded whether one may change another's results"
 
 
 def describe_json(value: object) -> str:

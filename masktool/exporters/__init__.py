@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import masktool
 from masktool.contract import LOSSES, Layout, Loss, Masking, Metadata, OutputKind, Preprocessing, name_classes
@@ -14,6 +14,7 @@ from masktool.files import check_target
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from masktool.exporters.independence import Independence
     from masktool.exporters.sources import Model, Source
 
 __all__ = ["export"]
@@ -78,9 +79,10 @@ def export(
         https://arxiv.org/abs/2211.14646.
     """
     from masktool.exporters.baselines import choose_baseline
+    from masktool.exporters.batch import open_source
     from masktool.exporters.class_output import choose_class_output
     from masktool.exporters.sources import load_source
-    from masktool.exporters.storage import fingerprint, open_model
+    from masktool.exporters.storage import fingerprint
     from masktool.exporters.write import write_masked, write_with_gradients
 
     check_target(path)
@@ -115,14 +117,15 @@ def export(
     names = labels if labels is not None else source.labels
     class_output = source.renamed.get(class_output or "", class_output)
     head = choose_class_output(source.model, source.claims.with_user(class_output, output_kind, names))
-    plain = open_model(source.model)  # first of all: what ONNX Runtime refuses needs no mask
+    plain = open_source(source.model, source.image_input)  # first of all: what ONNX Runtime refuses needs no mask
     preprocessing = preprocessing or source.preprocessing
     if mask_required is None:
         mask_required = needs_mask(source)
+    prepared = prepare(source)
     if chosen is None:
-        masked, layout = masked_model(source, masking, mask_required=mask_required)
+        mask_prepared(source, prepared, masking, mask_required=mask_required)
     else:
-        masked, layout = filled_model(source, chosen, preprocessing, mask_required=mask_required)
+        fill_prepared(source, prepared, chosen, preprocessing, mask_required=mask_required)
     metadata = Metadata(
         masking=masking,
         source=source.name,
@@ -140,8 +143,11 @@ def export(
         masker=source.masker,
         renamed=source.renamed or None,
         output_evidence=head.evidence,
+        batching="any" if prepared.independence.verdict == "proved" else "one",
+        independence=prepared.independence.verdict,
+        batching_reason=prepared.independence.describe() or None,
     )
-    return write_masked(masked, path, metadata, layout, plain, source.reference)
+    return write_masked(prepared.model, path, metadata, prepared.layout, plain, source.reference)
 
 
 def check_choices(masking: Masking, gradient: Loss | None, feature_map: str | None) -> None:
@@ -171,12 +177,42 @@ def needs_mask(source: Source) -> bool:
     return input_size_of(source.model, source.image_input) is None
 
 
-def masked_model(source: Source, masking: Masking, *, mask_required: bool) -> tuple[ir.Model, Layout]:
-    """Returns the graph of a source that carries a mask, and the layout of its image input."""
+class Prepared(NamedTuple):
+    """The canonical graph of a source: for any batch where that is proved to be right, else for one image.
+
+    Attributes:
+        model: the graph.
+        layout: of its image input.
+        independence: whether an image's results depend on the images beside it.
+    """
+
+    model: ir.Model
+    layout: Layout
+    independence: Independence
+
+
+def prepare(source: Source) -> Prepared:
+    """Returns the canonical graph of a source, for as many images at once as it keeps apart."""
+    from masktool.exporters.batch import lift_batch
+    from masktool.exporters.canonical import canonicalise
+    from masktool.exporters.one_image import one_image_model
+    from masktool.exporters.onnx_file import find_image_input, layout_of
+    from masktool.exporters.refusals import refuse_files_of_another_kind
+
+    model = canonicalise(source.model)
+    refuse_files_of_another_kind(model)
+    independence = lift_batch(model, source.image_input)
+    if independence.verdict != "proved":
+        model = one_image_model(source.model, source.image_input)
+    return Prepared(model, layout_of(find_image_input(model, source.image_input)), independence)
+
+
+def mask_prepared(source: Source, prepared: Prepared, masking: Masking, *, mask_required: bool) -> None:
+    """Carries a mask through every layer of a prepared graph, in place."""
     from masktool.exporters.propagate import mask_model
     from masktool.exporters.size_trial import trying_a_size
 
-    model, layout = prepared_model(source)
+    model, layout, _ = prepared
     if not any(node.op_type == "Conv" for node in model.graph):
         raise MasktoolError(
             "not a convolutional network",
@@ -187,28 +223,13 @@ def masked_model(source: Source, masking: Masking, *, mask_required: bool) -> tu
         )
     with trying_a_size(source.model, source.image_input, masking):
         mask_model(model, source.image_input, layout, mask_required=mask_required, masking=masking)
-    return model, layout
 
 
-def filled_model(
-    source: Source, baseline: str, preprocessing: Preprocessing | None, *, mask_required: bool
-) -> tuple[ir.Model, Layout]:
-    """Returns the graph of a source that fills its input, and the layout of that input."""
+def fill_prepared(
+    source: Source, prepared: Prepared, baseline: str, preprocessing: Preprocessing | None, *, mask_required: bool
+) -> None:
+    """Fills the input of a prepared graph where its mask is 0, in place."""
     from masktool.exporters.fill import fill_model
 
-    model, layout = prepared_model(source)
+    model, layout, _ = prepared
     fill_model(model, source.image_input, layout, baseline, preprocessing, mask_required=mask_required)
-    return model, layout
-
-
-def prepared_model(source: Source) -> tuple[ir.Model, Layout]:
-    """Returns the canonical graph of a source for any batch, and the layout of its image input."""
-    from masktool.exporters.batch import lift_batch
-    from masktool.exporters.canonical import canonicalise
-    from masktool.exporters.onnx_file import find_image_input, layout_of
-    from masktool.exporters.refusals import refuse_files_of_another_kind
-
-    model = canonicalise(source.model)
-    refuse_files_of_another_kind(model)
-    lift_batch(model, source.image_input)
-    return model, layout_of(find_image_input(model, source.image_input))

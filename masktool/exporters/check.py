@@ -13,10 +13,11 @@ import onnxruntime
 import masktool
 from masktool.contract import Metadata
 from masktool.errors import MasktoolError
+from masktool.exporters.batch import open_source
 from masktool.exporters.names import rename_as_before
 from masktool.exporters.parity import Subject, Verdict, judge_parity, measure_parity
 from masktool.exporters.probes import draw_probes
-from masktool.exporters.storage import open_model, open_session
+from masktool.exporters.storage import open_session
 from masktool.exporters.tolerance import limits_of
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def subject_of(session: onnxruntime.InferenceSession, image_input: str, where: o
 def plain_subject(source: Source, metadata: Metadata, outputs: list[str]) -> Subject:
     """Opens a source; MasktoolError where its inputs or outputs are not the file's."""
     rename_as_before(source.model, metadata.renamed or {})
-    session = open_model(source.model)
+    session = open_source(source.model, metadata.image_input)
     found = [output.name for output in session.get_outputs()]
     if found != outputs:
         made_from = f"the file says that it was made from {metadata.source}"

@@ -15,6 +15,7 @@ import onnxruntime
 
 from masktool.contract import BATCH_AXIS, GRADIENT_OUTPUTS, MASK_INPUT, TARGET_INPUT
 from masktool.errors import MasktoolError
+from masktool.exporters.one_image import first_rows
 from masktool.exporters.probes import BATCH_SIZES, OtherInput, Probe, feed_of, others_of_session, type_of
 from masktool.exporters.storage import open_session
 from masktool.exporters.tolerance import LIMITS
@@ -74,8 +75,24 @@ class Subject:
         """Whether the mask may be left out."""
         return any(node.name == MASK_INPUT for node in self.session.get_overridable_initializers())
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether a masked model takes one image at a time."""
+        return self.image_shape[0] == 1
+
     def run(self, images: np.ndarray, masks: np.ndarray | None = None) -> Outputs:
-        """Returns every output, in the graph's order."""
+        """Returns every output of a masked model, in the graph's order, all images' behind each other."""
+        if not self.one_by_one:
+            return self.run_once(images, masks)
+        count = max(len(images), 0 if masks is None else len(masks))
+        runs = []
+        for index in range(count):
+            mask = None if masks is None else masks[index % len(masks)][None]
+            runs.append(self.run_once(images[index % len(images)][None], mask))
+        return stack(runs)
+
+    def run_once(self, images: np.ndarray, masks: np.ndarray | None = None) -> Outputs:
+        """Returns every output of one call, in the graph's order."""
         count = len(images) if masks is None else max(len(images), len(masks))
         feed = {self.image_input: images} | feed_of(self.others, count)
         results = self.session.run(self.outputs, feed | ({} if masks is None else {MASK_INPUT: masks}))
@@ -84,10 +101,17 @@ class Subject:
     def run_plain(self, images: np.ndarray) -> Outputs:
         """Runs a source, in steps of its own batch size where that is fixed."""
         batch = self.image_shape[0]
-        step = batch if isinstance(batch, int) else len(images)
+        step, count = batch if isinstance(batch, int) else len(images), len(images)
         if len(images) % step:
             images = np.concatenate([images, np.resize(images, (step - len(images) % step, *images.shape[1:]))])
-        return stack([self.run(images[i : i + step]) for i in range(0, len(images), step)])
+        found = stack([self.run_once(images[i : i + step]) for i in range(0, len(images), step)])
+        return [output[: len(output) * count // len(images)] for output in found]
+
+    def run_alone(self, images: np.ndarray) -> Outputs:
+        """Runs a source on each image alone; a fixed batch is filled with copies of it, of which the first counts."""
+        batch = self.image_shape[0] if isinstance(self.image_shape[0], int) else 1
+        runs = [self.run_once(np.repeat(image[None], batch, axis=0)) for image in images]
+        return stack([first_rows(run, batch) for run in runs])
 
 
 def inputs_of(session: onnxruntime.InferenceSession) -> list[onnxruntime.NodeArg]:
@@ -124,34 +148,54 @@ def measure_parity(
             figures[name] = max(figure, figures.get(name, 0.0))
     if plain is not None and reference is not None:
         images = probes[0].images
-        figures["framework"] = relative_difference(plain.run_plain(images), stack([reference(images)]))
+        expected = stack([reference(image[None]) for image in images] if masked.one_by_one else [reference(images)])
+        figures["framework"] = relative_difference(run_source(masked, plain, images), expected)
     return figures
+
+
+def run_source(masked: Subject, plain: Subject, images: np.ndarray) -> Outputs:
+    """Runs a source as its masked model runs: many images at once, or each alone."""
+    return plain.run_alone(images) if masked.one_by_one else plain.run_plain(images)
 
 
 def measure_probe(masked: Subject, probe: Probe, plain: Subject | None) -> dict[str, float]:
     """Returns the figures on one probe."""
     images, masks = probe.images, probe.masks
     under_ones = masked.run(images, np.ones_like(masks))
-    original = under_ones if plain is None else plain.run_plain(images)
+    original = under_ones if plain is None else run_source(masked, plain, images)
     halved = masked.run(images, masks)
-    singles = [masked.run(images[i : i + 1], masks[i : i + 1]) for i in range(len(images))]
-    one_image = [masked.run(images[:1], masks[i : i + 1]) for i in range(ONE_IMAGE_MASKS)]
     figures = {} if plain is None else {"ones": relative_difference(under_ones, original)}
     if masked.mask_optional:
         figures["left_out"] = relative_difference(masked.run(images), original)
     return figures | {
         "invariance": relative_difference(masked.run(probe.poisoned(), masks), halved),
+        **({} if masked.one_by_one else measure_batches(masked, probe)),
+        "response": relative_difference(*of_one_shape(halved, original)),
+    }
+
+
+def measure_batches(masked: Subject, probe: Probe) -> dict[str, float]:
+    """Returns the figures that compare images and masks in company with the same ones alone."""
+    images, masks = probe.images, probe.masks
+    singles = [masked.run(images[i : i + 1], masks[i : i + 1]) for i in range(len(images))]
+    one_image = [masked.run(images[:1], masks[i : i + 1]) for i in range(ONE_IMAGE_MASKS)]
+    return {
         "batches": max(relative_difference(masked.run(images[:n], masks[:n]), stack(singles[:n])) for n in BATCH_SIZES),
         "one_image": relative_difference(masked.run(images[:1], masks[:ONE_IMAGE_MASKS]), stack(one_image)),
-        "response": relative_difference(halved, original),
     }
+
+
+def of_one_shape(a: Outputs, b: Outputs) -> tuple[Outputs, Outputs]:
+    """Returns the outputs that have the same shape in both runs: a list of what was found may have another length."""
+    pairs = [(x, y) for x, y in zip(a, b, strict=True) if x.shape == y.shape]
+    return [x for x, _ in pairs], [y for _, y in pairs]
 
 
 def relative_difference(a: Outputs, b: Outputs) -> float:
     """Returns the largest over all outputs of max |a − b| / max |b|; infinity where shapes or NaNs differ."""
     worst = 0.0
     for x, y in zip(a, b, strict=True):
-        x, y = x.astype(np.float64), y[: len(x)].astype(np.float64) if y.ndim else y.astype(np.float64)
+        x, y = x.astype(np.float64), y.astype(np.float64)
         if x.shape != y.shape:
             return float("inf")
         difference = np.max(np.abs(x - y), initial=0.0)

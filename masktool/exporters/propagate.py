@@ -65,7 +65,10 @@ def mask_model(
 
 
 def add_mask_input(graph: ir.Graph, image: ir.Value, layout: Layout, *, mask_required: bool) -> ir.Value:
-    """Adds the input (M, 1, H, W) float32 and, unless it is required, its default of ones (1, 1, H, W)."""
+    """Adds the input (M, 1, H, W) float32 and, unless it is required, its default of ones (1, 1, H, W).
+
+    M is 1 where the image's batch is.
+    """
     if any(value.name == MASK_INPUT for value in (*graph.inputs, *graph.initializers.values())):
         raise MasktoolError(
             f"the model already has an input or weight named {MASK_INPUT!r}", fix="export the plain model"
@@ -78,9 +81,8 @@ def add_mask_input(graph: ir.Graph, image: ir.Value, layout: Layout, *, mask_req
         )
     assert image.shape is not None
     height, width = (image.shape[axis] for axis in AXES_OF_LAYOUT[layout])
-    mask = ir.Value(
-        name=MASK_INPUT, shape=ir.Shape(["mask_batch", 1, height, width]), type=ir.TensorType(ir.DataType.FLOAT)
-    )
+    masks = image.shape[0] if isinstance(image.shape[0], int) else "mask_batch"
+    mask = ir.Value(name=MASK_INPUT, shape=ir.Shape([masks, 1, height, width]), type=ir.TensorType(ir.DataType.FLOAT))
     graph.inputs.append(mask)
     if not mask_required:
         if not (isinstance(height, int) and isinstance(width, int)):
@@ -172,6 +174,8 @@ def rename_batch(graph: ir.Graph, image: ir.Value) -> None:
     """
     assert image.shape is not None
     image_batch = image.shape[0]
+    if isinstance(image_batch, int):  # one image: every length is fixed
+        return
     for node in graph:
         for value in node.outputs:
             if value.shape is None:

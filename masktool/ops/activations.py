@@ -41,7 +41,14 @@ def mask_activation(graph: MaskedGraph, node: ir.Node) -> None:
     state = state_of_input(graph, node)
     if node.op_type == "BatchNormalization" and {state.batch, *state.axes} & {1}:
         raise RuleError("it normalises an axis of the image, not the channels")
+    refuse_training(node)
     graph.set_state(node.outputs[0], state.replace(zeroed=False))
+
+
+def refuse_training(node: ir.Node) -> None:
+    """Raises RuleError where batch normalisation takes mean and variance of what it is given, missing places too."""
+    if node.attributes.get_int("training_mode", 0):
+        raise RuleError("it takes mean and variance of the images at hand (training mode)")
 
 
 @mask_rule("Exp", "Log", "Reciprocal", "Sqrt")
@@ -100,6 +107,7 @@ def step(graph: GradientGraph, value: ir.Value) -> ir.Value:
 def vjp_batch_normalization(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Scales each channel: scale / √(variance + ε), from the parameters that the file holds already."""
     refuse_parameters(graph, node)
+    refuse_training(node)
     scale, variance = input_at(node, 1), input_at(node, 4)
     epsilon = graph.number(node.attributes.get_float("epsilon", 1e-5), variance)
     deviation = graph.emit("Sqrt", graph.emit("Add", variance, epsilon))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from masktool.contract import BATCH_AXIS
 from masktool.errors import MasktoolError
 from masktool.runtime.checks import show_shape
+from masktool.runtime.one_by_one import is_row, shape_of_many
 
 NUMPY_TYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -42,8 +43,12 @@ class OtherInput:
     per_result: bool
 
     @classmethod
-    def of(cls, node: Any) -> OtherInput:
+    def of(cls, node: Any, one_by_one: bool = False) -> OtherInput:
         """Reads an input of ONNX Runtime's.
+
+        Args:
+            node: ONNX Runtime's description.
+            one_by_one: whether the file takes one image at a time, so that one row is a result's.
 
         Raises:
             MasktoolError: it is no tensor of numbers.
@@ -51,7 +56,10 @@ class OtherInput:
         if node.type not in NUMPY_TYPES:
             raise MasktoolError("an input that is no tensor of numbers", where=f"input {node.name!r}", got=node.type)
         shape = tuple(axis if isinstance(axis, int) else None for axis in node.shape)
-        return cls(node.name, np.dtype(NUMPY_TYPES[node.type]), shape, node.shape[:1] == [BATCH_AXIS])
+        dtype = np.dtype(NUMPY_TYPES[node.type])
+        if one_by_one and is_row(shape):
+            return cls(node.name, dtype, shape_of_many(shape), per_result=True)
+        return cls(node.name, dtype, shape, node.shape[:1] == [BATCH_AXIS])
 
     def __str__(self) -> str:
         return f"{self.name!r} {self.dtype} {show_shape(self.shape)}"

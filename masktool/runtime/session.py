@@ -29,6 +29,7 @@ from masktool.runtime.batching import choose_batch_size
 from masktool.runtime.checks import check_batches, check_images, check_masks, show_shape
 from masktool.runtime.gradients import IMAGE, MASK, Gradient, check_target, loss_index, outputs_for
 from masktool.runtime.inputs import NUMPY_TYPES, Inputs, OtherInput, check_others
+from masktool.runtime.one_by_one import each_alone, join_results, shape_of_many
 from masktool.runtime.passes import PassCounter
 from masktool.runtime.providers import first_line, open_session
 from masktool.runtime.scores import drop_trailing_axes, to_probabilities
@@ -77,6 +78,8 @@ def load(
 class MaskedSession:
     """A masked model, ready to run; a context manager that frees the model at its end.
 
+    Any number of images and masks may be given, also to a file that takes one at a time (``metadata.batching``).
+
     Attributes:
         path: of the file.
         metadata: what the file says about itself.
@@ -85,7 +88,8 @@ class MaskedSession:
         threads: that were asked for; None where ONNX Runtime chooses.
         input_shape: of the image input; None for every axis of any length.
         output_names: of all outputs, gradients apart.
-        output_shapes: by name; None for every axis of any length.
+        output_shapes: by name; None for every axis of any length. In a file of one image at a time, where results are
+            put together here, an output without a row per image has an axis for the images in front.
         other_inputs: what the model asks for besides the image and the mask.
         mask_required: whether the file cannot run without a mask; :meth:`run` then feeds one of ones.
         counter: of images pushed through the model.
@@ -111,17 +115,23 @@ class MaskedSession:
         self.mask_required = MASK_INPUT in required
         self.counter = PassCounter()
         image, mask = inputs[self.metadata.image_input], inputs[MASK_INPUT]
-        self.input_shape = as_shape(image.shape)
+        one_by_one = self.metadata.one_by_one
+        self.input_shape = shape_of_many(as_shape(image.shape)) if one_by_one else as_shape(image.shape)
         own = frozenset() if self.metadata.gradient is None else GRADIENT_OUTPUTS
         shapes = {node.name: as_shape(node.shape) for node in opened.session.get_outputs()}
         self._gradient_outputs = [name for name in shapes if name in own]
-        self.output_shapes = {name: shape for name, shape in shapes.items() if name not in own}
+        self._result_shapes = shapes
+        self.output_shapes = {
+            name: shape_of_many(shape) if one_by_one else shape for name, shape in shapes.items() if name not in own
+        }
         self.output_names = list(self.output_shapes)
         self.other_inputs = tuple(
-            OtherInput.of(node)
+            OtherInput.of(node, one_by_one)
             for name, node in required.items()
             if name not in (self.metadata.image_input, MASK_INPUT) and not (self.has_gradient and name == TARGET_INPUT)
         )
+        others = (each.name for each in self.other_inputs if each.per_result)
+        self._per_result = frozenset({self.metadata.image_input, MASK_INPUT, TARGET_INPUT, *others})
         self._mask_shape = as_shape(mask.shape)
         self._image_type = NUMPY_TYPES.get(image.type, np.float32)
         self._mask_type = FLOAT_TYPES.get(mask.type, np.float32)
@@ -220,6 +230,9 @@ class MaskedSession:
         outputs: Sequence[str] | None = None,
     ) -> dict[str, np.ndarray]:
         """Returns outputs under their names, as the model gives them; otherwise like a call of the session.
+
+        A file of one image at a time is run image by image. What has no row per image is stacked on a first axis, or,
+        where images have lists of different lengths, comes as an array (N,) of arrays.
 
         Args:
             images: as for a call.
@@ -371,16 +384,23 @@ class MaskedSession:
         if self._session is None:
             raise MasktoolError("the session is closed", where=self.path, fix="load the file again")
         try:
-            results: list[np.ndarray] = self._session.run(outputs, feed.values)
+            results = self._run(outputs, feed)
         except Exception as error:  # ONNX Runtime has one exception class per status code and no common base
             raise MasktoolError(
                 "ONNX Runtime could not run the model",
                 where=self.path,
                 got=first_line(error),
-                fix="try a smaller batch",
+                fix=None if self.metadata.one_by_one else "try a smaller batch",
             ) from error
         self.counter.add(feed.results)
         return results
+
+    def _run(self, outputs: list[str], feed: Feed) -> list[np.ndarray]:
+        if not self.metadata.one_by_one:
+            found: list[np.ndarray] = self._session.run(outputs, feed.values)
+            return found
+        runs = [self._session.run(outputs, each) for each in each_alone(feed.values, self._per_result, feed.results)]
+        return join_results(runs, [self._result_shapes[name] for name in outputs])
 
 
 def read_metadata(session: Any, path: Path) -> Metadata:

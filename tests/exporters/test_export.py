@@ -108,7 +108,7 @@ def test_zeros_in_front_of_a_max_pool_count_as_the_network_has_them(tmp_path: Pa
 
 
 def test_a_subgraph_that_reads_the_image_is_refused(tmp_path: Path) -> None:
-    body = """c = Shape (h) i = Constant <value_int = 0> () n = Gather (c, i) one = Constant <value_int = 1> ()
+    body = """n = ReduceMax <keepdims = 0> (h) one = Constant <value_float = 1.0> ()
         many = Greater (n, one)
         r = If (many) <then_branch = yes () => (float[n, 6, 8, 8] a) { a = Relu (h) },
                        else_branch = no () => (float[n, 6, 8, 8] b) { b = Abs (h) }>"""

@@ -11,6 +11,7 @@ and masks, which lie on the images' own axis.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Literal
 
 import onnx_ir as ir
@@ -27,7 +28,7 @@ from masktool.exporters.independence import (  # noqa: F401  each registers its 
 )
 from masktool.exporters.independence.states import BatchGraph, Finding, Lost, Rows
 
-__all__ = ["Finding", "Independence", "follow_batch", "prove_independence"]
+__all__ = ["Finding", "Independence", "follow_inputs", "judge_independence", "prove_independence"]
 
 FINDINGS_SHOWN = 3
 
@@ -63,30 +64,36 @@ def prove_independence(model: ir.Model, image_input: str) -> Independence:
     assert image.shape is not None
     batch = image.shape[0]
     assert not isinstance(batch, int)
-    graph = follow_batch(model, image, str(batch.value))
-    findings = [*graph.findings, *(found for value in model.graph.outputs if (found := judge_output(graph, value)))]
-    findings.sort(key=lambda finding: finding.kind)
-    if not findings:
-        return Independence("proved")
-    return Independence("mixing" if findings[0].kind == "mixes" else "unproved", tuple(findings))
+    graph = follow_inputs(model, image, str(batch.value))
+    graph.follow(model.graph)
+    return judge_independence(graph, model.graph.outputs)
 
 
-def follow_batch(model: ir.Model, image: ir.Value, batch: str) -> BatchGraph:
-    """Returns a graph with the states of all its values.
+def follow_inputs(model: ir.Model, image: ir.Value, batch: str) -> BatchGraph:
+    """Returns a graph with the states of its inputs.
 
     Args:
         model: canonical.
-        image: the image input.
-        batch: symbol for the number of images; other inputs whose first axis has it have one row per image.
+        image: the image input; its axis 0 is symbolic or has a fixed length.
+        batch: symbol for the number of images. Other inputs whose first axis is the images' have one row per image; a
+            fixed row of 1 serves all of them.
     """
     assert image.shape is not None
     graph = BatchGraph(image, batch)
     for value in model.graph.inputs:
         own = value.shape[0] if value.shape is not None and len(value.shape) else None
-        if value is not image and own == image.shape[0] and not isinstance(own, int):
+        if value is not image and own == image.shape[0] and own != 1:
             graph.set_state(value, Rows(0))
-    graph.follow(model.graph)
     return graph
+
+
+def judge_independence(graph: BatchGraph, outputs: Iterable[ir.Value]) -> Independence:
+    """Returns what is known once all nodes were followed."""
+    findings = [*graph.findings, *(found for value in outputs if (found := judge_output(graph, value)))]
+    findings.sort(key=lambda finding: finding.kind)
+    if not findings:
+        return Independence("proved")
+    return Independence("mixing" if findings[0].kind == "mixes" else "unproved", tuple(findings))
 
 
 def judge_output(graph: BatchGraph, value: ir.Value) -> Finding | None:

@@ -139,6 +139,10 @@ class BatchGraph:
         else:
             self._states[value] = state
 
+    def values_with_rows(self) -> Iterator[tuple[ir.Value, Rows]]:
+        """Yields every value that holds images, and where they lie."""
+        yield from ((value, state) for value, state in self._states.items() if isinstance(state, Rows))
+
     def rows(self, value: ir.Value | None) -> Rows | None:
         """Returns where the images lie in a value, None where it holds nothing of them.
 

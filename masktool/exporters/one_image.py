@@ -1,0 +1,96 @@
+"""The graph of a network that takes one image at a time: for those whose images cannot be kept apart in a batch.
+
+1. An open batch, or one of 1, becomes 1 everywhere, so that no runtime accepts more.
+2. A larger fixed batch that cannot be opened gets its one image as often as it has places, and of every output that
+   has as many rows the first is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx_ir as ir
+
+from masktool.exporters.canonical import canonicalise
+from masktool.exporters.onnx_file import find_other_inputs
+from masktool.limits import check_limit
+from masktool.ops.builder import GraphBuilder
+
+
+def one_image_model(source: ir.Model, image_input: str) -> ir.Model:
+    """Returns the canonical graph of a source for one image; the source stays as it is.
+
+    Args:
+        source: the plain graph.
+        image_input: name of the image input, batch on axis 0.
+
+    Raises:
+        MasktoolError: a fixed batch is beyond the limit of images that are computed for one.
+    """
+    model = source.clone()
+    image = next(value for value in model.graph.inputs if value.name == image_input)
+    assert image.shape is not None
+    batch = image.shape[0]
+    inputs = [image, *find_other_inputs(model, image_input)]
+    if isinstance(batch, int) and batch > 1:
+        check_limit("copies", batch, where=f"input {image_input!r}")
+        model = canonicalise(model)
+        names = {value.name for value in inputs}
+        repeat_inputs(model, batch, [value for value in model.graph.inputs if value.name in names])
+        return model
+    for value in inputs:
+        if value.shape is not None and len(value.shape) and value.shape[0] == batch:
+            value.shape = ir.Shape([1, *value.shape[1:]])
+    return canonicalise(model)
+
+
+class Ends(GraphBuilder):
+    """Emits nodes in front of everything else, or behind it."""
+
+    prefix = "one_image"
+
+    def __init__(self, graph: ir.Graph) -> None:
+        super().__init__(graph)
+        self.before: ir.Node | None = graph[0]
+
+    @property
+    def label(self) -> str:
+        """What the names of emitted nodes begin with."""
+        return "masktool/one_image"
+
+    def place(self, node: ir.Node) -> None:
+        """Puts an emitted node in front of the first one, or at the end."""
+        if self.before is None:
+            self.graph.append(node)
+        else:
+            self.graph.insert_before(self.before, node)
+
+
+def repeat_inputs(model: ir.Model, batch: int, inputs: Iterable[ir.Value]) -> None:
+    """Feeds one row as often as a fixed batch has places, and takes the first row of every output, in place."""
+    ends = Ends(model.graph)
+    for value in inputs:
+        assert value.shape is not None
+        if value.shape[0] != batch:
+            continue
+        users, sizes = tuple(value.uses()), list(value.shape)
+        target = ends.constant([batch, *[1] * (len(sizes) - 1)], ir.DataType.INT64)
+        repeated = ends.emit("Expand", value, target)
+        repeated.shape, value.shape = ir.Shape(sizes), ir.Shape([1, *sizes[1:]])
+        for user, index in users:
+            user.replace_input_with(index, repeated)
+    ends.before = None
+    bounds = [ends.constant([number], ir.DataType.INT64) for number in (0, 1, 0)]
+    for index, output in enumerate(tuple(model.graph.outputs)):
+        if output.shape is None or not len(output.shape) or output.shape[0] != batch:
+            continue
+        first = ends.emit("Slice", output, *bounds)
+        first.shape, first.type = ir.Shape([1, *output.shape[1:]]), output.type
+        first.name, output.name = output.name, f"{output.name}_of_{batch}"
+        model.graph.outputs[index] = first
+
+
+def first_rows(outputs: Iterable[np.ndarray], batch: int) -> list[np.ndarray]:
+    """Returns what :func:`repeat_inputs` leaves of the outputs of a fixed batch: the first of as many rows."""
+    return [output[:1] if output.ndim and len(output) == batch > 1 else output for output in outputs]

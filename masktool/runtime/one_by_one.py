@@ -1,0 +1,63 @@
+"""Files that take one image and one mask at a time, behind the interface of those that take any number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+Shape = tuple[int | None, ...]
+
+
+def shape_of_many(shape: Shape) -> Shape:
+    """Returns the shape of an input or output of one image as it is of many: the first axis is theirs.
+
+    An output that has no axis of length 1 in front gets one: results are stacked.
+    """
+    return (None, *shape[1:]) if is_row(shape) else (None, *shape)
+
+
+def is_row(shape: Shape) -> bool:
+    """Whether something of one image is one row of what many images have."""
+    return bool(shape) and shape[0] == 1
+
+
+def each_alone(
+    feed: Mapping[str, np.ndarray], per_result: frozenset[str], count: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields what to feed for one result after the other.
+
+    Args:
+        feed: values by input.
+        per_result: names of the inputs with one row per result, or one row for all of them.
+        count: of results.
+    """
+    for index in range(count):
+        yield {name: value[index % len(value)][None] if name in per_result else value for name, value in feed.items()}
+
+
+def join_results(runs: Sequence[Sequence[np.ndarray]], shapes: Sequence[Shape]) -> list[np.ndarray]:
+    """Returns, for every output, the results of all images on a first axis.
+
+    Args:
+        runs: outputs of one image after the other.
+        shapes: of the outputs of one image.
+
+    Returns:
+        Rows behind each other, or whole results stacked on an axis of their own. Where those differ in length (a list
+        of what was found in each image), an array of objects, (N,), one array for each image.
+    """
+    return [
+        np.concatenate(results) if is_row(shape) else stack_results(results)
+        for shape, results in zip(shapes, map(list, zip(*runs, strict=True)), strict=True)
+    ]
+
+
+def stack_results(results: list[np.ndarray]) -> np.ndarray:
+    """Returns results on a new first axis."""
+    if len({result.shape for result in results}) == 1:
+        return np.stack(results)
+    found = np.empty(len(results), object)
+    for index, result in enumerate(results):
+        found[index] = result
+    return found

@@ -32,6 +32,7 @@ LIMITS: Mapping[str, Limit] = {
     "bytes": Limit(1_000_000_000, "bytes of one file of data: a photograph, an array, annotations"),
     "text": Limit(1_000_000, "characters of one text: a metadata value, a preset, a file of labels"),
     "json": Limit(16_000_000, "numbers of one map in a JSON document"),
+    "program": Limit(200_000_000, "bytes of a program in one of torch's archives, unpacked"),
     "nodes": Limit(200_000, "nodes of a graph, those that masktool adds included"),
     "fill-rounds": Limit(256, "rounds of neighbour fill in front of one window: dilation x (kernel - 1)"),
     "copies": Limit(64, "images of a fixed batch that cannot be opened, all of which are computed for every mask"),

@@ -23,7 +23,7 @@ from masktool.commands.explain_options import (
 )
 from masktool.commands.models import MODEL_VARIABLE, ModelChoice, find_model
 from masktool.commands.photographs import check_writable, choose_stems, collect_photographs
-from masktool.commands.source_options import class_output_option, output_kind_option
+from masktool.commands.source_options import class_output_option, output_kind_option, trust_code_option
 from masktool.errors import MasktoolError
 from masktool.explainers import Explanation, explain_targets, load_methods
 from masktool.explainers.explanation import FORMATS
@@ -96,6 +96,7 @@ class Request:
 )
 @class_output_option
 @output_kind_option
+@trust_code_option
 @options.masking_option
 @options.baseline_option
 @click.option(
@@ -173,6 +174,7 @@ def command(
     preprocess: str | None,
     class_output: str | None,
     output_kind: Any,
+    trust_code: bool,
     masking: Any,
     baseline: str | None,
     methods: tuple[str, ...],
@@ -225,6 +227,7 @@ def command(
         baseline,
         image_input,
         gradient=gradient,
+        trust_code=trust_code,
         feature_map=feature_map,
         class_output=class_output,
         output_kind=output_kind,

@@ -36,7 +36,7 @@ from masktool.commands.source_options import (
     output_kind_option,
     preprocess_option,
     std_option,
-    trust_pickle_option,
+    trust_code_option,
 )
 from masktool.contract import LOSSES, OutputKind
 from masktool.errors import MasktoolError
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from masktool.exporters.sources import Source
 
 SUFFIX = ".masked.onnx"
-OPTIONS_OF_CHECK = frozenset({"model", "check", "arch", "input_size", "image_input", "trust_pickle", "as_json"})
+OPTIONS_OF_CHECK = frozenset({"model", "check", "arch", "input_size", "image_input", "trust_code", "as_json"})
 """Parameters that say what to measure, not what to write."""
 DIGEST_SHOWN = 12
 """Hexadecimal digits of a SHA-256 in messages; the metadata hold all of them."""
@@ -81,7 +81,7 @@ DIGEST_SHOWN = 12
 @labels_option
 @class_output_option
 @output_kind_option
-@trust_pickle_option
+@trust_code_option
 @click.option(
     "--gradient",
     type=click.Choice(LOSSES),
@@ -107,15 +107,15 @@ def command(
     labels: Path | None,
     class_output: str | None,
     output_kind: Any,
-    trust_pickle: bool,
+    trust_code: bool,
     gradient: Any,
     feature_map: str | None,
     as_json: bool,
 ) -> None:
     """Turn a trained CNN into an ONNX model that takes a mask.
 
-    MODEL is an .onnx, a torch.export .pt2, a TorchScript archive, a state dict or .safetensors with --arch,
-    torchvision:NAME or timm:NAME with its hub weights, or (--trust-pickle) a pickled module.
+    MODEL is an .onnx, a torch.export .pt2, a state dict or .safetensors with --arch (a file.py:factory is run),
+    torchvision:NAME or timm:NAME with its hub weights, or (--trust-code) a TorchScript archive or a pickled module.
     """
     from rich.text import Text
 
@@ -125,7 +125,7 @@ def command(
 
     size = input_size if model is None else choose_size(model, input_size, preprocess)
     read = functools.partial(
-        load_source, arch=arch, input_size=size, image_input=image_input, trust_pickle=trust_pickle
+        load_source, arch=arch, input_size=size, image_input=image_input, trust_code=trust_code
     )
     if check is not None:
         refuse_export_options(context)

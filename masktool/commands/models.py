@@ -44,6 +44,7 @@ class ModelChoice:
         baseline: likewise.
         image_input: name of the input that is the image, where several may be.
         gradient: whether the export of a source that is not masked yet needs gradients.
+        trust_code: whether a source may be read although that may run code from it.
         feature_map: name of the value that they are with respect to; None for the last feature map.
         class_output: name of the output with the class scores, of a source that is not masked yet.
         output_kind: what it holds, likewise.
@@ -57,6 +58,7 @@ class ModelChoice:
     baseline: str | None = None
     image_input: str | None = None
     gradient: bool = False
+    trust_code: bool = False
     feature_map: str | None = None
     class_output: str | None = None
     output_kind: OutputKind | None = None
@@ -176,7 +178,9 @@ def request_export(choice: ModelChoice, name: str) -> Request:
 
         before = set(sys.modules)
         size = choose_size(name, choice.input_size, choice.preprocess)
-        source = load_source(name, arch=choice.arch, input_size=size, image_input=choice.image_input)
+        source = load_source(
+            name, arch=choice.arch, input_size=size, image_input=choice.image_input, trust_code=choice.trust_code
+        )
         own = choice.preprocess is None
         export(
             source,

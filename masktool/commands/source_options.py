@@ -69,8 +69,13 @@ output_kind_option = click.option(
     type=click.Choice(get_args(OutputKind)),
     help="What the class output holds, where the graph does not tell.",
 )
-trust_pickle_option = click.option(
-    "--trust-pickle", is_flag=True, help="Unpickle a whole module; that runs code from the file."
+trust_code_option = click.option(
+    "--trust-code",
+    "--trust-pickle",
+    "trust_code",
+    is_flag=True,
+    help="Read MODEL although that may run code from it, as from a pickled module, TorchScript, or a .pt2 that cannot "
+    "be checked; such files are refused otherwise.",
 )
 
 

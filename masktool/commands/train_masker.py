@@ -26,7 +26,7 @@ from masktool.commands.source_options import (
     mean_option,
     preprocess_option,
     std_option,
-    trust_pickle_option,
+    trust_code_option,
 )
 from masktool.commands.training_options import read_settings, training_options
 from masktool.errors import MasktoolError
@@ -57,7 +57,7 @@ MASKINGS = ("fill", "layer")
 @std_option
 @labels_option
 @class_output_option
-@trust_pickle_option
+@trust_code_option
 @click.option(
     "--masking",
     type=click.Choice(MASKINGS),
@@ -99,7 +99,7 @@ def command(
     std: tuple[float, ...] | None,
     labels: Path | None,
     class_output: str | None,
-    trust_pickle: bool,
+    trust_code: bool,
     masking: Any,
     workers: int | None,
     checkpoint: Path | None,
@@ -111,7 +111,7 @@ def command(
     """Train a model that explains a CNN in one forward pass.
 
     MODEL is a torch model: torchvision:NAME or timm:NAME with its hub weights, a state dict or .safetensors with
-    --arch, a torch.export .pt2 (whose weights stay as they are), or (--trust-pickle) a pickled module. The file that
+    --arch, a torch.export .pt2 (whose weights stay as they are), or (--trust-code) a pickled module. The file that
     is written classifies as MODEL does and gives a saliency map from the same pass. Interrupted, the training is kept;
     the same command with --resume goes on and ends with the same losses.
     """
@@ -129,7 +129,7 @@ def command(
     from masktool.maskers.train import train_masker
 
     with options.console().status(Text(f"reading {model}")):  # on terminals only
-        loaded = load_module(model, arch=arch, trust_pickle=trust_pickle)
+        loaded = load_module(model, arch=arch, trust_code=trust_code)
     metadata = train_masker(
         loaded,
         data,

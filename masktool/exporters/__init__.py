@@ -35,6 +35,7 @@ def export(
     labels: Sequence[str] | None = None,
     class_output: str | None = None,
     output_kind: OutputKind | None = None,
+    trust_code: bool = False,
     trust_pickle: bool = False,
     gradient: Loss | None = None,
     feature_map: str | None = None,
@@ -61,7 +62,9 @@ def export(
         class_output: name of the output that holds one score per class, or ``none``; None finds it where the graph
             tells, see :mod:`masktool.exporters.class_output`.
         output_kind: what the class output holds; None takes what the graph tells.
-        trust_pickle: unpickle a pickled module, which runs code from the file.
+        trust_code: read a model file although that may run code from it: a pickled module, a TorchScript archive, a
+            ``torch.export`` archive that cannot be checked to hold none.
+        trust_pickle: the old name of ``trust_code``.
         gradient: adds gradients, see :func:`masktool.exporters.gradient.add_gradients`; the loss that they are of by
             default. A file that was exported before gets them, and nothing else is changed.
         feature_map: name of the value (N, c, h, w) that they are with respect to, besides image and mask; None takes
@@ -94,7 +97,7 @@ def export(
         input_size=input_size,
         channels=channels,
         image_input=image_input,
-        trust_pickle=trust_pickle,
+        trust_code=trust_code or trust_pickle,
     )
     recorded = Metadata.from_properties(source.model.metadata_props)
     if recorded is not None and gradient is None:

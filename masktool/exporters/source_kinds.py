@@ -9,7 +9,8 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from masktool.errors import MasktoolError
+from masktool.errors import MasktoolError, stage
+from masktool.limits import check_limit
 
 HEAD_BYTES = 512
 """Read from the start of a file; every signature below lies within."""
@@ -19,6 +20,7 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 TFLITE_SIGNATURE = b"TFL3"
 SAFETENSORS_LENGTH = struct.Struct("<Q")
 """A safetensors file starts with the byte length of its JSON header, 64 bits, little endian."""
+COPY_AGAIN = "copy or download the file again"
 MODEL_KINDS = "an .onnx, .pt2, TorchScript, state dict (.pt, .pth, .th) or .safetensors file"
 
 
@@ -41,10 +43,15 @@ def detect_kind(path: Path) -> FileKind:
         MasktoolError: the file is missing, empty, a directory, damaged, or of a kind that is not supported.
     """
     head = _read_head(path)
+    with stage("cannot tell what kind of model file it is", where=path, fix=COPY_AGAIN):
+        return _kind_of_content(path, head)
+
+
+def _kind_of_content(path: Path, head: bytes) -> FileKind:
     if zipfile.is_zipfile(path):
         return _kind_of_zip(path)
     if head.startswith(ZIP_SIGNATURE):
-        raise MasktoolError("truncated or damaged archive", where=path, fix="copy or download the file again")
+        raise MasktoolError("truncated or damaged archive", where=path, fix=COPY_AGAIN)
     if head.startswith(PICKLE_PROTOCOL) or tarfile.is_tarfile(path):
         return FileKind.TORCH_SAVE
     if _is_safetensors(path, head):
@@ -60,6 +67,10 @@ def detect_kind(path: Path) -> FileKind:
 
 
 def _read_head(path: Path) -> bytes:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise MasktoolError(
+            "a pipe or a device", where=path, expected=MODEL_KINDS, fix="save it as a file first: it is read twice"
+        )
     try:
         with path.open("rb") as stream:
             head = stream.read(HEAD_BYTES)
@@ -70,12 +81,12 @@ def _read_head(path: Path) -> bytes:
     except OSError as error:
         raise MasktoolError("cannot read the model", where=path, got=error.strerror) from error
     if not head:
-        raise MasktoolError("empty model file", where=path, fix="copy or download the file again")
+        raise MasktoolError("empty model file", where=path, fix=COPY_AGAIN)
     return head
 
 
 def _kind_of_zip(path: Path) -> FileKind:
-    with zipfile.ZipFile(path) as archive:
+    with stage("truncated or damaged archive", where=path, fix=COPY_AGAIN), zipfile.ZipFile(path) as archive:
         members = archive.namelist()
     parts = [member.partition("/")[2] for member in members]
     if any(member.endswith(("models/model.json", "serialized_exported_program.json")) for member in members):
@@ -92,10 +103,26 @@ def _is_safetensors(path: Path, head: bytes) -> bool:
         return False
     (length,) = SAFETENSORS_LENGTH.unpack_from(head)
     if length + SAFETENSORS_LENGTH.size > path.stat().st_size:
-        raise MasktoolError("truncated safetensors file", where=path, fix="copy or download the file again")
+        raise MasktoolError("truncated safetensors file", where=path, fix=COPY_AGAIN)
     with path.open("rb") as stream:
         stream.seek(SAFETENSORS_LENGTH.size)
         try:
             return isinstance(json.loads(stream.read(length)), dict)
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
+
+
+def check_archive(path: Path) -> None:
+    """Checks the sums of a zip archive of torch's, which torch itself does not look at.
+
+    Raises:
+        MasktoolError: a member is not what was written, or unpacks to more than the limit.
+    """
+    with stage("truncated or damaged archive", where=path, fix=COPY_AGAIN), zipfile.ZipFile(path) as archive:
+        packed = [entry for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+        check_limit("program", sum(entry.file_size for entry in packed), where=path)  # torch packs code alone
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise MasktoolError(
+            "damaged archive: the checksum of a member is wrong", where=path, got=repr(damaged), fix=COPY_AGAIN
+        )

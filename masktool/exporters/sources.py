@@ -81,12 +81,12 @@ def load_source(
     input_size: Size | None = None,
     channels: int | None = None,
     image_input: str | None = None,
-    trust_pickle: bool = False,
+    trust_code: bool = False,
 ) -> Source:
     """Reads a model of any supported kind into a plain ONNX graph.
 
     Args:
-        model: a file (``.onnx``, ``.pt2``, TorchScript, state dict, ``.safetensors`` or, with ``trust_pickle``, a
+        model: a file (``.onnx``, ``.pt2``, state dict, ``.safetensors`` or, with ``trust_code``, TorchScript or a
             pickled module); ``torchvision:NAME`` or ``timm:NAME``; a ``torch.nn.Module``; an ONNX model. A ``Source``
             is returned as it is.
         arch: architecture that a state dict belongs to: ``torchvision:NAME``, ``timm:NAME``,
@@ -95,7 +95,7 @@ def load_source(
             ONNX models where they leave it open.
         channels: of the image input; None takes those of the module's first convolution.
         image_input: name of the ONNX input that is the image, where several may be.
-        trust_pickle: unpickle a module although that runs code from the file.
+        trust_code: read a file although that may run code from it, see :mod:`masktool.exporters.trust`.
 
     Raises:
         MasktoolError: the model cannot be read or exported; the message says why and what to do.
@@ -103,7 +103,7 @@ def load_source(
     if isinstance(model, Source):
         return model
     if isinstance(model, str | os.PathLike) and not torch_hub.names_hub_model(model):
-        return _source_from_file(Path(model), arch, input_size, channels, image_input, trust_pickle)
+        return _source_from_file(Path(model), arch, input_size, channels, image_input, trust_code)
     if isinstance(model, onnx.ModelProto):
         name = model.graph.name or "model"
         copy = onnx.ModelProto()
@@ -125,18 +125,20 @@ def _source_from_file(
     input_size: Size | None,
     channels: int | None,
     image_input: str | None,
-    trust_pickle: bool,
+    trust_code: bool,
 ) -> Source:
     kind = detect_kind(path)
     if kind in (FileKind.TORCH_SAVE, FileKind.SAFETENSORS):
-        return source_from_module(load_module(path, arch=arch, trust_pickle=trust_pickle), input_size, channels)
+        return source_from_module(load_module(path, arch=arch, trust_code=trust_code), input_size, channels)
     digest = digest_model(path)
     if kind is FileKind.ONNX:
         return _source_from_graph(read_onnx(path), path.name, digest, input_size, image_input)
     torch_export.require_torch(f"a {kind.value}")
     if kind is FileKind.PT2:
-        return _source_from_torch(torch_archives.export_pt2(path, input_size), path.name, digest, input_size)
-    return _source_from_torch(torch_archives.export_torchscript(path, input_size, channels), path.name, digest)
+        graph = torch_archives.export_pt2(path, input_size, trust_code=trust_code)
+        return _source_from_torch(graph, path.name, digest, input_size)
+    graph = torch_archives.export_torchscript(path, input_size, channels, trust_code=trust_code)
+    return _source_from_torch(graph, path.name, digest)
 
 
 def _source_from_graph(

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import onnx_ir
 
-from masktool.errors import MasktoolError
+from masktool.errors import MasktoolError, stage
 from masktool.exporters.batch import BATCH_NAME
 from masktool.exporters.onnx_file import IMAGE_RANK, first_line
+from masktool.exporters.source_kinds import check_archive
 from masktool.exporters.torch_export import (
     EXAMPLE_BATCH,
     IMAGE_NAME,
@@ -27,6 +28,8 @@ from masktool.exporters.torch_export import (
     run_once,
     with_reference,
 )
+from masktool.exporters.torch_pt2_safety import copy_archive
+from masktool.exporters.trust import refuse_code
 
 if TYPE_CHECKING:
     import torch
@@ -35,18 +38,21 @@ LEGACY_OPSET = 18
 """TorchScript goes through torch's legacy exporter, which has no newer forms worth asking for."""
 
 
-def export_pt2(path: Path, input_size: tuple[int, int] | None = None) -> TorchGraph:
+def export_pt2(path: Path, input_size: tuple[int, int] | None = None, *, trust_code: bool = False) -> TorchGraph:
     """Exports a ``.pt2`` archive; a fixed batch stays fixed.
 
     Args:
         path: of the archive.
         input_size: (height, width), needed only where the archive leaves them open.
+        trust_code: read the archive although that may run code from it.
 
     Raises:
-        MasktoolError: the archive is damaged or another torch version's, takes no image, or cannot be exported.
+        MasktoolError: the archive is damaged or another torch version's, may run code, takes no image, or cannot be
+            exported.
     """
-    program = load_program(path)
-    module = program.module()
+    program = load_program(path, trust_code)
+    with stage("torch cannot build the program of the torch.export archive", where=path):
+        module = program.module()
     example = make_program_example(program, path, input_size)
     names = list(flatten_outputs(run_once(module, example)))
     graph = export_quietly(program, input_names=[IMAGE_NAME], output_names=names)
@@ -66,17 +72,20 @@ def collect_tensors(outputs: Any) -> list[torch.Tensor]:
     return [each for part in parts for each in collect_tensors(part)] if isinstance(parts, list | tuple) else []
 
 
-def load_program(path: Path) -> Any:
-    """Reads a ``torch.export`` archive.
+def load_program(path: Path, trust_code: bool) -> Any:
+    """Reads a ``torch.export`` archive, without ``trust_code`` from a copy that was checked to hold no code.
 
     Raises:
-        MasktoolError: it is damaged or another torch version's.
+        MasktoolError: it is damaged or another torch version's, or cannot be checked.
     """
     import torch
 
+    archive = path if trust_code else copy_archive(path)
+    if trust_code:
+        check_archive(path)
     try:
         with quiet():
-            return torch.export.load(path)
+            return torch.export.load(archive)
     except Exception as error:  # the loader raises whatever a damaged or foreign member leads it to
         raise MasktoolError(
             "cannot read the torch.export archive",
@@ -128,14 +137,23 @@ def make_program_example(program: Any, path: Path, input_size: tuple[int, int] |
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(image.dtype)
 
 
-def export_torchscript(path: Path, input_size: tuple[int, int] | None, channels: int | None = None) -> TorchGraph:
+def export_torchscript(
+    path: Path, input_size: tuple[int, int] | None, channels: int | None = None, *, trust_code: bool = False
+) -> TorchGraph:
     """Exports a TorchScript archive with a symbolic batch, through torch's legacy exporter, the only one that takes it.
 
+    TorchScript is a programming language whose ``__setstate__`` runs while a file is read, and whose functions write
+    files. Only its own reader parses it, which runs it: no check can stand in front, so that every file needs consent.
+
     Raises:
-        MasktoolError: the archive is damaged, the input size is unknown, or the exporter fails.
+        MasktoolError: there is no consent, the archive is damaged, the input size is unknown, or the exporter fails.
     """
     import torch
 
+    if not trust_code:
+        otherwise = "export the module that it was made from, with torch.export or to .onnx"
+        raise refuse_code(path, "a TorchScript archive is a program", otherwise=otherwise)
+    check_archive(path)
     try:
         with quiet():
             module = torch.jit.load(path, map_location="cpu")

@@ -12,7 +12,7 @@ import onnx
 import onnx_ir
 
 from masktool.contract import Metadata
-from masktool.errors import MasktoolError
+from masktool.errors import MasktoolError, stage
 from masktool.exporters import torch_hub, torch_weights
 from masktool.exporters.onnx_door import read_onnx
 from masktool.exporters.source_kinds import FileKind, detect_kind
@@ -53,15 +53,15 @@ class LoadedModule:
     input_size: tuple[int, int] | None = None
 
 
-def load_module(model: object, *, arch: str | None = None, trust_pickle: bool = False) -> LoadedModule:
+def load_module(model: object, *, arch: str | None = None, trust_code: bool = False) -> LoadedModule:
     """Loads a torch module.
 
     Args:
         model: ``torchvision:NAME`` or ``timm:NAME``; a file: a state dict or ``.safetensors`` with ``arch``, a
-            ``torch.export`` archive, which comes unflattened and frozen, or, with ``trust_pickle``, a pickled module;
+            ``torch.export`` archive, which comes unflattened and frozen, or, with ``trust_code``, a pickled module;
             or a ``torch.nn.Module``. A ``LoadedModule`` is returned as it is.
         arch: architecture that a state dict belongs to, see :func:`masktool.exporters.sources.load_source`.
-        trust_pickle: unpickle a module although that runs code from the file.
+        trust_code: read a file although that may run code from it, see :mod:`masktool.exporters.trust`.
 
     Raises:
         MasktoolError: the model cannot be read, or is no torch module: an ONNX model or a TorchScript archive.
@@ -72,7 +72,7 @@ def load_module(model: object, *, arch: str | None = None, trust_pickle: bool = 
         if torch_hub.names_hub_model(model):
             name = os.fspath(model)
             return LoadedModule(torch_hub.build(name, pretrained=True), name)
-        return load_module_file(Path(model), arch, trust_pickle)
+        return load_module_file(Path(model), arch, trust_code)
     if is_module(model):
         return LoadedModule(torch_hub.recognise(refuse_script(model)), type(model).__name__)
     if isinstance(model, onnx.ModelProto):
@@ -82,7 +82,7 @@ def load_module(model: object, *, arch: str | None = None, trust_pickle: bool = 
     raise MasktoolError("not a torch model", expected=NEEDED, got=type(model).__name__)
 
 
-def load_module_file(path: Path, arch: str | None, trust_pickle: bool) -> LoadedModule:
+def load_module_file(path: Path, arch: str | None, trust_code: bool) -> LoadedModule:
     """Loads the module that a file holds, or that its weights belong to."""
     kind = detect_kind(path)
     if kind is FileKind.ONNX:
@@ -98,9 +98,9 @@ def load_module_file(path: Path, arch: str | None, trust_pickle: bool) -> Loaded
     require_torch(f"a {kind.value}")
     digest = sha256_of(path)
     if kind is FileKind.PT2:
-        module, size = unflatten_program(path)
+        module, size = unflatten_program(path, trust_code)
         return LoadedModule(Architecture(module), path.name, digest, (FROZEN_NOTE,), frozen=True, input_size=size)
-    content = torch_weights.load_torch_file(path, kind, trust_pickle)
+    content = torch_weights.load_torch_file(path, kind, trust_code)
     if is_module(content):
         return LoadedModule(torch_hub.recognise(refuse_script(content)), path.name, digest)
     known, notes = torch_weights.build_with_weights(arch, content, path)
@@ -130,7 +130,7 @@ def refuse_graph(where: object, properties: dict[str, str]) -> MasktoolError:
     return MasktoolError("not a torch model", where=where or None, expected=NEEDED, got="an ONNX model", fix=fix)
 
 
-def unflatten_program(path: Path) -> tuple[torch.nn.Module, tuple[int, int] | None]:
+def unflatten_program(path: Path, trust_code: bool) -> tuple[torch.nn.Module, tuple[int, int] | None]:
     """Returns the program of a ``torch.export`` archive as a module with the original's parts, its weights frozen, and
     the (height, width) of the images that it takes, None where it leaves them open.
 
@@ -139,7 +139,7 @@ def unflatten_program(path: Path) -> tuple[torch.nn.Module, tuple[int, int] | No
     """
     import torch
 
-    program = load_program(path)
+    program = load_program(path, trust_code)
     batch, _, height, width = shape_of_image(program, path)
     if isinstance(batch, int):
         raise MasktoolError(
@@ -156,7 +156,7 @@ def unflatten_program(path: Path) -> tuple[torch.nn.Module, tuple[int, int] | No
             got=", ".join(training),
             fix="call model.eval() before torch.export.export",
         )
-    with quiet():
+    with quiet(), stage("torch cannot take the torch.export archive apart", where=path):
         module: torch.nn.Module = torch.export.unflatten(program)
     fixed = isinstance(height, int) and isinstance(width, int)
     return module.requires_grad_(False).eval(), (height, width) if fixed else None

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import tarfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from masktool.errors import MasktoolError
+from masktool.errors import MasktoolError, stage
 from masktool.exporters.onnx_file import first_line
-from masktool.exporters.source_kinds import FileKind
+from masktool.exporters.source_kinds import FileKind, check_archive
 from masktool.exporters.torch_arch import ARCH_FORMS, build_architecture
 from masktool.exporters.torch_export import is_module, quiet
 from masktool.exporters.torch_hub import Architecture, is_hub_name
+from masktool.exporters.trust import refuse_code
 
 if TYPE_CHECKING:
     import torch
@@ -27,57 +30,56 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 COUNTER_SUFFIX = "num_batches_tracked"
 """A batch norm's step counter: absent from old files and without effect in evaluation."""
 KEYS_SHOWN = 3
+WEIGHTS_FIX = "save model.state_dict() and give --arch"
 LEGACY_DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 """torchvision's published DenseNet files carry keys of an older layout, which its own loader renames."""
 
 
-def load_torch_file(path: Path, kind: FileKind, trust_pickle: bool) -> Any:
+def load_torch_file(path: Path, kind: FileKind, trust_code: bool) -> Any:
     """Reads a ``torch.save`` or safetensors file.
 
     Returns:
-        A state dict with its prefixes stripped, or (``trust_pickle``) a ``torch.nn.Module``.
+        A state dict with its prefixes stripped, or (``trust_code``) a ``torch.nn.Module``.
 
     Raises:
-        MasktoolError: the file is damaged, holds no weights, or holds pickled objects and ``trust_pickle`` is off.
+        MasktoolError: the file is damaged, holds no weights, or holds pickled objects and ``trust_code`` is off.
     """
-    content = _load_safetensors(path) if kind is FileKind.SAFETENSORS else _load_pickle(path, trust_pickle)
+    content = _load_safetensors(path) if kind is FileKind.SAFETENSORS else _load_pickle(path, trust_code)
     return unwrap_content(content, path)
 
 
 def _load_safetensors(path: Path) -> StateDict:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
+    with stage("damaged safetensors file", where=path, fix="copy or download the file again"):
         return load_file(path)
-    except SafetensorError as error:
-        raise MasktoolError("damaged safetensors file", where=path, got=first_line(error)) from error
 
 
-def _load_pickle(path: Path, trust_pickle: bool) -> Any:
+def _load_pickle(path: Path, trust_code: bool) -> Any:
     import pickle
 
     import torch
 
+    if zipfile.is_zipfile(path):
+        check_archive(path)
+    elif not trust_code and tarfile.is_tarfile(path):  # torch reads none as weights alone
+        raise refuse_code(path, "a tar of pickles, as torch wrote it before 0.1.10", otherwise=WEIGHTS_FIX)
     try:
         with quiet():
-            return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
+            return torch.load(path, map_location="cpu", weights_only=not trust_code)
     except Exception as error:  # unpickling raises whatever the file's objects lead it to
-        if trust_pickle or not isinstance(error, pickle.UnpicklingError):
+        if trust_code or not isinstance(error, pickle.UnpicklingError):
             raise MasktoolError("cannot unpickle", where=path, got=first_line(error)) from error
         raise refuse_pickle(path, str(error)) from error
 
 
 def refuse_pickle(path: Path, reason: str) -> MasktoolError:
-    """Returns the refusal of a file that holds pickled Python objects besides weights."""
-    found = re.search(r"GLOBAL ([\w.]+)", reason)
-    return MasktoolError(
-        "the file holds pickled Python objects, and unpickling them would run code from the file",
-        where=path,
-        expected="weights only",
-        got=found.group(1) if found else "objects that torch does not allow",
-        fix="save model.state_dict() and give --arch, or add --trust-pickle if you trust whoever made the file",
-    )
+    """Returns the refusal of a file that torch does not read as weights alone: other objects are in it, or damage."""
+    if found := re.search(r"GLOBAL ([\w.]+)", reason):
+        return refuse_code(path, f"it pickles {found.group(1)} besides weights", otherwise=WEIGHTS_FIX)
+    told = re.search(r"WeightsUnpickler error: (.+)", reason)
+    why = f"torch cannot read it as weights alone: {told.group(1).strip() if told else first_line(ValueError(reason))}"
+    return refuse_code(path, why, otherwise=WEIGHTS_FIX)
 
 
 def unwrap_content(content: Any, path: Path) -> Any:

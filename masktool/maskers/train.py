@@ -50,6 +50,7 @@ def train_masker(
     preprocessing: Preprocessing | None = None,
     labels: Sequence[str] | None = None,
     class_output: str | None = None,
+    trust_code: bool = False,
     trust_pickle: bool = False,
     settings: TrainingSettings | None = None,
     masking: Masking = "fill",
@@ -75,7 +76,9 @@ def train_masker(
         preprocessing: of the pictures; None takes what the model's hub says.
         labels: names of the classes; None takes what the model's hub says.
         class_output: name of the output that holds the class scores, where several may.
-        trust_pickle: unpickle a module although that runs code from the file.
+        trust_code: read a model file although that may run code from it: a pickled module, or a ``torch.export``
+            archive that cannot be checked to hold none.
+        trust_pickle: the old name of ``trust_code``.
         settings: of the training; None takes the published ones.
         masking: what the written file's mask does: ``fill`` hides pixels as the training does and costs nothing,
             ``layer`` carries the mask through every layer.
@@ -104,7 +107,7 @@ def train_masker(
         check_target(each)  # before hours of work
     saved = find_saved(target, resume=resume, say=say)
     if not isinstance(model, LoadedModule):
-        model = load_module(model, arch=arch, trust_pickle=trust_pickle)
+        model = load_module(model, arch=arch, trust_code=trust_code or trust_pickle)
     plan = make_plan(model, Path(data), input_size, preprocessing, labels, class_output, settings or TrainingSettings())
     identity = plan.identity()
     if saved is not None:

@@ -84,7 +84,7 @@ def test_a_timm_module_carries_its_configuration(timm: ModuleType):
 def saved(tmp_path: Path, module: Any) -> tuple[dict[str, Any], Path]:
     path = tmp_path / "weights.pth"
     torch.save(module.state_dict(), path)
-    return load_torch_file(path, detect_kind(path), trust_pickle=False), path
+    return load_torch_file(path, detect_kind(path), trust_code=False), path
 
 
 def test_a_state_dict_with_the_hubs_configuration(tmp_path: Path, torchvision_models: ModuleType):

@@ -267,10 +267,10 @@ def test_torchscript(tmp_path: Path, make: Callable[[Any], Any], capfd: pytest.C
     path = tmp_path / "archive.pt"
     with torch_export.quiet():
         make(Plain().eval()).save(str(path))
-    source = load_source(path, input_size=SIZE)
+    source = load_source(path, input_size=SIZE, trust_code=True)
     assert find_image_input(source.model).name == "image"
     assert choose_class_output(source.model, source.claims)[:2] == ("logits", None)  # the name is masktool's own
     assert_reference_agrees(source)
     assert capfd.readouterr() == ("", "")
     with pytest.raises(MasktoolError, match=r"input size unknown .*archive\.pt.; add --input-size"):
-        load_source(path)
+        load_source(path, trust_code=True)

@@ -90,7 +90,7 @@ def test_state_dicts_in_their_containers(folder: Path, contain: Callable[..., An
     path = folder / "weights.th"
     state = small_state()
     torch.save(contain(state), path, _use_new_zipfile_serialization=new_format)
-    loaded = load_torch_file(path, detect_kind(path), trust_pickle=False)
+    loaded = load_torch_file(path, detect_kind(path), trust_code=False)
     known, notes = build_with_weights("own_factories:small", loaded, path)
     assert notes == ()
     assert all(torch.equal(value, state[key]) for key, value in known.module.state_dict().items())
@@ -179,15 +179,15 @@ def test_a_pickled_module_is_refused_and_not_run(tmp_path: Path, new_format: boo
     content["options"].text = "x"
     torch.save(content, path, _use_new_zipfile_serialization=new_format)
     Marker.unpickled = False
-    with pytest.raises(MasktoolError, match=r"would run code from the file .*got [\w.]*\.Marker; save") as error:
+    with pytest.raises(MasktoolError, match=r"may run code from it .*it pickles [\w.]*\.Marker besides") as error:
         load_source(path, arch="own_factories:small", input_size=SIZE)
-    assert "--trust-pickle" in str(error.value)
+    assert "--trust-code" in str(error.value)
     assert not Marker.unpickled
 
 
 def test_a_trusted_module(tmp_path: Path):
     torch.save(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 6 * 8, 5)), tmp_path / "model.pt")
-    source = load_source(tmp_path / "model.pt", input_size=SIZE, trust_pickle=True)
+    source = load_source(tmp_path / "model.pt", input_size=SIZE, trust_code=True)
     assert source.name == "model.pt"
     assert_reference_agrees(source)
 
@@ -195,7 +195,7 @@ def test_a_trusted_module(tmp_path: Path):
 def test_a_trusted_file_that_does_not_unpickle(tmp_path: Path):
     (tmp_path / "model.pt").write_bytes(pickle.dumps({"a": 1}, protocol=4)[:-3])
     with pytest.raises(MasktoolError, match=r"cannot unpickle .*model\.pt"):
-        load_source(tmp_path / "model.pt", input_size=SIZE, trust_pickle=True)
+        load_source(tmp_path / "model.pt", input_size=SIZE, trust_code=True)
 
 
 # Real weights

@@ -99,9 +99,9 @@ def test_a_pickled_module_is_trusted_first(small: nn.Module) -> None:
     module = Small()
     module.load_state_dict(small.state_dict())
     torch.save(module, "model.pt")
-    with pytest.raises(MasktoolError, match="add --trust-pickle"):
+    with pytest.raises(MasktoolError, match="--trust-code"):
         load_module("model.pt")
-    loaded = load_module("model.pt", trust_pickle=True)
+    loaded = load_module("model.pt", trust_code=True)
     assert loaded.name == "model.pt"
     assert torch.equal(loaded.known.module.eval()(images()), small(images()))
 

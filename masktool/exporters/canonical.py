@@ -1,6 +1,6 @@
 """The canonical form of a plain graph, on which mask rules are written.
 
-1. Functions are inlined, and the opset is lifted to at least 18.
+1. Functions are inlined, experimental operators of old converters rewritten, and the opset is lifted to at least 18.
 2. Constants are initializers and no inputs, identities and dropouts are gone.
 3. Shapes are inferred, and what depends on constants alone is folded (Shape → Gather → Concat chains in front of
    Reshape). An If or a Loop whose course is known by then is written out. Pools lose a window behind the image.
@@ -25,6 +25,7 @@ from masktool.exporters.open_lengths import name_open_lengths
 from masktool.exporters.opset import lift_opset, opset_of, shorten_domain
 from masktool.exporters.rewrites.ceil_mode import settle_ceil_mode
 from masktool.exporters.rewrites.control_flow import inline_control_flow
+from masktool.exporters.rewrites.experimental import rewrite_experimental
 from masktool.exporters.rewrites.fused import rewrite_fused
 from masktool.exporters.rewrites.identities import remove_identities
 from masktool.exporters.rewrites.quantized import rewrite_quantized
@@ -53,6 +54,7 @@ def canonicalise(model: ir.Model) -> ir.Model:
     shorten_domain(model)
     inline_functions(model)
     common.RemoveInitializersFromInputsPass()(model)
+    rewrite_experimental(model.graph, opset_of(model))
     model = lift_opset(model)
     common.NameFixPass()(model)  # every node has a name of its own from here on, by which messages call it
     name_batches(model.graph)

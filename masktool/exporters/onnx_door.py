@@ -1,8 +1,9 @@
 """The door for ONNX: from the bytes of a file, or a model in memory, to a graph that the rest may trust.
 
 1. The bytes are parsed, and every graph is checked (:mod:`masktool.exporters.onnx_checks`).
-2. Sparse weights become dense ones.
-3. What ONNX's own reader refuses is judged by ONNX Runtime: only where that does not open the file either, the file is
+2. What follows the network and is none is cut off (:mod:`masktool.exporters.onnx_tails`).
+3. Sparse weights become dense ones.
+4. What ONNX's own reader refuses is judged by ONNX Runtime: only where that does not open the file either, the file is
    to blame.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -17,11 +19,24 @@ import onnx_ir
 
 from masktool.errors import MasktoolError, describe_exception, stage
 from masktool.exporters.onnx_checks import DAMAGED, check_external_data, check_proto, graphs_of
+from masktool.exporters.onnx_tails import Tail, cut_tail
 from masktool.exporters.storage import load_small_weights, open_session
 from masktool.limits import check_limit
 
 
-def read_onnx(path: Path) -> onnx_ir.Model:
+class Opened(NamedTuple):
+    """A model that has passed the door.
+
+    Attributes:
+        model: in the form that is worked on.
+        tail: what was cut off behind it.
+    """
+
+    model: onnx_ir.Model
+    tail: Tail
+
+
+def read_onnx(path: Path) -> Opened:
     """Reads an ``.onnx`` file; external data stay on disk until they are used.
 
     Raises:
@@ -32,12 +47,12 @@ def read_onnx(path: Path) -> onnx_ir.Model:
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise MasktoolError("not an ONNX model, or a truncated one", where=path, expected="a graph", got="none")
     check_external_data(proto, path)
-    model = open_proto(proto, path)
-    load_small_weights(model)
-    return model
+    opened = open_proto(proto, path)
+    load_small_weights(opened.model)
+    return opened
 
 
-def open_proto(proto: onnx.ModelProto, where: object) -> onnx_ir.Model:
+def open_proto(proto: onnx.ModelProto, where: object) -> Opened:
     """Returns a model in the form that is worked on.
 
     Args:
@@ -54,8 +69,10 @@ def open_proto(proto: onnx.ModelProto, where: object) -> onnx_ir.Model:
                 load_constant(attribute.t)
         if isinstance(graph, onnx.GraphProto):
             densify(graph, where)
+    with stage("what follows the network cannot be cut off", where=where):
+        tail = cut_tail(proto)
     try:
-        return onnx_ir.from_proto(proto)
+        return Opened(onnx_ir.from_proto(proto), tail)
     except Exception as error:  # the deserializer raises whatever a damaged field leads it to
         raise blame(where, error) from error
 

@@ -24,7 +24,7 @@ from masktool.exporters.declared_shapes import infer_anew
 from masktool.exporters.integer_images import assumed_preprocessing, note_assumed
 from masktool.exporters.names import free_ends, note_renamed
 from masktool.exporters.onnx_checks import check_external_data
-from masktool.exporters.onnx_door import open_proto, read_onnx
+from masktool.exporters.onnx_door import Opened, open_proto, read_onnx
 from masktool.exporters.onnx_file import channels_of, input_size_of, settle_input
 from masktool.exporters.source_kinds import FileKind, detect_kind
 from masktool.exporters.torch_modules import LoadedModule, load_module
@@ -109,7 +109,7 @@ def load_source(
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         check_external_data(copy, Path(name))
-        return _source_from_graph(open_proto(copy, name), name, None, input_size, image_input)
+        return _source_from_onnx(open_proto(copy, name), name, None, input_size, image_input)
     if isinstance(model, onnx_ir.Model):
         return _source_from_graph(model.clone(), model.graph.name or "model", None, input_size, image_input)
     if isinstance(model, str | os.PathLike) or torch_export.is_module(model):
@@ -132,13 +132,20 @@ def _source_from_file(
         return source_from_module(load_module(path, arch=arch, trust_code=trust_code), input_size, channels)
     digest = digest_model(path)
     if kind is FileKind.ONNX:
-        return _source_from_graph(read_onnx(path), path.name, digest, input_size, image_input)
+        return _source_from_onnx(read_onnx(path), path.name, digest, input_size, image_input)
     torch_export.require_torch(f"a {kind.value}")
     if kind is FileKind.PT2:
         graph = torch_archives.export_pt2(path, input_size, trust_code=trust_code)
         return _source_from_torch(graph, path.name, digest, input_size)
     graph = torch_archives.export_torchscript(path, input_size, channels, trust_code=trust_code)
     return _source_from_torch(graph, path.name, digest)
+
+
+def _source_from_onnx(
+    opened: Opened, name: str, digest: str | None, input_size: Size | None, image_input: str | None
+) -> Source:
+    source = _source_from_graph(opened.model, name, digest, input_size, image_input)
+    return dataclasses.replace(source, labels=opened.tail.labels, notes=(*opened.tail.notes, *source.notes))
 
 
 def _source_from_graph(

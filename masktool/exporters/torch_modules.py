@@ -86,7 +86,7 @@ def load_module_file(path: Path, arch: str | None, trust_code: bool) -> LoadedMo
     """Loads the module that a file holds, or that its weights belong to."""
     kind = detect_kind(path)
     if kind is FileKind.ONNX:
-        raise refuse_graph(path, read_onnx(path).metadata_props)
+        raise refuse_graph(path, read_onnx(path).model.metadata_props)
     if kind is FileKind.TORCHSCRIPT:
         raise MasktoolError(
             "not a torch model",

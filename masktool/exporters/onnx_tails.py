@@ -1,0 +1,157 @@
+"""What stands behind a network and is none: classical machine learning, maps, sequences and texts are cut off.
+
+Services that train classifiers put a ZipMap behind the softmax, which makes a dictionary of the scores, and a lookup of
+the best class's name beside it. What the first such node reads becomes the output; the names of the classes, which the
+nodes hold, become the labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import onnx
+
+from masktool.exporters.onnx_checks import names_read
+from masktool.limits import check_limit
+
+CLASSICAL = "ai.onnx.ml"
+SEQUENCES = frozenset(
+    {"SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SplitToSequence", "Optional"}
+)
+"""Operators that give sequences or optional values."""
+CHOICES = frozenset({"ArgMax", "ArgMin", "Cast", "Identity", "Reshape", "Squeeze", "TopK", "Unsqueeze"})
+"""Operators between the scores and a lookup by the index of the best."""
+
+
+class Tail(NamedTuple):
+    """What was cut off.
+
+    Attributes:
+        labels: one name per class, where the nodes held them.
+        notes: what the user should know.
+    """
+
+    labels: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Graph:
+    """A graph by its values' names."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.graph = graph
+        self.producers = {name: node for node in graph.node for name in node.output}
+        weights = {tensor.name for tensor in graph.initializer}
+        self.inputs = {value.name for value in graph.input} - weights
+        self.depends = set(self.inputs)
+        """What is computed from the inputs."""
+        self.classical: set[str] = set()
+        """What a node gives that belongs to no network, or is computed from such a thing."""
+        for node in graph.node:
+            if self.depends & set(node.input):
+                self.depends.update(node.output)
+            if node.domain == CLASSICAL or node.op_type in SEQUENCES or self.classical & set(node.input):
+                self.classical.update(node.output)
+
+    def entries(self, output: str) -> list[str]:
+        """Returns what the first nodes in front of an output that belong to no network read of the network."""
+        found: dict[str, None] = {}
+        waiting, seen = [output], {output}
+        while waiting:
+            node = self.producers.get(waiting.pop())
+            for name in () if node is None else node.input:
+                if name in self.classical and name not in seen:
+                    seen.add(name)
+                    waiting.append(name)
+                elif name in self.depends and name not in self.classical:
+                    found[self.scores_before(name)] = None
+        return list(found)
+
+    def scores_before(self, name: str) -> str:
+        """Returns what the index of the best was chosen from, the value itself where it is no index."""
+        node = self.producers.get(name)
+        while node is not None and node.op_type in CHOICES:
+            if node.op_type in ("ArgMax", "ArgMin", "TopK"):
+                return node.input[0]
+            node = self.producers.get(node.input[0])
+        return name
+
+
+def cut_tail(model: onnx.ModelProto) -> Tail:
+    """Cuts off, in place, what stands behind the network and is none; does nothing where the network would go too."""
+    graph = Graph(model.graph)
+    cut = [value.name for value in model.graph.output if value.name in graph.classical]
+    entries = {name: graph.entries(name) for name in cut}
+    if not cut or any(set(found) & graph.inputs for found in entries.values()):
+        return Tail()
+    types = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
+    names = [name for value in model.graph.output for name in entries.get(value.name, [value.name])]
+    former = {value.name: value for value in model.graph.output}
+    kept = [former.get(name) or types.get(name) or onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names)]
+    outputs = [onnx.ValueInfoProto.FromString(value.SerializeToString()) for value in kept]
+    for value in outputs:
+        if not value.type.WhichOneof("value"):
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    removed = remove_unread(model.graph)
+    labels = find_labels(removed, model.graph, outputs)
+    remove_texts(model.graph)
+    return Tail(labels, (describe(removed, [value.name for value in outputs], labels),))
+
+
+def remove_unread(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Removes nodes that no output needs, in place, and returns them."""
+    needed = {value.name for value in graph.output}
+    kept, removed = [], []
+    for node in reversed(list(graph.node)):
+        if needed & set(node.output):
+            needed.update(names_read(node))
+            kept.append(node)
+        else:
+            removed.append(node)
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
+    gone = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(removed)]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return gone
+
+
+def remove_texts(graph: onnx.GraphProto) -> None:
+    """Removes texts, which only nodes that were cut off read, in place."""
+    kept = [tensor for tensor in graph.initializer if tensor.data_type != onnx.TensorProto.STRING]
+    if len(kept) < len(graph.initializer):
+        copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
+        del graph.initializer[:]
+        graph.initializer.extend(copies)
+
+
+def find_labels(
+    removed: Iterable[onnx.NodeProto], graph: onnx.GraphProto, outputs: Iterable[onnx.ValueInfoProto]
+) -> tuple[str, ...] | None:
+    """Returns the names of the classes that removed nodes hold, if they are as many as an output has columns."""
+    columns = {dim.dim_value for value in outputs for dim in value.type.tensor_type.shape.dim[1:2]}
+    texts = {t.name: t.string_data for t in graph.initializer if t.data_type == onnx.TensorProto.STRING}
+    for node in sorted(removed, key=lambda node: node.op_type != "ZipMap"):
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        found: Iterable[bytes | int] = ()
+        if node.op_type == "ZipMap":
+            found = next((a.strings or a.ints for name, a in attributes.items() if name.startswith("classlabels")), ())
+        elif node.op_type == "ArrayFeatureExtractor":
+            found = texts.get(node.input[0], ())
+        elif node.op_type == "LabelEncoder" and {"keys_int64s", "values_strings"} <= set(attributes):
+            pairs = dict(zip(attributes["keys_int64s"].ints, attributes["values_strings"].strings, strict=False))
+            found = [pairs[key] for key in sorted(pairs)] if sorted(pairs) == list(range(len(pairs))) else ()
+        labels = tuple(label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label) for label in found)
+        if labels and (len(labels) in columns or columns in ({0}, set())):
+            check_limit("text", sum(map(len, labels)), where=f"labels in {node.op_type}")
+            return labels
+    return None
+
+
+def describe(removed: Iterable[onnx.NodeProto], outputs: Iterable[str], labels: tuple[str, ...] | None) -> str:
+    """Returns what the user should know."""
+    operators = ", ".join(dict.fromkeys(node.op_type for node in removed))
+    taken = "" if labels is None else f"; {len(labels)} names of classes are taken as labels"
+    return f"cut off behind the network: {operators}, no part of it; outputs are now {', '.join(outputs)}{taken}"

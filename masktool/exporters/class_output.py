@@ -41,6 +41,8 @@ PICKING = frozenset({"Gather", "GatherElements", "GatherND", "Slice", "Split", "
 SCALING = frozenset({"Add", "Sub", "Mul", "Div", "BatchNormalization"})
 """With a constant, they keep scores unbounded and their order (a negative factor apart)."""
 NORMALISING = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
+BOUNDING = NORMALISING | {"Tanh", "HardSigmoid", "Clip"}
+"""What they give is in a fixed range: a mean of it is no logit."""
 SELECTING = frozenset(
     {
         *("TopK", "ArgMax", "ArgMin", "Hardmax", "OneHot", "NonMaxSuppression", "NonZero", "Unique"),
@@ -251,7 +253,7 @@ def describe_candidate(value: ir.Value, claims: Claims) -> Candidate:
     """Collects what speaks for and against an output."""
     columns, end = count_columns(value), end_of(value)
     kind_of_end = name_end(end, columns)
-    unbounded = kind_of_end is None and end is not None and end.op_type in UNBOUNDED
+    unbounded = kind_of_end is None and end is not None and end.op_type in UNBOUNDED and not averages_shares(end)
     ends_in = "has no operator of its own" if end is None else f"ends in {name_node(end)}"
     against = tuple(find_objections(value, end, hint=kind_of_end not in ("Softmax", "LogSoftmax")))
     backing = tuple(find_backing(value, columns, kind_of_end, claims, unbounded=unbounded))
@@ -406,8 +408,8 @@ def end_of(value: ir.Value) -> ir.Node | None:
     end = node = find_score_producer(value)
     while node is not None and node.op_type in SCALING and (inner := lone_operand(node)) is not None:
         node = find_score_producer(inner)
-        if node is not None and node.op_type in LINEAR:
-            return node
+        if node is not None and node.op_type in UNBOUNDED:
+            end = node
     return end
 
 
@@ -437,6 +439,23 @@ def name_end(node: ir.Node | None, columns: int | None) -> str | None:
     if node.op_type == "Sigmoid":
         return "Sigmoid of one column" if columns == 1 else "Sigmoid"
     return None
+
+
+def averages_shares(end: ir.Node) -> bool:
+    """Tells whether a sum or mean is one of what a softmax, a sigmoid or the like has bounded already."""
+    waiting, seen = [end], {end}
+    while waiting:
+        node = waiting.pop()
+        if node.op_type in BOUNDING or (node.op_type == "Div" and divides_exponentials(node)):
+            return True
+        if node.op_type in LINEAR:
+            continue
+        if node is end or node.op_type in ARRANGING | PICKING | SCALING | UNBOUNDED:
+            producers = (each.producer() for each in node.inputs if each is not None)
+            found = {each for each in producers if each is not None and each not in seen}
+            seen |= found
+            waiting.extend(found)
+    return False
 
 
 def goes_over_columns(node: ir.Node, columns: int | None) -> bool:
@@ -527,10 +546,20 @@ def find_selection(value: ir.Value) -> ir.Node | None:
             return node
         passes = node.op_type in ARRANGING | PICKING | NORMALISING
         if passes or (node.op_type in SCALING and lone_operand(node) is not None):
-            found = [each for each in node.inputs if each is not None and each not in seen]
+            found = [each for each in values_of(node) if each not in seen]
             seen.update(found)
             waiting.extend(found)
     return None
+
+
+def values_of(node: ir.Node) -> list[ir.Value]:
+    """Returns the inputs whose values a node passes on or picks from: of a Where the two values, and the condition only
+    where both are constant, so that it alone tells images apart.
+    """
+    inputs = [each for each in node.inputs if each is not None]
+    if node.op_type != "Where" or all(map(is_constant, inputs[1:])):
+        return inputs
+    return inputs[1:]
 
 
 def name_node(node: ir.Node) -> str:

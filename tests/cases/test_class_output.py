@@ -164,6 +164,8 @@ SELECTED = {
     "a row by ArgMax": "z = Gemm(f, h) i = ArgMax<axis = 1, keepdims = 0>(z) y = Gather(z2, i)",
     "Hardmax": "z = Gemm(f, h) y = Hardmax(z)",
     "a comparison": "z = Gemm(f, h) t = Constant<value_float = 0.5>() b = Greater(z, t) y = Cast<to = 1>(b)",
+    "1 or 0 by a comparison": """z = Gemm(f, h) t = Constant<value_float = 0.5>() b = Greater(z, t)
+        one = Constant<value_float = 1.0>() zero = Constant<value_float = 0.0>() y = Where(b, one, zero)""",
     "one more than ArgMax": """z = Gemm(f, h) i = ArgMax<axis = 1, keepdims = 1>(z) q = Cast<to = 1>(i)
         one = Constant<value_float = 1.0>() y = Add(q, one)""",
 }
@@ -175,6 +177,11 @@ def test_what_an_operator_selects_is_never_a_class_score(nodes: str):
     assert choose(outputs, nodes, h=(8, 10), z2=(10, 3))[:2] == (None, None)
     with pytest.raises(MasktoolError, match=r"not one score per class .--class-output y.: what \w+ selects"):
         choose(outputs, nodes, Claims(name="y"), h=(8, 10), z2=(10, 3))
+
+
+def test_scores_that_a_condition_chooses_between_are_scores():
+    nodes = "z = Gemm(f, h) u = Gemm(f, v) t = Constant<value_float = 0.5>() b = Greater(z, t) y = Where(b, z, u)"
+    assert choose({"y": "float[N, 3]"}, nodes, h=(8, 3), v=(8, 3)).name == "y"
 
 
 def test_a_selection_beside_scores_leaves_the_scores():
@@ -215,6 +222,26 @@ def test_detections_of_rank_three_are_none():
 def test_the_kind_is_read_off_the_end(shape: str, nodes: str, kind: str | None):
     found = choose({"y": f"float[{shape}]"}, nodes, h=(8, 2), v=(8, 1), k=(2, 8, 1, 1))
     assert found[:2] == ("y", kind)
+
+
+ENSEMBLES = {
+    "sum": "y = Add(s, t)",
+    "half the sum": "h2 = Constant<value_float = 0.5>() q = Add(s, t) y = Mul(q, h2)",
+    "mean": """a = Constant<value_ints = [1]>() j = Unsqueeze(s, a) k = Unsqueeze(t, a) q = Concat<axis = 1>(j, k)
+        y = ReduceMean<keepdims = 0>(q, a)""",
+}
+
+
+@pytest.mark.parametrize("nodes", ENSEMBLES.values(), ids=ENSEMBLES)
+def test_a_mean_of_probabilities_is_not_called_logits(nodes: str):
+    """Labels say that they are classes; a softmax of it would be a second one."""
+    heads = "z = Gemm(f, h) s = Softmax(z) u = Gemm(f, v) t = Softmax(u)"
+    found = choose({"y": "float[N, 3]"}, f"{heads} {nodes}", Claims(labels=list("abc")), h=(8, 3), v=(8, 3))
+    assert found[:2] == ("y", None)
+    assert found.evidence[-1] == "what the values are is not known"
+    logits = heads.replace("Softmax", "Identity")
+    of_logits = choose({"y": "float[N, 3]"}, f"{logits} {nodes}", Claims(labels=list("abc")), h=(8, 3), v=(8, 3))
+    assert of_logits.kind == "logits"
 
 
 @pytest.mark.parametrize(

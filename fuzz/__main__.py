@@ -108,5 +108,21 @@ def networks(count: int, seed: int, gradient_every: int) -> None:
     raise SystemExit(1 if tally["wrong"] else 0)
 
 
+@main.command()
+@click.option("--count", type=int, default=100, show_default=True, help="How many, drawn at random from all.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the draw.")
+def mutants(count: int, seed: int) -> None:
+    """Change the rules in masktool/ops and see whether their tests notice; survivors are printed."""
+    from fuzz.mutants import is_noticed, sample_mutants
+
+    noticed, chosen = 0, sample_mutants(count, seed)
+    for mutant in chosen:
+        if is_noticed(mutant):
+            noticed += 1
+        else:
+            click.echo(f"survived: {mutant}")
+    click.echo(f"mutants: tried {len(chosen)}: noticed {noticed} ({noticed / max(len(chosen), 1):.0%})")
+
+
 if __name__ == "__main__":
     main()

@@ -1,0 +1,58 @@
+"""Random networks, exported and held to independent rules; more of them: ``python -m fuzz networks --count 10000``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from fuzz.networks.drawing import draw_network, prune  # noqa: E402
+from fuzz.networks.judge import judge_network  # noqa: E402
+from fuzz.networks.program import OPERATIONS  # noqa: E402
+from fuzz.networks.writer import write_program  # noqa: E402
+from masktool.ops import registry  # noqa: E402
+
+PROJECT = Path(__file__).resolve().parents[2]
+COUNT = 300
+
+
+def test_random_networks_are_exact():
+    command = [sys.executable, "-m", "fuzz", "networks", "--count", str(COUNT)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert f"exact {COUNT}, refused 0, wrong 0" in done.stdout
+
+
+def test_every_operation_is_drawn_in_every_spelling():
+    drawn = {
+        (step.operation, step.spelling % len(OPERATIONS[step.operation].spellings))
+        for seed in range(COUNT)
+        for step in prune(draw_network(seed)).instructions
+    }
+    assert drawn == {(name, way) for name, each in OPERATIONS.items() for way in range(len(each.spellings))}
+
+
+def test_a_network_is_the_same_for_the_same_seed():
+    first, second = (write_program(prune(draw_network(5))) for _ in range(2))
+    assert first.SerializeToString() == second.SerializeToString()
+    assert Counter(node.op_type for node in first.graph.node)["Conv"] > 0
+    assert onnx.load_model_from_string(first.SerializeToString()) == first
+
+
+def test_a_wrong_rule_is_noticed(monkeypatch):
+    def forget_the_mask(graph, node):
+        graph.set_state(node.outputs[0], graph.state(node.inputs[0]))
+
+    registry.load_rules()
+    assert judge_network(prune(draw_network(1))).verdict == "exact"
+    monkeypatch.setitem(registry.MASK_RULES._rules, "Conv", forget_the_mask)
+    verdicts = [judge_network(prune(draw_network(seed))).verdict for seed in range(4)]
+    assert "exact" not in verdicts
+    assert np.any([verdict == "wrong" for verdict in verdicts])

@@ -7,24 +7,25 @@ rule, or that their rule refuses, are collected and reported together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from masktool.contract import BATCH_AXIS, FUNCTION_DOMAIN, MASK_INPUT, RULE_PROPERTY, Layout, Masking
-from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorError
+from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorError, stage
 from masktool.exporters.opset import opset_of
 from masktool.exporters.refusals import reason_without_rule, unsupported
 from masktool.exporters.requantize import find_quantised_nodes, requantize
 from masktool.ops.builder import INTEGER_TYPES, dtype_of
 from masktool.ops.functions import neighbor_fill
 from masktool.ops.graph import Masked, MaskedGraph
-from masktool.ops.registry import MASK_RULES, RuleError
+from masktool.ops.registry import MASK_RULES, MaskRule, RuleError
 
 AXES_OF_LAYOUT: dict[Layout, tuple[int, int]] = {"NCHW": (2, 3), "NHWC": (1, 2)}
 FUNCTION_DOMAIN_VERSION = 1
+REPORT = "nothing was written; this is a defect of masktool: please report the network"
 
 
 def mask_model(
@@ -49,8 +50,7 @@ def mask_model(
     quantised = find_quantised_nodes(model.graph)
     mask = add_mask_input(model.graph, image, layout, mask_required=mask_required)
     add_input_guard(graph, image, mask, AXES_OF_LAYOUT[layout], before=nodes[0])
-    refused = [reason for node in nodes if (reason := apply_rule(graph, node))]
-    if refused:
+    if refused := apply_rules(graph, nodes):
         raise UnsupportedOperatorError(refused)
     requantize(model.graph, quantised)
     for output in dict.fromkeys(model.graph.outputs):  # a value may be returned twice
@@ -117,6 +117,25 @@ def add_input_guard(
     graph.set_state(guarded, state)
 
 
+def apply_rules(graph: MaskedGraph, nodes: Sequence[ir.Node]) -> list[UnsupportedNode]:
+    """Runs the rule of every node that reads a masked value; returns those that cannot be treated.
+
+    Raises:
+        MasktoolError: a rule failed, or would go beyond a limit.
+    """
+    refused: dict[UnsupportedNode, None] = {}
+    for node in nodes:
+        try:
+            reason = apply_rule(graph, node)
+        except MasktoolError:
+            if refused:  # states behind a refused node are guessed, and rules may trip over them
+                break
+            raise
+        if reason is not None:
+            refused[reason] = None
+    return list(refused)
+
+
 def apply_rule(graph: MaskedGraph, node: ir.Node) -> UnsupportedNode | None:
     """Runs the rule of a node that reads a masked value; returns why it cannot be treated, if so."""
     captured = [value for inner in nodes_inside(node) for value in inner.inputs]
@@ -130,12 +149,24 @@ def apply_rule(graph: MaskedGraph, node: ir.Node) -> UnsupportedNode | None:
             raise RuleError(f"its subgraphs depend on the image; {reason_without_rule(node)}")
         if rule is None:
             raise RuleError(reason_without_rule(node))
-        rule(graph, node)
+        run_rule(rule, graph, node)
     except RuleError as error:
         continue_behind(graph, node, states[0])
-        return unsupported(node, str(error))
+        return unsupported(error.node or node, str(error))
     node.metadata_props[RULE_PROPERTY] = rule.__name__
     return None
+
+
+def run_rule(rule: MaskRule, graph: MaskedGraph, node: ir.Node) -> None:
+    """Runs a rule; whatever it raises but RuleError becomes a MasktoolError that names the node."""
+    refusal: RuleError | None = None
+    with stage(f"the mask rule for {node.op_type} failed", where=f"node {node.name!r}", fix=REPORT):
+        try:
+            rule(graph, node)
+        except RuleError as error:
+            refusal = error
+    if refusal is not None:
+        raise refusal
 
 
 def nodes_inside(node: ir.Node) -> Iterator[ir.Node]:

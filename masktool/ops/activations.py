@@ -19,6 +19,7 @@ from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rul
 from masktool.ops.graph import MaskedGraph, state_of_input
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
 from masktool.ops.slopes import SLOPES
+from masktool.ops.windows import places_in_channels_zeroed
 
 ZERO_PRESERVING = (
     "Abs", "Celu", "Ceil", "Elu", "Erf", "Floor", "Gelu", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "Relu",
@@ -39,6 +40,8 @@ def mask_zero_preserving(graph: MaskedGraph, node: ir.Node) -> None:
 def mask_activation(graph: MaskedGraph, node: ir.Node) -> None:
     """Keeps the mask; f(0) may differ from 0."""
     state = state_of_input(graph, node)
+    if node.op_type == "BatchNormalization" and 1 in state.axes:
+        state = graph.known_state(places_in_channels_zeroed(graph, node))
     if node.op_type == "BatchNormalization" and {state.batch, *state.axes} & {1}:
         raise RuleError("it normalises an axis of the image, not the channels")
     refuse_training(node)

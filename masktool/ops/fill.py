@@ -1,7 +1,8 @@
 """Neighbour fill: what stands in front of every window larger than one pixel.
 
 t rounds of ``masktool::NeighborFill`` (see :mod:`masktool.ops.functions`); t is the distance in pixels between the two
-farthest inputs of a window, the largest distance from a kept input at which a kept output reads.
+farthest inputs of a window, the largest distance from a kept input at which a kept output reads. On a map whose longer
+side has fewer pixels, one less than these: no place is farther from another, and all are filled.
 
 Source: Balasubramanian and Feizi, 2023, section 3, https://arxiv.org/abs/2211.14646. The paper runs t = k rounds for a
 k × k kernel; the last one changes nothing that is kept.
@@ -9,22 +10,39 @@ k × k kernel; the last one changes nothing that is kept.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
+from masktool.limits import check_limit
 from masktool.ops.builder import dtype_of, rank_of, sizes_of
 from masktool.ops.functions import NEIGHBOR_FILL
 from masktool.ops.graph import MaskedGraph
 from masktool.ops.registry import RuleError
 
 
+def rounds_needed(reach: int, sides: Sequence[int | None]) -> int:
+    """Returns how many rounds fill all places that a window can see.
+
+    Args:
+        reach: distance in pixels between the farthest inputs of a window.
+        sides: lengths of the map, None where open.
+    """
+    lengths = [side for side in sides if side is not None]
+    return min(reach, max(*lengths, 1) - 1) if len(lengths) == len(sides) else reach
+
+
 def fill(graph: MaskedGraph, value: ir.Value, mask: ir.Value, rounds: int) -> ir.Value:
-    """Emits ``rounds`` rounds of neighbour fill; none leaves the value as it is."""
+    """Emits ``rounds`` rounds of neighbour fill, no more than the map is long; none leaves the value as it is."""
+    channels, *sides = sizes_of(value)[1:]
+    dtype = dtype_of(value)
+    rounds = rounds_needed(rounds, sides)
     if not rounds:
         return value
-    channels, dtype = sizes_of(value)[1], dtype_of(value)
     if channels is None:
         raise RuleError("its number of input channels is not fixed")
+    check_limit("fill-rounds", rounds, where=None if graph.node is None else f"node {graph.node.name!r}")
     if rank_of(value) == 3:  # tokens are an image of one row
         axis = graph.constant([2], ir.DataType.INT64)
         row = graph.emit("Unsqueeze", value, axis)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import onnx_ir as ir
 
-from masktool.errors import UnsupportedNode
+from masktool.errors import UnsupportedNode, stage
 from masktool.ops.builder import GraphBuilder, dims_of, dtype_of
 from masktool.ops.registry import RuleError, RuleTable
 
@@ -26,6 +26,7 @@ GradientRule = Callable[["GradientGraph", ir.Node, Gradients], Gradients]
 None (or nothing at the end) for those that have none or need none."""
 GRADIENT_RULES: RuleTable[GradientRule] = RuleTable("gradient")
 gradient_rule = GRADIENT_RULES.register
+REPORT = "nothing was written; this is a defect of masktool: please report the network"
 
 
 SHAPES = frozenset({"Shape", "Size"})
@@ -92,7 +93,7 @@ class GradientGraph(GraphBuilder):
                 rule = GRADIENT_RULES.find(node)
                 if rule is None:
                     raise RuleError("no gradient rule for this operator")
-                found = rule(self, node, gradients)
+                found = run_gradient_rule(rule, self, node, gradients)
             except RuleError as error:
                 refused.append(UnsupportedNode(node.name or "", node.op_type, node.version or 0, str(error)))
                 # go on as if it passed gradients through, only to find further refusals
@@ -189,6 +190,20 @@ class GradientGraph(GraphBuilder):
         wins = self.as_type(self.emit("Equal", value, extreme), dtype_of(value))
         number = self.emit("ReduceSum", wins, self.ints(*axes))
         return self.emit("Mul", wins, self.emit("Div", gradient, self.divisor(number)))
+
+
+def run_gradient_rule(rule: GradientRule, graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """Runs a rule; whatever it raises but RuleError becomes a MasktoolError that names the node."""
+    refusal: RuleError | None = None
+    found: Gradients = []
+    with stage(f"the gradient rule for {node.op_type} failed", where=f"node {node.name!r}", fix=REPORT):
+        try:
+            found = rule(graph, node, gradients)
+        except RuleError as error:
+            refusal = error
+    if refusal is not None:
+        raise refusal
+    return found
 
 
 def given(gradients: Gradients) -> ir.Value:

@@ -171,8 +171,15 @@ class MaskedGraph(GraphBuilder):
         return mask
 
     def known_state(self, value: ir.Value) -> Masked:
-        """Returns the state of a value that is known to carry a mask."""
-        return self._states[value]
+        """Returns the state of a value that is known to carry a mask.
+
+        Raises:
+            RuleError: it carries none.
+        """
+        state = self._states.get(value)
+        if state is None:
+            raise RuleError(f"the mask of {value.name!r} is not known")
+        return state
 
     def long_as_images(self, value: ir.Value) -> ir.Value:
         """Returns the value's mask, repeated where there is one mask for many images."""

@@ -21,7 +21,16 @@ MaskRule = Callable[["MaskedGraph", ir.Node], None]
 
 
 class RuleError(Exception):
-    """Raised by a mask rule for a node that it cannot treat; the message is the reason shown to the user."""
+    """Raised by a rule for a node that it cannot treat.
+
+    Args:
+        reason: shown to the user.
+        node: what the reason is about, where that is another node than the one at hand.
+    """
+
+    def __init__(self, reason: str, node: ir.Node | None = None) -> None:
+        super().__init__(reason)
+        self.node = node
 
 
 @dataclasses.dataclass(frozen=True)

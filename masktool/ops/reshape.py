@@ -61,6 +61,8 @@ def mask_reshape(graph: MaskedGraph, node: ir.Node) -> None:
     """Reshapes the mask alike; a shape of (N, features) spends it."""
     state_of_input(graph, node)
     value, output = input_at(node, 0), node.outputs[0]
+    if 0 in (*dims_of(value), *dims_of(output)):
+        raise RuleError(f"it reshapes {dims_of(value)} to {dims_of(output)}: nothing, of a length of 0")
     while True:
         try:
             state = state_in_shape(graph, value, dims_of(output))
@@ -80,12 +82,14 @@ def merge_axes(graph: MaskedGraph, value: ir.Value, axis: int) -> ir.Value:
         raise RuleError(f"it reshapes {lengths}: lengths that are cut differently and not fixed")
     result = graph.emit("Reshape", value, shape_of(graph, [*others[: axis - 1], first * second, *others[axis + 1 :]]))
     result.shape = ir.Shape([*lengths[: axis - 1], first * second, *lengths[axis + 1 :]])
-    graph.set_state(result, state_in_shape(graph, value, dims_of(result)))
+    graph.set_state(result, state_in_shape(graph, value, dims_of(result), spends=False))
     return result
 
 
-def state_in_shape(graph: MaskedGraph, value: ir.Value, shape: Sequence[Length]) -> Masked | None:
-    """Returns the state of a value in another shape; None for (N, features), which spends the mask.
+def state_in_shape(
+    graph: MaskedGraph, value: ir.Value, shape: Sequence[Length], *, spends: bool = True
+) -> Masked | None:
+    """Returns the state of a value in another shape; None for (N, features), which spends the mask if ``spends``.
 
     Raises:
         RuleError: the mask cannot follow.
@@ -93,11 +97,12 @@ def state_in_shape(graph: MaskedGraph, value: ir.Value, shape: Sequence[Length])
     """
     state = graph.known_state(value)
     factors = name_factors(state, common_factors(dims_of(value), shape))
-    batch = next(factor.target for factor in factors if factor.kind == "images")
-    assert batch is not None
+    batch = next((factor.target for factor in factors if factor.kind == "images"), None)
+    if batch is None:
+        raise RuleError(f"it reshapes {dims_of(value)} to {list(shape)}, without an axis for the images")
     parts = {axis: united(parts) for axis in range(len(shape)) if (parts := parts_on(factors, axis))}
     axes = tuple(axis for axis, own in parts.items() if any(holds_places for _, holds_places in own))
-    if not axes or (len(shape) == 2 and batch == 0 and parts[0] == (IMAGES,)):
+    if not axes or (spends and len(shape) == 2 and batch == 0 and parts[0] == (IMAGES,)):
         return None
     merged = {axis: own for axis, own in parts.items() if axis in (batch, *axes) and len(own) > 1}
     mask = reshaped_mask(graph, value, len(shape), factors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NoReturn
 
 import onnx_ir as ir
 
@@ -76,13 +76,30 @@ def read_window(node: ir.Node) -> Window:
     if None in kernel:
         raise RuleError("the size of its kernel is unknown")
     axes = len(kernel)
-    return Window(
+    window = Window(
         kernel=tuple(length for length in kernel if length is not None),
         strides=tuple(given.get_ints("strides") or [1] * axes),
         pads=tuple(given.get_ints("pads") or [0] * 2 * axes),
         dilations=tuple(given.get_ints("dilations") or [1] * axes),
         ceil_mode=given.get_int("ceil_mode", 0),
     )
+    refuse_malformed(node, window)
+    return window
+
+
+def refuse_malformed(node: ir.Node, window: Window) -> None:
+    """Raises RuleError for a window that contradicts itself or its weights."""
+    axes = len(window.kernel)
+    if (len(window.strides), len(window.dilations), len(window.pads)) != (axes, axes, 2 * axes):
+        raise RuleError(
+            f"it is malformed: kernel_shape {window.kernel}, but other attributes have other numbers of axes"
+        )
+    if min(*window.kernel, *window.strides, *window.dilations) < 1:
+        raise RuleError("it is malformed: kernel_shape, strides or dilations below 1")
+    if node.op_type in ("Conv", "ConvTranspose"):
+        own = sizes_of(input_at(node, 1))[2:]
+        if None not in own and own != window.kernel:
+            raise RuleError(f"it is malformed: kernel_shape {list(window.kernel)}, but weights of {list(own)}")
 
 
 def fixed_window(node: ir.Node) -> Window:
@@ -102,15 +119,55 @@ def image_state(graph: MaskedGraph, node: ir.Node) -> Masked:
     Raises:
         RuleError: the input has another layout.
     """
-    value = input_at(node, 0)
+    value = places_in_channels_zeroed(graph, node)
     state, rank = graph.state(value), rank_of(value)
     if state is None or rank not in (3, 4) or not state.is_image:
-        raise RuleError("its input is no map of shape (N, C, h, w)")
+        refuse_layout(graph, node)
+    assert state is not None
     places = tuple(range(2, rank))
     merged_places = (0,) if 0 in state.axes else ()
     state = state.replace(mask=graph.full_along(value, places), axes=merged_places + places)
     graph.set_state(value, state)
     return state
+
+
+def places_in_channels_zeroed(graph: MaskedGraph, node: ir.Node) -> ir.Value:
+    """Returns a node's first input; where places were merged into its channels, with what is missing of them set to 0.
+
+    So does SpaceToDepth: behind it a place is kept where any of the places in its channels is.
+    """
+    value = input_at(node, 0)
+    state = graph.state(value)
+    if state is None or state.batch != 0 or set(state.axes) - {0} != {1, 2, 3} or set(state.merged) - {0, 1}:
+        return value
+    zeroed = graph.zeroed(value)
+    mask = graph.emit("ReduceMax", graph.full_along(value, (1, 2, 3)), graph.constant([1], ir.DataType.INT64))
+    axes = tuple(axis for axis in state.axes if axis != 1)
+    graph.set_state(zeroed, state.recut(mask, (1, 2, 3), axes=axes, zeroed=True))
+    node.replace_input_with(0, zeroed)
+    return zeroed
+
+
+def refuse_layout(graph: MaskedGraph, node: ir.Node) -> NoReturn:
+    """Raises RuleError for an input that is no map; it names the node that merged places with channels, if one did."""
+    value, named = input_at(node, 0), node
+    while (producer := value.producer()) is not None:
+        if not (producer.name or "").startswith(graph.prefix):
+            named = producer
+        before = [source for source in producer.inputs if source is not None and graph.state(source) is not None]
+        if not before:
+            break
+        if has_own_axes(graph, value) < has_own_axes(graph, before[0]):
+            needs = f"{node.op_type} {node.name!r} needs a map of shape (N, C, h, w)"
+            raise RuleError(f"it spreads the places of the image over axes that hold other things too; {needs}", named)
+        value = before[0]
+    raise RuleError("its input is no map of shape (N, C, h, w)")
+
+
+def has_own_axes(graph: MaskedGraph, value: ir.Value) -> bool:
+    """Whether each axis of a value that holds places holds nothing else."""
+    state = graph.state(value)
+    return state is not None and not set(state.merged) - {state.batch}
 
 
 def pool_mask(graph: MaskedGraph, mask: ir.Value, window: Window) -> ir.Value:

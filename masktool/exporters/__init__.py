@@ -84,6 +84,7 @@ def export(
     from masktool.exporters.baselines import choose_baseline
     from masktool.exporters.batch import open_source
     from masktool.exporters.class_output import choose_class_output
+    from masktool.exporters.one_image import take_one_image
     from masktool.exporters.sources import load_source
     from masktool.exporters.storage import fingerprint
     from masktool.exporters.write import write_masked, write_with_gradients
@@ -129,6 +130,8 @@ def export(
         mask_prepared(source, prepared, masking, mask_required=mask_required)
     else:
         fill_prepared(source, prepared, chosen, preprocessing, mask_required=mask_required)
+    if prepared.copies > 1:
+        take_one_image(prepared.model, source.image_input, prepared.copies)
     metadata = Metadata(
         masking=masking,
         source=source.name,
@@ -187,11 +190,13 @@ class Prepared(NamedTuple):
         model: the graph.
         layout: of its image input.
         independence: whether an image's results depend on the images beside it.
+        copies: of the image, which make up a fixed batch that cannot be opened; 1 in any other graph.
     """
 
     model: ir.Model
     layout: Layout
     independence: Independence
+    copies: int = 1
 
 
 def prepare(source: Source) -> Prepared:
@@ -204,10 +209,10 @@ def prepare(source: Source) -> Prepared:
 
     model = canonicalise(source.model)
     refuse_files_of_another_kind(model)
-    independence = lift_batch(model, source.image_input)
+    independence, copies = lift_batch(model, source.image_input), 1
     if independence.verdict != "proved":
-        model = one_image_model(source.model, source.image_input)
-    return Prepared(model, layout_of(find_image_input(model, source.image_input)), independence)
+        model, copies = one_image_model(source.model, source.image_input)
+    return Prepared(model, layout_of(find_image_input(model, source.image_input)), independence, copies)
 
 
 def mask_prepared(source: Source, prepared: Prepared, masking: Masking, *, mask_required: bool) -> None:
@@ -215,7 +220,7 @@ def mask_prepared(source: Source, prepared: Prepared, masking: Masking, *, mask_
     from masktool.exporters.propagate import mask_model
     from masktool.exporters.size_trial import trying_a_size
 
-    model, layout, _ = prepared
+    model, layout = prepared.model, prepared.layout
     if not any(node.op_type == "Conv" for node in model.graph):
         raise MasktoolError(
             "not a convolutional network",
@@ -234,5 +239,5 @@ def fill_prepared(
     """Fills the input of a prepared graph where its mask is 0, in place."""
     from masktool.exporters.fill import fill_model
 
-    model, layout, _ = prepared
+    model, layout = prepared.model, prepared.layout
     fill_model(model, source.image_input, layout, baseline, preprocessing, mask_required=mask_required)

@@ -11,6 +11,8 @@ Source: Griewank and Walther, "Evaluating Derivatives", 2nd edition, 2008, secti
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -96,23 +98,28 @@ def add_gradients(
         raise UnsupportedOperatorError(refused, what="no gradient rule")
     if graph.total(sources["image"]) is None:
         raise UnsupportedOperatorError(graph.flat_nodes(), what="the gradient is 0 everywhere, by")
-    add_output(graph, OBJECTIVE, end.objective, [BATCH_AXIS])
+    if chosen is not None and chosen.shape is not None and is_copied(chosen.shape):
+        chosen = None
+    batch = batch_of(sources.values())
+    add_output(graph, OBJECTIVE, end.objective, [batch])
     for name, source in sources.items():
         gradient = graph.total(source)
         assert source.shape is not None
-        add_output(graph, GRADIENT_PREFIX + name, gradient or graph.zeros_like(source), source.shape)
+        add_output(graph, GRADIENT_PREFIX + name, gradient or graph.zeros_like(source), [batch, *source.shape[1:]])
     if chosen is not None:
         gradient = graph.total(chosen)
         assert chosen.shape is not None
-        add_output(graph, FEATURE_MAP, chosen, chosen.shape)
-        add_output(graph, GRADIENT_PREFIX + FEATURE_MAP, gradient or graph.zeros_like(chosen), chosen.shape)
+        add_output(graph, FEATURE_MAP, chosen, [batch, *chosen.shape[1:]])
+        add_output(
+            graph, GRADIENT_PREFIX + FEATURE_MAP, gradient or graph.zeros_like(chosen), [batch, *chosen.shape[1:]]
+        )
     common.RemoveUnusedNodesPass()(model)
     common.NameFixPass()(model)
     return None if chosen is None else name_outside(chosen)
 
 
 def share_one_batch(graph: ir.Graph, image_input: str) -> dict[str, ir.Value]:
-    """Repeats a single image for many masks, and a single mask for many images.
+    """Repeats a single image for many masks, and a single mask for many images, where the file takes many.
 
     Returns:
         What stands for the image and the mask from there on, by "image" and "mask".
@@ -121,6 +128,8 @@ def share_one_batch(graph: ir.Graph, image_input: str) -> dict[str, ir.Value]:
     found = {"image": inputs[image_input]}
     if MASK_INPUT in inputs:
         found["mask"] = inputs[MASK_INPUT]
+    if batch_of(found.values()) == 1:
+        return found
     prologue = Prologue(graph)
     users = {name: tuple(value.uses()) for name, value in found.items()}
     lengths = [prologue.length_of(value, 0) for value in found.values()]
@@ -158,9 +167,19 @@ def logits_before(producer: ir.Node | None, output: ir.Value) -> ir.Value | None
     return logits
 
 
-def add_output(graph: GradientGraph, name: str, value: ir.Value, shape: ir.Shape | list[str]) -> None:
+def batch_of(values: Iterable[ir.Value]) -> int | str:
+    """Returns the first axis of every gradient: 1 in a file of one image at a time."""
+    return 1 if all(value.shape is not None and value.shape[0] == 1 for value in values) else BATCH_AXIS
+
+
+def is_copied(shape: ir.Shape) -> bool:
+    """Whether a map is one of several copies of an image, see :mod:`masktool.exporters.one_image`."""
+    return isinstance(shape[0], int) and shape[0] > 1
+
+
+def add_output(graph: GradientGraph, name: str, value: ir.Value, shape: Sequence[int | str | ir.SymbolicDim]) -> None:
     """Makes a value an output of the graph, under a name of its own, as float32."""
     result = graph.emit("Identity", graph.as_type(value, ir.DataType.FLOAT))
     result.name, result.type = name, ir.TensorType(ir.DataType.FLOAT)
-    result.shape = ir.Shape([BATCH_AXIS, *list(shape)[1:]])
+    result.shape = ir.Shape(shape)
     graph.graph.outputs.append(result)

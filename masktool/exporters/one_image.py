@@ -1,8 +1,8 @@
 """The graph of a network that takes one image at a time: for those whose images cannot be kept apart in a batch.
 
 1. An open batch, or one of 1, becomes 1 everywhere, so that no runtime accepts more.
-2. A larger fixed batch that cannot be opened gets its one image as often as it has places, and of every output that
-   has as many rows the first is taken.
+2. A larger fixed batch that cannot be opened gets its one image, and its one mask, as often as it has places, and of
+   every output that has as many rows the first is taken. That is done once the mask has been carried through.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from collections.abc import Iterable
 import numpy as np
 import onnx_ir as ir
 
+from masktool.contract import MASK_INPUT
 from masktool.exporters.canonical import canonicalise
 from masktool.exporters.onnx_file import find_other_inputs
 from masktool.limits import check_limit
 from masktool.ops.builder import GraphBuilder
 
 
-def one_image_model(source: ir.Model, image_input: str) -> ir.Model:
-    """Returns the canonical graph of a source for one image; the source stays as it is.
+def one_image_model(source: ir.Model, image_input: str) -> tuple[ir.Model, int]:
+    """Returns the canonical graph of a source for one image, and how many copies of it make up its batch.
+
+    The source stays as it is.
 
     Args:
         source: the plain graph.
@@ -35,14 +38,11 @@ def one_image_model(source: ir.Model, image_input: str) -> ir.Model:
     inputs = [image, *find_other_inputs(model, image_input)]
     if isinstance(batch, int) and batch > 1:
         check_limit("copies", batch, where=f"input {image_input!r}")
-        model = canonicalise(model)
-        names = {value.name for value in inputs}
-        repeat_inputs(model, batch, [value for value in model.graph.inputs if value.name in names])
-        return model
+        return canonicalise(model), batch
     for value in inputs:
         if value.shape is not None and len(value.shape) and value.shape[0] == batch:
             value.shape = ir.Shape([1, *value.shape[1:]])
-    return canonicalise(model)
+    return canonicalise(model), 1
 
 
 class Ends(GraphBuilder):
@@ -67,12 +67,18 @@ class Ends(GraphBuilder):
             self.graph.insert_before(self.before, node)
 
 
-def repeat_inputs(model: ir.Model, batch: int, inputs: Iterable[ir.Value]) -> None:
-    """Feeds one row as often as a fixed batch has places, and takes the first row of every output, in place."""
+def take_one_image(model: ir.Model, image_input: str, batch: int) -> None:
+    """Feeds one row as often as a fixed batch has places, and takes the first row of every output, in place.
+
+    Args:
+        model: masked.
+        image_input: name of the image input.
+        batch: its length.
+    """
     ends = Ends(model.graph)
-    for value in inputs:
-        assert value.shape is not None
-        if value.shape[0] != batch:
+    names = {image_input, MASK_INPUT, *(value.name for value in find_other_inputs(model, image_input))}
+    for value in [value for value in model.graph.inputs if value.name in names]:
+        if value.shape is None or not len(value.shape) or value.shape[0] != batch:
             continue
         users, sizes = tuple(value.uses()), list(value.shape)
         target = ends.constant([batch, *[1] * (len(sizes) - 1)], ir.DataType.INT64)
@@ -92,5 +98,5 @@ def repeat_inputs(model: ir.Model, batch: int, inputs: Iterable[ir.Value]) -> No
 
 
 def first_rows(outputs: Iterable[np.ndarray], batch: int) -> list[np.ndarray]:
-    """Returns what :func:`repeat_inputs` leaves of the outputs of a fixed batch: the first of as many rows."""
+    """Returns what :func:`take_one_image` leaves of the outputs of a fixed batch: the first of as many rows."""
     return [output[:1] if output.ndim and len(output) == batch > 1 else output for output in outputs]

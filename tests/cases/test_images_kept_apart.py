@@ -92,7 +92,7 @@ OPENED = {
         e = GlobalAveragePool (b) d = Flatten (e) y = Gemm (d, weight)""",
 }
 WEIGHTS = """float[6, 3, 3, 3] kernel, float[6, 4] weight, float[6] six, float[6] none, float[6] mean,
-    float[6] variance, int64[2] maps, float[3, 1] gains,
+    float[6] variance, int64[2] maps, int64[1] first, float[3, 1] gains,
     float[1, 16, 64] lw, float[1, 16, 4] lr, float[6, 6] theta, float[1, 64, 3] base"""
 
 
@@ -102,7 +102,12 @@ def network(body: str, batch: int | str = "N", output: str = "float y") -> onnx.
         {{ {FEATURES} {body} }}"""
     model = onnx.parser.parse_model(text.replace("float y", f"float[{batch}, 4] y"))
     rng = np.random.default_rng(0)
-    own = {"variance": np.ones(6), "maps": np.array([2, 3]), "gains": np.array([[1.0], [2.0], [-3.0]])}
+    own = {
+        "variance": np.ones(6),
+        "maps": np.array([2, 3]),
+        "first": np.array([0]),
+        "gains": np.array([[1.0], [2.0], [-3.0]]),
+    }
     used = {name for node in model.graph.node for name in node.input}
     for declared in model.graph.value_info:
         shape = [axis.dim_value for axis in declared.type.tensor_type.shape.dim]
@@ -254,9 +259,18 @@ def test_a_large_fixed_batch_that_cannot_be_opened_is_beyond_a_limit(tmp_path: P
         export(model, tmp_path, "fill")
 
 
+GRADIENTS = {
+    "softmax over the batch": ("N", MIXING["softmax over the batch"]),
+    "a gain for each place of the batch": FIXED["a gain for each place of the batch"],
+    "squares over the places of the batch": (2, "s = Gemm (f, weight) n = ReduceSumSquare (s, first) y = Div (s, n)"),
+}
+
+
 @pytest.mark.parametrize("masking", ["layer", "fill"])
-def test_gradients_are_of_each_image_alone(masking: Masking, tmp_path: Path) -> None:
-    model = network(MIXING["softmax over the batch"])
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients_are_of_each_image_alone(name: str, masking: Masking, tmp_path: Path) -> None:
+    batch, body = GRADIENTS[name]
+    model = network(body, batch)
     session = export(model, tmp_path, masking, gradient="logit", class_output="y", output_kind="logits")
     given, masks = images(), np.ones((3, 1, 8, 8), np.float32)
     masks[1, :, 2:] = 0

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+import math
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from masktool.errors import MasktoolError
+from masktool.limits import check_limit
 
 SCHEMA_VERSION = 1
 MASK_INPUT = "mask"
@@ -71,6 +74,60 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "channel_order": get_args(ChannelOrder),
     "layout": get_args(Layout),
 }
+LARGEST_RESIZE = 1_000_000
+"""Pixels of a shorter side that nobody means."""
+EXPECTED_FIELDS: dict[str, str] = {
+    "size": "[height, width], whole numbers from 1",
+    "resize_to": f"a length in pixels, 1 to {LARGEST_RESIZE}",
+    "scale": "a positive number",
+    "mean": "numbers, one per channel",
+    "std": "numbers other than 0, one per channel",
+    **{name: " | ".join(allowed) for name, allowed in CHOICES.items()},
+}
+"""What each field of :class:`Preprocessing` holds, for errors."""
+SHOWN = 60
+"""Characters of a wrong value that an error shows."""
+
+
+def conforms(value: Any, kind: Any) -> bool:
+    """Tells whether a JSON value is what a type says; a bool is no number, and neither is what is not finite.
+
+    Args:
+        value: as ``json.loads`` gives it.
+        kind: annotation of a field: a union, a Literal, str, int, float, tuple, Mapping, a dataclass or Any.
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(conforms(value, each) for each in arguments)
+    if origin is Literal:
+        return isinstance(value, str) and value in arguments
+    if origin is tuple:
+        kinds = arguments[:1] * len(value) if isinstance(value, list | tuple) and arguments[-1] is ... else arguments
+        fits = isinstance(value, list | tuple) and len(value) == len(kinds)
+        return fits and all(map(conforms, value, kinds))
+    if origin is Mapping:
+        return isinstance(value, dict) and all(conforms(each, arguments[1]) for each in value.values())
+    if dataclasses.is_dataclass(kind):
+        return isinstance(value, dict)
+    if kind in (int, float):
+        number = isinstance(value, kind | int) and not isinstance(value, bool)
+        return number and abs(value) < LARGEST_NUMBER
+    return isinstance(value, kind)
+
+
+LARGEST_NUMBER = 1e300
+"""Nothing that is measured or set is as large; infinity and NaN are not below it either."""
+
+
+def show(value: Any) -> str:
+    """Returns a wrong value as an error shows it."""
+    try:
+        text = json.dumps(value)
+    except (RecursionError, TypeError, ValueError):
+        text = type(value).__name__
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,8 +178,26 @@ class Preprocessing:
         for key, allowed in CHOICES.items():
             if document.get(key, allowed[0]) not in allowed:
                 raise MasktoolError("preprocessing", where=key, expected=" | ".join(allowed), got=document[key])
+        hints = get_type_hints(cls)
+        for key, value in document.items():
+            if not conforms(value, hints[key]):
+                raise MasktoolError("bad preprocessing", where=key, expected=EXPECTED_FIELDS[key], got=show(value))
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in document.items()}
-        return cls(**values)
+        preprocessing = cls(**values)
+        for key, fine in preprocessing.check_ranges():
+            if not fine:
+                got = show(getattr(preprocessing, key))
+                raise MasktoolError("bad preprocessing", where=key, expected=EXPECTED_FIELDS[key], got=got)
+        check_limit("values", math.prod(preprocessing.size) * len(preprocessing.mean), where="preprocessing, size")
+        return preprocessing
+
+    def check_ranges(self) -> Iterator[tuple[str, bool]]:
+        """Yields names of fields with whether their numbers can be meant, whatever the model."""
+        yield "size", min(self.size) > 0
+        yield "resize_to", self.resize_to is None or 0 < self.resize_to <= LARGEST_RESIZE
+        yield "scale", self.scale > 0
+        yield "mean", len(self.mean) > 0
+        yield "std", len(self.std) > 0 and 0 not in self.std
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,30 +285,68 @@ class Metadata:
         """
         if METADATA_PREFIX + "schema_version" not in properties:
             return None
-        values: dict[str, Any] = {}
+        values = read_properties(properties)
+        for field in dataclasses.fields(cls):
+            if field.name not in values and field.default is dataclasses.MISSING:
+                raise damaged(field.name, "a value", "none")
+        if values["preprocessing"] is not None:
+            values["preprocessing"] = Preprocessing.from_json(values["preprocessing"])
+        for name in ("labels", "losses", "output_evidence"):
+            if values.get(name) is not None:
+                values[name] = tuple(values[name])
+        values["labels"] = name_classes(values["labels"], values["output_kind"])
+        return cls(**values)
+
+
+def read_properties(properties: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the JSON values of those pairs that are fields of :class:`Metadata`, each of the type that it must be.
+
+    Raises:
+        MasktoolError: a value is no JSON, too long or of another type, or of a newer schema.
+    """
+    hints = get_type_hints(Metadata)
+    order = sorted(hints, key=lambda name: name != "schema_version")  # other fields of a newer schema may be anything
+    values: dict[str, Any] = {}
+    for name in order:
+        text = properties.get(METADATA_PREFIX + name)
+        if text is None:
+            continue
+        check_limit("text", len(text), where=f"metadata {METADATA_PREFIX + name}")
         try:
-            for field in dataclasses.fields(cls):
-                if METADATA_PREFIX + field.name in properties:
-                    values[field.name] = json.loads(properties[METADATA_PREFIX + field.name])
-            if values["schema_version"] > SCHEMA_VERSION:
-                raise MasktoolError(
-                    "file written by a newer masktool",
-                    where="metadata schema",
-                    expected=f"at most {SCHEMA_VERSION}",
-                    got=values["schema_version"],
-                    fix="upgrade masktool or export again",
-                )
-            if values["preprocessing"] is not None:
-                values["preprocessing"] = Preprocessing.from_json(values["preprocessing"])
-            for name in ("labels", "losses", "output_evidence"):
-                if values.get(name) is not None:
-                    values[name] = tuple(values[name])
-            values["labels"] = name_classes(values["labels"], values["output_kind"])
-            return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
+            values[name] = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise damaged(name, "JSON", error) from error
+        if not conforms(values[name], hints[name]):
+            raise damaged(name, describe_kind(hints[name]), show(values[name]))
+        if name == "schema_version" and values[name] > SCHEMA_VERSION:
             raise MasktoolError(
-                "damaged masktool metadata", where="metadata_props", got=error, fix="export the model again"
-            ) from error
+                "file written by a newer masktool",
+                where="metadata schema",
+                expected=f"at most {SCHEMA_VERSION}",
+                got=values[name],
+                fix="upgrade masktool or export again",
+            )
+    return values
+
+
+def describe_kind(kind: Any) -> str:
+    """Returns what a field's type asks for, in JSON's words."""
+    words = {str: "a text", int: "a whole number", float: "a number", type(None): "null", Preprocessing: "an object"}
+    if get_origin(kind) in (Union, types.UnionType):
+        return " or ".join(describe_kind(each) for each in get_args(kind))
+    if get_origin(kind) is Literal:
+        return " | ".join(get_args(kind))
+    if get_origin(kind) is tuple:
+        return "a list of texts"
+    return words.get(kind, "an object")
+
+
+def damaged(name: str, expected: str, got: object) -> MasktoolError:
+    """Returns the error for an entry that does not say what it must."""
+    where = f"metadata {METADATA_PREFIX + name}"
+    return MasktoolError(
+        "damaged masktool metadata", where=where, expected=expected, got=got, fix="export the model again"
+    )
 
 
 def name_classes(labels: Sequence[str] | None, kind: OutputKind | None) -> tuple[str, ...] | None:

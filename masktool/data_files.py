@@ -49,6 +49,14 @@ def is_directory(path: Path) -> bool:
         return False
 
 
+def is_there(path: Path) -> bool:
+    """Tells whether a path leads anywhere; what cannot be looked at does, and whoever reads it says why."""
+    try:
+        return descriptor_of(path) is not None or path.exists() or path.is_symlink()
+    except (OSError, ValueError):
+        return True
+
+
 def descriptor_of(path: Path) -> int | None:
     """Returns the open descriptor that a path stands for; None for the path of a file."""
     if str(path) in (STANDARD_INPUT, "/dev/stdin"):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from masktool.data_files import is_there
 from masktool.errors import MasktoolError
 from masktool.explainers import load_methods
 from masktool.explainers.explanation import FORMATS
@@ -25,7 +26,7 @@ def segment_options(segments: str | None, n_segments: int | None) -> dict[str, A
         return values
     if segments in SEGMENTERS:
         return values | {"segments": segments}
-    if not Path(segments).exists():
+    if not is_there(Path(segments)):
         expected = f"{', '.join(SEGMENTERS)} or a file"
         raise MasktoolError("no such segments", where=f"--segments {segments}", expected=expected)
     return values | {"feature_mask": read_label_map(segments)}
@@ -40,7 +41,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
             raise MasktoolError("bad assignment", where=f"--set {assignment}", expected="OPTION=VALUE")
         try:
             values[name.strip()] = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # a number of thousands of digits, a deep nest: no option takes them
             values[name.strip()] = text
     return values
 
@@ -58,7 +59,7 @@ def parse_inputs(assignments: Sequence[str]) -> dict[str, np.ndarray]:
             continue
         try:
             values[name] = np.asarray(json.loads(text))
-        except ValueError as error:  # no JSON, or lists of different lengths
+        except (ValueError, RecursionError, OverflowError) as error:  # no JSON, or lists of different lengths
             raise MasktoolError("bad input", where=where, expected=expected) from error
         if values[name].dtype.kind not in "biuf":
             raise MasktoolError("bad input", where=where, expected=expected)

@@ -124,9 +124,7 @@ def command(
     from masktool.exporters.sources import load_source
 
     size = input_size if model is None else choose_size(model, input_size, preprocess)
-    read = functools.partial(
-        load_source, arch=arch, input_size=size, image_input=image_input, trust_code=trust_code
-    )
+    read = functools.partial(load_source, arch=arch, input_size=size, image_input=image_input, trust_code=trust_code)
     if check is not None:
         refuse_export_options(context)
         context.exit(run_check(check, None if model is None else read(model), as_json=as_json))

@@ -13,10 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TextIO
 
+from masktool.contract import conforms
 from masktool.files import atomic_path, cannot_write, check_target
 
 Record = Mapping[str, Any]
 """What was measured on one image, JSON values only; None where a figure is undefined."""
+LINE = {"image": str, "digest": str, "record": Record}
+"""What one line holds."""
 
 
 class Entry(NamedTuple):
@@ -96,7 +99,7 @@ class Journal:
             return
         header, *lines = path.read_bytes().split(b"\n")
         found = decode(header)
-        if found is None or "settings" not in found:
+        if found is None or not isinstance(found.get("settings"), dict):
             return
         if found["settings"] != self.settings:
             names = {*found["settings"], *self.settings}
@@ -104,7 +107,7 @@ class Journal:
             return
         for line in lines[:-1]:  # what follows the last line end is empty, or half a line
             entry = decode(line)
-            if entry is not None and entry.keys() >= {"image", "digest", "record"}:
+            if entry is not None and all(conforms(entry.get(name), kind) for name, kind in LINE.items()):
                 self.entries[entry["image"]] = Entry(entry["digest"], entry["record"])
 
 
@@ -117,6 +120,6 @@ def decode(line: bytes) -> dict[str, Any] | None:
     """Returns what a line holds; None for one that was damaged: that image is measured again."""
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from masktool.errors import MasktoolError
+from masktool.evaluation.saved import find_inside
+from masktool.runtime.pictures import open_picture
 
 FOLDER = "overlays"
 SUFFIX = ".png"
@@ -106,11 +107,8 @@ def embed_photograph(path: Path) -> str:
         MasktoolError: it cannot be read.
     """
     stream = io.BytesIO()
-    try:
-        with Image.open(path) as image:
-            picture = image.convert("RGB")
-    except OSError as error:
-        raise MasktoolError("cannot read the picture", where=path, got=error, fix="measure again") from error
+    with open_picture(find_inside(path.parent, path.name)) as image:
+        picture = image.convert("RGB")
     if picture.width > WIDEST:
         picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), Image.Resampling.LANCZOS)
     picture.save(stream, format="JPEG", quality=QUALITY)

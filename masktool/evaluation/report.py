@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.resources
-import io
 import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from masktool import __version__
+from masktool.data_files import read_bytes
 from masktool.errors import MasktoolError
 from masktool.evaluation.extras import require_extra
-from masktool.evaluation.findings import SCHEMA, Table
+from masktool.evaluation.findings import Table
 from masktool.evaluation.overlays import arrange, data_uri, find_overlays
+from masktool.evaluation.saved import find_inside, read_evaluation
+from masktool.runtime.pictures import open_picture
 
 ORDER = ("missingness", "faithfulness", "localisation", "lime-alignment", "randomisation")
 """Of the sections; others follow by name."""
@@ -105,19 +105,6 @@ def read_evaluations(directory: Path) -> list[Mapping[str, Any]]:
     return sorted(found, key=lambda document: place(document["part"], ORDER))
 
 
-def read_evaluation(path: Path) -> Mapping[str, Any] | None:
-    """Returns one evaluation; None for a document of another kind.
-
-    Raises:
-        MasktoolError: the file cannot be read.
-    """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MasktoolError("cannot read", where=path, got=error) from error
-    return document if isinstance(document, dict) and document.get("schema") == SCHEMA else None
-
-
 def place(name: str, order: Sequence[str]) -> tuple[int, str]:
     """Returns a sort key: by position in the order, then by name."""
     return (order.index(name) if name in order else len(order), name)
@@ -138,22 +125,25 @@ def read_chart(part: str, chart: Mapping[str, Any], directory: Path) -> Picture:
     """Returns a chart's picture.
 
     Raises:
-        MasktoolError: the file that was written with the evaluation is gone.
+        MasktoolError: the file that was written with the evaluation is gone, or is another.
     """
-    path = directory / f"{part}.{chart['name']}.png"
-    try:
-        content = path.read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            wide = image.width > WIDE * image.height
-    except OSError as error:
-        raise MasktoolError("cannot read the chart", where=path, got=error, fix="measure again") from error
+    path = find_inside(directory, f"{part}.{chart['name']}.png")
+    content = read_bytes(path, "a chart")
+    with open_picture(path) as image:
+        if image.format != "PNG":
+            raise MasktoolError("not a chart", where=path, expected="PNG", got=image.format, fix="measure again")
+        wide = image.width > WIDE * image.height
     return Picture(chart["name"], chart["title"], data_uri(content, "image/png"), wide)
 
 
 def wrap_command(command: str) -> str:
     """Returns a shell's command line with an option per line."""
     lines: list[list[str]] = [[]]
-    for word in shlex.split(command):
+    try:
+        words = shlex.split(command)
+    except ValueError:  # quotes that do not close: no shell took it
+        return command
+    for word in words:
         if word.startswith("-"):
             lines.append([])
         lines[-1].append(word)

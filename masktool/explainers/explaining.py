@@ -330,6 +330,7 @@ class Run:
             model={name: getattr(metadata, name) for name in PROVENANCE},
             image=self.subject.original,
             output=reading.output,
+            crop_box=self.subject.prepared.crop_box,
         )
 
     def method_notes(self, position: int) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from masktool.errors import MasktoolError
 from masktool.explainers.picture import draw_picture
 from masktool.explainers.targets import ClassScore, Place
 from masktool.files import atomic_path
+from masktool.limits import limit
 
 FORMATS = ("png", "json", "npz")
 SCHEMA = "masktool.explanation/1"
@@ -25,6 +26,7 @@ PNG_KEY = "masktool"
 """Text entry of a PNG that says how the picture was made; it also tells our pictures from photographs."""
 NUMBER = "%.6g"
 """float32 carries seven digits, of which the last is noise; six are shorter and the same on every machine."""
+LARGE = "attributions, {:,} numbers, are not in JSON: model_attributions over crop_box say the same; npz has them"
 LONGEST_LABEL = 36
 """Characters of a label in a picture's title."""
 
@@ -57,6 +59,7 @@ class Explanation:
         output: name of the output that holds the explained value; None for a class.
         notes: what the reader of the map must know, one sentence each.
         capped: whether the picture's colours end below the largest values, which a few pixels hold.
+        crop_box: what ``model_attributions`` cover, (x0, y0, x1, y1) in the photograph's pixels.
     """
 
     attributions: NDArray[np.float32]
@@ -79,6 +82,7 @@ class Explanation:
     output: str | None = None
     notes: tuple[str, ...] = ()
     capped: bool = False
+    crop_box: tuple[float, float, float, float] | None = None
 
     @property
     def name(self) -> str:
@@ -120,18 +124,23 @@ class Explanation:
             "scores": [{"index": each.index, "label": each.label, self.score_name: each.score} for each in self.scores],
             "settings": dict(self.settings),
             "quality": dict(self.quality),
-            "notes": list(self.notes),
+            "notes": [*self.notes, *([LARGE.format(self.attributions.size)] if self.too_large else [])],
             "forward_passes": self.forward_passes,
-            "image": {"height": self.image_size[0], "width": self.image_size[1]},
+            "image": {"height": self.image_size[0], "width": self.image_size[1], "crop_box": self.crop_box},
             "model": dict(self.model),
         }
+
+    @property
+    def too_large(self) -> bool:
+        """Whether a JSON document leaves out the map in the photograph's pixels."""
+        return self.attributions.size > limit("json")
 
     def json_pieces(self, extra: Mapping[str, Any] | None = None) -> Iterator[str]:
         """Yields the JSON document piece by piece: a map of a large photograph is long."""
         yield encode({**(extra or {}), **self.summary()})[:-1]
         for name in ("attributions", "model_attributions", "segments"):
             yield f',"{name}":'
-            yield from encode_map(getattr(self, name))
+            yield from encode_map(None if name == "attributions" and self.too_large else getattr(self, name))
         yield f',"timing":{encode({"seconds": self.seconds})}}}'
 
     def to_json(self, extra: Mapping[str, Any] | None = None) -> str:

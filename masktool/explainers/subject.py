@@ -15,6 +15,7 @@ from PIL import Image
 from masktool.contract import Preprocessing
 from masktool.errors import MasktoolError
 from masktool.explainers.pixels import array_pixels, model_pixels
+from masktool.limits import check_limit
 from masktool.runtime.arrays import ARRAY_SUFFIX, prepare_array, read_array
 from masktool.runtime.images import notes_of, read_image, to_rgb
 from masktool.runtime.preprocessing import PreparedImage, prepare
@@ -111,7 +112,9 @@ def photograph_subject(photograph: Image.Image, session: MaskedSession, input_si
         )
     preprocessing = session.metadata.preprocessing
     if preprocessing is not None:
-        preprocessing = preprocessing.scaled_to(choose_size(session, preprocessing, input_size))
+        size = choose_size(session, preprocessing, input_size)
+        check_limit("values", size[0] * size[1] * len(preprocessing.mean), where="the model's input")
+        preprocessing = preprocessing.scaled_to(size)
     prepared = prepare(photograph, preprocessing)
     return Subject(prepared, photograph, preprocessing, notes_of(photograph))
 

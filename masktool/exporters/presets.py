@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx_ir
 
-from masktool.contract import DEFAULT_SIZE, ChannelOrder, Layout, Preprocessing
+from masktool.contract import DEFAULT_SIZE, ChannelOrder, Layout, Preprocessing, conforms
+from masktool.data_files import is_there, parse_json, read_json, read_text, shorten
 from masktool.errors import MasktoolError
 from masktool.exporters.onnx_file import channels_of, describe_value, find_image_input, layout_of, open_size_of
 
@@ -126,10 +125,23 @@ def read_preprocessing(path: Path, size: tuple[int, int]) -> Preprocessing:
     Raises:
         MasktoolError: there is no such preset or file, or it is not such JSON.
     """
-    document = read_json(path, f"--preprocess {path}", f"{', '.join(PRESETS)} or a JSON file")
+    document = read_document(path)
+    return Preprocessing.from_json({"size": list(size), **document})
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Reads the JSON object in a preprocessing file.
+
+    Raises:
+        MasktoolError: there is no such preset or file, or it is not such JSON.
+    """
+    expected = f"{', '.join(PRESETS)} or a JSON file"
+    if not is_there(path):
+        raise MasktoolError("no such file", where=f"--preprocess {path}", expected=expected)
+    document = read_json(path, expected, "text")
     if not isinstance(document, dict):
         raise MasktoolError("not a JSON object", where=path, expected='{"mean": [...], ...}')
-    return Preprocessing.from_json({"size": list(size), **document})
+    return document
 
 
 def size_in_file(name_or_file: str | None) -> tuple[int, int] | None:
@@ -137,23 +149,7 @@ def size_in_file(name_or_file: str | None) -> tuple[int, int] | None:
     if name_or_file is None or name_or_file in PRESETS:
         return None
     path = Path(name_or_file)
-    document = read_json(path, f"--preprocess {path}", f"{', '.join(PRESETS)} or a JSON file")
-    return read_preprocessing(path, DEFAULT_SIZE).size if isinstance(document, dict) and "size" in document else None
-
-
-def read_json(path: Path, where: str, expected: str) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        MasktoolError: it is missing, unreadable or no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise MasktoolError("no such file", where=where, expected=expected, got=reason) from error
-    except ValueError as error:
-        raise MasktoolError("not JSON", where=where, got=error) from error
+    return read_preprocessing(path, DEFAULT_SIZE).size if "size" in read_document(path) else None
 
 
 def check_preprocessing(preprocessing: Preprocessing, size: tuple[int, int], channels: int) -> Preprocessing:
@@ -198,7 +194,7 @@ def check_numbers(preprocessing: Preprocessing, channels: int) -> Iterator[Compl
 
 def is_number(value: object) -> bool:
     """Tells whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return conforms(value, float)
 
 
 def labels_from(path: str | Path) -> tuple[str, ...]:
@@ -212,13 +208,10 @@ def labels_from(path: str | Path) -> tuple[str, ...]:
         MasktoolError: the file cannot be read, or indices are missing.
     """
     path = Path(path)
+    text = read_text(path, "a file of labels", "text")
     if path.suffix.lower() == ".json":
-        return _labels_from_json(read_json(path, f"--labels {path}", "a label file"), path)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise MasktoolError("cannot read the labels", where=f"--labels {path}", got=reason) from error
+        return _labels_from_json(parse_json(text, path, "labels"), path)
+    lines = text.splitlines()
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines or not all(line.strip() for line in lines):
@@ -243,7 +236,7 @@ def _labels_from_json(document: Any, path: Path) -> tuple[str, ...]:
     for index, name in enumerate(names):
         if not isinstance(name, str) or not name.strip():
             raise MasktoolError(
-                "not a class name", where=f"--labels {path}, class {index}", got=json.dumps(entries[index])
+                "not a class name", where=f"--labels {path}, class {index}", got=shorten(entries[index])
             )
     if not names:
         raise MasktoolError("no labels", where=f"--labels {path}")

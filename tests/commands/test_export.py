@@ -138,7 +138,7 @@ def test_a_state_dict_through_a_factory_file(folder: Path, capsys: pytest.Captur
         ),
         (["small.onnx", "--mean", "1,x"], "'1,x' is not a list of numbers such as 0.485,0.456,0.406"),
         (["small.onnx", "--mean", "0.1,0.2"], "bad preprocessing (mean): expected 3 numbers"),
-        (["small.onnx", "--labels", "absent.txt"], "cannot read the labels (--labels absent.txt)"),
+        (["small.onnx", "--labels", "absent.txt"], "file not found (absent.txt)"),
         (["small.onnx", "--input-size", "9", "9"], "input size fixed by the model (input 'image'): expected 8 x 8"),
         (["small.onnx", "--input-size", "0", "9"], "0 is not in the range x>=1"),
         (["small.onnx", "--masking", "none"], "'none' is not"),

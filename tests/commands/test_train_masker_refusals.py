@@ -55,7 +55,7 @@ def refuse(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[st
         (["--device", "abacus"], "no such device (abacus)"),
         (["--stages", "trunk"], "4 8 x 16 x 16"),  # lists what there is
         (["--per-class", "5"], "classes with too few images (data): expected 5 of each"),
-        (["--labels", "absent.txt"], "cannot read the labels (--labels absent.txt)"),
+        (["--labels", "absent.txt"], "file not found (absent.txt)"),
         (["--mean", "1,x,3"], "is not a list of numbers"),
         (["--preprocess", "imagnet"], "no such file (--preprocess imagnet): expected imagenet, caffe, tf"),
         (["-o", "data"], "the output is a directory (data)"),

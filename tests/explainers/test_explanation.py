@@ -24,7 +24,7 @@ def test_json_holds_everything(found):
     assert document["target"]["label"] == "Top Left"
     assert document["settings"]["n_samples"] == 30
     assert document["settings"]["seed"] == 0
-    assert document["image"] == {"height": 16, "width": 24}
+    assert document["image"] == {"height": 16, "width": 24, "crop_box": [0, 0, 24, 16]}
     np.testing.assert_allclose(document["attributions"], found.attributions, rtol=1e-5, atol=1e-12)
     np.testing.assert_allclose(document["model_attributions"], found.model_attributions, rtol=1e-5, atol=1e-12)
     assert np.array_equal(document["segments"], found.segments)

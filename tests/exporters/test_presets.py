@@ -54,9 +54,9 @@ def test_grey_images_need_their_own_mean():
     [
         ({"mean": [1, 2]}, "bad preprocessing .mean.: expected 3 numbers"),
         ({"mean": [124, 116, 104]}, "bad preprocessing .mean.: expected at most 1"),
-        ({"std": [1, 0, 1]}, "bad preprocessing .std.: expected no 0"),
-        ({"std": "one"}, "bad preprocessing .std.: expected 3 numbers"),
-        ({"mean": [0, float("nan"), 0]}, "bad preprocessing .mean.: expected 3 numbers"),
+        ({"std": [1, 0, 1]}, "bad preprocessing .std.: expected numbers other than 0"),
+        ({"std": "one"}, "bad preprocessing .std.: expected numbers other than 0, one per channel, got .one"),
+        ({"mean": [0, float("nan"), 0]}, "bad preprocessing .mean.: expected numbers, one per channel"),
         ({"resize": "longest"}, "preprocessing .resize.: expected shortest . exact . none, got longest"),
         ({"interpolation": "cubic"}, "preprocessing .interpolation."),
         ({"channel_order": "L"}, "bad preprocessing .channel_order.: expected one for 3 channels"),
@@ -87,7 +87,7 @@ def test_a_file_keeps_what_it_says(tmp_path: Path):
         (None, "no such file .--preprocess .*expected imagenet, caffe, tf or a JSON file"),
         (b"mean: 1", "not JSON"),
         (b"[1, 2]", "not a JSON object"),
-        (b"\xff\xfe\x00", "not a text file"),
+        (b"\xff\xfe\x00", "not UTF-16 text"),
     ],
 )
 def test_a_file_that_is_no_preprocessing(tmp_path: Path, content: bytes | None, message: str):
@@ -153,10 +153,10 @@ def test_labels(tmp_path: Path, name: str, content: str):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("labels.txt", None, "cannot read the labels .--labels .*No such file"),
+        ("labels.txt", None, "file not found .*labels.txt"),
         ("labels.txt", "cat\n\ndog\n", "an empty label"),
-        ("labels.txt", "", "an empty label"),
-        ("labels.json", "{", "not JSON .--labels"),
+        ("labels.txt", "", "empty file .*labels.txt.: expected a file of labels"),
+        ("labels.json", "{", "not JSON .*labels.json, line 1"),
         ("labels.json", "3", "not labels .*expected a JSON list or object"),
         ("labels.json", "[]", "no labels"),
         ("labels.json", '{"0": "cat", "2": "dog"}', "labels without an order .*expected keys 0 to K-1"),

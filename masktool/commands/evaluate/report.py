@@ -37,5 +37,5 @@ def command(directory: Path, output: Path | None, images: int) -> None:
     target = output or directory / "report.html"
     page = make_report(directory, images)
     with atomic_path(target) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # of half a character in JSON
     print_path(target)

@@ -21,6 +21,7 @@ from masktool.evaluation.scene import Scene, read_scene
 from masktool.explainers.explaining import Progress, no_progress
 from masktool.identity import digest_code, digest_model
 from masktool.runtime.providers import import_onnxruntime
+from masktool.runtime.scores import note_unknown_scores
 from masktool.runtime.session import MaskedSession
 
 Say = Callable[[str], None]
@@ -129,6 +130,8 @@ def run_part(
         first = f"{problems[0].where}: {problems[0].what}" if problems else "there are none"
         raise MasktoolError("no image could be measured", where=f"{len(dataset.samples)} images", got=first)
     findings = part.summarise(measured)
+    unknown = tuple(note_unknown_scores(part.models[0].session.metadata))
+    findings = dataclasses.replace(findings, notes=(*findings.notes, *unknown))
     return Evaluation(
         part=part.name,
         title=part.title,

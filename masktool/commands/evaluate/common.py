@@ -23,7 +23,6 @@ from masktool.evaluation.dataset import Dataset
 from masktool.evaluation.extras import require_extra
 from masktool.evaluation.part import NamedModel, Part, run_part
 from masktool.lazy import typed_arguments
-from masktool.runtime.scores import note_unknown_scores
 from masktool.runtime.session import MaskedSession, load
 
 BAD_INPUT = 2
@@ -120,8 +119,6 @@ class Request:
         if sessions and self.session is None:
             self.session = sessions[0]
             options.say(self.session.announcement)
-            for note in note_unknown_scores(self.session.metadata):
-                options.say(f"note: {note}")
         return [NamedModel(name, session) for name, session in zip(names, sessions, strict=True)]
 
     def choose(self, mode: str | None, gradient: bool) -> ModelChoice:

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -187,8 +187,7 @@ def describe_export(source: Source, metadata: Metadata, path: Path, rules: dict[
         yield f"masked: the input alone, filled with {describe_baseline(metadata)}"
     if metadata.gradient is not None:
         yield f"gradients: of the {metadata.gradient}; feature map {metadata.feature_map or 'none'}"
-    figures = [f"{name} {figure:.1e}" if figure else f"{name} 0" for name, figure in metadata.parity.items()]
-    yield f"parity: {', '.join(figures)}"
+    yield from describe_parity(metadata.parity)
     yield f"batch: {describe_batch(dataclasses.asdict(metadata))}"
     yield from describe_class_output(metadata)
     if metadata.preprocessing is not None:
@@ -211,6 +210,21 @@ def describe_class_output(metadata: Metadata) -> Iterator[str]:
         yield f"output: {metadata.class_output!r} holds {metadata.output_kind}"
     if metadata.output_evidence:
         yield f"evidence: {'; '.join(metadata.output_evidence)}"
+
+
+def describe_parity(parity: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the figures, on what images they were measured, and what excuses one."""
+    from masktool.exporters.domains import DESCRIPTIONS
+
+    numbers = {name: figure for name, figure in parity.items() if isinstance(figure, int | float)}
+    yield f"parity: {', '.join(f'{name} {figure:.1e}' if figure else f'{name} 0' for name, figure in numbers.items())}"
+    if (probes := parity.get("probes")) in DESCRIPTIONS:
+        yield f"measured on: {DESCRIPTIONS[probes]}"
+    if "source_spread" in numbers:
+        yield (
+            f"note: the source's own answers differ by {numbers['source_spread']:.1e} with ONNX Runtime's "
+            "optimisations, threads and batches; the figures are judged against that"
+        )
 
 
 def note_inputs(source: Source) -> Iterator[str]:

@@ -43,6 +43,8 @@ def run_check(path: Path, source: Source | None, *, as_json: bool) -> int:
             f"compared with itself; `masktool export --check {path} SOURCE` compares with {check.metadata.source} too"
         )
         say(hint)
+    if check.cause is not None:
+        say(check.cause)
     failed = ", ".join(verdict.figure for verdict in check.failed)
     say(f"{path}: " + (f"failed: {failed}" if failed else "every figure is within its limit"))
     return FAILED if failed else 0
@@ -79,6 +81,7 @@ def document_check(path: Path, check: Check) -> dict[str, Any]:
         "path": str(path),
         "passed": not check.failed,
         "source": check.source,
+        "cause": check.cause,
         "figures": [dataclasses.asdict(verdict) | {"value": finite(verdict.value)} for verdict in check.verdicts],
         "recorded": dict(check.metadata.parity),
     }

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from masktool.exporters.independence import Independence
     from masktool.exporters.sources import Model, Source
+    from masktool.exporters.subject import Subject
+    from masktool.exporters.trial import Trial
 
 __all__ = ["export"]
 
@@ -82,11 +84,11 @@ def export(
         https://arxiv.org/abs/2211.14646.
     """
     from masktool.exporters.baselines import choose_baseline
-    from masktool.exporters.batch import open_source
     from masktool.exporters.class_output import choose_class_output
     from masktool.exporters.one_image import take_one_image
     from masktool.exporters.sources import load_source
     from masktool.exporters.storage import fingerprint
+    from masktool.exporters.trial import open_source
     from masktool.exporters.write import write_masked, write_with_gradients
 
     check_target(path)
@@ -121,11 +123,11 @@ def export(
     names = labels if labels is not None else source.labels
     class_output = source.renamed.get(class_output or "", class_output)
     head = choose_class_output(source.model, source.claims.with_user(class_output, output_kind, names))
-    plain = open_source(source.model, source.image_input)  # first of all: what ONNX Runtime refuses needs no mask
+    plain = open_source(source.model, source.image_input, source.path)  # what ONNX Runtime refuses needs no mask
     preprocessing = preprocessing or source.preprocessing
     if mask_required is None:
         mask_required = needs_mask(source)
-    prepared = prepare(source)
+    prepared = prepare(source, plain, preprocessing)
     if chosen is None:
         mask_prepared(source, prepared, masking, mask_required=mask_required)
     else:
@@ -153,7 +155,7 @@ def export(
         independence=prepared.independence.verdict,
         batching_reason=prepared.independence.describe() or None,
     )
-    return write_masked(prepared.model, path, metadata, prepared.layout, plain, source.reference)
+    return write_masked(prepared.model, path, metadata, prepared.layout, prepared.trial, source)
 
 
 def check_choices(masking: Masking, gradient: Loss | None, feature_map: str | None) -> None:
@@ -190,29 +192,34 @@ class Prepared(NamedTuple):
         model: the graph.
         layout: of its image input.
         independence: whether an image's results depend on the images beside it.
+        trial: of the source.
         copies: of the image, which make up a fixed batch that cannot be opened; 1 in any other graph.
     """
 
     model: ir.Model
     layout: Layout
     independence: Independence
+    trial: Trial
     copies: int = 1
 
 
-def prepare(source: Source) -> Prepared:
+def prepare(source: Source, plain: Subject, preprocessing: Preprocessing | None) -> Prepared:
     """Returns the canonical graph of a source, for as many images at once as it keeps apart."""
     from masktool.exporters.batch import lift_batch
     from masktool.exporters.canonical import canonicalise
     from masktool.exporters.one_image import one_image_model
     from masktool.exporters.onnx_file import find_image_input, layout_of
     from masktool.exporters.refusals import refuse_files_of_another_kind
+    from masktool.exporters.trial import try_source
 
     model = canonicalise(source.model)
     refuse_files_of_another_kind(model)
-    independence, copies = lift_batch(model, source.image_input), 1
+    layout = layout_of(find_image_input(model, source.image_input))
+    trial = try_source(plain, source.model, layout, preprocessing)
+    independence, copies = lift_batch(model, source.image_input, trial.domain), 1
     if independence.verdict != "proved":
         model, copies = one_image_model(source.model, source.image_input)
-    return Prepared(model, layout_of(find_image_input(model, source.image_input)), independence, copies)
+    return Prepared(model, layout, independence, trial, copies)
 
 
 def mask_prepared(source: Source, prepared: Prepared, masking: Masking, *, mask_required: bool) -> None:

@@ -18,6 +18,7 @@ import onnxruntime
 from masktool.contract import DEFAULT_SIZE
 from masktool.exporters.batch_rewrites import REWRITES, Lift
 from masktool.exporters.canonical import canonicalise
+from masktool.exporters.domains import NORMAL, Domain
 from masktool.exporters.independence import (
     Finding,
     Independence,
@@ -26,9 +27,9 @@ from masktool.exporters.independence import (
     prove_independence,
 )
 from masktool.exporters.independence.states import BatchRuleError, Rows
-from masktool.exporters.onnx_file import find_other_inputs, first_line
+from masktool.exporters.onnx_file import find_other_inputs, first_line, layout_of
 from masktool.exporters.probes import feed_of, others_of_graph
-from masktool.exporters.storage import open_model
+from masktool.exporters.storage import AS_ALWAYS, Running, open_model
 from masktool.exporters.tolerance import lift_tolerance_of
 
 BATCH_NAME = "batch"
@@ -40,12 +41,13 @@ MEASURED_VALUES = 2**21
 Arrays = list[np.ndarray]
 
 
-def lift_batch(model: onnx_ir.Model, image_input: str) -> Independence:
+def lift_batch(model: onnx_ir.Model, image_input: str, domain: Domain = NORMAL) -> Independence:
     """Gives a graph with a fixed batch a symbolic one, in place; leaves a symbolic one as it is.
 
     Args:
         model: canonical: opset 18 or later, constants folded into initializers, shapes inferred.
         image_input: name of the image input, batch on axis 0.
+        domain: of the images that it is tried on.
 
     Returns:
         Whether every output has one row per image that depends on that image alone. Where that is not proved of a
@@ -64,7 +66,7 @@ def lift_batch(model: onnx_ir.Model, image_input: str) -> Independence:
     if independence.verdict != "proved":
         return independence
     forget_batch(lift)
-    found = None if too_large_to_run(original_image(original, image)) else check_lifted(original, model, lift)
+    found = None if too_large_to_run(original_image(original, image)) else check_lifted(original, model, lift, domain)
     return independence if found is None else Independence("mixing", (found,))
 
 
@@ -73,7 +75,9 @@ def original_image(original: onnx_ir.Model, image: onnx_ir.Value) -> onnx_ir.Val
     return next(value for value in original.graph.inputs if value.name == image.name)
 
 
-def open_source(model: onnx_ir.Model, image_input: str) -> onnxruntime.InferenceSession:
+def open_to_measure(
+    model: onnx_ir.Model, image_input: str, running: Running = AS_ALWAYS
+) -> onnxruntime.InferenceSession:
     """Opens a plain graph to be measured against, as it came.
 
     Where it takes a fixed batch that is too large to be run for a measurement, its batch is opened, if that is proved
@@ -82,12 +86,12 @@ def open_source(model: onnx_ir.Model, image_input: str) -> onnxruntime.Inference
     Raises:
         MasktoolError: ONNX Runtime does not take it.
     """
-    session = open_model(model)
+    session = open_model(model, running)
     image = next(value for value in model.graph.inputs if value.name == image_input)
     if not too_large_to_run(image):
         return session
     opened = canonicalise(model)
-    return open_model(opened) if lift_batch(opened, image_input).verdict == "proved" else session
+    return open_model(opened, running) if lift_batch(opened, image_input).verdict == "proved" else session
 
 
 def too_large_to_run(image: onnx_ir.Value) -> bool:
@@ -122,10 +126,10 @@ def forget_batch(lift: Lift) -> None:
             value.shape = onnx_ir.Shape(sizes)
 
 
-def check_lifted(original: onnx_ir.Model, lifted: onnx_ir.Model, lift: Lift) -> Finding | None:
+def check_lifted(original: onnx_ir.Model, lifted: onnx_ir.Model, lift: Lift, domain: Domain) -> Finding | None:
     """Returns where the lifted graph's outputs are not those of the original, run image by image; None if nowhere."""
     image, batch = lift.image, lift.batch
-    images = random_images(image)
+    images = random_images(image, domain)
     tolerance = lift_tolerance_of(original, str(image.name))
     expected = run_image_by_image(open_graph(original, image), images, batch)
     try:
@@ -149,13 +153,16 @@ def finding_at(node: onnx_ir.Node | None, image: onnx_ir.Value, reason: str) -> 
     return Finding("mixes", node.op_type, str(node.name), reason)
 
 
-def random_images(image: onnx_ir.Value) -> np.ndarray:
+def random_images(image: onnx_ir.Value, domain: Domain) -> np.ndarray:
     """Returns as many random images as the largest checked batch, in the input's element type."""
     assert image.shape is not None
     assert image.dtype is not None
     sides = [size if isinstance(size, int) else max(DEFAULT_SIZE) for size in list(image.shape)[1:]]
-    images = np.random.default_rng(0).standard_normal((max(CHECKED_BATCHES), *sides))
-    return images.astype(image.dtype.numpy())
+    last = layout_of(image) == "NHWC"
+    channels, height, width = (*sides[2:], *sides[:2]) if last else sides
+    shape = (max(CHECKED_BATCHES), channels, height, width)
+    images = domain.draw(np.random.default_rng(0), shape, image.dtype.numpy())
+    return images.transpose(0, 2, 3, 1) if last else images
 
 
 def open_graph(model: onnx_ir.Model, image: onnx_ir.Value) -> Callable[[np.ndarray], Arrays]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,14 @@ import onnxruntime
 import masktool
 from masktool.contract import Metadata
 from masktool.errors import MasktoolError
-from masktool.exporters.batch import open_source
+from masktool.exporters.batch import open_to_measure
+from masktool.exporters.diagnosis import excuse
 from masktool.exporters.names import rename_as_before
-from masktool.exporters.parity import Subject, Verdict, judge_parity, measure_parity
-from masktool.exporters.probes import draw_probes
+from masktool.exporters.parity import Verdict, judge_parity, measure_parity
 from masktool.exporters.storage import open_session
-from masktool.exporters.tolerance import limits_of
+from masktool.exporters.subject import Subject
+from masktool.exporters.tolerance import limits_of, widened, without_unfused
+from masktool.exporters.trial import open_source, try_source
 
 if TYPE_CHECKING:
     from masktool.exporters.sources import Source
@@ -36,11 +39,13 @@ class Check:
         metadata: of the file.
         verdicts: one for every figure.
         source: name of the source that it was compared with, None where there was none.
+        cause: what is wrong with the source, where that is why a figure is beyond its limit.
     """
 
     metadata: Metadata
     verdicts: tuple[Verdict, ...]
     source: str | None
+    cause: str | None = None
 
     @property
     def failed(self) -> list[Verdict]:
@@ -62,33 +67,47 @@ def check_file(path: Path, source: Source | None = None) -> Check:
     metadata = Metadata.from_properties(session.get_modelmeta().custom_metadata_map)
     if metadata is None:
         raise MasktoolError("not a masktool file", where=path, fix=f"run `masktool export {path}` first")
-    masked = subject_of(session, metadata.image_input, path)
-    layout = metadata.layout or (metadata.preprocessing.layout if metadata.preprocessing else "NCHW")
-    figures = measure_parity(
-        masked,
-        draw_probes(masked.image_shape, layout, masked.image_type, metadata.preprocessing),
-        None if source is None else plain_subject(source, metadata, masked.outputs),
-        None if source is None else source.reference,
-    )
-    limits = limits_of(onnx_ir.load(path), metadata.image_input)
+    refuse_other_input(session, metadata.image_input, path)
+    model = onnx_ir.load(path)
+    masked = Subject.of(functools.partial(open_session, str(path)), metadata.image_input)
+    limits = widened(limits_of(model, metadata.image_input), metadata.parity)
+    figures, cause = measure(masked, model, metadata, limits, source)
+    limits = limits if source is None else without_unfused(limits, source.model)
     verdicts = [*judge_parity(figures, limits), *judge_record(figures["response"], metadata)]
     if source is not None:
         verdicts += judge_digest(source, metadata)
-    return Check(metadata, tuple(verdicts), None if source is None else source.name)
+    return Check(metadata, tuple(verdicts), None if source is None else source.name, cause)
 
 
-def subject_of(session: onnxruntime.InferenceSession, image_input: str, where: object) -> Subject:
-    """Returns a session and how to feed it; MasktoolError where it has no such image input."""
+def measure(
+    masked: Subject, model: onnx_ir.Model, metadata: Metadata, limits: Mapping[str, float], source: Source | None
+) -> tuple[dict[str, float], str | None]:
+    """Returns the figures of a file, and what is wrong with its source where that is why one is beyond its limit."""
+    layout = metadata.layout or (metadata.preprocessing.layout if metadata.preprocessing else "NCHW")
+    recorded = metadata.parity.get("probes")
+    if source is None:
+        alone = try_source(masked, model, layout, metadata.preprocessing, recorded)
+        return measure_parity(masked, alone.probes, None), None
+    plain = plain_subject(source, metadata, masked.outputs)
+    trial = try_source(plain, source.model, layout, metadata.preprocessing, recorded)
+    figures = measure_parity(masked, trial.probes, plain, source.reference)
+    try:
+        return excuse(figures, without_unfused(limits, source.model), masked, trial, source.model), None
+    except MasktoolError as error:
+        return figures, str(error)
+
+
+def refuse_other_input(session: onnxruntime.InferenceSession, image_input: str, where: object) -> None:
+    """Raises MasktoolError where a session has no such image input."""
     if image_input not in [node.name for node in session.get_inputs()]:
         found = ", ".join(node.name for node in session.get_inputs())
         raise MasktoolError("no such image input", where=where, expected=image_input, got=found)
-    return Subject.of(session, image_input)
 
 
 def plain_subject(source: Source, metadata: Metadata, outputs: list[str]) -> Subject:
     """Opens a source; MasktoolError where its inputs or outputs are not the file's."""
     rename_as_before(source.model, metadata.renamed or {})
-    session = open_source(source.model, metadata.image_input)
+    session = open_to_measure(source.model, metadata.image_input)
     found = [output.name for output in session.get_outputs()]
     if found != outputs:
         made_from = f"the file says that it was made from {metadata.source}"
@@ -100,7 +119,8 @@ def plain_subject(source: Source, metadata: Metadata, outputs: list[str]) -> Sub
             got=", ".join(found),
             fix=made_from if metadata.masker is None else trained,
         )
-    return subject_of(session, metadata.image_input, source.name)
+    refuse_other_input(session, metadata.image_input, source.name)
+    return open_source(source.model, metadata.image_input, source.path)
 
 
 def judge_record(response: float, metadata: Metadata) -> Iterator[Verdict]:

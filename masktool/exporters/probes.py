@@ -13,6 +13,7 @@ import onnxruntime
 
 from masktool.contract import DEFAULT_SIZE, MASK_INPUT, Layout, Preprocessing
 from masktool.errors import MasktoolError
+from masktool.exporters.domains import Domain
 
 BATCH_SIZES = (1, 3, 8)
 GRID = 7
@@ -113,23 +114,28 @@ class Probe:
     masks: np.ndarray
 
     @classmethod
-    def draw(cls, shape: tuple[int, int, int], layout: Layout, dtype: Any, seed: int = 0) -> Probe:
+    def draw(cls, shape: tuple[int, int, int], layout: Layout, dtype: Any, domain: Domain, seed: int = 0) -> Probe:
         """Draws as many as the largest batch.
 
         Args:
             shape: (channels, height, width).
             layout: of the images.
             dtype: of the images.
+            domain: of the images' numbers.
             seed: of the random numbers.
         """
         rng = np.random.default_rng(seed)
         channels, height, width = shape
         count = max(BATCH_SIZES)
-        images = rng.standard_normal((count, channels, height, width)).astype(dtype)
+        images = domain.draw(rng, (count, channels, height, width), np.dtype(dtype))
         blocks = rng.random((count, 1, GRID, GRID)) < 0.5
         rows, columns = np.arange(height) * GRID // height, np.arange(width) * GRID // width
         masks = blocks[:, :, rows][:, :, :, columns].astype(np.float32)
         return cls(images if layout == "NCHW" else images.transpose(0, 2, 3, 1), masks)
+
+    def first(self, count: int) -> Probe:
+        """Returns the first images and masks."""
+        return Probe(self.images[:count], self.masks[:count])
 
     @property
     def size(self) -> str:
@@ -137,15 +143,23 @@ class Probe:
         return f"{self.masks.shape[2]} x {self.masks.shape[3]}"
 
     def poisoned(self) -> np.ndarray:
-        """Returns the images with NaN, infinities and huge numbers wherever the masks are 0."""
+        """Returns the images with NaN, infinities and huge numbers wherever the masks are 0; of integers, the ends."""
         layout_last = self.images.shape[-2:] != self.masks.shape[-2:]
         missing = (self.masks if not layout_last else self.masks.transpose(0, 2, 3, 1)) == 0
-        with np.errstate(over="ignore"):  # 1e30 becomes infinite in float16, which is as good
-            poison = np.resize(np.array(POISON).astype(self.images.dtype), self.images.shape)
-        return np.where(missing, poison, self.images)
+        return np.where(missing, np.resize(poison_of(self.images.dtype), self.images.shape), self.images)
 
 
-def draw_probes(shape: Shape, layout: Layout, dtype: Any, preprocessing: Preprocessing | None) -> list[Probe]:
+def poison_of(dtype: np.dtype[Any]) -> np.ndarray:
+    """Returns numbers of an element type that spoil whatever looks at them."""
+    if dtype.kind in "iu":
+        return np.array([np.iinfo(dtype).min, np.iinfo(dtype).max], dtype)
+    with np.errstate(over="ignore"):  # 1e30 becomes infinite in float16, which is as good
+        return np.array(POISON).astype(dtype)
+
+
+def draw_probes(
+    shape: Shape, layout: Layout, dtype: Any, preprocessing: Preprocessing | None, domain: Domain
+) -> list[Probe]:
     """Draws a probe for a fixed height and width, and two of different sizes where one of them is open.
 
     Args:
@@ -153,6 +167,7 @@ def draw_probes(shape: Shape, layout: Layout, dtype: Any, preprocessing: Preproc
         layout: of the image input.
         dtype: of the image input.
         preprocessing: whose size goes first where the graph leaves it open.
+        domain: of the images' numbers.
 
     Raises:
         MasktoolError: the number of channels is open.
@@ -166,4 +181,4 @@ def draw_probes(shape: Shape, layout: Layout, dtype: Any, preprocessing: Preproc
         tuple(side if isinstance(side, int) else given for side, given in zip(sides, wanted, strict=True))
         for wanted in (usual, larger)
     )
-    return [Probe.draw((channels, height, width), layout, dtype) for height, width in sizes]
+    return [Probe.draw((channels, height, width), layout, dtype, domain) for height, width in sizes]

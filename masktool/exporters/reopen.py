@@ -6,34 +6,31 @@ image, and has to say what the measured graph said.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
-from masktool.contract import FEATURE_MAP, GRADIENT_PREFIX, MASK_INPUT, Layout, Metadata
+from masktool.contract import FEATURE_MAP, GRADIENT_PREFIX, MASK_INPUT, Metadata
 from masktool.errors import MasktoolError, stage
-from masktool.exporters.parity import Outputs, Subject, relative_difference
-from masktool.exporters.probes import Probe, draw_probes, feed_of
+from masktool.exporters.parity import DEFECT
+from masktool.exporters.probes import Probe, feed_of
 from masktool.exporters.storage import open_session
+from masktool.exporters.subject import Outputs, Subject, relative_difference
 
-DEFECT = "nothing was written; this is a defect of masktool: please report the network"
 
-
-def answer(session: onnxruntime.InferenceSession, metadata: Metadata, layout: Layout) -> Outputs:
-    """Returns every output but gradients for one random image under one mask."""
-    subject = Subject.of(session, metadata.image_input)
-    probe = probe_of(subject, metadata, layout)
+def answer(subject: Subject, probe: Probe) -> Outputs:
+    """Returns every output but gradients for the first image of a probe under the first mask."""
     return subject.run(probe.images[:1], probe.masks[:1])
 
 
-def check_written(path: Path, metadata: Metadata, layout: Layout, expected: Outputs, tolerance: float) -> None:
+def check_written(path: Path, metadata: Metadata, probe: Probe, expected: Outputs, tolerance: float) -> None:
     """Opens and runs a file that was written, and compares what it gives.
 
     Args:
         path: of the file.
         metadata: of the file.
-        layout: of the image input.
+        probe: of the measurement.
         expected: what :func:`answer` gave for the graph that was measured.
         tolerance: how far the file may be from it, relative to max |output|.
 
@@ -41,9 +38,8 @@ def check_written(path: Path, metadata: Metadata, layout: Layout, expected: Outp
         MasktoolError: it does not open or run, or gives something else.
     """
     with stage("the file that was written does not run", where=path.name, fix=DEFECT):
-        session = open_session(str(path))
-        subject = Subject.of(session, metadata.image_input)
-        probe = probe_of(subject, metadata, layout)
+        subject = Subject.of(functools.partial(open_session, str(path)), metadata.image_input)
+        session = subject.session
         feed = {subject.image_input: probe.images[:1], MASK_INPUT: probe.masks[:1]} | feed_of(subject.others, 1)
         results = dict(zip([output.name for output in session.get_outputs()], session.run(None, feed), strict=True))
     difference = relative_difference([np.asarray(results[name]) for name in subject.outputs], expected)
@@ -56,11 +52,6 @@ def check_written(path: Path, metadata: Metadata, layout: Layout, expected: Outp
             fix=DEFECT,
         )
     check_gradients(results, feed, metadata, path)
-
-
-def probe_of(subject: Subject, metadata: Metadata, layout: Layout) -> Probe:
-    """Returns the first of the probes of the measurement."""
-    return draw_probes(subject.image_shape, layout, subject.image_type, metadata.preprocessing)[0]
 
 
 def check_gradients(

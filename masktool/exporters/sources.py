@@ -58,6 +58,7 @@ class Source:
         masker: what the file is to say about the masking model in it, see :class:`masktool.contract.Metadata`; None
             where there is none.
         renamed: new names of inputs and outputs by those that they came with, see :mod:`masktool.exporters.names`.
+        path: of the ``.onnx`` file that the graph was read from; None where it came another way.
     """
 
     model: onnx_ir.Model
@@ -72,6 +73,7 @@ class Source:
     masker: Mapping[str, Any] | None = None
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     files: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    path: Path | None = None
 
 
 def load_source(
@@ -132,7 +134,8 @@ def _source_from_file(
         return source_from_module(load_module(path, arch=arch, trust_code=trust_code), input_size, channels)
     digest = digest_model(path)
     if kind is FileKind.ONNX:
-        return _source_from_onnx(read_onnx(path), path.name, digest, input_size, image_input)
+        source = _source_from_onnx(read_onnx(path), path.name, digest, input_size, image_input)
+        return dataclasses.replace(source, path=path)
     torch_export.require_torch(f"a {kind.value}")
     if kind is FileKind.PT2:
         graph = torch_archives.export_pt2(path, input_size, trust_code=trust_code)

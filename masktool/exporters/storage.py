@@ -7,10 +7,12 @@ string. Whoever needs one of these comes here.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import onnx
 import onnx_ir as ir
@@ -50,25 +52,53 @@ def load_small_weights(model: ir.Model) -> None:
                 value.const_value = ir.tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
 
 
-def open_session(model: bytes | str, without: Sequence[str] = ()) -> onnxruntime.InferenceSession:
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """How ONNX Runtime runs a model, where that is not as always.
+
+    Attributes:
+        optimised: how far it rewrites the graph first.
+        threads: how many it works with; 0 leaves that to it.
+    """
+
+    optimised: Literal["ALL", "EXTENDED", "BASIC", "OFF"] = "ALL"
+    threads: int = 0
+
+    @property
+    def level(self) -> onnxruntime.GraphOptimizationLevel:
+        """ONNX Runtime's name of the level."""
+        levels = onnxruntime.GraphOptimizationLevel
+        return levels.ORT_DISABLE_ALL if self.optimised == "OFF" else getattr(levels, f"ORT_ENABLE_{self.optimised}")
+
+
+AS_ALWAYS = Running()
+
+
+def open_session(
+    model: bytes | str, without: Sequence[str] = (), running: Running = AS_ALWAYS, what: str = "the model"
+) -> onnxruntime.InferenceSession:
     """Opens a model, its bytes or its path, on the CPU provider.
 
     Args:
         model: its bytes or its path.
         without: names of ONNX Runtime's optimisers that are not to run.
+        running: how to run it.
+        what: it is, for the message.
 
     Raises:
         MasktoolError: ONNX Runtime does not take it.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL
+    options.graph_optimization_level = running.level
+    options.intra_op_num_threads = running.threads
     try:
         return onnxruntime.InferenceSession(
             model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without)
         )
     except Exception as error:  # ONNX Runtime raises its own C++ exception types
         fix = "put the file of its weights beside it" if "external data" in str(error).lower() else None
-        raise MasktoolError("ONNX Runtime does not take the model", got=error, fix=fix) from error
+        raise MasktoolError(f"ONNX Runtime does not take {what}", got=error, fix=fix) from error
 
 
 def wrong_optimisers(model: ir.Model) -> list[str]:
@@ -81,7 +111,7 @@ def wrong_optimisers(model: ir.Model) -> list[str]:
     return ["Pad_Fusion"] if any(node is not None and node.op_type == "Pad" for node in producers) else []
 
 
-def open_model(model: ir.Model) -> onnxruntime.InferenceSession:
+def open_model(model: ir.Model, running: Running = AS_ALWAYS) -> onnxruntime.InferenceSession:
     """Opens a model of any size on the CPU provider; a large one from a temporary directory that goes with the session.
 
     Raises:
@@ -89,10 +119,10 @@ def open_model(model: ir.Model) -> onnxruntime.InferenceSession:
     """
     without = wrong_optimisers(model)
     if not is_large(model):
-        return open_session(ir.to_proto(model).SerializeToString(), without)
+        return open_session(ir.to_proto(model).SerializeToString(), without, running)
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(temporary_directory())
-        session = open_session(str(write_files(model, directory / "model.onnx")), without)
+        session = open_session(str(write_files(model, directory / "model.onnx")), without, running)
         weakref.finalize(session, stack.pop_all().close)
     return session
 
@@ -140,9 +170,10 @@ class Staging:
                     model, directory, data_path(target).name, size_threshold_bytes=SMALLEST_OUTSIDE
                 )
 
-    def open(self) -> onnxruntime.InferenceSession:
+    def open(self, running: Running = AS_ALWAYS) -> onnxruntime.InferenceSession:
         """Opens the model as it stands."""
-        return open_session(str(self.write()) if self.large else ir.to_proto(self.model).SerializeToString())
+        model = str(self.write()) if self.large else ir.to_proto(self.model).SerializeToString()
+        return open_session(model, running=running, what="the masked graph, a defect of masktool")
 
     def write(self) -> Path:
         """Writes the graph; a large model's weights are there already. Returns its path."""

@@ -18,20 +18,48 @@ LIFT_TOLERANCE = 1e-5
 """Relative to max |output|: a batch that was lifted against the source; beyond float32 rounding, images were mixed."""
 HALF_TOLERANCE: Mapping[ir.DataType, float] = {ir.DataType.FLOAT16: 1e-2, ir.DataType.BFLOAT16: 8e-2}
 """Relative to max |output|, for all of them: ten and seven bits of mantissa, rounded at every layer."""
+SPREAD_FACTOR = 2
+"""Times the source's own spread: the runtime does to the masked graph's answers what it does to the source's."""
 LIMITS: Mapping[str, float] = {
     "ones": ONES_TOLERANCE,
     "left_out": ONES_TOLERANCE,
     "invariance": 0.0,
     "batches": BATCH_TOLERANCE,
     "one_image": BATCH_TOLERANCE,
+    "ones_unfused": ONES_TOLERANCE,
 }
 """What each figure may be at most in float32; ``response`` (the effect of masking half the image) has none."""
+WIDENED = ("ones", "left_out", "batches", "one_image")
+"""Figures that are judged against the spread of the source itself where that was measured."""
+INTEGER_KERNELS = "QLinear"
+"""Begins the names of operators that compute on integers, optimised or not."""
 
 
 def limits_of(model: ir.Model, image_input: str) -> Mapping[str, float]:
     """Returns the limit of each parity figure, by the precision inside a graph."""
     half = half_tolerance_of(model, image_input)
     return {name: limit and max(limit, half) for name, limit in LIMITS.items()}
+
+
+def without_unfused(limits: Mapping[str, float], source: ir.Model) -> Mapping[str, float]:
+    """Returns the limits without that of ``ones_unfused`` where the source computes on integers in any case.
+
+    Without optimisations the masked graph computes the same in float, and rounds other than an integer kernel does.
+    """
+    integers = any(node.op_type.startswith(INTEGER_KERNELS) for node in source.graph)
+    return {name: limit for name, limit in limits.items() if name != "ones_unfused" or not integers}
+
+
+def is_quantised(model: ir.Model) -> bool:
+    """Tells whether a graph quantises anything, so that ONNX Runtime may compute on integers."""
+    return any(node.op_type.startswith(INTEGER_KERNELS) or node.op_type == "QuantizeLinear" for node in model.graph)
+
+
+def widened(limits: Mapping[str, float], figures: Mapping[str, object]) -> Mapping[str, float]:
+    """Returns the limits in the light of the source's own spread, where that is among the figures."""
+    measured = figures.get("source_spread")
+    spread = SPREAD_FACTOR * measured if isinstance(measured, int | float) else 0.0
+    return {name: max(limit, spread) if name in WIDENED else limit for name, limit in limits.items()}
 
 
 def lift_tolerance_of(model: ir.Model, image_input: str) -> float:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 
 from masktool.contract import (
     BATCH_AXIS,
@@ -23,15 +23,20 @@ from masktool.contract import (
 )
 from masktool.errors import MasktoolError
 from masktool.exporters.class_output import is_vector
+from masktool.exporters.diagnosis import excuse
 from masktool.exporters.gradient import add_gradients
 from masktool.exporters.integer_images import check_preprocessing, refuse_gradients
 from masktool.exporters.names import NEW_PREFIX, OWN_NAMES, free_gradient_names, is_own
 from masktool.exporters.onnx_file import describe_value, find_other_inputs
-from masktool.exporters.parity import Subject, check_parity, measure_parity
-from masktool.exporters.probes import draw_probes
+from masktool.exporters.parity import DEFECT, check_parity, measure_parity
 from masktool.exporters.reopen import answer, check_written
 from masktool.exporters.storage import staging
-from masktool.exporters.tolerance import limits_of
+from masktool.exporters.subject import Subject
+from masktool.exporters.tolerance import limits_of, widened, without_unfused
+from masktool.exporters.trial import Trial, try_source
+
+if TYPE_CHECKING:
+    from masktool.exporters.sources import Source
 
 PRODUCER = "masktool"
 
@@ -41,8 +46,8 @@ def write_masked(
     path: str | os.PathLike[str],
     metadata: Metadata,
     layout: Layout,
-    plain: onnxruntime.InferenceSession,
-    reference: Callable[[np.ndarray], list[np.ndarray]] | None,
+    trial: Trial,
+    source: Source,
 ) -> Metadata:
     """Checks, measures and writes a masked model, one above 2 GiB with its weights in ``NAME.data`` beside it.
 
@@ -53,8 +58,8 @@ def write_masked(
         path: of the file.
         metadata: what is known so far.
         layout: of the image input.
-        plain: the source, opened.
-        reference: the source in its own framework, from images to every output, in the graph's order.
+        trial: of the source.
+        source: what the model was made from.
 
     Returns:
         The metadata as written, completed with what the graph tells.
@@ -65,19 +70,20 @@ def write_masked(
     metadata = complete(metadata, model, layout)
     declare_batches(model, metadata.image_input)
     with staging(Path(path), model) as stage:
-        limits = limits_of(model, metadata.image_input)
-        session = stage.open()
-        figures = measure(session, metadata, layout, plain, reference, limits)
-        measured = answer(session, metadata, layout)
-        del session
+        limits = without_unfused(limits_of(model, source.image_input), source.model)
+        masked = Subject.of(stage.open, metadata.image_input)
+        figures = measure(masked, trial, source, metadata, limits)
         metadata = dataclasses.replace(metadata, parity=figures)
+        measured = answer(masked, trial.probes[0])
+        del masked
         if metadata.gradient is not None:
             metadata = with_gradients(model, metadata, metadata.gradient)
         model.metadata_props.update(metadata.to_properties())
         model.producer_name, model.producer_version = PRODUCER, metadata.tool_version
         stage.write()
         stage.check()
-        check_written(stage.path, metadata, layout, measured, limits["ones"])
+        tolerance = widened(limits, metadata.parity)["ones"]
+        check_written(stage.path, metadata, trial.probes[0], measured, tolerance)
         stage.commit()
     return metadata
 
@@ -95,13 +101,17 @@ def write_with_gradients(
     metadata = dataclasses.replace(metadata, gradient=loss, feature_map=feature_map)
     layout = metadata.layout or (metadata.preprocessing.layout if metadata.preprocessing else "NCHW")
     with staging(Path(path), model) as stage:
-        measured = answer(stage.open(), metadata, layout)
-        limits = limits_of(model, metadata.image_input)
+        masked = Subject.of(stage.open, metadata.image_input)
+        recorded = metadata.parity.get("probes")
+        probe = try_source(masked, model, layout, metadata.preprocessing, recorded).probes[0]
+        measured = answer(masked, probe)
+        del masked
+        tolerance = widened(limits_of(model, metadata.image_input), metadata.parity)["ones"]
         metadata = with_gradients(model, metadata, loss)
         model.metadata_props.update(metadata.to_properties())
         stage.write()
         stage.check()
-        check_written(stage.path, metadata, layout, measured, limits["ones"])
+        check_written(stage.path, metadata, probe, measured, tolerance)
         stage.commit()
     return metadata
 
@@ -171,25 +181,28 @@ def size_of(model: ir.Model) -> tuple[object, object]:
     return mask.shape[2], mask.shape[3]
 
 
+def refuse_infinite_response(response: float, metadata: Metadata) -> None:
+    """Raises MasktoolError where the network gives numbers on images, and none once half of an image is hidden."""
+    if np.isfinite(response):
+        return
+    filled = f"another --baseline than {metadata.baseline}, which the network has no answer to"
+    raise MasktoolError(
+        "with half of an image hidden the network gives NaN or infinity",
+        where=f"--masking {metadata.masking}",
+        fix=DEFECT if metadata.baseline is None else filled,
+    )
+
+
 def measure(
-    masked: onnxruntime.InferenceSession,
-    metadata: Metadata,
-    layout: Layout,
-    plain: onnxruntime.InferenceSession,
-    reference: Callable[[np.ndarray], list[np.ndarray]] | None,
-    limits: Mapping[str, float],
-) -> Mapping[str, float]:
+    masked: Subject, trial: Trial, source: Source, metadata: Metadata, limits: Mapping[str, float]
+) -> Mapping[str, float | str]:
     """Runs the parity measurement on a masked model that is not written yet.
 
     Raises:
         MasktoolError: a figure is beyond its limit.
     """
-    subject = Subject.of(masked, metadata.image_input)
-    figures = measure_parity(
-        subject,
-        draw_probes(subject.image_shape, layout, subject.image_type, metadata.preprocessing),
-        Subject.of(plain, metadata.image_input),
-        reference,
-    )
+    figures = measure_parity(masked, trial.probes, trial.plain, source.reference)
+    refuse_infinite_response(figures["response"], metadata)
+    figures = excuse(figures, limits, masked, trial, source.model)
     check_parity(figures, limits)
-    return figures
+    return {**figures, "probes": trial.domain.name}

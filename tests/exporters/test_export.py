@@ -72,7 +72,7 @@ def test_the_mask_is_optional_unless_required(tmp_path: Path) -> None:
 
 def test_parity_is_measured_and_in_the_file(tmp_path: Path) -> None:
     metadata = masktool.export(classifier(), tmp_path / "masked.onnx")
-    assert set(metadata.parity) == {"ones", "left_out", "invariance", "batches", "one_image", "response"}
+    assert set(metadata.parity) == {"ones", "left_out", "invariance", "batches", "one_image", "response", "probes"}
     assert metadata.parity["ones"] == metadata.parity["left_out"] == metadata.parity["invariance"] == 0
     assert metadata.parity["response"] > 0.01
 

@@ -1,0 +1,193 @@
+"""Who is to blame where a graph that was built gives something else than its source: asked only when a figure fails.
+
+In order:
+
+1. The source is random: the same images twice give two answers.
+2. The source mixes the images of its batch: one image's answer follows the others'.
+3. The source's own answers move with ONNX Runtime's optimisations, threads and batches. How far is measured, and the
+   figures are judged against it; with the optimisations off both must still agree, and the masked graph must not mix
+   the images of its batch.
+4. What is left is a defect of masktool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from masktool.errors import MasktoolError
+from masktool.exporters.parity import DEFECT, judge_parity, run_source
+from masktool.exporters.probes import Probe
+from masktool.exporters.storage import Running
+from masktool.exporters.subject import Outputs, Subject, relative_difference
+from masktool.exporters.tolerance import is_quantised
+
+if TYPE_CHECKING:
+    from masktool.exporters.trial import Trial
+
+RANDOM_OPERATORS = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+OTHER_RUNS = (Running("EXTENDED"), Running("BASIC"), Running("OFF"), Running(threads=1))
+"""What the source's spread is measured over, beside single images."""
+UNFUSED = Running("OFF")
+MULTIPLYING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul", "BatchNormalization"})
+"""Operators whose weights are factors, so that an infinite one is no more use than NaN."""
+NAMED = 3
+"""Nodes and weights that a message names at most."""
+
+
+def excuse(
+    figures: Mapping[str, float],
+    limits: Mapping[str, float],
+    masked: Subject,
+    trial: Trial,
+    model: ir.Model,
+) -> dict[str, float]:
+    """Returns the figures, and beside them those of the source that excuse one beyond its limit.
+
+    A quantised graph is measured without ONNX Runtime's optimisations in any case: they decide what is computed on
+    integers.
+
+    Args:
+        figures: as measured.
+        limits: of the figures.
+        masked: the exported model.
+        trial: of its source.
+        model: the source's graph.
+
+    Raises:
+        MasktoolError: a figure is beyond its limit for a reason that lies in the source.
+    """
+    found, plain, probe = dict(figures), trial.plain, trial.probes[0]
+    if is_quantised(model):
+        found["ones_unfused"] = measure_unfused(masked, plain, trial.probes)
+    if all(verdict.passed is not False for verdict in judge_parity(found, limits)):
+        return found
+    if cause := find_cause(plain, probe, model, alone=masked.one_by_one):
+        raise cause
+    if change := mixing_of(masked, probe):
+        raise MasktoolError(
+            "the masked graph mixes the images of a batch, which its source does not",
+            got=f"an answer changes by {change:.2g} of the largest when the other images change",
+            fix=DEFECT,
+        )
+    spread = max(measure_spread(plain, probe.images, alone=masked.one_by_one) for probe in trial.probes)
+    return found | {"ones_unfused": measure_unfused(masked, plain, trial.probes), "source_spread": spread}
+
+
+def find_cause(plain: Subject, probe: Probe, model: ir.Model, *, alone: bool) -> MasktoolError | None:
+    """Returns what is wrong with a source itself, None where nothing is that could be found.
+
+    Args:
+        plain: the source.
+        probe: to run it on.
+        model: its graph.
+        alone: whether it is asked for one image at a time, so that it may do with a batch what it likes.
+    """
+    first, second = plain.run_alone(probe.images), plain.run_alone(probe.images)
+    if difference := relative_difference(first, second):
+        random = find_random_nodes(model)
+        trained = any(node.op_type == "Dropout" for node in random)
+        return MasktoolError(
+            "the network is random: the same images twice give answers that differ",
+            where=name_nodes(random) or None,
+            got=f"by {difference:.2g} of the largest",
+            fix="export it in evaluation mode, in which Dropout does nothing"
+            if trained
+            else "export it without what draws random numbers",
+        )
+    if not alone and (change := mixing_of(plain, probe)):
+        return MasktoolError(
+            "the network mixes the images of a batch: masks of one image would change each other's answers",
+            got=f"an answer changes by {change:.2g} of the largest when the other images change",
+            fix="export it with a fixed batch of 1",
+        )
+    return None
+
+
+def find_random_nodes(model: ir.Model) -> list[ir.Node]:
+    """Returns the nodes that draw random numbers, those in bodies and functions included."""
+    graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    return [node for graph in graphs for node in graph.all_nodes() if is_random(node)]
+
+
+def is_random(node: ir.Node) -> bool:
+    """Tells whether a node draws random numbers: a generator, or a Dropout that is not certain to be switched off."""
+    if node.op_type != "Dropout":
+        return node.op_type in RANDOM_OPERATORS
+    training = node.inputs[2] if len(node.inputs) > 2 else None
+    switch = None if training is None else ir.convenience.get_const_tensor(training)
+    return training is not None and (switch is None or bool(switch.numpy().any()))
+
+
+def name_nodes(nodes: Sequence[ir.Node]) -> str:
+    """Returns operators and names of the first nodes."""
+    named = [f"{node.op_type} node {(node.name or node.outputs[0].name)!r}" for node in nodes[:NAMED]]
+    return ", ".join(named) + (f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else "")
+
+
+def mixing_of(subject: Subject, probe: Probe) -> float:
+    """Returns how far one image's answer moves when the others of its batch change, relative to max |output|.
+
+    Batches of one size are computed by the same kernels, so that an answer that follows its own image alone keeps
+    every bit.
+    """
+    count = subject.batch or len(probe.images)
+    if count == 1:
+        return 0.0
+    batch = np.resize(probe.images, (count, *probe.images.shape[1:]))
+    others = np.concatenate([batch[:1], np.flip(batch[1:], axis=-1)])
+    ones = np.ones((count, *probe.masks.shape[1:]), probe.masks.dtype) if subject.takes_mask else None
+    found, expected = subject.run(others, ones), subject.run(batch, ones)
+    return relative_difference(first_rows(found, count), first_rows(expected, count))
+
+
+def first_rows(outputs: Outputs, count: int) -> Outputs:
+    """Returns what the first image has in every output that has one share for each image."""
+    return [each.reshape(count, -1)[:1] for each in outputs if each.ndim and each.shape[0] % count == 0]
+
+
+def measure_spread(plain: Subject, images: np.ndarray, *, alone: bool) -> float:
+    """Returns how far a source's answers move with optimisations, threads and batches, relative to max |output|."""
+    sessions = [plain, *(plain.opened_again(running=running) for running in OTHER_RUNS)]
+    expected, *found = [each.run_alone(images) if alone else each.run_plain(images) for each in sessions]
+    if not alone and plain.batch is None:
+        found.append(plain.run_alone(images))
+    return max(relative_difference(each, expected) for each in found)
+
+
+def measure_unfused(masked: Subject, plain: Subject, probes: Sequence[Probe]) -> float:
+    """Returns the figure ``ones_unfused``: ``ones`` with ONNX Runtime's optimisations off in both sessions."""
+    masked, plain = masked.opened_again(running=UNFUSED), plain.opened_again(running=UNFUSED)
+    return max(
+        relative_difference(
+            masked.run(probe.images, np.ones_like(probe.masks)), run_source(plain, probe, alone=masked.one_by_one)
+        )
+        for probe in probes
+    )
+
+
+def find_spoiled_weights(model: ir.Model) -> str:
+    """Returns the names of weights that hold NaN, or infinity where they are multiplied by; empty without any.
+
+    An infinity that is added or chosen may be meant: that is how scores are ruled out.
+    """
+    found = []
+    for graph in model.graphs():
+        constants = [node.outputs[0] for node in graph if node.op_type == "Constant"]
+        for value in (*graph.initializers.values(), *constants):
+            tensor = ir.convenience.get_const_tensor(value)
+            if tensor is not None and tensor.dtype.is_floating_point() and (count := count_spoiled(value, tensor)):
+                found.append(f"{value.name!r} ({count} of {tensor.size} numbers)")
+    return ", ".join(found[:NAMED]) + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
+
+
+def count_spoiled(value: ir.Value, tensor: ir.TensorProtocol) -> int:
+    """Returns how many numbers of a weight are NaN, or infinite where it is multiplied by."""
+    numbers = tensor.numpy().astype(np.float32)
+    multiplied = any(node.op_type in MULTIPLYING for node in value.consumers())
+    return int(np.count_nonzero(~np.isfinite(numbers) if multiplied else np.isnan(numbers)))

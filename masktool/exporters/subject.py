@@ -1,0 +1,140 @@
+"""A plain or a masked model in a session of ONNX Runtime, with all that it takes to run it on images and masks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from masktool.contract import BATCH_AXIS, GRADIENT_OUTPUTS, MASK_INPUT, TARGET_INPUT
+from masktool.exporters.one_image import first_rows
+from masktool.exporters.probes import OtherInput, feed_of, others_of_session, type_of
+
+Outputs = list[np.ndarray]
+Opener = Callable[..., onnxruntime.InferenceSession]
+"""Opens a model again, with the options of :func:`masktool.exporters.storage.open_session`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A session and how to feed it.
+
+    Attributes:
+        session: of a plain or a masked model.
+        image_input: name of the image input.
+        image_shape: of the image input, open axes as names or None.
+        image_type: of the image input.
+        others: values of all inputs but the image and the mask.
+        open: opens the model again, otherwise.
+    """
+
+    session: onnxruntime.InferenceSession
+    image_input: str
+    image_shape: Sequence[int | str | None]
+    image_type: np.dtype[Any]
+    others: Mapping[str, OtherInput]
+    open: Opener
+
+    @classmethod
+    def of(cls, open_model: Opener, image_input: str) -> Subject:
+        """Opens a model and draws values for its other inputs."""
+        session = open_model()
+        image = next(node for node in session.get_inputs() if node.name == image_input)
+        masked = any(node.name == MASK_INPUT for node in inputs_of(session))
+        others = others_of_session(session, image_input, BATCH_AXIS if masked else image.shape[0])
+        return cls(session, image_input, image.shape, type_of(image), others, open_model)
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs, gradients apart."""
+        own = GRADIENT_OUTPUTS if TARGET_INPUT in self.others else frozenset()
+        return [node.name for node in self.session.get_outputs() if node.name not in own]
+
+    @property
+    def mask_optional(self) -> bool:
+        """Whether the mask may be left out."""
+        return any(node.name == MASK_INPUT for node in self.session.get_overridable_initializers())
+
+    @property
+    def takes_mask(self) -> bool:
+        """Whether it is a masked model."""
+        return any(node.name == MASK_INPUT for node in inputs_of(self.session))
+
+    @property
+    def batch(self) -> int | None:
+        """How many images it takes, None for any number."""
+        return self.image_shape[0] if isinstance(self.image_shape[0], int) else None
+
+    def opened_again(self, **options: Any) -> Subject:
+        """Returns the same model in another session."""
+        return dataclasses.replace(self, session=self.open(**options))
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether a masked model takes one image at a time."""
+        return self.image_shape[0] == 1
+
+    def run(self, images: np.ndarray, masks: np.ndarray | None = None) -> Outputs:
+        """Returns every output of a masked model, in the graph's order, all images' behind each other."""
+        if not self.one_by_one:
+            return self.run_once(images, masks)
+        count = max(len(images), 0 if masks is None else len(masks))
+        runs = []
+        for index in range(count):
+            mask = None if masks is None else masks[index % len(masks)][None]
+            runs.append(self.run_once(images[index % len(images)][None], mask))
+        return stack(runs)
+
+    def run_once(self, images: np.ndarray, masks: np.ndarray | None = None) -> Outputs:
+        """Returns every output of one call, in the graph's order."""
+        count = len(images) if masks is None else max(len(images), len(masks))
+        feed = {self.image_input: images} | feed_of(self.others, count)
+        results = self.session.run(self.outputs, feed | ({} if masks is None else {MASK_INPUT: masks}))
+        return [np.asarray(each) for each in results]
+
+    def run_plain(self, images: np.ndarray) -> Outputs:
+        """Runs a source, in steps of its own batch size where that is fixed."""
+        step, count = self.batch or len(images), len(images)
+        if len(images) % step:
+            images = np.concatenate([images, np.resize(images, (step - len(images) % step, *images.shape[1:]))])
+        found = stack([self.run_once(images[i : i + step]) for i in range(0, len(images), step)])
+        return [output[: len(output) * count // len(images)] for output in found]
+
+    def run_alone(self, images: np.ndarray) -> Outputs:
+        """Runs a source on each image alone; a fixed batch is filled with copies of it, of which the first counts."""
+        batch = self.batch or 1
+        runs = [self.run_once(np.repeat(image[None], batch, axis=0)) for image in images]
+        return stack([first_rows(run, batch) for run in runs])
+
+
+def inputs_of(session: onnxruntime.InferenceSession) -> list[onnxruntime.NodeArg]:
+    """Returns all inputs of a session, those with a default included."""
+    return [*session.get_inputs(), *session.get_overridable_initializers()]
+
+
+def stack(runs: list[Outputs]) -> Outputs:
+    """Joins runs along the batch, output by output."""
+    return [np.concatenate([np.atleast_1d(part) for part in parts]) for parts in zip(*runs, strict=True)]
+
+
+def relative_difference(a: Outputs, b: Outputs) -> float:
+    """Returns the largest over all outputs of max |a − b| / max |b|; infinity where shapes, NaNs or infinities differ.
+
+    What is NaN in both, or the same infinity, agrees.
+    """
+    worst = 0.0
+    for x, y in zip(a, b, strict=True):
+        x, y = x.astype(np.float64), y.astype(np.float64)
+        if x.shape != y.shape:
+            return float("inf")
+        same = (x == y) | (np.isnan(x) & np.isnan(y))
+        with np.errstate(invalid="ignore"):
+            difference = np.max(np.where(same, 0.0, np.abs(x - y)), initial=0.0)
+        if not np.isfinite(difference):
+            return float("inf")
+        scale = np.max(np.abs(y), initial=0.0, where=np.isfinite(y))
+        worst = max(worst, float(difference / max(scale, np.finfo(np.float32).tiny)))
+    return worst

@@ -1,0 +1,121 @@
+"""The first look at a source, before anything is built of it: whether it opens, runs and gives numbers, and on what."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from masktool.contract import Layout, Preprocessing
+from masktool.errors import MasktoolError, describe_exception
+from masktool.exporters.batch import open_to_measure
+from masktool.exporters.diagnosis import find_spoiled_weights
+from masktool.exporters.domains import Domain, choose_domain, describe_domain, find_domains
+from masktool.exporters.parity import DEFECT, run_source
+from masktool.exporters.probes import Probe, draw_probes
+from masktool.exporters.storage import open_session
+from masktool.exporters.subject import Outputs, Subject
+
+
+def open_source(model: ir.Model, image_input: str, path: Path | None) -> Subject:
+    """Opens a source as it was read.
+
+    Args:
+        model: its graph.
+        image_input: name of its image input.
+        path: of the ``.onnx`` file that it was read from; None where there is none.
+
+    Raises:
+        MasktoolError: ONNX Runtime does not take it; the message says so of the file only where that is refused too.
+    """
+    try:
+        return Subject.of(functools.partial(open_to_measure, model, image_input), image_input)
+    except MasktoolError as error:
+        if path is None or not opens(path):
+            raise
+        raise MasktoolError(
+            "ONNX Runtime takes the file, but not the graph that masktool read from it",
+            where=path,
+            got=describe_exception(error.__cause__ or error),
+            fix=DEFECT,
+        ) from error
+
+
+def opens(path: Path) -> bool:
+    """Tells whether ONNX Runtime takes a file as it is."""
+    try:
+        open_session(str(path))
+    except MasktoolError:
+        return False
+    return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """A network that was tried, and what it was tried on.
+
+    Attributes:
+        plain: the network, opened; the masked model where that is all there is.
+        domain: of the images.
+        probes: images and masks.
+    """
+
+    plain: Subject
+    domain: Domain
+    probes: Sequence[Probe]
+
+
+def try_source(
+    subject: Subject,
+    model: ir.Model,
+    layout: Layout,
+    preprocessing: Preprocessing | None,
+    recorded: object = None,
+) -> Trial:
+    """Finds out on what images a network gives numbers.
+
+    Args:
+        subject: the source, or a masked model where that is all there is.
+        model: the graph of either.
+        layout: of the images.
+        preprocessing: None where it is unknown.
+        recorded: name of the domain that was found before, which then is the only one tried.
+
+    Raises:
+        MasktoolError: it does not run, gives no numbers, or gives NaN and has weights that are NaN.
+    """
+    domains = find_domains(model, subject.image_input, layout, subject.image_type, preprocessing)
+    domains = [domain for domain in domains if domain.name == recorded] or domains
+    drawn: dict[Domain, list[Probe]] = {}
+    answers: dict[Domain, Outputs] = {}
+
+    def run(domain: Domain) -> Outputs:
+        drawn[domain] = draw_probes(subject.image_shape, layout, subject.image_type, preprocessing, domain)
+        answers[domain] = run_source(subject, drawn[domain][0].first(1), alone=True)
+        return answers[domain]
+
+    chosen = choose_domain(run, domains)
+    refuse_spoiled_weights(answers[chosen or domains[-1]], model)
+    if chosen is None:
+        tried = ", ".join(describe_domain(domain) for domain in domains)
+        raise MasktoolError(
+            "the source itself gives no numbers",
+            where=f"random images of {tried}",
+            got="NaN or infinity in every place of an output",
+            fix="if it is made for other numbers, say how photographs become its input: --preprocess",
+        )
+    return Trial(subject, chosen, drawn[chosen])
+
+
+def refuse_spoiled_weights(answers: Outputs, model: ir.Model) -> None:
+    """Raises MasktoolError where neither answers nor weights are all numbers: no mask mends that."""
+    if not all(np.isfinite(each).all() for each in answers) and (spoiled := find_spoiled_weights(model)):
+        raise MasktoolError(
+            "the network's weights hold NaN or infinity, and so do its answers",
+            where=spoiled,
+            fix="take weights from before they were spoiled",
+        )

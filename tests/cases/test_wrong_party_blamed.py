@@ -1,0 +1,175 @@
+"""What a source does itself is said of the source: each cause has its own sentence, and each sentence is true."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from networks.small_graphs import classifier, parse
+
+import masktool
+from masktool import MasktoolError
+from masktool.cli import run
+from masktool.exporters.check import check_file
+from masktool.exporters.diagnosis import find_cause, mixing_of
+from masktool.exporters.domains import NORMAL
+from masktool.exporters.parity import open_session
+from masktool.exporters.probes import Probe
+from masktool.exporters.sources import load_source
+from masktool.exporters.subject import Subject
+
+HEAD = """<ir_version: 10, opset_import: ["" : 18]>
+    g (float[{batch}, 3, 16, 16] image) => (float[{batch}, 5] y) <float[8, 3, 3, 3] k, float[8, 5] w{weights}>
+    {{ c = Conv<pads = [1, 1, 1, 1]>({stem}, k) r = Relu(c) {middle}
+       m = GlobalAveragePool({features}) f = Flatten(m) z = MatMul(f, w) {end} }}"""
+
+
+def network(
+    before: str = "",
+    stem: str = "image",
+    middle: str = "",
+    features: str = "r",
+    end: str = "y = Identity(z)",
+    batch: str = "N",
+    weights: str = "",
+    **values: object,
+) -> onnx.ModelProto:
+    """A convolution, a ReLU, a mean and a classifier, with something of its own in front, between or behind."""
+    text = HEAD.format(batch=batch, stem=stem, middle=middle, features=features, end=end, weights=weights)
+    return parse(text.replace("{ c =", f"{{ {before} c ="), **values)
+
+
+def spoiled(number: float, *shape: int) -> np.ndarray:
+    weight = np.ones(shape)
+    weight[(1,) * len(shape)] = number
+    return weight
+
+
+def refusal(model: onnx.ModelProto, folder: Path, **options: object) -> str:
+    with pytest.raises(MasktoolError) as caught:
+        masktool.export(model, folder / "masked.onnx", **options)
+    assert not list(folder.iterdir())
+    assert "defect of masktool" not in str(caught.value)
+    assert "fixed batch cannot" not in str(caught.value)
+    return str(caught.value)
+
+
+RANDOM = {
+    "RandomUniformLike": network(end="n = RandomUniformLike(z) y = Add(z, n)"),
+    "RandomNormalLike": network(middle="n = RandomNormalLike(r) d = Add(r, n)", features="d"),
+    "Bernoulli": network(middle="s = Sigmoid(r) n = Bernoulli(s) d = Mul(r, n)", features="d"),
+    "RandomNormal": network(end="n = RandomNormal<shape = [1, 5]>() y = Add(z, n)"),
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_a_random_network_is_said_to_be_random(name: str, tmp_path: Path):
+    message = refusal(RANDOM[name], tmp_path, masking="fill")
+    assert f"the network is random: the same images twice give answers that differ ({name} node 'n')" in message
+
+
+def test_a_random_network_of_fixed_batch_is_not_called_that(tmp_path: Path):
+    model = network(end="n = RandomUniformLike(z) y = Add(z, n)", batch="1")
+    assert "the network is random" in refusal(model, tmp_path)
+
+
+MIXING = {
+    "centred scores": network(end="n = ReduceMean<keepdims = 1>(z, a) y = Sub(z, n)", weights=", int64[1] a", a=[0]),
+    "scores over the batch": network(end="y = Softmax<axis = 0>(z)"),
+    "brightest image": network("n = ReduceMax<keepdims = 1>(image, a) l = Sub(image, n)", "l",
+                               weights=", int64[1] a", a=[0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_what_a_batch_does_to_a_network_that_mixes_it_is_held_against_nobody(name: str, tmp_path: Path):
+    metadata = masktool.export(MIXING[name], tmp_path / "masked.onnx", masking="fill")
+    assert metadata.batching == "one"
+    assert metadata.parity["ones"] == 0
+    plain = Subject.of(functools.partial(open_session, MIXING[name].SerializeToString()), "image")
+    probe = Probe.draw((3, 16, 16), "NCHW", np.dtype(np.float32), NORMAL)
+    assert mixing_of(plain, probe) > 0.001
+    assert "mixes the images of a batch" in str(find_cause(plain, probe, ir.from_proto(MIXING[name]), alone=False))
+    assert find_cause(plain, probe, ir.from_proto(MIXING[name]), alone=True) is None
+
+
+def test_a_network_that_keeps_images_apart_mixes_none():
+    plain = Subject.of(functools.partial(open_session, network().SerializeToString()), "image")
+    assert mixing_of(plain, Probe.draw((3, 16, 16), "NCHW", np.dtype(np.float32), NORMAL)) == 0
+
+
+@pytest.mark.parametrize("batch", ["N", "1"])
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"k": spoiled(np.nan, 8, 3, 3, 3)}, "'k' (1 of 216 numbers)"),
+        ({"w": spoiled(np.nan, 8, 5)}, "'w' (1 of 40 numbers)"),
+        ({"k": spoiled(np.inf, 8, 3, 3, 3)}, "'k' (1 of 216 numbers)"),
+    ],
+)
+def test_spoiled_weights_are_named(values: dict, named: str, batch: str, tmp_path: Path):
+    message = refusal(network(batch=batch, **values), tmp_path)
+    assert f"weights hold NaN or infinity, and so do its answers ({named})" in message
+
+
+def test_an_infinity_that_rules_scores_out_is_no_spoiled_weight(tmp_path: Path):
+    never = np.array([0, 0, -np.inf, 0, 0])
+    model = network(end="y = Add(z, never)", weights=", float[5] never", never=never)
+    assert masktool.export(model, tmp_path / "masked.onnx").parity["ones"] == 0
+
+
+@pytest.mark.parametrize("batch", ["N", "1"])
+def test_a_source_that_always_gives_nan_is_said_to(batch: str, tmp_path: Path):
+    model = network("z0 = Sub(image, image) l = Div(z0, z0)", "l", batch=batch)
+    assert "the source itself gives no numbers (random images of N(0, 1), 0.001 to 1, 0 to 255)" in refusal(
+        model, tmp_path
+    )
+
+
+def test_a_source_that_onnx_runtime_does_not_run_is_said_not_to(tmp_path: Path):
+    model = network(
+        end="s = Constant<value_ints = [7, 3]>() o = Reshape(z, s) y = MatMul(o, v)", weights=", float[3, 5] v"
+    )
+    assert "the source itself does not run in ONNX Runtime (random images of 16 x 16)" in refusal(model, tmp_path)
+
+
+def test_a_file_that_onnx_runtime_takes_is_not_called_one_that_it_does_not(tmp_path: Path):
+    onnx.save(classifier(), tmp_path / "network.onnx")
+    source = load_source(tmp_path / "network.onnx")
+    broken = source.model.clone()
+    next(node for node in broken.graph if node.op_type == "Relu").op_type = "ThereIsNoSuchOperator"
+    with pytest.raises(MasktoolError, match=r"takes the file, but not the graph that masktool read.*network\.onnx"):
+        masktool.export(dataclasses.replace(source, model=broken), tmp_path / "masked.onnx")
+    with pytest.raises(MasktoolError, match="ONNX Runtime does not take the model"):
+        masktool.export(dataclasses.replace(source, model=broken, path=None), tmp_path / "masked.onnx")
+
+
+def test_a_masked_graph_that_does_not_open_is_masktools_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from masktool.exporters import propagate
+
+    whole = propagate.mask_model
+
+    def break_it(model: ir.Model, *arguments: object, **options: object) -> None:
+        whole(model, *arguments, **options)
+        next(node for node in model.graph if node.op_type == "Relu").op_type = "ThereIsNoSuchOperator"
+
+    monkeypatch.setattr(propagate, "mask_model", break_it)
+    with pytest.raises(MasktoolError, match="does not take the masked graph, a defect of masktool"):
+        masktool.export(classifier(), tmp_path / "masked.onnx")
+
+
+def test_the_check_says_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(tmp_path)
+    masktool.export(network(), "masked.onnx")
+    onnx.save(RANDOM["RandomUniformLike"], "random.onnx")
+    check = check_file(Path("masked.onnx"), load_source("random.onnx"))
+    assert "ones" in [verdict.figure for verdict in check.failed]
+    assert check.cause is not None
+    assert "the network is random" in check.cause
+    assert run(["export", "--check", "masked.onnx", "random.onnx"]) == 1
+    assert "the network is random" in capsys.readouterr().err

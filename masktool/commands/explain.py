@@ -23,7 +23,12 @@ from masktool.commands.explain_options import (
 )
 from masktool.commands.models import MODEL_VARIABLE, ModelChoice, find_model
 from masktool.commands.photographs import check_writable, choose_stems, collect_photographs
-from masktool.commands.source_options import class_output_option, output_kind_option, trust_code_option
+from masktool.commands.source_options import (
+    channels_option,
+    class_output_option,
+    output_kind_option,
+    trust_code_option,
+)
 from masktool.errors import MasktoolError
 from masktool.explainers import Explanation, explain_targets, load_methods
 from masktool.explainers.explanation import FORMATS
@@ -90,6 +95,7 @@ class Request:
     metavar="H W",
     help="Height and width of the input, where MODEL does not fix them.  [default: its preprocessing's]",
 )
+@channels_option
 @click.option("--image-input", metavar="NAME", help="Which input is the image, of a MODEL that is not masked yet.")
 @click.option(
     "--preprocess", metavar="NAME|FILE", help="Preprocessing of a MODEL that is not masked yet, as for export."
@@ -170,6 +176,7 @@ def command(
     model: str | None,
     arch: str | None,
     input_size: tuple[int, int] | None,
+    channels: int | None,
     image_input: str | None,
     preprocess: str | None,
     class_output: str | None,
@@ -228,6 +235,7 @@ def command(
         image_input,
         gradient=gradient,
         trust_code=trust_code,
+        channels=channels,
         feature_map=feature_map,
         class_output=class_output,
         output_kind=output_kind,

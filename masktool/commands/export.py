@@ -26,6 +26,7 @@ from masktool.commands.options import baseline_option, console, json_option, mas
 from masktool.commands.source_options import (
     ImageOptions,
     arch_option,
+    channels_option,
     choose_output,
     choose_preprocessing,
     choose_size,
@@ -46,7 +47,9 @@ if TYPE_CHECKING:
     from masktool.exporters.sources import Source
 
 SUFFIX = ".masked.onnx"
-OPTIONS_OF_CHECK = frozenset({"model", "check", "arch", "input_size", "image_input", "trust_code", "as_json"})
+OPTIONS_OF_CHECK = frozenset(
+    {"model", "check", "arch", "input_size", "channels", "image_input", "trust_code", "as_json"}
+)
 """Parameters that say what to measure, not what to write."""
 DIGEST_SHOWN = 12
 """Hexadecimal digits of a SHA-256 in messages; the metadata hold all of them."""
@@ -75,6 +78,7 @@ DIGEST_SHOWN = 12
 )
 @click.option("--image-input", metavar="NAME", help="Which input of MODEL is the image, where several may be.")
 @input_size_option
+@channels_option
 @preprocess_option
 @mean_option
 @std_option
@@ -101,6 +105,7 @@ def command(
     mask: str | None,
     image_input: str | None,
     input_size: tuple[int, int] | None,
+    channels: int | None,
     preprocess: str | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
@@ -124,7 +129,14 @@ def command(
     from masktool.exporters.sources import load_source
 
     size = input_size if model is None else choose_size(model, input_size, preprocess)
-    read = functools.partial(load_source, arch=arch, input_size=size, image_input=image_input, trust_code=trust_code)
+    read = functools.partial(
+        load_source,
+        arch=arch,
+        input_size=size,
+        channels=channels,
+        image_input=image_input,
+        trust_code=trust_code,
+    )
     if check is not None:
         refuse_export_options(context)
         context.exit(run_check(check, None if model is None else read(model), as_json=as_json))

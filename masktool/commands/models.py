@@ -44,6 +44,7 @@ class ModelChoice:
         baseline: likewise.
         image_input: name of the input that is the image, where several may be.
         gradient: whether the export of a source that is not masked yet needs gradients.
+        channels: of the images, of a source of torch's.
         trust_code: whether a source may be read although that may run code from it.
         feature_map: name of the value that they are with respect to; None for the last feature map.
         class_output: name of the output with the class scores, of a source that is not masked yet.
@@ -59,6 +60,7 @@ class ModelChoice:
     image_input: str | None = None
     gradient: bool = False
     trust_code: bool = False
+    channels: int | None = None
     feature_map: str | None = None
     class_output: str | None = None
     output_kind: OutputKind | None = None
@@ -179,7 +181,12 @@ def request_export(choice: ModelChoice, name: str) -> Request:
         before = set(sys.modules)
         size = choose_size(name, choice.input_size, choice.preprocess)
         source = load_source(
-            name, arch=choice.arch, input_size=size, image_input=choice.image_input, trust_code=choice.trust_code
+            name,
+            arch=choice.arch,
+            input_size=size,
+            channels=choice.channels,
+            image_input=choice.image_input,
+            trust_code=choice.trust_code,
         )
         own = choice.preprocess is None
         export(
@@ -232,6 +239,7 @@ def identify(choice: ModelChoice, name: str) -> dict[str, object]:
         "tool": __version__,
         "arch": choice.arch,
         "input_size": choice.input_size,
+        "channels": choice.channels,
         "preprocess": choice.preprocess,
         "masking": choice.masking or "layer",
         "baseline": choice.baseline,

@@ -69,6 +69,13 @@ output_kind_option = click.option(
     type=click.Choice(get_args(OutputKind)),
     help="What the class output holds, where the graph does not tell.",
 )
+channels_option = click.option(
+    "--channels",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Channels of the images, of a MODEL of torch's.  [default: its hub's, else 3 where it runs on them, else its "
+    "first convolution's]",
+)
 trust_code_option = click.option(
     "--trust-code",
     "--trust-pickle",
@@ -114,7 +121,7 @@ def choose_preprocessing(source: Source, options: ImageOptions) -> Any:
 
 
 def choose_module_preprocessing(
-    loaded: LoadedModule, input_size: tuple[int, int] | None, options: ImageOptions
+    loaded: LoadedModule, input_size: tuple[int, int] | None, options: ImageOptions, channels: int | None = None
 ) -> Preprocessing | None:
     """Returns the preprocessing that the user describes for a torch module, None where its hub's own shall stand.
 
@@ -124,9 +131,13 @@ def choose_module_preprocessing(
         MasktoolError: as :func:`masktool.exporters.presets.preprocessing_preset`, or the input's size is unknown.
     """
     from masktool.exporters.presets import PRESETS, preprocessing_preset, size_in_file
-    from masktool.exporters.torch_export import count_channels
+    from masktool.exporters.torch_export import find_channels
 
     if options == ImageOptions(None, None, None):
+        if channels is not None:
+            raise MasktoolError(
+                "--channels without a preprocessing for them", where=loaded.name, fix="add --preprocess"
+            )
         return None
     size = input_size or loaded.input_size
     if size is None and loaded.known.preprocessing is not None:
@@ -135,7 +146,8 @@ def choose_module_preprocessing(
         size = size_in_file(options.preprocess) or DEFAULT_SIZE
     if size is None:
         raise MasktoolError("input size unknown", where=loaded.name, fix="add --input-size H W")
-    channels = count_channels(loaded.known.module)
+    if channels is None:
+        channels, _ = find_channels(loaded.known.module, size, loaded.known.channels)
     return preprocessing_preset(options.preprocess, size, options.mean, options.std, channels=channels)
 
 

@@ -18,6 +18,7 @@ from masktool.commands.photographs import check_writable
 from masktool.commands.source_options import (
     ImageOptions,
     arch_option,
+    channels_option,
     choose_module_preprocessing,
     choose_output,
     class_output_option,
@@ -52,6 +53,7 @@ MASKINGS = ("fill", "layer")
 )
 @arch_option
 @input_size_option
+@channels_option
 @preprocess_option
 @mean_option
 @std_option
@@ -94,6 +96,7 @@ def command(
     output: Path | None,
     arch: str | None,
     input_size: tuple[int, int] | None,
+    channels: int | None,
     preprocess: str | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
@@ -135,7 +138,7 @@ def command(
         data,
         target,
         input_size=input_size,
-        preprocessing=choose_module_preprocessing(loaded, input_size, ImageOptions(preprocess, mean, std)),
+        preprocessing=choose_module_preprocessing(loaded, input_size, ImageOptions(preprocess, mean, std), channels),
         labels=names,
         class_output=class_output,
         settings=settings,

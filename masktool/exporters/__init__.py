@@ -48,7 +48,8 @@ def export(
         model: see :func:`masktool.exporters.sources.load_source`.
         path: of the file to write; it appears only when everything has succeeded.
         input_size: (height, width) of the image input in pixels, where the source does not fix it.
-        channels: of the image input, where the source does not fix it.
+        channels: of the images of a torch module; None takes what its hub says, else 3 where it runs on them, else
+            what its first convolution takes.
         arch: the architecture that a state dict belongs to.
         masking: ``layer`` or ``partial``, which carry the mask through every layer of a CNN, or ``fill``, which
             changes the input alone and takes any network.

@@ -95,7 +95,8 @@ def load_source(
             ``package.module:factory`` or ``path/to/file.py:factory``.
         input_size: (height, width) of the image input; torch modules need it unless the hub's configuration tells,
             ONNX models where they leave it open.
-        channels: of the image input; None takes those of the module's first convolution.
+        channels: of a torch module's images; None finds them, see
+            :func:`masktool.exporters.torch_export.find_channels`.
         image_input: name of the ONNX input that is the image, where several may be.
         trust_code: read a file although that may run code from it, see :mod:`masktool.exporters.trust`.
 
@@ -135,11 +136,11 @@ def _source_from_file(
     digest = digest_model(path)
     if kind is FileKind.ONNX:
         source = _source_from_onnx(read_onnx(path), path.name, digest, input_size, image_input)
-        return dataclasses.replace(source, path=path)
+        return check_channels(dataclasses.replace(source, path=path), channels)
     torch_export.require_torch(f"a {kind.value}")
     if kind is FileKind.PT2:
         graph = torch_archives.export_pt2(path, input_size, trust_code=trust_code)
-        return _source_from_torch(graph, path.name, digest, input_size)
+        return check_channels(_source_from_torch(graph, path.name, digest, input_size), channels)
     graph = torch_archives.export_torchscript(path, input_size, channels, trust_code=trust_code)
     return _source_from_torch(graph, path.name, digest)
 
@@ -149,6 +150,16 @@ def _source_from_onnx(
 ) -> Source:
     source = _source_from_graph(opened.model, name, digest, input_size, image_input)
     return dataclasses.replace(source, labels=opened.tail.labels, notes=(*opened.tail.notes, *source.notes))
+
+
+def check_channels(source: Source, channels: int | None) -> Source:
+    """Returns a source; MasktoolError where it takes other channels than the user says."""
+    taken = channels_of(source.model, source.image_input)
+    if channels is not None and taken != channels:
+        raise MasktoolError(
+            "the network takes its own number of channels", where=source.name, expected=taken, got=channels
+        )
+    return source
 
 
 def _source_from_graph(
@@ -171,7 +182,10 @@ def _source_from_torch(
     graph: torch_export.TorchGraph, name: str, digest: str | None, input_size: Size | None = None
 ) -> Source:
     source = _source_from_graph(graph.model, name, digest, input_size)
-    return dataclasses.replace(source, reference=graph.run, claims=Claims(own_name=torch_export.OUTPUT_NAME))
+    notes = (*source.notes, *graph.notes)
+    return dataclasses.replace(
+        source, reference=graph.run, notes=notes, claims=Claims(own_name=torch_export.OUTPUT_NAME)
+    )
 
 
 def source_from_module(loaded: LoadedModule, input_size: Size | None = None, channels: int | None = None) -> Source:
@@ -180,7 +194,7 @@ def source_from_module(loaded: LoadedModule, input_size: Size | None = None, cha
     Args:
         loaded: the module; another one may have taken the place of the one that was loaded.
         input_size: (height, width); None takes that of the hub's configuration.
-        channels: None takes those of the module's first convolution.
+        channels: None finds them, see :func:`masktool.exporters.torch_export.find_channels`.
 
     Raises:
         MasktoolError: the input size is unknown, the module does not run on such images, or torch cannot export it.
@@ -189,13 +203,14 @@ def source_from_module(loaded: LoadedModule, input_size: Size | None = None, cha
     size = input_size or (known.preprocessing.size if known.preprocessing else None)
     if size is None:
         raise MasktoolError("input size unknown", where=loaded.name, fix="add --input-size H W")
-    source = _source_from_torch(torch_export.export_module(known.module, size, channels), loaded.name, loaded.sha256)
+    graph = torch_export.export_module(known.module, size, channels, known.channels)
+    source = _source_from_torch(graph, loaded.name, loaded.sha256)
     columns = {count_columns(value) for value in source.model.graph.outputs if is_vector(value)}
     labels = known.labels if known.labels and len(known.labels) in columns else None
     said_by = f"the hub's configuration {known.configuration}"
     claims = dataclasses.replace(source.claims, n_classes=known.n_classes, said_by=said_by)
     given = [word for word, value in (("preprocessing", known.preprocessing), ("labels", labels)) if value]
-    notes = loaded.notes
+    notes = (*loaded.notes, *graph.notes)
     if given:
         notes = (*notes, f"{' and '.join(given)} taken from the hub's configuration {known.configuration}")
     preprocessing = known.preprocessing and known.preprocessing.scaled_to(size)

@@ -21,6 +21,7 @@ from masktool.exporters.torch_export import (
     evaluate,
     evaluation_mode,
     export_quietly,
+    find_channels,
     flatten_outputs,
     make_example,
     quiet,
@@ -161,11 +162,12 @@ def export_torchscript(
         raise MasktoolError("cannot read the TorchScript archive", where=path, got=first_line(error)) from error
     if input_size is None:
         raise MasktoolError("input size unknown", where=path, fix="add --input-size H W")
+    channels, notes = (channels, ()) if channels is not None else find_channels(module, input_size)
     example = make_example(module, input_size, channels)
     with evaluation_mode(module):
         names = list(flatten_outputs(run_once(module, example)))
         model = trace_legacy(module, example, names)
-    return with_reference(model, evaluate(module), example)
+    return with_reference(model, evaluate(module), example)._replace(notes=notes)
 
 
 def trace_legacy(module: torch.nn.Module, example: torch.Tensor, names: list[str]) -> onnx_ir.Model:

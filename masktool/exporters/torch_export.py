@@ -25,16 +25,20 @@ if TYPE_CHECKING:
 OPSET = 20
 EXAMPLE_BATCH = 2
 """torch.export takes a dimension of length 1 for a constant, so the example holds two images."""
+RGB = 3
 IMAGE_NAME = "image"
 OUTPUT_NAME = "logits"
 TORCH_FIX = "pip install 'masktool[torch]'"
 
 
 class TorchGraph(NamedTuple):
-    """A graph exported from torch, and torch's own answer: images (N, C, H, W) -> every output, in graph order."""
+    """A graph exported from torch, torch's own answer (images (N, C, H, W) -> every output, in graph order), and what
+    the user should be told.
+    """
 
     model: onnx_ir.Model
     run: Callable[[np.ndarray], list[np.ndarray]]
+    notes: tuple[str, ...] = ()
 
 
 def require_torch(needed_for: str) -> None:
@@ -78,19 +82,23 @@ def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def export_module(module: torch.nn.Module, input_size: tuple[int, int], channels: int | None = None) -> TorchGraph:
+def export_module(
+    module: torch.nn.Module, input_size: tuple[int, int], channels: int | None = None, configured: int | None = None
+) -> TorchGraph:
     """Exports a module with a symbolic batch; the module keeps its training mode.
 
     Args:
         module: takes images (N, C, H, W); gives a tensor, or a tuple or mapping that holds tensors.
         input_size: (height, width).
-        channels: None takes those of the first convolution.
+        channels: of the images; None finds them, see :func:`find_channels`.
+        configured: channels that the module's hub says.
 
     Raises:
         MasktoolError: the module does not run on such images, or torch cannot export it.
     """
     import torch
 
+    channels, notes = (channels, ()) if channels is not None else find_channels(module, input_size, configured)
     example = make_example(module, input_size, channels)
     with evaluation_mode(module):
         outputs = run_once(module, example)
@@ -102,7 +110,7 @@ def export_module(module: torch.nn.Module, input_size: tuple[int, int], channels
             input_names=[IMAGE_NAME],
             output_names=names,
         )
-    return with_reference(program.model, evaluate(module), example)
+    return with_reference(program.model, evaluate(module), example)._replace(notes=notes)
 
 
 def export_quietly(model: Any, arguments: tuple[Any, ...] | None = None, **options: Any) -> Any:
@@ -134,15 +142,49 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def make_example(module: torch.nn.Module, input_size: tuple[int, int], channels: int | None) -> torch.Tensor:
+def make_example(module: torch.nn.Module, input_size: tuple[int, int], channels: int) -> torch.Tensor:
     """Returns random images (2, C, H, W) of the module's element type, on its device."""
     import torch
 
     weight = next((parameter for parameter in module.parameters() if parameter.is_floating_point()), None)
     generator = torch.Generator().manual_seed(0)
-    shape = (EXAMPLE_BATCH, count_channels(module) if channels is None else channels, *input_size)
+    shape = (EXAMPLE_BATCH, channels, *input_size)
     example = torch.randn(shape, generator=generator)
     return example if weight is None else example.to(device=weight.device, dtype=weight.dtype)
+
+
+def find_channels(
+    module: torch.nn.Module, input_size: tuple[int, int], configured: int | None = None
+) -> tuple[int, tuple[str, ...]]:
+    """Returns the channels of the images that a module takes, and what the user should be told of them.
+
+    A first convolution tells no more than what reaches it: stems that rearrange the image (space to depth) hand it
+    more channels than the image has. So the module is run on images of 3 channels, or as many as its hub says, and of
+    as many as the first convolution takes; where both run, the former are taken and the note says so.
+
+    Args:
+        module: takes images (N, C, H, W).
+        input_size: (height, width) of the images to try.
+        configured: channels that the module's hub says.
+    """
+    likely, first = configured or RGB, count_channels(module)
+    if likely == first:
+        return likely, ()
+    with evaluation_mode(module):
+        running = [count for count in (likely, first) if runs_on(module, make_example(module, input_size, count))]
+    if len(running) != 2 or configured is not None:
+        return (running or [likely])[0], ()
+    note = f"the model runs on images of {likely} channels and of {first}; {likely} taken, --channels chooses"
+    return likely, (note,)
+
+
+def runs_on(module: Callable[..., Any], example: torch.Tensor) -> bool:
+    """Tells whether a module takes such images."""
+    try:
+        run_quietly(module, example)
+    except Exception:  # the model's own code may raise anything
+        return False
+    return True
 
 
 def count_channels(module: torch.nn.Module) -> int:
@@ -169,7 +211,7 @@ def run_once(module: Callable[..., Any], example: torch.Tensor) -> Any:
             "the model does not run on an image",
             where=f"input {tuple(example.shape)}",
             got=first_line(error),
-            fix="check --input-size",
+            fix="check --input-size and --channels",
         ) from error
     if not flatten_outputs(outputs):
         raise MasktoolError("the model gives no tensor", expected="class scores (N, K)", got=type(outputs).__name__)

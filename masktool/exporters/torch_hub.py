@@ -42,6 +42,7 @@ class Architecture:
         configuration: what the hub calls those weights, for messages; None for a module that is no hub's.
         n_classes: that the hub's classifier tells apart; None where the hub does not say.
         files: SHA-256 by path of what a factory of the user's was made of and has read.
+        channels: of the images that the hub's weights were made for; None where the hub does not say.
     """
 
     module: torch.nn.Module
@@ -50,6 +51,7 @@ class Architecture:
     configuration: str | None = None
     n_classes: int | None = None
     files: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    channels: int | None = None
 
 
 def is_hub_name(text: str) -> bool:
@@ -179,7 +181,14 @@ def describe_timm(module: Any) -> Architecture:
     configuration = module.pretrained_cfg
     full_name = ".".join(part for part in (configuration.get("architecture"), configuration.get("tag")) if part)
     n_classes = getattr(module, "num_classes", None) or None  # 0 for a module that gives features
-    return Architecture(module, read_timm_transforms(configuration), read_timm_labels(module), full_name, n_classes)
+    return Architecture(
+        module,
+        read_timm_transforms(configuration),
+        read_timm_labels(module),
+        full_name,
+        n_classes,
+        channels=configuration["input_size"][0],
+    )
 
 
 def read_timm_transforms(configuration: Mapping[str, Any]) -> Preprocessing | None:

@@ -183,7 +183,7 @@ def test_a_module_that_does_not_run():
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(7, 5))
     with pytest.raises(MasktoolError, match=r"does not run on an image .input .2, 3, 8, 10..: mat1 and mat2") as error:
         load_source(module, input_size=SIZE)
-    assert str(error.value).endswith("check --input-size")
+    assert str(error.value).endswith("check --input-size and --channels")
 
 
 def test_a_module_that_torch_cannot_export(capfd: pytest.CaptureFixture[str]):

@@ -16,7 +16,12 @@ from masktool.commands import options
 from masktool.commands.evaluate.results import encode, print_problems, print_tables, write_results
 from masktool.commands.models import ModelChoice, find_model, is_masked
 from masktool.commands.photographs import check_writable
-from masktool.commands.source_options import class_output_option, output_kind_option, trust_code_option
+from masktool.commands.source_options import (
+    channels_option,
+    class_output_option,
+    output_kind_option,
+    trust_code_option,
+)
 from masktool.contract import OutputKind
 from masktool.errors import MasktoolError
 from masktool.evaluation.dataset import Dataset
@@ -49,6 +54,7 @@ class Request:
         preprocess: of a model that is not masked yet.
         class_output: name of the output with the class scores, likewise.
         output_kind: what it holds, likewise.
+        channels: of the images, of a model of torch's.
         trust_code: whether it may be read although that may run code from it.
         seed: of every random choice.
         directory: for everything that is written.
@@ -75,6 +81,7 @@ class Request:
     preprocess: str | None
     class_output: str | None
     output_kind: OutputKind | None
+    channels: int | None
     trust_code: bool
     seed: int
     directory: Path
@@ -135,6 +142,7 @@ class Request:
             gradient=gradient,
             class_output=self.class_output,
             output_kind=self.output_kind,
+            channels=self.channels,
             trust_code=self.trust_code,
         )
 
@@ -224,6 +232,7 @@ SHARED_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     class_output_option,
     output_kind_option,
+    channels_option,
     trust_code_option,
     options.seed_option,
     click.option(

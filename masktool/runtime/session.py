@@ -338,6 +338,12 @@ class MaskedSession:
                 yield self.scores(checked, masks, inputs)
             else:
                 (values,) = self.run(checked, masks, inputs, [output]).values()
+                if values.dtype == object:
+                    raise MasktoolError(
+                        "a list that has another length under other masks has no score",
+                        where=f"output {output!r}",
+                        fix=f"choose another of {self.describe_outputs()}",
+                    )
                 yield values
 
     def check_output(self, name: str) -> str:

@@ -91,7 +91,7 @@ OPENED = {
         gr = Reshape (g, c2) w = GridSample (x, gr) b = Conv <pads = [1, 1, 1, 1]> (w, kernel)
         e = GlobalAveragePool (b) d = Flatten (e) y = Gemm (d, weight)""",
 }
-WEIGHTS = """float[6, 3, 3, 3] kernel, float[6, 4] weight, float[6] six, float[6] none, float[6] mean,
+WEIGHTS = """float[6, 3, 3, 3] kernel, float[6, 4] weight, float[6] six, float[4] ones, float[6] none, float[6] mean,
     float[6] variance, int64[2] maps, int64[1] first, float[3, 1] gains,
     float[1, 16, 64] lw, float[1, 16, 4] lr, float[6, 6] theta, float[1, 64, 3] base"""
 
@@ -104,6 +104,7 @@ def network(body: str, batch: int | str = "N", output: str = "float y") -> onnx.
     rng = np.random.default_rng(0)
     own = {
         "variance": np.ones(6),
+        "ones": np.ones(4),
         "maps": np.array([2, 3]),
         "first": np.array([0]),
         "gains": np.array([[1.0], [2.0], [-3.0]]),
@@ -236,6 +237,10 @@ def test_boxes_are_selected_in_each_image_by_itself(batch: int | str, tmp_path: 
     found = session.run(images())
     plain = onnxruntime.InferenceSession(tmp_path / "plain.onnx", providers=["CPUExecutionProvider"])
     assert found["selected"].shape == (3,)
+    masks = np.ones((2, 1, 8, 8), np.float32)
+    masks[1, :, 2:] = 0
+    with pytest.raises(MasktoolError, match=r"has another length under other masks has no score .output 'selected'"):
+        list(session.masked_scores(images()[:1], [masks], output="selected"))
     for index, image in enumerate(images()):
         boxes, scores, selected = plain.run(None, {"x": image[None]})
         np.testing.assert_allclose(found["boxes"][index], boxes[0], rtol=1e-5)
@@ -286,3 +291,37 @@ def test_gradients_are_of_each_image_alone(name: str, masking: Masking, tmp_path
     up, down = session(given + step, masks), session(given - step, masks)
     slopes = ((up - down) / 2e-2)[range(3), range(3)]
     np.testing.assert_allclose(found.image[:, 1, 1, 1], slopes, rtol=0.02, atol=1e-3 * np.abs(slopes).max())
+
+
+SAMPLES = {"lime": 40, "rise": 40, "smoothgrad": 5, "integrated-gradients": 5, "extremal": 5, "neuromask": 5}
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["attribution-mask", "grad-cam", "gradient", "input-x-gradient", "occlusion", *SAMPLES],
+)
+def test_every_method_explains_a_file_of_one_image(method: str, tmp_path: Path) -> None:
+    """A softmax over one image is 1: the map is that of scores + 1, which any batch gives."""
+    bodies = {"one": MIXING["softmax over the batch"], "any": "s = Gemm (f, weight) y = Add (s, ones)"}
+    maps = {}
+    for batching, body in bodies.items():
+        folder = tmp_path / batching
+        folder.mkdir()
+        session = export(network(body), folder, "layer", gradient="logit", class_output="y", output_kind="logits")
+        assert session.metadata.batching == batching
+        found = masktool.explain(session, images()[:1], method, target=2, n_samples=SAMPLES.get(method))
+        maps[batching] = np.asarray(found.model_attributions)
+    scale = np.abs(maps["any"]).max()
+    assert scale > 0
+    np.testing.assert_allclose(maps["one"], maps["any"], rtol=0, atol=1e-4 * scale)
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+def test_a_map_does_not_depend_on_the_batch(batch: int, tmp_path: Path) -> None:
+    session = export(network(MIXING["gram matrix of the batch"]), tmp_path, "layer", class_output="y")
+    options = {"n_samples": 30, "target": 1}
+    found, expected = (
+        masktool.explain(session, images()[2:], "rise", perturbations_per_eval=size, **options).model_attributions
+        for size in (batch, 16)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

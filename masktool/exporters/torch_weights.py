@@ -30,6 +30,8 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 COUNTER_SUFFIX = "num_batches_tracked"
 """A batch norm's step counter: absent from old files and without effect in evaluation."""
 KEYS_SHOWN = 3
+SAFE_TORCH = (2, 10)
+"""The first release of torch whose ``weights_only`` no crafted file can break."""
 WEIGHTS_FIX = "save model.state_dict() and give --arch"
 LEGACY_DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 """torchvision's published DenseNet files carry keys of an older layout, which its own loader renames."""
@@ -60,6 +62,8 @@ def _load_pickle(path: Path, trust_code: bool) -> Any:
 
     import torch
 
+    if not trust_code:
+        check_unpickler(path)
     if zipfile.is_zipfile(path):
         check_archive(path)
     elif not trust_code and tarfile.is_tarfile(path):  # torch reads none as weights alone
@@ -71,6 +75,16 @@ def _load_pickle(path: Path, trust_code: bool) -> Any:
         if trust_code or not isinstance(error, pickle.UnpicklingError):
             raise MasktoolError("cannot unpickle", where=path, got=first_line(error)) from error
         raise refuse_pickle(path, str(error)) from error
+
+
+def check_unpickler(path: Path) -> None:
+    """Raises MasktoolError where the installed torch reads even weights alone unsafely (CVE-2026-24747)."""
+    import torch
+
+    release = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if release < SAFE_TORCH:
+        why = f"torch {torch.__version__} does not keep code out of weights; 2.10 is the first that does"
+        raise refuse_code(path, why, otherwise="pip install --upgrade torch, or save the weights as .safetensors")
 
 
 def refuse_pickle(path: Path, reason: str) -> MasktoolError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 from torch import nn
 
 from masktool.errors import MasktoolError
+from masktool.exporters.source_kinds import check_archive
+from masktool.exporters.torch_weights import check_unpickler
 from masktool.files import atomic_path
 
 VERSION = 1
@@ -58,7 +61,10 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
     """
     if not path.exists():
         return None
+    check_unpickler(path)
     try:
+        if zipfile.is_zipfile(path):
+            check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content.pop("version") != VERSION:
             raise ValueError("written by another version of masktool")

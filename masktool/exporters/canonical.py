@@ -34,6 +34,7 @@ from masktool.exporters.rewrites.shape_arithmetic import fold_shape_arithmetic
 __all__ = ["canonicalise", "opset_of"]
 
 PAD_SPATIAL_AXES = (2, 3)
+REPORT = "if ONNX Runtime runs the file, this is a defect of masktool: please report the network"
 KEEPS_SHAPE = ("GroupNormalization",)
 """Operators for which onnx infers nothing."""
 LARGEST_FOLDED = 262_144
@@ -50,6 +51,12 @@ def canonicalise(model: ir.Model) -> ir.Model:
     Raises:
         MasktoolError: the opset cannot be lifted.
     """
+    with stage("the graph cannot be brought into the form that mask rules are written for", fix=REPORT):
+        return canonical_copy(model)
+
+
+def canonical_copy(model: ir.Model) -> ir.Model:
+    """Goes through the steps above, on a copy."""
     model = model.clone()
     shorten_domain(model)
     inline_functions(model)
@@ -72,6 +79,14 @@ def canonicalise(model: ir.Model) -> ir.Model:
     fuse_pads(model.graph)
     free_inside(model)
     common.NameFixPass()(model)
+    if not len(model.graph):
+        raise MasktoolError(
+            "a graph that computes nothing",
+            where=model.graph.name,
+            expected="outputs that depend on the image",
+            got=", ".join(str(value.name) for value in model.graph.outputs) or "no output",
+            fix="export the network again",
+        )
     return model
 
 

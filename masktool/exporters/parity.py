@@ -26,7 +26,7 @@ MEANINGS = {
     "ones": "a mask of ones against the source",
     "left_out": "the mask left out, against the source or else a mask of ones",
     "invariance": "NaN, infinities and 1e30 under the mask against ordinary numbers",
-    "batches": f"batches of {', '.join(map(str, BATCH_SIZES))} against images one by one",
+    "batches": f"batches of {', '.join(map(str, BATCH_SIZES))}, fewer of large ones, against images one by one",
     "one_image": "one image under many masks against one by one",
     "response": "what hiding half of the image changes",
     "framework": "the source in ONNX Runtime against its own framework",
@@ -103,9 +103,10 @@ def measure_batches(masked: Subject, probe: Probe) -> dict[str, float]:
     """Returns the figures that compare images and masks in company with the same ones alone."""
     images, masks = probe.images, probe.masks
     singles = [masked.run(images[i : i + 1], masks[i : i + 1]) for i in range(len(images))]
-    one_image = [masked.run(images[:1], masks[i : i + 1]) for i in range(ONE_IMAGE_MASKS)]
+    one_image = [masked.run(images[:1], masks[i : i + 1]) for i in range(min(ONE_IMAGE_MASKS, len(masks)))]
+    sizes = sorted({min(size, len(images)) for size in BATCH_SIZES})
     return {
-        "batches": max(relative_difference(masked.run(images[:n], masks[:n]), stack(singles[:n])) for n in BATCH_SIZES),
+        "batches": max(relative_difference(masked.run(images[:n], masks[:n]), stack(singles[:n])) for n in sizes),
         "one_image": relative_difference(masked.run(images[:1], masks[:ONE_IMAGE_MASKS]), stack(one_image)),
     }
 

@@ -16,6 +16,9 @@ from masktool.errors import MasktoolError
 from masktool.exporters.domains import Domain
 
 BATCH_SIZES = (1, 3, 8)
+LARGE_IMAGES: Mapping[int, int] = {10_000_000: 2, 2_000_000: 3}
+"""How many images are drawn where one holds more numbers than that: several copies of all of them, and of what the
+network makes of them, are in memory at once. 2 million are 800 x 800 pixels of three channels."""
 GRID = 7
 """Masks hide cells of a 7 x 7 grid: large enough that something is missing from every window and every layer."""
 SECOND_SIZE_STEPS = (32, 64)
@@ -115,7 +118,7 @@ class Probe:
 
     @classmethod
     def draw(cls, shape: tuple[int, int, int], layout: Layout, dtype: Any, domain: Domain, seed: int = 0) -> Probe:
-        """Draws as many as the largest batch.
+        """Draws as many as the largest batch; of large images fewer.
 
         Args:
             shape: (channels, height, width).
@@ -126,7 +129,8 @@ class Probe:
         """
         rng = np.random.default_rng(seed)
         channels, height, width = shape
-        count = max(BATCH_SIZES)
+        large = (number for values, number in LARGE_IMAGES.items() if channels * height * width > values)
+        count = next(large, max(BATCH_SIZES))
         images = domain.draw(rng, (count, channels, height, width), np.dtype(dtype))
         blocks = rng.random((count, 1, GRID, GRID)) < 0.5
         rows, columns = np.arange(height) * GRID // height, np.arange(width) * GRID // width

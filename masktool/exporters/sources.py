@@ -17,7 +17,7 @@ import onnx
 import onnx_ir
 
 from masktool.contract import METADATA_PREFIX, Preprocessing
-from masktool.errors import MasktoolError
+from masktool.errors import MasktoolError, stage
 from masktool.exporters import torch_archives, torch_export, torch_hub
 from masktool.exporters.class_output import Claims, count_columns, is_vector
 from masktool.exporters.declared_shapes import infer_anew
@@ -172,7 +172,8 @@ def _source_from_graph(
     renamed = {} if METADATA_PREFIX + "schema_version" in model.metadata_props else free_ends(model)
     image = settle_input(model, input_size, None if image_input is None else renamed.get(image_input, image_input))
     assert image.name is not None
-    infer_anew(model)
+    with stage("shapes cannot be inferred", where=name):
+        infer_anew(model)
     preprocessing = assumed_preprocessing(image, channels_of(model, image.name), input_size_of(model, image.name))
     notes = (*note_renamed(model.graph.outputs, renamed), *(() if preprocessing is None else (note_assumed(image),)))
     return Source(model, name, digest, preprocessing, None, Claims(), None, notes, image.name, renamed=renamed)

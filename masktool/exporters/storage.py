@@ -119,7 +119,7 @@ def open_model(model: ir.Model, running: Running = AS_ALWAYS) -> onnxruntime.Inf
     """
     without = wrong_optimisers(model)
     if not is_large(model):
-        return open_session(ir.to_proto(model).SerializeToString(), without, running)
+        return open_session(serialise(model), without, running)
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(temporary_directory())
         session = open_session(str(write_files(model, directory / "model.onnx")), without, running)
@@ -127,16 +127,27 @@ def open_model(model: ir.Model, running: Running = AS_ALWAYS) -> onnxruntime.Inf
     return session
 
 
+def serialise(model: ir.Model) -> bytes:
+    """Returns a model as the bytes of a file.
+
+    Raises:
+        MasktoolError: protobuf does not take something in it.
+    """
+    with stage("the graph cannot be written as a protocol buffer", where=model.graph.name):
+        return bytes(ir.to_proto(model).SerializeToString())
+
+
 def write_files(model: ir.Model, path: Path) -> Path:
     """Writes a large model and, beside it, its weights; the model itself stays as it is. Returns the path."""
-    ir.save(model, path, external_data=path.name + DATA_SUFFIX, size_threshold_bytes=SMALLEST_OUTSIDE)
+    with stage("the graph cannot be written with its weights beside it", where=model.graph.name):
+        ir.save(model, path, external_data=path.name + DATA_SUFFIX, size_threshold_bytes=SMALLEST_OUTSIDE)
     return path
 
 
 def fingerprint(model: ir.Model) -> str:
     """Returns the hexadecimal SHA-256 of a model as it would be written."""
     if not is_large(model):
-        return hashlib.sha256(ir.to_proto(model).SerializeToString()).hexdigest()
+        return hashlib.sha256(serialise(model)).hexdigest()
     with temporary_directory() as directory:
         graph = write_files(model, directory / "model.onnx")
         digest = hashlib.sha256(graph.read_bytes())
@@ -172,13 +183,13 @@ class Staging:
 
     def open(self, running: Running = AS_ALWAYS) -> onnxruntime.InferenceSession:
         """Opens the model as it stands."""
-        model = str(self.write()) if self.large else ir.to_proto(self.model).SerializeToString()
+        model = str(self.write()) if self.large else serialise(self.model)
         return open_session(model, running=running, what="the masked graph, a defect of masktool")
 
     def write(self) -> Path:
         """Writes the graph; a large model's weights are there already. Returns its path."""
         with writing(self.target):
-            self.path.write_bytes(ir.to_proto(self.model).SerializeToString())
+            self.path.write_bytes(serialise(self.model))
         return self.path
 
     def check(self) -> None:

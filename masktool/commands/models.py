@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from masktool import __version__
 from masktool.contract import METADATA_PREFIX, Masking, Metadata, OutputKind
+from masktool.data_files import URL, check_readable, is_there
 from masktool.errors import MasktoolError
 from masktool.files import sha256_of
 from masktool.identity import digest_files, digest_model
@@ -255,6 +256,8 @@ def identify(choice: ModelChoice, name: str) -> dict[str, object]:
     elif Path(name).is_file():
         parts["source"] = digest_model(Path(name))
     else:
+        if is_there(Path(name)) or URL.match(name):
+            check_readable(Path(name), "a model")  # says that it is a pipe, a directory, a URL, ...
         raise MasktoolError("no such model", where=name, expected="a file, torchvision:NAME or timm:NAME")
     if is_hub_name(name) or choice.arch is not None or Path(name).suffix.lower() != ONNX_SUFFIX:
         parts["torch"] = package_versions(TORCH_PACKAGES)

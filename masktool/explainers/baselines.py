@@ -24,7 +24,7 @@ BLUR_SIGMA = 10 / 224
 
 def check_baseline(name: str, value: object) -> str:
     """Returns a baseline's name, or raises a MasktoolError that names the option."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and BLACK <= value <= WHITE:
         value = f"{value:g}"
     if not isinstance(value, str) or (value not in BASELINES and read_colour(value) is None):
         expected = f"{', '.join(BASELINES)}, a number or R,G,B in 0..255"

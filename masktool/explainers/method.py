@@ -13,6 +13,7 @@ import functools
 import importlib
 import operator
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -295,9 +296,14 @@ def check_count(name: str, value: object, minimum: int = 1) -> int:
     return count
 
 
+LARGEST = sys.float_info.max
+"""An integer may be beyond it."""
+
+
 def check_real(name: str, value: object, *, above: float, below: float = np.inf) -> float:
     """Returns an option's value as a float strictly between two limits, or raises a MasktoolError that names it."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not above < value < below:
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not is_number or not above < value < min(below, LARGEST):  # type: ignore[operator]  # it is a number
         limits = f"above {above:g}" + ("" if below == np.inf else f" and below {below:g}")
         raise MasktoolError("option out of range", where=name, expected=f"a number {limits}", got=repr(value))
-    return float(value)
+    return float(value)  # type: ignore[arg-type]  # it is one

@@ -24,7 +24,8 @@ def model_pixels(array: NDArray[np.floating[Any]], preprocessing: Preprocessing)
         (h, w, 3) uint8 RGB; a grey channel three times.
     """
     channels_last = array[0] if preprocessing.layout == "NHWC" else np.moveaxis(array[0], 0, -1)
-    values = (channels_last * np.asarray(preprocessing.std) + np.asarray(preprocessing.mean)) / preprocessing.scale
+    mean, std = (np.asarray(numbers, np.float64) for numbers in (preprocessing.mean, preprocessing.std))
+    values = (channels_last * std + mean) / preprocessing.scale
     values = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     if preprocessing.channel_order == "L":
         return np.repeat(values[:, :, :1], 3, axis=2)

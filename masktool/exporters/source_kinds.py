@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+from masktool.data_files import URL, cannot_read
 from masktool.errors import MasktoolError, stage
 from masktool.limits import check_limit
 
@@ -75,6 +76,8 @@ def _read_head(path: Path) -> bytes:
         with path.open("rb") as stream:
             head = stream.read(HEAD_BYTES)
     except FileNotFoundError as error:
+        if URL.match(str(path)):
+            raise cannot_read(path, error, MODEL_KINDS) from error
         raise MasktoolError("no such model file", where=path, fix="check the path") from error
     except IsADirectoryError as error:
         raise MasktoolError("a directory", where=path, expected=MODEL_KINDS) from error

@@ -229,7 +229,8 @@ def normalise(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
 
 def normalise_channels(values: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
     """Scales and normalises values (..., C) in the model's order of channels, to float32; one channel serves all."""
-    normalised = (values * preprocessing.scale - np.array(preprocessing.mean)) / np.array(preprocessing.std)
+    mean, std = (np.array(numbers, np.float64) for numbers in (preprocessing.mean, preprocessing.std))
+    normalised = (values * float(preprocessing.scale) - mean) / std
     return normalised.astype(np.float32)
 
 

@@ -281,3 +281,25 @@ def test_an_input_size_that_no_machine_holds():
         load(model_path()) as session,
     ):
         explain(session, Image.new("RGB", (8, 8)), "rise", input_size=(100_000, 100_000))
+
+
+@pytest.mark.parametrize(
+    ("method", "assignment"),
+    [
+        ("lime", f"p={BEYOND}"),
+        ("lime", "segments=[1,2]"),
+        ("lime", "p=1e400"),
+        ("integrated-gradients", f"baseline={BEYOND}"),
+    ],
+)
+def test_options_beyond_a_float_or_of_another_kind(method, assignment):
+    with pytest.raises(MasktoolError):
+        share_options([method], None, parse_assignments([assignment]))
+
+
+def test_preprocessing_with_whole_numbers_beyond_64_bits_is_a_number():
+    from masktool.runtime import prepare
+
+    document = {"size": [8, 8], "resize": "exact", "scale": 2**70, "mean": [2**70, 0, 0], "std": [2**70, 1, 1]}
+    prepared = prepare(Image.new("RGB", (8, 8), (3, 0, 0)), Preprocessing.from_json(document))
+    assert prepared.array[0, 0].max() == pytest.approx(2)

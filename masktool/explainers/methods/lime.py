@@ -71,7 +71,7 @@ class Lime(Method):
     def __post_init__(self) -> None:
         check_count("n_samples", self.n_samples, minimum=2)  # a line needs two points
         check_count("n_segments", self.n_segments)
-        if self.segments not in SEGMENTERS:
+        if not isinstance(self.segments, str) or self.segments not in SEGMENTERS:
             raise MasktoolError("unknown segments", where=self.segments, expected=f"one of {', '.join(SEGMENTERS)}")
         if self.feature_mask is not None:
             check_label_map(self.feature_mask, where="feature_mask")

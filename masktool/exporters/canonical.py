@@ -3,7 +3,8 @@
 1. Functions are inlined, experimental operators of old converters rewritten, and the opset is lifted to at least 18.
 2. Constants are initializers and no inputs, identities and dropouts are gone.
 3. Shapes are inferred, and what depends on constants alone is folded (Shape → Gather → Concat chains in front of
-   Reshape). An If or a Loop whose course is known by then is written out. Pools lose a window behind the image.
+   Reshape). Operators without a mask rule that ONNX defines by a function are written out as that function. An If or
+   a Loop whose course is known by then is written out. Pools lose a window behind the image.
 4. Quantised operators become float ones between DequantizeLinear and QuantizeLinear; operators that ONNX Runtime fused
    are taken apart.
 5. ``auto_pad`` becomes explicit pads, and a Pad of zeros in front of a convolution or an average pool becomes its pads.
@@ -29,6 +30,7 @@ from masktool.exporters.rewrites.experimental import rewrite_experimental
 from masktool.exporters.rewrites.fused import rewrite_fused
 from masktool.exporters.rewrites.identities import remove_identities
 from masktool.exporters.rewrites.quantized import rewrite_quantized
+from masktool.exporters.rewrites.schema_functions import inline_schema_functions
 from masktool.exporters.rewrites.shape_arithmetic import fold_shape_arithmetic
 
 __all__ = ["canonicalise", "opset_of"]
@@ -66,6 +68,9 @@ def canonical_copy(model: ir.Model) -> ir.Model:
     common.NameFixPass()(model)  # every node has a name of its own from here on, by which messages call it
     name_batches(model.graph)
     fold(model)
+    if (inlined := inline_schema_functions(model)) is not model:
+        model = inlined
+        fold(model)
     while inline_control_flow(model.graph):
         fold(model)
     remove_dropouts(model.graph)

@@ -1,0 +1,53 @@
+"""Operators that ONNX itself defines by a function (Attention, RMSNormalization, Swish), written out as that.
+
+Only those that have no mask rule of their own: where a rule exists, the runtime's own kernel stays.
+"""
+
+from __future__ import annotations
+
+import onnx
+import onnx.inliner
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from masktool.errors import stage
+from masktool.exporters.opset import attach_weights, detach_large_weights, opset_of
+from masktool.ops.registry import MASK_RULES
+
+STAY = frozenset({"Bernoulli", "DynamicQuantizeLinear", "Range", "SequenceMap"})
+"""Their bodies draw numbers, measure a whole batch, or loop: no rule treats what they consist of."""
+
+
+def inline_schema_functions(model: ir.Model) -> ir.Model:
+    """Returns a model with such operators written out: the model itself where there are none.
+
+    Args:
+        model: shapes inferred; a body may depend on the types and ranks of what it reads.
+
+    Raises:
+        MasktoolError: ONNX cannot write one of them out.
+    """
+    names = sorted({node.op_type for node in model.graph.all_nodes() if is_function(node, opset_of(model))})
+    if not names:
+        return model
+    large = detach_large_weights(model.graph)
+    with stage(f"ONNX cannot write out {', '.join(names)} as the functions that they are", fix="export in opset 22"):
+        proto = onnx.inliner.inline_selected_functions(
+            ir.to_proto(model), [("", name) for name in names], inline_schema_functions=True
+        )
+    inlined = ir.from_proto(proto)
+    attach_weights(inlined.graph, large)
+    common.NameFixPass()(inlined)
+    return inlined
+
+
+def is_function(node: ir.Node, opset: int) -> bool:
+    """Whether a node has no mask rule, but a definition in other operators."""
+    if node.domain not in ("", "ai.onnx") or node.op_type in STAY or MASK_RULES.find(node) is not None:
+        return False
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset)
+    except onnx.defs.SchemaError:
+        return False
+    names = ("has_function", "has_context_dependent_function")  # which onnx's type stubs leave out
+    return any(getattr(schema, name) for name in names)

@@ -1,0 +1,114 @@
+"""Operators that ONNX defines by functions are exported like what they stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+import masktool
+
+TOLERANCE = 1e-5
+SIDE, PATCH = 16, 4
+
+
+class Attending(nn.Module):
+    """Patches that attend to each other, and their mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.project, self.head = nn.Conv2d(3, 32, PATCH, PATCH), nn.Linear(32, 96), nn.Linear(32, 5)
+
+    def forward(self, image: torch.Tensor, kept: torch.Tensor | None = None) -> torch.Tensor:
+        tokens = self.patches(image).flatten(2).transpose(1, 2)
+        tokens = tokens if kept is None else tokens[:, kept]
+        queries, keys, values = self.project(tokens).reshape(tokens.shape[0], -1, 3, 4, 8).permute(2, 0, 3, 1, 4)
+        attended = nn.functional.scaled_dot_product_attention(queries, keys, values)
+        return self.head((tokens + attended.transpose(1, 2).flatten(2)).mean(1))
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return Attending().eval()
+
+
+@pytest.fixture(scope="module")
+def plain(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """The same network in three opsets; Attention is an operator of its own from 23 on."""
+    folder, found = tmp_path_factory.mktemp("attention"), {}
+    for opset in (22, 23):
+        found[opset] = folder / f"opset{opset}.onnx"
+        shapes = ({0: torch.export.Dim("n")},)
+        image = torch.rand(2, 3, SIDE, SIDE)
+        torch.onnx.export(
+            network, (image,), dynamo=True, opset_version=opset, dynamic_shapes=shapes, verbose=False
+        ).save(found[opset])
+    model = onnx.load(found[23])
+    assert "Attention" in {node.op_type for node in model.graph.node}
+    model.opset_import[0].version = 24
+    found[24] = folder / "opset24.onnx"
+    onnx.save(model, found[24])
+    return found
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("opset", [22, 23, 24])
+def test_missing_patches_are_as_good_as_dropped_in_every_opset(
+    opset: int, network: nn.Module, plain: dict[int, Path], tmp_path: Path
+) -> None:
+    parity = masktool.export(plain[opset], tmp_path / "masked.onnx").parity
+    assert parity["ones"] <= TOLERANCE
+    assert parity["invariance"] == 0
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn(1, 3, SIDE, SIDE, generator=generator)
+    kept = torch.rand((SIDE // PATCH) ** 2, generator=generator) < 0.5
+    blocks = kept.reshape(SIDE // PATCH, -1).repeat_interleave(PATCH, 0).repeat_interleave(PATCH, 1)
+    with torch.no_grad():
+        expected, unmasked = network(image, kept).numpy(), network(image).numpy()
+    session = onnxruntime.InferenceSession(tmp_path / "masked.onnx", providers=["CPUExecutionProvider"])
+    name = next(each.name for each in session.get_inputs() if each.name != "mask")
+    mask = blocks[None, None].numpy().astype(np.float32)
+    (logits,) = session.run(None, {name: image.numpy(), "mask": mask})
+    assert np.abs(logits - expected).max() <= TOLERANCE * np.abs(expected).max()
+    assert np.abs(unmasked - expected).max() >= 0.01 * np.abs(expected).max()
+
+
+TOKENS = "[c] c = Conv <pads = [1, 1, 1, 1]> (x, w) f = Reshape (c, flat) t = Transpose <perm = [0, 2, 1]> (f) "
+POOLED = " p = ReduceMean <keepdims = 0> (r, one) y = Gemm (p, v)"
+FUNCTIONS = {
+    "RMSNormalization": (23, TOKENS + "r = RMSNormalization <axis = -1> (t, s)" + POOLED),
+    "Swish": (24, TOKENS + "r = Swish <alpha = 1.5> (t)" + POOLED),
+    "attention of 2 heads in 3 axes": (
+        23, TOKENS + "r = Attention <q_num_heads = 2, kv_num_heads = 2> (t, t, t)" + POOLED,
+    ),
+    "attention with a scale and a soft cap": (
+        24, TOKENS + "r = Attention <q_num_heads = 4, kv_num_heads = 4, scale = 0.3, softcap = 2.0> (t, t, t)" + POOLED,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("gradient", [None, "logit"])
+def test_functions_are_exact_under_ones_and_do_not_look_under_the_mask(
+    name: str, gradient: str | None, tmp_path: Path
+) -> None:
+    opset, nodes = FUNCTIONS[name]
+    model = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["" : {opset}]> g (float[N, 3, 8, 8] x) => (float[N, 5] y) {{ {nodes} }}'
+    )
+    rng = np.random.default_rng(0)
+    for key, shape in {"w": (16, 3, 3, 3), "v": (16, 5), "s": (16,)}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(rng.standard_normal(shape, np.float32), key))
+    for key, values in {"flat": (0, 16, 64), "one": (1,)}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(values, np.int64), key))
+    onnx.save(model, tmp_path / "plain.onnx")
+    parity = masktool.export(tmp_path / "plain.onnx", tmp_path / "masked.onnx", gradient=gradient).parity
+    assert parity["ones"] <= TOLERANCE
+    assert parity["invariance"] == 0
+    assert parity["response"] > 0.01

@@ -9,9 +9,12 @@ from typing import NamedTuple
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "masktool"
-FOUNDATION = {"contract", "data_files", "errors", "files", "identity", "limits", "printable", "streams"}
+FOUNDATION = {
+    *("contract", "data_files", "errors", "external_weights", "files", "identity", "limits", "printable", "streams")
+}
 MAY_IMPORT = {
     "errors": set(),
+    "external_weights": {"errors"},
     "files": {"errors"},
     "identity": {"files"},
     "limits": {"errors"},

@@ -8,15 +8,15 @@ functions included, is looked over first, in one pass over its names.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import onnx
 
 from masktool.errors import MasktoolError
+from masktool.external_weights import find_beside
 from masktool.limits import check_limit
 
 Nodes: TypeAlias = "onnx.GraphProto | onnx.FunctionProto"
@@ -272,9 +272,6 @@ def check_inputs(graph: onnx.GraphProto, where: object) -> None:
 def check_external_data(model: onnx.ModelProto, path: Path) -> None:
     """Checks the paths of weights beside the model, and puts the real, absolute ones in their place.
 
-    A path that leads out of the model's folder would let a model read any file of its reader's. A link is followed as
-    far as the folder of the model, or of what the model's own path is a link to (as caches of hubs lay them out).
-
     Raises:
         MasktoolError: weights are missing, short, or stand in another place.
     """
@@ -288,37 +285,9 @@ def check_external_tensor(tensor: onnx.TensorProto, path: Path) -> None:
     """Looks at one tensor that stands outside the graph; see :func:`check_external_data`."""
     place = f"{path}, tensor {tensor.name!r}"
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    if not location or is_outside(location):
-        raise MasktoolError(
-            "external weights that are not in the model's folder",
-            where=place,
-            expected="a relative path within it",
-            got=location or "none",
-            fix="put the weights beside the model and name them so in its graph",
-        )
-    data = path.parent / location
-    if not data.is_file():
-        raise MasktoolError(
-            "missing external data", where=path, expected=location, fix="put that file beside the model"
-        )
-    folders = {os.path.realpath(path.parent), os.path.realpath(Path(os.path.realpath(path)).parent)}
-    real = os.path.realpath(data)
-    if not any(os.path.commonpath([folder, real]) == folder for folder in folders):
-        raise MasktoolError(
-            "external weights that are a link out of the model's folder",
-            where=place,
-            got=f"{location} -> {real}",
-            fix="put the file itself beside the model",
-        )
+    data = find_beside(path, entries.get("location", ""))
     check_extent(tensor, entries, data, place)
-    next(entry for entry in tensor.external_data if entry.key == "location").value = real
-
-
-def is_outside(location: str) -> bool:
-    """Tells whether a path is absolute on any system, or climbs upwards."""
-    posix, windows = PurePosixPath(location), PureWindowsPath(location)
-    return posix.is_absolute() or bool(windows.anchor) or ".." in (*posix.parts, *windows.parts)
+    next(entry for entry in tensor.external_data if entry.key == "location").value = str(data)
 
 
 def check_extent(tensor: onnx.TensorProto, entries: dict[str, str], data: Path, place: str) -> None:

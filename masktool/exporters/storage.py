@@ -19,6 +19,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from masktool.errors import MasktoolError, stage
+from masktool.external_weights import check_named_files
 from masktool.files import check_target, replace_durably, temporary_directory, writing
 
 LARGEST_WEIGHTS = 2**31 - 2**26
@@ -92,6 +93,8 @@ def open_session(
     options.log_severity_level = FATAL
     options.graph_optimization_level = running.level
     options.intra_op_num_threads = running.threads
+    if isinstance(model, str):
+        check_named_files(Path(model))
     try:
         return onnxruntime.InferenceSession(
             model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from masktool.data_files import check_readable
 from masktool.errors import MasktoolError
+from masktool.external_weights import check_named_files
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -45,6 +46,7 @@ def open_session(path: Path, providers: str | Sequence[str] | None = None, threa
         MasktoolError: the file cannot be read as an ONNX model, or an asked-for provider cannot load.
     """
     check_readable(path, "an ONNX model")
+    check_named_files(path)
     if threads is not None and threads < 1:
         raise MasktoolError("thread count out of range", expected="at least 1", got=threads)
     if not providers or providers == "auto":

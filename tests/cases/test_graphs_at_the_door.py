@@ -11,9 +11,12 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import masktool
 from masktool import export
 from masktool.errors import MasktoolError
+from masktool.exporters.check import check_file
 from masktool.exporters.onnx_door import read_onnx
+from masktool.external_weights import find_locations
 
 CORPUS = Path(__file__).parent / "corpus"
 HEAD = '<ir_version: 9, opset_import: ["" : 18]> g '
@@ -174,7 +177,7 @@ def test_weights_as_a_hub_caches_them_are_read(tmp_path: Path) -> None:
     written(with_external_weight("w.bin"), blobs)
     (snapshot / "model.onnx").symlink_to(blobs / "model.onnx")
     (snapshot / "w.bin").symlink_to(blobs / "b")
-    model = read_onnx(snapshot / "model.onnx")
+    model = read_onnx(snapshot / "model.onnx").model
     weight = model.graph.initializers["w"].const_value
     assert weight is not None
     np.testing.assert_array_equal(weight.numpy(), numpy_helper.to_array(network().graph.initializer[0]))
@@ -197,6 +200,42 @@ def test_a_constant_outside_the_graph_is_read(tmp_path: Path) -> None:
     model.graph.node.insert(0, helper.make_node("Constant", [], ["w"], value=model.graph.initializer[0]))
     del model.graph.initializer[:]
     assert export(written(model, tmp_path), tmp_path / "out.onnx").parity["ones"] == 0
+
+
+@pytest.mark.parametrize("place", ["initializer", "constant", "branch", "function", "sparse"])
+def test_a_file_that_is_only_run_reads_nothing_outside_either(place: str, tmp_path: Path) -> None:
+    masktool.export(network(), tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    tensor = with_external_weight("../secret.bin").graph.initializer[0]
+    if place == "initializer":
+        model.graph.initializer.append(tensor)
+    elif place == "sparse":
+        model.graph.sparse_initializer.add().values.CopyFrom(tensor)
+    else:
+        node = helper.make_node("Constant", [], ["k"], value=tensor)
+        branch = helper.make_graph([node], "b", [], [helper.make_tensor_value_info("k", TensorProto.FLOAT, None)])
+        if place == "branch":
+            node = helper.make_node("If", ["c"], ["k2"], then_branch=branch, else_branch=branch)
+        if place == "function":
+            model.functions.append(helper.make_function("d", "F", [], ["k"], [node], [helper.make_opsetid("", 18)]))
+        else:
+            model.graph.node.append(node)
+    path = written(model, tmp_path)
+    for open_it in (masktool.load, check_file):
+        with pytest.raises(MasktoolError, match="not in the model's folder"):
+            open_it(path)
+
+
+def test_names_are_found_as_onnx_finds_them(tmp_path: Path) -> None:
+    model = with_external_weight("a/b/c.bin")
+    model.graph.initializer.add(name="v").CopyFrom(model.graph.initializer[0])
+    model.graph.initializer[1].external_data[0].value = "d.bin"
+    assert set(find_locations(model.SerializeToString())) == {"a/b/c.bin", "d.bin"}
+    content = model.SerializeToString()
+    for length in range(1, len(content), 7):
+        (tmp_path / "cut.onnx").write_bytes(content[:length])
+        with pytest.raises(MasktoolError):
+            masktool.load(tmp_path / "cut.onnx")
 
 
 # Sparse weights

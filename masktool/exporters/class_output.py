@@ -266,7 +266,8 @@ def find_backing(
     """Yields what speaks for class scores."""
     if end is not None:
         columns_named = "its one column" if columns == 1 else f"all {count_of(columns, 'column')}"
-        yield f"{end.split()[0]} over {columns_named}"
+        alike = " (numbers scaled to 0..1, such as coordinates, would end alike)" if end.startswith("Sigmoid") else ""
+        yield f"{end.split()[0]} over {columns_named}{alike}"
     if claims.name is not None:
         yield "named by --class-output"
     if claims.labels is not None:

@@ -22,8 +22,8 @@ from masktool.ops.slopes import SLOPES
 from masktool.ops.windows import places_in_channels_zeroed
 
 ZERO_PRESERVING = (
-    "Abs", "Celu", "Ceil", "Elu", "Erf", "Floor", "Gelu", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "Relu",
-    "Round", "Selu", "Shrink", "Sign", "Sin", "Softsign", "Tanh", "ThresholdedRelu",
+    "Abs", "Asinh", "Atan", "Celu", "Ceil", "Elu", "Erf", "Floor", "Gelu", "HardSwish", "Identity", "LeakyRelu",
+    "Mish", "Neg", "Relu", "Round", "Selu", "Shrink", "Sign", "Sin", "Softsign", "Tanh", "ThresholdedRelu",
 )  # fmt: skip
 OTHER_ACTIVATIONS = ("Clip", "Cos", "HardSigmoid", "Sigmoid", "Softplus")
 LARGEST_SLOPE = 3e38
@@ -54,11 +54,11 @@ def refuse_training(node: ir.Node) -> None:
         raise RuleError("it takes mean and variance of the images at hand (training mode)")
 
 
-@mask_rule("Exp", "Log", "Reciprocal", "Sqrt")
+@mask_rule("Acos", "Acosh", "Asin", "Atanh", "Cosh", "Exp", "Log", "Reciprocal", "Sinh", "Sqrt", "Tan")
 def mask_guarded(graph: MaskedGraph, node: ir.Node) -> None:
-    """Computes f(1) under the mask: of an arbitrary number, f may be infinite or no number."""
+    """Computes f(1) under the mask, atanh(0): of an arbitrary number, f may be infinite or no number."""
     state = state_of_input(graph, node)
-    node.replace_input_with(0, graph.replaced(input_at(node, 0), empty=1))
+    node.replace_input_with(0, graph.replaced(input_at(node, 0), empty=0 if node.op_type == "Atanh" else 1))
     graph.set_state(node.outputs[0], state.replace(zeroed=False))
 
 
@@ -191,3 +191,15 @@ add_samples(
     ),
 )
 add_samples("Exp", Sample("pooled", "e = Exp (x) y = GlobalAveragePool (e)"))
+INVERSES = "t = Tanh (x) e = Constant <value_float = 0.9> () u = Mul (t, e) "
+for op_type in ("Acos", "Asin", "Atanh"):
+    add_samples(op_type, Sample("within its domain", INVERSES + f"h = {op_type} (u) y = GlobalAveragePool (h)"))
+for op_type in ("Asinh", "Atan", "Cosh", "Sinh", "Tan"):
+    add_samples(op_type, Sample("before a mean", f"t = Tanh (x) h = {op_type} (t) y = GlobalAveragePool (h)"))
+add_samples(
+    "Acosh",
+    Sample(
+        "within its domain",
+        "a = Abs (x) o = Constant <value_float = 1.1> () u = Add (a, o) h = Acosh (u) y = GlobalAveragePool (h)",
+    ),
+)

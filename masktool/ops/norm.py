@@ -1,7 +1,8 @@
 """Normalisations, and the softmax.
 
 * Within each place (``LayerNormalization`` and ``Softmax`` over channels, ``LRN`` over neighbouring channels):
-  ``m' = m``.
+  ``m' = m``. So do ``LpNormalization``, which over places divides by the norm of the kept ones scaled up to all, and
+  ``Hardmax``.
 * Over places (``InstanceNormalization``, ``GroupNormalization``, ``LayerNormalization`` over height or width,
   ``MeanVarianceNormalization``): mean and variance of the kept places; ``m' = m``. The operator itself stays, so that a
   mask of ones is exact: it gets the mean at missing places, and its result is put right. Soft values weigh.
@@ -19,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.ops.builder import dims_of, dtype_of, fixed_sizes, input_at, normalised_axes, rank_of, sizes_of
-from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, refuse_parameters
+from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, passes_nothing, refuse_parameters
 from masktool.ops.graph import MaskedGraph, state_of_input
 from masktool.ops.kept import Centred, centred_on_kept
 from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
@@ -37,7 +38,7 @@ def mask_lrn(graph: MaskedGraph, node: ir.Node) -> None:
     graph.set_state(node.outputs[0], state)
 
 
-@mask_rule("Softmax", "LogSoftmax")
+@mask_rule("Hardmax", "Softmax", "LogSoftmax")
 def mask_softmax(graph: MaskedGraph, node: ir.Node) -> None:
     """Gives a missing place no weight, where it runs over places; the mask stays."""
     state, value = state_of_input(graph, node), input_at(node, 0)
@@ -48,6 +49,28 @@ def mask_softmax(graph: MaskedGraph, node: ir.Node) -> None:
         lowest = np.finfo(dtype_of(value).numpy()).min  # −∞ would make NaN of a row without any kept place
         node.replace_input_with(0, graph.replaced(value, empty=float(lowest)))
     graph.set_state(node.outputs[0], state.replace(zeroed=False))
+
+
+@mask_rule("LpNormalization")
+def mask_lp_normalization(graph: MaskedGraph, node: ir.Node) -> None:
+    """Divides by the norm of each place's channels, or by that of the kept places scaled up to all; the mask stays."""
+    state, value, output = state_of_input(graph, node), input_at(node, 0), node.outputs[0]
+    axis = normalised_axes([node.attributes.get_int("axis", -1)], rank_of(value))[0]
+    if axis == state.batch:
+        raise RuleError("it normalises over the batch")
+    new_state = state.replace(zeroed=False)
+    if axis in state.axes:
+        reduction, along = norm_of(node), graph.constant([axis], ir.DataType.INT64)
+        of_mask, of_ones = (graph.emit(reduction, each, along) for each in (state.mask, graph.ones_like(state.mask)))
+        share = graph.emit("Div", of_mask, of_ones)
+        node.replace_input_with(0, graph.weighted(value))
+        output = graph.emit_after(output, "Mul", output, graph.as_type(share, dtype_of(output)))
+    graph.set_state(output, new_state)
+
+
+def norm_of(node: ir.Node) -> str:
+    """Returns the operator that gives the norm by which an LpNormalization divides."""
+    return f"ReduceL{node.attributes.get_int('p', 2)}"
 
 
 @mask_rule("LayerNormalization")
@@ -149,6 +172,21 @@ def vjp_softmax(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gr
     axis = graph.ints(node.attributes.get_int("axis", -1))
     mean = graph.emit("ReduceSum", graph.emit("Mul", gradient, output), axis)
     return [graph.emit("Mul", output, graph.emit("Sub", gradient, mean))]
+
+
+gradient_rule("Hardmax")(passes_nothing)
+
+
+@gradient_rule("LpNormalization")
+def vjp_lp_normalization(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """``(dy − Σ dy · y · s) / norm`` with s = y, or sign(x) for the sum of absolute values; 0 where the norm is 0."""
+    gradient, value, output = given(gradients), input_at(node, 0), node.outputs[0]
+    axis = graph.ints(node.attributes.get_int("axis", -1))
+    norm = graph.emit(norm_of(node), value, axis)
+    total = graph.emit("ReduceSum", graph.emit("Mul", gradient, output), axis)
+    direction = output if norm_of(node) == "ReduceL2" else graph.emit("Sign", value)
+    across = graph.emit("Sub", gradient, graph.emit("Mul", direction, total))
+    return [graph.masked(graph.emit("Div", across, graph.divisor(norm)), graph.positive(norm))]
 
 
 @gradient_rule("LogSoftmax")
@@ -326,4 +364,17 @@ add_samples(
         {"g": (4,), "b": (4,), "w": (3, 4, 3, 3)},
         opset=21,
     ),
+)
+add_samples(
+    "LpNormalization",
+    Sample(
+        "of channels", "n = LpNormalization <axis = 1> (x) y = Conv <pads = [1, 1, 1, 1]> (n, w)", {"w": (3, 4, 3, 3)}
+    ),
+    Sample("of rows, by absolute values", "y = LpNormalization <axis = 3, p = 1> (x)"),
+    Sample("of columns", "y = LpNormalization <axis = 2> (x)"),
+)
+add_samples(
+    "Hardmax",
+    Sample("over channels", "h = Hardmax <axis = 1> (x) y = Mul (h, x)"),
+    Sample("over a row", "y = Hardmax (x)"),
 )

@@ -4,6 +4,9 @@ Over places they count the kept ones only: ``r(x · m) · r(1) / r(m)`` for mean
 kept for maxima and minima. The mask loses these axes, ``m' = max(m)`` along them; on the last one it is spent. An empty
 mask gives 0. Along other axes they stay within each place: the mask stays.
 
+``ReduceLogSum`` and ``ReduceLogSumExp`` are logarithms of such sums: ``log Σ x · m + log(Σ 1 / Σ m)``, and the same of
+``exp(x)``, where ``x + log m`` stands for ``exp(x) · m``.
+
 Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646.
 """
 
@@ -14,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from masktool.ops.builder import constant_of, input_at, normalised_axes, rank_of, sizes_of
+from masktool.ops.builder import constant_of, dtype_of, input_at, normalised_axes, rank_of, sizes_of
 from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, passes_nothing
 from masktool.ops.graph import Masked, MaskedGraph, state_of_input
 from masktool.ops.kept import average_kept, extreme_kept
@@ -32,6 +35,37 @@ def mask_reduce(graph: MaskedGraph, node: ir.Node) -> None:
     if set(axes) & set(state.axes):
         output = average_kept(graph, node, keepdims=node.attributes.get_int("keepdims", 1))
     graph.set_state(output, new_state)
+
+
+@mask_rule("ReduceLogSum", "ReduceLogSumExp")
+def mask_reduce_log_sum(graph: MaskedGraph, node: ir.Node) -> None:
+    """Sums over kept places only and scales the sum up to all, inside the logarithm."""
+    axes, state = reduced_axes(graph, node), state_of_input(graph, node)
+    new_state, value, output = state_behind(graph, node, state, axes), input_at(node, 0), node.outputs[0]
+    if set(axes) & set(state.axes):
+        keepdims, along = node.attributes.get_int("keepdims", 1), graph.constant(axes, ir.DataType.INT64)
+        sums = [
+            graph.emit("ReduceSum", each, along, keepdims=keepdims)
+            for each in (state.mask, graph.ones_like(state.mask))
+        ]
+        rest = graph.emit("Log", graph.emit("Div", sums[1], graph.divisor(sums[0])))
+        some_kept = graph.positive(sums[0])
+        node.replace_input_with(0, weighted_within_log(graph, node, value))
+        output = graph.emit_after(output, "Add", output, graph.as_type(rest, dtype_of(output)))
+        output = graph.emit_after(output, "Where", some_kept, output, graph.constant(0, dtype_of(output)))
+    graph.set_state(output, new_state)
+
+
+def weighted_within_log(graph: MaskedGraph, node: ir.Node, value: ir.Value) -> ir.Value:
+    """Returns x · m for a logarithm of a sum; for one of exponentials x + log m, the lowest number at m = 0."""
+    if node.op_type == "ReduceLogSum":
+        return graph.weighted(value)
+    lowest = float(np.finfo(dtype_of(value).numpy()).min)  # −∞ would make NaN where no place is kept
+    logs = graph.emit("Log", graph.divisor(graph.known_state(value).mask))
+    moved = graph.emit("Add", value, graph.as_type(logs, dtype_of(value)))
+    moved = graph.emit("Where", graph.kept(value), moved, graph.constant(lowest, dtype_of(value)))
+    moved.shape = value.shape
+    return moved
 
 
 @mask_rule("ReduceMax", "ReduceMin")
@@ -114,6 +148,17 @@ def vjp_reduce_norm(graph: GradientGraph, node: ir.Node, gradients: Gradients) -
     return [graph.emit("Mul", value, graph.emit("Mul", gradient, graph.number(2, value)))]
 
 
+@gradient_rule("ReduceLogSum", "ReduceLogSumExp")
+def vjp_reduce_log_sum(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
+    """``dy · exp(−y)``, and ``dy · exp(x − y)``."""
+    value, axes = input_at(node, 0), axes_of(node)
+    gradient, output = (with_axes(graph, node, part, axes) for part in (given(gradients), node.outputs[0]))
+    if node.op_type == "ReduceLogSumExp":
+        return [graph.emit("Mul", gradient, graph.emit("Exp", graph.emit("Sub", value, output)))]
+    share = graph.emit("Mul", gradient, graph.emit("Exp", graph.emit("Neg", output)))
+    return [graph.emit("Expand", share, graph.emit("Shape", value))]
+
+
 @gradient_rule("ReduceMax", "ReduceMin")
 def vjp_reduce_extreme(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Gives the gradient to the extreme numbers, in equal shares."""
@@ -179,3 +224,12 @@ add_samples(
     ),
 )
 add_samples("ArgMax", Sample("over channels", "i = ArgMax <axis = 1> (x) y = Cast <to = 1> (i)"))
+add_samples(
+    "ReduceLogSumExp",
+    Sample("over the image", "y = ReduceLogSumExp <keepdims = 0> (x, axes)", constants={"axes": (2, 3)}),
+    Sample("over channels", "y = ReduceLogSumExp <keepdims = 1> (x, axes)", constants={"axes": (1,)}),
+)
+add_samples(
+    "ReduceLogSum",
+    Sample("over the image", "a = Abs (x) y = ReduceLogSum <keepdims = 1> (a, axes)", constants={"axes": (2, 3)}),
+)

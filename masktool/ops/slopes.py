@@ -157,10 +157,67 @@ def slope_of_sqrt(graph: GradientGraph, node: ir.Node) -> ir.Value:
     return graph.masked(graph.emit("Div", graph.number(0.5, y), y), graph.positive(y))
 
 
+def root_of_one(graph: GradientGraph, node: ir.Node, square_sign: int, one_sign: int) -> ir.Value:
+    """Returns √(± x² ± 1) of a node's input."""
+    x = input_at(node, 0)
+    square = graph.emit("Mul", graph.emit("Mul", x, x), graph.number(square_sign, x))
+    return graph.emit("Sqrt", graph.emit("Add", square, graph.number(one_sign, x)))
+
+
+def slope_of_asin(graph: GradientGraph, node: ir.Node) -> ir.Value:
+    """1 / √(1 − x²); the negative of it for acos."""
+    slope = graph.emit("Reciprocal", root_of_one(graph, node, -1, 1))
+    return graph.emit("Neg", slope) if node.op_type == "Acos" else slope
+
+
+def slope_of_asinh(graph: GradientGraph, node: ir.Node) -> ir.Value:
+    """1 / √(x² + 1)."""
+    return graph.emit("Reciprocal", root_of_one(graph, node, 1, 1))
+
+
+def slope_of_acosh(graph: GradientGraph, node: ir.Node) -> ir.Value:
+    """1 / √(x² − 1)."""
+    return graph.emit("Reciprocal", root_of_one(graph, node, 1, -1))
+
+
+def slope_of_atan(graph: GradientGraph, node: ir.Node) -> ir.Value:
+    """1 / (1 + x²)."""
+    x = input_at(node, 0)
+    return graph.emit("Reciprocal", graph.emit("Add", graph.emit("Mul", x, x), graph.number(1, x)))
+
+
+def slope_of_atanh(graph: GradientGraph, node: ir.Node) -> ir.Value:
+    """1 / (1 − x²)."""
+    return graph.emit("Reciprocal", complement_of_square(graph, input_at(node, 0)))
+
+
+def slope_of_sinh(graph: GradientGraph, node: ir.Node) -> ir.Value:
+    """cosh(x)."""
+    return graph.emit("Cosh", input_at(node, 0))
+
+
+def slope_of_cosh(graph: GradientGraph, node: ir.Node) -> ir.Value:
+    """sinh(x)."""
+    return graph.emit("Sinh", input_at(node, 0))
+
+
+def slope_of_tan(graph: GradientGraph, node: ir.Node) -> ir.Value:
+    """1 + y²."""
+    y = node.outputs[0]
+    return graph.emit("Add", graph.emit("Mul", y, y), graph.number(1, y))
+
+
 SLOPES: dict[str, Callable[[GradientGraph, ir.Node], ir.Value]] = {
     "Abs": slope_of_abs,
+    "Acos": slope_of_asin,
+    "Acosh": slope_of_acosh,
+    "Asin": slope_of_asin,
+    "Asinh": slope_of_asinh,
+    "Atan": slope_of_atan,
+    "Atanh": slope_of_atanh,
     "Celu": slope_of_celu,
     "Cos": slope_of_cos,
+    "Cosh": slope_of_cosh,
     "Elu": slope_of_elu,
     "Erf": slope_of_erf,
     "Exp": slope_of_exp,
@@ -172,8 +229,10 @@ SLOPES: dict[str, Callable[[GradientGraph, ir.Node], ir.Value]] = {
     "Selu": slope_of_elu,
     "Sigmoid": slope_of_sigmoid,
     "Sin": slope_of_sin,
+    "Sinh": slope_of_sinh,
     "Softplus": slope_of_softplus,
     "Softsign": slope_of_softsign,
     "Sqrt": slope_of_sqrt,
+    "Tan": slope_of_tan,
     "Tanh": slope_of_tanh,
 }

@@ -94,4 +94,12 @@ class MeanVarianceNormalization(OpRun):
         return ((x - x.mean(axis=axes, keepdims=True)) / deviation,)
 
 
-OPERATORS = [ConvTranspose, GlobalLpPool, LRN, MaxPool, MeanVarianceNormalization, Pad]
+class LpNormalization(OpRun):
+    """LpNormalization by absolute values: onnx's own sums odd powers with their sign, ONNX Runtime does not."""
+
+    def _run(self, x, axis=None, p=None):
+        norm = (np.abs(x) ** p).sum(axis=axis, keepdims=True) ** (1 / p)
+        return (np.divide(x, norm, out=np.zeros_like(x), where=norm > 0),)
+
+
+OPERATORS = [ConvTranspose, GlobalLpPool, LpNormalization, LRN, MaxPool, MeanVarianceNormalization, Pad]

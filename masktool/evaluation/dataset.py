@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from masktool.data_files import check_readable
+from masktool.errors import MasktoolError
 from masktool.evaluation.findings import Problem
 from masktool.files import sha256_of
 
@@ -64,8 +66,9 @@ def digest_of(source: Path | ArrayLike | None) -> str | None:
         return None
     if isinstance(source, Path):
         try:
+            check_readable(source, "an image")  # a pipe would be read for ever
             return sha256_of(source)
-        except OSError:
+        except (OSError, MasktoolError):
             return None  # measuring the image tells what is wrong with it
     pixels = np.ascontiguousarray(source)
     return hashlib.sha256(f"{pixels.shape} {pixels.dtype}".encode() + pixels.tobytes()).hexdigest()

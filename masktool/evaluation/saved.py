@@ -97,7 +97,7 @@ def find_inside(directory: Path, name: str) -> Path:
         MasktoolError: the name, or the link behind it, leads out of the folder: a page would show what is there.
     """
     path = directory / name
-    plain = PurePosixPath(name).name == name == PureWindowsPath(name).name
+    plain = PurePosixPath(name).name == name == PureWindowsPath(name).name and name.isprintable()
     if not plain or Path(os.path.realpath(path)).parent != Path(os.path.realpath(directory)):
         raise MasktoolError(
             "a file outside the folder of the evaluation", where=path, expected=f"a file in {directory}"

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from masktool import MasktoolError
 from masktool.cli import run
 from masktool.data_files import read_json, read_text, shorten
-from masktool.demo import sample_path
+from masktool.demo import model_path, sample_path
 from masktool.evaluation.annotations.formats import read_objects
 from masktool.evaluation.annotations.labels import read_labels
 from masktool.explainers.segmentation import read_label_map
@@ -185,3 +186,28 @@ def test_xml_that_is_none_is_one_line(tmp_path, text):
     (tmp_path / "boxes.xml").write_text(text)
     with pytest.raises(MasktoolError, match=r"boxes\.xml"):
         read_objects(tmp_path / "boxes.xml")
+
+
+def test_a_label_map_of_more_parts_than_lime_can_hide_is_one_line(tmp_path, capsys):
+    np.save(tmp_path / "m.npy", np.arange(64 * 64).reshape(64, 64))
+    arguments = ["explain", str(sample_path()), "--segments", str(tmp_path / "m.npy"), "--samples", "4"]
+    assert run(["--limit", "segments=4095", *arguments]) == 2
+    assert "at most 4095 segments that LIME hides" in capsys.readouterr().err
+
+
+def test_an_evaluation_passes_over_pipes_and_loops(tmp_path, capsys):
+    """A pipe among the photographs was read for ever."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(sample_path().read_bytes())
+    os.mkfifo(folder / "b.png")
+    (folder / "c.png").symlink_to("c.png")
+    (folder / "d.npy").touch()
+    labels = tmp_path / "labels.csv"
+    labels.write_text("a.png,0\nb.png,0\nc.png,0\nd.npy,0\n")
+    arguments = ["evaluate", "missingness", str(model_path()), str(folder), "--labels", str(labels)]
+    assert run([*arguments, "-o", str(tmp_path / "out")]) == 0
+    err = capsys.readouterr().err
+    assert "1 images" in err
+    for said in ("got a pipe", "leads back to itself", "empty file"):
+        assert said in err

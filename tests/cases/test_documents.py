@@ -186,7 +186,7 @@ def test_a_saved_evaluation_makes_a_page(tmp_path):
     assert make_report(saved(tmp_path, command="masktool 'unclosed", title="a\ud800"))
 
 
-@pytest.mark.parametrize("name", ["../secret", "x/../../secret", "/etc/secret", "a\\..\\secret"])
+@pytest.mark.parametrize("name", ["../secret", "x/../../secret", "/etc/secret", "a\\..\\secret", "a\0b", "a\nb"])
 def test_no_chart_comes_from_outside_the_folder(tmp_path, name):
     Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
     Image.new("RGB", (4, 4)).save(tmp_path / "missingness.png")

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from masktool.errors import MasktoolError
 from masktool.explainers.method import Attribution, Masks, Method, Task, check_count, check_real, register
 from masktool.explainers.segmentation import SEGMENTERS, Segments, check_label_map, relabel
+from masktool.limits import check_limit
 
 FLAT_VARIANCE = 1e-12
 """Below this the scores are one number up to float32's rounding: R^2, a ratio of noises, counts as 0."""
@@ -83,6 +84,7 @@ class Lime(Method):
         """Scores random sets of segments and fits all targets at once."""
         segments = self.cut(task)
         n_features = int(segments.max()) + 1
+        check_limit("segments", n_features, where="LIME")
         design = self.design(n_features, task.seed)
 
         def batches() -> Iterator[Masks]:

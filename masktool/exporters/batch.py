@@ -26,7 +26,7 @@ from masktool.exporters.independence import (
     judge_independence,
     prove_independence,
 )
-from masktool.exporters.independence.states import BatchRuleError, Rows
+from masktool.exporters.independence.states import CONTRADICTIONS, BatchRuleError, Rows
 from masktool.exporters.onnx_file import find_other_inputs, first_line, layout_of
 from masktool.exporters.probes import feed_of, others_of_graph
 from masktool.exporters.storage import AS_ALWAYS, Running, open_model
@@ -110,7 +110,7 @@ def rewrite_batch(lift: Lift, node: onnx_ir.Node) -> Sequence[onnx_ir.Node]:
         return ()
     try:
         return rewrite(lift, node)
-    except BatchRuleError:  # the node's own rule says so when its turn comes
+    except (BatchRuleError, *CONTRADICTIONS):  # the node's own rule says so when its turn comes
         return ()
 
 

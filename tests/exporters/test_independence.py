@@ -250,3 +250,10 @@ def test_other_inputs_with_the_batch_of_the_images_are_followed() -> None:
     found = judge(model)
     assert found.verdict == "mixing"
     assert "every image with every other" in found.describe()
+
+
+def test_a_node_that_contradicts_its_operator_is_unproved() -> None:
+    model = parse("y = Transpose <perm = [1, 2]> (x)")
+    found = prove_independence(ir.from_proto(model), "x")
+    assert found.verdict == "unproved"
+    assert "do not fit the operator" in found.describe()

@@ -121,7 +121,7 @@ class BatchGraph:
         """Gives the results of all nodes their states, and notes the nodes behind which nothing is known."""
         for node in nodes:
             try:
-                states = apply_rule(self, node)
+                states = follow_node(self, node)
             except BatchRuleError as error:
                 self.findings.append(Finding(error.kind, node.op_type, str(node.name), str(error)))
                 states = [Lost()] * len(node.outputs)
@@ -257,9 +257,23 @@ PLACE_RULES = BatchRules()
 batch_rule = IMAGE_RULES.register
 count_rule = COUNT_RULES.register
 place_rule = PLACE_RULES.register
+CONTRADICTIONS = (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError)
+"""What rules run into where a graph is not what its operators' specification says."""
 RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
+
+
+def follow_node(graph: BatchGraph, node: ir.Node) -> States:
+    """Returns the states of a node's results; a node whose shapes or attributes contradict its operator is unproved.
+
+    Raises:
+        BatchRuleError: nothing is known of them.
+    """
+    try:
+        return apply_rule(graph, node)
+    except CONTRADICTIONS as error:
+        raise UnprovedError(f"its shapes or attributes do not fit the operator ({type(error).__name__})") from error
 
 
 def apply_rule(graph: BatchGraph, node: ir.Node) -> States:

@@ -208,7 +208,7 @@ def source_from_module(loaded: LoadedModule, input_size: Size | None = None, cha
     source = _source_from_torch(graph, loaded.name, loaded.sha256)
     columns = {count_columns(value) for value in source.model.graph.outputs if is_vector(value)}
     labels = known.labels if known.labels and len(known.labels) in columns else None
-    said_by = f"the hub's configuration {known.configuration}"
+    said_by = f"the classifier that the hub builds ({known.configuration})"
     claims = dataclasses.replace(source.claims, n_classes=known.n_classes, said_by=said_by)
     given = [word for word, value in (("preprocessing", known.preprocessing), ("labels", labels)) if value]
     notes = (*loaded.notes, *graph.notes)

@@ -70,9 +70,15 @@ def describe_kind(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "something else")
 
 
-def cannot_write(target: Path, error: OSError) -> MasktoolError:
+class CannotWriteError(MasktoolError):
+    """The operating system takes no more: no fault of the one input that is worked on, so that nothing goes on."""
+
+
+def cannot_write(target: Path, error: OSError) -> CannotWriteError:
     """Returns the error for what the operating system refuses."""
-    return MasktoolError("cannot write", where=target, got=error.strerror or error, fix="choose another output with -o")
+    return CannotWriteError(
+        "cannot write", where=target, got=error.strerror or error, fix="choose another output with -o"
+    )
 
 
 @contextlib.contextmanager
@@ -101,8 +107,11 @@ def atomic_path(target: str | os.PathLike[str], *, mode: int = PUBLIC) -> Iterat
     place = check_target(target)
     with writing(target):
         place.parent.mkdir(parents=True, exist_ok=True)
-        temporary, lock = make_temporary(place.parent, place.suffix, mode=mode)
-    try:
+    temporary, stack = choose_name(place.parent, place.suffix), contextlib.ExitStack()
+    try:  # begins before there is anything: a signal may come between any two steps
+        with writing(target):
+            lock = make_file(temporary, mode)
+        stack.callback(os.close, lock)
         with full_disk(target):
             yield temporary
         with writing(target):
@@ -110,8 +119,8 @@ def atomic_path(target: str | os.PathLike[str], *, mode: int = PUBLIC) -> Iterat
                 temporary.chmod(stat.S_IMODE(place.stat().st_mode))
             replace_durably(temporary, place)
     finally:
-        temporary.unlink(missing_ok=True)
-        os.close(lock)
+        clean(temporary)
+        stack.close()
 
 
 @contextlib.contextmanager
@@ -135,12 +144,32 @@ def temporary_directory(parent: Path | None = None) -> Iterator[Path]:
     Raises:
         OSError: it cannot be made.
     """
-    directory, lock = make_temporary(Path(tempfile.gettempdir()) if parent is None else parent, directory=True)
+    directory = choose_name(Path(tempfile.gettempdir()) if parent is None else parent)
+    stack = contextlib.ExitStack()
     try:
+        stack.callback(os.close, make_directory(directory))
         yield directory
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
-        os.close(lock)
+        clean(directory)
+        stack.close()
+
+
+def clean(temporary: Path) -> None:
+    """Removes what is unfinished, also where a signal comes meanwhile; what cannot be removed, the next run tries."""
+    try:
+        discard(temporary)
+    except BaseException:
+        discard(temporary)
+        raise
+
+
+def discard(temporary: Path) -> None:
+    """Removes a file, or a directory with all it holds; errors are left, for the first one is the one to tell."""
+    if temporary.is_dir():
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def replace_durably(temporary: Path, target: Path) -> None:
@@ -162,29 +191,39 @@ def synchronise(path: Path) -> None:
         os.close(descriptor)
 
 
-def make_temporary(parent: Path, suffix: str = "", *, mode: int = PUBLIC, directory: bool = False) -> tuple[Path, int]:
-    """Makes an empty file or directory under a new name, locked by this process; returns its path and the lock.
+def choose_name(parent: Path, suffix: str = "") -> Path:
+    """Returns a path for something unfinished that nobody else has, in a directory that is rid of leftovers."""
+    remove_leftovers(parent)
+    return parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{suffix if len(suffix) <= LONGEST_SUFFIX else ''}"
+
+
+def make_file(path: Path, mode: int = PUBLIC) -> int:
+    """Makes an empty file that this process has locked; returns the lock, a descriptor.
 
     Raises:
         OSError: it cannot be made.
     """
-    remove_leftovers(parent)
-    while True:
-        path = parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}{suffix if len(suffix) <= LONGEST_SUFFIX else ''}"
-        try:
-            if directory:
-                path.mkdir(0o700)
-                lock = open_directory(path)
-            else:
-                lock = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
-        except FileExistsError:
-            continue
-        except FileNotFoundError:
-            if not parent.is_dir():
-                raise
-            continue  # taken for a leftover between the two calls
+    while True:  # again where another process took it for a leftover before it was locked
+        lock = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
         if take_lock(lock, path):
-            return path, lock
+            return lock
+        os.close(lock)
+
+
+def make_directory(path: Path) -> int:
+    """Makes an empty directory, for the user alone, that this process has locked; returns the lock, a descriptor.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    while True:
+        path.mkdir(0o700)
+        try:
+            lock = open_directory(path)
+        except FileNotFoundError:  # as above
+            continue
+        if take_lock(lock, path):
+            return lock
         os.close(lock)
 
 

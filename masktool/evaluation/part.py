@@ -19,6 +19,7 @@ from masktool.evaluation.findings import Evaluation, Findings, Problem
 from masktool.evaluation.journal import Journal, Record
 from masktool.evaluation.scene import Scene, read_scene
 from masktool.explainers.explaining import Progress, no_progress
+from masktool.files import CannotWriteError
 from masktool.identity import digest_code, digest_model
 from masktool.runtime.providers import import_onnxruntime
 from masktool.runtime.scores import note_unknown_scores
@@ -171,6 +172,8 @@ def measure_all(
                 continue
             try:
                 record = part.measure(read_scene(sample, part.models[0].session))
+            except CannotWriteError:
+                raise
             except MasktoolError as error:
                 failed.append(Problem(sample.name, str(error)))
             else:

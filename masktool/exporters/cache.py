@@ -7,7 +7,6 @@ or libraries are not what they were, is made anew.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -185,13 +184,15 @@ def open_directory(path: Path) -> None:
 
 def put_in_place(made: Path, request: Request) -> None:
     """Renames a directory to its place; what stood there goes, unless it is the same export, made at the same time."""
-    with contextlib.suppress(OSError):
+    try:
         made.rename(request.entry)
-        return synchronise(request.entry.parent)
-    if find_obstacle(request) is not None:
-        remove(request.entry)
-        made.rename(request.entry)
-    return synchronise(request.entry.parent)
+    except OSError:
+        if not os.path.lexists(request.entry):
+            raise
+        if find_obstacle(request) is not None:
+            remove(request.entry)
+            made.rename(request.entry)
+    synchronise(request.entry.parent)
 
 
 def remove(path: Path) -> None:

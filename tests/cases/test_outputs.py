@@ -17,7 +17,7 @@ from PIL import Image
 
 from masktool import MasktoolError, export, files
 from masktool.cli import run
-from masktool.files import TEMPORARY_PREFIX, atomic_path, make_temporary, temporary_directory
+from masktool.files import TEMPORARY_PREFIX, atomic_path, choose_name, make_directory, make_file, temporary_directory
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="FIFOs, links and locks of POSIX")
 
@@ -150,6 +150,11 @@ def forgetful(monkeypatch):
     monkeypatch.setattr(files, "_CLEANED", set())
 
 
+def make_temporary(parent, suffix="", *, directory=False):
+    path = choose_name(parent, suffix)
+    return path, make_directory(path) if directory else make_file(path)
+
+
 def test_leftovers_go_and_the_living_stay(tmp_path, forgetful):
     _, lock = make_temporary(tmp_path, ".onnx")
     os.close(lock)  # what the end of its process does
@@ -173,7 +178,7 @@ def test_leftovers_go_and_the_living_stay(tmp_path, forgetful):
 
 
 def test_another_process_that_lives_keeps_its_files(tmp_path, forgetful):
-    code = "import sys; from masktool.files import *; print(*make_temporary(Path('.')), flush=True); sys.stdin.read()"
+    code = "import sys; from masktool.files import *; print(make_file(choose_name(Path('.'))), flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=tmp_path,

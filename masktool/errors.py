@@ -54,11 +54,12 @@ class UnsupportedOperatorError(MasktoolError):
 
     def __init__(self, nodes: Sequence[UnsupportedNode], *, what: str = "no mask rule", fix: str | None = None) -> None:
         self.nodes = tuple(nodes)
+        self.fix = fix or "nothing was written; docs/operators.md lists the operators that have one"
         count = f"{len(self.nodes)} node" + ("s" if len(self.nodes) != 1 else "")
         super().__init__(
             f"{what} for {count}",
             got=" | ".join(str(node) for node in self.nodes),
-            fix=fix or "nothing was written; docs/operators.md lists the operators that have one",
+            fix=self.fix,
         )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import masktool
 from masktool.contract import LOSSES, Layout, Loss, Masking, Metadata, OutputKind, Preprocessing, name_classes
-from masktool.errors import MasktoolError
+from masktool.errors import MasktoolError, UnsupportedOperatorError
 from masktool.files import check_target
 
 if TYPE_CHECKING:
@@ -130,7 +132,12 @@ def export(
         mask_required = needs_mask(source)
     prepared = prepare(source, plain, preprocessing)
     if chosen is None:
-        mask_prepared(source, prepared, masking, mask_required=mask_required)
+        try:
+            mask_prepared(source, prepared, masking, mask_required=mask_required)
+        except UnsupportedOperatorError as error:
+            if not takes_fill(source, class_output=class_output, output_kind=output_kind):
+                raise
+            raise UnsupportedOperatorError(error.nodes, fix=f"{error.fix}; --masking fill takes this file") from error
     else:
         fill_prepared(source, prepared, chosen, preprocessing, mask_required=mask_required)
     if prepared.copies > 1:
@@ -157,6 +164,22 @@ def export(
         batching_reason=prepared.independence.describe() or None,
     )
     return write_masked(prepared.model, path, metadata, prepared.layout, prepared.trial, source)
+
+
+def takes_fill(source: Source, *, class_output: str | None, output_kind: OutputKind | None) -> bool:
+    """Tells whether a source that has nodes without a mask rule can be exported with ``fill``, by doing so."""
+    with tempfile.TemporaryDirectory(prefix="masktool-") as directory:
+        try:
+            export(
+                source,
+                Path(directory) / "filled.onnx",
+                masking="fill",
+                class_output=class_output,
+                output_kind=output_kind,
+            )
+        except MasktoolError:
+            return False
+    return True
 
 
 def check_choices(masking: Masking, gradient: Loss | None, feature_map: str | None) -> None:

@@ -143,14 +143,14 @@ def test_every_other_node_without_a_rule_is_refused_at_once_and_says_why(tmp_pat
     model = onnx.parser.parse_model(
         """<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
         g (float[n, 4, 6, 6] x) => (float[n, 4, 6, 6] y) {
-            c = Conv (x, w) a = com.microsoft.Inverse (c) h = Hardmax (c) t = Add (a, h) y = Relu (t) }"""
+            c = Conv (x, w) a = com.microsoft.Inverse (c) h = Trilu (c) t = Add (a, h) y = Relu (t) }"""
     )
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((4, 4, 1, 1), np.float32), "w"))
     with pytest.raises(UnsupportedOperatorError) as caught:
         masktool.export(model, tmp_path / "masked.onnx")
     first, second = caught.value.nodes[:2]
     assert (first.op_type, first.opset, first.reason) == ("com.microsoft::Inverse", 1, BY_DOMAIN["com.microsoft"])
-    assert (second.op_type, second.opset, second.reason) == ("Hardmax", 18, "no rule for this operator")
+    assert (second.op_type, second.opset, second.reason) == ("Trilu", 18, "no rule for this operator")
 
 
 @pytest.mark.parametrize(

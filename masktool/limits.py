@@ -38,6 +38,7 @@ LIMITS: Mapping[str, Limit] = {
     "fill-rounds": Limit(256, "rounds of neighbour fill in front of one window: dilation x (kernel - 1)"),
     "copies": Limit(64, "images of a fixed batch that cannot be opened, all of which are computed for every mask"),
     "values": Limit(50_000_000, "numbers in one image that a network takes, C x H x W"),
+    "tensor": Limit(500_000_000, "numbers in one tensor that a graph computes, its batch included where that is fixed"),
 }
 """By name, as ``--limit`` takes it."""
 

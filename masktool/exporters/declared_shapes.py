@@ -7,8 +7,12 @@ behind operators that are not ONNX's, the declared shape stays, unless it is emp
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
+
+from masktool.limits import check_limit
 
 BATCH = 0
 
@@ -34,6 +38,18 @@ def infer_anew(model: ir.Model) -> None:
             value.shape = ir.Shape([None if isinstance(dim, int) and dim <= 0 else dim for dim in shape])
         elif value.shape is not None and value.is_graph_output():
             value.shape = completed(value.shape, shape)
+
+
+def check_sizes(model: ir.Model, where: object) -> None:
+    """Raises MasktoolError where a node computes more numbers at once than the limit, as far as lengths are known.
+
+    ONNX Runtime computes what depends on constants alone when it opens a file, whatever that takes.
+    """
+    for node in model.graph:
+        for value in node.outputs:
+            if value.shape is not None:
+                known = math.prod(length for length in value.shape if isinstance(length, int))
+                check_limit("tensor", known, where=f"{where}, {node.op_type} {value.name!r}")
 
 
 def completed(inferred: ir.Shape, declared: ir.Shape) -> ir.Shape:

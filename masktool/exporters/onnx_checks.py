@@ -23,6 +23,8 @@ Nodes: TypeAlias = "onnx.GraphProto | onnx.FunctionProto"
 DAMAGED = "copy or export the file again"
 VALUE_FIELDS = ("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 """Of a TensorProto: exactly one of them holds its numbers."""
+POSITIVE = frozenset({"blocksize", "dilations", "group", "kernel_shape", "num_groups", "offset_group", "strides"})
+"""Attributes of the standard operators that count or measure something; all are integers."""
 IMAGE_RANK = 4
 DEEPEST = 64
 """Levels of subgraphs within subgraphs; protobuf itself reads no more than about 30 from a file."""
@@ -52,6 +54,7 @@ def check_proto(model: onnx.ModelProto, where: object) -> None:
     for graph in graphs:
         check_names(graph, where)
         check_splits(graph, where)
+        check_positive(graph, where)
         for tensor in tensors_of(graph):
             check_tensor(tensor, where)
     for function in model.functions:
@@ -126,12 +129,33 @@ def check_splits(graph: Nodes, where: object) -> None:
             continue
         for attribute in node.attribute:
             said = attribute.i if attribute.name == "num_outputs" else len(attribute.ints)
+            if attribute.ref_attr_name:  # of a function: its caller says how many
+                continue
             if attribute.name in ("num_outputs", "split") and said != len(node.output):
                 raise MasktoolError(
                     "a Split with another number of outputs than it says",
                     where=f"{where}, {describe_node(node)}",
                     expected=f"{said}, its attribute {attribute.name}",
                     got=len(node.output),
+                    fix="export the network again",
+                )
+
+
+def check_positive(graph: Nodes, where: object) -> None:
+    """Raises MasktoolError for an attribute below 1 that a library divides by.
+
+    ONNX's shape inference (up to 1.23, which is in ONNX Runtime too) divides by the group of a ConvTranspose as it
+    stands, which ends the process.
+    """
+    for node in graph.node:
+        for attribute in node.attribute if node.domain in ("", "ai.onnx") else ():
+            lowest = min(attribute.ints, default=1) if attribute.ints else attribute.i
+            if attribute.name in POSITIVE and not attribute.ref_attr_name and lowest < 1:
+                raise MasktoolError(
+                    "an attribute that must be positive",
+                    where=f"{where}, {describe_node(node)}",
+                    expected=f"{attribute.name} of 1 or more",
+                    got=lowest,
                     fix="export the network again",
                 )
 

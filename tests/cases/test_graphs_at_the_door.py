@@ -90,6 +90,9 @@ def test_nodes_out_of_order_are_put_into_it(tmp_path: Path) -> None:
         (NETWORK + "r = Relu (c)" + END, "a value that is given twice .*: r"),
         (NETWORK + "w = Relu (c)" + END, "a value that is given twice .*: w"),
         ("(float[N,3,8,8] x) => (float[N,4] y) { c = Conv (x, w) }", "an output that nothing gives .*: y"),
+        (NETWORK + "t = ConvTranspose <group = 0> (r, w)" + END, "expected group of 1 or more, got 0"),
+        (NETWORK + "t = MaxPool <kernel_shape = [2, 2], strides = [1, -2]> (r)" + END, "strides of 1 or more, got -2"),
+        (NETWORK + "t = SpaceToDepth <blocksize = 0> (r)" + END, "blocksize of 1 or more, got 0"),
         (NETWORK + "a, b, d = Split <axis = 1, split = [2, 2]> (r)" + END, "its attribute split, got 3"),
     ],
 )

@@ -232,6 +232,11 @@ def describe_parity(parity: Mapping[str, Any]) -> Iterator[str]:
     yield f"parity: {', '.join(f'{name} {figure:.1e}' if figure else f'{name} 0' for name, figure in numbers.items())}"
     if (probes := parity.get("probes")) in DESCRIPTIONS:
         yield f"measured on: {DESCRIPTIONS[probes]}"
+    if "ones_unfused" in numbers:
+        yield (
+            "note: ones is with ONNX Runtime's optimisations, ones_unfused without; where they compute on integers, a "
+            "number that lies between two steps may be rounded either way"
+        )
     if "source_spread" in numbers:
         yield (
             f"note: the source's own answers differ by {numbers['source_spread']:.1e} with ONNX Runtime's "

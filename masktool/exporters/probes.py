@@ -178,7 +178,7 @@ def draw_probes(
     """
     channels, *sides = [shape[axis] for axis in ((1, 2, 3) if layout == "NCHW" else (3, 1, 2))]
     if not isinstance(channels, int):
-        raise MasktoolError("the number of channels of the image input is open", got=tuple(shape))
+        raise MasktoolError("the number of input channels is not fixed", got=tuple(shape))
     usual = DEFAULT_SIZE if preprocessing is None else preprocessing.size
     larger = [given + step for given, step in zip(usual, SECOND_SIZE_STEPS, strict=True)]
     sizes = dict.fromkeys(

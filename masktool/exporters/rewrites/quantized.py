@@ -7,6 +7,10 @@ bit.
    no constants it stays, and is refused by name later.
 2. What moves integers about without a look at their values, or only compares them (MaxPool), is put between
    DequantizeLinear and QuantizeLinear as well. So no integer ever meets a mask.
+3. What a ``QLinear…`` operator had in int8 becomes the same number in uint8, 128 higher. ONNX Runtime does so itself,
+   but only where one operator reads it: behind a residual join it would compute in float, a step of the quantisation
+   apart from its own integer kernel.
+4. A number that a Pad pads with is dequantised here.
 
 Source: ONNX operator specification, QLinearConv, QLinearMatMul; ONNX Runtime, ContribOperators.md.
 """
@@ -40,7 +44,7 @@ WINDOW_ATTRIBUTES = (
 )
 MOVES = frozenset(
     {
-        "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice",
+        "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Slice",
         "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
     }
 )  # fmt: skip
@@ -48,13 +52,57 @@ MOVES = frozenset(
 STANDARD_TYPES = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT32})
 """Element types that QuantizeLinear and DequantizeLinear of opset 18 know."""
 
+PAD_VALUE = 2
+"""Index of the input of Pad that holds the number to pad with."""
+SIGN = 128
+"""Between an int8 and the uint8 that stands for the same number."""
+
 Scale = tuple[ir.Value | None, ir.Value | None]
 """Scale and zero point."""
 
 
 def rewrite_quantized(graph: ir.Graph) -> bool:
     """Writes quantised operators as float ones, in place; returns whether there was any."""
-    return any([rewrite_nodes(graph, REWRITES), surround_moves(graph)])
+    settle_pad_values(graph)
+    rewritten = rewrite_nodes(graph, REWRITES)
+    moved = surround_moves(graph)
+    if rewritten:
+        raise_to_unsigned(graph)
+    return rewritten or moved
+
+
+def settle_pad_values(graph: ir.Graph) -> None:
+    """Gives a Pad the number itself where that comes out of a DequantizeLinear of constants."""
+    for node in graph:
+        value = given(node, PAD_VALUE) if node.op_type == "Pad" else None
+        producer = None if value is None else value.producer()
+        if producer is None or producer.op_type != "DequantizeLinear":
+            continue
+        integer, scale, zero = (read_constant(given(producer, index)) for index in range(3))
+        if integer is not None and scale is not None and integer.size == scale.size == 1:
+            steps = integer.astype(np.int32) - (0 if zero is None else zero.astype(np.int32))
+            number = (steps.reshape(()) * scale.reshape(())).astype(scale.dtype)
+            node.replace_input_with(PAD_VALUE, Replacement(graph, node).constant(number))
+
+
+def raise_to_unsigned(graph: ir.Graph) -> None:
+    """Writes values of int8 that only stand between QuantizeLinear and DequantizeLinear as uint8, in place."""
+    for node in tuple(graph):
+        zero = read_constant(given(node, 2)) if node.op_type == "QuantizeLinear" else None
+        if zero is None or zero.dtype != np.int8 or zero.size != 1 or node.outputs[0].is_graph_output():
+            continue
+        scale = content_of((given(node, 1), given(node, 2)))
+        readers = [(user, index) for user, index in node.outputs[0].uses()]
+        if scale is not None and all(reads_at(user, index, scale) for user, index in readers):
+            raised = Replacement(graph, node).constant((zero.reshape(()).astype(np.int16) + SIGN).astype(np.uint8))
+            for each in (node, *(user for user, _ in readers)):
+                each.replace_input_with(2, raised)
+            node.outputs[0].type = raised.type
+
+
+def reads_at(node: ir.Node, index: int, scale: tuple[float, int]) -> bool:
+    """Whether a node dequantises what it reads at an input, with a given scale and zero point."""
+    return node.op_type == "DequantizeLinear" and index == 0 and content_of((given(node, 1), given(node, 2))) == scale
 
 
 def dequantize(new: Replacement, value: ir.Value | None, scale: Scale, axis: int | None = None) -> ir.Value:
@@ -213,13 +261,27 @@ def surround_moves(graph: ir.Graph) -> bool:
             new = Replacement(graph, node)
             for index in range(len(node.inputs) if node.op_type == "Concat" else 1):
                 node.replace_input_with(index, dequantize(new, node.inputs[index], scale))
+            if node.op_type == "Pad":
+                dequantize_pad_value(new, node, scale)
             requantize_outputs(graph, node, scale, scales)
             found = True
     return found
 
 
+def dequantize_pad_value(new: Replacement, node: ir.Node, scale: Scale) -> None:
+    """Gives a Pad of integers, which pads with 0 where it does not say with what, the number that stands for it."""
+    value, content = read_constant(given(node, PAD_VALUE)), content_of(scale)
+    assert content is not None  # common_scale looks at it
+    factor, zero = content
+    number = np.float32((0 if value is None else int(value.item())) - zero) * np.float32(factor)
+    node.resize_inputs(max(len(node.inputs), PAD_VALUE + 1))
+    node.replace_input_with(PAD_VALUE, new.constant(np.asarray(number, np.float32)))
+
+
 def common_scale(node: ir.Node, scales: dict[ir.Value, Scale]) -> Scale | None:
     """Returns the scale of a node's data inputs; None where they have none, or not one and the same."""
+    if node.op_type == "Pad" and given(node, PAD_VALUE) is not None and read_constant(given(node, PAD_VALUE)) is None:
+        return None
     data = node.inputs if node.op_type == "Concat" else node.inputs[:1]
     found = [scales.get(value) if value is not None else None for value in data]
     contents = {None if scale is None else content_of(scale) for scale in found}

@@ -1,0 +1,137 @@
+"""Quantised networks: measured in their own range, with ONNX Runtime's optimisations and without, residual ones too."""
+
+from __future__ import annotations
+
+import collections
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from networks.small_graphs import parse
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+import masktool
+from masktool.exporters.canonical import canonicalise
+from masktool.exporters.check import check_file
+from masktool.exporters.domains import draw_pictures
+from masktool.exporters.sources import load_source
+
+FORMATS = {
+    "QDQ": {"quant_format": QuantFormat.QDQ},
+    "QDQ per channel": {"quant_format": QuantFormat.QDQ, "per_channel": True},
+    "QDQ unsigned": {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8},
+    "QOperator": {"quant_format": QuantFormat.QOperator},
+    "QOperator per channel": {"quant_format": QuantFormat.QOperator, "per_channel": True},
+    "QOperator unsigned": {"quant_format": QuantFormat.QOperator, "activation_type": QuantType.QUInt8},
+}
+"""The default activations are int8."""
+BLOCK = """{c}1 = Conv<pads = [1, 1, 1, 1]>({x}, k{n}, b) {c}2 = Relu({c}1)
+    {c}3 = Conv<pads = [1, 1, 1, 1]>({c}2, l{n}, b) {c}4 = Add({c}3, {x}) {c} = Relu({c}4)"""
+
+
+@pytest.fixture(scope="module")
+def residual() -> onnx.ModelProto:
+    """Three residual blocks, a shortcut that is padded with zeros, and a classifier."""
+    weights = ", ".join(f"float[8, 8, 3, 3] k{n}, float[8, 8, 3, 3] l{n}" for n in "abc")
+    text = f"""<ir_version: 8, opset_import: ["" : 13]>
+        g (float[N, 3, 16, 16] image) => (float[N, 5] y)
+        <float[8, 3, 3, 3] k, float[8] b, {weights}, int64[8] pads, float nothing, float[12, 5] w>
+ {{
+        s = Conv<pads = [1, 1, 1, 1]>(image, k, b) s0 = Relu(s)
+        {BLOCK.format(c="p", x="s0", n="a")} {BLOCK.format(c="q", x="p", n="b")} {BLOCK.format(c="r", x="q", n="c")}
+        o = Pad<mode = "constant">(r, pads, nothing) g0 = GlobalAveragePool(o) f = Flatten(g0) y = MatMul(f, w) }}"""
+    model = parse(text, pads=[0, 2, 0, 0, 0, 2, 0, 0], nothing=0)
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor)
+        if array.ndim == 4:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array / np.float32(np.sqrt(array[0].size)), tensor.name))
+    return model
+
+
+class Pictures(CalibrationDataReader):
+    """Feeds pictures to the calibration."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.feeds = iter([{"image": image[None]} for image in images])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self.feeds, None)
+
+
+def pictures(count: int, seed: int) -> np.ndarray:
+    return (draw_pictures(np.random.default_rng(seed), (count, 3, 16, 16)) * 4 - 2).astype(np.float32)
+
+
+def quantised(model: onnx.ModelProto, kind: str, folder: Path) -> Path:
+    onnx.save(model, folder / "float.onnx")
+    quantize_static(folder / "float.onnx", folder / "quantised.onnx", Pictures(pictures(8, 1)), **FORMATS[kind])
+    return folder / "quantised.onnx"
+
+
+def optimised(model: str | bytes, folder: Path) -> collections.Counter[str]:
+    """Counts the operators that ONNX Runtime makes of a model."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return collections.Counter(node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node)
+
+
+def answers(path: Path, images: np.ndarray, level: str = "ENABLE_ALL") -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{level}")
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(None, {"image": images})[
+        0
+    ]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_it_exports_and_says_what_it_measured(residual: onnx.ModelProto, kind: str, tmp_path: Path):
+    source, path = quantised(residual, kind, tmp_path), tmp_path / "masked.onnx"
+    parity = masktool.export(source, path).parity
+    assert parity["probes"] == "range"
+    assert "ones_unfused" in parity
+    assert not check_file(path, load_source(source)).failed
+    images = pictures(40, 2)
+    if kind.startswith("QDQ"):  # of an integer operator nothing without integers can be asked
+        assert parity["ones_unfused"] <= 1e-5
+        np.testing.assert_allclose(
+            answers(path, images, "DISABLE_ALL"), answers(source, images, "DISABLE_ALL"), rtol=0, atol=1e-5
+        )
+    step = np.abs(answers(source, images)).max() / 127
+    assert np.abs(answers(path, images) - answers(source, images)).max() <= 2 * step
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind.startswith("QOperator")])
+def test_integer_operators_stay_integer_behind_a_join(residual: onnx.ModelProto, kind: str, tmp_path: Path):
+    source = quantised(residual, kind, tmp_path)
+    canonical = ir.to_proto(canonicalise(ir.load(source))).SerializeToString()
+    found, expected = optimised(canonical, tmp_path), optimised(str(source), tmp_path)
+    for operator in ("QLinearConv", "QLinearAdd"):
+        assert found[operator] == expected[operator] > 0
+
+
+def test_a_quantised_pad_value_becomes_a_number(residual: onnx.ModelProto, tmp_path: Path):
+    canonical = canonicalise(ir.load(quantised(residual, "QDQ", tmp_path)))
+    (pad,) = [node for node in canonical.graph if node.op_type == "Pad"]
+    value = ir.convenience.get_const_tensor(pad.inputs[2])
+    assert value is not None
+    assert value.numpy().item() == 0
+
+
+def test_what_leaves_the_graph_as_int8_stays_int8():
+    model = parse(
+        """<ir_version: 8, opset_import: ["" : 13, "com.microsoft" : 1]>
+        g (float[N, 2, 4, 4] image) => (int8[N, 2, 4, 4] y) <float s, int8 z>
+        { q = QuantizeLinear(image, s, z) y = com.microsoft.QLinearAdd(q, s, z, q, s, z, s, z) }""",
+        s=0.02, z=3,
+    )  # fmt: skip
+    canonical = canonicalise(ir.from_proto(model))
+    assert canonical.graph.outputs[0].dtype == ir.DataType.INT8
+    images = np.random.default_rng(0).standard_normal((2, 2, 4, 4)).astype(np.float32)
+    sessions = [onnxruntime.InferenceSession(each.SerializeToString()) for each in (model, ir.to_proto(canonical))]
+    found = [session.run(None, {"image": images})[0] for session in sessions]
+    np.testing.assert_array_equal(*found)

@@ -92,8 +92,8 @@ def code_of(arguments: list[str], allowed: tuple[int, ...] = (0, 2)) -> str:
     import contextlib
     import io
 
-    said = io.StringIO()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+    said, printed = io.StringIO(), io.TextIOWrapper(io.BytesIO())  # paths are printed as bytes
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said):
         code = run_command(arguments)
     return "" if code in allowed else f"exit code {code} of {arguments[0]}: {said.getvalue()[-300:]}"
 

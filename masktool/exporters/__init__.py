@@ -125,8 +125,8 @@ def export(
         return write_with_gradients(source.model.clone(), path, recorded, gradient, feature_map)
     names = labels if labels is not None else source.labels
     class_output = source.renamed.get(class_output or "", class_output)
+    plain = open_source(source.model, source.image_input, source.path)  # what ONNX Runtime refuses needs no other look
     head = choose_class_output(source.model, source.claims.with_user(class_output, output_kind, names))
-    plain = open_source(source.model, source.image_input, source.path)  # what ONNX Runtime refuses needs no mask
     preprocessing = preprocessing or source.preprocessing
     if mask_required is None:
         mask_required = needs_mask(source)

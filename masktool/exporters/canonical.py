@@ -253,7 +253,7 @@ def fuse_pads(graph: ir.Graph) -> None:
         pad = source.producer() if source is not None else None
         if pad is None or pad.op_type != "Pad" or "auto_pad" in node.attributes:
             continue
-        if node.op_type not in ("Conv", "AveragePool") or source is None or len(source.uses()) > 1:
+        if node.op_type not in ("Conv", "AveragePool") or source is None or is_shared(source):
             continue
         if node.op_type == "AveragePool" and not counts_padding(node):
             continue
@@ -266,6 +266,11 @@ def fuse_pads(graph: ir.Graph) -> None:
                 node.attributes["count_include_pad"] = ir.AttrInt64("count_include_pad", 1)
             node.replace_input_with(0, pad.inputs[0])
             graph.remove(pad, safe=True)
+
+
+def is_shared(value: ir.Value) -> bool:
+    """Tells whether more than one node reads a value, or a caller does."""
+    return len(value.uses()) > 1 or value.is_graph_output()
 
 
 def counts_padding(node: ir.Node) -> bool:

@@ -7,24 +7,22 @@ functions included, is looked over first, in one pass over its names.
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import onnx
 
 from masktool.errors import MasktoolError
+from masktool.exporters.onnx_nodes import STANDARD, Nodes, check_nodes, describe_node
 from masktool.external_weights import find_beside
 from masktool.limits import check_limit
 
-Nodes: TypeAlias = "onnx.GraphProto | onnx.FunctionProto"
 DAMAGED = "copy or export the file again"
 VALUE_FIELDS = ("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 """Of a TensorProto: exactly one of them holds its numbers."""
-POSITIVE = frozenset({"blocksize", "dilations", "group", "kernel_shape", "num_groups", "offset_group", "strides"})
-"""Attributes of the standard operators that count or measure something; all are integers."""
 IMAGE_RANK = 4
 DEEPEST = 64
 """Levels of subgraphs within subgraphs; protobuf itself reads no more than about 30 from a file."""
@@ -51,10 +49,17 @@ def check_proto(model: onnx.ModelProto, where: object) -> None:
     """
     graphs = list(graphs_of(model, where))
     check_limit("nodes", sum(len(graph.node) for graph in graphs), where=where)
+    refuse_twice("an operator set that is imported twice", (each.domain for each in model.opset_import), where)
+    functions = (f"{each.domain}::{each.name}::{each.overload}" for each in model.functions)
+    refuse_twice("a function that is given twice", functions, where)
     for graph in graphs:
+        if isinstance(graph, onnx.GraphProto):
+            check_own_names("an input", [value.name for value in graph.input], where)
+            check_own_names("a weight", list(weight_names(graph)), where)
         check_names(graph, where)
-        check_splits(graph, where)
-        check_positive(graph, where)
+        imports = graph.opset_import if isinstance(graph, onnx.FunctionProto) else model.opset_import
+        opset = next((each.version for each in imports if each.domain in STANDARD), None)
+        check_nodes(graph, opset, where)
         for tensor in tensors_of(graph):
             check_tensor(tensor, where)
     for function in model.functions:
@@ -113,51 +118,26 @@ def check_names(graph: Nodes, where: object) -> None:
             )
 
 
-def describe_node(node: onnx.NodeProto) -> str:
-    """Returns operator and name of a node, or what it gives where it has no name."""
-    label = node.name or next((name for name in node.output if name), "")
-    return f"{node.op_type if isinstance(node.op_type, str) else 'node'} {label!r}"
+def refuse_twice(what: str, names: Iterable[str], where: object) -> None:
+    """Raises MasktoolError where a name occurs twice: readers differ in which of the two they take."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise MasktoolError(what, where=where, got=repr(name), fix="export the network again")
+        seen.add(name)
 
 
-def check_splits(graph: Nodes, where: object) -> None:
-    """Raises MasktoolError for a Split with another number of outputs than it says.
-
-    ONNX's shape inference (up to 1.23, which is in ONNX Runtime too) reads past the end of a list there, and aborts.
-    """
-    for node in graph.node:
-        if node.op_type != "Split" or node.domain not in ("", "ai.onnx"):
-            continue
-        for attribute in node.attribute:
-            said = attribute.i if attribute.name == "num_outputs" else len(attribute.ints)
-            if attribute.ref_attr_name:  # of a function: its caller says how many
-                continue
-            if attribute.name in ("num_outputs", "split") and said != len(node.output):
-                raise MasktoolError(
-                    "a Split with another number of outputs than it says",
-                    where=f"{where}, {describe_node(node)}",
-                    expected=f"{said}, its attribute {attribute.name}",
-                    got=len(node.output),
-                    fix="export the network again",
-                )
+def check_own_names(what: str, names: Sequence[str], where: object) -> None:
+    """Raises MasktoolError where an input or a weight has no name, or shares it: onnx_ir leaves such a weight out."""
+    if "" in names:
+        raise MasktoolError(f"{what} without a name", where=where, fix="export the network again")
+    refuse_twice(f"{what} that is given twice", names, where)
 
 
-def check_positive(graph: Nodes, where: object) -> None:
-    """Raises MasktoolError for an attribute below 1 that a library divides by.
-
-    ONNX's shape inference (up to 1.23, which is in ONNX Runtime too) divides by the group of a ConvTranspose as it
-    stands, which ends the process.
-    """
-    for node in graph.node:
-        for attribute in node.attribute if node.domain in ("", "ai.onnx") else ():
-            lowest = min(attribute.ints, default=1) if attribute.ints else attribute.i
-            if attribute.name in POSITIVE and not attribute.ref_attr_name and lowest < 1:
-                raise MasktoolError(
-                    "an attribute that must be positive",
-                    where=f"{where}, {describe_node(node)}",
-                    expected=f"{attribute.name} of 1 or more",
-                    got=lowest,
-                    fix="export the network again",
-                )
+def weight_names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yields the names of a graph's weights, sparse ones included."""
+    yield from (tensor.name for tensor in graph.initializer)
+    yield from (sparse.values.name for sparse in graph.sparse_initializer)
 
 
 def check_tensor(tensor: onnx.TensorProto, where: object) -> None:
@@ -254,18 +234,19 @@ def find_order(graph: Nodes, known: set[str], producers: dict[str, int], where: 
     if all(not before or max(before) < index for index, before in enumerate(needs)):
         return list(range(len(needs)))
     waiting = [len(before) for before in needs]
-    ready = [index for index, count in enumerate(waiting) if count == 0]
-    for index in ready:  # grows while it is walked over
-        for reader in readers[index]:
+    ready, order = [index for index, count in enumerate(waiting) if count == 0], []
+    while ready:  # a heap: nodes keep their order as far as they can, on which ONNX Runtime's optimisers may depend
+        order.append(heapq.heappop(ready))
+        for reader in readers[order[-1]]:
             waiting[reader] -= 1
             if waiting[reader] == 0:
-                ready.append(reader)
-    if len(ready) < len(needs):
+                heapq.heappush(ready, reader)
+    if len(order) < len(needs):
         stuck = graph.node[next(index for index, count in enumerate(waiting) if count)]
         raise MasktoolError(
             "nodes that wait for each other: the graph has a cycle", where=f"{where}, {describe_node(stuck)}"
         )
-    return ready
+    return order
 
 
 def names_read(node: onnx.NodeProto) -> Iterator[str]:

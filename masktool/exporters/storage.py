@@ -97,7 +97,11 @@ def open_session(
         check_named_files(Path(model))
     try:
         return onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(without)
+            model,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=list(without),
+            enable_fallback=0,  # there is nothing to fall back on, and it would print
         )
     except Exception as error:  # ONNX Runtime raises its own C++ exception types
         fix = "put the file of its weights beside it" if "external data" in str(error).lower() else None

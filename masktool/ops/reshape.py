@@ -102,7 +102,8 @@ def state_in_shape(
         raise RuleError(f"it reshapes {dims_of(value)} to {list(shape)}, without an axis for the images")
     parts = {axis: united(parts) for axis in range(len(shape)) if (parts := parts_on(factors, axis))}
     axes = tuple(axis for axis, own in parts.items() if any(holds_places for _, holds_places in own))
-    if not axes or (spends and len(shape) == 2 and batch == 0 and parts[0] == (IMAGES,)):
+    images_alone = batch == 0 and parts.get(0, (IMAGES,)) == (IMAGES,)  # a batch of 1 has no parts
+    if not axes or (spends and len(shape) == 2 and images_alone):
         return None
     merged = {axis: own for axis, own in parts.items() if axis in (batch, *axes) and len(own) > 1}
     mask = reshaped_mask(graph, value, len(shape), factors)

@@ -399,7 +399,20 @@ class MaskedSession:
                 fix=None if self.metadata.one_by_one else "try a smaller batch",
             ) from error
         self.counter.add(feed.results)
+        self._check_rows(outputs, results, feed.results)
         return results
+
+    def _check_rows(self, outputs: list[str], found: list[np.ndarray], results: int) -> None:
+        """Raises MasktoolError unless the class output has one row for each image under its mask."""
+        for name, array in zip(outputs, found, strict=True):
+            if name == self.metadata.class_output and (array.ndim == 0 or len(array) != results):
+                raise MasktoolError(
+                    "the class output has another number of rows than there are images and masks",
+                    where=f"{self.path}, output {name!r}",
+                    expected=results,
+                    got=show_shape(array.shape),
+                    fix="export the model again",
+                )
 
     def _run(self, outputs: list[str], feed: Feed) -> list[np.ndarray]:
         if not self.metadata.one_by_one:

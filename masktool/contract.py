@@ -233,6 +233,7 @@ class Metadata:
         independence: whether an image's results depend on the images beside it: ``proved`` not to, ``mixing``, or
             ``unproved``; None where it was not recorded.
         batching_reason: what keeps images from going together; None where nothing does.
+        copies: of the one image, which fill a fixed batch that could not be opened.
     """
 
     masking: Masking
@@ -258,6 +259,7 @@ class Metadata:
     batching: Batching | None = None
     independence: Independence | None = None
     batching_reason: str | None = None
+    copies: int = 1
 
     @property
     def one_by_one(self) -> bool:

@@ -209,7 +209,8 @@ def describe_batch(metadata: dict[str, Any]) -> str:
     """Returns how many images the file takes at once, and why not more than one."""
     if metadata["batching"] == "one":
         known = "they mix" if metadata["independence"] == "mixing" else "not proved to be kept apart"
-        return f"one image and one mask at a time: in a batch, {known}: {metadata['batching_reason']}"
+        copies = f"; {metadata['copies']} copies fill its fixed batch" if metadata["copies"] > 1 else ""
+        return f"one image and one mask at a time{copies}: in a batch, {known}: {metadata['batching_reason']}"
     if metadata["independence"] == "proved":
         return "any number of images, none of which changes another's results (proved)"
     return "any number of images; not recorded whether one may change another's results"

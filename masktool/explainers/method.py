@@ -261,16 +261,15 @@ def build_method(name: str, options: Mapping[str, Any], n_samples: int | None = 
     method = find_method(name)
     known = [field.name for field in dataclasses.fields(method)]
     if unknown := sorted(set(options) - set(known)):
-        raise MasktoolError(
-            f"unknown option of {method.title}", where=", ".join(unknown), expected=f"some of {', '.join(known)}"
-        )
+        expected = f"some of {', '.join(known)}" if known else "none: it has no options"
+        raise MasktoolError(f"unknown option of {method.title}", where=", ".join(unknown), expected=expected)
     values = dict(options)
     if n_samples is not None:
         if method.samples_option is None:
             raise MasktoolError(
                 f"{method.title} draws no samples",
                 where=f"samples={n_samples}",
-                fix=f"set {' or '.join(known)} instead",
+                fix=f"set {' or '.join(known)} instead" if known else "leave it out: it has no options",
             )
         values[method.samples_option] = n_samples
     return method(**values)

@@ -162,6 +162,7 @@ def export(
         batching="any" if prepared.independence.verdict == "proved" else "one",
         independence=prepared.independence.verdict,
         batching_reason=prepared.independence.describe() or None,
+        copies=prepared.copies,
     )
     return write_masked(prepared.model, path, metadata, prepared.layout, prepared.trial, source)
 

@@ -26,6 +26,7 @@ PRESETS = ("imagenet", "caffe", "tf")
 CHANNELS_OF_ORDER: Mapping[str, int] = {"RGB": 3, "BGR": 3, "L": 1}
 UNIT_SCALE = 1 / 255
 """Pixels become 0..1, where a mean above 1 is surely meant for 0..255."""
+SHORTEST = '"resize": "shortest" (the default)'
 Complaint = tuple[str, str]
 """A field's name, and what it should hold."""
 
@@ -170,7 +171,7 @@ def check_geometry(preprocessing: Preprocessing, size: tuple[int, int]) -> Itera
         yield "size", f"{size}, the model's input"
     side = preprocessing.resize_to
     if preprocessing.resize == "shortest" and not (isinstance(side, int) and side > 0):
-        yield "resize_to", "a length in pixels"
+        yield "resize_to", f'a length in pixels, which {SHORTEST} needs; or "resize": "exact", or "none"'
 
 
 def check_numbers(preprocessing: Preprocessing, channels: int) -> Iterator[Complaint]:

@@ -13,6 +13,8 @@ from PIL import Image
 
 import masktool
 from masktool.cli import run
+from masktool.errors import MasktoolError
+from masktool.explainers.method import build_method
 
 
 @pytest.fixture
@@ -67,3 +69,47 @@ def test_the_size_in_a_preprocessing_file_counts_for_weights(folder: Path, capsy
         Path("sizeless.json").write_text('{"resize": "exact"}')
         assert run([*explain, "--preprocess", unsaid]) == 2
         assert "input size unknown (w.pt); add --input-size H W" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("method", "advice"),
+    [
+        ("gradient", "Gradient draws no samples (samples=5); leave it out: it has no options"),
+        ("occlusion", "Occlusion draws no samples (samples=5); set sliding_window_shapes or strides instead"),
+    ],
+)
+def test_samples_for_a_method_that_draws_none(method: str, advice: str):
+    with pytest.raises(MasktoolError) as caught:
+        build_method(method, {}, 5)
+    assert advice in str(caught.value)
+    with pytest.raises(MasktoolError, match=r"unknown option of .* expected (some of sliding_window_shapes|none: it has no options)"):
+        build_method(method, {"speed": 5})
+
+
+@pytest.mark.parametrize("text", ['{"mean": [0, 0, 0]}', '{"resize": "shortest"}', '{"resize_to": null}'])
+def test_preprocessing_that_leaves_its_resize_out(text: str, folder: Path, capsys):
+    Path("pre.json").write_text(text)
+    network = """<ir_version: 10, opset_import: ["" : 20]> g (float[N, 3, 12, 16] x) => (float[N, 3] logits)
+        { p = GlobalMaxPool (x) logits = Flatten (p) }"""
+    onnx.save(onnx.parser.parse_model(network), "m.onnx")
+    assert run(["export", "m.onnx", "--preprocess", "pre.json", "--masking", "fill", "-o", "out.onnx"]) == 2
+    needed = 'bad preprocessing (resize_to): expected a length in pixels, which "resize": "shortest" (the default) needs'
+    assert needed in capsys.readouterr().err
+    for resize in ("exact", "none"):
+        Path("pre.json").write_text(json.dumps({"resize": resize}))
+        assert run(["export", "m.onnx", "--preprocess", "pre.json", "--masking", "fill", "-o", "out.onnx"]) == 0
+
+
+@pytest.mark.parametrize("batch", [2, 3])
+def test_grad_cam_on_copies_of_a_fixed_batch_says_why_not(batch: int, folder: Path, capsys):
+    text = f"""<ir_version: 10, opset_import: ["" : 20]> g (float[{batch}, 3, 12, 16] x) => (float[{batch}, 4] logits)
+        <float[4, 3, 3, 3] w>
+        {{ c = Conv (x, w) p = GlobalAveragePool (c) f = Flatten (p) logits = Softmax <axis = 0> (f) }}"""
+    model = onnx.parser.parse_model(text)
+    weights = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    onnx.save(model, "m.onnx")
+    explain = ["explain", "p.png", "-m", "m.onnx", "--preprocess", "pre.json", "--class-output", "logits"]
+    assert run([*explain, "--method", "grad-cam"]) == 2
+    assert f"every map is of {batch} copies of the image, which fill its fixed batch" in capsys.readouterr().err
+    assert run([*explain, "--method", "occlusion"]) == 0

@@ -56,7 +56,14 @@ class GradCam(GradientMethod):
         """Raises a MasktoolError where the file holds no feature map, or another one than was asked for."""
         metadata = model.session.metadata
         if metadata.feature_map is None:
-            raise MasktoolError("Grad-CAM needs a feature map, and the network has none", where=model.session.path)
+            copies = metadata.copies
+            copied = f"every map is of {copies} copies of the image, which fill its fixed batch"
+            raise MasktoolError(
+                "Grad-CAM needs a feature map (1, c, h, w), and the network has none",
+                where=model.session.path,
+                got=copied if copies > 1 else None,
+                fix="occlusion, rise and gradient need none",
+            )
         if self.feature_map not in (None, metadata.feature_map):
             raise MasktoolError(
                 "the file holds another feature map",

@@ -111,14 +111,25 @@ def rewrite_resize(lift: Lift, node: onnx_ir.Node) -> Emitted:
 def rewrite_squeeze(lift: Lift, node: onnx_ir.Node) -> Emitted:
     """Names the axes to drop, the images' not among them; what follows may have an axis more than before."""
     rows, value = lift.rows(node.inputs[0]), node.inputs[0]
-    if rows is None or value is None or value.shape is None or input_of(node, 1) is not None:
+    if rows is None or value is None or value.shape is None or names_axes(node):
         return ()
     axes = [axis for axis, size in enumerate(value.shape) if axis != rows.axis and size == 1]
-    node.resize_inputs(2)
-    node.replace_input_with(1, add_constant(node, np.array(axes)))
+    if axes:
+        node.resize_inputs(2)
+        node.replace_input_with(1, add_constant(node, np.array(axes)))
+    else:  # an empty list of axes would mean every axis of length 1, a batch of one image among them
+        node.resize_inputs(1)
+        node.op_type = "Identity"
     if lift.batch == 1:
         infer_behind(lift.model, node)
     return ()
+
+
+def names_axes(node: onnx_ir.Node) -> bool:
+    """Whether a Squeeze says what it drops; an empty list says nothing."""
+    axes = input_of(node, 1)
+    given = constant_of(axes)
+    return axes is not None and (given is None or given.size > 0)
 
 
 def infer_behind(model: onnx_ir.Model, node: onnx_ir.Node) -> None:

@@ -116,11 +116,7 @@ def batch_squeeze(graph: BatchGraph, node: ir.Node) -> States:
     """Drops axes of length 1; the images' has another."""
     rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
     axes = axes_of(node, 1, rank)
-    if axes is None:
-        lengths = graph.lengths(node.inputs[0])
-        if any(length is None or length.symbols for axis, length in enumerate(lengths) if axis != rows.axis):
-            raise UnprovedError("it drops every axis of length 1, and some lengths are open")
-        axes = [axis for axis, length in enumerate(lengths) if length == ONE]
+    if not axes:
         raise UnprovedError("it drops every axis of length 1, the batch too where there is one image")
     if rows.axis in axes:
         raise MixesError("drops the batch")

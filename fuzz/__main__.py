@@ -1,9 +1,14 @@
-"""The command: ``python -m fuzz TARGET`` tries mutants, ``python -m fuzz networks`` judges random networks."""
+"""The command ``python -m fuzz``.
+
+``files`` tries mutants of files, ``networks`` judges random networks, ``independence`` judges what is proved of random
+graphs' batches, ``mutants`` judges the tests themselves.
+"""
 
 from __future__ import annotations
 
 import collections
 import itertools
+import logging
 import re
 import tempfile
 import time
@@ -106,6 +111,35 @@ def networks(count: int, seed: int, gradient_every: int) -> None:
     figures = ", ".join(f"{verdict} {tally[verdict]}" for verdict in ("exact", "refused", "wrong"))
     click.echo(f"networks: judged {count}: {figures}; largest difference of an exact one {worst:.1e}")
     raise SystemExit(1 if tally["wrong"] else 0)
+
+
+@main.command()
+@click.option("--count", type=int, default=1000, show_default=True, help="How many graphs.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the first; the next is one more.")
+@click.option("--reasons", is_flag=True, help="Lists why graphs were not proved that are independent as measured.")
+def independence(count: int, seed: int, reasons: bool) -> None:
+    """Hold what is proved of random graphs' batches to ONNX Runtime; exit code 1 when a proof is wrong."""
+    from fuzz.independence.judge import judge_seed
+
+    logging.disable(logging.WARNING)  # the optimiser tells what it does not fold
+    tally: collections.Counter[str] = collections.Counter()
+    apart: collections.Counter[str] = collections.Counter()
+    why: collections.Counter[str] = collections.Counter()
+    for number in range(seed, seed + count):
+        judgement = judge_seed(number)
+        tally[judgement.verdict] += 1
+        tally["faults"] += bool(judgement.fault)
+        if judgement.fault:
+            click.echo(f"seed {number}: {judgement.fault}")
+        elif judgement.independent and judgement.verdict != "proved":
+            apart[judgement.verdict] += 1
+            why[judgement.reason.split("): ")[-1]] += 1
+    for reason, times in why.most_common() if reasons else ():
+        click.echo(f"{times:6} {reason}")
+    figures = ", ".join(f"{verdict} {tally[verdict]}" for verdict in ("proved", "mixing", "unproved", "refused"))
+    click.echo(f"independence: judged {count}: {figures}; faults {tally['faults']}")
+    click.echo(f"independent as measured: mixing {apart['mixing']}, unproved {apart['unproved']}")
+    raise SystemExit(1 if tally["faults"] else 0)
 
 
 @main.command()

@@ -82,7 +82,9 @@ def test_samples_for_a_method_that_draws_none(method: str, advice: str):
     with pytest.raises(MasktoolError) as caught:
         build_method(method, {}, 5)
     assert advice in str(caught.value)
-    with pytest.raises(MasktoolError, match=r"unknown option of .* expected (some of sliding_window_shapes|none: it has no options)"):
+    with pytest.raises(
+        MasktoolError, match=r"unknown option of .* expected (some of sliding_window_shapes|none: it has no options)"
+    ):
         build_method(method, {"speed": 5})
 
 
@@ -93,7 +95,9 @@ def test_preprocessing_that_leaves_its_resize_out(text: str, folder: Path, capsy
         { p = GlobalMaxPool (x) logits = Flatten (p) }"""
     onnx.save(onnx.parser.parse_model(network), "m.onnx")
     assert run(["export", "m.onnx", "--preprocess", "pre.json", "--masking", "fill", "-o", "out.onnx"]) == 2
-    needed = 'bad preprocessing (resize_to): expected a length in pixels, which "resize": "shortest" (the default) needs'
+    needed = (
+        'bad preprocessing (resize_to): expected a length in pixels, which "resize": "shortest" (the default) needs'
+    )
     assert needed in capsys.readouterr().err
     for resize in ("exact", "none"):
         Path("pre.json").write_text(json.dumps({"resize": resize}))

@@ -235,7 +235,7 @@ class NetworkDrawer:
     def head_attention(self, x: int) -> int:
         """Tokens, an attention block and the mean of the tokens."""
         channels, height, width = self.shape(x)
-        if height * width > 150 or channels < 4:
+        if not 1 < height * width <= 150 or channels < 4:  # of a lone place nobody can say whether it is one
             return self.head_pooled(x)
         tokens = self.emit("tokens", x, channels=channels, places=height * width)
         normed = self.normed_tokens(tokens, channels)

@@ -7,6 +7,7 @@ A new operator is one new file in this package: a function under ``@mask_rule("O
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
@@ -112,8 +113,9 @@ def registered_operators() -> dict[str, tuple[MaskRule, tuple[Sample, ...]]]:
     return {op_type: (rule, tuple(_SAMPLES.get(op_type, ()))) for op_type, rule in MASK_RULES.by_operator().items()}
 
 
+@functools.cache
 def load_rules() -> None:
-    """Imports every module of this package, which registers its rules."""
+    """Imports every module of this package, which registers its rules; does nothing when called again."""
     import masktool.ops
 
     for module in pkgutil.iter_modules(masktool.ops.__path__):

@@ -24,6 +24,13 @@ CHOICES = frozenset({"ArgMax", "ArgMin", "Cast", "Identity", "Reshape", "Squeeze
 """Operators between the scores and a lookup by the index of the best."""
 
 
+NO_TENSORS = frozenset({"ArrayFeatureExtractor", "CastMap", "DictVectorizer", "LabelEncoder", "ZipMap"})
+"""Operators of classical machine learning that read or give names, maps and texts; all others compute with numbers."""
+MOVES = frozenset({"Cast", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
+PREPARING = MOVES | {"Add", "Div", "Mul", "Resize", "Scaler", "Sub"}
+"""Operators that make numbers of pixels, and alone are no network."""
+
+
 class Tail(NamedTuple):
     """What was cut off.
 
@@ -37,9 +44,14 @@ class Tail(NamedTuple):
 
 
 class Graph:
-    """A graph by its values' names."""
+    """A graph by its values' names.
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
+    Args:
+        graph: as it was read.
+        is_network: whether operators of classical machine learning that compute with numbers belong to the network.
+    """
+
+    def __init__(self, graph: onnx.GraphProto, *, is_network: bool = False) -> None:
         self.graph = graph
         self.producers = {name: node for node in graph.node for name in node.output}
         weights = {tensor.name for tensor in graph.initializer}
@@ -51,8 +63,11 @@ class Graph:
         for node in graph.node:
             if self.depends & set(node.input):
                 self.depends.update(node.output)
-            if node.domain == CLASSICAL or node.op_type in SEQUENCES or self.classical & set(node.input):
+            is_classical = node.domain == CLASSICAL and (not is_network or node.op_type in NO_TENSORS)
+            if is_classical or node.op_type in SEQUENCES or self.classical & set(node.input):
                 self.classical.update(node.output)
+            elif node.domain == CLASSICAL and any(each.name == "classlabels_strings" for each in node.attribute):
+                self.classical.add(node.output[0])  # the name of the best class
 
     def entries(self, output: str) -> list[str]:
         """Returns what the first nodes in front of an output that belong to no network read of the network."""
@@ -68,6 +83,20 @@ class Graph:
                     found[self.scores_before(name)] = None
         return list(found)
 
+    def only_prepares(self, names: Iterable[str]) -> bool:
+        """Whether all that is computed in front of some values makes numbers of pixels."""
+        waiting = list(names)
+        seen = set(waiting)
+        while waiting:
+            node = self.producers.get(waiting.pop())
+            if node is None:
+                continue
+            if node.op_type not in PREPARING and self.depends & set(node.output):
+                return False
+            waiting += [name for name in node.input if name not in seen]
+            seen.update(node.input)
+        return True
+
     def scores_before(self, name: str) -> str:
         """Returns what the index of the best was chosen from, the value itself where it is no index."""
         node = self.producers.get(name)
@@ -79,10 +108,14 @@ class Graph:
 
 
 def cut_tail(model: onnx.ModelProto) -> Tail:
-    """Cuts off, in place, what stands behind the network and is none; does nothing where the network would go too."""
-    graph = Graph(model.graph)
-    cut = [value.name for value in model.graph.output if value.name in graph.classical]
-    entries = {name: graph.entries(name) for name in cut}
+    """Cuts off, in place, what stands behind the network and is none; does nothing where the network would go too.
+
+    Where nothing stands before it but the preparation of pixels, classical machine learning is the network, and only
+    what gives no numbers is cut off.
+    """
+    graph, cut, entries = find_entries(model.graph)
+    if cut and graph.only_prepares(name for found in entries.values() for name in found):
+        graph, cut, entries = find_entries(model.graph, is_network=True)
     if not cut or any(set(found) & graph.inputs for found in entries.values()):
         return Tail()
     types = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
@@ -99,6 +132,13 @@ def cut_tail(model: onnx.ModelProto) -> Tail:
     labels = find_labels(removed, model.graph, outputs)
     remove_texts(model.graph)
     return Tail(labels, (describe(removed, [value.name for value in outputs], labels),))
+
+
+def find_entries(proto: onnx.GraphProto, *, is_network: bool = False) -> tuple[Graph, list[str], dict[str, list[str]]]:
+    """Returns a graph, its outputs that are to go, and what each of them is computed from."""
+    graph = Graph(proto, is_network=is_network)
+    cut = [value.name for value in proto.output if value.name in graph.classical]
+    return graph, cut, {name: graph.entries(name) for name in cut}
 
 
 def remove_unread(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

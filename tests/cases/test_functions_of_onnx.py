@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir
 import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 import masktool
+from masktool.exporters.rewrites.schema_functions import state_defaults
 
 TOLERANCE = 1e-5
 SIDE, PATCH = 16, 4
@@ -112,3 +114,15 @@ def test_functions_are_exact_under_ones_and_do_not_look_under_the_mask(
     assert parity["ones"] <= TOLERANCE
     assert parity["invariance"] == 0
     assert parity["response"] > 0.01
+
+
+def test_attributes_left_to_their_defaults_are_stated_before_a_function_is_written_out():
+    text = """<ir_version: 10, opset_import: ["" : 20]> g (float[N, 3, 8, 8] x) => (float[N, 3, 8, 8] y)
+        { a = Shrink (x) b = Celu (a) c = ThresholdedRelu (b) d = Selu (c) y = HardSigmoid (d) }"""
+    model = onnx_ir.from_proto(onnx.parser.parse_model(text))
+    for node in model.graph:
+        state_defaults(node, 20)
+        schema = onnx.defs.get_schema(node.op_type, 20)
+        assert set(node.attributes) == {name for name, each in schema.attributes.items() if not each.required}
+        for name, attribute in node.attributes.items():
+            assert attribute.value == onnx.helper.get_attribute_value(schema.attributes[name].default_value)

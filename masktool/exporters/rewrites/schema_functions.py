@@ -14,8 +14,8 @@ from masktool.errors import stage
 from masktool.exporters.opset import attach_weights, detach_large_weights, opset_of
 from masktool.ops.registry import MASK_RULES
 
-STAY = frozenset({"Bernoulli", "DynamicQuantizeLinear", "Range", "SequenceMap"})
-"""Their bodies draw numbers, measure a whole batch, or loop: no rule treats what they consist of."""
+STAY = frozenset({"AffineGrid", "Bernoulli", "DynamicQuantizeLinear", "Range", "SequenceMap"})
+"""Their bodies draw numbers, measure a whole batch, loop or choose: no rule treats what they consist of."""
 
 
 def inline_schema_functions(model: ir.Model) -> ir.Model:
@@ -30,6 +30,9 @@ def inline_schema_functions(model: ir.Model) -> ir.Model:
     names = sorted({node.op_type for node in model.graph.all_nodes() if is_function(node, opset_of(model))})
     if not names:
         return model
+    for node in model.graph.all_nodes():
+        if node.op_type in names:
+            state_defaults(node, opset_of(model))
     large = detach_large_weights(model.graph)
     with stage(f"ONNX cannot write out {', '.join(names)} as the functions that they are", fix="export in opset 22"):
         proto = onnx.inliner.inline_selected_functions(
@@ -39,6 +42,13 @@ def inline_schema_functions(model: ir.Model) -> ir.Model:
     attach_weights(inlined.graph, large)
     common.NameFixPass()(inlined)
     return inlined
+
+
+def state_defaults(node: ir.Node, opset: int) -> None:
+    """Writes down the attributes that a node leaves to their defaults, in place: the inliner would leave them open."""
+    for name, attribute in onnx.defs.get_schema(node.op_type, opset).attributes.items():
+        if name not in node.attributes and attribute.default_value.type != onnx.AttributeProto.UNDEFINED:
+            node.attributes[name] = ir.serde.deserialize_attribute(attribute.default_value)
 
 
 def is_function(node: ir.Node, opset: int) -> bool:

@@ -384,6 +384,14 @@ def layer_norm(d: Drawer) -> object:
 
 
 @rule()
+def spectrum(d: Drawer) -> object:
+    """A Fourier transform along any axis, and its power."""
+    value = d.pick()
+    parts = d.emit("DFT", d.emit("Unsqueeze", value, d.ints(-1)), "", d.constant(d.axis(value), np.int64))
+    return d.emit("ReduceL2", parts, d.ints(-1), keepdims=0)
+
+
+@rule()
 def trilu(d: Drawer) -> object:
     """One triangle of the last two axes."""
     return d.emit("Trilu", d.pick(2), upper=int(d.chance(0.5)))

@@ -29,6 +29,7 @@ from masktool.exporters.integer_images import check_preprocessing, refuse_gradie
 from masktool.exporters.names import NEW_PREFIX, OWN_NAMES, free_gradient_names, is_own
 from masktool.exporters.onnx_file import describe_value, find_other_inputs
 from masktool.exporters.parity import DEFECT, check_parity, measure_parity
+from masktool.exporters.probes import Probe
 from masktool.exporters.reopen import answer, check_written
 from masktool.exporters.storage import staging
 from masktool.exporters.subject import Subject
@@ -75,6 +76,7 @@ def write_masked(
         figures = measure(masked, trial, source, metadata, limits)
         metadata = dataclasses.replace(metadata, parity=figures)
         measured = answer(masked, trial.probes[0])
+        declare_ranks(model, masked, trial.probes[0])
         del masked
         if metadata.gradient is not None:
             metadata = with_gradients(model, metadata, metadata.gradient)
@@ -154,6 +156,17 @@ def declare_batches(model: ir.Model, image_input: str) -> None:
     for other in find_other_inputs(model, image_input):
         if other.shape and other.shape[0] == image.shape[0] and not isinstance(image.shape[0], int):
             other.shape = ir.Shape([BATCH_AXIS, *list(other.shape)[1:]])
+
+
+def declare_ranks(model: ir.Model, masked: Subject, probe: Probe) -> None:
+    """Declares the number of axes of outputs whose shape nothing tells, as it was found: ONNX wants it declared."""
+    unknown = {value.name: value for value in model.graph.outputs if value.shape is None}
+    if not unknown:
+        return
+    found = masked.run_once(probe.images[:1], probe.masks[:1] if masked.takes_mask else None)
+    for name, array in zip(masked.outputs, found, strict=True):
+        if name in unknown:
+            unknown[name].shape = ir.Shape([None] * array.ndim)
 
 
 def complete(metadata: Metadata, model: ir.Model, layout: Layout) -> Metadata:

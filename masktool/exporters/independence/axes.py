@@ -5,6 +5,7 @@ Along any axis but the images' they keep images apart; along theirs they mix the
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from masktool.exporters.independence.states import (
@@ -41,6 +42,8 @@ ALONG = {
     "TopK": (-1, "sorts"),
 }
 """By operator, the default of ``axis`` and what happens along it."""
+SIGNAL_RANK, SIGNAL_AXIS = 3, 1
+"""Of (batch, time, parts), where both of DFT's defaults, 1 until opset 19 and -2 from 20 on, are one axis."""
 
 
 @batch_rule(*REDUCTIONS)
@@ -90,6 +93,19 @@ def batch_cumulate(graph: BatchGraph, node: ir.Node) -> States:
     if axis is None:
         raise UnprovedError("the axis that it works along is computed")
     refuse_batch(rows, [int(axis.reshape(-1)[0]) % graph.rank(node.inputs[0])], "sums")
+    return same(node, rows)
+
+
+@batch_rule("DFT")
+def batch_dft(graph: BatchGraph, node: ir.Node) -> States:
+    """Mixes the places along one axis; the last one holds real and imaginary parts."""
+    rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
+    given, stated = input_of(node, 2), node.attributes.get_int("axis", None)
+    axis = constant_of(given) if given is not None else None if stated is None else np.array(stated)
+    if axis is None and (given is not None or rank != SIGNAL_RANK):
+        raise UnprovedError("the axis that it works along is not stated")
+    along = SIGNAL_AXIS if axis is None else int(axis.reshape(-1)[0]) % rank
+    refuse_batch(rows, [along, rank - 1], "mixes places")
     return same(node, rows)
 
 

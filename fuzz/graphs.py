@@ -214,7 +214,8 @@ def change_metadata(model: onnx.ModelProto, rng: Generator) -> None:
     properties, texts = model.metadata_props, (*ODD_TEXTS, *(str(n) for n in ODD_NUMBERS), "[1]", '{"size": 3}', "null")
     if not properties or rng.random() < 0.1:
         entry = properties.add()
-        entry.key, entry.value = "masktool.schema_version", "1"
+        entry.key = str(pick(("masktool.schema_version", "names", "labels", "author", ""), rng))
+        entry.value = "1" if rng.random() < 0.5 else str(pick(texts, rng)).encode(errors="replace").decode()
         return
     index, fault = int(rng.integers(len(properties))), int(rng.integers(4))
     if fault == 0:

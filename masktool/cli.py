@@ -28,7 +28,7 @@ from masktool.errors import MasktoolError
 from masktool.lazy import LazyGroup
 from masktool.limits import LIMITS, limits, read_limits
 from masktool.printable import printable
-from masktool.streams import open_closed_streams, silence_stdout
+from masktool.streams import open_closed_streams, silence_stdout, unheard
 
 SUMMARIES = {
     "export": "Turn a trained CNN into an ONNX model that takes a mask.",
@@ -156,7 +156,7 @@ def invoke(arguments: Sequence[str], settings: Settings) -> int:
     if COMPLETION in os.environ:  # the shell completes a command line, and nothing is run
         masktool.main(list(arguments), prog_name="masktool")
     try:
-        with masktool.make_context("masktool", list(arguments), obj=settings) as context:
+        with unheard(), masktool.make_context("masktool", list(arguments), obj=settings) as context:
             code = masktool.invoke(context)
     except click.exceptions.Exit as ending:
         code = ending.exit_code

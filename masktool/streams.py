@@ -1,12 +1,16 @@
-"""The standard streams of a process, where they are closed or nobody reads them."""
+"""The standard streams of a process: closed ones, ones that nobody reads, and what libraries would write to them."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
+from collections.abc import Iterator
 
 LAST_STANDARD_STREAM = 2
+TALKATIVE = ("onnx_ir", "onnxscript")
+"""Libraries that log warnings of graphs that masktool copes with, or refuses in its own words."""
 
 
 def open_closed_streams() -> None:
@@ -24,3 +28,16 @@ def silence_stdout() -> None:
     """Points stdout to nowhere, so that the interpreter's own flush at its end does not fail again."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Keeps what libraries log off stderr within a block, where nobody has set up logging; who has, gets it as ever."""
+    handlers = [(logging.getLogger(name), logging.NullHandler()) for name in TALKATIVE]
+    for logger, handler in handlers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger, handler in handlers:
+            logger.removeHandler(handler)

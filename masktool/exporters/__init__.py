@@ -12,6 +12,7 @@ import masktool
 from masktool.contract import LOSSES, Layout, Loss, Masking, Metadata, OutputKind, Preprocessing, name_classes
 from masktool.errors import MasktoolError, UnsupportedOperatorError
 from masktool.files import check_target
+from masktool.streams import unheard
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["export"]
 
 
+@unheard()
 def export(
     model: Model | Source,
     path: str | os.PathLike[str],

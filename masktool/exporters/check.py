@@ -22,6 +22,7 @@ from masktool.exporters.storage import open_session
 from masktool.exporters.subject import Subject
 from masktool.exporters.tolerance import limits_of, widened, without_unfused
 from masktool.exporters.trial import open_source, try_source
+from masktool.streams import unheard
 
 if TYPE_CHECKING:
     from masktool.exporters.sources import Source
@@ -53,6 +54,7 @@ class Check:
         return [verdict for verdict in self.verdicts if verdict.passed is False]
 
 
+@unheard()
 def check_file(path: Path, source: Source | None = None) -> Check:
     """Measures parity, invariance and batch agreement of an exported file.
 

@@ -186,6 +186,22 @@ def find_spoiled_weights(model: ir.Model) -> str:
     return ", ".join(found[:NAMED]) + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
 
 
+def find_huge_weights(model: ir.Model) -> str:
+    """Returns the names of factors whose products with numbers like their own overflow; empty without any."""
+    found = []
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is None or not any(node.op_type in MULTIPLYING for node in value.consumers()):
+                continue
+            if tensor.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE) and tensor.size:
+                numbers = tensor.numpy()
+                largest = float(np.abs(numbers).max())
+                if largest > np.sqrt(np.finfo(numbers.dtype).max):
+                    found.append(f"{value.name!r} (up to {largest:.1e})")
+    return ", ".join(found[:NAMED]) + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
+
+
 def count_spoiled(value: ir.Value, tensor: ir.TensorProtocol) -> int:
     """Returns how many numbers of a weight are NaN, or infinite where it is multiplied by."""
     numbers = tensor.numpy().astype(np.float32)

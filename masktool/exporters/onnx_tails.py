@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import onnx
 
+from masktool.errors import stage
 from masktool.exporters.onnx_checks import names_read
 from masktool.limits import check_limit
 
@@ -118,7 +119,8 @@ def cut_tail(model: onnx.ModelProto) -> Tail:
         graph, cut, entries = find_entries(model.graph, is_network=True)
     if not cut or any(set(found) & graph.inputs for found in entries.values()):
         return Tail()
-    types = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
+    with stage("ONNX's shape inference refuses the graph"):
+        types = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
     names = [name for value in model.graph.output for name in entries.get(value.name, [value.name])]
     former = {value.name: value for value in model.graph.output}
     kept = [former.get(name) or types.get(name) or onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names)]

@@ -29,6 +29,7 @@ from masktool.exporters.onnx_file import channels_of, input_size_of, settle_inpu
 from masktool.exporters.source_kinds import FileKind, detect_kind
 from masktool.exporters.torch_modules import LoadedModule, load_module
 from masktool.identity import digest_model
+from masktool.streams import unheard
 
 if TYPE_CHECKING:
     import torch
@@ -76,6 +77,7 @@ class Source:
     path: Path | None = None
 
 
+@unheard()
 def load_source(
     model: Model | Source,
     *,

@@ -23,7 +23,7 @@ from masktool.contract import (
 )
 from masktool.errors import MasktoolError
 from masktool.exporters.class_output import is_vector
-from masktool.exporters.diagnosis import excuse
+from masktool.exporters.diagnosis import excuse, find_huge_weights
 from masktool.exporters.gradient import add_gradients
 from masktool.exporters.integer_images import check_preprocessing, refuse_gradients
 from masktool.exporters.names import NEW_PREFIX, OWN_NAMES, free_gradient_names, is_own
@@ -194,10 +194,17 @@ def size_of(model: ir.Model) -> tuple[object, object]:
     return mask.shape[2], mask.shape[3]
 
 
-def refuse_infinite_response(response: float, metadata: Metadata) -> None:
+def refuse_infinite_response(response: float, metadata: Metadata, model: ir.Model) -> None:
     """Raises MasktoolError where the network gives numbers on images, and none once half of an image is hidden."""
     if np.isfinite(response):
         return
+    if huge := find_huge_weights(model):
+        raise MasktoolError(
+            "with half of an image hidden the network's numbers overflow",
+            where=huge,
+            got="NaN or infinity",
+            fix="take weights from before they grew so large",
+        )
     filled = f"another --baseline than {metadata.baseline}, which the network has no answer to"
     raise MasktoolError(
         "with half of an image hidden the network gives NaN or infinity",
@@ -215,7 +222,7 @@ def measure(
         MasktoolError: a figure is beyond its limit.
     """
     figures = measure_parity(masked, trial.probes, trial.plain, source.reference)
-    refuse_infinite_response(figures["response"], metadata)
+    refuse_infinite_response(figures["response"], metadata, source.model)
     figures = excuse(figures, limits, masked, trial, source.model)
     check_parity(figures, limits)
     return {**figures, "probes": trial.domain.name}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -74,7 +75,9 @@ def read_header(stream: BinaryIO, path: Path) -> ArrayHeader:
     try:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(stream)  # version 3 differs from 2 in the names of fields, which numbers have not
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that Python 2 wrote it
+            shape, _, dtype = read(stream)  # version 3 differs from 2 in the names of fields, which numbers have not
     except Exception as error:  # ValueError, TokenError, MemoryError, RecursionError, ...
         raise MasktoolError("not a .npy file, or a damaged one", where=path, got=describe_exception(error)) from error
     if not all(type(length) is int and length >= 0 for length in shape):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 from onnx import numpy_helper
 
@@ -14,6 +15,7 @@ from masktool import export
 from masktool.errors import MasktoolError
 from masktool.exporters.onnx_checks import find_order
 from masktool.exporters.onnx_door import open_proto
+from masktool.exporters.write import refuse_infinite_response
 
 HEAD = '<ir_version: 10, opset_import: ["" : 18, "own" : 1]> g '
 NETWORK = """(float[N,3,8,8] x) => (float[N,4] y) {
@@ -157,3 +159,15 @@ def test_a_class_output_of_several_rows_for_one_image_is_refused(tmp_path: Path)
         pytest.raises(MasktoolError, match="another number of rows"),
     ):
         session(np.zeros((1, 3, 8, 8), np.float32))
+
+
+def test_weights_whose_products_overflow_are_named_instead_of_a_defect(tmp_path: Path) -> None:
+    model = network()
+    metadata = export(model, tmp_path / "out.onnx")
+    with pytest.raises(MasktoolError, match="defect of masktool"):
+        refuse_infinite_response(float("nan"), metadata, onnx_ir.from_proto(model))
+    weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weight[0, 0, 0, 0] = -3e38
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w"))
+    with pytest.raises(MasktoolError, match=r"numbers overflow \('w' \(up to 3\.0e\+38\)\)"):
+        refuse_infinite_response(float("inf"), metadata, onnx_ir.from_proto(model))

@@ -23,7 +23,7 @@ from onnxscript import optimizer
 from masktool.errors import MasktoolError, stage
 from masktool.exporters.names import free_inside
 from masktool.exporters.open_lengths import name_open_lengths
-from masktool.exporters.opset import lift_opset, opset_of, shorten_domain
+from masktool.exporters.opset import has_one_form, lift_opset, opset_of, shorten_domain
 from masktool.exporters.rewrites.ceil_mode import settle_ceil_mode
 from masktool.exporters.rewrites.control_flow import inline_control_flow
 from masktool.exporters.rewrites.experimental import rewrite_experimental
@@ -99,18 +99,22 @@ def inline_functions(model: ir.Model) -> None:
     """Puts the bodies of functions in the place of their calls, in place.
 
     Raises:
-        MasktoolError: a function is written in another opset than the model, or calls itself.
+        MasktoolError: a function's opset is not the model's and gives its operators another form, or it calls itself.
     """
     for function in model.functions.values():
-        own, other = opset_of(model), function.opset_imports.get("", opset_of(model))
-        if own != other:
+        own = opset_of(model)
+        other = function.opset_imports.get("", function.opset_imports.get("ai.onnx", own))
+        operators = {node.op_type for node in function.all_nodes() if node.domain == ""}
+        if changed := sorted(name for name in operators if not has_one_form(name, own, other)):
             raise MasktoolError(
-                "a function in another opset than the model",
+                "a function in another opset than the model, which ONNX allows only for operators of one form in both",
                 where=f"{function.domain}::{function.name}",
                 expected=f"opset {own}",
-                got=other,
+                got=f"{other}, in which {', '.join(changed)} had another form",
                 fix="export the network with one opset",
             )
+        function.opset_imports.pop("ai.onnx", None)
+        function.opset_imports[""] = own
     with stage("the model's functions cannot be written out"):
         common.InlinePass()(model)
 

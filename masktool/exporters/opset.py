@@ -29,6 +29,29 @@ def shorten_domain(model: ir.Model) -> None:
         model.opset_imports.setdefault("", version)
 
 
+def has_one_form(operator: str, opset: int, other: int) -> bool:
+    """Tells whether a standard operator has the same inputs, outputs, attributes and defaults in two opsets.
+
+    Types that a version adds change nothing for a graph that did without them.
+    """
+    if opset == other:
+        return True
+    try:
+        forms = [form_of(onnx.defs.get_schema(operator, version)) for version in (opset, other)]
+    except onnx.defs.SchemaError:  # one of them does not have it
+        return False
+    return forms[0] == forms[1]
+
+
+def form_of(schema: onnx.defs.OpSchema) -> tuple[object, ...]:
+    """Returns what a node of an operator looks like, without the types that it takes."""
+    defaults = {
+        name: (each.required, each.default_value.SerializeToString()) for name, each in schema.attributes.items()
+    }
+    ends = [[(each.name, each.option) for each in end] for end in (schema.inputs, schema.outputs)]
+    return defaults, *ends
+
+
 def lift_opset(model: ir.Model) -> ir.Model:
     """Returns a model in opset 18 or later: the model itself, changed or not, or a new one.
 

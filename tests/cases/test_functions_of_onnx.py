@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import masktool
+from masktool.errors import MasktoolError
 from masktool.exporters.rewrites.schema_functions import state_defaults
 
 TOLERANCE = 1e-5
@@ -126,3 +127,38 @@ def test_attributes_left_to_their_defaults_are_stated_before_a_function_is_writt
         assert set(node.attributes) == {name for name, each in schema.attributes.items() if not each.required}
         for name, attribute in node.attributes.items():
             assert attribute.value == onnx.helper.get_attribute_value(schema.attributes[name].default_value)
+
+
+TWO_OPSETS = """<ir_version: 9, opset_import: ["" : {own}, "f" : 1]>
+g (float[N,3,8,8] x) => (float[N,3] y) {{ c = f.block (x) p = GlobalAveragePool (c) y = Flatten (p) }}
+<domain: "f", opset_import: ["" : {other}]> block (a) => (o) {{ {body} }}"""
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "body"),
+    [
+        (14, 18, "o = Relu (a)"),
+        (18, 13, "m = Sigmoid (a) o = Mul (a, m)"),
+        (17, 20, "k = Constant <value_float = 0.5> () m = Add (a, k) o = Tanh (m)"),
+    ],
+)
+def test_a_function_of_another_opset_counts_where_its_operators_have_one_form(
+    own: int, other: int, body: str, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "in.onnx", tmp_path / "out.onnx"
+    onnx.save(onnx.parser.parse_model(TWO_OPSETS.format(own=own, other=other, body=body)), source)
+    masktool.export(source, target, masking="fill")
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype("f")
+    expected = onnxruntime.InferenceSession(source).run(None, {"x": x})[0]
+    with masktool.load(target) as session:
+        np.testing.assert_allclose(session(x), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("other", [11, 12])
+def test_a_function_whose_operators_had_another_form_is_refused(other: int, tmp_path: Path) -> None:
+    """Softmax of opset 12 flattens to two axes, with 1 as the default axis; ONNX allows no such mixture."""
+    onnx.save(
+        onnx.parser.parse_model(TWO_OPSETS.format(own=18, other=other, body="o = Softmax (a)")), tmp_path / "in.onnx"
+    )
+    with pytest.raises(MasktoolError, match=f"got {other}, in which Softmax had another form; export"):
+        masktool.export(tmp_path / "in.onnx", tmp_path / "out.onnx", masking="fill")

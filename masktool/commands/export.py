@@ -231,7 +231,8 @@ def describe_parity(parity: Mapping[str, Any]) -> Iterator[str]:
     numbers = {name: figure for name, figure in parity.items() if isinstance(figure, int | float)}
     yield f"parity: {', '.join(f'{name} {figure:.1e}' if figure else f'{name} 0' for name, figure in numbers.items())}"
     if (probes := parity.get("probes")) in DESCRIPTIONS:
-        yield f"measured on: {DESCRIPTIONS[probes]}"
+        elsewhere = f", {parity['size']}: at the usual size the source does not run" if "size" in parity else ""
+        yield f"measured on: {DESCRIPTIONS[probes]}{elsewhere}"
     if "ones_unfused" in numbers:
         yield (
             "note: ones is with ONNX Runtime's optimisations, ones_unfused without; where they compute on integers, a "

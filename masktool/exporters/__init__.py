@@ -243,7 +243,7 @@ def prepare(source: Source, plain: Subject, preprocessing: Preprocessing | None)
     refuse_files_of_another_kind(model)
     layout = layout_of(find_image_input(model, source.image_input))
     trial = try_source(plain, source.model, layout, preprocessing)
-    independence, copies = lift_batch(model, source.image_input, trial.domain), 1
+    independence, copies = lift_batch(model, source.image_input, trial.domain, trial.size), 1
     if independence.verdict != "proved":
         model, copies = one_image_model(source.model, source.image_input)
     return Prepared(model, layout, independence, trial, copies)

@@ -28,7 +28,7 @@ from masktool.exporters.independence import (
 )
 from masktool.exporters.independence.states import CONTRADICTIONS, BatchRuleError, Rows
 from masktool.exporters.onnx_file import find_other_inputs, first_line, layout_of
-from masktool.exporters.probes import feed_of, others_of_graph
+from masktool.exporters.probes import Size, feed_of, others_of_graph, sides_of
 from masktool.exporters.storage import AS_ALWAYS, Running, open_model
 from masktool.exporters.tolerance import lift_tolerance_of
 
@@ -41,13 +41,16 @@ MEASURED_VALUES = 2**21
 Arrays = list[np.ndarray]
 
 
-def lift_batch(model: onnx_ir.Model, image_input: str, domain: Domain = NORMAL) -> Independence:
+def lift_batch(
+    model: onnx_ir.Model, image_input: str, domain: Domain = NORMAL, size: Size = DEFAULT_SIZE
+) -> Independence:
     """Gives a graph with a fixed batch a symbolic one, in place; leaves a symbolic one as it is.
 
     Args:
         model: canonical: opset 18 or later, constants folded into initializers, shapes inferred.
         image_input: name of the image input, batch on axis 0.
         domain: of the images that it is tried on.
+        size: of these images, where the graph leaves it open.
 
     Returns:
         Whether every output has one row per image that depends on that image alone. Where that is not proved of a
@@ -66,7 +69,9 @@ def lift_batch(model: onnx_ir.Model, image_input: str, domain: Domain = NORMAL) 
     if independence.verdict != "proved":
         return independence
     forget_batch(lift)
-    found = None if too_large_to_run(original_image(original, image)) else check_lifted(original, model, lift, domain)
+    if too_large_to_run(original_image(original, image)):
+        return independence
+    found = check_lifted(original, model, lift, random_images(image, domain, size))
     return independence if found is None else Independence("mixing", (found,))
 
 
@@ -126,10 +131,9 @@ def forget_batch(lift: Lift) -> None:
             value.shape = onnx_ir.Shape(sizes)
 
 
-def check_lifted(original: onnx_ir.Model, lifted: onnx_ir.Model, lift: Lift, domain: Domain) -> Finding | None:
+def check_lifted(original: onnx_ir.Model, lifted: onnx_ir.Model, lift: Lift, images: np.ndarray) -> Finding | None:
     """Returns where the lifted graph's outputs are not those of the original, run image by image; None if nowhere."""
     image, batch = lift.image, lift.batch
-    images = random_images(image, domain)
     tolerance = lift_tolerance_of(original, str(image.name))
     expected = run_image_by_image(open_graph(original, image), images, batch)
     try:
@@ -153,13 +157,14 @@ def finding_at(node: onnx_ir.Node | None, image: onnx_ir.Value, reason: str) -> 
     return Finding("mixes", node.op_type, str(node.name), reason)
 
 
-def random_images(image: onnx_ir.Value, domain: Domain) -> np.ndarray:
+def random_images(image: onnx_ir.Value, domain: Domain, size: Size) -> np.ndarray:
     """Returns as many random images as the largest checked batch, in the input's element type."""
     assert image.shape is not None
     assert image.dtype is not None
-    sides = [size if isinstance(size, int) else max(DEFAULT_SIZE) for size in list(image.shape)[1:]]
-    last = layout_of(image) == "NHWC"
-    channels, height, width = (*sides[2:], *sides[:2]) if last else sides
+    layout = layout_of(image)
+    last = layout == "NHWC"
+    channels, *sides = sides_of([side if isinstance(side, int) else None for side in image.shape], layout)
+    height, width = (side if isinstance(side, int) else usual for side, usual in zip(sides, size, strict=True))
     shape = (max(CHECKED_BATCHES), channels, height, width)
     images = domain.draw(np.random.default_rng(0), shape, image.dtype.numpy())
     return images.transpose(0, 2, 3, 1) if last else images

@@ -91,6 +91,7 @@ def measure(
         alone = try_source(masked, model, layout, metadata.preprocessing, recorded)
         return measure_parity(masked, alone.probes, None), None
     plain = plain_subject(source, metadata, masked.outputs)
+    plain = dataclasses.replace(plain, image_shape=[plain.image_shape[0], *masked.image_shape[1:]])  # fixed at export
     trial = try_source(plain, source.model, layout, metadata.preprocessing, recorded)
     figures = measure_parity(masked, trial.probes, plain, source.reference)
     try:

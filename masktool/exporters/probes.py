@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,22 @@ BATCH_SIZES = (1, 3, 8)
 LARGE_IMAGES: Mapping[int, int] = {10_000_000: 2, 2_000_000: 3}
 """How many images are drawn where one holds more numbers than that: several copies of all of them, and of what the
 network makes of them, are in memory at once. 2 million are 800 x 800 pixels of three channels."""
+LARGE_TENSORS: Mapping[int, int] = {50_000_000: 2, 16_000_000: 3}
+"""The same by the largest tensor that the network computes of one image: some ten as large are in memory at once."""
 GRID = 7
 """Masks hide cells of a 7 x 7 grid: large enough that something is missing from every window and every layer."""
 SECOND_SIZE_STEPS = (32, 64)
 """What is added to an open height and width for the second measurement: 32 is the stride of most networks."""
+OTHER_SIZES = tuple((side, side) for side in (32, 28, 64, 96, 112, 128, 256, 299, 320, 384, 416, 512, 640)) + tuple(
+    (height, 320) for height in (32, 48, 64, 80)
+)
+"""Tried in this order where the source does not run at the usual size: usual sides of photographs, then usual heights
+of lines of text and spectrograms."""
 POISON = (np.nan, np.inf, -np.inf, 1e30)
 """What stands under the mask when nothing there may matter; 1e30 is infinite in float16."""
 Shape = Sequence[int | str | None]
+Size = tuple[int, int]
+"""Height and width."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +126,15 @@ class Probe:
     masks: np.ndarray
 
     @classmethod
-    def draw(cls, shape: tuple[int, int, int], layout: Layout, dtype: Any, domain: Domain, seed: int = 0) -> Probe:
+    def draw(
+        cls,
+        shape: tuple[int, int, int],
+        layout: Layout,
+        dtype: Any,
+        domain: Domain,
+        seed: int = 0,
+        computed: int = 0,
+    ) -> Probe:
         """Draws as many as the largest batch; of large images fewer.
 
         Args:
@@ -126,11 +143,11 @@ class Probe:
             dtype: of the images.
             domain: of the images' numbers.
             seed: of the random numbers.
+            computed: numbers in the largest tensor that the network is known to compute of one image.
         """
         rng = np.random.default_rng(seed)
         channels, height, width = shape
-        large = (number for values, number in LARGE_IMAGES.items() if channels * height * width > values)
-        count = next(large, max(BATCH_SIZES))
+        count = min(count_images(channels * height * width, LARGE_IMAGES), count_images(computed, LARGE_TENSORS))
         images = domain.draw(rng, (count, channels, height, width), np.dtype(dtype))
         blocks = rng.random((count, 1, GRID, GRID)) < 0.5
         rows, columns = np.arange(height) * GRID // height, np.arange(width) * GRID // width
@@ -161,28 +178,54 @@ def poison_of(dtype: np.dtype[Any]) -> np.ndarray:
         return np.array(POISON).astype(dtype)
 
 
-def draw_probes(
-    shape: Shape, layout: Layout, dtype: Any, preprocessing: Preprocessing | None, domain: Domain
-) -> list[Probe]:
-    """Draws a probe for a fixed height and width, and two of different sizes where one of them is open.
+def count_images(numbers: int, fewer: Mapping[int, int]) -> int:
+    """Returns how many images are drawn where that many numbers are in memory for each of them."""
+    return next((count for beyond, count in fewer.items() if numbers > beyond), max(BATCH_SIZES))
+
+
+def sides_of(shape: Shape, layout: Layout) -> tuple[int, int | str | None, int | str | None]:
+    """Returns channels, height and width of an image input, open sides as names or None.
 
     Args:
-        shape: of the image input, (N, C, H, W) or (N, H, W, C).
-        layout: of the image input.
-        dtype: of the image input.
-        preprocessing: whose size goes first where the graph leaves it open.
-        domain: of the images' numbers.
+        shape: of the input, (N, C, H, W) or (N, H, W, C).
+        layout: of the input.
 
     Raises:
         MasktoolError: the number of channels is open.
     """
-    channels, *sides = [shape[axis] for axis in ((1, 2, 3) if layout == "NCHW" else (3, 1, 2))]
+    channels, height, width = (shape[axis] for axis in ((1, 2, 3) if layout == "NCHW" else (3, 1, 2)))
     if not isinstance(channels, int):
         raise MasktoolError("the number of input channels is not fixed", got=tuple(shape))
-    usual = DEFAULT_SIZE if preprocessing is None else preprocessing.size
-    larger = [given + step for given, step in zip(usual, SECOND_SIZE_STEPS, strict=True)]
-    sizes = dict.fromkeys(
-        tuple(side if isinstance(side, int) else given for side, given in zip(sides, wanted, strict=True))
-        for wanted in (usual, larger)
-    )
-    return [Probe.draw((channels, height, width), layout, dtype, domain) for height, width in sizes]
+    return channels, height, width
+
+
+def settle_size(sides: Sequence[int | str | None], wanted: Size) -> Size:
+    """Returns a height and width, those that are fixed as they are and open ones as wanted."""
+    height, width = (side if isinstance(side, int) else own for side, own in zip(sides, wanted, strict=True))
+    return height, width
+
+
+def usual_size(sides: Sequence[int | str | None], preprocessing: Preprocessing | None) -> Size:
+    """Returns the size that is tried first: the graph's, else the preprocessing's, else the usual one."""
+    return settle_size(sides, DEFAULT_SIZE if preprocessing is None else preprocessing.size)
+
+
+def choose_sizes(
+    sides: Sequence[int | str | None], preprocessing: Preprocessing | None, runs: Callable[[Size], bool]
+) -> list[Size]:
+    """Returns the sizes to measure at: of a fixed height and width, that; else two at which the source runs.
+
+    A network whose declared size is open need not take every one: one that reads lines of text takes one height. Where
+    it does not run at the usual size, others are tried; where it runs at none, the usual one is to say why.
+
+    Args:
+        sides: height and width of the image input, open ones as names or None.
+        preprocessing: whose size goes first where the graph leaves it open.
+        runs: whether the source runs on an image of that size.
+    """
+    usual = usual_size(sides, preprocessing)
+    if all(isinstance(side, int) for side in sides):
+        return [usual]
+    first = next(filter(runs, [usual, *(settle_size(sides, size) for size in OTHER_SIZES)]), usual)
+    larger = settle_size(sides, (first[0] + SECOND_SIZE_STEPS[0], first[1] + SECOND_SIZE_STEPS[1]))
+    return [first, larger] if runs(larger) else [first]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from masktool.exporters.batch import open_to_measure
 from masktool.exporters.diagnosis import find_spoiled_weights
 from masktool.exporters.domains import Domain, choose_domain, describe_domain, find_domains
 from masktool.exporters.parity import DEFECT, run_source
-from masktool.exporters.probes import Probe, draw_probes
+from masktool.exporters.probes import Probe, choose_sizes, sides_of, usual_size
 from masktool.exporters.storage import open_session
 from masktool.exporters.subject import Outputs, Subject
 
@@ -62,11 +63,19 @@ class Trial:
         plain: the network, opened; the masked model where that is all there is.
         domain: of the images.
         probes: images and masks.
+        usual: whether their size is the usual one, or that of the preprocessing or the graph.
     """
 
     plain: Subject
     domain: Domain
     probes: Sequence[Probe]
+    usual: bool = True
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images that are measured first."""
+        height, width = self.probes[0].masks.shape[2:]
+        return height, width
 
 
 def try_source(
@@ -90,11 +99,25 @@ def try_source(
     """
     domains = find_domains(model, subject.image_input, layout, subject.image_type, preprocessing)
     domains = [domain for domain in domains if domain.name == recorded] or domains
+    channels, *sides = sides_of(subject.image_shape, layout)
+    computed = largest_tensor(model)
+
+    def draw(domain: Domain, size: tuple[int, int]) -> Probe:
+        return Probe.draw((channels, *size), layout, subject.image_type, domain, computed=computed)
+
+    def runs(size: tuple[int, int]) -> bool:
+        try:
+            run_source(subject, draw(domains[0], size).first(1), alone=True)
+        except MasktoolError:
+            return False
+        return True
+
+    sizes = choose_sizes(sides, preprocessing, runs)
     drawn: dict[Domain, list[Probe]] = {}
     answers: dict[Domain, Outputs] = {}
 
     def run(domain: Domain) -> Outputs:
-        drawn[domain] = draw_probes(subject.image_shape, layout, subject.image_type, preprocessing, domain)
+        drawn[domain] = [draw(domain, size) for size in sizes]
         answers[domain] = run_source(subject, drawn[domain][0].first(1), alone=True)
         return answers[domain]
 
@@ -108,7 +131,13 @@ def try_source(
             got="NaN or infinity in every place of an output",
             fix="if it is made for other numbers, say how photographs become its input: --preprocess",
         )
-    return Trial(subject, chosen, drawn[chosen])
+    return Trial(subject, chosen, drawn[chosen], sizes[0] == usual_size(sides, preprocessing))
+
+
+def largest_tensor(model: ir.Model) -> int:
+    """Returns how many numbers the largest tensor holds that a graph computes, as far as lengths are known."""
+    shapes = (value.shape for node in model.graph for value in node.outputs if value.shape is not None)
+    return max((math.prod(side for side in shape if isinstance(side, int)) for shape in shapes), default=0)
 
 
 def refuse_spoiled_weights(answers: Outputs, model: ir.Model) -> None:

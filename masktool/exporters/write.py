@@ -225,4 +225,4 @@ def measure(
     refuse_infinite_response(figures["response"], metadata, source.model)
     figures = excuse(figures, limits, masked, trial, source.model)
     check_parity(figures, limits)
-    return {**figures, "probes": trial.domain.name}
+    return {**figures, "probes": trial.domain.name, **({} if trial.usual else {"size": trial.probes[0].size})}

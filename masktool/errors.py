@@ -6,6 +6,9 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
+"""What exceptions of native libraries say that are no MemoryError: ONNX Runtime's arena, C++ of two compilers."""
+
 
 class MasktoolError(Exception):
     """Bad use or bad input.
@@ -82,9 +85,9 @@ def stage(what: str, *, where: object | None = None, fix: str | None = None) -> 
         yield
     except MasktoolError:
         raise
-    except MemoryError as error:
-        raise MasktoolError(f"{what}: not enough memory", where=where, fix=fix) from error
     except Exception as error:  # see above
+        if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
+            raise MasktoolError(f"{what}: not enough memory", where=where) from error
         raise MasktoolError(what, where=where, got=describe_exception(error), fix=fix) from error
 
 

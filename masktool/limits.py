@@ -13,6 +13,9 @@ from collections.abc import Iterator, Mapping
 
 from masktool.errors import MasktoolError
 
+DIGITS = 18
+"""Of the largest number that ``--limit`` takes, a little below 2⁶³: nothing can be given more than that."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
@@ -37,8 +40,8 @@ LIMITS: Mapping[str, Limit] = {
     "nodes": Limit(200_000, "nodes of a graph, those that masktool adds included"),
     "fill-rounds": Limit(256, "rounds of neighbour fill in front of one window: dilation x (kernel - 1)"),
     "copies": Limit(64, "images of a fixed batch that cannot be opened, all of which are computed for every mask"),
-    "values": Limit(50_000_000, "numbers in one image that a network takes, C x H x W"),
-    "tensor": Limit(500_000_000, "numbers in one tensor that a graph computes, its batch included where that is fixed"),
+    "values": Limit(12_000_000, "numbers in one image that a network takes, C x H x W"),
+    "tensor": Limit(200_000_000, "numbers in one tensor that a graph computes, its batch included where that is fixed"),
 }
 """By name, as ``--limit`` takes it."""
 
@@ -51,7 +54,7 @@ def limit(name: str) -> int:
 
 
 def check_limit(name: str, got: int, *, where: object | None = None) -> None:
-    """Raises MasktoolError where a number is beyond a limit; the message names the option that raises it.
+    """Raises MasktoolError where a number is beyond a limit; the message names the option that raises it, if it can.
 
     Args:
         name: of the limit, a key of :data:`LIMITS`.
@@ -64,7 +67,7 @@ def check_limit(name: str, got: int, *, where: object | None = None) -> None:
             where=where,
             expected=f"at most {limit(name)} {LIMITS[name].what}",
             got=got,
-            fix=f"if that is meant: masktool --limit {name}={got} ...",
+            fix=f"if that is meant: masktool --limit {name}={got} ..." if len(str(got)) <= DIGITS else None,
         )
 
 
@@ -98,7 +101,7 @@ def read_limits(assignments: tuple[str, ...]) -> dict[str, int]:
     found = {}
     for assignment in assignments:
         name, equals, number = assignment.partition("=")
-        if not equals or not number.isascii() or not number.isdigit() or len(number) > 18:
+        if not equals or not number.isascii() or not number.isdigit() or len(number) > DIGITS:
             raise MasktoolError(
                 "not a limit", where=f"--limit {assignment}", expected="NAME=N, such as pixels=200000000"
             )

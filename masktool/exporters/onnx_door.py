@@ -117,7 +117,7 @@ def densify(graph: onnx.GraphProto, where: object) -> None:
     """
     for sparse in graph.sparse_initializer:
         place = f"{where}, sparse weight {sparse.values.name!r}"
-        check_limit("values", math.prod(sparse.dims), where=place)
+        check_limit("tensor", math.prod(sparse.dims), where=place)
         with stage("a sparse weight whose indices do not fit its shape", where=place, fix=DAMAGED):
             values, indices = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)
             if indices.ndim == 2:

@@ -125,6 +125,7 @@ def command(
     from rich.text import Text
 
     from masktool.exporters import export
+    from masktool.exporters.chosen_boxes import leave_out_lists
     from masktool.exporters.presets import labels_from
     from masktool.exporters.sources import load_source
 
@@ -147,6 +148,7 @@ def command(
     screen = console()
     with screen.status(Text(f"reading {model}")) as status:  # on terminals only
         source = read(model)
+        source = leave_out_lists(source, masking or "layer")
         status.update("adding the mask and measuring parity")
         metadata = export(
             source,

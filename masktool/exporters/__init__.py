@@ -89,6 +89,7 @@ def export(
         https://arxiv.org/abs/2211.14646.
     """
     from masktool.exporters.baselines import choose_baseline
+    from masktool.exporters.chosen_boxes import leave_out_lists
     from masktool.exporters.class_output import choose_class_output
     from masktool.exporters.one_image import take_one_image
     from masktool.exporters.sources import load_source
@@ -125,6 +126,7 @@ def export(
             output_kind=output_kind,
         )
         return write_with_gradients(source.model.clone(), path, recorded, gradient, feature_map)
+    whole, source = source, leave_out_lists(source, masking)
     names = labels if labels is not None else source.labels
     class_output = source.renamed.get(class_output or "", class_output)
     plain = open_source(source.model, source.image_input, source.path)  # what ONNX Runtime refuses needs no other look
@@ -137,7 +139,7 @@ def export(
         try:
             mask_prepared(source, prepared, masking, mask_required=mask_required)
         except UnsupportedOperatorError as error:
-            if not takes_fill(source, class_output=class_output, output_kind=output_kind):
+            if not takes_fill(whole, class_output=class_output, output_kind=output_kind):
                 raise
             raise UnsupportedOperatorError(error.nodes, fix=f"{error.fix}; --masking fill takes this file") from error
     else:

@@ -15,6 +15,7 @@ import masktool
 from masktool.contract import Metadata
 from masktool.errors import MasktoolError
 from masktool.exporters.batch import open_to_measure
+from masktool.exporters.chosen_boxes import leave_out_lists
 from masktool.exporters.diagnosis import excuse
 from masktool.exporters.names import rename_as_before
 from masktool.exporters.parity import Verdict, judge_parity, measure_parity
@@ -71,6 +72,7 @@ def check_file(path: Path, source: Source | None = None) -> Check:
         raise MasktoolError("not a masktool file", where=path, fix=f"run `masktool export {path}` first")
     refuse_other_input(session, metadata.image_input, path)
     model = onnx_ir.load(path)
+    source = None if source is None else leave_out_lists(source, metadata.masking)
     masked = Subject.of(functools.partial(open_session, str(path)), metadata.image_input)
     limits = widened(limits_of(model, metadata.image_input), metadata.parity)
     figures, cause = measure(masked, model, metadata, limits, source)

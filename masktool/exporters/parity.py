@@ -112,8 +112,14 @@ def measure_batches(masked: Subject, probe: Probe) -> dict[str, float]:
 
 
 def of_one_shape(a: Outputs, b: Outputs) -> tuple[Outputs, Outputs]:
-    """Returns the outputs that have the same shape in both runs: a list of what was found may have another length."""
+    """Returns the outputs that have the same shape in both runs: a list of what was found may have another length.
+
+    Where every output is such a list, their beginnings are returned, laid out flat.
+    """
     pairs = [(x, y) for x, y in zip(a, b, strict=True) if x.shape == y.shape]
+    if not pairs:
+        lengths = [min(x.size, y.size) for x, y in zip(a, b, strict=True)]
+        pairs = [(x.reshape(-1)[:n], y.reshape(-1)[:n]) for x, y, n in zip(a, b, lengths, strict=True)]
     return [x for x, _ in pairs], [y for _, y in pairs]
 
 

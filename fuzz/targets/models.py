@@ -76,10 +76,14 @@ def run_source(path: Path, given: Mapping[str, np.ndarray], *, optimised: bool) 
         session = open_session(path, optimised=optimised)
     except Exception:
         session = open_session(without_declarations(path), optimised=optimised)
-    found: list[np.ndarray] = session.run(
-        None, dict(zip([node.name for node in session.get_inputs()], given.values(), strict=True))
-    )
-    return found
+    feed, copies = {}, 1
+    for node, value in zip(session.get_inputs(), given.values(), strict=True):
+        if node.shape and isinstance(node.shape[0], int) and len(value) == 1:
+            copies = max(copies, node.shape[0])  # of a fixed batch, for which the masked file takes one image
+            value = np.repeat(value, node.shape[0], axis=0)
+        feed[node.name] = value
+    found = [np.asarray(each) for each in session.run(None, feed)]
+    return found if copies == 1 else [each[: len(each) // copies] if each.ndim else each for each in found]
 
 
 def without_declarations(path: Path) -> bytes:
@@ -113,7 +117,7 @@ def random_feed(session: onnxruntime.InferenceSession, image_input: str) -> dict
     rng, feed = np.random.default_rng(0), {}
     for node in session.get_inputs():
         sides = [
-            side if isinstance(side, int) else (20 if index > 1 and len(node.shape) == 4 else 1)
+            side if isinstance(side, int) else (20 if index and len(node.shape) == 4 else 1)
             for index, side in enumerate(node.shape)
         ]
         kind = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}

@@ -213,8 +213,10 @@ def relative_difference(found: Sequence[np.ndarray], expected: Sequence[np.ndarr
         if left.size != right.size or left.size % count:
             return float("inf")
         left, right = left.reshape(count, -1).astype(np.float64), right.reshape(count, -1).astype(np.float64)
-        scale = np.abs(right).max(initial=0.0)
-        gap = np.abs(left - right).max(initial=0.0)
+        same = (left == right) | (np.isnan(left) & np.isnan(right))
+        scale = np.abs(right).max(initial=0.0, where=np.isfinite(right))
+        with np.errstate(invalid="ignore"):
+            gap = np.max(np.where(same, 0.0, np.abs(left - right)), initial=0.0)
         ratio = gap / scale if scale > 0 else gap
         worst = max(worst, ratio) if np.isfinite(ratio) else float("inf")
     return worst

@@ -22,6 +22,10 @@ SWITCHES = frozenset(
 )
 """Attributes of the standard operators that are 0 or 1. Of another number ONNX's shape inference takes 1 alone for yes,
 and ONNX Runtime, by attribute, 1 or anything but 0."""
+AXES = frozenset({"axes", "axis", "batch_axis", "perm", "time_axis"})
+"""Attributes of the standard operators that name axes."""
+LARGEST_AXIS = 2**31 - 1
+"""Beyond it ONNX Runtime cuts bits off: axis 2⁴⁰ of a Softmax becomes axis 0."""
 UNBOUNDED = 2**31 - 1
 """What ONNX gives for the largest number of inputs where there is none."""
 
@@ -131,22 +135,26 @@ def check_split(node: onnx.NodeProto, where: object) -> None:
 
 
 def check_number(node: onnx.NodeProto, attribute: onnx.AttributeProto, where: object) -> None:
-    """Raises MasktoolError for a count below 1, or a switch that is neither 0 nor 1.
+    """Raises MasktoolError for a count below 1, a switch that is neither 0 nor 1, or an axis that no value has.
 
     ONNX's shape inference (up to 1.23, which is in ONNX Runtime too) divides by the group of a ConvTranspose as it
     stands, which ends the process.
     """
-    lowest = min(attribute.ints, default=1) if attribute.ints else attribute.i
-    if attribute.name in POSITIVE and lowest < 1:
+    numbers = [*attribute.ints] or [attribute.i]
+    got = min(numbers)
+    if attribute.name in POSITIVE and got < 1:
         wrong, expected = "an attribute that must be positive", f"{attribute.name} of 1 or more"
     elif attribute.name in SWITCHES and attribute.i not in (0, 1):
         wrong, expected = "an attribute that is 0 or 1", f"{attribute.name} of 0 or 1"
+    elif attribute.name in AXES and max(map(abs, numbers)) > LARGEST_AXIS:
+        wrong, expected = "an axis that no value has", f"{attribute.name} within the value's rank"
+        got = max(numbers, key=abs)
     else:
         return
     raise MasktoolError(
         wrong,
         where=f"{where}, {describe_node(node)}",
         expected=expected,
-        got=lowest,
+        got=got,
         fix="export the network again",
     )

@@ -76,6 +76,8 @@ def test_an_attribute_that_stands_twice_in_a_body_and_in_a_function() -> None:
         ("keepdims = 1", "keepdims = 1048576", "keepdims of 0 or 1, got 1048576"),
         ("y = Gemm <transB = 1> (f, v)", "y = Gemm (f)", "expected 2 to 3 inputs, got 1"),
         ("Conv <pads = [1, 1, 1, 1]> (x, w)", "Conv <pads = [1, 1, 1, 1]> (x, , v)", "no W"),
+        ("r = Relu (c)", "r = Softmax <axis = 1099511627776> (c)", "an axis that no value has"),
+        ("r = Relu (c)", "r = Transpose <perm = [0, 1, 2, -1099511627776]> (c)", "an axis that no value has"),
         ("r = Relu (c)", "r = Relu (c, c)", "expected 1 inputs, got 2"),
         ("r = Relu (c)", "r = MaxPool <kernel_shape = [1, 1]> ()", "not as MaxPool-12 is defined"),
         ("r = Relu (c)", "r, s = Relu (c)", "expected 1 outputs, got 2"),

@@ -194,3 +194,11 @@ def test_the_difference_is_infinite_where_sizes_or_nans_differ():
     assert relative_difference([ones], [1.5 * ones], 3) == pytest.approx(1 / 3)
     assert relative_difference([ones], [ones[:1]], 3) == np.inf
     assert relative_difference([ones * np.nan], [ones], 3) == np.inf
+
+
+def test_the_same_infinities_are_no_difference_and_warn_nobody(recwarn):
+    one, other = np.array([[1.0, np.inf, np.nan, -2.0]]), np.array([[1.0, np.inf, np.nan, -1.0]])
+    assert relative_difference([one], [one], 1) == 0
+    assert relative_difference([one], [other], 1) == 1
+    assert relative_difference([one], [np.nan_to_num(one)], 1) == float("inf")
+    assert not recwarn.list

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import logging
 import os
 import signal
 import sys
@@ -49,8 +48,6 @@ SIGNALLED = 128
 COMPLETION = "_MASKTOOL_COMPLETE"
 SIGPIPE = 13
 """Its number; Windows has no such signal."""
-UNHEARD = logging.NullHandler()
-"""Keeps what libraries log off stderr, which Python shows where nobody listens: errors are one line, of our own."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -81,8 +78,6 @@ class Settings:
 def masktool(context: click.Context, debug: bool, assignments: tuple[str, ...]) -> None:
     """Turn a trained CNN into an ONNX model that takes a mask, and explain its predictions with it."""
     context.ensure_object(Settings).debug = debug
-    root = logging.getLogger()
-    (root.removeHandler if debug else root.addHandler)(UNHEARD)
     context.with_resource(limits(**read_limits(assignments)))
     if context.invoked_subcommand is None:
         click.echo(context.get_help())

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterator
 
 LAST_STANDARD_STREAM = 2
-TALKATIVE = ("onnx_ir", "onnxscript")
-"""Libraries that log warnings of graphs that masktool copes with, or refuses in its own words."""
 
 
 def open_closed_streams() -> None:
@@ -32,12 +30,13 @@ def silence_stdout() -> None:
 
 @contextlib.contextmanager
 def unheard() -> Iterator[None]:
-    """Keeps what libraries log off stderr within a block, where nobody has set up logging; who has, gets it as ever."""
-    handlers = [(logging.getLogger(name), logging.NullHandler()) for name in TALKATIVE]
-    for logger, handler in handlers:
-        logger.addHandler(handler)
+    """Keeps what libraries log off stderr within a block: Python shows it where nobody listens.
+
+    Errors are one line, of our own. Whoever has set up logging gets everything as ever.
+    """
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)
     try:
         yield
     finally:
-        for logger, handler in handlers:
-            logger.removeHandler(handler)
+        root.removeHandler(handler)

@@ -238,11 +238,9 @@ def prepare(source: Source, plain: Subject, preprocessing: Preprocessing | None)
     from masktool.exporters.canonical import canonicalise
     from masktool.exporters.one_image import one_image_model
     from masktool.exporters.onnx_file import find_image_input, layout_of
-    from masktool.exporters.refusals import refuse_files_of_another_kind
     from masktool.exporters.trial import try_source
 
     model = canonicalise(source.model)
-    refuse_files_of_another_kind(model)
     layout = layout_of(find_image_input(model, source.image_input))
     trial = try_source(plain, source.model, layout, preprocessing)
     independence, copies = lift_batch(model, source.image_input, trial.domain, trial.size), 1
@@ -254,9 +252,11 @@ def prepare(source: Source, plain: Subject, preprocessing: Preprocessing | None)
 def mask_prepared(source: Source, prepared: Prepared, masking: Masking, *, mask_required: bool) -> None:
     """Carries a mask through every layer of a prepared graph, in place."""
     from masktool.exporters.propagate import mask_model
+    from masktool.exporters.refusals import refuse_files_of_another_kind
     from masktool.exporters.size_trial import trying_a_size
 
     model, layout = prepared.model, prepared.layout
+    refuse_files_of_another_kind(model)
     if not any(node.op_type == "Conv" for node in model.graph):
         raise MasktoolError(
             "not a convolutional network",

@@ -46,7 +46,7 @@ BY_DOMAIN = {
 
 
 OF_ANOTHER_FILE = frozenset({OPTIMISED, AT_RUN_TIME})
-"""Reasons that no place in the graph and no masking mode changes: another file is needed."""
+"""Reasons that no place in the graph changes: another file is needed, or ``fill``, one image at a time."""
 
 
 def refuse_files_of_another_kind(model: ir.Model) -> None:

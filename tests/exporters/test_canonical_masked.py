@@ -139,6 +139,19 @@ def test_dynamic_quantisation_is_refused_with_the_file_to_take(network: Path, tm
     assert found.count("DynamicQuantizeLinear") >= 3
 
 
+def test_fill_takes_what_needs_another_file_for_layers(network: Path, tmp_path: Path) -> None:
+    quantize_dynamic(network, tmp_path / "dynamic.onnx")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "fused.onnx"), 4
+    onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+    for name in ("dynamic.onnx", "fused.onnx"):
+        with pytest.raises(UnsupportedOperatorError, match="--masking fill takes this file"):
+            masktool.export(tmp_path / name, tmp_path / "masked.onnx")
+        metadata = masktool.export(tmp_path / name, tmp_path / "masked.onnx", masking="fill")
+        assert metadata.batching == "one"
+        assert (metadata.parity["ones"], metadata.parity["invariance"]) == (0, 0)
+
+
 def test_every_other_node_without_a_rule_is_refused_at_once_and_says_why(tmp_path: Path) -> None:
     model = onnx.parser.parse_model(
         """<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>

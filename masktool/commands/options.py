@@ -102,10 +102,12 @@ def print_line(text: str) -> None:
 def print_path(path: Path) -> None:
     """Writes the path of a file that was written on stdout: byte for byte for programs, safely on a terminal.
 
-    Where nobody reads stdout any more, the work goes on: the file is what was asked for.
+    Where nobody reads stdout any more, the work goes on: the file is what was asked for. A stream that a program put in
+    stdout's place may take text alone.
     """
+    for_programs = os.fsencode(path) if hasattr(sys.stdout, "buffer") else os.fspath(path)
     try:
-        click.echo(printable(path) if sys.stdout.isatty() else os.fsencode(path))
+        click.echo(printable(path) if sys.stdout.isatty() else for_programs)
     except BrokenPipeError:
         silence_stdout()
 

@@ -1,6 +1,8 @@
 """What reaches a terminal, and what happens where nobody reads."""
 
+import contextlib
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -187,3 +189,10 @@ def test_passes_are_counted_rightly_under_threads():
             thread.join()
         assert counts == {number: 11 + number for number in range(6)}
         assert session.forward_passes == sum(counts.values())
+
+
+def test_a_path_goes_to_a_stream_of_text_that_stands_in_for_stdout():
+    stream = io.StringIO()
+    with contextlib.redirect_stdout(stream):
+        options.print_path(Path("folder/masked.onnx"))
+    assert stream.getvalue() == "folder/masked.onnx\n"

@@ -5,6 +5,7 @@ Right is what the plain model gives an image alone, whatever else is in the call
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import onnx
 import onnxruntime
 import pytest
 from networks.small_graphs import parse
+from PIL import Image
 
 import masktool
+from masktool.cli import run
 from masktool.contract import Masking
 from masktool.errors import MasktoolError, UnsupportedOperatorError
 
@@ -325,3 +328,29 @@ def test_a_map_does_not_depend_on_the_batch(batch: int, tmp_path: Path) -> None:
         for size in (batch, 16)
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["softmax over the batch", "a gain for each place of the batch"])
+def test_photographs_are_evaluated_one_by_one(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predictions under every mask are those of a network without what mixes: neither changes which class is first."""
+    pytest.importorskip("matplotlib")
+    batch, body = FIXED[name] if name in FIXED else ("N", MIXING[name])
+    plain = "y = Gemm (f, weight)"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        Image.fromarray(rng.integers(0, 255, (12, 12, 3), np.uint8)).save(f"photos/{index}.png")
+    Path("pre.json").write_text('{"resize": "exact"}')
+    found = {}
+    for label, model in {"mixed": network(body, batch), "plain": network(plain)}.items():
+        onnx.save(model, f"{label}.onnx")
+        prepare = ["--preprocess", "pre.json", "--output-kind", "logits", "--class-output", "y"]
+        assert run(["export", f"{label}.onnx", "-o", f"{label}.m.onnx", *prepare]) == 0
+        quick = ["--order", "random", "--fraction", "0.3", "--fraction", "0.7", "-o", label]
+        assert run(["evaluate", "missingness", f"{label}.m.onnx", "photos", "--mode", "layer", *quick]) == 0
+        document = json.loads(Path(label, "missingness.json").read_text())
+        found[label] = document
+    assert masktool.load("mixed.m.onnx").metadata.one_by_one
+    assert not masktool.load("plain.m.onnx").metadata.one_by_one
+    assert found["mixed"]["tables"] == found["plain"]["tables"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,19 +53,31 @@ def compare(source: Path, target: Path) -> str:
     feed = random_feed(masked, metadata.image_input)
     own = [node.name for node in masked.get_outputs() if node.name not in GRADIENT_OUTPUTS]
     masked.run(None, feed)
-    found = masked.run(own, feed)
+    found = dict(zip(own, masked.run(own, feed), strict=True))
     given = {name: value for name, value in feed.items() if name not in ("mask", TARGET_INPUT)}
     answers = [run_source(source, given, optimised=True)]
     with contextlib.suppress(Exception):  # a node that ONNX Runtime optimises away need not run
         answers.append(run_source(source, given, optimised=False))
-    spread = max(map(difference, answers[0], answers[-1]), default=0.0)
+    renamed = metadata.renamed or {}  # an output that gives no numbers, such as a detector's choice, is left out
+    pairs = [(found[name], *answer) for name, *answer in common(answers, renamed) if name in found]
+    if len(pairs) < len(found):
+        return f"has outputs that its source has not: {', '.join(found)}"
+    spread = max((difference(first, last) for _, first, last in pairs), default=0.0)
     if not np.isfinite(spread):
         return ""  # the mutant gives no numbers: there is nothing to compare with
-    worst = max(map(difference, found, answers[0]), default=0.0)
+    worst = max((difference(mine, first) for mine, first, _ in pairs), default=0.0)
     return "" if worst <= max(TOLERANCE, 4 * spread) else f"differs from its source by {worst:.1e}"
 
 
-def run_source(path: Path, given: Mapping[str, np.ndarray], *, optimised: bool) -> list[np.ndarray]:
+def common(
+    answers: Sequence[Mapping[str, np.ndarray]], renamed: Mapping[str, str]
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yields a source's outputs under the names that a masked file has for them, of its first run and its last."""
+    for name, first in answers[0].items():
+        yield renamed.get(name, name), first, answers[-1][name]
+
+
+def run_source(path: Path, given: Mapping[str, np.ndarray], *, optimised: bool) -> dict[str, np.ndarray]:
     """Runs a mutant on inputs in the order in which a masked file has them.
 
     ONNX Runtime refuses some files for what they declare of values inside and at the end, which masktool infers anew
@@ -83,7 +95,8 @@ def run_source(path: Path, given: Mapping[str, np.ndarray], *, optimised: bool) 
             value = np.repeat(value, node.shape[0], axis=0)
         feed[node.name] = value
     found = [np.asarray(each) for each in session.run(None, feed)]
-    return found if copies == 1 else [each[: len(each) // copies] if each.ndim else each for each in found]
+    found = found if copies == 1 else [each[: len(each) // copies] if each.ndim else each for each in found]
+    return dict(zip([node.name for node in session.get_outputs()], found, strict=True))
 
 
 def without_declarations(path: Path) -> bytes:
@@ -120,10 +133,10 @@ def random_feed(session: onnxruntime.InferenceSession, image_input: str) -> dict
             side if isinstance(side, int) else (20 if index and len(node.shape) == 4 else 1)
             for index, side in enumerate(node.shape)
         ]
-        kind = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
-        dtype = kind.get(node.type, np.int64)
+        kind = node.type.removeprefix("tensor(").removesuffix(")")
+        dtype = np.dtype({"float": "float32", "double": "float64"}.get(kind, kind))
         value = rng.standard_normal(sides) if node.name == image_input else np.ones(sides)
-        feed[node.name] = np.asarray(value).astype(dtype)
+        feed[node.name] = np.asarray(value if dtype.kind == "f" else np.abs(60 * value)).astype(dtype)
     return feed
 
 

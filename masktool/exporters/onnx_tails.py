@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import onnx
 
-from masktool.errors import stage
+from masktool.errors import MasktoolError, stage
 from masktool.exporters.onnx_checks import names_read
+from masktool.exporters.onnx_nodes import describe_node
 from masktool.limits import check_limit
 
 CLASSICAL = "ai.onnx.ml"
@@ -21,6 +22,10 @@ SEQUENCES = frozenset(
     {"SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SplitToSequence", "Optional"}
 )
 """Operators that give sequences or optional values."""
+TAKING_OUT = frozenset(
+    {"ConcatFromSequence", "OptionalGetElement", "OptionalHasElement", "SequenceAt", "SequenceLength"}
+)
+"""Operators that make tensors of them again: a sequence on the way, such as torch's split, is no tail."""
 CHOICES = frozenset({"ArgMax", "ArgMin", "Cast", "Identity", "Reshape", "Squeeze", "TopK", "Unsqueeze"})
 """Operators between the scores and a lookup by the index of the best."""
 
@@ -61,12 +66,23 @@ class Graph:
         """What is computed from the inputs."""
         self.classical: set[str] = set()
         """What a node gives that belongs to no network, or is computed from such a thing."""
+        self.taken_out: dict[str, onnx.NodeProto] = {}
+        """What is computed from a tensor that a node takes out of a sequence, with that node."""
+        sequences: set[str] = set()
         for node in graph.node:
             if self.depends & set(node.input):
                 self.depends.update(node.output)
             is_classical = node.domain == CLASSICAL and (not is_network or node.op_type in NO_TENSORS)
-            if is_classical or node.op_type in SEQUENCES or self.classical & set(node.input):
+            read = self.classical & set(node.input)
+            taken = next((self.taken_out[name] for name in node.input if name in self.taken_out), None)
+            if not is_classical and node.op_type in TAKING_OUT and read and read <= sequences:
+                taken, read = taken or node, set()
+            if taken is not None:
+                self.taken_out |= dict.fromkeys(node.output, taken)
+            if is_classical or node.op_type in SEQUENCES or read:
                 self.classical.update(node.output)
+                if not is_classical and read <= sequences:
+                    sequences.update(node.output)
             elif node.domain == CLASSICAL and any(each.name == "classlabels_strings" for each in node.attribute):
                 self.classical.add(node.output[0])  # the name of the best class
 
@@ -115,6 +131,14 @@ def cut_tail(model: onnx.ModelProto) -> Tail:
     what gives no numbers is cut off.
     """
     graph, cut, entries = find_entries(model.graph)
+    for value in model.graph.output:
+        if value.name in graph.taken_out:
+            raise MasktoolError(
+                "a sequence inside the network",
+                where=describe_node(graph.taken_out[value.name]),
+                expected="tensors alone",
+                fix="export it with parts of fixed sizes, which are a Split, no SplitToSequence",
+            )
     if cut and graph.only_prepares(name for found in entries.values() for name in found):
         graph, cut, entries = find_entries(model.graph, is_network=True)
     if not cut or any(set(found) & graph.inputs for found in entries.values()):

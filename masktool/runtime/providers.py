@@ -26,8 +26,9 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 PROVIDER_OF_CHOICE = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
-LOG_ERRORS_ONLY = 3
-"""ONNX Runtime's severity that leaves out warnings, such as the one that the mask is an initializer that can be fed."""
+LOG_ERRORS_ONLY, LOG_FATAL_ONLY = 3, 4
+"""ONNX Runtime's severities that leave out warnings, such as the one that the mask is an initializer that can be fed,
+and errors too, which reach us as exceptions; why another provider than the CPU's does not load its log alone says."""
 NO_CUDA_DEVICE = 100
 """CUDA_ERROR_NO_DEVICE of the driver's interface."""
 
@@ -123,7 +124,7 @@ def make_session(path: Path, providers: Sequence[str], threads: int | None) -> A
     """Opens an ONNX file with the options that every masktool session has."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = LOG_ERRORS_ONLY
+    options.log_severity_level = LOG_FATAL_ONLY if set(providers) <= {CPU} else LOG_ERRORS_ONLY
     options.use_deterministic_compute = True
     if threads is not None:
         options.intra_op_num_threads = threads

@@ -55,12 +55,14 @@ class UnsupportedNode(NamedTuple):
 class UnsupportedOperatorError(MasktoolError):
     """The graph holds nodes without a rule for masks or gradients; ``nodes`` lists every one of them."""
 
-    def __init__(self, nodes: Sequence[UnsupportedNode], *, what: str = "no mask rule", fix: str | None = None) -> None:
+    def __init__(
+        self, nodes: Sequence[UnsupportedNode], *, what: str = "no mask rule for", fix: str | None = None
+    ) -> None:
         self.nodes = tuple(nodes)
         self.fix = fix or "nothing was written; docs/operators.md lists the operators that have one"
         count = f"{len(self.nodes)} node" + ("s" if len(self.nodes) != 1 else "")
         super().__init__(
-            f"{what} for {count}",
+            f"{what} {count}",
             got=" | ".join(str(node) for node in self.nodes),
             fix=self.fix,
         )

@@ -95,9 +95,11 @@ def add_gradients(
     graph.add(scores, graph.reshaped_as(scores, end.seed))
     refused = graph.propagate()
     if refused:
-        raise UnsupportedOperatorError(refused, what="no gradient rule")
+        raise UnsupportedOperatorError(refused, what="no gradient rule for")
     if graph.total(sources["image"]) is None:
-        raise UnsupportedOperatorError(graph.flat_nodes(), what="the gradient is 0 everywhere, by")
+        raise UnsupportedOperatorError(
+            graph.flat_nodes(sources["image"]), what="the gradient is 0 everywhere, because of"
+        )
     if chosen is not None and chosen.shape is not None and is_copied(chosen.shape):
         chosen = None
     batch = batch_of(sources.values())

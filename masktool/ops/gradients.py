@@ -34,6 +34,13 @@ SHAPES = frozenset({"Shape", "Size"})
 FLAT = "flat: its output does not change with small changes of its input, so that no gradient passes"
 
 
+def numbers_read(node: ir.Node) -> Sequence[ir.Value | None]:
+    """Returns the inputs of a node whose numbers it reads, not those of which it wants the type or the shape alone."""
+    if node.op_type in SHAPES:
+        return ()
+    return node.inputs[:1] if node.op_type == "CastLike" else node.inputs
+
+
 class GradientGraph(GraphBuilder):
     """A graph to which gradients are added, behind everything that it holds already."""
 
@@ -95,7 +102,7 @@ class GradientGraph(GraphBuilder):
                     raise RuleError("no gradient rule for this operator")
                 found = run_gradient_rule(rule, self, node, gradients)
             except RuleError as error:
-                refused.append(UnsupportedNode(node.name or "", node.op_type, node.version or 0, str(error)))
+                refused.append(self.describe(node, str(error)))
                 # go on as if it passed gradients through, only to find further refusals
                 found = [gradients[0]] * len(node.inputs)
             passed = [
@@ -110,8 +117,16 @@ class GradientGraph(GraphBuilder):
         self._node = None
         return refused[::-1]
 
-    def flat_nodes(self) -> list[UnsupportedNode]:
-        """Returns the nodes that passed no gradient on: their rule gave none, or what they give are no real numbers."""
+    def flat_nodes(self, source: ir.Value) -> list[UnsupportedNode]:
+        """Returns the nodes that passed no gradient on: their rule gave none, or what they give are no real numbers.
+
+        Args:
+            source: what none reached; nodes that do not depend on it, as those that read masks alone, stopped nothing.
+        """
+        depends = {source}
+        for node in self._nodes:
+            if not depends.isdisjoint(numbers_read(node)):
+                depends.update(node.outputs)
         decided = [
             node
             for node in self._nodes
@@ -120,7 +135,12 @@ class GradientGraph(GraphBuilder):
             and not any(self.needs(value) for value in node.outputs)
         ]
         flat = [*decided, *reversed(self._flat)]
-        return [UnsupportedNode(each.name or "", each.op_type, each.version or 0, FLAT) for each in flat]
+        return [self.describe(each, FLAT) for each in flat if not depends.isdisjoint(numbers_read(each))]
+
+    def describe(self, node: ir.Node, reason: str) -> UnsupportedNode:
+        """Returns how a message names a node of the graph, and why it is there."""
+        opset = self.graph.opset_imports.get(node.domain, 0)
+        return UnsupportedNode(node.name or "", node.op_type, node.version or opset, reason)
 
     # What several rules share
 

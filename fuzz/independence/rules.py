@@ -546,3 +546,71 @@ def recurrent(d: Drawer) -> object:
     weights = d.normal(1, hidden, width), d.normal(1, hidden, hidden)
     result = d.emit("RNN", value, *weights, outputs=2, hidden_size=hidden)
     return d.emit("Squeeze", f"{result}_1", d.ints(0)) if d.chance(0.6) else None
+
+
+@rule()
+def recurrent_with_start(d: Drawer) -> object:
+    """A recurrent layer that starts with a state of as many rows as it takes, or with one row."""
+    value = d.pick(3)
+    if len(d.shape(value)) > 3:
+        value = d.emit("ReduceMax", value, d.ints(d.choose((1, 2, 3))), keepdims=0)
+    value = d.emit("Transpose", value, perm=d.choose(([0, 1, 2], [1, 0, 2], [2, 0, 1])))
+    hidden, rows = 2, d.emit("Shape", value, start=1, end=2)
+    if d.fixed and d.chance(0.7):
+        start = d.constant(np.zeros((1, FIXED_BATCH, hidden))) if d.chance(0.5) else d.normal(1, FIXED_BATCH, hidden)
+    else:
+        start = d.emit("Expand", d.normal(1, 1, hidden), d.emit("Concat", d.ints(1), rows, d.ints(1), axis=0))
+    projected = d.emit("ReduceMean", value, d.ints(2), keepdims=1)
+    weights = d.normal(1, 3 * hidden, 1), d.normal(1, 3 * hidden, hidden)
+    result = d.emit("GRU", projected, *weights, "", "", start, outputs=2, hidden_size=hidden)
+    return d.emit("Squeeze", f"{result}_1", d.ints(0))
+
+
+@rule()
+def resize(d: Drawer) -> object:
+    """Twice as long along any axis, by a factor or by a length."""
+    value = d.pick(2)
+    axis, rank = d.axis(value), len(d.shape(value))
+    if d.chance(0.4):
+        return d.emit("Resize", value, "", d.constant([2 if each == axis else 1 for each in range(rank)]))
+    lengths = [d.length(value, each) for each in range(rank)]
+    lengths[axis] = d.emit("Mul", lengths[axis], d.ints(2))
+    return d.emit("Resize", value, "", "", d.emit("Concat", *lengths, axis=0), mode="nearest")
+
+
+@rule()
+def grid_sample(d: Drawer) -> object:
+    """Places of a map, by a grid that all share, that each has, or that is its own."""
+    value = d.pick(4)
+    kind = d.choose(("shared", "written", "own"))
+    if kind == "written":
+        return d.emit("GridSample", value, d.normal(FIXED_BATCH, 2, 2, 2))
+    rows = d.emit("Shape", value, start=0, end=1)
+    shape = d.emit("Concat", rows, d.ints(2, 2, 2), axis=0)
+    grid = d.emit("Expand", d.normal(1, 2, 2, 2), shape)
+    if kind == "own":
+        mean = d.emit("ReduceMean", d.pick(4), d.ints(1, 2, 3), keepdims=1)
+        grid = d.emit("Mul", grid, mean)
+    return d.emit("GridSample", value, grid)
+
+
+@rule()
+def loop(d: Drawer) -> object:
+    """Goes through the places of any axis and sums up, or starts anew."""
+    value, number = d.pick(2), d.count
+    axis, rank = d.axis(value), len(d.shape(value)) - 1
+    rounds = d.emit("Squeeze", d.length(value, axis), d.ints(0))
+    numbers = onnx.helper.make_tensor_value_info(f"i{number}", onnx.TensorProto.INT64, [])
+    go, goes = (onnx.helper.make_tensor_value_info(f"{each}{number}", 9, []) for each in ("c", "d"))
+    before, after, out = (
+        onnx.helper.make_tensor_value_info(f"{each}{number}", 1, [None] * rank) for each in ("p", "q", "o")
+    )
+    nodes = [
+        onnx.helper.make_node("Identity", [go.name], [goes.name]),
+        onnx.helper.make_node("Gather", [value, numbers.name], [f"g{number}"], axis=axis),
+        onnx.helper.make_node("Add", [before.name, f"g{number}"], [after.name]),
+        onnx.helper.make_node("Tanh", [d.choose((after.name, f"g{number}"))], [out.name]),
+    ]
+    body = onnx.helper.make_graph(nodes, f"loop{number}", [numbers, go, before], [goes, after, out])
+    start = d.emit("ReduceMin", value, d.ints(axis), keepdims=0)
+    return d.emit("Loop", rounds, d.constant(True, np.bool_), start, outputs=2, body=body)

@@ -17,6 +17,9 @@ FIXED_BATCH = 3
 SIDES = (1, 2, 4, 5)
 """Of the image; 4 can be split, and none is the fixed batch."""
 MOST_STEPS = 8
+FOCUSED, FEW = 0.7, 4
+"""Share of graphs that are drawn of a few kinds of nodes: among many kinds, another node mixes images too, and a wrong
+rule for one of them shows in no verdict."""
 MOST_VALUES = 4000
 """Numbers in a value of the largest batch."""
 LARGEST = 1e4
@@ -207,6 +210,9 @@ def plain(array: np.ndarray) -> bool:
 def draw_graph(seed: int, rules: Sequence[Callable[[Drawer], object]]) -> onnx.ModelProto:
     """Returns the graph of a seed: an input ``x`` (N, C, H, W), and outputs whose first axis has N places."""
     drawer = Drawer(seed)
+    if drawer.chance(FOCUSED):
+        kinds = list(dict.fromkeys(rules))
+        rules = [kinds[index] for index in drawer.rng.permutation(len(kinds))[:FEW]]
     wanted, tries = int(drawer.rng.integers(2, MOST_STEPS + 1)), 0
     while (wanted > 0 or not drawer.outputs()) and tries < MOST_TRIES:
         wanted -= drawer.step(drawer.choose(rules))

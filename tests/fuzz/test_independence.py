@@ -16,7 +16,7 @@ from fuzz.independence.judge import judge_graph, judge_seed
 from fuzz.independence.rules import RULES
 from masktool.exporters.independence import states
 
-COUNT = 500
+COUNT = 350
 LEAST_PROVED = 0.45
 LEAST_MIXING = 0.25
 MOST_UNDECIDED = 0.02
@@ -54,7 +54,7 @@ def test_a_wrong_rule_is_noticed(op_type: str, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setitem(states.IMAGE_RULES._rules, op_type, lose_nothing)
     rules = [rule for rule in RULES if rule.__name__ in (WRONG[op_type], "unary", "binary")]
-    judged = (judge_graph(draw_graph(seed, rules), seed) for seed in range(60))
+    judged = (judge_graph(draw_graph(seed, rules), seed) for seed in range(300))
     assert any("proved, and" in each.fault for each in judged)
 
 

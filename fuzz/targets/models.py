@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,17 +51,16 @@ def compare(source: Path, target: Path) -> str:
     if metadata is None:
         return "the file that was written has no metadata"
     feed = random_feed(masked, metadata.image_input)
-    own = [node.name for node in masked.get_outputs() if node.name not in GRADIENT_OUTPUTS]
+    own = [str(node.name) for node in masked.get_outputs() if node.name not in GRADIENT_OUTPUTS]
     masked.run(None, feed)
     found = dict(zip(own, masked.run(own, feed), strict=True))
     given = {name: value for name, value in feed.items() if name not in ("mask", TARGET_INPUT)}
-    answers = [run_source(source, given, optimised=True)]
+    former = {new: old for old, new in (metadata.renamed or {}).items()}
+    names = [former.get(name, name) for name in found]  # a detector's choice, which holds no numbers, is left out
+    answers = [run_source(source, given, names, optimised=True)]
     with contextlib.suppress(Exception):  # a node that ONNX Runtime optimises away need not run
-        answers.append(run_source(source, given, optimised=False))
-    renamed = metadata.renamed or {}  # an output that gives no numbers, such as a detector's choice, is left out
-    pairs = [(found[name], *answer) for name, *answer in common(answers, renamed) if name in found]
-    if len(pairs) < len(found):
-        return f"has outputs that its source has not: {', '.join(found)}"
+        answers.append(run_source(source, given, names, optimised=False))
+    pairs = [(mine, answers[0][name], answers[-1][name]) for name, mine in zip(names, found.values(), strict=True)]
     spread = max((difference(first, last) for _, first, last in pairs), default=0.0)
     if not np.isfinite(spread):
         return ""  # the mutant gives no numbers: there is nothing to compare with
@@ -69,25 +68,21 @@ def compare(source: Path, target: Path) -> str:
     return "" if worst <= max(TOLERANCE, 4 * spread) else f"differs from its source by {worst:.1e}"
 
 
-def common(
-    answers: Sequence[Mapping[str, np.ndarray]], renamed: Mapping[str, str]
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yields a source's outputs under the names that a masked file has for them, of its first run and its last."""
-    for name, first in answers[0].items():
-        yield renamed.get(name, name), first, answers[-1][name]
-
-
-def run_source(path: Path, given: Mapping[str, np.ndarray], *, optimised: bool) -> dict[str, np.ndarray]:
-    """Runs a mutant on inputs in the order in which a masked file has them.
+def run_source(
+    path: Path, given: Mapping[str, np.ndarray], names: Sequence[str], *, optimised: bool
+) -> dict[str, np.ndarray]:
+    """Runs a mutant on inputs in the order in which a masked file has them; returns the values of some names.
 
     ONNX Runtime refuses some files for what they declare of values inside and at the end, which masktool infers anew
-    instead, or for an input of length 0, which masktool takes for an open one. Where that was all that was wrong, the
-    mutant without it is the one to compare with.
+    instead, or for an input of length 0, which masktool takes for an open one, or for what is not needed for the values
+    asked for. Where that was all that was wrong, the mutant without it is the one to compare with.
     """
     try:
         session = open_session(path, optimised=optimised)
     except Exception:
-        session = open_session(without_declarations(path), optimised=optimised)
+        session = None
+    if session is None or not offers(session, names):
+        session = open_session(bare_model(path, names), optimised=optimised)
     feed, copies = {}, 1
     for node, value in zip(session.get_inputs(), given.values(), strict=True):
         if node.shape and isinstance(node.shape[0], int) and len(value) == 1:
@@ -99,16 +94,43 @@ def run_source(path: Path, given: Mapping[str, np.ndarray], *, optimised: bool) 
     return dict(zip([node.name for node in session.get_outputs()], found, strict=True))
 
 
-def without_declarations(path: Path) -> bytes:
-    """Returns a model that declares the types of its inputs alone, and their lengths where those are positive."""
+def offers(session: onnxruntime.InferenceSession, names: Sequence[str]) -> bool:
+    """Tells whether a session gives these values, and takes images at all: a batch of 0 is an open one to masktool."""
+    given = {node.name for node in session.get_outputs()}
+    return set(names) <= given and not any(0 in node.shape for node in session.get_inputs())
+
+
+def bare_model(path: Path, names: Sequence[str]) -> bytes:
+    """Returns a model that gives some values, computes nothing else, and declares its inputs alone."""
     model = onnx.load(path)
-    del model.graph.value_info[:]
-    for value in model.graph.output:
-        value.ClearField("type")
+    del model.graph.value_info[:], model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    needed, waiting = set(names), list(names)
+    producers = {name: node for node in model.graph.node for name in node.output}
+    while waiting:
+        node = producers.get(waiting.pop())
+        read = {each for graph in graphs_in(node) for inner in graph.node for each in inner.input} if node else set()
+        new = (read | set(node.input if node else ())) - needed
+        needed |= new
+        waiting += new
+    nodes = [node for node in model.graph.node if needed & set(node.output)]
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [onnx.ValueInfoProto.FromString(each.SerializeToString()) for each in model.graph.input]
+    del model.graph.input[:]
+    model.graph.input.extend(each for each in inputs if each.name not in weights)
     for dim in (dim for value in model.graph.input for dim in value.type.tensor_type.shape.dim):
         if dim.HasField("dim_value") and dim.dim_value <= 0:
             dim.ClearField("dim_value")
     return model.SerializeToString()
+
+
+def graphs_in(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """Returns the subgraphs of a node, those inside them included."""
+    found = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return [*found, *(inner for graph in found for each in graph.node for inner in graphs_in(each))]
 
 
 def open_session(model: Path | bytes, *, optimised: bool) -> onnxruntime.InferenceSession:

@@ -55,8 +55,7 @@ def compare(source: Path, target: Path) -> str:
     masked.run(None, feed)
     found = dict(zip(own, masked.run(own, feed), strict=True))
     given = {name: value for name, value in feed.items() if name not in ("mask", TARGET_INPUT)}
-    former = {new: old for old, new in (metadata.renamed or {}).items()}
-    names = [former.get(name, name) for name in found]  # a detector's choice, which holds no numbers, is left out
+    names = name_sources(source, metadata, list(found))
     answers = [run_source(source, given, names, optimised=True)]
     with contextlib.suppress(Exception):  # a node that ONNX Runtime optimises away need not run
         answers.append(run_source(source, given, names, optimised=False))
@@ -79,10 +78,15 @@ def run_source(
     """
     try:
         session = open_session(path, optimised=optimised)
+        if not offers(session, names):
+            raise KeyError(*names)
+        return run_session(session, given)
     except Exception:
-        session = None
-    if session is None or not offers(session, names):
-        session = open_session(bare_model(path, names), optimised=optimised)
+        return run_session(open_session(bare_model(path, names), optimised=optimised), given)
+
+
+def run_session(session: onnxruntime.InferenceSession, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns a session's outputs by name for inputs in its own order; of a fixed batch of copies, the first's."""
     feed, copies = {}, 1
     for node, value in zip(session.get_inputs(), given.values(), strict=True):
         if node.shape and isinstance(node.shape[0], int) and len(value) == 1:
@@ -92,6 +96,16 @@ def run_source(
     found = [np.asarray(each) for each in session.run(None, feed)]
     found = found if copies == 1 else [each[: len(each) // copies] if each.ndim else each for each in found]
     return dict(zip([node.name for node in session.get_outputs()], found, strict=True))
+
+
+def name_sources(path: Path, metadata: Metadata, found: Sequence[str]) -> list[str]:
+    """Returns what a masked file's outputs are called in its source: those of the source, in order, or some of them.
+
+    One that stands twice has two names in the masked file; a detector's choice, which holds no numbers, is left out.
+    """
+    own = [value.name for value in onnx.load(path, load_external_data=False).graph.output]
+    former = {new: old for old, new in (metadata.renamed or {}).items()}
+    return own if len(own) == len(found) else [former.get(name, name) for name in found]
 
 
 def offers(session: onnxruntime.InferenceSession, names: Sequence[str]) -> bool:
@@ -104,7 +118,7 @@ def bare_model(path: Path, names: Sequence[str]) -> bytes:
     """Returns a model that gives some values, computes nothing else, and declares its inputs alone."""
     model = onnx.load(path)
     del model.graph.value_info[:], model.graph.output[:]
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names))
     needed, waiting = set(names), list(names)
     producers = {name: node for node in model.graph.node for name in node.output}
     while waiting:

@@ -22,7 +22,7 @@ COUNTS = {
     "pictures": 1500,
     "documents": 1000,
     "arrays": 1500,
-    "checkpoints": 40,
+    "checkpoints": 60,
 }
 """Mutants of each kind; about two minutes of one core in all, the past failures included."""
 

@@ -22,6 +22,8 @@ SWITCHES = frozenset(
 )
 """Attributes of the standard operators that are 0 or 1. Of another number ONNX's shape inference takes 1 alone for yes,
 and ONNX Runtime, by attribute, 1 or anything but 0."""
+DIVIDED_BY = frozenset({"blocksize", "group", "num_groups", "offset_group"})
+"""Those of them that are multiplied with each other and divided by: 2⁴⁰ squared is 0 in 64 bits."""
 AXES = frozenset({"axes", "axis", "batch_axis", "perm", "time_axis"})
 """Attributes of the standard operators that name axes."""
 LARGEST_AXIS = 2**31 - 1
@@ -85,6 +87,8 @@ def check_arity(node: onnx.NodeProto, opset: int, where: object) -> None:
     ]
     if missing:
         expected, got = "all that must be given", f"no {missing[0]}"
+    elif "" in some_of_many(node, schema):
+        expected, got = "names alone", "an input without a name"  # ONNX Runtime follows a null pointer there
     elif not schema.min_input <= len(inputs) <= schema.max_input:
         expected, got = f"{describe_range(schema.min_input, schema.max_input)} inputs", str(len(inputs))
     elif not schema.min_output <= len(outputs) <= schema.max_output:
@@ -98,6 +102,13 @@ def check_arity(node: onnx.NodeProto, opset: int, where: object) -> None:
         got=got,
         fix="export the network again",
     )
+
+
+def some_of_many(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> Sequence[str]:
+    """Returns the inputs of a node that its operator takes any number of."""
+    if not schema.inputs or schema.inputs[-1].option != onnx.defs.OpSchema.FormalParameterOption.Variadic:
+        return ()
+    return list(node.input[len(schema.inputs) - 1 :])
 
 
 def trimmed(names: Sequence[str]) -> list[str]:
@@ -144,6 +155,8 @@ def check_number(node: onnx.NodeProto, attribute: onnx.AttributeProto, where: ob
     got = min(numbers)
     if attribute.name in POSITIVE and got < 1:
         wrong, expected = "an attribute that must be positive", f"{attribute.name} of 1 or more"
+    elif attribute.name in DIVIDED_BY and max(numbers) > LARGEST_AXIS:
+        wrong, expected = "an attribute that is too large", f"{attribute.name} of 32 bits"
     elif attribute.name in SWITCHES and attribute.i not in (0, 1):
         wrong, expected = "an attribute that is 0 or 1", f"{attribute.name} of 0 or 1"
     elif attribute.name in AXES and max(map(abs, numbers)) > LARGEST_AXIS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def name_sources(path: Path, metadata: Metadata, found: Sequence[str]) -> list[s
     former = {new: old for old, new in (metadata.renamed or {}).items()}
     names = [former.get(name, name) for name in found]
     known = {name for node in graph.node for name in node.output} | {value.name for value in graph.input}
-    return names if set(names) <= known else [value.name for value in graph.output]
+    return [name if name in known else re.sub(r"_\d+$", "", name) for name in names]
 
 
 def offers(session: onnxruntime.InferenceSession, names: Sequence[str]) -> bool:

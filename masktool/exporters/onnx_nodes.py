@@ -12,7 +12,12 @@ from masktool.errors import MasktoolError
 Nodes: TypeAlias = "onnx.GraphProto | onnx.FunctionProto"
 STANDARD = ("", "ai.onnx")
 """Names of the domain of ONNX's own operators."""
-POSITIVE = frozenset({"blocksize", "dilations", "group", "kernel_shape", "num_groups", "offset_group", "strides"})
+POSITIVE = frozenset(
+    {
+        *("blocksize", "dilations", "group", "kernel_shape", "kv_num_heads", "num_groups", "offset_group"),
+        *("q_num_heads", "strides"),
+    }
+)
 """Attributes of the standard operators that count or measure something; all are integers."""
 SWITCHES = frozenset(
     {
@@ -22,7 +27,7 @@ SWITCHES = frozenset(
 )
 """Attributes of the standard operators that are 0 or 1. Of another number ONNX's shape inference takes 1 alone for yes,
 and ONNX Runtime, by attribute, 1 or anything but 0."""
-DIVIDED_BY = frozenset({"blocksize", "group", "num_groups", "offset_group"})
+DIVIDED_BY = frozenset({"blocksize", "group", "kv_num_heads", "num_groups", "offset_group", "q_num_heads"})
 """Those of them that are multiplied with each other and divided by: 2⁴⁰ squared is 0 in 64 bits."""
 AXES = frozenset({"axes", "axis", "batch_axis", "perm", "time_axis"})
 """Attributes of the standard operators that name axes."""

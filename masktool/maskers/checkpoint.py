@@ -49,8 +49,8 @@ class Checkpoint:
         Raises:
             MasktoolError: the directory cannot be written.
         """
-        with atomic_path(path) as temporary:
-            torch.save({"version": VERSION, **dataclasses.asdict(self)}, temporary)
+        with atomic_path(path) as temporary, temporary.open("wb") as stream:  # of a path torch wants a stem
+            torch.save({"version": VERSION, **dataclasses.asdict(self)}, stream)
 
 
 def load_checkpoint(path: Path) -> Checkpoint | None:

@@ -200,7 +200,7 @@ def test_grad_cam_needs_a_feature_map(tmp_path, image):
     masktool.export(model, tmp_path / "m.onnx", masking="fill", gradient="logit", output_kind="logits")
     with (
         load(tmp_path / "m.onnx", "cpu", threads=1) as session,
-        pytest.raises(MasktoolError, match="needs a feature map, and the network has none"),
+        pytest.raises(MasktoolError, match=r"needs a feature map \(1, c, h, w\), and the network has none"),
     ):
         explain(session, image, "grad-cam")
 

@@ -32,6 +32,7 @@ masker (float[N, {shape}] image) => (float[N, 4] logits, float[N, 1, 8, 8] salie
 }}
 """
 PREPROCESSING = Preprocessing(size=(8, 8), resize="exact", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+SAME_EVERYWHERE = "the map is the same everywhere: it does not tell one place from another"
 
 
 def export_network(path, masking="fill", layout="NCHW", **options):
@@ -126,7 +127,7 @@ def test_a_target_gets_the_predicted_classs_map_and_is_told_so(session):
         np.testing.assert_array_equal(each.attributions, found[0].attributions)
         assert each.quality == found[0].quality
     other = "the map is of class 0, which the model predicts: a masking model takes no target"
-    assert [each.notes for each in found] == [(), (other,), (other,), ()]
+    assert [other in each.notes for each in found] == [False, True, True, False]
 
 
 def test_judging_is_what_the_session_says_under_the_cut_mask(exported):
@@ -165,7 +166,7 @@ def test_judging_is_what_the_session_says_under_the_cut_mask(exported):
         (
             photograph(red=(102, 255), green=(255, 255)),
             {"class_cut": 1, "kept_cut": True, "class_out": 0, "lost_out": True, "area_cut": 1},
-            ("the mask cut at .5 keeps everything",),
+            ("the mask cut at .5 keeps everything", SAME_EVERYWHERE),
         ),
         (
             photograph(red=(102, 255), green=(0, 0)),
@@ -175,6 +176,7 @@ def test_judging_is_what_the_session_says_under_the_cut_mask(exported):
                 "the class does not survive the mask cut at .5: class 0 comes first there, and the explained one has a "
                 "score of 0",
                 "the class survives although the mask, cut at .5, is taken away",
+                SAME_EVERYWHERE,
             ),
         ),
     ],

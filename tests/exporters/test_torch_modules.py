@@ -79,7 +79,8 @@ def test_a_state_dict_and_its_architecture(small: nn.Module) -> None:
     path = Path("weights.pt")
     torch.save(small.state_dict(), path)
     loaded = load_module(path, arch="small_factory.py:Small")
-    assert (loaded.name, loaded.sha256, loaded.notes, loaded.frozen) == ("weights.pt", sha256_of(path), (), False)
+    assert (loaded.name, loaded.notes, loaded.frozen) == ("weights.pt", (), False)
+    assert loaded.sha256 not in (None, sha256_of(path))  # of the factory's code too, which decides as much
     assert torch.equal(loaded.known.module.eval()(images()), small(images()))
     with pytest.raises(MasktoolError, match="a state dict holds weights only"):
         load_module(path)

@@ -64,8 +64,8 @@ def compare(source: Path, target: Path) -> str:
     with contextlib.suppress(Exception):  # a node that ONNX Runtime optimises away need not run
         answers.append(run_source(source, given, names, optimised=False))
     masked.run(None, feed)
-    found = dict(zip(own, masked.run(own, feed), strict=True))
-    pairs = [(mine, answers[0][name], answers[-1][name]) for name, mine in zip(names, found.values(), strict=True)]
+    found = masked.run(own, feed)
+    pairs = [(mine, answers[0][name], answers[-1][name]) for name, mine in zip(names, found, strict=True)]
     spread = max((difference(first, last) for _, first, last in pairs), default=0.0)
     if not np.isfinite(spread):
         return ""  # the mutant gives no numbers: there is nothing to compare with

@@ -9,11 +9,16 @@ from __future__ import annotations
 import collections
 import itertools
 import logging
+import os
 import re
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # threads of a library do not survive the fork of a child, which then waits
 
 import click
 

@@ -251,7 +251,7 @@ def test_boxes_are_selected_in_each_image_by_itself(batch: int | str, tmp_path: 
         np.testing.assert_array_equal(found["selected"][index], selected)
 
 
-@pytest.mark.parametrize("batch", [1000, 130])
+@pytest.mark.parametrize("batch", [800, 130])
 def test_a_large_fixed_batch_is_opened_without_being_run(batch: int, tmp_path: Path) -> None:
     model = network("y = Gemm (f, weight)", batch)
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 200

@@ -31,6 +31,7 @@ def test_every_target_is_fuzzed():
     assert set(COUNTS) == set(load_targets())
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("name", COUNTS)
 def test_mutants_end_in_an_error_of_ours_or_a_right_result(name):
     if name == "checkpoints":

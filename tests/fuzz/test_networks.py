@@ -23,6 +23,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 COUNT = 300
 
 
+@pytest.mark.fuzz
 def test_random_networks_are_exact():
     command = [sys.executable, "-m", "fuzz", "networks", "--count", str(COUNT)]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)

@@ -38,7 +38,7 @@ def test_a_failed_write_leaves_the_old_one(tmp_path, monkeypatch):
     checkpoint(1).save(path)
 
     def fail(content, target):
-        target.write_bytes(b"half")
+        target.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", fail)

@@ -23,6 +23,7 @@ MOST_UNDECIDED = 0.02
 """Of the graphs that are drawn: a proof that gave up would never be wrong."""
 
 
+@pytest.mark.fuzz
 def test_what_is_proved_of_random_graphs_is_so():
     judgements = {seed: judge_seed(seed) for seed in range(COUNT)}
     faults = {seed: each.fault for seed, each in judgements.items() if each.fault}

@@ -6,11 +6,13 @@ An epoch's order is drawn from (seed, epoch), a picture's crop and mirroring fro
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
 import math
 import os
 import shutil
 import signal
+import sys
 import weakref
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -34,6 +36,8 @@ ORDER_STREAM, PICTURE_STREAM = 2, 3
 RATIO_RANGE = (3 / 4, 4 / 3)
 """Width over height of a random crop."""
 CROP_TRIES = 10
+LEFT_TO_PARENT = (signal.SIGINT, signal.SIGTERM)
+"""Signals that end the parent's step and are none of its workers' business."""
 PREFETCHED = 2
 """Batches that each worker reads ahead (torch's own default)."""
 SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps it; others set no such limit
@@ -116,11 +120,26 @@ def load_batches(
 
 def unpack(loader: Iterable[Any]) -> Generator[Batch, None, None]:
     """Yields the batches that workers hand over, and raises the errors."""
-    for loaded in loader:
+    with signals_held():
+        iterator = iter(loader)
+    for loaded in iterator:
         if isinstance(loaded, MasktoolError):
             raise loaded
         images, labels = loaded
         yield Batch(torch.as_tensor(images), torch.as_tensor(labels))
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Holds signals back until the block ends; workers that start in it hold them until they are ready for them."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_PARENT)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def close_at_exit(batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
@@ -237,6 +256,8 @@ def leave_signals_to_parent(worker: int) -> None:  # noqa: ARG001  # which of th
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, outlive_once)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, LEFT_TO_PARENT)
 
 
 def outlive_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the signature of a handler

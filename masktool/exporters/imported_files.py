@@ -94,7 +94,7 @@ def module_files(before: set[str], folder: Path) -> Iterator[tuple[str, str]]:
 def source_of(path: str) -> Path:
     """Returns a path without links; a compiled module is its source."""
     if path.endswith(".pyc"):
-        with contextlib.suppress(ValueError, NotImplementedError):
+        with contextlib.suppress(ValueError, NotImplementedError):  # byte code without a cache: itself
             path = importlib.util.source_from_cache(path)
     return Path(os.path.realpath(path))
 

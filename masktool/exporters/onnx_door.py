@@ -20,7 +20,7 @@ import onnx_ir
 from masktool.errors import MasktoolError, describe_exception, stage
 from masktool.exporters.onnx_checks import DAMAGED, check_external_data, check_proto, graphs_of
 from masktool.exporters.onnx_tails import Tail, cut_tail
-from masktool.exporters.storage import load_small_weights, open_session
+from masktool.exporters.storage import load_small_weights, opens
 from masktool.limits import check_limit
 
 
@@ -88,7 +88,7 @@ def load_constant(tensor: onnx.TensorProto) -> None:
 def blame(where: object, error: Exception) -> MasktoolError:
     """Returns the error of a model that cannot be deserialized: its own fault only if ONNX Runtime says so too."""
     cause = describe_exception(error)
-    if isinstance(where, Path) and runs_in_onnx_runtime(where):
+    if isinstance(where, Path) and opens(where):
         return MasktoolError(
             "ONNX Runtime opens the model, and masktool's reader (onnx_ir) does not",
             where=where,
@@ -96,15 +96,6 @@ def blame(where: object, error: Exception) -> MasktoolError:
             fix="the file is sound; please report it",
         )
     return MasktoolError("damaged ONNX model", where=where, got=cause, fix=DAMAGED)
-
-
-def runs_in_onnx_runtime(path: Path) -> bool:
-    """Tells whether ONNX Runtime opens a file as it stands."""
-    try:
-        open_session(str(path))
-    except MasktoolError:
-        return False
-    return True
 
 
 def densify(graph: onnx.GraphProto, where: object) -> None:

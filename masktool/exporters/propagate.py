@@ -7,7 +7,7 @@ rule, or that their rule refuses, are collected and reported together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +18,7 @@ from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorE
 from masktool.exporters.opset import opset_of
 from masktool.exporters.refusals import reason_without_rule, unsupported
 from masktool.exporters.requantize import find_quantised_nodes, requantize
+from masktool.exporters.subgraphs import nodes_inside
 from masktool.ops.builder import INTEGER_TYPES, dtype_of
 from masktool.ops.functions import neighbor_fill
 from masktool.ops.graph import Masked, MaskedGraph
@@ -167,16 +168,6 @@ def run_rule(rule: MaskRule, graph: MaskedGraph, node: ir.Node) -> None:
             refusal = error
     if refusal is not None:
         raise refusal
-
-
-def nodes_inside(node: ir.Node) -> Iterator[ir.Node]:
-    """Yields the nodes of a node's subgraphs (If, Loop, Scan), which read outer values that are none of its inputs."""
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield from attribute.as_graph().all_nodes()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            for subgraph in attribute.as_graphs():
-                yield from subgraph.all_nodes()
 
 
 def continue_behind(graph: MaskedGraph, node: ir.Node, state: Masked) -> None:

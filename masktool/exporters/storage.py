@@ -108,6 +108,15 @@ def open_session(
         raise MasktoolError(f"ONNX Runtime does not take {what}", got=error, fix=fix) from error
 
 
+def opens(path: Path) -> bool:
+    """Tells whether ONNX Runtime opens a file as it stands."""
+    try:
+        open_session(str(path))
+    except MasktoolError:
+        return False
+    return True
+
+
 def wrong_optimisers(model: ir.Model) -> list[str]:
     """Returns the names of ONNX Runtime's optimisers that would make a model give something else.
 

@@ -18,7 +18,7 @@ from masktool.exporters.diagnosis import find_spoiled_weights
 from masktool.exporters.domains import Domain, choose_domain, describe_domain, find_domains
 from masktool.exporters.parity import DEFECT, run_source
 from masktool.exporters.probes import Probe, choose_sizes, sides_of, usual_size
-from masktool.exporters.storage import open_session
+from masktool.exporters.storage import opens
 from masktool.exporters.subject import Outputs, Subject
 
 
@@ -44,15 +44,6 @@ def open_source(model: ir.Model, image_input: str, path: Path | None) -> Subject
             got=describe_exception(error.__cause__ or error),
             fix=DEFECT,
         ) from error
-
-
-def opens(path: Path) -> bool:
-    """Tells whether ONNX Runtime takes a file as it is."""
-    try:
-        open_session(str(path))
-    except MasktoolError:
-        return False
-    return True
 
 
 @dataclasses.dataclass(frozen=True)

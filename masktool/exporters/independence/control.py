@@ -18,8 +18,8 @@ from masktool.exporters.independence.states import (
     UnprovedError,
     batch_rule,
     input_of,
-    nodes_inside,
 )
+from masktool.exporters.subgraphs import nodes_inside
 
 MOST_ROUNDS = 4
 """Rounds after which carried states must have settled: each goes from 'the same for all' to 'one per image' at most

@@ -20,6 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.exporters.independence.lengths import ONE, Product, multiply, product_of
+from masktool.exporters.subgraphs import nodes_inside
 
 MOST_ELEMENTS = 64
 """Longest integer vector whose elements are followed: shapes, starts and ends are far shorter."""
@@ -301,16 +302,6 @@ def apply_rule(graph: BatchGraph, node: ir.Node) -> States:
     return same(
         node, Count(any(isinstance(state, Places) or (isinstance(state, Count) and state.varies) for state in states))
     )
-
-
-def nodes_inside(node: ir.Node) -> Iterator[ir.Node]:
-    """Yields the nodes of a node's subgraphs."""
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield from attribute.as_graph().all_nodes()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            for subgraph in attribute.as_graphs():
-                yield from subgraph.all_nodes()
 
 
 def same(node: ir.Node, state: State) -> States:

@@ -1,7 +1,8 @@
 """How long an export takes beside another version's: ``python -m benchmarks.export_time --against CHECKOUT``.
 
-Two worker processes, one on each version, export the same graphs in turn, on one thread; what is printed is CPU time of
-the export alone (imports and the first export are left out), its ratio and the median over all graphs.
+Two worker processes, one on each version, export the same graphs in turn, on one core, so that ONNX Runtime has one
+thread and none that waits in a loop; what is printed is CPU time of the export alone (imports and the first export are
+left out), its ratio and the median over all graphs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import click
 PROJECT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("MASKTOOL_TEST_DATA") or PROJECT.parent / "shared" / "data")
 WORKER = """
-import json, sys, time
+import json, os, sys, time
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 import masktool
 print(masktool.__file__, flush=True)
 for line in sys.stdin:

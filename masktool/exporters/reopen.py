@@ -1,7 +1,8 @@
-"""The last step of every export: what was written is opened and run, with its gradients where it has any.
+"""The last step of an export that changed the graph after it was measured: the file that was written is opened and run.
 
-The measurement ran on the graph before its gradients, and before it was a file. Here the file itself answers for one
-image, and has to say what the measured graph said.
+The measurement ran on the graph before its gradients. Here the file itself answers for one image, and has to say what
+the measured graph said. Where nothing but metadata came in between, every byte of the file is compared instead, see
+:meth:`masktool.exporters.storage.Staging.holds_what_was_opened`.
 """
 
 from __future__ import annotations

@@ -153,6 +153,14 @@ def serialise(model: ir.Model) -> bytes:
         return bytes(ir.to_proto(model).SerializeToString())
 
 
+def digest_apart_from_metadata(content: bytes) -> bytes:
+    """Returns the SHA-256 of a model's bytes without its metadata and its producer, which no runtime runs."""
+    proto = onnx.ModelProto.FromString(content)
+    for field in ("metadata_props", "producer_name", "producer_version"):
+        proto.ClearField(field)
+    return hashlib.sha256(proto.SerializeToString(deterministic=True)).digest()
+
+
 def write_files(model: ir.Model, path: Path) -> Path:
     """Writes a large model and, beside it, its weights; the model itself stays as it is. Returns the path."""
     with stage("the graph cannot be written with its weights beside it", where=model.graph.name):
@@ -190,6 +198,7 @@ class Staging:
         self.path = directory / target.name
         self.model = model
         self.large = is_large(model)
+        self.opened: bytes | None = None
         if self.large:
             refuse_own_weights(model, data_path(target))
             with writing(target):
@@ -199,8 +208,14 @@ class Staging:
 
     def open(self, running: Running = AS_ALWAYS) -> onnxruntime.InferenceSession:
         """Opens the model as it stands."""
-        model = str(self.write()) if self.large else serialise(self.model)
+        content = serialise(self.model)
+        self.opened = digest_apart_from_metadata(content)
+        model = str(self.write()) if self.large else content
         return open_session(model, running=running, what="the masked graph, a defect of masktool")
+
+    def holds_what_was_opened(self) -> bool:
+        """Tells whether the file that was written holds, metadata apart, each byte of the model last opened."""
+        return digest_apart_from_metadata(self.path.read_bytes()) == self.opened
 
     def write(self) -> Path:
         """Writes the graph; a large model's weights are there already. Returns its path."""

@@ -84,8 +84,9 @@ def write_masked(
         model.producer_name, model.producer_version = PRODUCER, metadata.tool_version
         stage.write()
         stage.check()
-        tolerance = widened(limits, metadata.parity)["ones"]
-        check_written(stage.path, metadata, trial.probes[0], measured, tolerance)
+        if not stage.holds_what_was_opened():
+            tolerance = widened(limits, metadata.parity)["ones"]
+            check_written(stage.path, metadata, trial.probes[0], measured, tolerance)
         stage.commit()
     return metadata
 

@@ -1,4 +1,4 @@
-"""Every file is opened and run once it is written; pools with ``ceil_mode`` have the shapes that runtimes give them."""
+"""Files with gradients are opened and run once written; pools with ``ceil_mode`` have the shapes that runtimes give."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import masktool
 from masktool.errors import MasktoolError
-from masktool.exporters import write
+from masktool.exporters import storage, write
 
 POOLS = {
     # name: operator, opset, (height, width), kernel, strides, pads of both sides, counts its padding
@@ -27,6 +27,7 @@ POOLS = {
     "over the edge alone": ("AveragePool", 22, (8, 8), (3, 3), (2, 2), (0, 0), False),
 }
 TOLERANCE = 1e-5
+ELSE = "gives something else than the graph that was measured"
 
 
 def build(pool: tuple, folder: Path) -> Path:
@@ -73,9 +74,8 @@ def test_gradients_of_pools_in_ceil_mode_are_those_of_torch(name: str, tmp_path:
     assert masktool.load(target).gradient(images[:1], target=1) is not None
 
 
-@pytest.mark.parametrize("gradient", [None, "logit"])
 def test_a_file_that_does_not_say_what_was_measured_is_not_written(
-    gradient: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = write.answer
 
@@ -83,8 +83,27 @@ def test_a_file_that_does_not_say_what_was_measured_is_not_written(
         return [output + 1 for output in measured(*arguments)]
 
     monkeypatch.setattr(write, "answer", shifted)
-    with pytest.raises(MasktoolError, match="gives something else than the graph that was measured"):
-        masktool.export(build(POOLS["over the edge alone"], tmp_path), tmp_path / "masked.onnx", gradient=gradient)
+    with pytest.raises(MasktoolError, match=ELSE):
+        masktool.export(build(POOLS["over the edge alone"], tmp_path), tmp_path / "masked.onnx", gradient="logit")
+    assert not (tmp_path / "masked.onnx").exists()
+
+
+def test_a_file_of_other_weights_than_the_measured_ones_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = storage.Staging.write
+
+    def spoiled(stage: storage.Staging) -> Path:
+        path = written(stage)
+        model = onnx.load(path)
+        weights = next(each for each in model.graph.initializer if each.name == "v")
+        weights.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weights) + 1, "v"))
+        onnx.save(model, path)
+        return path
+
+    monkeypatch.setattr(storage.Staging, "write", spoiled)
+    with pytest.raises(MasktoolError, match=ELSE):
+        masktool.export(build(POOLS["over the edge alone"], tmp_path), tmp_path / "masked.onnx")
     assert not (tmp_path / "masked.onnx").exists()
 
 

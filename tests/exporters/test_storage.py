@@ -9,11 +9,12 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from networks.small_graphs import classifier
 from networks.unusual_graphs import HEADER, many_channels, random_images
 
 import masktool
 from masktool import MasktoolError
-from masktool.exporters import storage
+from masktool.exporters import storage, write
 from masktool.exporters.sources import load_source
 from masktool.exporters.storage import fingerprint, is_large, open_model
 
@@ -103,6 +104,41 @@ def test_a_failed_export_of_a_large_model_leaves_the_former_one(tmp_path: Path, 
     with pytest.raises(MasktoolError, match="no"):
         masktool.export(many_channels(channels=4), target)
     assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == before
+
+
+def test_a_file_holds_what_was_opened_until_anything_but_its_metadata_changes(tmp_path: Path):
+    model = ir.from_proto(many_channels())
+    with storage.staging(tmp_path / "masked.onnx", model) as stage:
+        stage.open()
+        model.metadata_props["note"] = "written later"
+        model.producer_name = "someone"
+        stage.write()
+        assert stage.holds_what_was_opened()
+        kernel = model.graph.initializers["kernel"]
+        kernel.const_value = ir.tensor(np.nextafter(kernel.const_value.numpy(), 2), name="kernel")
+        stage.write()
+        assert not stage.holds_what_was_opened()
+        stage.open()
+        assert stage.holds_what_was_opened()
+        model.graph.outputs[0].shape = ir.Shape([None] * 4)
+        stage.write()
+        assert not stage.holds_what_was_opened()
+
+
+@pytest.mark.parametrize("gradient", [None, "logit"])
+def test_a_file_that_is_not_what_was_measured_is_opened_and_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gradient: str | None
+):
+    reopened = []
+    original = write.check_written
+
+    def check_written(path: Path, *rest: object) -> None:
+        reopened.append(path)
+        original(path, *rest)
+
+    monkeypatch.setattr(write, "check_written", check_written)
+    masktool.export(classifier(), tmp_path / "masked.onnx", gradient=gradient)
+    assert len(reopened) == (gradient is not None)
 
 
 @pytest.mark.usefixtures("low_limit")

@@ -152,6 +152,9 @@ def independence(count: int, seed: int, reasons: bool) -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draw.")
 def mutants(count: int, seed: int) -> None:
     """Change the rules in masktool/ops and see whether their tests notice; survivors are printed."""
+    import onnxscript  # noqa: F401 - what every child needs is imported once
+    import torch  # noqa: F401
+
     from fuzz.mutants import is_noticed, sample_mutants
 
     noticed, chosen = 0, sample_mutants(count, seed)

@@ -16,6 +16,7 @@ import importlib.machinery
 import importlib.util
 import multiprocessing
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec
@@ -23,6 +24,7 @@ from pathlib import Path
 from types import CodeType
 
 import numpy as np
+import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 RULES = PROJECT / "masktool" / "ops"
@@ -30,6 +32,7 @@ TESTS = (
     "tests/ops/test_mask_rules.py",
     "tests/ops/test_gradient_rules.py",
     "tests/ops/test_gradients_against_torch.py",
+    "tests/test_partial.py",
 )
 NETWORKS = 30
 """Random networks that a mutant which the tests let pass is tried on."""
@@ -217,6 +220,18 @@ class MutantFinder(importlib.abc.MetaPathFinder):
         return importlib.util.spec_from_loader(fullname, MutantLoader(fullname, self.mutant))
 
 
+class OwnTestsFirst:
+    """A pytest plugin that runs the tests which name an operator of the changed module before all others."""
+
+    def __init__(self, mutant: SourceMutant) -> None:
+        texts = {node.value for node in ast.walk(ast.parse(mutant.source)) if isinstance(node, ast.Constant)}
+        self.operators = {text for text in texts if isinstance(text, str) and text.isalnum() and text[0].isupper()}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Puts them first."""
+        items.sort(key=lambda item: self.operators.isdisjoint(re.findall(r"\w+", item.name)))
+
+
 def is_noticed(mutant: SourceMutant) -> bool:
     """Tells whether the tests or the random networks notice a mutant, in a process of its own."""
     process = multiprocessing.get_context("fork").Process(target=try_mutant, args=(mutant,))
@@ -230,15 +245,13 @@ def is_noticed(mutant: SourceMutant) -> bool:
 
 def try_mutant(mutant: SourceMutant) -> None:
     """Runs in the child: ends it with 0 where nothing was noticed."""
-    import pytest
-
     assert not any(name.startswith("masktool.ops") for name in sys.modules)  # the parent must not have imported it
     sys.meta_path.insert(0, MutantFinder(mutant))
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
     os.chdir(PROJECT)
-    if pytest.main(["-x", "-q", "-n", "0", "-p", "no:cacheprovider", *TESTS]) != 0:
+    if pytest.main(["-x", "-q", "-n", "0", "-p", "no:cacheprovider", *TESTS], [OwnTestsFirst(mutant)]) != 0:
         os._exit(1)
     os._exit(0 if all(network_is_right(seed) for seed in range(NETWORKS)) else 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import graphlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -143,6 +144,7 @@ def bare_model(path: Path, names: Sequence[str]) -> bytes:
         del inner.value_info[:]
         for value in inner.output:
             value.ClearField("type")
+        sort_nodes(inner)
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [onnx.ValueInfoProto.FromString(each.SerializeToString()) for each in model.graph.input]
     del model.graph.input[:]
@@ -151,6 +153,20 @@ def bare_model(path: Path, names: Sequence[str]) -> bytes:
         if dim.HasField("dim_value") and dim.dim_value <= 0:
             dim.ClearField("dim_value")
     return model.SerializeToString()
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Puts the nodes of a subgraph behind those that they read from, in place; ONNX Runtime does so in main graphs."""
+    producers = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    read = [
+        {name for part in (node, *(each for g in graphs_in(node) for each in g.node)) for name in part.input}
+        for node in graph.node
+    ]
+    before = {index: {producers[name] for name in names & producers.keys()} for index, names in enumerate(read)}
+    order = graphlib.TopologicalSorter(before).static_order()
+    nodes = [onnx.NodeProto.FromString(graph.node[index].SerializeToString()) for index in order]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def graphs_in(node: onnx.NodeProto) -> list[onnx.GraphProto]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 """What exceptions of native libraries say that are no MemoryError: ONNX Runtime's arena, C++ of two compilers."""
@@ -39,6 +39,12 @@ class MasktoolError(Exception):
             message += f"; {fix}"
         super().__init__(" ".join(message.split()))
 
+    def advised(self, advice: str) -> Self:
+        """Returns the same error with one more thing that the user can do."""
+        more = type(self).__new__(type(self), f"{self}; {advice}")
+        vars(more).update(vars(self))
+        return more
+
 
 class UnsupportedNode(NamedTuple):
     """One node that has no rule, and why."""
@@ -59,12 +65,11 @@ class UnsupportedOperatorError(MasktoolError):
         self, nodes: Sequence[UnsupportedNode], *, what: str = "no mask rule for", fix: str | None = None
     ) -> None:
         self.nodes = tuple(nodes)
-        self.fix = fix or "nothing was written; docs/operators.md lists the operators that have one"
         count = f"{len(self.nodes)} node" + ("s" if len(self.nodes) != 1 else "")
         super().__init__(
             f"{what} {count}",
             got=" | ".join(str(node) for node in self.nodes),
-            fix=self.fix,
+            fix=fix or "nothing was written; docs/operators.md lists the operators that have one",
         )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import masktool
 from masktool.contract import LOSSES, Layout, Loss, Masking, Metadata, OutputKind, Preprocessing, name_classes
-from masktool.errors import MasktoolError, UnsupportedOperatorError
+from masktool.errors import MasktoolError
 from masktool.files import check_target
 from masktool.streams import unheard
 
@@ -138,10 +138,10 @@ def export(
     if chosen is None:
         try:
             mask_prepared(source, prepared, masking, mask_required=mask_required)
-        except UnsupportedOperatorError as error:
+        except MasktoolError as error:
             if not takes_fill(whole, class_output=class_output, output_kind=output_kind):
                 raise
-            raise UnsupportedOperatorError(error.nodes, fix=f"{error.fix}; --masking fill takes this file") from error
+            raise error.advised("--masking fill takes this file") from error.__cause__ or error
     else:
         fill_prepared(source, prepared, chosen, preprocessing, mask_required=mask_required)
     if prepared.copies > 1:
@@ -172,7 +172,7 @@ def export(
 
 
 def takes_fill(source: Source, *, class_output: str | None, output_kind: OutputKind | None) -> bool:
-    """Tells whether a source that has nodes without a mask rule can be exported with ``fill``, by doing so."""
+    """Tells whether a source that no mask can be carried through can be exported with ``fill``, by doing so."""
     with tempfile.TemporaryDirectory(prefix="masktool-") as directory:
         try:
             export(
@@ -263,7 +263,6 @@ def mask_prepared(source: Source, prepared: Prepared, masking: Masking, *, mask_
             where=source.name,
             expected="at least one Conv node",
             got="none",
-            fix="--masking fill takes any network",
         )
     with trying_a_size(source.model, source.image_input, masking):
         mask_model(model, source.image_input, layout, mask_required=mask_required, masking=masking)

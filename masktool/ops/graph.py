@@ -144,7 +144,7 @@ class MaskedGraph(GraphBuilder):
             RuleError: that is an integer, which no soft mask fits.
         """
         if dtype_of(value) in INTEGER_TYPES:
-            raise RuleError("it computes on integers; cast the image to float in front of it, or take --masking fill")
+            raise RuleError("it computes on integers; cast the image to float in front of it")
         return self.as_type(self._states[value].mask, dtype_of(value))
 
     def moved_mask(self, mask: ir.Value, places: Mapping[int, int], rank: int, new_rank: int) -> ir.Value:

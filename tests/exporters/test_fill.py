@@ -224,10 +224,22 @@ def test_a_network_without_convolutions(tmp_path: Path):
     { flat = Flatten(image) hard = Hardmax(flat) product = MatMul(flat, weight) sum = ReduceMean(hard)
       scores = Add(product, sum) }"""
     model = parse(text)
-    with pytest.raises(MasktoolError, match=r"not a convolutional network.*--masking fill takes any network"):
+    with pytest.raises(MasktoolError, match=r"not a convolutional network.*--masking fill takes this file"):
         masktool.export(model, tmp_path / "layer.onnx")
     masktool.export(model, tmp_path / "fill.onnx", masking="fill")
     assert read_metadata(tmp_path / "fill.onnx").baseline == "mean"
+
+
+def test_fill_is_not_promised_to_what_it_cannot_take(tmp_path: Path):
+    model = parse(
+        """<ir_version: 10, opset_import: ["" : 20]> g (float[N, 3, 8, 8] image) => (float[N, 3] scores)
+        { axes = Constant<value_ints = [2, 3]>() means = ReduceMean<keepdims = 0>(image, axes)
+          noise = RandomNormalLike(means) scores = Add(means, noise) }"""
+    )
+    with pytest.raises(MasktoolError, match=r"not a convolutional network.*got none$"):
+        masktool.export(model, tmp_path / "layer.onnx")
+    with pytest.raises(MasktoolError, match="random"):
+        masktool.export(model, tmp_path / "fill.onnx", masking="fill")
 
 
 def test_a_vision_transformer(torchvision_models, tmp_path: Path):

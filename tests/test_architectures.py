@@ -51,6 +51,8 @@ QUICK_SIDES = {
     "regnet_y_400mf": 128,
     "cifar_resnet20": 32,
 }
+QUICK_ENOUGH = frozenset(QUICK_SIDES) - {"vgg11_bn", "resnet50", "densenet121"}
+"""In the quick run; the others take half a minute each at any size."""
 FULL_SIDE = 224
 QUICK_WIDTH = 256
 """Of fully connected hidden layers: AlexNet's and VGG's 4,096 make files of half a gigabyte."""
@@ -66,7 +68,10 @@ class Variant(NamedTuple):
     quick: bool
 
 
-CASES = [pytest.param(Variant(name, side, quick=True), id=name) for name, side in QUICK_SIDES.items()] + [
+CASES = [
+    pytest.param(Variant(name, side, quick=True), id=name, marks=() if name in QUICK_ENOUGH else pytest.mark.slow)
+    for name, side in QUICK_SIDES.items()
+] + [
     pytest.param(Variant(name, FULL_SIDE, quick=False), id=f"{name}-full", marks=pytest.mark.slow)
     for name in QUICK_SIDES
     if name != "cifar_resnet20"

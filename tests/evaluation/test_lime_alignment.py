@@ -196,6 +196,7 @@ def alignments(folder, n_pictures, n_samples):
     return [np.array([record["alignment"][model.name] for record in records]) for model in modes]
 
 
+@pytest.mark.slow
 def test_layer_masking_aligns_better_than_grey_and_grey_better_than_black(tmp_path):
     """The paper's order, on a few pictures and a quarter of its 512 samples."""
     layer, grey, black = alignments(tmp_path, 16, 128)

@@ -249,6 +249,7 @@ def test_layer_masking_keeps_more_than_grey_and_grey_more_than_black(trained, tm
     assert interval_of_mean(kept["grey"] - kept["black"]).low > 0
 
 
+@pytest.mark.slow
 def test_the_shape_leaks_least_through_layer_masking(trained):
     """1,500 pictures: with 80 an accuracy near chance is known to .07 either way, and grey's leak is .03."""
     pictures = shapes.draw(1_000_000, 1500)

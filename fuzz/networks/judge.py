@@ -28,8 +28,9 @@ GRADIENT_TOLERANCE = 2e-3
 """Relative, of a directional derivative in float32 against central differences in float64."""
 STEP = 1e-6
 """Of the central differences; float64 has ten digits left."""
-SMALLEST_SLOPE = 1e-4
-"""Of the largest gradient's norm: a derivative below that is lost in rounding."""
+SMALLEST_SLOPE = 1e-3
+"""Of the gradient's length times the direction's: smaller derivatives cancel, and what is left is float32's rounding of
+the gradient, about 2e-5 of its largest number."""
 BLOCK = 4
 """Pixels a side of the blocks that masks keep or leave out."""
 Verdict = Literal["exact", "refused", "wrong"]

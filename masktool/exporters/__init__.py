@@ -91,6 +91,7 @@ def export(
     from masktool.exporters.baselines import choose_baseline
     from masktool.exporters.chosen_boxes import leave_out_lists
     from masktool.exporters.class_output import choose_class_output
+    from masktool.exporters.image_axis import declare_image_axis
     from masktool.exporters.one_image import take_one_image
     from masktool.exporters.sources import load_source
     from masktool.exporters.storage import fingerprint
@@ -130,11 +131,14 @@ def export(
     names = labels if labels is not None else source.labels
     class_output = source.renamed.get(class_output or "", class_output)
     plain = open_source(source.model, source.image_input, source.path)  # what ONNX Runtime refuses needs no other look
-    head = choose_class_output(source.model, source.claims.with_user(class_output, output_kind, names))
     preprocessing = preprocessing or source.preprocessing
     if mask_required is None:
         mask_required = needs_mask(source)
     prepared = prepare(source, plain, preprocessing)
+    proved = prepared.independence.verdict == "proved"
+    described = declare_image_axis(source.model, prepared.model) if proved else source.model
+    claims = source.claims.with_user(class_output, output_kind, names)
+    head = choose_class_output(described, claims, None if proved else plain.batch)
     if chosen is None:
         try:
             mask_prepared(source, prepared, masking, mask_required=mask_required)
@@ -163,7 +167,7 @@ def export(
         masker=source.masker,
         renamed=source.renamed or None,
         output_evidence=head.evidence,
-        batching="any" if prepared.independence.verdict == "proved" else "one",
+        batching="any" if proved else "one",
         independence=prepared.independence.verdict,
         batching_reason=prepared.independence.describe() or None,
         copies=prepared.copies,

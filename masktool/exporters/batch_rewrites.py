@@ -110,26 +110,43 @@ def rewrite_resize(lift: Lift, node: onnx_ir.Node) -> Emitted:
 
 def rewrite_squeeze(lift: Lift, node: onnx_ir.Node) -> Emitted:
     """Names the axes to drop, the images' not among them; what follows may have an axis more than before."""
-    rows, value = lift.rows(node.inputs[0]), node.inputs[0]
-    if rows is None or value is None or value.shape is None or names_axes(node):
+    rows, value, axes = lift.rows(node.inputs[0]), node.inputs[0], input_of(node, 1)
+    if rows is None or value is None or value.shape is None or (axes is not None and constant_of(axes) is None):
         return ()
-    axes = [axis for axis, size in enumerate(value.shape) if axis != rows.axis and size == 1]
-    if axes:
+    given = constant_of(axes)
+    if given is None or not given.size:  # both say: every axis of length 1
+        dropped = [axis for axis, size in enumerate(value.shape) if size == 1]
+    else:
+        dropped = [int(axis) % len(value.shape) for axis in given]
+        if rows.axis not in dropped:
+            return ()
+    if kept := [axis for axis in dropped if axis != rows.axis]:
         node.resize_inputs(2)
-        node.replace_input_with(1, add_constant(node, np.array(axes)))
+        node.replace_input_with(1, add_constant(node, np.array(kept)))
     else:  # an empty list of axes would mean every axis of length 1, a batch of one image among them
-        node.resize_inputs(1)
-        node.op_type = "Identity"
+        become_identity(node)
     if lift.batch == 1:
         infer_behind(lift.model, node)
     return ()
 
 
-def names_axes(node: onnx_ir.Node) -> bool:
-    """Whether a Squeeze says what it drops; an empty list says nothing."""
-    axes = input_of(node, 1)
-    given = constant_of(axes)
-    return axes is not None and (given is None or given.size > 0)
+def rewrite_gather(lift: Lift, node: onnx_ir.Node) -> Emitted:
+    """Keeps a batch of one image, of which the first row was taken."""
+    rows, index = lift.rows(node.inputs[0]), constant_of(node.inputs[1])
+    if rows is None or not rows.pure or lift.batch != 1 or index is None or index.ndim or index not in (0, -1):
+        return ()
+    axis = node.attributes.get_int("axis", 0)
+    if axis % lift.graph.rank(node.inputs[0]) == rows.axis:
+        become_identity(node)
+        infer_behind(lift.model, node)
+    return ()
+
+
+def become_identity(node: onnx_ir.Node) -> None:
+    """Makes a node pass its first input on."""
+    node.resize_inputs(1)
+    node.attributes.clear()
+    node.op_type = "Identity"
 
 
 def infer_behind(model: onnx_ir.Model, node: onnx_ir.Node) -> None:
@@ -251,6 +268,7 @@ REWRITES: dict[str, Rewrite] = {
     "Expand": rewrite_expand,
     "Resize": rewrite_resize,
     "Squeeze": rewrite_squeeze,
+    "Gather": rewrite_gather,
     "Slice": rewrite_slice,
     "Concat": rewrite_concat,
     "RNN": rewrite_recurrent,

@@ -163,21 +163,22 @@ class Candidate:
         return "; ".join((f"{describe_value(self.value)} {self.ends_in}", *self.backing, *self.against))
 
 
-def choose_class_output(model: ir.Model, claims: Claims = Claims()) -> ClassOutput:
+def choose_class_output(model: ir.Model, claims: Claims = Claims(), batch: int | None = None) -> ClassOutput:
     """Says which output holds the class scores, and what they are.
 
     Args:
         model: any graph; the shapes of its outputs are known.
         claims: what the user and the graph's origin say.
+        batch: how many images it takes, None for any number.
 
     Raises:
         MasktoolError: several outputs may be meant, or what the user says contradicts the graph.
     """
-    outputs = [value for value in model.graph.outputs if is_vector(value)]
+    outputs = [value for value in model.graph.outputs if is_vector(value, batch)]
     if claims.name == NONE and all(value.name != NONE for value in model.graph.outputs):
         return ClassOutput(None, None, ("--class-output none",))
     if claims.name is not None:
-        outputs = [named_output(model, claims.name)]
+        outputs = [named_output(model, claims.name, batch)]
     candidates = [describe_candidate(value, claims) for value in outputs if find_selection(value) is None]
     candidates = keep_fitting(candidates, claims)
     if claims.name is None:
@@ -199,12 +200,14 @@ def choose_class_output(model: ir.Model, claims: Claims = Claims()) -> ClassOutp
     return ClassOutput(chosen.name, kind, tell_evidence(chosen, kind, claims))
 
 
-def is_vector(value: ir.Value) -> bool:
-    """Tells whether a value is floating point and of shape (N, K), (N, K, 1, 1) or (N,).
+def is_vector(value: ir.Value, batch: int | None = None) -> bool:
+    """Tells whether a value is floating point and of shape (N, K), (N, K, 1, 1) or (N,), where N may be known.
 
     (N, K, 1) is none: detectors give one score per anchor that way.
     """
     if value.shape is None or value.dtype not in FLOAT_TYPES or value.shape.rank() not in (1, 2, 4):
+        return False
+    if batch is not None and isinstance(value.shape[0], int) and value.shape[0] != batch:
         return False
     if value.shape.rank() == 1:  # of one image a vector (K,) without a batch would look the same
         return value.shape[0] == 1 or not isinstance(value.shape[0], int)
@@ -220,7 +223,7 @@ def count_columns(value: ir.Value) -> int | None:
     return columns if isinstance(columns, int) else None
 
 
-def named_output(model: ir.Model, name: str) -> ir.Value:
+def named_output(model: ir.Model, name: str, batch: int | None) -> ir.Value:
     """Returns the output that the user names.
 
     Raises:
@@ -231,11 +234,11 @@ def named_output(model: ir.Model, name: str) -> ir.Value:
     if found is None:
         listed = ", ".join(describe_value(value) for value in model.graph.outputs)
         raise MasktoolError("no such output", where=where, expected=f"one of {listed}, or {NONE}")
-    if not is_vector(found):
+    if not is_vector(found, batch):
         raise MasktoolError(
             "not one score per class",
             where=where,
-            expected="floating point (N, K), (N, K, 1, 1) or (N,)",
+            expected="floating point (N, K), (N, K, 1, 1) or (N,)" + ("" if batch is None else f", N = {batch}"),
             got=describe_value(found),
             fix=f"--class-output {NONE}; `masktool explain --output {name} --target I,J` explains one of its values",
         )

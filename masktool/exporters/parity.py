@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from masktool.errors import MasktoolError, stage
+from masktool.exporters.image_axis import with_image_axis
 from masktool.exporters.probes import BATCH_SIZES, Probe
 from masktool.exporters.storage import open_session
 from masktool.exporters.subject import Outputs, Subject, relative_difference, stack
@@ -82,13 +83,20 @@ def run_source(plain: Subject, probe: Probe, *, alone: bool) -> Outputs:
         return plain.run_alone(probe.images) if alone else plain.run_plain(probe.images)
 
 
+def source_like(under_ones: Outputs, plain: Subject, probe: Probe, *, alone: bool) -> Outputs:
+    """Returns a source's results in the shapes of the masked model's, which keeps the axis of a batch of one image."""
+    results = run_source(plain, probe, alone=alone)
+    return with_image_axis(results, under_ones) if plain.batch == 1 else results
+
+
 def measure_probe(masked: Subject, probe: Probe, plain: Subject | None) -> dict[str, float]:
     """Returns the figures on one probe."""
     images, masks = probe.images, probe.masks
-    original = None if plain is None else run_source(plain, probe, alone=masked.one_by_one)
-    under_ones = masked.run(images, np.ones_like(masks))
-    figures = {} if original is None else {"ones": relative_difference(under_ones, original)}
-    original = under_ones if original is None else original
+    original = under_ones = masked.run(images, np.ones_like(masks))
+    figures = {}
+    if plain is not None:
+        original = source_like(under_ones, plain, probe, alone=masked.one_by_one)
+        figures["ones"] = relative_difference(under_ones, original)
     halved = masked.run(images, masks)
     if masked.mask_optional:
         figures["left_out"] = relative_difference(masked.run(images), original)

@@ -19,7 +19,7 @@ from masktool.exporters.opset import opset_of
 from masktool.exporters.refusals import reason_without_rule, unsupported
 from masktool.exporters.requantize import find_quantised_nodes, requantize
 from masktool.exporters.subgraphs import nodes_inside
-from masktool.ops.builder import INTEGER_TYPES, dtype_of
+from masktool.ops.builder import CHOOSABLE, INTEGER_TYPES, dtype_of
 from masktool.ops.functions import neighbor_fill
 from masktool.ops.graph import Masked, MaskedGraph
 from masktool.ops.registry import MASK_RULES, MaskRule, RuleError
@@ -185,7 +185,13 @@ def zero_output(graph: MaskedGraph, output: ir.Value) -> None:
     state = graph.state(output)
     if state is not None and not state.zeroed:
         graph.node = next(reversed(graph.graph))
-        graph.return_instead(output, "Where", graph.kept(output), output, graph.constant(0, dtype_of(output)))
+        kept, dtype = graph.kept(output), dtype_of(output)
+        if dtype == ir.DataType.BOOL:
+            graph.return_instead(output, "And", kept, output)
+        elif dtype in CHOOSABLE:  # integers, all of which ONNX Runtime multiplies
+            graph.return_instead(output, "Mul", output, graph.as_type(kept, dtype))
+        else:
+            graph.return_instead(output, "Where", kept, output, graph.constant(0, dtype))
 
 
 def rename_batch(graph: ir.Graph, image: ir.Value) -> None:

@@ -48,7 +48,7 @@ def join_results(runs: Sequence[Sequence[np.ndarray]], shapes: Sequence[Shape]) 
         of what was found in each image), an array of objects, (N,), one array for each image.
     """
     return [
-        np.concatenate(results) if is_row(shape) else stack_results(results)
+        stack_results([result[0] for result in results] if is_row(shape) else results)
         for shape, results in zip(shapes, map(list, zip(*runs, strict=True)), strict=True)
     ]
 

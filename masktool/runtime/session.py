@@ -342,7 +342,7 @@ class MaskedSession:
                     raise MasktoolError(
                         "a list that has another length under other masks has no score",
                         where=f"output {output!r}",
-                        fix=f"choose another of {self.describe_outputs()}",
+                        fix=f"choose another of {self.describe_outputs()}" if len(self.output_names) > 1 else None,
                     )
                 yield values
 

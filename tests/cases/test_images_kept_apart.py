@@ -251,6 +251,32 @@ def test_boxes_are_selected_in_each_image_by_itself(batch: int | str, tmp_path: 
         np.testing.assert_array_equal(found["selected"][index], selected)
 
 
+def test_rows_of_another_length_for_each_mask_are_given_one_by_one(tmp_path: Path) -> None:
+    """Boxes (1, K, 4) of one image, K as many as are left: ONNX Runtime runs, and numpy cannot join them."""
+    body = """
+        w = Conv (a, head) c = Constant <value_ints = [1, 5, 64]> () d = Reshape (w, c)
+        i = Constant <value_ints = [0, 1, 2, 3]> () j = Constant <value_ints = [4]> ()
+        e = Gather <axis = 1> (d, i) boxes = Transpose <perm = [0, 2, 1]> (e) y = Gather <axis = 1> (d, j)
+        m = Constant <value_ints = [64]> () o = Constant <value_floats = [0.5]> ()
+        selected = NonMaxSuppression (boxes, y, m, o, o) k = Constant <value_int = 2> ()
+        chosen = Gather <axis = 1> (selected, k) left = Gather <axis = 1> (boxes, chosen)"""
+    text = f"""<ir_version: 10, opset_import: ["" : 20]> g (float[1, 3, 8, 8] x) => (float[1, n, 4] left)
+        <float[6, 3, 3, 3] kernel, float[5, 6, 1, 1] head> {{ {FEATURES} {body} }}"""
+    model = parse(text)
+    onnx.save(model, tmp_path / "plain.onnx")
+    masktool.export(tmp_path / "plain.onnx", tmp_path / "masked.onnx", masking="fill")
+    session = masktool.load(tmp_path / "masked.onnx")
+    plain = onnxruntime.InferenceSession(tmp_path / "plain.onnx", providers=["CPUExecutionProvider"])
+    found = session.run(images())["left"]
+    assert len({len(each) for each in found}) > 1
+    for image, boxes in zip(images(), found, strict=True):
+        np.testing.assert_allclose(boxes, plain.run(None, {"x": image[None]})[0][0], rtol=1e-5)
+    masks = np.ones((2, 1, 8, 8), np.float32)
+    masks[1, :, 2:] = 0
+    with pytest.raises(MasktoolError, match=r"has another length under other masks has no score .output 'left'.$"):
+        list(session.masked_scores(images()[:1], [masks], output="left"))
+
+
 @pytest.mark.parametrize("batch", [800, 130])
 def test_a_large_fixed_batch_is_opened_without_being_run(batch: int, tmp_path: Path) -> None:
     model = network("y = Gemm (f, weight)", batch)

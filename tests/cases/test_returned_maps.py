@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 
 import masktool
+from masktool.contract import Masking
 from masktool.errors import MasktoolError
 
 HEAD = '<ir_version: 8, opset_import: ["" : 18]> g (float[N, 3, 8, 8] x) => '
@@ -106,3 +107,26 @@ def test_the_image_itself_is_no_output(masking: str, tmp_path: Path) -> None:
     text = "(float[N, 5] y, float[N, 3, 8, 8] x) { g0 = Conv (x, w) " + SCORES + " }"
     with pytest.raises(MasktoolError, match="an output is the image input itself"):
         masktool.export(write(tmp_path, text), tmp_path / "masked.onnx", masking=masking)
+
+
+@pytest.mark.parametrize("masking", ["layer", "partial"])
+@pytest.mark.parametrize("dtype", ["bool", "int16", "int32", "uint8", "uint16", "uint64", "double", "float16"])
+def test_maps_of_every_type_are_zero_under_the_mask(dtype: str, masking: Masking, tmp_path: Path) -> None:
+    """ONNX Runtime chooses between numbers of some types alone."""
+    number = onnx.TensorProto.DataType.Value({"float16": "FLOAT16"}.get(dtype, dtype.upper()))
+    cast = f"s = Abs (r) t = Add (s, s) m = Cast <to = {number}> (t) " if dtype != "bool" else "m = Greater (r, zero) "
+    source = write(
+        tmp_path,
+        f"(float[N, 5] y, {dtype}[N, 4, 8, 8] m) <float zero = {{0.1}}> {{ {CONV} {cast} g0 = Relu (r) {SCORES} }}",
+    )
+    masktool.export(source, tmp_path / "masked.onnx", masking=masking)
+    mask = np.ones((1, 1, 8, 8), np.float32)
+    mask[..., 3:] = 0
+    images = np.random.default_rng(3).standard_normal((1, 3, 8, 8), np.float32)
+    (kept,) = open_quietly(source).run(["m"], {"x": images})
+    (found,) = open_quietly(tmp_path / "masked.onnx").run(["m"], {"x": images, "mask": mask})
+    assert found.dtype == kept.dtype
+    assert kept[..., 4:].any()
+    assert not found[..., 4:].any()  # a window at the edge sees what is kept
+    (whole,) = open_quietly(tmp_path / "masked.onnx").run(["m"], {"x": images})
+    np.testing.assert_array_equal(whole, kept)

@@ -19,16 +19,10 @@ from onnx_ir.passes import common
 from masktool.contract import BATCH_AXIS, FEATURE_MAP, GRADIENT_PREFIX, MASK_INPUT, OBJECTIVE, Loss, OutputKind
 from masktool.errors import UnsupportedOperatorError
 from masktool.exporters.canonical import infer_shapes
-from masktool.exporters.class_output import (
-    NORMALISING,
-    UNBOUNDED,
-    count_columns,
-    find_score_producer,
-    is_vector,
-    name_end,
-)
+from masktool.exporters.class_output import count_columns, is_vector
 from masktool.exporters.feature_maps import find_feature_map, name_outside
 from masktool.exporters.loss_ends import add_loss_end
+from masktool.exporters.score_ends import NORMALISING, UNBOUNDED, find_score_producer, name_end
 from masktool.ops.builder import GraphBuilder
 from masktool.ops.gradients import GradientGraph
 

@@ -30,7 +30,7 @@ from masktool.runtime.session import MaskedSession
 Scale = Literal["probability", "log-odds"]
 """Of the classes' scores: probabilities (or what the file holds, where its kind is unknown), or log p - log(1 - p)."""
 LISTED_NUMBERS = 16
-"""Values of an input up to which all of them are told; of more, shape and digest."""
+"""Values of an input up to which all of them are told; of more, shape and digest. Labels likewise, without the rest."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +165,21 @@ def read_classes(
         (values,) = to_log_odds(drop_trailing_axes(found[scores]), session.metadata.output_kind)
     else:
         (values,) = session.to_scores(found[scores])
+    check_labels(session, len(values))
     return Reading(session, None, dict(inputs or {}), values, beside, scale)
+
+
+def check_labels(session: MaskedSession, count: int) -> None:
+    """Raises a MasktoolError where a file names more or fewer classes than it scores: which is which is not known."""
+    labels = session.metadata.labels
+    if labels is not None and len(labels) != count:
+        raise MasktoolError(
+            "the file's labels do not fit the scores",
+            where=session.path,
+            expected=count,
+            got=f"{len(labels)}: {', '.join(map(repr, labels[:LISTED_NUMBERS]))}",
+            fix="export the model again",
+        )
 
 
 def read_output(session: MaskedSession, subject: Subject, output: str, inputs: Inputs | None) -> Reading:

@@ -135,6 +135,11 @@ class Candidate:
         """Name of the output."""
         return str(self.value.name)
 
+    @property
+    def kinds(self) -> tuple[OutputKind, ...] | None:
+        """What it may hold, the likeliest first; None where its end says nothing of that."""
+        return KINDS_OF_END.get(self.end or "")
+
     def __str__(self) -> str:
         return "; ".join((f"{describe_value(self.value)} {self.ends_in}", *self.backing, *self.against))
 
@@ -307,16 +312,23 @@ def keep_fitting(candidates: Sequence[Candidate], claims: Claims) -> list[Candid
         )
     if claims.kind is None or not fitting:
         return fitting
-    found = [each for each in fitting if each.columns == 1 or claims.kind not in BINARY_KINDS]
+    found = [each for each in fitting if fits_columns(claims.kind, each.columns)]
     if not found:
+        several = claims.kind in BINARY_KINDS
+        kinds = "logits, probabilities or sigmoid" if several else "binary, binary-probability or sigmoid"
         raise MasktoolError(
             "no output is of that kind",
             where=f"--output-kind {claims.kind}",
-            expected="one column",
+            expected="one column" if several else "several columns",
             got=", ".join(describe_value(each.value) for each in fitting),
-            fix="logits, probabilities or sigmoid are for several columns",
+            fix=f"{kinds} are for {'several columns' if several else 'one column'}",
         )
     return found
+
+
+def fits_columns(kind: OutputKind, columns: int | None) -> bool:
+    """Tells whether so many columns may be of a kind: classes that exclude one another are several columns, or one."""
+    return columns == 1 if kind in BINARY_KINDS else columns != 1 or kind == "sigmoid"
 
 
 def fit_labels(count: int, columns: int | None) -> bool:
@@ -373,9 +385,30 @@ def settle_kind(chosen: Candidate, claims: Claims) -> OutputKind | None:
     """Returns what the chosen output holds.
 
     Raises:
-        MasktoolError: the user says what the graph contradicts: a softmax or sigmoid would be taken twice.
+        MasktoolError: the user says what the graph contradicts: a softmax or sigmoid would be taken twice; or two
+            labels are of one column that is not known to tell two classes apart.
     """
-    allowed = KINDS_OF_END.get(chosen.end or "")
+    kind = find_kind(chosen, claims)
+    named = claims.labels is not None and len(claims.labels) > 1
+    if named and chosen.columns == 1 and kind not in BINARY_KINDS:
+        kinds = " or ".join(each for each in sorted(BINARY_KINDS) if each in (chosen.kinds or BINARY_KINDS))
+        said = f", which --output-kind calls {kind}" if kind is not None else "; its kind is not known"
+        raise MasktoolError(
+            "two labels for one column are its negative and its positive class",
+            expected=kinds,
+            got=f"{chosen.name!r}, which {chosen.ends_in}{said}",
+            fix=f"say --output-kind {kinds}, or give one label",
+        )
+    return kind
+
+
+def find_kind(chosen: Candidate, claims: Claims) -> OutputKind | None:
+    """Returns what the user says that an output holds, else what its end says.
+
+    Raises:
+        MasktoolError: the user says what the graph contradicts.
+    """
+    allowed = chosen.kinds
     if claims.kind is not None:
         if allowed is not None and claims.kind not in allowed:
             raise MasktoolError(

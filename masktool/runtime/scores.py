@@ -55,10 +55,12 @@ def to_log_odds(output: np.ndarray, kind: OutputKind | None) -> np.ndarray:
         kind: what it holds.
 
     Raises:
-        MasktoolError: that is not known, or a binary output has more than one column.
+        MasktoolError: that is not known, a binary output has more than one column, or there is no other class.
     """
     if kind is None:
         raise MasktoolError("log-odds of scores of unknown kind", fix="export with --output-kind or --labels")
+    if kind in ("logits", "probabilities") and output.shape[1] == 1:
+        raise MasktoolError("log-odds of one class alone", expected="at least 2 columns", got=1)
     values = output.astype(np.float64)
     if kind in ("sigmoid", "binary-probability"):
         odds = np.log(np.maximum(values, LEAST)) - np.log(np.maximum(1 - values, HALF_STEP))

@@ -15,7 +15,7 @@ import masktool
 from masktool import MasktoolError
 from masktool.cli import run
 from masktool.contract import BINARY_KINDS, Metadata, OutputKind
-from masktool.runtime.scores import to_probabilities
+from masktool.runtime.scores import to_log_odds, to_probabilities
 from masktool.runtime.session import load
 
 ENDS = {
@@ -179,3 +179,58 @@ def test_label_and_map_are_those_of_the_class(kind: OutputKind, tmp_path: Path, 
 def test_more_than_one_column_is_refused(kind: OutputKind):
     with pytest.raises(MasktoolError, match="binary output of the wrong shape"):
         to_probabilities(np.zeros((2, 3), np.float32), kind)
+
+
+BOUNDS = "lo = Constant<value_float = 1e-7>() hi = Constant<value_float = 0.9999999>()"
+NOT_BINARY = {
+    "a sigmoid that the user calls one": ("y = Sigmoid(z)", "sigmoid", "binary-probability"),
+    "a hard sigmoid": ("y = HardSigmoid(z)", None, "binary or binary-probability"),
+    "a hyperbolic tangent": ("y = Tanh(z)", None, "binary or binary-probability"),
+    "a clipped logit": (f"{BOUNDS} y = Clip(z, lo, hi)", None, "binary or binary-probability"),
+    "a rate": ("y = Softplus(z)", None, "binary or binary-probability"),
+}
+"""By name: the nodes of one column of which two labels cannot be those, the kind by the user, and what may be said."""
+
+
+@pytest.mark.parametrize(("nodes", "kind", "expected"), NOT_BINARY.values(), ids=NOT_BINARY)
+def test_two_labels_of_a_column_that_is_not_binary_are_a_question(nodes: str, kind, expected: str, tmp_path: Path):
+    """Class 0 of such a column is the positive one: the first label would be the wrong one, the second none at all."""
+    model = network("N, 1", nodes)
+    with pytest.raises(MasktoolError) as error:
+        masktool.export(model, tmp_path / "m.onnx", output_kind=kind, labels=["healthy", "tumour"])
+    assert str(error.value).startswith("two labels for one column are its negative and its positive class: expected")
+    assert f"say --output-kind {expected}, or give one label" in str(error.value)
+    assert not (tmp_path / "m.onnx").exists()
+    for said in expected.split(" or "):
+        masktool.export(model, tmp_path / "m.onnx", output_kind=said, labels=["healthy", "tumour"])
+        with load(tmp_path / "m.onnx") as session:
+            assert session.scores(images()).shape == (3, len(session.metadata.labels))
+    one = masktool.export(model, tmp_path / "m.onnx", output_kind=kind, labels=["tumour"])
+    assert one.labels == ("tumour",)
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+@pytest.mark.parametrize("labels", [None, ["tumour"], ["healthy", "tumour"]])
+@pytest.mark.parametrize("shape", ["N, 1", "N"])
+def test_one_column_holds_no_classes_that_exclude_one_another(kind: OutputKind, labels, shape: str, tmp_path: Path):
+    nodes = "one = Constant<value_ints = [1]>() y = Squeeze(z, one)" if shape == "N" else "y = Identity(z)"
+    with pytest.raises(
+        MasktoolError, match=rf"no output is of that kind .--output-kind {kind}.: expected several columns, got 'y'"
+    ):
+        masktool.export(network(shape, nodes), tmp_path / "m.onnx", output_kind=kind, labels=labels)
+
+
+@pytest.mark.parametrize("target", [None, 0, 1, "healthy", "tumour"])
+def test_a_file_written_before_with_two_labels_for_one_score_is_refused(target, tmp_path: Path):
+    masktool.export(network("N, 1", "y = Sigmoid(z)"), tmp_path / "m.onnx", output_kind="sigmoid", labels=["tumour"])
+    written = onnx.load(tmp_path / "m.onnx")
+    next(each for each in written.metadata_props if each.key == "masktool.labels").value = '["healthy", "tumour"]'
+    onnx.save(written, tmp_path / "m.onnx")
+    with pytest.raises(MasktoolError, match=r"labels do not fit the scores .*: expected 1, got 2: 'healthy', 'tumour'"):
+        masktool.explain(tmp_path / "m.onnx", images(1)[0], "occlusion", target)
+
+
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+def test_log_odds_of_one_class_alone_are_refused(kind: OutputKind):
+    with pytest.raises(MasktoolError, match="log-odds of one class alone: expected at least 2 columns, got 1"):
+        to_log_odds(np.array([[2.5]], np.float32), kind)

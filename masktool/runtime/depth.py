@@ -20,9 +20,11 @@ USUAL_BITS, FILE_BITS = 8, 16
 WIDE_MAXIMUM = 2**FILE_BITS - 1
 DARK_BITS = 14
 """A picture of 16 bits whose values all fit into so few is nearly black, or has fewer bits than its file."""
-BITS_PER_SAMPLE, PHOTOMETRIC, MAXIMUM_SAMPLE = 258, 262, 281
+BITS_PER_SAMPLE, PHOTOMETRIC, MAXIMUM_SAMPLE, SAMPLE_FORMAT = 258, 262, 281, 339
 """Tags of TIFF 6.0."""
-WHITE_IS_ZERO = 0
+WHITE_IS_ZERO, SIGNED = 0, 2
+"""Values of the tags PhotometricInterpretation and SampleFormat."""
+LARGEST_UNSIGNED = 2**32 - 1
 PNG_CHUNKS_START, PNG_BITS = 8, 8
 """Byte where a PNG's chunks start, and the byte of its header that holds the bits per sample."""
 PNG_CHUNKS = 64
@@ -37,12 +39,14 @@ class Depth(NamedTuple):
         significant: how many of those its values use; None where it does not say.
         right_aligned: True where the values use the lower bits, None where they may use either end.
         inverted: whether 0 is white.
+        signed: whether values may be below 0.
     """
 
     bits: int = USUAL_BITS
     significant: int | None = None
     right_aligned: bool | None = True
     inverted: bool = False
+    signed: bool = False
 
 
 def find_depth(image: Image.Image) -> Depth:
@@ -64,7 +68,10 @@ def find_tiff_depth(tags: Any) -> Depth:
     largest = max(tags.get(MAXIMUM_SAMPLE, (0,)))
     told = bits if USUAL_BITS < bits < FILE_BITS else largest.bit_length() if largest & (largest + 1) == 0 else 0
     significant = told if USUAL_BITS < told < FILE_BITS else None
-    return Depth(bits, significant, inverted=tags.get(PHOTOMETRIC) == WHITE_IS_ZERO)
+    signed = tags.get(SAMPLE_FORMAT, (1,))[0] == SIGNED
+    if signed and significant is None and bits == FILE_BITS:
+        significant = FILE_BITS - 1  # below 0 there is no brightness
+    return Depth(bits, significant, inverted=tags.get(PHOTOMETRIC) == WHITE_IS_ZERO, signed=signed)
 
 
 def find_png_depth(stream: BinaryIO) -> Depth:
@@ -103,6 +110,8 @@ def scale_grey(values: NDArray[Any], depth: Depth, where: object = None) -> tupl
         MasktoolError: they need more than 16 bits.
     """
     values = values.astype(np.int64)
+    if depth.bits > FILE_BITS and not depth.signed:
+        values &= LARGEST_UNSIGNED  # Pillow hands them out as signed
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > WIDE_MAXIMUM:
         raise MasktoolError(
@@ -144,19 +153,39 @@ def describe_grey(high: int, depth: Depth) -> tuple[str, ...]:
     return (f"grey values reach only {high:,} of {WIDE_MAXIMUM:,}: read as {FILE_BITS} bits; {fix}",)
 
 
-def describe_colour(image: Image.Image, depth: Depth) -> tuple[str, ...]:
-    """Says the same of colours, of which Pillow keeps the upper 8 bits.
+def scale_colour(image: Image.Image, depth: Depth) -> tuple[Image.Image, tuple[str, ...]]:
+    """Brings colours of more than 8 bits, of which Pillow keeps the upper 8, to full brightness where the file tells.
 
     Args:
         image: of 8-bit samples.
         depth: what the file says.
+
+    Returns:
+        The picture; what was assumed, one sentence each.
     """
-    if depth.bits <= USUAL_BITS or depth.significant is not None:
-        return ()
+    if depth.bits <= USUAL_BITS:
+        return image, ()
     high = max(int(band.getextrema()[1]) for band in image.convert("RGB").split())  # type: ignore[arg-type]
+    left = (depth.significant or depth.bits) - USUAL_BITS - (depth.bits - FILE_BITS)
+    if depth.significant is not None and depth.right_aligned and 0 < left < USUAL_BITS and high < 2**left:
+        note = (
+            f"colours of {depth.significant} bits in samples of {depth.bits}, of which {left} bits could be read: "
+            f"multiply them by {2 ** (depth.bits - depth.significant)} and save the file again to keep all"
+        )
+        return scale_bands(image, (2**USUAL_BITS - 1) / (2**left - 1)), (note,)
     if high == 0 or high >> (DARK_BITS - USUAL_BITS):
-        return ()
-    return (
-        f"colour values reach only {high} of 255: read as {depth.bits} bits; if they have fewer, scale them to "
+        return image, ()
+    told = "they have fewer" if depth.significant is None else f"their {depth.significant} bits are the lower ones"
+    return image, (
+        f"colour values reach only {high} of 255: read as {depth.bits} bits; if {told}, scale them to "
         f"{depth.bits} bits and save the file again",
     )
+
+
+def scale_bands(image: Image.Image, factor: float) -> Image.Image:
+    """Multiplies every channel but the alpha one."""
+    table = [min(round(value * factor), 2**USUAL_BITS - 1) for value in range(2**USUAL_BITS)]
+    bands = [
+        band if name == "A" else band.point(table) for name, band in zip(image.getbands(), image.split(), strict=True)
+    ]
+    return Image.merge(image.mode, bands)

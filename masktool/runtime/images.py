@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from masktool.errors import MasktoolError
-from masktool.runtime.depth import WIDE_MODES, describe_colour, find_depth, scale_grey
+from masktool.runtime.depth import WIDE_MODES, find_depth, scale_colour, scale_grey
 from masktool.runtime.pictures import open_picture
 
 WHITE = (255, 255, 255, 255)
@@ -64,7 +64,7 @@ def to_rgb(image: Image.Image, where: object = None) -> Image.Image:
         grey, notes = scale_grey(np.asarray(upright), depth, where)
         rgb = grey.convert("RGB")
     else:
-        notes = describe_colour(upright, depth)
+        upright, notes = scale_colour(upright, depth)
         rgb = blend_over_white(upright) if upright.has_transparency_data else upright.convert("RGB")
     if notes:
         rgb.info[NOTES] = notes

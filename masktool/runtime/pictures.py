@@ -48,6 +48,12 @@ OTHERS = {
     b"\x93NUMPY": "a numpy array, whose name should end in .npy",
 }
 """What other files start with, regardless of case."""
+RAW_PHOTOMETRIC = (32803, 34892)
+"""How a digital negative interprets its samples: those of a colour filter, or linear ones."""
+IN_PLANES, UNCOMPRESSED = 2, 1
+"""Values of the TIFF tags PlanarConfiguration and Compression."""
+BYTE_BITS = 8
+READ_BITS, READ_SAMPLES = (8, 16), (1, 3, 4)
 SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "floating point"}
 OPENING = threading.Lock()
 """Pillow's own limit is one number for the whole process."""
@@ -87,6 +93,7 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
         try:
             with open_stream(stream) as image:
                 check_limit("pixels", image.width * image.height, where=path)
+                refuse_misread(image, path)
                 yield image
         except MasktoolError:
             raise
@@ -129,19 +136,55 @@ def explain_unidentified(stream: BinaryIO, path: Path) -> MasktoolError:
     return MasktoolError("not an image", where=path, expected=EXPECTED, got=found)
 
 
+def refuse_misread(image: Image.Image, path: Path) -> None:
+    """Raises MasktoolError for a TIFF that Pillow opens and reads other values from than it holds."""
+    tags = getattr(image, "tag_v2", None)
+    if image.format != "TIFF" or tags is None:
+        return
+    bits, kinds = max(tags.get(ExifTags.Base.BitsPerSample, (1,))), tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))
+    planes = tags.get(ExifTags.Base.PlanarConfiguration, 1) == IN_PLANES and len(image.getbands()) > 1
+    if planes and bits > BYTE_BITS and tags.get(ExifTags.Base.Compression, UNCOMPRESSED) == UNCOMPRESSED:
+        raise MasktoolError(
+            "a TIFF of another kind",
+            where=path,
+            expected=f"samples of {bits} bits pixel by pixel",
+            got="uncompressed planes, one for each channel, which Pillow misreads",
+            fix="save it with interleaved samples (PlanarConfiguration 1), or compressed",
+        )
+    if SAMPLE_FORMATS.get(kinds[0]) == "signed" and bits <= BYTE_BITS:
+        raise MasktoolError(
+            "a TIFF of another kind",
+            where=path,
+            expected="unsigned samples",
+            got=f"signed ones of {bits} bits",
+            fix="shift them to 0..255 and save them as unsigned",
+        )
+
+
 def explain_tiff(stream: BinaryIO, path: Path) -> MasktoolError:
     """Returns the error for a TIFF of samples that Pillow does not read, with what they are where the file says so."""
-    fix = "save it with 8 or 16 bits per sample"
     try:
         stream.seek(0)
         directory = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
         stream.seek(directory.next)
         directory.load(stream)
         bits = directory.get(ExifTags.Base.BitsPerSample, (1,))
-        kinds = directory.get(TiffImagePlugin.SAMPLEFORMAT, (1,))
-        kind = SAMPLE_FORMATS.get(kinds[0], "unusual")
+        kind = SAMPLE_FORMATS.get(directory.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0], "unusual")
         samples = directory.get(ExifTags.Base.SamplesPerPixel, 1)
-        got = f"{samples} sample{'s' if samples != 1 else ''} of {bits[0]} bits ({kind}) per pixel"
+        photometric = directory.get(ExifTags.Base.PhotometricInterpretation)
     except Exception:  # a damaged directory: what is known is that it is a TIFF
+        fix = "save it with 8 or 16 bits per sample"
         return MasktoolError("a TIFF that cannot be read", where=path, fix=fix)
-    return MasktoolError("a TIFF of another kind", where=path, expected="8 or 16 bits per sample", got=got, fix=fix)
+    if photometric in RAW_PHOTOMETRIC:
+        fix = "develop it first, to JPEG, PNG or TIFF"
+        return MasktoolError("a camera's raw image, not a photograph yet", where=path, fix=fix)
+    got = f"{samples} sample{'s' if samples != 1 else ''} of {bits[0]} bits ({kind}) per pixel"
+    if kind != "unsigned":
+        expected, fix = "unsigned samples", "scale them to 0..255 and save it as PNG"
+    elif bits[0] in READ_BITS and samples not in READ_SAMPLES:
+        expected, fix = "1, 3 or 4 samples per pixel", "save it as grey or RGB"
+    elif bits[0] in READ_BITS and samples != 1:
+        expected, fix = "another arrangement of its samples", "save it as PNG"
+    else:
+        expected, fix = "8 or 16 bits per sample", "save it with 8 or 16 bits per sample"
+    return MasktoolError("a TIFF of another kind", where=path, expected=expected, got=got, fix=fix)

@@ -142,6 +142,40 @@ def test_12_bits_in_colours_of_16_have_a_note(tmp_path):
     assert note.startswith("colour values reach only 15 of 255: read as 16 bits")
 
 
+@pytest.mark.parametrize(("bits", "left"), [(12, 4), (10, 2)])
+def test_colours_of_a_tiff_that_tells_their_maximum_are_bright(tmp_path, bits, left):
+    tifffile = pytest.importorskip("tifffile")
+    maximum = 2**bits - 1
+    colours = np.stack([RAMP >> (12 - bits)] * 3, -1)
+    tifffile.imwrite(tmp_path / "a.tif", colours, photometric="rgb", extratags=[(281, "H", 3, (maximum,) * 3, True)])
+    image = read_image(tmp_path / "a.tif")
+    step = 255 / (2**left - 1)
+    assert np.abs(grey_of(image).astype(int) - IN_8_BITS).max() <= step
+    assert (grey_of(image).min(), grey_of(image).max()) == (0, 255)
+    (note,) = notes_of(image)
+    assert note.startswith(f"colours of {bits} bits in samples of 16, of which {left} bits could be read: multiply")
+    tifffile.imwrite(tmp_path / "b.tif", colours * np.uint16(2 ** (16 - bits)), photometric="rgb")
+    assert notes_of(read_image(tmp_path / "b.tif")) == ()  # the mending works
+
+
+def test_a_png_that_tells_its_depth_and_is_dark_has_a_note(tmp_path):
+    """PNG asks for values that are scaled to all bits, which a dark picture cannot be told from."""
+    colours = np.stack([RAMP, RAMP, RAMP], -1).reshape(64, 96, 3)
+    header = struct.pack(">IIBBBBB", 96, 64, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
+    parts = [png_chunk(b"IHDR", header), png_chunk(b"sBIT", bytes((12, 12, 12)))]
+    parts += [png_chunk(b"IDAT", zlib.compress(rows)), png_chunk(b"IEND", b"")]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    (note,) = notes_of(read_image(tmp_path / "a.png"))
+    assert "if their 12 bits are the lower ones, scale them to 16 bits" in note
+
+
+def test_signed_grey_of_16_bits_ends_at_their_maximum(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "a.tif", (RAMP.astype(int) * 8).astype(np.int16))
+    assert np.abs(grey_of(read_image(tmp_path / "a.tif")).astype(int) - IN_8_BITS).max() <= 1
+
+
 def test_an_image_of_pillow_has_the_note_too():
     assert notes_of(read_subject(Image.fromarray(RAMP)))
 
@@ -250,6 +284,33 @@ def test_a_tiff_of_floats_says_what_it_holds(tmp_path):
     tifffile.imwrite(tmp_path / "colour.tif", np.zeros((4, 4, 3), np.float32), photometric="rgb")
     with pytest.raises(MasktoolError, match=r"got 3 samples of 32 bits \(floating point\) per pixel"):
         read_image(tmp_path / "colour.tif")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "options", "told"),
+    [
+        ("planes", np.zeros((3, 8, 9), np.uint16), {"photometric": "rgb", "planarconfig": "separate"}, "interleaved"),
+        ("signed", np.full((8, 9), -5, np.int8), {}, "signed ones of 8 bits; shift them to 0..255"),
+        ("five", np.zeros((8, 9, 5), np.uint8), {"photometric": "minisblack", "planarconfig": "contig"}, "1, 3 or 4"),
+        ("half", np.zeros((8, 9), np.float16), {}, "unsigned samples, got 1 sample of 16 bits"),
+        ("raw", np.zeros((8, 9), np.uint16), {"photometric": 32803}, "a camera's raw image.*develop it first"),
+        ("wide", np.full((8, 9), 4 * 10**9, np.uint32), {}, "got 4000000000 to 4000000000"),
+    ],
+)
+def test_a_tiff_that_pillow_misreads_or_refuses_says_why(tmp_path, name, values, options, told):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / f"{name}.tif", values, **options)
+    with pytest.raises(MasktoolError, match=told):
+        read_image(tmp_path / f"{name}.tif")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_planes_that_pillow_reads_right_are_read(tmp_path, dtype):
+    tifffile = pytest.importorskip("tifffile")
+    planes = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (3, 8, 9)).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate", compression="zlib")
+    shift = 8 * (planes.itemsize - 1)
+    assert np.array_equal(np.asarray(read_image(tmp_path / "a.tif")), planes.transpose(1, 2, 0) >> shift)
 
 
 # --- what is too large

@@ -2,7 +2,7 @@
 
 1. The bytes are parsed, and every graph is checked (:mod:`masktool.exporters.onnx_checks`).
 2. What follows the network and is none is cut off (:mod:`masktool.exporters.onnx_tails`).
-3. Sparse weights become dense ones.
+3. Sparse weights and constants become dense ones.
 4. What ONNX's own reader refuses is judged by ONNX Runtime: only where that does not open the file either, the file is
    to blame.
 """
@@ -19,6 +19,7 @@ import onnx_ir
 
 from masktool.errors import MasktoolError, describe_exception, stage
 from masktool.exporters.onnx_checks import DAMAGED, check_external_data, check_proto, graphs_of
+from masktool.exporters.onnx_nodes import Nodes, describe_node
 from masktool.exporters.onnx_tails import Tail, cut_tail
 from masktool.exporters.storage import load_small_weights, opens
 from masktool.limits import check_limit
@@ -67,8 +68,7 @@ def open_proto(proto: onnx.ModelProto, where: object) -> Opened:
         for node in graph.node:
             for attribute in node.attribute:
                 load_constant(attribute.t)
-        if isinstance(graph, onnx.GraphProto):
-            densify(graph, where)
+        densify(graph, where)
     with stage("what follows the network cannot be cut off", where=where):
         tail = cut_tail(proto)
     try:
@@ -98,24 +98,40 @@ def blame(where: object, error: Exception) -> MasktoolError:
     return MasktoolError("damaged ONNX model", where=where, got=cause, fix=DAMAGED)
 
 
-def densify(graph: onnx.GraphProto, where: object) -> None:
-    """Makes ordinary weights of sparse ones, in place.
+def densify(graph: Nodes, where: object) -> None:
+    """Makes ordinary weights and constants of sparse ones, in place.
+
+    Raises:
+        MasktoolError: a dense one is beyond the limit, or the indices do not fit it.
+    """
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.HasField("sparse_tensor"):
+                value = make_dense(attribute.sparse_tensor, f"{where}, {describe_node(node)}")
+                attribute.CopyFrom(onnx.helper.make_attribute("value", value))
+    if isinstance(graph, onnx.GraphProto):
+        for sparse in graph.sparse_initializer:
+            graph.initializer.append(make_dense(sparse, f"{where}, sparse weight {sparse.values.name!r}"))
+        del graph.sparse_initializer[:]
+
+
+def make_dense(sparse: onnx.SparseTensorProto, place: str) -> onnx.TensorProto:
+    """Returns an ordinary tensor of the same name.
 
     Source: ONNX IR, SparseTensorProto: indices are (NNZ,), counted through the flattened tensor, or (NNZ, rank).
 
     Raises:
-        MasktoolError: the dense weight is beyond the limit, or the indices do not fit it.
+        MasktoolError: it is beyond the limit, or the indices do not fit it.
     """
-    for sparse in graph.sparse_initializer:
-        place = f"{where}, sparse weight {sparse.values.name!r}"
-        check_limit("tensor", math.prod(sparse.dims), where=place)
-        with stage("a sparse weight whose indices do not fit its shape", where=place, fix=DAMAGED):
-            values, indices = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)
-            if indices.ndim == 2:
-                indices = np.ravel_multi_index(tuple(indices.T), tuple(sparse.dims))
-            dense = np.zeros(math.prod(sparse.dims), values.dtype)
-            if len(indices) != len(values) or (len(indices) and indices.min() < 0):
-                raise IndexError(f"{len(indices)} indices from {indices.min(initial=0)} for {len(values)} values")
-            dense[indices] = values
-            graph.initializer.append(onnx.numpy_helper.from_array(dense.reshape(sparse.dims), sparse.values.name))
-    del graph.sparse_initializer[:]
+    check_limit("tensor", math.prod(sparse.dims), where=place)
+    with stage("a sparse weight whose indices do not fit its shape", where=place, fix=DAMAGED):
+        for tensor in (sparse.values, sparse.indices):
+            load_constant(tensor)
+        values, indices = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)
+        if indices.ndim == 2:
+            indices = np.ravel_multi_index(tuple(indices.T), tuple(sparse.dims))
+        dense = np.zeros(math.prod(sparse.dims), values.dtype)
+        if len(indices) != len(values) or (len(indices) and indices.min() < 0):
+            raise IndexError(f"{len(indices)} indices from {indices.min(initial=0)} for {len(values)} values")
+        dense[indices] = values
+        return onnx.numpy_helper.from_array(dense.reshape(sparse.dims), sparse.values.name)

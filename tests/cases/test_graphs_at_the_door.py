@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -274,6 +275,61 @@ def test_sparse_weights_that_lie(tmp_path: Path) -> None:
     assert "indices do not fit its shape" in refusal(model, tmp_path)
     model.graph.sparse_initializer[0].dims[:] = [10**6, 10**6]
     assert "beyond a limit" in refusal(model, tmp_path)
+
+
+@pytest.mark.parametrize("place", ["graph", "branch", "function", "outside"])
+@pytest.mark.parametrize("masking", ["layer", "fill"])
+def test_sparse_constants_are_made_dense(masking: Any, place: str, tmp_path: Path) -> None:
+    """ONNX Runtime runs all of them but those whose numbers stand outside the graph, which ONNX allows too."""
+    model = network()
+    weight = numpy_helper.to_array(model.graph.initializer[0])
+    dense = np.where(np.abs(weight) < 1, 0, weight)
+    del model.graph.initializer[:]
+    node = helper.make_node("Constant", [], ["w"], sparse_value=sparse(dense, by_axis=place != "branch"))
+    if place == "branch":
+        says = helper.make_node("Constant", [], ["t"], value=numpy_helper.from_array(np.array(True)))
+        branch = helper.make_graph([node], "b", [], [helper.make_tensor_value_info("w", TensorProto.FLOAT, None)])
+        chosen = helper.make_node("If", ["t"], ["k"], then_branch=branch, else_branch=branch)
+        model.graph.node[0].input[1] = "k"
+        nodes = [says, chosen]
+    elif place == "function":
+        model.functions.append(helper.make_function("d", "F", [], ["w"], [node], [helper.make_opsetid("", 18)]))
+        model.opset_import.append(helper.make_opsetid("d", 1))
+        nodes = [helper.make_node("F", [], ["w"], domain="d")]
+    else:
+        nodes = [node]
+    if place == "outside":
+        values = node.attribute[0].sparse_tensor.values
+        (tmp_path / "w.bin").write_bytes(numpy_helper.to_array(values).tobytes())
+        values.ClearField("float_data")
+        onnx.external_data_helper.set_external_data(values, "w.bin", length=4 * int(np.count_nonzero(dense)))
+        values.ClearField("raw_data")
+    others = [onnx.NodeProto.FromString(each.SerializeToString()) for each in model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes, *others])
+    x = np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    plain = network()
+    plain.graph.initializer[0].CopyFrom(numpy_helper.from_array(dense, "w"))
+    expected = onnxruntime.InferenceSession(plain.SerializeToString()).run(None, {"x": x})[0]
+    export(written(model, tmp_path), tmp_path / "out.onnx", masking=masking)
+    with masktool.load(tmp_path / "out.onnx") as session:
+        np.testing.assert_array_equal(session.run(x)["y"], expected)
+
+
+def test_sparse_constants_that_lie(tmp_path: Path) -> None:
+    model = network()
+    del model.graph.initializer[:]
+    node = helper.make_node("Constant", [], ["w"], name="k", sparse_value=sparse(np.eye(4, dtype="f"), by_axis=False))
+    model.graph.node.insert(0, node)
+    inside = model.graph.node[0].attribute[0].sparse_tensor
+    inside.dims[:] = [2, 2]
+    assert "indices do not fit its shape" in refusal(model, tmp_path)
+    inside.dims[:] = [10**6, 10**6]
+    assert "beyond a limit" in (said := refusal(model, tmp_path))
+    assert "Constant 'k'" in said
+    inside.values.ClearField("float_data")
+    inside.values.raw_data = b"one"
+    assert "numbers do not fill its shape" in refusal(model, tmp_path)
 
 
 def test_a_sound_file_is_never_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 1. The bytes are parsed, and every graph is checked (:mod:`masktool.exporters.onnx_checks`).
 2. What follows the network and is none is cut off (:mod:`masktool.exporters.onnx_tails`).
-3. Sparse weights and constants become dense ones.
+3. Sparse weights and constants become dense ones, and what a file declares of its weights beside them is not believed.
 4. What ONNX's own reader refuses is judged by ONNX Runtime: only where that does not open the file either, the file is
    to blame.
 """
@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,6 +70,7 @@ def open_proto(proto: onnx.ModelProto, where: object) -> Opened:
             for attribute in node.attribute:
                 load_constant(attribute.t)
         densify(graph, where)
+    believe_weights(proto)
     with stage("what follows the network cannot be cut off", where=where):
         tail = cut_tail(proto)
     try:
@@ -96,6 +98,31 @@ def blame(where: object, error: Exception) -> MasktoolError:
             fix="the file is sound; please report it",
         )
     return MasktoolError("damaged ONNX model", where=where, got=cause, fix=DAMAGED)
+
+
+def believe_weights(model: onnx.ModelProto) -> None:
+    """Makes weights alone say of what shape and type they are, in place.
+
+    ONNX Runtime overlooks what ``value_info`` declares of a weight; ONNX's converter, inference and check raise there.
+    It refuses an input that contradicts the weight of its name, which stays as it is, and fills open lengths in.
+    """
+    graphs = [graph for graph in graphs_of(model) if isinstance(graph, onnx.GraphProto)]
+    names = {tensor.name for graph in graphs for tensor in graph.initializer}
+    for graph in graphs:
+        for index in reversed([index for index, value in enumerate(graph.value_info) if value.name in names]):
+            del graph.value_info[index]
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        if value.name in weights and value.type.tensor_type.HasField("shape"):
+            fill_open_lengths(value.type.tensor_type.shape, weights[value.name].dims)
+
+
+def fill_open_lengths(shape: onnx.TensorShapeProto, dims: Sequence[int]) -> None:
+    """Writes lengths into a declared shape that leaves some of them open and contradicts none of them, in place."""
+    declared = [dim.dim_value for dim in shape.dim]
+    if len(declared) == len(dims) and all(said in (0, -1, size) for said, size in zip(declared, dims, strict=True)):
+        for dim, size in zip(shape.dim, dims, strict=True):
+            dim.dim_value = size
 
 
 def densify(graph: Nodes, where: object) -> None:

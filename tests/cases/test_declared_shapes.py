@@ -60,6 +60,71 @@ def test_outputs_declared_wrongly_or_not_at_all(shape: list[int] | None, tmp_pat
     agrees(model, tmp_path)
 
 
+@pytest.mark.parametrize("masking", ["layer", "fill"])
+@pytest.mark.parametrize("opset", [12, 18])
+@pytest.mark.parametrize(
+    ("element", "shape"),
+    [
+        (TensorProto.FLOAT, [8, 3, 5, 5]),
+        (TensorProto.FLOAT, [1, 2, 3]),
+        (TensorProto.FLOAT, []),
+        (TensorProto.FLOAT, ["a", "b", "c", "d"]),
+        (TensorProto.FLOAT, [0, 0, 0, 0]),
+        (TensorProto.FLOAT16, [3, 3, 3, 3]),
+        (TensorProto.INT64, [3, 3, 3, 3]),
+    ],
+)
+def test_weights_declared_wrongly(element: int, shape: list[Any], opset: int, masking: Any, tmp_path: Path) -> None:
+    model = residual(opset=opset)
+    model.ir_version = 8
+    del model.graph.input[1:]
+    model.graph.value_info.append(helper.make_tensor_value_info("w", element, shape))
+    agrees(model, tmp_path, masking)
+
+
+@pytest.mark.parametrize("masking", ["layer", "fill"])
+@pytest.mark.parametrize("opset", [12, 18])
+def test_weights_of_branches_declared_wrongly(opset: int, masking: Any, tmp_path: Path) -> None:
+    """ONNX Runtime overlooks that too, of a branch's own weights."""
+    text = f"""<ir_version: 8, opset_import: ["" : {opset}]> g (float[N,3,8,8] x) => (float[N,3] y)
+        <bool t = {{1}}> {{ r = If (t) <
+            then_branch = b1 () => (float[N,3,8,8] o1) {{
+                c1 = Conv <pads = [1, 1, 1, 1]> (x, w) s1 = Mul (c1, k1) o1 = Relu (s1) }},
+            else_branch = b2 () => (float[N,3,8,8] o2) {{ o2 = Relu (x) }}>
+        p = GlobalAveragePool (r) y = Flatten (p) }}"""
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.append(residual().graph.initializer[0])
+    branch = next(each.g for each in model.graph.node[0].attribute if each.name == "then_branch")
+    branch.initializer.append(numpy_helper.from_array(np.full((3, 1, 1), 2, np.float32), "k1"))
+    branch.value_info.append(helper.make_tensor_value_info("k1", TensorProto.FLOAT, [7, 7]))
+    x = {"x": X}
+    plain = onnxruntime.InferenceSession(model.SerializeToString()).run(None, x)[0]
+    masktool.export(model, tmp_path / "m.onnx", masking=masking)
+    with masktool.load(tmp_path / "m.onnx") as session:
+        np.testing.assert_allclose(session.run(X)["y"], plain, rtol=1e-6)
+
+
+@pytest.mark.parametrize("masking", ["layer", "fill"])
+@pytest.mark.parametrize("opset", [7, 12, 18])
+@pytest.mark.parametrize("shape", [["a", "b", "c", "d"], [-1, 3, 3, -1], [3, 3, "h", "w"]])
+def test_inputs_that_leave_lengths_of_their_weights_open(
+    shape: list[Any], opset: int, masking: Any, tmp_path: Path
+) -> None:
+    model = residual(opset=opset)
+    model.graph.input[1].CopyFrom(helper.make_tensor_value_info("w", TensorProto.FLOAT, shape))
+    agrees(model, tmp_path, masking)
+
+
+@pytest.mark.parametrize("masking", ["layer", "fill"])
+def test_inputs_that_contradict_their_weights(masking: Any, tmp_path: Path) -> None:
+    """ONNX Runtime refuses them, and that is what is said."""
+    model = residual(opset=18)
+    model.ir_version = 8
+    model.graph.input[1].CopyFrom(helper.make_tensor_value_info("w", TensorProto.FLOAT, [3, 3, 5, 5]))
+    with pytest.raises(MasktoolError, match="Shape of initializer w does not match"):
+        masktool.export(model, tmp_path / "m.onnx", masking=masking)
+
+
 @pytest.mark.parametrize("batch", ["0", "-1"])
 @pytest.mark.parametrize("masking", ["layer", "fill"])
 def test_a_batch_of_nothing_is_open(batch: str, masking: Any, tmp_path: Path) -> None:

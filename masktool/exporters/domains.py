@@ -31,8 +31,9 @@ SHARED = 0.7
 """Part of a picture that is the same in all channels."""
 CONTRASTS = (0.5, 0.3, 0.15)
 """Standard deviations of pictures in turn, of the whole range: the first reaches both ends, the last is dim."""
-PASSED_ON = frozenset({"Where", "Identity", "Transpose", "Cast", "Mul", "Add"})
-"""Operators between the image input and the quantisation in front of the first layer, of a plain or a masked graph."""
+PASSED_ON = frozenset({"Where", "Fill", "Identity", "Transpose", "Cast", "Mul", "Add"})
+"""Operators between the image input and the quantisation in front of the first layer, of a plain or a masked graph;
+``Fill`` is masktool's own function."""
 DESCRIPTIONS = {
     "pixels": "pictures through the preprocessing",
     "integers": "pictures of integers",

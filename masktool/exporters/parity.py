@@ -33,6 +33,7 @@ MEANINGS = {
     "framework": "the source in ONNX Runtime against its own framework",
     "ones_unfused": "a mask of ones against the source, ONNX Runtime's optimisations off in both",
     "source_spread": "the source against itself: other optimisations, threads and batches",
+    "masked_spread": "the masked model against itself under a mask of ones: other optimisations and threads",
 }
 """One line for each figure, all relative to max |output|."""
 

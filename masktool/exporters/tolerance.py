@@ -19,7 +19,9 @@ LIFT_TOLERANCE = 1e-5
 HALF_TOLERANCE: Mapping[ir.DataType, float] = {ir.DataType.FLOAT16: 1e-2, ir.DataType.BFLOAT16: 8e-2}
 """Relative to max |output|, for all of them: ten and seven bits of mantissa, rounded at every layer."""
 SPREAD_FACTOR = 2
-"""Times the source's own spread: the runtime does to the masked graph's answers what it does to the source's."""
+"""Times a spread that was measured: the runtime does to the masked graph's answers what it does to the source's."""
+SPREADS = ("source_spread", "masked_spread")
+"""Figures that excuse others: how far the source's own answers move, and the masked graph's, with the runtime alone."""
 LIMITS: Mapping[str, float] = {
     "ones": ONES_TOLERANCE,
     "left_out": ONES_TOLERANCE,
@@ -30,7 +32,7 @@ LIMITS: Mapping[str, float] = {
 }
 """What each figure may be at most in float32; ``response`` (the effect of masking half the image) has none."""
 WIDENED = ("ones", "left_out", "batches", "one_image")
-"""Figures that are judged against the spread of the source itself where that was measured."""
+"""Figures that are judged against a spread where that was measured."""
 INTEGER_KERNELS = "QLinear"
 """Begins the names of operators that compute on integers, optimised or not."""
 
@@ -56,9 +58,9 @@ def is_quantised(model: ir.Model) -> bool:
 
 
 def widened(limits: Mapping[str, float], figures: Mapping[str, object]) -> Mapping[str, float]:
-    """Returns the limits in the light of the source's own spread, where that is among the figures."""
-    measured = figures.get("source_spread")
-    spread = SPREAD_FACTOR * measured if isinstance(measured, int | float) else 0.0
+    """Returns the limits in the light of the spreads that are among the figures."""
+    measured = (figures.get(name) for name in SPREADS)
+    spread = SPREAD_FACTOR * max((each for each in measured if isinstance(each, int | float)), default=0.0)
     return {name: max(limit, spread) if name in WIDENED else limit for name, limit in limits.items()}
 
 

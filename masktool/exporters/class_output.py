@@ -7,7 +7,8 @@ evidence is collected in words, and a decision is taken only where it leads to o
    Hardmax, NonMaxSuppression or a comparison gave, moved about or not, holds no scores of all classes.
 2. What the user says decides: a name, labels (as many as columns), a kind.
 3. An output that another is computed from is a feature map, or the other's scores in front of their softmax: the last
-   one counts.
+   one counts. Not so where it ends in a softmax or sigmoid itself: class scores that a second head reads look like the
+   weights of an attention, so that both are a question.
 4. Evidence is a Softmax, LogSoftmax or Sigmoid over the columns; or a linear end together with labels, with the number
    of classes of a hub's configuration or of a well-known data set, or with a name such as ``logits``.
 5. One candidate with evidence is taken. Several are a question. A lone candidate without evidence is taken too, of
@@ -164,10 +165,15 @@ def choose_class_output(model: ir.Model, claims: Claims = Claims(), batch: int |
     candidates = keep_fitting(candidates, claims)
     if claims.name is None:
         candidates = drop_inner(candidates, model)
+        candidates = [weigh_uses(each, candidates, model, claims) for each in candidates]
     if not candidates:
         return ClassOutput(None, None, describe_absence(model))
     backed = [each for each in candidates if each.backing and not each.against]
-    plausible = backed or [each for each in candidates if not each.against] or (candidates if claims.any else [])
+    plausible = (
+        [each for each in candidates if each in (*backed, *find_rivals(candidates, claims))]
+        or [each for each in candidates if not each.against]
+        or (candidates if claims.any else [])
+    )
     if not plausible:
         return ClassOutput(None, None, tuple(f"not taken: {each}" for each in candidates))
     if len(plausible) > 1:
@@ -262,8 +268,13 @@ def find_backing(
         yield f"{claims.said_by} has {columns} classes"
     if columns in KNOWN_COUNTS:
         yield f"{columns} columns, as many as {KNOWN_COUNTS[columns]} has classes"
-    if columns > 1 and value.name != claims.own_name and (words := words_of(value) & SPEAKING_FOR):
+    if columns > 1 and (words := speaks_for(value, claims)):
         yield f"its name says {', '.join(sorted(words))}"
+
+
+def speaks_for(value: ir.Value, claims: Claims) -> set[str]:
+    """Returns the words in an output's name that speak for class scores; a name by masktool says nothing."""
+    return set() if value.name == claims.own_name else words_of(value) & SPEAKING_FOR
 
 
 def count_of(number: int | None, thing: str) -> str:
@@ -323,7 +334,7 @@ def keep_fitting(candidates: Sequence[Candidate], claims: Claims) -> list[Candid
             got=", ".join(describe_value(each.value) for each in fitting),
             fix=f"{kinds} are for {'several columns' if several else 'one column'}",
         )
-    return found
+    return [each for each in found if each.kinds is None or claims.kind in each.kinds] or found
 
 
 def fits_columns(kind: OutputKind, columns: int | None) -> bool:
@@ -346,22 +357,63 @@ def drop_inner(candidates: Sequence[Candidate], model: ir.Model) -> list[Candida
     """Returns the candidates that no other output is computed from, each core once."""
     if len(model.graph.outputs) == 1:
         return list(candidates)
-    cores = {each.name: core_of(each.value) for each in candidates}
-    distinct = [
-        each for position, each in enumerate(candidates) if cores[each.name] not in list(cores.values())[:position]
-    ]
-    heads = {core_of(each.value) for each in distinct if not each.against}
+    distinct = list({core_of(each.value): each for each in reversed(candidates)}.values())[::-1]
     every = {core_of(value) for value in model.graph.outputs}
-    return [each for each in distinct if not is_inner(each, cores[each.name], heads, every)]
+    return [each for each in distinct if not is_inner(each, [head for head in distinct if not head.against], every)]
 
 
-def is_inner(candidate: Candidate, core: ir.Value, heads: set[ir.Value], every: set[ir.Value]) -> bool:
+def is_inner(candidate: Candidate, heads: Sequence[Candidate], every: set[ir.Value]) -> bool:
     """Tells whether a candidate is a feature map of another output, or another candidate's scores before their softmax.
 
     What ends in a softmax or sigmoid itself is no feature map: a second head may read the first one's answer.
     """
-    near, far = reach_of(core)
-    return bool(near & heads) or (candidate.end is None and bool(far & every))
+    near, far = reach_of(core_of(candidate.value))
+    if candidate.end is None and far & every:
+        return True
+    return any(core_of(head.value) in near and may_be_made_of(head, candidate) for head in heads)
+
+
+def may_be_made_of(head: Candidate, inner: Candidate) -> bool:
+    """Tells whether a head is another candidate's scores a step further: of as many classes, or at least as sure."""
+    return inner.end is None or bool(head.backing) or head.columns == inner.columns
+
+
+def find_rivals(candidates: Sequence[Candidate], claims: Claims) -> list[Candidate]:
+    """Returns the candidates without evidence that are computed from one that ends in a softmax or sigmoid.
+
+    That one may be the weights of an attention, a gate or a router, and the class scores be what is computed from it;
+    or its classes are read by a second head. Its name may tell.
+    """
+    reached: set[ir.Value] = set()
+    for each in candidates:
+        if each.end is not None and not each.against and not speaks_for(each.value, claims):
+            reached |= set().union(*reach_of(core_of(each.value))) | reach_of_twins(each)
+    return [each for each in candidates if not each.backing and not each.against and core_of(each.value) in reached]
+
+
+def weigh_uses(candidate: Candidate, candidates: Sequence[Candidate], model: ir.Model, claims: Claims) -> Candidate:
+    """Returns a candidate with what speaks against it: that an output which is no class scores is computed from it."""
+    known = claims.labels is not None or claims.kind is not None or speaks_for(candidate.value, claims)
+    if candidate.end is None or known:
+        return candidate
+    (_, far), twins = reach_of(core_of(candidate.value)), reach_of_twins(candidate)
+    heads = {each.name for each in candidates if not each.against}
+    others = {each.name: core_of(each) for each in model.graph.outputs if each.name not in heads}
+    reasons = [
+        f"{name!r} is computed from {'it' if core in far else 'the values in front of it'} through a linear layer"
+        for name, core in others.items()
+        if core in far | twins
+    ]
+    return dataclasses.replace(candidate, against=(*candidate.against, *reasons))
+
+
+def reach_of_twins(candidate: Candidate) -> set[ir.Value]:
+    """Returns what is computed, through a linear layer, from the scores in front of a candidate's softmax or sigmoid:
+    a graph may take that again beside the one that it puts out.
+    """
+    producer = core_of(candidate.value).producer()
+    scores = [] if producer is None else [each for each in producer.inputs if each is not None]
+    return {value for each in scores if not is_constant(each) for value in reach_of(each)[1]}
 
 
 def reach_of(start: ir.Value) -> tuple[set[ir.Value], set[ir.Value]]:

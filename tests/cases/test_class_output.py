@@ -140,6 +140,91 @@ def test_a_linear_end_whose_name_speaks_against_classes_is_none(name: str):
     assert choose({name: "float[N, 10]"}, f"{name} = Gemm(f, h)", Claims(kind="logits"), h=(8, 10)).name == name
 
 
+INNER = {
+    "attention over places": (
+        "N, 256",
+        """flat = Constant<value_ints = [0, 8, -1]>() q = Reshape(r, flat) t = Transpose<perm = [0, 2, 1]>(q)
+        sc = MatMul(t, v) last = Constant<value_ints = [-1]>() s = Squeeze(sc, last) inner = Softmax<axis = 1>(s)
+        one = Constant<value_ints = [1]>() u = Unsqueeze(inner, one) ctx = MatMul(u, t) d = Squeeze(ctx, one)
+        y = Gemm(d, h)""",
+    ),
+    "squeeze and excitation": (
+        "N, 8, 1, 1",
+        "g = Conv(p, k) inner = Sigmoid(g) b = Mul(r, inner) pp = GlobalAveragePool(b) d = Flatten(pp) y = Gemm(d, h)",
+    ),
+    "a gate beside the one that is used": (
+        "N, 8, 1, 1",
+        """g = Conv(p, k) inner = Sigmoid(g) gate = Sigmoid(g) b = Mul(r, gate) pp = GlobalAveragePool(b)
+        d = Flatten(pp) y = Gemm(d, h)""",
+    ),
+    "a router of experts": (
+        "N, 3", "g = Gemm(f, e) inner = Softmax(g) m = Gemm(inner, o) d = Mul(f, m) y = Gemm(d, h)",
+    ),
+    "weights written out": (
+        "N, 3",
+        """g = Gemm(f, e) one = Constant<value_ints = [1]>() n = Exp(g) t = ReduceSum(n, one) inner = Div(n, t)
+        m = Gemm(inner, o) d = Mul(f, m) y = Gemm(d, h)""",
+    ),
+    "a second head that reads the first one's answer": (
+        "N, 3", "g = Gemm(f, e) inner = Softmax(g) d = Concat<axis = 1>(f, inner) y = Gemm(d, hh)",
+    ),
+    "an expectation, without a linear layer": (
+        "N, 8", "g = Gemm(f, sq) inner = Softmax(g) m = Mul(inner, ages) one = Constant<value_ints = [1]>() "
+        "y = ReduceSum(m, one)",
+    ),
+}  # fmt: skip
+"""By name: the shape of an inner softmax or sigmoid that is put out as well, and the nodes."""
+WEIGHTS = {
+    "v": (8, 1), "h": (8, 4), "k": (8, 8, 1, 1), "e": (8, 3), "o": (3, 8), "hh": (11, 4), "sq": (8, 8), "ages": (8,),
+}  # fmt: skip
+
+
+def inner_outputs(case: str) -> dict[str, str]:
+    return {"inner": f"float[{INNER[case][0]}]", "y": "float[N, 1]" if "expectation" in case else "float[N, 4]"}
+
+
+@pytest.mark.parametrize("case", INNER)
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_inner_softmax_or_sigmoid_beside_what_is_computed_from_it_is_a_question(case: str, order: int):
+    outputs = dict(list(inner_outputs(case).items())[::order])
+    with pytest.raises(MasktoolError, match=r"2 outputs may hold the class scores: .*'inner' float") as error:
+        choose(outputs, INNER[case][1], **WEIGHTS)
+    assert str(error.value).endswith(f"say which: --class-output {' or '.join(outputs)} or none")
+    assert choose(outputs, INNER[case][1], Claims(name="y"), **WEIGHTS).name == "y"
+    assert choose(outputs, INNER[case][1], Claims(name="inner"), **WEIGHTS).kind in ("probabilities", "sigmoid")
+
+
+@pytest.mark.parametrize("case", [each for each in INNER if "expectation" not in each])
+def test_labels_kind_or_name_settle_which_of_the_two_it_is(case: str):
+    outputs, nodes = inner_outputs(case), INNER[case][1]
+    assert choose(outputs, nodes, Claims(labels=list("abcd")), **WEIGHTS)[:2] == ("y", "logits")
+    assert choose(outputs, nodes, Claims(kind="logits"), **WEIGHTS)[:2] == ("y", "logits")
+    renamed = {"probs" if name == "inner" else name: shape for name, shape in outputs.items()}
+    assert choose(renamed, f"{nodes} probs = Identity(inner)", **WEIGHTS).name == "probs"
+
+
+@pytest.mark.parametrize("name", ["z", "embedding"])
+def test_a_gate_of_what_is_no_class_output_is_not_taken_for_the_classes(name: str):
+    """A decoder's image, or an embedding: the gate's sigmoid alone would speak for classes."""
+    gated = "g = Conv(p, k) gate = Sigmoid(g) b = Mul(r, gate)"
+    end, shape = ("z = Conv(b, k)", "N, 8, 16, 16")
+    if name == "embedding":
+        end, shape = "pp = GlobalAveragePool(b) d = Flatten(pp) embedding = Gemm(d, h)", "N, 4"
+    outputs = {"gate": "float[N, 8, 1, 1]", name: f"float[{shape}]"}
+    found = choose(outputs, f"{gated} {end}", k=(8, 8, 1, 1), h=(8, 4))
+    assert found[:2] == (None, None)
+    assert f"{name!r} is computed from it through a linear layer" in found.evidence[0]
+    named = choose(outputs, f"{gated} {end}", Claims(labels=list("abcdefgh")), k=(8, 8, 1, 1), h=(8, 4))
+    assert named[:2] == ("gate", "sigmoid")
+
+
+def test_scores_put_together_from_inner_shares_are_the_last_ones():
+    nodes = """g = Gemm(f, h) a = Softmax(g) u = Gemm(f, k) b = Softmax(u) s = Add(a, b)
+        half = Constant<value_float = 0.5>() y = Mul(s, half)"""
+    outputs = dict.fromkeys(("a", "b", "y"), "float[N, 4]")
+    assert choose(outputs, nodes, Claims(labels=list("abcd")), h=(8, 4), k=(8, 4)).name == "y"
+
+
 UNIT = {
     "LpNormalization": "y = LpNormalization<axis = 1, p = 2>(z)",
     "torch's normalize": """one = Constant<value_ints = [1]>() n = ReduceL2<keepdims = 1>(z, one)

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from masktool.exporters.independence.states import (
+    RANDOM,
     BatchGraph,
     BatchRuleError,
     Count,
     Lost,
     MixesError,
+    Places,
     Rows,
     State,
     States,
@@ -50,7 +52,7 @@ def decide(graph: BatchGraph, value: ir.Value | None, what: str) -> None:
     state = graph.state(value)
     if isinstance(state, Rows):
         raise MixesError(f"{what} depends on the images")
-    if isinstance(state, Count) and state.varies:
+    if isinstance(state, Places) or (isinstance(state, Count) and state.varies):
         raise MixesError(f"{what} depends on how many images there are")
 
 
@@ -104,33 +106,51 @@ def batch_scan(graph: BatchGraph, node: ir.Node) -> States:
     over_images = [isinstance(state, Rows) and state.axis == axis for state, axis in zip(scanned, axes, strict=True)]
     if any(over_images):
         return scan_images(graph, node, over_images)
-    for value, state, axis in zip(body.inputs[start:], scanned, axes, strict=True):
-        graph.set_state(value, state.at(state.axis - (axis < state.axis)) if isinstance(state, Rows) else state)
+    for inner, value, axis in zip(body.inputs[start:], node.inputs[start:], axes, strict=True):
+        graph.set_state(inner, state_within(graph, value, axis))
     found = settle(graph, body, states[:start], body.inputs[:start], first=0)
-    placed = node.attributes.get_ints("scan_output_axes") or [0] * (len(node.outputs) - start)
+    placed = scan_axes(graph, node, "scan_output_axes", node.outputs[start:])
     gathered = [rows_behind(state, axis) for state, axis in zip(found[start:], placed, strict=True)]
     return [*found[:start], *gathered]
 
 
+def state_within(graph: BatchGraph, value: ir.Value | None, axis: int) -> State:
+    """Returns the state of what a Scan reads in each round, none of which is for one image alone.
+
+    Raises:
+        UnprovedError: there may be as many rounds as images.
+    """
+    state = graph.state(value)
+    if isinstance(state, Rows):
+        return state.at(state.axis - (axis < state.axis))
+    if isinstance(state, Places) or (isinstance(state, Count) and state.varies):
+        length = graph.lengths(value)[axis]
+        if length is None or length.symbols:
+            raise UnprovedError("the number of its rounds may depend on how many images there are")
+        return Count(True)
+    return Count(False) if isinstance(state, Count) else state
+
+
 def scan_axes(graph: BatchGraph, node: ir.Node, name: str, values: Sequence[ir.Value | None]) -> list[int]:
-    """Returns the axis along which each sequence is read."""
+    """Returns the axis along which each sequence is read, or written."""
     given = node.attributes.get_ints(name) or [0] * len(values)
     return [axis % graph.rank(value) for axis, value in zip(given, values, strict=True)]
 
 
 def scan_images(graph: BatchGraph, node: ir.Node, over_images: list[bool]) -> States:
     """Returns the states behind a Scan that takes one image a round and carries nothing."""
-    body = node.attributes["body"].as_graph()
     outside = [graph.state(value) for inner in nodes_inside(node) for value in inner.inputs]
     if len(node.inputs) > len(over_images):
         raise MixesError("carries something from image to image")
     rows = [graph.rows(value) for value in node.inputs]
     if not all(over_images) or any(each is None or not each.pure for each in rows):
         raise UnprovedError("goes along images and along something else")
-    if any(state is not None for state in outside) or any(inner.op_type.startswith("Random") for inner in body):
+    if any(state is not None for state in outside) or any(inner.op_type in RANDOM for inner in nodes_inside(node)):
         raise UnprovedError("reads something of all images for each of them")
-    placed = node.attributes.get_ints("scan_output_axes") or [0] * len(node.outputs)
-    return [Rows(axis % graph.rank(value)) for axis, value in zip(placed, node.outputs, strict=True)]
+    given = (node.attributes.get_ints(f"scan_{side}_directions") or [0] for side in ("input", "output"))
+    if len({direction for directions in given for direction in directions}) > 1:
+        raise MixesError("reads and writes images in different orders")
+    return [Rows(axis) for axis in scan_axes(graph, node, "scan_output_axes", node.outputs)]
 
 
 def settle(
@@ -161,6 +181,8 @@ def rows_behind(state: State, axis: int) -> State:
     """Returns the state of results that were gathered along a new axis."""
     if isinstance(state, Rows):
         return state.at(state.axis + (axis <= state.axis))
+    if isinstance(state, Places):
+        return Count(True)
     return Count(state.varies) if isinstance(state, Count) else state
 
 

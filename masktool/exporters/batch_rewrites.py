@@ -256,6 +256,7 @@ def repeat_per_image(lift: Lift, node: onnx_ir.Node, index: int, value: onnx_ir.
     expand = onnx_ir.node("Expand", [value, target.outputs[0]], name=label)
     for emitted in (count, target, expand):
         emitted.outputs[0].name = f"{emitted.name}:0"
+    count.outputs[0].shape, target.outputs[0].shape = onnx_ir.Shape([1]), onnx_ir.Shape([len(sizes)])
     expand.outputs[0].type = value.type
     expand.outputs[0].shape = onnx_ir.Shape([*sizes[:axis], lift.batch, *sizes[axis + 1 :]])
     node.graph.insert_before(node, [count, target, expand])

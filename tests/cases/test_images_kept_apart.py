@@ -59,6 +59,81 @@ MIXING = {
     "statistics of the batch": TRAINED,
 }
 """Behind :data:`FEATURES`, from ``f`` (N, 6) and ``a`` (N, 6, 8, 8) to ``y`` (N, 4)."""
+NUMBER = """n = Shape <start = 0, end = 1> (s) k = Squeeze (n) i = Constant <value_int = 0> ()
+    j = Constant <value_int = 1> () o = Constant <value_ints = [1]> () m = Add (n, o)"""
+VARYING = {
+    "images read backwards and written forwards": """
+        y = Scan <num_scan_inputs = 1, scan_input_directions = [1], body = g (float[4] row) => (float[4] out)
+            { out = Abs (row) }> (s)""",
+    "images read forwards and written backwards": """
+        y = Scan <num_scan_inputs = 1, scan_output_directions = [1], body = g (float[4] row) => (float[4] out)
+            { out = Abs (row) }> (s)""",
+    "images that meet those from the other end": """
+        y = Scan <num_scan_inputs = 2, scan_input_directions = [0, 1], body = g (float[4] row, float[4] other) =>
+            (float[4] out) { out = Sub (row, other) }> (s, s)""",
+    "images turned around behind a threshold": """
+        c = Constant <value_float = 9.0> ()
+        d = Scan <num_scan_inputs = 1, scan_input_directions = [1], body = g (float[4] row) => (float[4] out)
+            { out = Abs (row) }> (s)
+        e = Sub (d, c) q = Relu (e) y = Add (s, q)""",
+    "rounds of a Scan as many as images": f"""
+        {NUMBER} t = Constant <value_int = 2> () u = Mul (k, t) l = Range (i, u, j) z = Constant <value_float = 0.0> ()
+        c, d = Scan <num_scan_inputs = 1, body = g (float before, int64 row) => (float after, int64 out)
+            {{ v = Constant <value_float = 1.0> () after = Add (before, v) out = Identity (row) }}> (z, l)
+        y = Div (s, c)""",
+    "places of images, one a round": f"""
+        {NUMBER} z = Constant <value_ints = [0]> () c = Gather <axis = 1> (s, z) l = Range (i, k, j)
+        d = Scan <num_scan_inputs = 1, scan_output_axes = [1], body = g (int64 row) => (float[1] out)
+            {{ out = Gather <axis = 0> (c, row) }}> (l)
+        e = ReduceSum (d, o) y = Add (s, e)""",
+    "images behind the axis that a Scan writes last": """
+        z = Constant <value_ints = [0]> () c = Gather <axis = 1> (s, z)
+        d = Scan <num_scan_inputs = 1, scan_input_axes = [1], scan_output_axes = [-1], body = g (float[M] row) =>
+            (float[M] out) { out = Abs (row) }> (c)
+        e = ReduceMean (d, z) q = Transpose (e) y = Mul (s, q)""",
+    "product of a row of the shape": """
+        z = Shape (x) o = Constant <value_ints = [1, 2, 0, 3]> () l = Gather (z, o)
+        t = Constant <value_ints = [2, 2]> () u = Reshape (l, t)
+        i = Constant <value_int = 1> () c = Gather <axis = 0> (u, i)
+        d = ReduceProd <keepdims = 0> (c) e = Cast <to = 1> (d) y = Div (s, e)""",
+    "column of the shape": """
+        z = Shape (x) o = Constant <value_ints = [1, 2, 0, 3]> () l = Gather (z, o)
+        t = Constant <value_ints = [2, 2]> () u = Reshape (l, t)
+        i = Constant <value_ints = [0]> () j = Constant <value_ints = [1]> ()
+        c = Slice (u, i, j, j) d = ReduceSum <keepdims = 0> (c) e = Cast <to = 1> (d) y = Div (s, e)""",
+    "table of the products of the shape": """
+        z = Shape (x) t = Constant <value_ints = [4, 1]> () u = Reshape (z, t) v = Mul (u, z)
+        i = Constant <value_int = 1> () c = Gather <axis = 0> (v, i) j = Constant <value_int = 0> () d = Gather (c, j)
+        e = Cast <to = 1> (d) y = Div (s, e)""",
+    "image resized to as many rows as images": f"""
+        {NUMBER} t = Constant <value_ints = [6]> () u = Constant <value_ints = [8]> ()
+        z = Concat <axis = 0> (n, t, n, u) c = Resize (a, , , z) e = ReduceMax <keepdims = 0> (c, maps)
+        y = Gemm (e, weight)""",
+    "image stretched by as much as images": f"""
+        {NUMBER} z = Cast <to = 1> (n) c = Resize <axes = [2]> (a, , z) e = ReduceSum <keepdims = 0> (c, maps)
+        y = Gemm (e, weight)""",
+    "answer repeated as often as images": f"""
+        {NUMBER} u = Unsqueeze (s, o) t = Constant <value_ints = [4]> () z = Concat <axis = 0> (n, n, t)
+        c = Expand (u, z) y = ReduceSum <keepdims = 0> (c, o)""",
+    "answer repeated once more than images": f"""
+        {NUMBER} u = Unsqueeze (s, o) t = Constant <value_ints = [4]> () z = Concat <axis = 0> (o, m, t)
+        c = Expand (u, z) y = ReduceSum <keepdims = 0> (c, o)""",
+    "ones for each image, one more than images": f"""
+        {NUMBER} z = Concat <axis = 0> (n, m) c = ConstantOfShape <value = float[1] {{1.0}}> (z)
+        e = ReduceSum (c, o) y = Mul (s, e)""",
+    "a row for each image, one longer than images": f"""
+        {NUMBER} z = Concat <axis = 0> (n, m) t = Constant <value = float[1, 1] {{2.0}}> () c = Expand (t, z)
+        e = ReduceSum (c, o) y = Mul (s, e)""",
+    "answers as far apart as there are images": f"""
+        {NUMBER} z = Constant <value_ints = [0]> () t = Constant <value_ints = [4]> () c = Slice (s, z, t, o, n)
+        e = ReduceSum (c, o) y = Add (s, e)""",
+    "grid of as many rows as images": f"""
+        th = Gemm (f, theta) l = Constant <value_ints = [-1, 2, 3]> () t = Reshape (th, l) {NUMBER}
+        u = Constant <value_ints = [3]> () v = Constant <value_ints = [8]> () z = Concat <axis = 0> (n, u, n, v)
+        c = AffineGrid (t, z) r = GridSample (x, c) b = Conv <pads = [1, 1, 1, 1]> (r, kernel)
+        e = ReduceSum <keepdims = 0> (b, maps) y = Gemm (e, weight)""",
+}
+"""Behind ``s`` (N, 4), what each image is told depends on the order of the images or on how many there are."""
 FIXED = {
     "a gain for each place of the batch": (3, "s = Gemm (f, weight) y = Mul (s, gains)"),
     "statistics of a fixed batch": (
@@ -185,6 +260,29 @@ def test_a_network_that_mixes_images_takes_one_at_a_time(name: str, masking: Mas
     assert raw.get_inputs()[0].shape[0] == 1  # so that no other runtime mixes them either
     with pytest.raises(Exception, match="Got invalid dimensions"):
         raw.run(None, {"x": images()})
+
+
+@pytest.mark.parametrize("name", VARYING)
+def test_what_varies_with_the_batch_is_not_proved_to_be_the_same(name: str, tmp_path: Path) -> None:
+    model = network(f"s = Gemm (f, weight) {VARYING[name]}")
+    alone = np.concatenate(run_alone(model, images()))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert not np.allclose(session.run(None, {"x": images()})[0], alone, rtol=1e-3)
+    exported = export(model, tmp_path, "fill")
+    assert exported.metadata.batching == "one"
+    assert exported.metadata.independence in ("mixing", "unproved")
+    assert_no_image_changes_another(exported, list(alone[:, None]))
+
+
+@pytest.mark.parametrize("masking", ["layer", "fill"])
+@pytest.mark.parametrize("direction", [0, 1])
+def test_a_scan_over_images_in_one_order_keeps_them_apart(direction: int, masking: Masking, tmp_path: Path) -> None:
+    body = f"""s = Gemm (f, weight)
+        y = Scan <num_scan_inputs = 1, scan_input_directions = [{direction}], scan_output_directions = [{direction}],
+            body = g (float[4] row) => (float[4] out) {{ out = Abs (row) }}> (s)"""
+    session = export(network(body), tmp_path, masking)
+    assert session.metadata.independence == "proved"
+    assert_no_image_changes_another(session, run_alone(network(body), images()))
 
 
 @pytest.mark.parametrize("masking", ["layer", "fill"])

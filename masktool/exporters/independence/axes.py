@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from masktool.exporters.independence.elementwise import refuse_length
 from masktool.exporters.independence.states import (
     BatchGraph,
     MixesError,
@@ -111,9 +112,12 @@ def batch_dft(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("LayerNormalization", "RMSNormalization")
 def batch_layer_norm(graph: BatchGraph, node: ir.Node) -> States:
-    """Normalises over one axis and all behind it."""
+    """Normalises over one axis and all behind it; its factors may be broadcast."""
     rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
     refuse_batch(rows, list(range(axis_of(node, rank, -1), rank)), "normalises")
+    for value in node.inputs[1:]:
+        if value is not None:
+            refuse_length(graph, value, rows.axis - rank + graph.rank(value))
     return same(node, rows)
 
 

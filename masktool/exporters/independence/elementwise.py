@@ -83,7 +83,8 @@ def batch_quantize(graph: BatchGraph, node: ir.Node) -> States:
     """Scales are the same for all images: one, or one for every place along another axis."""
     rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
     scale = node.inputs[1]
-    if graph.rank(scale) and node.attributes.get_int("axis", 1) % rank == rows.axis:
+    blocks = graph.rank(scale) > 1  # which have the rank of the data, and a row for each place of the batch
+    if blocks or (graph.rank(scale) and node.attributes.get_int("axis", 1) % rank == rows.axis):
         raise UnprovedError("its scales lie along the batch")
     return same(node, rows)
 

@@ -156,9 +156,12 @@ def batch_expand(graph: BatchGraph, node: ir.Node) -> States:
     asked = target[rows.axis + count - rank] if target and rows.axis + count - rank >= 0 else ONE
     if target is not None and asked not in (ONE, own):
         raise UnprovedError("it asks for a number of images")
-    new = lengths_after(graph, node)[moved.axis] if target is None else own
-    if new != own:
+    found = lengths_after(graph, node) if target is None else [own] * count
+    if found[moved.axis] != own:
         raise UnprovedError("the shape that it gives is not known")
+    if None in found or target is not None:  # where inference knows every length, it knows that they do not vary
+        others = [index for index in range(count) if index != rows.axis + count - rank]
+        graph.refuse_varying(node.inputs[1], others, "how often it repeats")
     return same(node, moved)
 
 
@@ -169,7 +172,7 @@ def count_expand(graph: BatchGraph, node: ir.Node) -> States:
     if isinstance(graph.state(node.inputs[0]), Count) or not varies_beside(graph, node, 0):
         return same(node, Count(varies_beside(graph, node, None)))
     if target is None:
-        return same(node, graph.rows_along(graph.lengths(node.outputs[0])))
+        return same(node, graph.rows_along(graph.inferred_lengths(node.outputs[0])))
     rows = graph.rows_along(target)
     axis = rows.axis - len(target) + graph.rank(node.inputs[0])
     if axis >= 0 and graph.lengths(node.inputs[0])[axis] != ONE:
@@ -183,7 +186,7 @@ def count_constant_of_shape(graph: BatchGraph, node: ir.Node) -> States:
     lengths = graph.elements(node.inputs[0])
     if not varies_beside(graph, node, None):
         return same(node, Count(False))
-    return same(node, graph.rows_along(graph.lengths(node.outputs[0]) if lengths is None else lengths))
+    return same(node, graph.rows_along(graph.inferred_lengths(node.outputs[0]) if lengths is None else lengths))
 
 
 @batch_rule("Tile")
@@ -262,8 +265,8 @@ def batch_slice(graph: BatchGraph, node: ir.Node) -> States:
     if rows.axis in axes and not takes_all(graph, node, axes.index(rows.axis), rows):
         raise MixesError("takes images by their place in the batch")
     others = [index for index, axis in enumerate(axes) if axis != rows.axis]
-    if any(not same_for_any_batch(graph, node.inputs[which], others) for which in (1, 2)):
-        raise MixesError("where it cuts depends on how many images there are")
+    for which in (1, 2, 4):
+        graph.refuse_varying(input_of(node, which), others, "where it cuts")
     return same(node, rows)
 
 
@@ -290,19 +293,6 @@ def takes_all(graph: BatchGraph, node: ir.Node, index: int, rows: Rows) -> bool:
     end = ends[index]
     whole = multiply([rows.outer, graph.batch, rows.inner])
     return end is not None and (end == whole or (not end.symbols and end.number >= TO_THE_END))
-
-
-def same_for_any_batch(graph: BatchGraph, value: ir.Value | None, indices: Sequence[int]) -> bool:
-    """Whether some elements of a vector do not depend on the number of images."""
-    state = graph.state(value)
-    if not isinstance(state, Count) or not state.varies:
-        return not isinstance(state, Rows)
-    elements = state.elements
-    if elements is None:
-        return not indices
-    return all(
-        (each := elements[index]) is not None and graph.batch.symbols[0] not in each.symbols for index in indices
-    )
 
 
 @count_rule("Slice")

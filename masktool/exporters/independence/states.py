@@ -114,6 +114,7 @@ class BatchGraph:
     """
 
     def __init__(self, image: ir.Value, batch: str) -> None:
+        self.image = image
         self.batch = Product(1, (batch,))
         self._states: dict[ir.Value, State] = {image: Rows(0)}
         self.findings: list[Finding] = []
@@ -194,14 +195,39 @@ class BatchGraph:
         return lengths
 
     def elements(self, value: ir.Value | None) -> tuple[Product | None, ...] | None:
-        """Returns the elements of an integer scalar or vector, None where they are unknown."""
+        """Returns the elements of an integer scalar or vector, None where they are unknown, or in rows of their own."""
         state = self.state(value)
         if isinstance(state, Count):
-            return state.elements
+            return state.elements if value is not None and value.shape is not None and len(value.shape) <= 1 else None
         array = constant_of(value)
         if array is None or array.dtype.kind not in "iu" or array.ndim > 1 or array.size > MOST_ELEMENTS:
             return None
         return tuple(Product(int(number)) for number in array.reshape(-1))
+
+    def inferred_lengths(self, value: ir.Value) -> list[Product | None]:
+        """Returns the lengths that inference found, None for those of which only it knows from what they follow."""
+        known = {symbol for length in self.lengths(self.image) if length for symbol in length.symbols}
+        return [length if length and known.issuperset(length.symbols) else None for length in self.lengths(value)]
+
+    def refuse_varying(self, value: ir.Value | None, indices: Iterable[int], what: str) -> None:
+        """Raises where some elements of a vector depend on the images or on their number.
+
+        Args:
+            value: the vector.
+            indices: of the elements.
+            what: they say.
+        """
+        state = self.state(value)
+        if state is None or (isinstance(state, Count) and not state.varies):
+            return
+        if not isinstance(state, Count):
+            raise UnprovedError(f"{what} depends on the images")
+        for index in indices:
+            each = None if state.elements is None else state.elements[index]
+            if each is None:
+                raise UnprovedError(f"{what} may depend on how many images there are")
+            if self.batch.symbols[0] in each.symbols:
+                raise MixesError(f"{what} depends on how many images there are")
 
     def holds_batch(self, length: Product | None) -> bool:
         """Whether a length is a multiple of the number of images."""
@@ -211,10 +237,10 @@ class BatchGraph:
         """Returns the state of a value that is the same for all images, repeated along the batch.
 
         Raises:
-            UnprovedError: not exactly one axis is known to be that of the images.
+            UnprovedError: not exactly one axis is known to be that of the images, or another may be too.
         """
         axes = [axis for axis, length in enumerate(lengths) if self.holds_batch(length)]
-        if len(axes) != 1:
+        if len(axes) != 1 or None in lengths:
             raise UnprovedError("its result has lengths that are not known to be the batch")
         length = lengths[axes[0]]
         assert length is not None

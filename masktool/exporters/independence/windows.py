@@ -48,6 +48,8 @@ def batch_first(graph: BatchGraph, node: ir.Node) -> States:
     others = [value for index, value in enumerate(node.inputs) if index not in (*given, *sized)]
     if any(graph.rows(value) is not None for value in others):
         raise UnprovedError("its parameters depend on the images")
+    if sized:
+        graph.refuse_varying(node.inputs[1], range(1, graph.rank(node.inputs[0]) + 1), "the size that it makes")
     found = [rows for index in given if (rows := graph.rows(node.inputs[index])) is not None]
     if len(found) != len(given):
         raise UnprovedError("meets images with what has one row for all of them")
@@ -78,7 +80,11 @@ def batch_resize(graph: BatchGraph, node: ir.Node) -> States:
         raise UnprovedError("its sizes depend on the images")
     rank = graph.rank(node.inputs[0])
     axes = axes_of(node, len(node.inputs), rank)  # an attribute alone
-    position = rows.axis if axes is None else axes.index(rows.axis) if rows.axis in axes else None
+    axes = list(range(rank)) if axes is None else axes
+    position = axes.index(rows.axis) if rows.axis in axes else None
+    others = [index for index in range(len(axes)) if index != position]
+    for value in node.inputs[1:]:
+        graph.refuse_varying(value, others, "to what it resizes")
     if position is None:
         return same(node, rows)
     crops = node.attributes.get_string("coordinate_transformation_mode") == "tf_crop_and_resize"

@@ -26,6 +26,7 @@ from masktool.exporters.names import free_ends, note_renamed
 from masktool.exporters.onnx_checks import check_external_data
 from masktool.exporters.onnx_door import Opened, open_proto, read_onnx
 from masktool.exporters.onnx_file import channels_of, input_size_of, settle_input
+from masktool.exporters.rewrites.deprecated import rewrite_deprecated
 from masktool.exporters.source_kinds import FileKind, detect_kind
 from masktool.exporters.torch_modules import LoadedModule, load_module
 from masktool.identity import digest_model
@@ -172,6 +173,7 @@ def _source_from_graph(
     image_input: str | None = None,
 ) -> Source:
     renamed = {} if METADATA_PREFIX + "schema_version" in model.metadata_props else free_ends(model)
+    rewrite_deprecated(model)
     image = settle_input(model, input_size, None if image_input is None else renamed.get(image_input, image_input))
     assert image.name is not None
     with stage("shapes cannot be inferred", where=name):

@@ -162,3 +162,85 @@ def test_a_function_whose_operators_had_another_form_is_refused(other: int, tmp_
     )
     with pytest.raises(MasktoolError, match=f"got {other}, in which Softmax had another form; export"):
         masktool.export(tmp_path / "in.onnx", tmp_path / "out.onnx", masking="fill")
+
+
+# GroupNormalization of opset 18, which ONNX deprecated and ONNX Runtime runs
+
+GROUPS, CHANNELS = 2, 8
+NORMALISED = "n = GroupNormalization <num_groups = 2, epsilon = 0.01> (c, s, b)"
+PLACES = {
+    "graph": NORMALISED,
+    "branch": f"n = If (t) <then_branch = h () => (FLOAT[N,8,6,6] n) {{ {NORMALISED} }}, "
+    "else_branch = e () => (FLOAT[N,8,6,6] m) { m = Relu (c) }>",
+    "function": "n = d.F (c, s, b)",
+}
+
+
+def grouped(place: str = "graph", opset: int = 18, element: str = "float", groups: int = GROUPS) -> onnx.ModelProto:
+    """Returns a network with one scale and one bias for each group, by channel from opset 21 on."""
+    function = f'<domain: "d", opset_import: ["" : 18]> F (c, s, b) => (n) {{ {NORMALISED} }}'
+    text = f"""<ir_version: 8, opset_import: ["" : {opset}, "d" : 1]> g (FLOAT[N,3,8,8] x) => (FLOAT[N,8] y)
+        <bool t = {{1}}> {{ c = Conv (x, w) {PLACES[place]} r = Relu (n) p = GlobalAveragePool (r) y = Flatten (p) }}
+        {function if place == "function" else ""}"""
+    model = onnx.parser.parse_model(text.replace("FLOAT", element).replace("= 2", f"= {groups}"))
+    random, dtype = np.random.default_rng(0), np.dtype({"float": "float32"}.get(element, element))
+    scale, bias = random.normal(1, 1, groups), random.normal(0, 1, groups)
+    if opset >= 21:
+        scale, bias = scale.repeat(CHANNELS // groups), bias.repeat(CHANNELS // groups)
+    for name, array in {"w": random.normal(0, 1, (8, 3, 3, 3)), "s": scale, "b": bias}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(dtype), name))
+    return model
+
+
+def run_plain(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(model.SerializeToString(), options).run(None, {"x": x})[0]
+
+
+@pytest.mark.parametrize("masking", ["layer", "partial", "fill"])
+@pytest.mark.parametrize(
+    ("place", "opset", "element", "groups"),
+    [
+        ("graph", 18, "float", 2),
+        ("graph", 19, "float", 4),
+        ("graph", 20, "float", 8),
+        ("graph", 18, "float", 1),
+        ("graph", 18, "float16", 2),
+        ("branch", 18, "float", 2),
+        ("function", 18, "float", 2),
+    ],
+)
+def test_a_normalisation_that_scales_groups(
+    place: str, opset: int, element: str, groups: int, masking: str, tmp_path: Path
+) -> None:
+    model = grouped(place, opset, element, groups)
+    dtype = np.dtype({"float": "float32"}.get(element, element))
+    x = np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(dtype)
+    masktool.export(model, tmp_path / "m.onnx", masking=masking)
+    with masktool.load(tmp_path / "m.onnx") as session:
+        ones = session.run(x)["y"]
+    np.testing.assert_allclose(ones, run_plain(model, x), atol=2e-6 if element == "float" else 4e-3)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_groups_are_masked_as_the_operator_that_stayed_is(groups: int, tmp_path: Path) -> None:
+    """The same network in opset 21, whose GroupNormalization has a mask rule, and torch's under ones."""
+    x = np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    mask = np.ones((1, 1, 8, 8), np.float32)
+    mask[..., 2:5, 1:6] = 0
+    found = []
+    for opset in (18, 21):
+        masktool.export(grouped(opset=opset, groups=groups), tmp_path / "m.onnx", gradient="logit")
+        with masktool.load(tmp_path / "m.onnx") as session:
+            found.append(session.run(x, mask))
+    for name, expected in found[1].items():
+        np.testing.assert_allclose(found[0][name], expected, atol=2e-5, err_msg=name)
+    weights = {
+        each.name: torch.from_numpy(onnx.numpy_helper.to_array(each).copy())
+        for each in grouped(opset=21, groups=groups).graph.initializer
+    }
+    convolved = nn.functional.conv2d(torch.from_numpy(x), weights["w"])
+    normal = nn.functional.group_norm(convolved, groups, weights["s"], weights["b"], eps=0.01)
+    expected = normal.relu().mean((2, 3)).numpy()
+    np.testing.assert_allclose(run_plain(grouped(groups=groups), x), expected, atol=2e-6)

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from masktool.exporters.independence.layout import around_images, split_at_images
 from masktool.exporters.independence.lengths import Product, multiply
 from masktool.exporters.independence.states import BatchGraph, Rows, constant_of, input_of
+from masktool.exporters.inference import infer_types_and_shapes
 
 LONG_AGO = 2**62
 """An end that is beyond every axis."""
@@ -157,7 +157,7 @@ def infer_behind(model: onnx_ir.Model, node: onnx_ir.Node) -> None:
             if value.shape is not None:
                 value.shape = None
                 waiting.extend(value.consumers())
-    ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    infer_types_and_shapes(model, check_type=False)
 
 
 def rewrite_slice(lift: Lift, node: onnx_ir.Node) -> Emitted:

@@ -21,6 +21,7 @@ from onnx_ir.passes import common
 from onnxscript import optimizer
 
 from masktool.errors import MasktoolError, stage
+from masktool.exporters.inference import infer_types_and_shapes
 from masktool.exporters.names import free_inside
 from masktool.exporters.open_lengths import name_open_lengths
 from masktool.exporters.opset import has_one_form, lift_opset, opset_of, shorten_domain
@@ -31,6 +32,7 @@ from masktool.exporters.rewrites.fused import rewrite_fused
 from masktool.exporters.rewrites.identities import remove_identities
 from masktool.exporters.rewrites.quantized import rewrite_quantized
 from masktool.exporters.rewrites.schema_functions import inline_schema_functions
+from masktool.exporters.rewrites.sequences import split_by_places
 from masktool.exporters.rewrites.shape_arithmetic import fold_shape_arithmetic
 
 __all__ = ["canonicalise", "opset_of"]
@@ -127,6 +129,8 @@ def fold(model: ir.Model) -> None:
         infer_shapes(model)
     while fold_shape_arithmetic(model.graph):
         infer_shapes(model)
+    if split_by_places(model.graph):
+        infer_shapes(model)
     with stage("what depends on constants alone cannot be computed"):
         optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=may_fold)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
@@ -145,10 +149,9 @@ def infer_shapes(model: ir.Model) -> None:
                 value.shape = None
             elif value.shape is not None and any(not isinstance(size, int) for size in value.shape):
                 value.shape = ir.Shape([size if isinstance(size, int) else None for size in value.shape])
-    inference = common.ShapeInferencePass(check_type=True, strict_mode=False, data_prop=True)
-    inference(model)
+    infer_types_and_shapes(model, check_type=True)
     while keep_shapes(model.graph):
-        inference(model)
+        infer_types_and_shapes(model, check_type=True)
     name_open_lengths(model.graph)
 
 

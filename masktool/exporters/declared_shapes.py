@@ -2,7 +2,8 @@
 
 Converters declare no shape where they know none, an empty one, or that of the example they traced; ONNX Runtime only
 warns, where ONNX's own inference and check raise. What inference can say counts; where it can say nothing, which is
-behind operators that are not ONNX's, the declared shape stays, unless it is empty.
+behind operators that are not ONNX's, the declared shape stays, unless it is empty. Where there are sequences nothing
+that is declared inside stays: torch declares what it took out of one with an axis too many.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import math
 
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
+from masktool.exporters.inference import holds_sequences, infer_types_and_shapes
 from masktool.limits import check_limit
 
 BATCH = 0
@@ -32,9 +33,10 @@ def infer_anew(model: ir.Model) -> None:
             declared |= {value: value.shape for value in node.outputs if value.shape is not None}
     for value in declared:
         value.shape = None
-    ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    infer_types_and_shapes(model, check_type=False)
+    unbelieved = set(declared) - set(model.graph.outputs) if holds_sequences(model) else set()
     for value, shape in declared.items():
-        if value.shape is None and shape.rank():
+        if value.shape is None and shape.rank() and value not in unbelieved:
             value.shape = ir.Shape([None if isinstance(dim, int) and dim <= 0 else dim for dim in shape])
         elif value.shape is not None and value.is_graph_output():
             value.shape = completed(value.shape, shape)

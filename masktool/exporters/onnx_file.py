@@ -67,7 +67,9 @@ def find_image_input(model: onnx_ir.Model, name: str | None = None) -> onnx_ir.V
         )
     if not images:
         expected = "one float or integer input of rank 4, such as (N, 3, H, W)"
-        raise MasktoolError("no image input", expected=expected, got=found)
+        alone = any(value.shape is not None and value.shape.rank() == IMAGE_RANK - 1 for value in inputs)
+        fix = "export the network with a batch axis in front, for images (1, C, H, W)" if alone else None
+        raise MasktoolError("no image input", expected=expected, got=found, fix=fix)
     if len(images) > 1:
         names = " or ".join(str(value.name) for value in images)
         raise MasktoolError(
@@ -83,14 +85,17 @@ def find_other_inputs(model: onnx_ir.Model, image_input: str) -> list[onnx_ir.Va
 
 
 def is_image(value: onnx_ir.Value) -> bool:
-    """Tells whether a value is of rank 4 and holds numbers."""
-    return value.shape is not None and value.shape.rank() == IMAGE_RANK and value.dtype in FLOAT_TYPES | INTEGER_TYPES
+    """Tells whether a value is a tensor of rank 4 and holds numbers; a sequence has a shape too, that of its parts."""
+    if value.shape is None or value.shape.rank() != IMAGE_RANK or not isinstance(value.type, onnx_ir.TensorType):
+        return False
+    return value.dtype in FLOAT_TYPES | INTEGER_TYPES
 
 
 def describe_value(value: onnx_ir.Value) -> str:
     """Returns name, element type and shape, as messages show them."""
     shape = "of unknown shape" if value.shape is None else f"({', '.join(str(dim) for dim in value.shape)})"
-    element = "not a tensor" if value.dtype is None else value.dtype.name.lower()
+    is_tensor = isinstance(value.type, onnx_ir.TensorType) and value.dtype is not None
+    element = value.dtype.name.lower() if is_tensor and value.dtype is not None else "not a tensor"
     return f"{value.name!r} {element} {shape}"
 
 

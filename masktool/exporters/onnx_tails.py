@@ -7,25 +7,17 @@ nodes hold, become the labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import onnx
 
 from masktool.errors import MasktoolError, stage
-from masktool.exporters.onnx_checks import names_read
-from masktool.exporters.onnx_nodes import describe_node
+from masktool.exporters.inference import CARRIED, MAKE_NO_TENSORS
+from masktool.exporters.onnx_checks import names_read, subgraphs_of
 from masktool.limits import check_limit
 
 CLASSICAL = "ai.onnx.ml"
-SEQUENCES = frozenset(
-    {"SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SplitToSequence", "Optional"}
-)
-"""Operators that give sequences or optional values."""
-TAKING_OUT = frozenset(
-    {"ConcatFromSequence", "OptionalGetElement", "OptionalHasElement", "SequenceAt", "SequenceLength"}
-)
-"""Operators that make tensors of them again: a sequence on the way, such as torch's split, is no tail."""
 CHOICES = frozenset({"ArgMax", "ArgMin", "Cast", "Identity", "Reshape", "Squeeze", "TopK", "Unsqueeze"})
 """Operators between the scores and a lookup by the index of the best."""
 
@@ -66,24 +58,20 @@ class Graph:
         """What is computed from the inputs."""
         self.classical: set[str] = set()
         """What a node gives that belongs to no network, or is computed from such a thing."""
-        self.taken_out: dict[str, onnx.NodeProto] = {}
-        """What is computed from a tensor that a node takes out of a sequence, with that node."""
-        sequences: set[str] = set()
+        stated = {value.name for value in (*graph.input, *graph.value_info, *graph.output) if holds_tensors(value)}
+        self.sequences = stated & self.inputs
+        """What holds tensors, and is none."""
         for node in graph.node:
-            if self.depends & set(node.input):
+            if self.depends & set(names_read(node)):
                 self.depends.update(node.output)
             is_classical = node.domain == CLASSICAL and (not is_network or node.op_type in NO_TENSORS)
-            read = self.classical & set(node.input)
-            taken = next((self.taken_out[name] for name in node.input if name in self.taken_out), None)
-            if not is_classical and node.op_type in TAKING_OUT and read and read <= sequences:
-                taken, read = taken or node, set()
-            if taken is not None:
-                self.taken_out |= dict.fromkeys(node.output, taken)
-            if is_classical or node.op_type in SEQUENCES or read:
+            if is_classical or not self.classical & set(node.input) <= self.sequences:
                 self.classical.update(node.output)
-                if not is_classical and read <= sequences:
-                    sequences.update(node.output)
-            elif node.domain == CLASSICAL and any(each.name == "classlabels_strings" for each in node.attribute):
+                continue
+            sequences = sequences_given(node, self.sequences) | (stated & set(node.output))
+            self.classical |= sequences
+            self.sequences |= sequences
+            if node.domain == CLASSICAL and any(each.name == "classlabels_strings" for each in node.attribute):
                 self.classical.add(node.output[0])  # the name of the best class
 
     def entries(self, output: str) -> list[str]:
@@ -92,7 +80,7 @@ class Graph:
         waiting, seen = [output], {output}
         while waiting:
             node = self.producers.get(waiting.pop())
-            for name in () if node is None else node.input:
+            for name in () if node is None else values_read(node):
                 if name in self.classical and name not in seen:
                     seen.add(name)
                     waiting.append(name)
@@ -124,6 +112,35 @@ class Graph:
         return name
 
 
+def holds_tensors(value: onnx.ValueInfoProto) -> bool:
+    """Whether a value is declared to be a sequence or an optional value."""
+    return value.type.WhichOneof("value") in ("sequence_type", "optional_type")
+
+
+def sequences_given(node: onnx.NodeProto, known: set[str]) -> set[str]:
+    """Returns which of a node's results are sequences or optional values, which are no tail where tensors come of them.
+
+    Args:
+        node: of the standard domain, or of one that gives tensors alone.
+        known: names of such values in front of it.
+    """
+    if node.op_type in MAKE_NO_TENSORS:
+        return set(node.output)
+    if node.op_type == "Identity":
+        return set(node.output) if node.input[0] in known else set()
+    if node.op_type == "Loop":
+        return {name for name, start in zip(node.output, node.input[CARRIED:], strict=False) if start in known}
+    if node.op_type == "If":
+        found = set()
+        for branch in subgraphs_of(node):
+            inner = set(known)
+            for each in branch.node:
+                inner |= sequences_given(each, inner)
+            found |= {name for name, end in zip(node.output, branch.output, strict=False) if end.name in inner}
+        return found
+    return set()
+
+
 def cut_tail(model: onnx.ModelProto) -> Tail:
     """Cuts off, in place, what stands behind the network and is none; does nothing where the network would go too.
 
@@ -131,17 +148,10 @@ def cut_tail(model: onnx.ModelProto) -> Tail:
     what gives no numbers is cut off.
     """
     graph, cut, entries = find_entries(model.graph)
-    for value in model.graph.output:
-        if value.name in graph.taken_out:
-            raise MasktoolError(
-                "a sequence inside the network",
-                where=describe_node(graph.taken_out[value.name]),
-                expected="tensors alone",
-                fix="export it with parts of fixed sizes, which are a Split, no SplitToSequence",
-            )
     if cut and graph.only_prepares(name for found in entries.values() for name in found):
         graph, cut, entries = find_entries(model.graph, is_network=True)
     if not cut or any(set(found) & graph.inputs for found in entries.values()):
+        refuse_sequences(model.graph, graph.sequences)
         return Tail()
     with stage("ONNX's shape inference refuses the graph"):
         types = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
@@ -158,6 +168,24 @@ def cut_tail(model: onnx.ModelProto) -> Tail:
     labels = find_labels(removed, model.graph, outputs)
     remove_texts(model.graph)
     return Tail(labels, (describe(removed, [value.name for value in outputs], labels),))
+
+
+def refuse_sequences(graph: onnx.GraphProto, sequences: set[str]) -> None:
+    """Raises MasktoolError for an output that is a sequence and cannot be cut off, as it holds inputs as they come."""
+    for value in graph.output:
+        if value.name in sequences:
+            raise MasktoolError(
+                "an output that is a sequence or an optional value, and holds an input as it comes",
+                where=f"output {value.name!r}",
+                expected="tensors that the network computes",
+                fix="export the network with tensors alone as outputs",
+            )
+
+
+def values_read(node: onnx.NodeProto) -> Iterator[str]:
+    """Yields the names of what a node computes with; how often a Loop goes round is left out."""
+    steering = set(node.input[:CARRIED]) if node.op_type == "Loop" else set()
+    yield from (name for name in names_read(node) if name not in steering)
 
 
 def find_entries(proto: onnx.GraphProto, *, is_network: bool = False) -> tuple[Graph, list[str], dict[str, list[str]]]:

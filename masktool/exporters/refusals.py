@@ -9,6 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from masktool.errors import UnsupportedNode, UnsupportedOperatorError
+from masktool.exporters.inference import MAKE_NO_TENSORS
 
 FLOAT_OR_QDQ = "export the float model, or its QDQ file (QuantFormat.QDQ)"
 AT_RUN_TIME = (
@@ -18,6 +19,8 @@ INTEGERS = f"it computes on integers whose scale is not written in the file: {FL
 OPTIMISED = "this file was optimised for one machine by ONNX Runtime; export the model as it was before optimisation"
 
 WIDE = "integers of 4 and 16 bits are part of ONNX from opset 21 on; quantise the model in opset 21"
+
+SEQUENCE = "it makes a sequence or an optional value, and masks lie on tensors alone; export the network without"
 
 BY_OPERATOR = {
     "DynamicQuantizeLinear": AT_RUN_TIME,
@@ -32,6 +35,7 @@ BY_OPERATOR = {
     "DequantizeLinear": WIDE,
     "If": "its condition is computed at run time; export the network for one fixed input size, in evaluation mode",
     "Loop": "its number of iterations is computed at run time; export the network with the loop unrolled",
+    **dict.fromkeys(MAKE_NO_TENSORS, SEQUENCE),
     "Scan": "it runs along an axis; export the network with the loop unrolled",
 }
 """By op_type, in any domain."""

@@ -27,6 +27,7 @@ from masktool.exporters.onnx_checks import check_external_data
 from masktool.exporters.onnx_door import Opened, open_proto, read_onnx
 from masktool.exporters.onnx_file import channels_of, input_size_of, settle_input
 from masktool.exporters.rewrites.deprecated import rewrite_deprecated
+from masktool.exporters.rewrites.sequences import settle_kept_axes
 from masktool.exporters.source_kinds import FileKind, detect_kind
 from masktool.exporters.torch_modules import LoadedModule, load_module
 from masktool.identity import digest_model
@@ -177,6 +178,7 @@ def _source_from_graph(
     image = settle_input(model, input_size, None if image_input is None else renamed.get(image_input, image_input))
     assert image.name is not None
     with stage("shapes cannot be inferred", where=name):
+        settle_kept_axes(model)
         infer_anew(model)
     check_sizes(model, name)
     preprocessing = assumed_preprocessing(image, channels_of(model, image.name), input_size_of(model, image.name))

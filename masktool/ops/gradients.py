@@ -31,6 +31,8 @@ REPORT = "nothing was written; this is a defect of masktool: please report the n
 
 SHAPES = frozenset({"Shape", "Size"})
 """Of a value they look at its lengths, not at its numbers."""
+HALF = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+"""Types in which ONNX Runtime's ScatterElements adds nothing up on the CPU."""
 FLAT = "flat: its output does not change with small changes of its input, so that no gradient passes"
 
 
@@ -182,6 +184,13 @@ class GradientGraph(GraphBuilder):
         """Returns zeros in the shape and type of a value."""
         zero = ir.tensor([0], dtype=dtype_of(value))
         return self.like(value, self.emit("ConstantOfShape", self.emit("Shape", value), value=zero))
+
+    def added_at(self, value: ir.Value, indices: ir.Value, updates: ir.Value, axis: int) -> ir.Value:
+        """Returns a value with ``updates`` added at ``indices`` along an axis; in single precision instead of half."""
+        dtype = dtype_of(value)
+        wide = ir.DataType.FLOAT if dtype in HALF else dtype
+        operands = (self.as_type(value, wide), indices, self.as_type(updates, wide))
+        return self.as_type(self.emit("ScatterElements", *operands, axis=axis, reduction="add"), dtype)
 
     def scaled_by_channel(self, gradient: ir.Value, factor: ir.Value) -> ir.Value:
         """Returns gradient · factor, with one factor per channel, and remembers both for :meth:`unscaled`."""

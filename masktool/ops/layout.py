@@ -254,7 +254,7 @@ def add_at(
     """Returns a value with ``updates`` added at places along one axis; ``indices``: one for each place of these."""
     column = graph.emit("Reshape", indices, graph.ints(*(-1 if other == axis else 1 for other in range(rank))))
     everywhere = graph.emit("Expand", column, graph.emit("Shape", updates))
-    return graph.emit("ScatterElements", value, everywhere, updates, axis=axis, reduction="add")
+    return graph.added_at(value, everywhere, updates, axis)
 
 
 @gradient_rule("Pad")

@@ -102,19 +102,10 @@ def vjp_max_pool(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> G
         indices.name = f"{node.outputs[0].name}_indices"
         indices.shape, indices.type = node.outputs[0].shape, ir.TensorType(ir.DataType.INT64)
     flat = graph.ints(-1)  # the indices count through the whole tensor, batch and channels included
-    return [
-        graph.reshaped_as(
-            value,
-            graph.emit(
-                "ScatterElements",
-                graph.emit("Reshape", graph.zeros_like(value), flat),
-                graph.emit("Reshape", node.outputs[1], flat),
-                graph.emit("Reshape", gradient, flat),
-                axis=0,
-                reduction="add",
-            ),
-        )
-    ]
+    zeros, places, updates = (
+        graph.emit("Reshape", each, flat) for each in (graph.zeros_like(value), node.outputs[1], gradient)
+    )
+    return [graph.reshaped_as(value, graph.added_at(zeros, places, updates, axis=0))]
 
 
 @gradient_rule("AveragePool")

@@ -74,6 +74,54 @@ def test_gradients_of_pools_in_ceil_mode_are_those_of_torch(name: str, tmp_path:
     assert masktool.load(target).gradient(images[:1], target=1) is not None
 
 
+HALF = {
+    # name: nodes from features to a map, their constants, and the same in torch
+    "overlapping maxima": (
+        "r = MaxPool <kernel_shape = [3, 3], strides = [2, 2]> (c)", {}, lambda c: functional.max_pool2d(c, 3, 2)
+    ),
+    "a border of reflections": (
+        'r = Pad <mode = "reflect"> (c, i)', {"i": (0, 0, 2, 1, 0, 0, 2, 1)},
+        lambda c: functional.pad(c, (1, 1, 2, 2), mode="reflect"),
+    ),
+    "a border of the nearest": (
+        'r = Pad <mode = "edge"> (c, i)', {"i": (0, 0, 2, 2, 0, 0, 2, 2)},
+        lambda c: functional.pad(c, (2, 2, 2, 2), mode="replicate"),
+    ),
+    "channels gathered twice": ("r = Gather <axis = 1> (c, i)", {"i": (3, 3, 0)}, lambda c: c[:, [3, 3, 0]]),
+    "rows in another order": ("r = Gather <axis = 2> (c, i)", {"i": (7, 0, 0, 2)}, lambda c: c[:, :, [7, 0, 0, 2]]),
+}  # fmt: skip
+HALF_TOLERANCE = 1e-2
+
+
+@pytest.mark.parametrize("ends", ["float", "float16"])
+@pytest.mark.parametrize("name", HALF)
+def test_gradients_in_float16_are_those_of_torch(name: str, ends: str, tmp_path: Path) -> None:
+    nodes, constants, in_torch = HALF[name]
+    first, last = ("Cast <to = 10>", "Cast <to = 1>") if ends == "float" else ("Identity", "Identity")
+    model = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["" : 18]> g ({ends}[N, 3, 8, 8] x) => ({ends}[N, 2] y) {{ h = {first} (x) '
+        f"c = Conv <pads = [1, 1, 1, 1]> (h, w) {nodes} s = Sigmoid (r) m = GlobalAveragePool (s) f = Flatten (m) "
+        f"q = Slice (f, from, to, axes) z = MatMul (q, v) y = {last} (z) }}"
+    )
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.standard_normal((4, 3, 3, 3)), "v": rng.standard_normal((3, 2))}
+    stored = {key: value.astype(np.float16) for key, value in weights.items()}
+    stored |= {"from": np.array([0]), "to": np.array([3]), "axes": np.array([1])}
+    stored |= {key: np.array(value) for key, value in constants.items()}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(value, key) for key, value in stored.items())
+    masktool.export(model, tmp_path / "masked.onnx", gradient="logit")
+    images = rng.standard_normal((2, 3, 8, 8)).astype(np.float16)
+    leaf = torch.tensor(images.astype(np.float32), requires_grad=True)
+    w, v = (torch.tensor(stored[key].astype(np.float32)) for key in ("w", "v"))
+    maps = in_torch(functional.conv2d(leaf, w, padding=1)).sigmoid()
+    (maps.mean((2, 3))[:, :3] @ v)[:, 1].sum().backward()
+    session = masktool.load(tmp_path / "masked.onnx")
+    found = session.gradient(images if ends == "float16" else images.astype(np.float32), target=1)
+    assert leaf.grad is not None
+    expected = leaf.grad.numpy()
+    np.testing.assert_allclose(found.image, expected, rtol=0, atol=HALF_TOLERANCE * np.abs(expected).max())
+
+
 def test_a_file_that_does_not_say_what_was_measured_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Sample graphs with their gradients, in float32 and in float64."""
+"""Sample graphs with their gradients, in float32, in float64 and in float16."""
 
 from __future__ import annotations
 
@@ -83,6 +83,37 @@ def double_tensor(tensor: onnx.TensorProto) -> onnx.TensorProto:
     if tensor.data_type not in FLOATS:
         return tensor
     return onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float64), tensor.name)
+
+
+def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Returns a copy of a plain sample that computes in float16 between ``x`` and ``y``, which stay float32."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    graph = model.graph
+    kept = {node.input[SCALES_INPUT] for node in graph.node if node.op_type == "Resize"}
+    for tensor in graph.initializer:
+        if tensor.name not in kept:
+            tensor.CopyFrom(half_tensor(tensor))
+    for node in graph.node:
+        node.input[:] = ["x_half" if name == "x" else name for name in node.input]
+        node.output[:] = ["y_half" if name == "y" else name for name in node.output]
+        for attribute in node.attribute:
+            if attribute.name == "to" and attribute.i == onnx.TensorProto.FLOAT:
+                attribute.i = onnx.TensorProto.FLOAT16
+        if node.op_type == "Constant" and node.output[0] not in kept:
+            tensor = ir.convenience.get_const_tensor(ir.from_proto(node).outputs[0])
+            assert tensor is not None
+            value = half_tensor(ir.to_proto(tensor))
+            node.attribute[0].CopyFrom(onnx.helper.make_attribute("value", value))
+    graph.node.insert(0, onnx.helper.make_node("Cast", ["x"], ["x_half"], to=onnx.TensorProto.FLOAT16))
+    graph.node.append(onnx.helper.make_node("Cast", ["y_half"], ["y"], to=onnx.TensorProto.FLOAT))
+    return model
+
+
+def half_tensor(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    """Returns a tensor in float16 if it is float32."""
+    if tensor.data_type != onnx.TensorProto.FLOAT:
+        return tensor
+    return onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), tensor.name)
 
 
 def open_double(model: onnx.ModelProto) -> ReferenceEvaluator:

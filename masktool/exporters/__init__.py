@@ -242,14 +242,16 @@ def prepare(source: Source, plain: Subject, preprocessing: Preprocessing | None)
     from masktool.exporters.canonical import canonicalise
     from masktool.exporters.one_image import one_image_model
     from masktool.exporters.onnx_file import find_image_input, layout_of
-    from masktool.exporters.trial import try_source
+    from masktool.exporters.trial import try_batches
 
     model = canonicalise(source.model)
     layout = layout_of(find_image_input(model, source.image_input))
-    trial = try_source(plain, source.model, layout, preprocessing)
+    trial, taken = try_batches(plain, source.model, layout, preprocessing)
+    if taken is not source.model:
+        model = canonicalise(taken)
     independence, copies = lift_batch(model, source.image_input, trial.domain, trial.size), 1
     if independence.verdict != "proved":
-        model, copies = one_image_model(source.model, source.image_input)
+        model, copies = one_image_model(taken, source.image_input)
     return Prepared(model, layout, independence, trial, copies)
 
 

@@ -22,7 +22,7 @@ from masktool.exporters.parity import Verdict, judge_parity, measure_parity
 from masktool.exporters.storage import open_session
 from masktool.exporters.subject import Subject
 from masktool.exporters.tolerance import limits_of, widened, without_unfused
-from masktool.exporters.trial import open_source, try_source
+from masktool.exporters.trial import open_source, try_batches, try_source
 from masktool.streams import unheard
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ def measure(
         return measure_parity(masked, alone.probes, None), None
     plain = plain_subject(source, metadata, masked.outputs)
     plain = dataclasses.replace(plain, image_shape=[plain.image_shape[0], *masked.image_shape[1:]])  # fixed at export
-    trial = try_source(plain, source.model, layout, metadata.preprocessing, recorded)
-    figures = measure_parity(masked, trial.probes, plain, source.reference)
+    trial, _ = try_batches(plain, source.model, layout, metadata.preprocessing, recorded)
+    figures = measure_parity(masked, trial.probes, trial.plain, source.reference)
     try:
         return excuse(figures, without_unfused(limits, source.model), masked, trial, source.model), None
     except MasktoolError as error:

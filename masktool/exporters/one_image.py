@@ -31,18 +31,31 @@ def one_image_model(source: ir.Model, image_input: str) -> tuple[ir.Model, int]:
     Raises:
         MasktoolError: a fixed batch is beyond the limit of images that are computed for one.
     """
+    image = next(value for value in source.graph.inputs if value.name == image_input)
+    assert image.shape is not None
+    batch = image.shape[0]
+    if isinstance(batch, int) and batch > 1:
+        check_limit("copies", batch, where=f"input {image_input!r}")
+        return canonicalise(source), batch
+    return canonicalise(with_batch(source, image_input, 1)), 1
+
+
+def with_batch(source: ir.Model, image_input: str, count: int) -> ir.Model:
+    """Returns a copy of a graph whose image input, and all others with as many rows, take a number of images.
+
+    Args:
+        source: the plain graph.
+        image_input: name of the image input, batch on axis 0.
+        count: of images.
+    """
     model = source.clone()
     image = next(value for value in model.graph.inputs if value.name == image_input)
     assert image.shape is not None
     batch = image.shape[0]
-    inputs = [image, *find_other_inputs(model, image_input)]
-    if isinstance(batch, int) and batch > 1:
-        check_limit("copies", batch, where=f"input {image_input!r}")
-        return canonicalise(model), batch
-    for value in inputs:
+    for value in [image, *find_other_inputs(model, image_input)]:
         if value.shape is not None and len(value.shape) and value.shape[0] == batch:
-            value.shape = ir.Shape([1, *value.shape[1:]])
-    return canonicalise(model), 1
+            value.shape = ir.Shape([count, *value.shape[1:]])
+    return model
 
 
 class Ends(GraphBuilder):

@@ -78,7 +78,10 @@ def run_source(plain: Subject, probe: Probe, *, alone: bool) -> Outputs:
     """
     open_size = not all(isinstance(side, int) for side in plain.image_shape[1:])
     fix = "give --input-size H W, if it is made for another size" if open_size else None
-    with stage("the source itself does not run in ONNX Runtime", where=f"random images of {probe.size}", fix=fix):
+    images = f"random images of {probe.size}"
+    if alone and plain.batch is None and not plain.takes_mask:
+        images += ", one at a time"
+    with stage("the source itself does not run in ONNX Runtime", where=images, fix=fix):
         if plain.takes_mask:
             return plain.run(probe.images, np.ones_like(probe.masks))
         return plain.run_alone(probe.images) if alone else plain.run_plain(probe.images)

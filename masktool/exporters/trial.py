@@ -16,10 +16,14 @@ from masktool.errors import MasktoolError, describe_exception
 from masktool.exporters.batch import open_to_measure
 from masktool.exporters.diagnosis import find_spoiled_weights
 from masktool.exporters.domains import Domain, choose_domain, describe_domain, find_domains
+from masktool.exporters.one_image import with_batch
 from masktool.exporters.parity import DEFECT, run_source
 from masktool.exporters.probes import Probe, choose_sizes, sides_of, usual_size
 from masktool.exporters.storage import opens
 from masktool.exporters.subject import Outputs, Subject
+
+OTHER_BATCHES = (2, 4, 8, 16, 3)
+"""Images at once that a network is tried with where it runs with no single one: those that traces are made with."""
 
 
 def open_source(model: ir.Model, image_input: str, path: Path | None) -> Subject:
@@ -123,6 +127,56 @@ def try_source(
             fix="if it is made for other numbers, say how photographs become its input: --preprocess",
         )
     return Trial(subject, chosen, drawn[chosen], sizes[0] == usual_size(sides, preprocessing))
+
+
+def try_batches(
+    subject: Subject,
+    model: ir.Model,
+    layout: Layout,
+    preprocessing: Preprocessing | None,
+    recorded: object = None,
+) -> tuple[Trial, ir.Model]:
+    """Finds out on what images a network gives numbers, and how many it takes where it does not run with one.
+
+    A trace writes down the batch that it was made with, whatever the file declares: such a network is one of a fixed
+    batch.
+
+    Args:
+        subject: the source.
+        model: its graph; it stays as it is.
+        layout: of the images.
+        preprocessing: None where it is unknown.
+        recorded: see :func:`try_source`.
+
+    Returns:
+        The trial, and the graph, with the batch that it runs with where it declares an open one and does not run with
+        one image.
+
+    Raises:
+        MasktoolError: see :func:`try_source`.
+    """
+    try:
+        return try_source(subject, model, layout, preprocessing, recorded), model
+    except MasktoolError as error:
+        if subject.batch is not None or error.__cause__ is None:  # ONNX Runtime runs it, and its numbers are at fault
+            raise
+        for count in OTHER_BATCHES:
+            alike = dataclasses.replace(subject, image_shape=[count, *subject.image_shape[1:]])
+            try:
+                trial = try_source(alike, model, layout, preprocessing, recorded)
+            except MasktoolError:
+                continue
+            if gives_rows(trial, count):
+                return trial, with_batch(model, subject.image_input, count)
+            raise error.advised(f"with {count} at once it does, but gives no row for each image") from error.__cause__
+        *most, last = OTHER_BATCHES
+        raise error.advised(f"nor does it with {', '.join(map(str, most))} or {last} at once") from error.__cause__
+
+
+def gives_rows(trial: Trial, count: int) -> bool:
+    """Tells whether every output of a network has one row for each of several images."""
+    images = np.repeat(trial.probes[0].images[:1], count, axis=0)
+    return all(output.ndim and len(output) == count for output in trial.plain.run_once(images))
 
 
 def largest_tensor(model: ir.Model) -> int:

@@ -149,7 +149,8 @@ def export(
     else:
         fill_prepared(source, prepared, chosen, preprocessing, mask_required=mask_required)
     if prepared.copies > 1:
-        take_one_image(prepared.model, source.image_input, prepared.copies)
+        rows = prepared.trial.plain.count_rows(prepared.trial.probes[0].images[0])
+        take_one_image(prepared.model, source.image_input, prepared.copies, rows)
     metadata = Metadata(
         masking=masking,
         source=source.name,

@@ -32,7 +32,7 @@ from masktool.exporters.rewrites.fused import rewrite_fused
 from masktool.exporters.rewrites.identities import remove_identities
 from masktool.exporters.rewrites.quantized import rewrite_quantized
 from masktool.exporters.rewrites.schema_functions import inline_schema_functions
-from masktool.exporters.rewrites.sequences import split_by_places
+from masktool.exporters.rewrites.sequences import split_into_parts
 from masktool.exporters.rewrites.shape_arithmetic import fold_shape_arithmetic
 
 __all__ = ["canonicalise", "opset_of"]
@@ -129,7 +129,7 @@ def fold(model: ir.Model) -> None:
         infer_shapes(model)
     while fold_shape_arithmetic(model.graph):
         infer_shapes(model)
-    if split_by_places(model.graph):
+    if split_into_parts(model.graph):
         infer_shapes(model)
     with stage("what depends on constants alone cannot be computed"):
         optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=may_fold)

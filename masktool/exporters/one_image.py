@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -80,13 +80,14 @@ class Ends(GraphBuilder):
             self.graph.insert_before(self.before, node)
 
 
-def take_one_image(model: ir.Model, image_input: str, batch: int) -> None:
+def take_one_image(model: ir.Model, image_input: str, batch: int, rows: Sequence[int]) -> None:
     """Feeds one row as often as a fixed batch has places, and takes the first row of every output, in place.
 
     Args:
         model: masked.
         image_input: name of the image input.
         batch: its length.
+        rows: how many each output was found to have, which counts where the graph does not tell; 0 of a single number.
     """
     ends = Ends(model.graph)
     names = {image_input, MASK_INPUT, *(value.name for value in find_other_inputs(model, image_input))}
@@ -101,13 +102,22 @@ def take_one_image(model: ir.Model, image_input: str, batch: int) -> None:
             user.replace_input_with(index, repeated)
     ends.before = None
     bounds = [ends.constant([number], ir.DataType.INT64) for number in (0, 1, 0)]
-    for index, output in enumerate(tuple(model.graph.outputs)):
-        if output.shape is None or not len(output.shape) or output.shape[0] != batch:
+    for index, (output, found) in enumerate(zip(tuple(model.graph.outputs), rows, strict=True)):
+        if rows_of(output, found) != batch:
             continue
         first = ends.emit("Slice", output, *bounds)
-        first.shape, first.type = ir.Shape([1, *output.shape[1:]]), output.type
+        first.shape = None if output.shape is None else ir.Shape([1, *output.shape[1:]])
+        first.type = output.type
         first.name, output.name = output.name, f"{output.name}_of_{batch}"
         model.graph.outputs[index] = first
+
+
+def rows_of(output: ir.Value, found: int) -> int:
+    """Returns the length of an output's first axis, as it was found where the graph does not tell."""
+    if output.shape is None:
+        return found
+    length = output.shape[0] if len(output.shape) else 0
+    return length if isinstance(length, int) else found
 
 
 def first_rows(outputs: Iterable[np.ndarray], batch: int) -> list[np.ndarray]:

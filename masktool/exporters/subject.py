@@ -103,6 +103,11 @@ class Subject:
         found = stack([self.run_once(images[i : i + step]) for i in range(0, len(images), step)])
         return [output[: len(output) * count // len(images)] for output in found]
 
+    def count_rows(self, image: np.ndarray) -> list[int]:
+        """Returns how many rows each output has, 0 of a single number, where copies of an image fill a fixed batch."""
+        outputs = self.run_once(np.repeat(image[None], self.batch or 1, axis=0))
+        return [len(output) if output.ndim else 0 for output in outputs]
+
     def run_alone(self, images: np.ndarray) -> Outputs:
         """Runs a source on each image alone; a fixed batch is filled with copies of it, of which the first counts."""
         batch = self.batch or 1

@@ -132,8 +132,19 @@ def test_known_parts_are_written_out(name: str, batch: int | str, tmp_path: Path
 @pytest.mark.parametrize("batch", ["N", 1])
 @pytest.mark.parametrize("name", LEFT)
 def test_fill_takes_sequences(name: str, batch: int | str, tmp_path: Path) -> None:
-    whole = name == "parts of the batch" and batch == 1  # one part, which is all of it
-    assert check_filled(build(LEFT[name], batch), tmp_path / "m.onnx").batching == ("any" if whole else "one")
+    assert check_filled(build(LEFT[name], batch), tmp_path / "m.onnx").batching == "one"
+
+
+@pytest.mark.parametrize("name", ["Loop of known rounds", "SequenceMap", "parts of the batch", "put in and taken out"])
+def test_a_fixed_batch_whose_outputs_have_no_declared_shape(name: str, tmp_path: Path) -> None:
+    model = build(LEFT[name], 3)
+    masktool.export(model, tmp_path / "m.onnx", masking="fill", class_output="none")
+    plain = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    with masktool.load(tmp_path / "m.onnx") as session:
+        found = session.run(X, M)["y"]
+    for index in range(len(X)):
+        expected = plain.run(["y"], {"x": np.repeat((X * M)[index : index + 1], 3, axis=0)})[0][:1]
+        np.testing.assert_allclose(np.reshape(found[index], expected.shape), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("opset", [11, 13, 17, 21])
@@ -170,6 +181,15 @@ def test_a_sequence_of_maps_is_refused_where_masks_are_carried(masking: Any, tmp
     assert "it makes a sequence or an optional value, and masks lie on tensors alone" in str(caught.value)
     assert str(caught.value).endswith("--masking fill takes this file")
     check_filled(build(body), tmp_path / "m.onnx")
+
+
+def test_a_refused_sequence_of_parts_carries_the_name_of_the_node_in_the_file(tmp_path: Path) -> None:
+    body = f"""{MAPS} l = Constant <value_ints = [2, 4]> () q0 = SplitToSequence <axis = 1> (r, l)
+        q = SequenceErase (q0) {FIRST} e = SequenceAt (q, i) d = Concat <axis = 1> (e, e, e) {HEAD}"""
+    model = build(body)
+    next(node for node in model.graph.node if node.op_type == "SplitToSequence").name = "parts_of_maps"
+    with pytest.raises(UnsupportedOperatorError, match=r"node 'parts_of_maps/SequenceConstruct'.*fill takes this file"):
+        masktool.export(model, tmp_path / "m.onnx")
 
 
 # torch's own files

@@ -1,7 +1,6 @@
 """Sequences whose parts are known become tensors; the folder then takes them out by their places.
 
-``SplitToSequence`` with its lengths given is written out by onnxscript's folder. What stands here is the rest: parts of
-one place each, as ``Tensor.unbind`` is exported, and an attribute that readers differ in.
+torch writes ``tensor_split``, and ``split`` and ``unbind`` in scripted code, as ``SplitToSequence`` and ``SequenceAt``.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from masktool.exporters.inference import every_node
 from masktool.exporters.rewrites.replacement import Replacement, given, read_constant
 
 MOST_PARTS = 256
-"""Of one sequence that is written out: torch unbinds heads, scales and the like."""
+"""Of one sequence that is written out: networks split into heads, scales, gates and the like."""
 
 
 def settle_kept_axes(model: ir.Model) -> None:
@@ -34,34 +33,51 @@ def settle_kept_axes(model: ir.Model) -> None:
             node.resize_inputs(1)
 
 
-def split_by_places(graph: ir.Graph) -> bool:
-    """Writes out every sequence of parts of one place each, in place; returns whether there was any."""
+def split_into_parts(graph: ir.Graph) -> bool:
+    """Writes out every sequence of parts whose lengths are known, in place; returns whether there was any.
+
+    onnxscript's folder does so too, but forgets the name of the node, by which messages call it.
+    """
     found = False
     for node in tuple(graph):
-        if node.op_type != "SplitToSequence" or node.domain != "" or given(node, 1) is not None:
-            continue
-        value, axis = node.inputs[0], node.attributes.get_int("axis", 0)
-        if value is None or value.shape is None or not -len(value.shape) <= axis < len(value.shape):
-            continue
-        count = value.shape[axis]
-        if isinstance(count, int) and 0 < count <= MOST_PARTS:
-            replace_by_split(Replacement(graph, node), node, value, axis % len(value.shape), count)
+        if node.op_type == "SplitToSequence" and node.domain == "" and (lengths := lengths_of_parts(node)):
+            replace_by_split(Replacement(graph, node), node, lengths)
             found = True
     return found
 
 
-def replace_by_split(new: Replacement, node: ir.Node, value: ir.Value, axis: int, count: int) -> None:
-    """Puts a Split into ``count`` parts, and a sequence of them, in the place of a node."""
-    split = ir.node(
-        "Split", [value], {"axis": axis, "num_outputs": count}, num_outputs=count, name=f"{node.name}/Split"
-    )
+def lengths_of_parts(node: ir.Node) -> list[int] | None:
+    """Returns the lengths of what a SplitToSequence gives; None where they are not known, or too many.
+
+    Source: ONNX operator specification, SplitToSequence: as listed, or all of one length and the last one shorter.
+    """
+    value, axis, lengths = node.inputs[0], node.attributes.get_int("axis", 0), read_constant(given(node, 1))
+    if value is None or value.shape is None or not -len(value.shape) <= axis < len(value.shape):
+        return None
+    if lengths is None and given(node, 1) is not None:  # they are computed
+        return None
+    if lengths is not None and lengths.ndim:
+        return lengths.tolist() if lengths.size <= MOST_PARTS else None
+    total, step = value.shape[axis], 1 if lengths is None else int(lengths.item())
+    if not isinstance(total, int) or step < 1 or total > step * MOST_PARTS:
+        return None
+    return [min(step, total - start) for start in range(0, total, step)]
+
+
+def replace_by_split(new: Replacement, node: ir.Node, lengths: list[int]) -> None:
+    """Puts a Split into parts of these lengths, and a sequence of them, in the place of a node."""
+    value, listed = node.inputs[0], read_constant(given(node, 1))
+    assert value is not None  # lengths are known
+    assert value.shape is not None
+    axis = node.attributes.get_int("axis", 0) % len(value.shape)
+    inputs = [value, new.constant(np.array(lengths, np.int64))]
+    split = ir.node("Split", inputs, {"axis": axis}, num_outputs=len(lengths), name=f"{node.name}/Split")
     new.graph.insert_before(node, split)
     parts = list(split.outputs)
-    if node.attributes.get_int("keepdims", 1) == 0:
+    if node.attributes.get_int("keepdims", 1) == 0 and (listed is None or not listed.ndim):
         place = new.constant(np.array([axis], np.int64))
         parts = [new.emit("Squeeze", part, place) for part in parts]
-    sequence = new.emit("SequenceConstruct", *parts)
-    old = node.outputs[0]
+    sequence, old = new.emit("SequenceConstruct", *parts), node.outputs[0]
     sequence.name, sequence.type = old.name, old.type
     old.replace_all_uses_with(sequence, replace_graph_outputs=True)
     new.graph.remove(node, safe=True)

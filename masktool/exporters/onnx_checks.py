@@ -17,6 +17,7 @@ import onnx
 
 from masktool.errors import MasktoolError
 from masktool.exporters.onnx_nodes import STANDARD, Nodes, check_nodes, describe_node
+from masktool.exporters.onnx_scales import check_scales
 from masktool.external_weights import find_beside
 from masktool.limits import check_limit
 
@@ -24,6 +25,8 @@ DAMAGED = "copy or export the file again"
 VALUE_FIELDS = ("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 """Of a TensorProto: exactly one of them holds its numbers."""
 IMAGE_RANK = 4
+LATEST_OPSET = 2**31 - 1
+"""ONNX's libraries read the version of an operator set into 32 bits."""
 DEEPEST = 64
 """Levels of subgraphs within subgraphs; protobuf itself reads no more than about 30 from a file."""
 BITS: dict[int, int] = {
@@ -50,6 +53,7 @@ def check_proto(model: onnx.ModelProto, where: object) -> None:
     graphs = list(graphs_of(model, where))
     check_limit("nodes", sum(len(graph.node) for graph in graphs), where=where)
     refuse_twice("an operator set that is imported twice", (each.domain for each in model.opset_import), where)
+    check_opsets(model, where)
     functions = (f"{each.domain}::{each.name}::{each.overload}" for each in model.functions)
     refuse_twice("a function that is given twice", functions, where)
     for graph in graphs:
@@ -62,10 +66,25 @@ def check_proto(model: onnx.ModelProto, where: object) -> None:
         check_nodes(graph, opset, where)
         for tensor in tensors_of(graph):
             check_tensor(tensor, where)
+        check_scales(graph, where)
     for function in model.functions:
         sort_nodes(function, set(function.input), where)
     sort_nodes(model.graph, set(), where)
     check_inputs(model.graph, where)
+
+
+def check_opsets(model: onnx.ModelProto, where: object) -> None:
+    """Raises MasktoolError for a version of an operator set that no reader can hold, or that ONNX never had."""
+    for each in (*model.opset_import, *(each for function in model.functions for each in function.opset_import)):
+        first = 1 if each.domain in STANDARD else 0
+        if not first <= each.version <= LATEST_OPSET:
+            raise MasktoolError(
+                "a version that no operator set has",
+                where=f"{where}, domain {each.domain or STANDARD[1]!r}",
+                expected=f"{first} to {LATEST_OPSET}",
+                got=each.version,
+                fix=DAMAGED,
+            )
 
 
 def graphs_of(model: onnx.ModelProto, where: object = None) -> Iterator[Nodes]:

@@ -340,3 +340,23 @@ def test_a_sound_file_is_never_called_damaged(tmp_path: Path, monkeypatch: pytes
     message = refusal(network(), tmp_path)
     assert "ONNX Runtime opens the model" in message
     assert "damaged" not in message
+
+
+@pytest.mark.parametrize("domain", ["", "ai.onnx.ml", "own"])
+@pytest.mark.parametrize("version", [-1, 2**31, 2**40, 2**63 - 1])
+def test_a_version_that_no_operator_set_has(domain: str, version: int, tmp_path: Path) -> None:
+    model = network()
+    if domain:
+        model.opset_import.append(helper.make_opsetid(domain, 1))
+    model.opset_import[-1].version = version
+    said = refusal(model, tmp_path)
+    assert "a version that no operator set has" in said
+    assert f"domain {domain or 'ai.onnx'!r}" in said
+    assert f"to 2147483647, got {version}" in said
+
+
+def test_a_version_that_no_operator_set_has_in_a_function(tmp_path: Path) -> None:
+    model = network()
+    model.functions.append(helper.make_function("own", "f", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], []))
+    model.functions[0].opset_import.append(helper.make_opsetid("", 2**31))
+    assert "got 2147483648" in refusal(model, tmp_path)

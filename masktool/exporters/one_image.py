@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from masktool.contract import MASK_INPUT
 from masktool.exporters.canonical import canonicalise
+from masktool.exporters.foreseen import foresee_abort
 from masktool.exporters.onnx_file import find_other_inputs
 from masktool.limits import check_limit
 from masktool.ops.builder import GraphBuilder
@@ -55,6 +56,7 @@ def with_batch(source: ir.Model, image_input: str, count: int) -> ir.Model:
     for value in [image, *find_other_inputs(model, image_input)]:
         if value.shape is not None and len(value.shape) and value.shape[0] == batch:
             value.shape = ir.Shape([count, *value.shape[1:]])
+    foresee_abort(model, image, model.graph.name)
     return model
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import onnx
 
 from masktool.errors import MasktoolError, stage
+from masktool.exporters.forked import try_in_child
 from masktool.exporters.inference import CARRIED, MAKE_NO_TENSORS
 from masktool.exporters.onnx_checks import names_read, subgraphs_of
 from masktool.limits import check_limit
@@ -154,7 +155,7 @@ def cut_tail(model: onnx.ModelProto) -> Tail:
         refuse_sequences(model.graph, graph.sequences)
         return Tail()
     with stage("ONNX's shape inference refuses the graph"):
-        types = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
+        types = infer_types(model)
     names = [name for value in model.graph.output for name in entries.get(value.name, [value.name])]
     former = {value.name: value for value in model.graph.output}
     kept = [former.get(name) or types.get(name) or onnx.ValueInfoProto(name=name) for name in dict.fromkeys(names)]
@@ -186,6 +187,16 @@ def values_read(node: onnx.NodeProto) -> Iterator[str]:
     """Yields the names of what a node computes with; how often a Loop goes round is left out."""
     steering = set(node.input[:CARRIED]) if node.op_type == "Loop" else set()
     yield from (name for name in names_read(node) if name not in steering)
+
+
+def infer_types(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
+    """Returns types by name; none where inference would end the process, which is refused further on, by its node."""
+
+    def infer() -> dict[str, onnx.ValueInfoProto]:
+        return {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
+
+    ending = try_in_child(lambda: str(len(infer())))
+    return infer() if ending.signal is None else {}
 
 
 def find_entries(proto: onnx.GraphProto, *, is_network: bool = False) -> tuple[Graph, list[str], dict[str, list[str]]]:

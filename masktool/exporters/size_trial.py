@@ -10,6 +10,7 @@ import onnx_ir as ir
 from masktool.contract import DEFAULT_SIZE, Masking
 from masktool.errors import UnsupportedOperatorError
 from masktool.exporters.canonical import canonicalise
+from masktool.exporters.foreseen import foresee_abort
 from masktool.exporters.onnx_file import fix_size, layout_of, open_size_of
 from masktool.exporters.propagate import mask_model
 
@@ -48,6 +49,7 @@ def size_settles(names: set[str], model: ir.Model, image_input: str, masking: Ma
     try:
         height, width = (side or usual for side, usual in zip(open_size_of(image), DEFAULT_SIZE, strict=True))
         fix_size(image, (height, width))
+        foresee_abort(fixed, image, model.graph.name)
         fixed = canonicalise(fixed)
         left = {node.name for node in fixed.graph}
         layout = layout_of(image_of(fixed, image_input))

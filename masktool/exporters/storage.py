@@ -19,6 +19,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from masktool.errors import MasktoolError, stage
+from masktool.exporters.forked import CAN_FORK, try_in_child
 from masktool.external_weights import check_named_files
 from masktool.files import check_target, replace_durably, temporary_directory, writing
 
@@ -109,7 +110,12 @@ def open_session(
 
 
 def opens(path: Path) -> bool:
-    """Tells whether ONNX Runtime opens a file as it stands."""
+    """Tells whether ONNX Runtime opens a file as it stands; in a child where that can be, for nobody looked it over."""
+    return try_in_child(lambda: "yes" if opens_here(path) else "").said == "yes" if CAN_FORK else opens_here(path)
+
+
+def opens_here(path: Path) -> bool:
+    """Tells whether ONNX Runtime opens a file in this process."""
     try:
         open_session(str(path))
     except MasktoolError:

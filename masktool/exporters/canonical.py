@@ -21,6 +21,7 @@ from onnx_ir.passes import common
 from onnxscript import optimizer
 
 from masktool.errors import MasktoolError, stage
+from masktool.exporters.declared_shapes import completed
 from masktool.exporters.inference import infer_types_and_shapes
 from masktool.exporters.names import free_inside
 from masktool.exporters.open_lengths import name_open_lengths
@@ -81,7 +82,7 @@ def canonical_copy(model: ir.Model) -> ir.Model:
     remove_identities(model.graph)
     common.RemoveUnusedNodesPass()(model)
     common.RemoveUnusedOpsetsPass()(model)
-    infer_shapes(model)
+    infer_outputs_anew(model)
     make_pads_explicit(model.graph)
     fuse_pads(model.graph)
     free_inside(model)
@@ -153,6 +154,19 @@ def infer_shapes(model: ir.Model) -> None:
     while keep_shapes(model.graph):
         infer_types_and_shapes(model, check_type=True)
     name_open_lengths(model.graph)
+
+
+def infer_outputs_anew(model: ir.Model) -> None:
+    """Infers shapes, in place, those of the model's outputs as if nobody had declared them.
+
+    At the door, inference says nothing behind operators that it does not know; here they are standard ones.
+    """
+    declared = {value: value.shape for value in model.graph.outputs if value.producer() and value.shape is not None}
+    for value in declared:
+        value.shape = None
+    infer_shapes(model)
+    for value, shape in declared.items():
+        value.shape = shape if value.shape is None else completed(value.shape, shape)
 
 
 def keep_shapes(graph: ir.Graph) -> bool:

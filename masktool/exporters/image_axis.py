@@ -19,7 +19,9 @@ def with_image_axis(results: Outputs, like: Outputs) -> Outputs:
 
 
 def declare_image_axis(model: ir.Model, lifted: ir.Model) -> ir.Model:
-    """Returns a network for one image, with the axis of the images in what it declares of outputs that drop it.
+    """Returns a network with the shapes of its outputs as they were inferred for any number of images.
+
+    So those that drop the axis of the images have it, and what the file declares wrongly does not count.
 
     Args:
         model: the network; it stays as it is.
@@ -29,6 +31,6 @@ def declare_image_axis(model: ir.Model, lifted: ir.Model) -> ir.Model:
     shapes = {value.name: value.shape for value in lifted.graph.outputs}
     for value in declared.graph.outputs:
         found = shapes.get(value.name)
-        if found is not None and (value.shape is None or len(found) == len(value.shape) + 1):
+        if found is not None:
             value.shape = found
     return declared

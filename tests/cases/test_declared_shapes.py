@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from networks import small_graphs
 from onnx import TensorProto, helper, numpy_helper
 
 import masktool
@@ -225,3 +226,32 @@ def test_constants_of_any_size_are_not_folded(huge: str) -> None:
     with limits(tensor=2_000_000_000):
         graph = canonicalise(load_source(model).model).graph
     assert max(value.const_value.nbytes for value in graph.initializers.values() if value.const_value) < 1 << 20
+
+
+BEHIND_UNKNOWN = {
+    "GroupNormalization": ("GroupNormalization<num_groups = 2>(c, s, s)", 21),
+    "QuickGelu": ("com.microsoft.QuickGelu<alpha = 1.0>(c)", 18),
+    "Gelu": ("com.microsoft.Gelu(c)", 18),
+}
+"""Operators of which ONNX's inference says nothing, so that what is declared behind them is all that is known."""
+
+
+@pytest.mark.parametrize("options", [{}, {"masking": "partial"}, {"masking": "fill"}, {"gradient": "logit"}], ids=str)
+@pytest.mark.parametrize("shape", [["N", 1], ["N", 7], [1, 5], ["N", 5, 1]])
+@pytest.mark.parametrize("name", BEHIND_UNKNOWN)
+def test_outputs_declared_wrongly_behind_what_inference_does_not_know(
+    name: str, shape: list[Any], options: dict[str, Any], tmp_path: Path
+) -> None:
+    call, opset = BEHIND_UNKNOWN[name]
+    text = f"""<ir_version: 10, opset_import: ["" : {opset}, "com.microsoft" : 1]>
+        g (float[N, 3, 8, 8] x) => (float[N, 5] y) <float[4, 3, 3, 3] k, float[4] s, float[4, 5] w> {{
+        c = Conv(x, k) a = {call} p = GlobalAveragePool(a) f = Flatten(p) y = Gemm(f, w) }}"""
+    right = small_graphs.parse(text)
+    wrong = onnx.ModelProto.FromString(right.SerializeToString())
+    wrong.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, shape))
+    masktool.export(wrong, tmp_path / "m.onnx", class_output="y", **options)
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    assert session.get_outputs()[0].shape[1:] == [5]
+    expected = onnxruntime.InferenceSession(right.SerializeToString()).run(None, {"x": X})[0]
+    target = {"target": np.zeros(1, np.int64)} if "gradient" in options else {}
+    np.testing.assert_allclose(session.run(["y"], {"x": X} | target)[0], expected, rtol=0, atol=1e-5)

@@ -28,6 +28,7 @@ EXAMPLE_BATCH = 2
 RGB = 3
 IMAGE_NAME = "image"
 OUTPUT_NAME = "logits"
+EXPORT_FIRST = "export it to ONNX first, with torch.onnx.export, and give masktool the .onnx file"
 TORCH_FIX = "pip install 'masktool[torch]'"
 
 
@@ -207,15 +208,48 @@ def run_once(module: Callable[..., Any], example: torch.Tensor) -> Any:
     try:
         outputs = run_quietly(module, example)
     except Exception as error:  # the model's own code may raise anything
-        raise MasktoolError(
-            "the model does not run on an image",
-            where=f"input {tuple(example.shape)}",
-            got=first_line(error),
-            fix="check --input-size and --channels",
-        ) from error
+        raise does_not_run(module, example, error) from error
     if not flatten_outputs(outputs):
         raise MasktoolError("the model gives no tensor", expected="class scores (N, K)", got=type(outputs).__name__)
     return outputs
+
+
+def does_not_run(module: Callable[..., Any], example: torch.Tensor, error: Exception) -> MasktoolError:
+    """Returns why a module does not run on an image, as far as its signature and another layout tell."""
+    if needed := arguments_beside_image(module):
+        return MasktoolError(
+            "the model takes more than the image",
+            where=type(module).__name__,
+            expected="forward(image)",
+            got=f"a forward that needs {', '.join(needed)} too",
+            fix=EXPORT_FIRST,
+        )
+    if runs_on(module, example.permute(0, 2, 3, 1)):
+        return MasktoolError(
+            "the model takes images with the channels last",
+            where=type(module).__name__,
+            expected="(N, C, H, W)",
+            got="(N, H, W, C)",
+            fix=EXPORT_FIRST,
+        )
+    return MasktoolError(
+        "the model does not run on an image",
+        where=f"input {tuple(example.shape)}",
+        got=first_line(error),
+        fix="check --input-size and --channels",
+    )
+
+
+def arguments_beside_image(module: Callable[..., Any]) -> list[str]:
+    """Returns the names of the arguments behind the first that a module's ``forward`` cannot do without."""
+    try:
+        parameters = list(inspect.signature(getattr(module, "forward", module)).parameters.values())
+    except (TypeError, ValueError):  # compiled code need not have one
+        return []
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [each for each in parameters if each.default is each.empty and each.kind not in variable]
+    by_position = [each for each in needed if each.kind is not inspect.Parameter.KEYWORD_ONLY]
+    return [each.name for each in needed if each not in by_position[:1]]
 
 
 def run_quietly(module: Callable[..., Any], images: torch.Tensor) -> Any:

@@ -117,3 +117,55 @@ def test_grad_cam_on_copies_of_a_fixed_batch_says_why_not(batch: int, folder: Pa
     assert run([*explain, "--method", "grad-cam"]) == 2
     assert f"every map is of {batch} copies of the image, which fill its fixed batch" in capsys.readouterr().err
     assert run([*explain, "--method", "occlusion"]) == 0
+
+
+MODULES = """
+import torch
+class Two(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3)
+    def forward(self, photo, depth):
+        return self.conv(photo).mean((2, 3)) + depth.mean((2, 3))[:, :1]
+class Conditioned(Two):
+    def forward(self, photo, *, age):
+        return self.conv(photo).mean((2, 3)) * age
+class Last(Two):
+    def forward(self, photo):
+        return self.conv(photo.permute(0, 3, 1, 2)).mean((2, 3))
+class Checked(Two):
+    def forward(self, photo):
+        if photo.shape[-1] != 3:
+            raise ValueError("channels last, please")
+        return self.conv(photo.movedim(-1, 1)).mean((2, 3))
+class Fixed(Two):
+    def forward(self, photo):
+        return self.conv(photo).reshape(-1, 4 * 9 * 9)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "Two",
+            "the model takes more than the image (Two): expected forward(image), got a forward that needs depth too",
+        ),
+        ("Conditioned", "the model takes more than the image (Conditioned): expected forward(image), got a forward"),
+        ("Last", "the model takes images with the channels last (Last): expected (N, C, H, W), got (N, H, W, C)"),
+        ("Checked", "the model takes images with the channels last (Checked)"),
+        ("Fixed", "the model does not run on an image (input (2, 3, 12, 16))"),
+    ],
+)
+def test_a_module_that_is_no_function_of_one_image_says_so(name: str, said: str, folder: Path, capsys):
+    torch = pytest.importorskip("torch")
+    Path("net.py").write_text(MODULES)
+    torch.save(torch.nn.ModuleDict({"conv": torch.nn.Conv2d(3, 4, 3)}).state_dict(), "w.pt")
+    assert run(["export", "w.pt", "--arch", f"net.py:{name}", "--input-size", "12", "16", "-o", "out.onnx"]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    if name == "Fixed":
+        assert "check --input-size and --channels" in error
+    else:
+        assert "export it to ONNX first, with torch.onnx.export, and give masktool the .onnx file" in error
+        assert "--channels" not in error

@@ -2,7 +2,7 @@
 
 In order:
 
-1. The source is random: the same images twice give two answers.
+1. The same images twice give two answers: the source is random, or keeps numbers from run to run.
 2. The source mixes the images of its batch: one image's answer follows the others'.
 3. The source's own answers move with ONNX Runtime's optimisations, threads and batches. How far is measured, and the
    figures are judged against it; with the optimisations off both must still agree, and the masked graph must not mix
@@ -14,7 +14,7 @@ In order:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,16 +95,7 @@ def find_cause(plain: Subject, probe: Probe, model: ir.Model, *, alone: bool) ->
     """
     first, second = plain.run_alone(probe.images), plain.run_alone(probe.images)
     if difference := relative_difference(first, second):
-        random = find_random_nodes(model)
-        trained = any(node.op_type == "Dropout" for node in random)
-        return MasktoolError(
-            "the network is random: the same images twice give answers that differ",
-            where=name_nodes(random) or None,
-            got=f"by {difference:.2g} of the largest",
-            fix="export it in evaluation mode, in which Dropout does nothing"
-            if trained
-            else "export it without what draws random numbers",
-        )
+        return unsteady(model, difference)
     if not alone and (change := mixing_of(plain, probe)):
         return MasktoolError(
             "the network mixes the images of a batch: masks of one image would change each other's answers",
@@ -114,10 +105,46 @@ def find_cause(plain: Subject, probe: Probe, model: ir.Model, *, alone: bool) ->
     return None
 
 
-def find_random_nodes(model: ir.Model) -> list[ir.Node]:
-    """Returns the nodes that draw random numbers, those in bodies and functions included."""
+def unsteady(model: ir.Model, difference: float) -> MasktoolError:
+    """Returns what is wrong with a source whose answers to the same images differ, by a share of the largest."""
+    what, got = "the same images twice give answers that differ", f"by {difference:.2g} of the largest"
+    if random := find_nodes(model, is_random):
+        trained = any(node.op_type == "Dropout" for node in random)
+        fix = "export it in evaluation mode, in which Dropout does nothing"
+        return MasktoolError(
+            f"the network is random: {what}",
+            where=name_nodes(random),
+            got=got,
+            fix=fix if trained else "export it without what draws random numbers",
+        )
+    if training := find_nodes(model, is_training):
+        return MasktoolError(
+            f"the network is in training mode: {what}",
+            where=name_nodes(training),
+            got=got,
+            fix="export it in evaluation mode, in which its running statistics stay as they are",
+        )
+    return MasktoolError(
+        f"the network's answers are not reproducible: {what}",
+        got=f"{got}, though no node of it is known to draw random numbers",
+        fix="export it without what keeps or draws numbers from run to run",
+    )
+
+
+def find_nodes(model: ir.Model, is_meant: Callable[[ir.Node], bool]) -> list[ir.Node]:
+    """Returns the nodes that are meant, those in bodies and functions included."""
     graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
-    return [node for graph in graphs for node in graph.all_nodes() if is_random(node)]
+    return [node for graph in graphs for node in graph.all_nodes() if is_meant(node)]
+
+
+def is_training(node: ir.Node) -> bool:
+    """Tells whether a node updates running statistics, which ONNX Runtime does in place, from run to run.
+
+    Up to opset 13, asking for them switches that on; from 14 on, an attribute does.
+    """
+    return node.op_type == "BatchNormalization" and (
+        node.attributes.get_int("training_mode", 0) != 0 or any(output.name for output in node.outputs[1:])
+    )
 
 
 def is_random(node: ir.Node) -> bool:

@@ -15,8 +15,9 @@ from networks.small_graphs import classifier, parse
 import masktool
 from masktool import MasktoolError
 from masktool.cli import run
+from masktool.contract import Masking
 from masktool.exporters.check import check_file
-from masktool.exporters.diagnosis import find_cause, mixing_of
+from masktool.exporters.diagnosis import find_cause, mixing_of, unsteady
 from masktool.exporters.domains import NORMAL
 from masktool.exporters.parity import open_session
 from masktool.exporters.probes import Probe
@@ -175,3 +176,109 @@ def test_the_check_says_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert "the network is random" in check.cause
     assert run(["export", "--check", "masked.onnx", "random.onnx"]) == 1
     assert "the network is random" in capsys.readouterr().err
+
+
+TRAINING = {
+    "attribute": (18, "n, rm, rv = BatchNormalization<training_mode = 1>(r, s, o, o, s)"),
+    "attribute in 15": (15, "n, rm, rv = BatchNormalization<training_mode = 1>(r, s, o, o, s)"),
+    "other momentum": (18, "n, rm, rv = BatchNormalization<training_mode = 1, momentum = 0.5>(r, s, o, o, s)"),
+}
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_running_statistics_are_not_called_random(name: str, tmp_path: Path):
+    opset, node = TRAINING[name]
+    model = network(middle=node, features="n", weights=", float[8] s, float[8] o", s=np.ones(8), o=np.zeros(8))
+    model.opset_import[0].version = opset
+    message = refusal(model, tmp_path, masking="fill")
+    assert "random" not in message
+    assert "the network is in training mode: the same images twice give answers that differ (Batch" in message
+    assert "export it in evaluation mode" in message
+
+
+def test_what_draws_and_what_trains_are_told_apart():
+    def unsteady_of(middle: str, **values: object) -> str:
+        model = network(middle=middle, features="n", weights=", float[8] s, float[8] o", **values)
+        return str(unsteady(ir.from_proto(model), 0.1))
+
+    training = "b, rm, rv = BatchNormalization<training_mode = 1>(r, s, o, o, s) "
+    assert "the network is random" in unsteady_of(training + "d = RandomNormalLike(b) n = Add(b, d)")
+    assert "in training mode" in unsteady_of(training + "n = Relu(b)")
+    message = unsteady_of("n = BatchNormalization(r, s, o, o, s)")
+    assert "is random" not in message
+    assert "not reproducible" in message
+    assert "by 0.1 of the largest, though no node of it is known to draw random numbers" in message
+
+
+INTEGER_BODY = """q = QuantizeLinear(x, s, z) i = {operator}
+    e = Cast<to = 1>(i) c = Mul(e, t) r = Relu(c) m = GlobalAveragePool(r) f = Flatten(m) y = MatMul(f, w)"""
+
+
+@pytest.mark.parametrize("masking", ["layer", "partial"])
+@pytest.mark.parametrize(
+    "operator",
+    [
+        "ConvInteger(q, ki, z)",
+        "ConvInteger(q, ki)",
+        "ConvInteger<pads = [1, 1, 1, 1]>(q, ki, z)",
+        "MatMulInteger(q, kw, z)",
+    ],
+)
+def test_integers_of_a_constant_scale_are_not_called_measured(operator: str, masking: Masking, tmp_path: Path):
+    columns = 3 if "MatMul" in operator else 8
+    model = parse(
+        f"""<ir_version: 8, opset_import: ["" : 18]> g (float[N, 3, 16, 16] x) => (float[N, 5] y)
+        <float s, uint8 z, int8[8, 3, 3, 3] ki, int8[16, 16] kw, float t, float[{columns}, 5] w>
+        {{ {INTEGER_BODY.format(operator=operator)} }}""",
+        s=1 / 255, z=0, ki=np.ones((8, 3, 3, 3)), kw=np.ones((16, 16)), t=0.001,
+    )  # fmt: skip
+    name = operator.split("Integer")[0] + "Integer"
+    message = refusal(model, tmp_path, masking=masking)
+    assert f"no mask rule for 1 node: {name}-" in message
+    assert "it computes on integers whose scale is not part of it" in message
+    assert "measured" not in message
+    assert "export the float model, or its QDQ file" in message
+
+
+@pytest.mark.parametrize("between", ["", "d = Transpose<perm = [0, 1, 3, 2]>(q)", "d = Identity(q)"])
+def test_integers_of_a_scale_that_is_measured_are_called_that(between: str, tmp_path: Path):
+    model = parse(
+        f"""<ir_version: 8, opset_import: ["" : 18]> g (float[N, 3, 16, 16] x) => (float[N, 5] y)
+        <int8[8, 3, 3, 3] ki, float[8, 5] w> {{ q, s, z = DynamicQuantizeLinear(x) {between}
+        i = ConvInteger({"d" if between else "q"}, ki, z) e = Cast<to = 1>(i) c = Mul(e, s) r = Relu(c)
+        m = GlobalAveragePool(r) f = Flatten(m) y = MatMul(f, w) }}""",
+        ki=np.ones((8, 3, 3, 3)),
+    )
+    message = refusal(model, tmp_path)
+    assert message.count("its scale is measured at run time over the whole batch") == 2
+
+
+CONDITIONS = {
+    "flag": ("bool flag", "k0 = Identity(flag)", "the input 'flag'; export the network with it fixed"),
+    "two": (
+        "float a1, float a2", "k0 = Greater(a1, a2)", "the inputs 'a1', 'a2'; export the network with them fixed",
+    ),
+    "number": (
+        "int64 mode", "z0 = Constant<value_int = 0>() k0 = Equal(mode, z0)",
+        "the input 'mode'; export the network with it fixed",
+    ),
+    "image": (
+        "", "m0 = ReduceMax<keepdims = 0>(r) z0 = Constant<value_float = 1.0>() k0 = Greater(m0, z0)",
+        "the image; export the network with one of the two branches alone",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_a_condition_is_said_to_follow_from_what_it_follows_from(name: str, tmp_path: Path):
+    inputs, condition, said = CONDITIONS[name]
+    model = parse(
+        f"""<ir_version: 10, opset_import: ["" : 18]>
+        g (float[N, 3, 16, 16] image{", " + inputs if inputs else ""}) => (float[N, 5] y)
+        <float[8, 3, 3, 3] k, float[8, 5] w> {{ c = Conv(image, k) r = Relu(c) {condition}
+        h = If(k0) <then_branch = t () => (h1) {{ h1 = Sigmoid(r) }}, else_branch = e () => (h2) {{ h2 = Neg(r) }}>
+        m = GlobalAveragePool(h) f = Flatten(m) y = MatMul(f, w) }}"""
+    )
+    message = refusal(model, tmp_path)
+    assert f"its condition is computed from {said}" in message
+    assert "fixed input size" not in message

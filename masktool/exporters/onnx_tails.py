@@ -7,7 +7,7 @@ nodes hold, become the labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import onnx
@@ -21,6 +21,12 @@ from masktool.limits import check_limit
 CLASSICAL = "ai.onnx.ml"
 CHOICES = frozenset({"ArgMax", "ArgMin", "Cast", "Identity", "Reshape", "Squeeze", "TopK", "Unsqueeze"})
 """Operators between the scores and a lookup by the index of the best."""
+PICKS = frozenset({"ArgMax", "ArgMin", "ReduceMax", "ReduceMin", "TopK"})
+"""Operators that read scores and give the best, or its index."""
+COMPARISONS = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not"})
+"""Operators that tell from a score which text is chosen."""
+OFFSETS = frozenset({"Add", "Sub"})
+"""Operators that move an index, where names begin with that of no class."""
 
 
 NO_TENSORS = frozenset({"ArrayFeatureExtractor", "CastMap", "DictVectorizer", "LabelEncoder", "ZipMap"})
@@ -57,8 +63,8 @@ class Graph:
         self.inputs = {value.name for value in graph.input} - weights
         self.depends = set(self.inputs)
         """What is computed from the inputs."""
-        self.classical: set[str] = set()
-        """What a node gives that belongs to no network, or is computed from such a thing."""
+        self.classical = set(find_texts(graph))
+        """Texts, what a node gives that belongs to no network, and what is computed from such a thing."""
         stated = {value.name for value in (*graph.input, *graph.value_info, *graph.output) if holds_tensors(value)}
         self.sequences = stated & self.inputs
         """What holds tensors, and is none."""
@@ -104,13 +110,49 @@ class Graph:
         return True
 
     def scores_before(self, name: str) -> str:
-        """Returns what the index of the best was chosen from, the value itself where it is no index."""
-        node = self.producers.get(name)
-        while node is not None and node.op_type in CHOICES:
-            if node.op_type in ("ArgMax", "ArgMin", "TopK"):
-                return node.input[0]
-            node = self.producers.get(node.input[0])
-        return name
+        """Returns what the index of the best was chosen from, or what was compared; else the value itself."""
+        scores, node = name, self.producers.get(name)
+        while node is not None and node.op_type in CHOICES | PICKS | COMPARISONS | OFFSETS:
+            source = next((each for each in node.input if each in self.depends), node.input[0])
+            if node.op_type in PICKS:
+                return source
+            if node.op_type in COMPARISONS:
+                scores = source
+            node = self.producers.get(source)
+        return scores
+
+    def lookups_by_best(self) -> Iterator[str]:
+        """Yields what Gather nodes look up by the index of the best, unchanged."""
+        for node in self.graph.node:
+            if node.op_type == "Gather":
+                index = self.producers.get(node.input[1])
+                while index is not None and index.op_type in CHOICES - PICKS:
+                    index = self.producers.get(index.input[0])
+                if index is not None and index.op_type in CHOICES & PICKS:
+                    yield node.output[0]
+
+
+def find_texts(graph: onnx.GraphProto) -> dict[str, Sequence[bytes]]:
+    """Returns the values of a graph that are text, as far as it says so, with the texts of constants.
+
+    No network computes with text: it stands behind one, where a class gets its name.
+    """
+    found: dict[str, Sequence[bytes]] = {}
+    for value in graph.output:
+        if value.type.tensor_type.elem_type == onnx.TensorProto.STRING:
+            found[value.name] = ()
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == onnx.TensorProto.STRING:
+                found[node.output[0]] = ()
+            if node.op_type == "Constant" and attribute.t.data_type == onnx.TensorProto.STRING:
+                found[node.output[0]] = list(attribute.t.string_data)
+            if node.op_type == "Constant" and attribute.name in ("value_string", "value_strings"):
+                found[node.output[0]] = list(attribute.strings) or [attribute.s]
+    for tensor in graph.initializer:
+        if tensor.data_type == onnx.TensorProto.STRING:
+            found[tensor.name] = list(tensor.string_data)
+    return found
 
 
 def holds_tensors(value: onnx.ValueInfoProto) -> bool:
@@ -165,8 +207,9 @@ def cut_tail(model: onnx.ModelProto) -> Tail:
             value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     del model.graph.output[:]
     model.graph.output.extend(outputs)
+    texts, lookups = find_texts(model.graph), set(graph.lookups_by_best())
     removed = remove_unread(model.graph)
-    labels = find_labels(removed, model.graph, outputs)
+    labels = find_labels(removed, texts, lookups, outputs)
     remove_texts(model.graph)
     return Tail(labels, (describe(removed, [value.name for value in outputs], labels),))
 
@@ -233,17 +276,26 @@ def remove_texts(graph: onnx.GraphProto) -> None:
 
 
 def find_labels(
-    removed: Iterable[onnx.NodeProto], graph: onnx.GraphProto, outputs: Iterable[onnx.ValueInfoProto]
+    removed: Iterable[onnx.NodeProto],
+    texts: Mapping[str, Sequence[bytes]],
+    lookups: set[str],
+    outputs: Iterable[onnx.ValueInfoProto],
 ) -> tuple[str, ...] | None:
-    """Returns the names of the classes that removed nodes hold, if they are as many as an output has columns."""
+    """Returns the names of the classes that removed nodes hold, if they are as many as an output has columns.
+
+    Args:
+        removed: what was cut off.
+        texts: by name, see :func:`find_texts`.
+        lookups: see :meth:`Graph.lookups_by_best`.
+        outputs: of the network.
+    """
     columns = {dim.dim_value for value in outputs for dim in value.type.tensor_type.shape.dim[1:2]}
-    texts = {t.name: t.string_data for t in graph.initializer if t.data_type == onnx.TensorProto.STRING}
     for node in sorted(removed, key=lambda node: node.op_type != "ZipMap"):
         attributes = {attribute.name: attribute for attribute in node.attribute}
         found: Iterable[bytes | int] = ()
         if node.op_type == "ZipMap":
             found = next((a.strings or a.ints for name, a in attributes.items() if name.startswith("classlabels")), ())
-        elif node.op_type == "ArrayFeatureExtractor":
+        elif node.op_type == "ArrayFeatureExtractor" or lookups & set(node.output):
             found = texts.get(node.input[0], ())
         elif node.op_type == "LabelEncoder" and {"keys_int64s", "values_strings"} <= set(attributes):
             pairs = dict(zip(attributes["keys_int64s"].ints, attributes["values_strings"].strings, strict=False))

@@ -123,6 +123,82 @@ def test_a_label_of_text_beside_the_scores(tmp_path: Path) -> None:
         np.testing.assert_array_equal(session(X), plain_scores())
 
 
+LOOKED_UP = 'names = Constant <value_strings = ["cat", "dog", "cow", "owl"]> ()'
+YES_NO = 'yes = Constant <value_string = "yes"> () no = Constant <value_string = "no"> () '
+TEXTS = {
+    "gather": (f"i = ArgMax <axis = 1, keepdims = 0> (s) {LOOKED_UP} label = Gather (names, i)", True),
+    "squeezed": (
+        f"i = ArgMax <axis = 1> (s) q = Squeeze (i, one) {LOOKED_UP} t = Gather (names, q) label = Identity (t)",
+        True,
+    ),
+    "top": (f"v, i = TopK (s, one) q = Squeeze (i, one) {LOOKED_UP} label = Gather (names, q)", True),
+    "weight": ("i = ArgMax <axis = 1, keepdims = 0> (s) label = Gather (stored, i)", True),
+    "shifted": (
+        "i = ArgMax <axis = 1, keepdims = 0> (s) j = Add (i, one) "
+        'names = Constant <value_strings = ["nothing", "cat", "dog", "cow", "owl"]> () label = Gather (names, j)',
+        False,
+    ),
+    "threshold": (
+        f"m = ReduceMax <keepdims = 0> (s, one) g = Greater (m, h) {YES_NO} label = Where (g, yes, no)",
+        False,
+    ),
+    "digits": ("i = ArgMax <axis = 1, keepdims = 0> (s) label = Cast <to = 8> (i)", False),
+    "branches": (
+        "m = ReduceMax <keepdims = 0> (s) g = Less (m, h) label = If (g) <"
+        'then_branch = t () => (string a) { a = Constant <value_string = "no"> () }, '
+        'else_branch = e () => (string b) { b = Constant <value_string = "yes"> () }>',
+        False,
+    ),
+    "constant": ('label = Constant <value_strings = ["cat", "dog", "cow", "owl"]> ()', False),
+}
+
+
+@pytest.mark.parametrize("masking", ["layer", "fill"])
+@pytest.mark.parametrize("scores", [True, False])
+@pytest.mark.parametrize("kind", list(TEXTS))
+def test_texts_of_standard_operators_are_cut_off(kind: str, scores: bool, masking: Any, tmp_path: Path) -> None:
+    """A text looked up from the scores is no output of a network; names looked up by the best one are the labels."""
+    tail, named = TEXTS[kind]
+    if kind == "constant" and not scores:
+        pytest.skip("it would compute nothing")
+    shape = "" if kind == "branches" else "[L]"
+    model = with_weight(
+        f"""<ir_version: 8, opset_import: ["" : 18]> g (float[N,3,9,10] x) =>
+        (string{shape} label{", float[N,4] s" if scores else ""}) <int64[1] one = {{1}}, float h = {{0.3}}> {{
+        c = Conv (x, w) r = Relu (c) p = GlobalAveragePool (r) f = Flatten (p) s = Softmax (f) {tail} }}"""
+    )
+    model.graph.initializer.append(
+        helper.make_tensor("stored", TensorProto.STRING, [4], [b"cat", b"dog", b"cow", b"owl"])
+    )
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    x = X / 255
+    assert session.run(["label"], {"x": x})[0].dtype == object
+    metadata = masktool.export(model, tmp_path / "m.onnx", masking=masking)
+    assert metadata.labels == (("cat", "dog", "cow", "owl") if named else None)
+    with masktool.load(tmp_path / "m.onnx") as masked:
+        found = masked.run(x)
+    assert list(found) == ["s"]
+    if scores:
+        np.testing.assert_array_equal(found["s"], session.run(["s"], {"x": x})[0])
+    elif kind == "gather":
+        assert session.run(["label"], {"x": x})[0].tolist() == [metadata.labels[i] for i in found["s"].argmax(1)]
+
+
+def test_two_names_chosen_by_a_threshold(tmp_path: Path) -> None:
+    model = with_weight(
+        """<ir_version: 8, opset_import: ["" : 18]> g (float[N,3,9,10] x) => (string[N] label) <int64[1] one = {1}> {
+        c = Conv (x, w) p = GlobalAveragePool (c) f = Flatten (p) m = ReduceMean (f, one) s = Sigmoid (m)
+        h = Constant <value_float = 0.5> () g = Greater (s, h) q = Squeeze (g, one)
+        yes = Constant <value_string = "cat"> () no = Constant <value_string = "dog"> () label = Where (q, yes, no) }"""
+    )
+    masktool.export(model, tmp_path / "m.onnx")
+    with masktool.load(tmp_path / "m.onnx") as masked:
+        found = masked.run(X)
+    label = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": X})[0]
+    assert list(found) == ["s"]
+    assert label.tolist() == ["cat" if score > 0.5 else "dog" for score in found["s"].ravel()]
+
+
 def test_a_classifier_on_features_leaves_the_features(tmp_path: Path) -> None:
     model = with_weight(HEAD + "=> (int64[N] label, float[N,2] scores) {" + BODY.replace("s = Softmax (f)", "") + "}")
     classifier = helper.make_node(

@@ -199,10 +199,17 @@ def may_be_large(node: ir.Node, shape: ir.Shape | None) -> bool:
 
 
 def name_batches(graph: ir.Graph) -> None:
-    """Names every batch that is open but has no name, so that shape inference can follow it through the graph."""
+    """Gives every open batch a name of its own, so that shape inference can follow it through the graph.
+
+    A file may call height and width by the same name as the batch, although they differ in all that it is fed.
+    """
     for value in graph.inputs:
-        if value.shape is not None and len(value.shape) and value.shape[0] == ir.SymbolicDim(None):
+        if value.shape is None or not len(value.shape) or isinstance(batch := value.shape[0], int):
+            continue
+        if batch.value is None:
             value.shape = ir.Shape([f"{value.name}_batch", *value.shape[1:]])
+        else:
+            value.shape = ir.Shape([batch, *[f"{batch.value}_long" if n == batch else n for n in value.shape[1:]]])
 
 
 def remove_dropouts(graph: ir.Graph) -> None:

@@ -42,7 +42,7 @@ def one_image_model(source: ir.Model, image_input: str) -> tuple[ir.Model, int]:
 
 
 def with_batch(source: ir.Model, image_input: str, count: int) -> ir.Model:
-    """Returns a copy of a graph whose image input, and all others with as many rows, take a number of images.
+    """Returns a copy of a graph whose image input, and all others along the same length, take a number of images.
 
     Args:
         source: the plain graph.
@@ -53,9 +53,12 @@ def with_batch(source: ir.Model, image_input: str, count: int) -> ir.Model:
     image = next(value for value in model.graph.inputs if value.name == image_input)
     assert image.shape is not None
     batch = image.shape[0]
-    for value in [image, *find_other_inputs(model, image_input)]:
-        if value.shape is not None and len(value.shape) and value.shape[0] == batch:
-            value.shape = ir.Shape([count, *value.shape[1:]])
+    named = isinstance(batch, ir.SymbolicDim) and batch.value is not None
+    for value in find_other_inputs(model, image_input):
+        if value.shape is not None:
+            alike = [length == batch and (named or axis == 0) for axis, length in enumerate(value.shape)]
+            value.shape = ir.Shape([count if own else n for own, n in zip(alike, value.shape, strict=True)])
+    image.shape = ir.Shape([count, *image.shape[1:]])
     foresee_abort(model, image, model.graph.name)
     return model
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir
 import onnxruntime
 import pytest
 from networks.small_graphs import parse
@@ -20,6 +21,8 @@ import masktool
 from masktool.cli import run
 from masktool.contract import Masking
 from masktool.errors import MasktoolError, UnsupportedOperatorError
+from masktool.exporters.batch import lift_batch
+from masktool.exporters.canonical import canonicalise
 
 FEATURES = """
     h = Conv <pads = [1, 1, 1, 1]> (x, kernel) a = Relu (h) p = GlobalAveragePool (a) f = Flatten (p)"""
@@ -174,9 +177,9 @@ WEIGHTS = """float[6, 3, 3, 3] kernel, float[6, 4] weight, float[6] six, float[4
     float[1, 16, 64] lw, float[1, 16, 4] lr, float[6, 6] theta, float[1, 64, 3] base"""
 
 
-def network(body: str, batch: int | str = "N", output: str = "float y") -> onnx.ModelProto:
-    """Returns a graph from ``x`` (batch, 3, 8, 8) to ``y``."""
-    text = f"""<ir_version: 10, opset_import: ["" : 20]> g (float[{batch}, 3, 8, 8] x) => ({output}) <{WEIGHTS}>
+def network(body: str, batch: int | str = "N", output: str = "float y", beside: str = "") -> onnx.ModelProto:
+    """Returns a graph from ``x`` (batch, 3, 8, 8), and what is beside it, to ``y``."""
+    text = f"""<ir_version: 10, opset_import: ["" : 20]> g (float[{batch}, 3, 8, 8] x{beside}) => ({output}) <{WEIGHTS}>
         {{ {FEATURES} {body} }}"""
     model = onnx.parser.parse_model(text.replace("float y", f"float[{batch}, 4] y"))
     rng = np.random.default_rng(0)
@@ -272,6 +275,39 @@ def test_what_varies_with_the_batch_is_not_proved_to_be_the_same(name: str, tmp_
     assert exported.metadata.batching == "one"
     assert exported.metadata.independence in ("mixing", "unproved")
     assert_no_image_changes_another(exported, list(alone[:, None]))
+
+
+BESIDE = {
+    "sums over the images' places in another input": """
+        l = Constant <value_ints = [1]> () m = ReduceSum <keepdims = 0> (t, l)""",
+    "counts the images' places in another input": "l = Shape <start = 1, end = 2> (t) m = Cast <to = 1> (l)",
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_another_input_may_have_the_images_on_its_last_axis(name: str, tmp_path: Path) -> None:
+    model = network(f"s = Gemm (f, weight) {BESIDE[name]} y = Add (s, m)", beside=", float[4, N] t")
+    onnx.save(model, tmp_path / "plain.onnx")
+    found = masktool.export(tmp_path / "plain.onnx", tmp_path / "masked.onnx", masking="fill", image_input="x")
+    assert (found.batching, found.independence) == ("one", "mixing")
+    session = onnxruntime.InferenceSession(tmp_path / "masked.onnx", providers=["CPUExecutionProvider"])
+    assert {each.name: each.shape for each in session.get_inputs()}["t"] == [4, 1]
+
+
+@pytest.mark.parametrize("masking", ["layer", "fill"])
+def test_height_and_width_may_bear_the_name_of_the_batch(masking: Masking, tmp_path: Path) -> None:
+    body = """s = Shape (x) o = Constant <value_ints = [2, 1, 0, 3]> () l = Gather (s, o) r = Reshape (x, l)
+        b = Conv <pads = [1, 1, 1, 1]> (r, kernel) e = ReduceMean <keepdims = 0> (b, maps) y = Gemm (e, weight)"""
+    model = network(body)
+    for axis in (2, 3):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = "N"
+    independence = lift_batch(canonicalise(onnx_ir.from_proto(model)), "x")
+    assert independence.verdict == "mixing"
+    plain = network("y = Gemm (f, weight)")
+    plain.graph.input[0].type.tensor_type.shape.CopyFrom(model.graph.input[0].type.tensor_type.shape)
+    session = export(plain, tmp_path, masking)
+    assert session.metadata.independence == "proved"
+    assert_no_image_changes_another(session, run_alone(plain, images()))
 
 
 @pytest.mark.parametrize("masking", ["layer", "fill"])

@@ -26,7 +26,7 @@ from masktool.exporters.independence import (  # noqa: F401  each registers its 
     recurrent,
     windows,
 )
-from masktool.exporters.independence.states import BatchGraph, Finding, Lost, Rows
+from masktool.exporters.independence.states import BatchGraph, Count, Finding, Lost, Rows
 
 __all__ = ["Finding", "Independence", "follow_inputs", "judge_independence", "prove_independence"]
 
@@ -75,16 +75,24 @@ def follow_inputs(model: ir.Model, image: ir.Value, batch: str) -> BatchGraph:
     Args:
         model: canonical.
         image: the image input; its axis 0 is symbolic or has a fixed length.
-        batch: symbol for the number of images. Other inputs whose first axis is the images' have one row per image; a
-            fixed row of 1 serves all of them.
+        batch: symbol for the number of images. Other inputs have one row per image on the axis that has its length; of
+            fixed lengths only the first axis's says so, and there a row of 1 serves all images.
     """
     assert image.shape is not None
     graph = BatchGraph(image, batch)
     for value in model.graph.inputs:
-        own = value.shape[0] if value.shape is not None and len(value.shape) else None
-        if value is not image and own == image.shape[0] and own != 1:
-            graph.set_state(value, Rows(0))
+        found = [] if value is image else axes_of_images(value, image.shape[0])
+        if found:
+            graph.set_state(value, Rows(found[0]) if len(found) == 1 else Count(True))
     return graph
+
+
+def axes_of_images(value: ir.Value, batch: int | ir.SymbolicDim) -> list[int]:
+    """Returns the axes of an input other than the image that are the images'."""
+    lengths = () if value.shape is None else tuple(value.shape)
+    if isinstance(batch, int):
+        return [0] if lengths[:1] == (batch,) != (1,) else []
+    return [axis for axis, length in enumerate(lengths) if length == batch]
 
 
 def judge_independence(graph: BatchGraph, outputs: Iterable[ir.Value]) -> Independence:

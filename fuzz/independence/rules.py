@@ -482,6 +482,39 @@ def token(d: Drawer) -> object:
     return d.emit("Concat", made, value, axis=d.axis(value))
 
 
+@rule(2)
+def divided_by_entry(d: Drawer) -> object:
+    """A value over an entry of a table of lengths, in which the batch stands in one row, or in one column."""
+    value = d.pick(2)
+    lengths = [d.length(value, axis) for axis in range(2)]
+    table = d.emit("Reshape", d.emit("Concat", *lengths, d.ints(2, 5), axis=0), d.ints(*d.choose(((2, 2), (4, 1)))))
+    if d.chance(0.3):
+        table = d.emit("Mul", table, d.ints(*d.choose(((1, 2), (3,)))))
+    part = d.emit("Gather", table, d.constant(d.choose((0, 1, -1)), np.int64), axis=d.choose((0, 0, 1)))
+    total = d.emit("ReduceSum", d.emit("Cast", part, to=1), keepdims=0)
+    return d.emit("Div", value, total)
+
+
+@rule()
+def as_long_as_another(d: Drawer) -> object:
+    """An axis repeated, cut or resized by a length, which may be the number of images."""
+    value = d.pick(2)
+    rank, axis, count = len(d.shape(value)), d.axis(value), d.length(d.pick(), 0)
+    kind = d.choose(("expand", "cut", "resize", "ones"))
+    if kind == "expand":
+        lengths = [d.ints(1) for _ in range(rank + 1)]
+        lengths[axis] = count
+        wider = d.emit("Unsqueeze", value, d.ints(axis))
+        return d.emit("ReduceSum", d.emit("Expand", wider, d.emit("Concat", *lengths, axis=0)), d.ints(axis))
+    if kind == "cut":
+        return d.emit("Slice", value, d.ints(0), d.ints(2**31), d.ints(axis), count)
+    if kind == "resize":
+        return d.emit("Resize", value, "", "", count, axes=[axis], mode="nearest")
+    lengths = [d.length(value, 0), d.emit("Add", count, d.ints(1))]
+    made = d.emit("ConstantOfShape", d.emit("Concat", *lengths, axis=0), value=one())
+    return d.emit("Mul", d.emit("Flatten", value), d.emit("ReduceSum", made, d.ints(1), keepdims=1))
+
+
 def one() -> onnx.TensorProto:
     """Returns the value of a ConstantOfShape."""
     return onnx.numpy_helper.from_array(np.ones(1, np.float32))
@@ -528,8 +561,10 @@ def scan(d: Drawer) -> object:
     ends = ([named[0], named[1]], [named[2], named[3]]) if carries else ([named[1]], [named[3]])
     body = onnx.helper.make_graph(nodes, f"body{number}", *ends)
     start = [d.emit("ReduceMax", value, d.ints(axis), keepdims=0)] if carries else []
-    placed = d.axis(value)
+    placed = d.axis(value) - (rank + 1 if d.chance(0.3) else 0)
     options = {"scan_input_axes": [axis], "scan_output_axes": [placed], "num_scan_inputs": 1}
+    for side in ("input", "output"):
+        options[f"scan_{side}_directions"] = [int(d.chance(0.3))]
     return d.emit("Scan", *start, value, outputs=2 if carries else 1, body=body, **options)
 
 

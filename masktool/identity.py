@@ -13,9 +13,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from masktool.external_weights import find_locations
 from masktool.files import sha256_of
 
-LOCATION = b"\x0a\x08location"
+KEY = b"location"
+"""Of the entry that holds a file's path: a model without these letters names none, and is not parsed."""
+
+LOCATION = b"\x0a\x08" + KEY
 """How an entry of a tensor's external data begins in a protocol buffer: field 1, 8 bytes, the key."""
 VALUE = 0x12
 """Behind it: field 2, the file's path as length and bytes."""
@@ -24,20 +28,25 @@ CODE = Path(__file__).parent
 
 
 def named_files(path: Path) -> list[Path]:
-    """Returns the files that an ONNX model keeps weights in, wherever they stand, sorted; without parsing the model.
+    """Returns the files that an ONNX model keeps weights in, wherever they stand, sorted.
 
-    Every tensor names its file in an entry of its own, and protocol buffers hold strings as they are. Whatever else
-    looks like such an entry adds a name too, which does no harm.
+    Bytes that are no model, or a damaged one, are searched for what looks like an entry of external data: a name too
+    many does no harm.
     """
     if path.stat().st_size == 0:
         return []
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        names = set(read_locations(content))
-    return [path.parent / name for name in sorted(names)]
+        if content.find(KEY) < 0:
+            return []
+        try:
+            names = set(find_locations(content))
+        except (IndexError, ValueError):
+            names = set(read_locations(content))
+    return [path.parent / name for name in sorted(names - {""})]
 
 
 def read_locations(content: mmap.mmap) -> Iterator[str]:
-    """Yields the paths in a serialised model's entries of external data."""
+    """Yields the paths in what looks like an entry of external data, as it is usually written: the key comes first."""
     at = content.find(LOCATION)
     while at >= 0:
         at += len(LOCATION)

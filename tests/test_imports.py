@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "errors": set(),
     "external_weights": {"errors"},
     "files": {"errors"},
-    "identity": {"files"},
+    "identity": {"external_weights", "files"},
     "limits": {"errors"},
     "printable": set(),
     "streams": set(),

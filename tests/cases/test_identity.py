@@ -147,6 +147,66 @@ def test_a_model_that_is_one_file_has_its_own_digest(work):
     assert named_files(Path("m.onnx")) == []
 
 
+ENTRY = b"\x0a\x08location\x12\x05w.bin"
+"""An entry of external data as it is usually written: key, then value."""
+ENTRIES = {
+    "value first": b"\x12\x05w.bin\x0a\x08location",
+    "another field between": b"\x0a\x08location\x1a\x00\x12\x05w.bin",
+    "long lengths": b"\x0a\x88\x80\x00location\x12\x85\x00w.bin",
+    "long tag": b"\x8a\x00\x08location\x92\x00\x05w.bin",
+    "key twice": b"\x0a\x06offset\x0a\x08location\x12\x05w.bin",
+    "value twice": b"\x0a\x08location\x12\x01x\x12\x05w.bin",
+}
+"""The same, as protocol buffers may write it too."""
+
+
+def encode_varint(number):
+    head, rest = number & 0x7F, number >> 7
+    return bytes([head | 0x80]) + encode_varint(rest) if rest else bytes([head])
+
+
+def field(number, content):
+    return encode_varint(number << 3 | 2) + encode_varint(len(content)) + content
+
+
+def write_entries(model, entry):
+    """Returns a model's bytes with every entry that names a file replaced, and all lengths around them right."""
+    graph = model.graph
+    tensors = [tensor.SerializeToString() for tensor in graph.initializer]
+    assert all(field(13, ENTRY) in tensor for tensor in tensors)
+    bare, rest = onnx.GraphProto(), onnx.ModelProto()
+    bare.CopyFrom(graph)
+    bare.ClearField("initializer")
+    rest.CopyFrom(model)
+    rest.ClearField("graph")
+    replaced = [field(5, tensor.replace(field(13, ENTRY), field(13, entry))) for tensor in tensors]
+    return rest.SerializeToString() + field(7, bare.SerializeToString() + b"".join(replaced))
+
+
+@pytest.mark.parametrize("kind", ENTRIES)
+def test_a_file_is_found_however_its_entry_is_written(work, capsys, kind):
+    data = save_outside(work / "m.onnx", "w.bin")
+    usual = onnx.load("m.onnx", load_external_data=False)
+    (work / "m.onnx").write_bytes(write_entries(usual, ENTRIES[kind]))
+    assert onnx.load("m.onnx", load_external_data=False) is not None
+    assert named_files(Path("m.onnx")) == [Path("w.bin")]
+    model = ["-m", "m.onnx", "--preprocess", "pre.json"]
+    explain(capsys, *model)
+    negate(data)
+    scores, said = explain(capsys, *model)
+    assert "using its export" not in said
+    expected = scores_of("m.onnx")
+    for each in scores:
+        assert each["probability"] == pytest.approx(expected[each["index"]], abs=1e-5)
+
+
+@pytest.mark.parametrize("cut", [-1, -40])
+def test_what_a_damaged_model_names_is_found_too(work, cut):
+    save_outside(work / "m.onnx", "w.bin")
+    (work / "m.onnx").write_bytes((work / "m.onnx").read_bytes()[:cut])
+    assert named_files(Path("m.onnx")) == [Path("w.bin")]
+
+
 FACTORY = """
 import torch
 {top}
@@ -426,8 +486,11 @@ def interrupt(monkeypatch, directory):
         assert run([*EVALUATE, "-o", directory]) == 130
 
 
-def test_an_evaluation_is_not_resumed_on_other_weights(work, capsys, monkeypatch):
-    data = save_outside(work / "model.onnx", "weights.bin")
+@pytest.mark.parametrize("entry", ["usual", "value first", "long lengths"])
+def test_an_evaluation_is_not_resumed_on_other_weights(work, capsys, monkeypatch, entry):
+    data = save_outside(work / "model.onnx", "w.bin")
+    usual = onnx.load("model.onnx", load_external_data=False)
+    (work / "model.onnx").write_bytes(write_entries(usual, ENTRIES.get(entry, ENTRY)))
     interrupt(monkeypatch, "out")
     negate(data)
     changed = evaluate("out")

@@ -10,6 +10,7 @@ import hashlib
 import json
 import mmap
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -24,6 +25,8 @@ LOCATION = b"\x0a\x08" + KEY
 VALUE = 0x12
 """Behind it: field 2, the file's path as length and bytes."""
 LONGEST_PATH = 4096
+MOST_DIGESTED = 256 << 20
+"""Bytes of data files beside a factory that are read again whenever an export of it is used: a second at most."""
 CODE = Path(__file__).parent
 
 
@@ -81,6 +84,29 @@ def digest_or_none(path: Path) -> str | None:
         return sha256_of(path) if path.is_file() else None
     except OSError:
         return None
+
+
+def mark_files(paths: Iterable[Path]) -> dict[str, str | None]:
+    """Returns what tells a file's content by its path: the SHA-256 of the first ones, up to a number of bytes in all;
+    beyond it the size and the time of the last change, which costs nothing. None as for :func:`digest_files`.
+    """
+    marks: dict[str, str | None] = {}
+    total = 0
+    for path in paths:
+        n_bytes, changed = size_and_time(path) or (0, 0)
+        total += n_bytes
+        far = n_bytes > 0 and total > MOST_DIGESTED
+        marks[str(path)] = f"{n_bytes} bytes of {changed}" if far else digest_or_none(path)
+    return marks
+
+
+def size_and_time(path: Path) -> tuple[int, int] | None:
+    """Returns the bytes of an ordinary file and when it was last changed, in nanoseconds; None for anything else."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return (status.st_size, status.st_ctime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 def digest_model(path: Path, besides: Mapping[str, str | None] | None = None) -> str:

@@ -17,10 +17,10 @@ from masktool.contract import METADATA_PREFIX, Masking, Metadata, OutputKind
 from masktool.data_files import URL, check_readable, is_there
 from masktool.errors import MasktoolError
 from masktool.files import sha256_of
-from masktool.identity import digest_files, digest_model
+from masktool.identity import digest_files, digest_model, mark_files
 
 if TYPE_CHECKING:
-    from masktool.exporters.cache import Files, Request
+    from masktool.exporters.cache import Files, MadeFrom, Request
 
 MODEL_VARIABLE = "MASKTOOL_MODEL"
 MASKED_MARK = f"{METADATA_PREFIX}schema_version".encode()
@@ -149,21 +149,33 @@ def export_to_cache(choice: ModelChoice, name: str, say: Say) -> Path:
 
     request = request_export(choice, name)
     if kept := find_kept(request, say):
-        say(f"model: {name} is not masked; using its export {kept}")
+        say(f"model: {name} is not masked; using its export {kept}{describe_unwatched(choice.arch)}")
         return kept
     say(f"model: {name} is not masked; exporting it{' with gradients' if choice.gradient else ''} to {request.model}")
     return make_kept(request)
 
 
+def describe_unwatched(arch: str | None) -> str:
+    """Says what a factory of the user's may depend on that a kept export does not know; nothing for a hub's."""
+    from masktool.exporters.imported_files import MOST_DATA
+
+    if arch is None or arch.partition(":")[0] in HUBS:
+        return ""
+    return (
+        f" (not watched: the environment, the network, and files that native code opens, beyond {MOST_DATA} data files "
+        f"beside {arch.rpartition(':')[0]})"
+    )
+
+
 def request_gradients(choice: ModelChoice, path: Path) -> Request:
     """Returns what to keep of an exported file with gradients added."""
-    from masktool.exporters.cache import Request
+    from masktool.exporters.cache import MadeFrom, Request
 
-    def make(target: Path) -> Files:
+    def make(target: Path) -> MadeFrom:
         from masktool.exporters import export
 
         export(path, target, gradient="logit", feature_map=choice.feature_map)
-        return {}
+        return MadeFrom()
 
     return Request(file_stem(str(path)), identify(choice, str(path)), make)
 
@@ -172,10 +184,10 @@ def request_export(choice: ModelChoice, name: str) -> Request:
     """Returns what to keep of a model that is not masked yet."""
     from masktool.exporters.cache import Request
 
-    def make(target: Path) -> Files:
+    def make(target: Path) -> MadeFrom:
         from masktool.commands.source_options import choose_size
         from masktool.exporters import export
-        from masktool.exporters.imported_files import imported_since
+        from masktool.exporters.cache import MadeFrom
         from masktool.exporters.presets import preprocessing_for
         from masktool.exporters.sources import load_source
 
@@ -203,16 +215,26 @@ def request_export(choice: ModelChoice, name: str) -> Request:
             class_output=choice.class_output,
             output_kind=choice.output_kind,
         )
-        late = imported_since(before, factory_folder(choice.arch)) if source.files else []  # in the forward pass
-        return {**source.files, **digest_files(late)}
+        return describe_factory(choice.arch, source.files, before) if source.files and choice.arch else MadeFrom()
 
     return Request(file_stem(name), identify(choice, name), make)
 
 
-def factory_folder(arch: str | None) -> Path:
-    """Returns the folder of the project that a factory belongs to."""
-    place = (arch or "").rpartition(":")[0]
-    return Path(place).parent if place.endswith(".py") else Path.cwd()
+def describe_factory(arch: str, files: Files, before: set[str]) -> MadeFrom:
+    """Returns what an export was made from whose architecture a factory of the user's has built.
+
+    Args:
+        arch: as the user named it.
+        files: that it was made of when it was called.
+        before: names of the modules that had been imported before; the forward pass may import more.
+    """
+    from masktool.exporters.cache import MadeFrom
+    from masktool.exporters.imported_files import data_beside, imported_packages, imported_since
+
+    place = arch.rpartition(":")[0]
+    late = imported_since(before, place)
+    data = [path for path in data_beside(place) if str(path) not in files]
+    return MadeFrom({**files, **digest_files(late)}, mark_files(data), imported_packages())
 
 
 def file_stem(name: str) -> str:

@@ -16,10 +16,11 @@ import stat
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from masktool.errors import MasktoolError
 from masktool.files import PRIVATE, synchronise, temporary_directory, writing
-from masktool.identity import digest_code, digest_files, digest_model, digest_or_none, digest_values
+from masktool.identity import digest_code, digest_files, digest_model, digest_or_none, digest_values, mark_files
 
 KEY_LENGTH = 16
 """Hexadecimal digits of the key in an entry's name: 64 bits."""
@@ -36,18 +37,36 @@ Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
+class MadeFrom:
+    """What became known of an export's origin only when it was made.
+
+    Attributes:
+        files: SHA-256 by path of a factory's code and of what Python read for it.
+        data: marks of the data files beside it, see :func:`masktool.identity.mark_files`.
+        packages: versions of the installed packages that were imported.
+    """
+
+    files: Files = dataclasses.field(default_factory=dict)
+    data: Files = dataclasses.field(default_factory=dict)
+    packages: Files = dataclasses.field(default_factory=dict)
+
+
+ORIGINS = tuple(field.name for field in dataclasses.fields(MadeFrom))
+
+
+@dataclasses.dataclass(frozen=True)
 class Request:
     """An export that is wanted.
 
     Attributes:
         stem: begins the entry's name, for people.
         identity: all that decides what the export holds and is known before it is made, as JSON values.
-        make: writes the export to a path, and returns what became known only then: the files that it was made from.
+        make: writes the export to a path, and returns what became known only then.
     """
 
     stem: str
     identity: Mapping[str, object]
-    make: Callable[[Path], Files]
+    make: Callable[[Path], MadeFrom]
 
     @property
     def entry(self) -> Path:
@@ -115,10 +134,19 @@ def find_obstacle(request: Request) -> str | None:
         return "its record is missing or damaged"
     if digest_or_none(request.model) is None or digest_model(request.model) != record["model"]:
         return "its bytes are not those that were written"
-    files: dict[str, str | None] = record["files"]
-    if changed := [name for name, digest in digest_files(map(Path, files)).items() if digest != files[name]]:
-        return f"changed since: {', '.join(Path(name).name for name in changed)}"
+    if changed := find_changed(MadeFrom(**{name: record[name] for name in ORIGINS})):
+        return f"changed since: {', '.join(changed)}"
     return None
+
+
+def find_changed(made: MadeFrom) -> list[str]:
+    """Returns what is not as it was when an export was made: names of files, and packages with their versions."""
+    files = {**made.files, **made.data}
+    now = {**digest_files(map(Path, made.files)), **mark_files(map(Path, made.data))}
+    changed = [Path(name).name for name in files if now[name] != files[name]]
+    versions = package_versions(tuple(made.packages))
+    packages = [name for name in versions if versions[name] != made.packages[name]]
+    return [*changed, *(f"{name} {made.packages[name]}, now {versions[name] or 'missing'}" for name in packages)]
 
 
 def find_foreign(path: Path, *, directory: bool) -> str | None:
@@ -133,14 +161,14 @@ def find_foreign(path: Path, *, directory: bool) -> str | None:
     return OTHERS if status.st_mode & OTHERS_MAY_WRITE else None
 
 
-def read_record(path: Path) -> dict[str, dict[str, str | None]] | None:
+def read_record(path: Path) -> dict[str, Any] | None:
     """Returns an entry's record, None where it is missing or damaged."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    whole = isinstance(record, dict) and isinstance(record.get("model"), str) and isinstance(record.get("files"), dict)
-    return record if whole else None
+    whole = isinstance(record, dict) and isinstance(record.get("model"), str)
+    return record if whole and all(isinstance(record.get(name), dict) for name in ORIGINS) else None
 
 
 def make_kept(request: Request) -> Path:
@@ -153,8 +181,8 @@ def make_kept(request: Request) -> Path:
     open_directory(parent)
     with writing(request.entry), temporary_directory(parent) as directory:
         model = directory / request.model.name
-        files = request.make(model)
-        record = {"model": digest_model(model), "files": files, "identity": request.identity}
+        made = request.make(model)
+        record = {"model": digest_model(model), **dataclasses.asdict(made), "identity": request.identity}
         (directory / RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
         for path in directory.iterdir():
             path.chmod(PRIVATE)

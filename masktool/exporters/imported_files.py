@@ -1,24 +1,53 @@
-"""Which files a factory of the user's is made of: modules of the project that it imports, and files that it reads."""
+"""Which files a factory of the user's is made of: modules of the project that it imports, files that it reads, data
+files beside it, which native code may read unseen, and the versions of the installed packages around it.
+
+A factory's place is what stands before the colon in ``--arch``: a file, or a module's name.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
+import importlib.metadata
 import importlib.util
+import itertools
 import os
 import site
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from masktool.identity import CODE, digest_or_none
+from masktool.identity import CODE, digest_or_none, size_and_time
 
 INSTALLED = ("site-packages", "dist-packages")
 """Folders of installed packages, which count by their versions."""
 SYSTEM = ("/proc", "/sys", "/dev")
+WEIGHTS = (
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".th",
+    ".ckpt",
+    ".ts",
+    ".jit",
+    ".pkl",
+    ".weights",
+    ".gguf",
+    ".msgpack",
+)
+ARRAYS = (".npy", ".npz", ".h5", ".hdf5", ".mat", ".dat", ".parquet", ".arrow", ".csv")
+SETTINGS = (".json", ".yaml", ".yml", ".toml", ".txt")
+DATA = frozenset((*WEIGHTS, *ARRAYS, *SETTINGS))
+"""Ends of the names of files that a native reader may open, of which Python hears nothing."""
+MOST_DATA = 1000
+"""Data files beside a factory that are watched: the nearest ones."""
+MOST_SEEN = 20_000
+"""Names that are looked at in search of them, so that a folder of photographs does not hold up an export."""
 
 _RECORDERS: list[set[str]] = []
 """Where the audit hook writes; empty but for the time that a factory runs."""
@@ -28,15 +57,15 @@ _IMPORTED: dict[str, tuple[Path, str | None]] = {}
 
 
 @contextlib.contextmanager
-def record_files(folder: Path) -> Iterator[Callable[[], list[Path]]]:
+def record_files(place: str) -> Iterator[Callable[[], list[Path]]]:
     """Yields a function that returns the files which the block's code is made of and reads, sorted, once it has ended.
 
-    These are the modules imported from outside of installed packages, those that had been imported from the folder
-    before, and whatever Python itself opened for reading. Not seen: files that native code opens by itself, and what
-    code learns from the clock, the environment or a network.
+    These are the modules imported from outside of installed packages, those of the factory's own package wherever it
+    stands and of its folder, and whatever Python itself opened for reading. Not seen: files that native code opens by
+    itself, and what code learns from the clock, the environment or a network.
 
     Args:
-        folder: of the project.
+        place: of the factory.
     """
     if not _HOOKED.is_set():
         _HOOKED.set()
@@ -55,7 +84,9 @@ def record_files(folder: Path) -> Iterator[Callable[[], list[Path]]]:
     finally:
         _RECORDERS.remove(opened)
         sys.dont_write_bytecode = writes
-        found.extend(sorted({*imported_since(before, folder), *filter(counts, map(source_of, opened))}))
+        roots = own_roots(place)
+        read = (path for path in map(source_of, opened) if counts(path, roots))
+        found.extend(sorted({*imported_since(before, place), *read}))
 
 
 def forget_changed() -> None:
@@ -82,13 +113,22 @@ def split_name(module: str) -> list[str]:
     return module.split(".")
 
 
-def module_files(before: set[str], folder: Path) -> Iterator[tuple[str, str]]:
-    """Yields name and file of the modules that were imported since, and of all that stand in the folder."""
-    root = folder.resolve()
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if isinstance(file, str) and (name not in before or Path(file).resolve().is_relative_to(root)):
-            yield name, file
+def project_folder(place: str) -> Path:
+    """Returns the folder of the project that a factory belongs to: imports are looked for in it."""
+    return Path(place).parent if place.endswith(".py") else Path.cwd()
+
+
+def own_roots(place: str) -> list[Path]:
+    """Returns what counts as a factory's own even where it is installed, without links: the folder of its file, or
+    those of the outermost package that it is in. A file that is installed by itself counts alone.
+    """
+    if place.endswith(".py"):
+        found = [place]
+    else:
+        module = sys.modules.get(split_name(place)[0])
+        found = list(getattr(module, "__path__", ())) or [getattr(module, "__file__", None) or ""]
+    paths = [Path(os.path.realpath(each)) for each in found if each]
+    return [path.parent if path.is_file() and path.parent.name not in INSTALLED else path for path in paths]
 
 
 def source_of(path: str) -> Path:
@@ -99,21 +139,106 @@ def source_of(path: str) -> Path:
     return Path(os.path.realpath(path))
 
 
-def counts(path: Path) -> bool:
-    """Tells whether a file is the project's: neither of Python, of an installed package, of masktool nor the system."""
+def counts(path: Path, roots: Iterable[Path] = ()) -> bool:
+    """Tells whether a file is the project's: neither of Python, of an installed package, of masktool nor the system.
+
+    Args:
+        path: of the file, without links.
+        roots: folders and files that are the factory's own wherever they stand; packages installed below them are not.
+    """
+    foreign = foreign_places()
+    root = next((root for root in roots if path.is_relative_to(root)), None)
+    if root is None:
+        within, inner = any(map(path.is_relative_to, foreign)), path
+    else:
+        within = any(path.is_relative_to(place) and not root.is_relative_to(place) for place in foreign)
+        inner = path.relative_to(root)
+    return path.is_file() and not within and not is_installed(inner)
+
+
+@functools.cache
+def foreign_places() -> list[Path]:
+    """Returns the folders of Python, of the user's installed programs, of the system and of masktool, without links."""
     places = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), site.getuserbase(), *SYSTEM, str(CODE)]
-    within = any(path.is_relative_to(os.path.realpath(place)) for place in places if place)
-    return path.is_file() and not within and not any(part in INSTALLED for part in path.parts)
+    return [Path(os.path.realpath(place)) for place in places if place]
 
 
-def imported_since(before: set[str], folder: Path) -> list[Path]:
-    """Returns the project's files among the modules that were imported since, and all those in the folder.
+def is_installed(path: Path) -> bool:
+    """Tells whether a path leads through a folder of installed packages."""
+    return any(part in INSTALLED for part in path.parts)
+
+
+def imported_since(before: set[str], place: str) -> list[Path]:
+    """Returns the files of the modules that were imported since and are the project's, or installed without a version
+    to know them by, and of all that are the factory's own.
 
     Args:
         before: names of the modules that had been imported.
-        folder: of the project.
+        place: of the factory.
     """
-    modules = {name: source_of(file) for name, file in module_files(before, folder)}
-    own = {name: path for name, path in modules.items() if counts(path)}
-    _IMPORTED.update({name: (path, digest_or_none(path)) for name, path in own.items() if name not in before})
-    return sorted(set(own.values()))
+    own, known = own_roots(place), set(importlib.metadata.packages_distributions())
+    within = [*own, project_folder(place).resolve()]
+    found: dict[str, Path] = {}
+    for name, module in list(sys.modules.items()):
+        if not isinstance(file := getattr(module, "__file__", None), str):
+            continue
+        path = source_of(file)
+        new = name not in before
+        of_project = (new or any(map(path.is_relative_to, within))) and counts(path, own)
+        if of_project or (new and is_unversioned(path, known)):
+            found[name] = path
+    _IMPORTED.update({name: (path, digest_or_none(path)) for name, path in found.items() if name not in before})
+    return sorted(set(found.values()))
+
+
+def is_unversioned(path: Path, known: Container[str]) -> bool:
+    """Tells whether a file is installed, but as a part of no distribution: copied there, say.
+
+    Args:
+        path: of the file, without links.
+        known: the outermost modules and packages of all distributions.
+    """
+    inner = within_installed(path)
+    return inner is not None and Path(inner).parts[0].partition(".")[0] not in known and path.is_file()
+
+
+def within_installed(path: Path) -> str | None:
+    """Returns a path as seen from the folder of installed packages that it leads through; None where there is none."""
+    last = max((number for number, part in enumerate(path.parts[:-1]) if part in INSTALLED), default=None)
+    return None if last is None else str(Path(*path.parts[last + 1 :]))
+
+
+def outermost_modules() -> list[str]:
+    """Returns the names of the modules and packages that are imported and not Python's own, without what is in them."""
+    return sorted({split_name(name)[0] for name in list(sys.modules)} - sys.stdlib_module_names)
+
+
+def imported_packages() -> dict[str, str]:
+    """Returns the version of every installed distribution of which something is imported, by name."""
+    known = importlib.metadata.packages_distributions()
+    names = {name for module in outermost_modules() for name in known.get(module, ())}
+    return {name: importlib.metadata.version(name) for name in sorted(names)}
+
+
+def data_beside(place: str) -> list[Path]:
+    """Returns the data files in the folders of a factory's own and below, the nearest first, up to a number of them.
+
+    Hidden folders, installed packages and empty files, such as what a shell has just opened for output, are left out.
+    """
+    folders = [root for root in own_roots(place) if root.is_dir()]
+    names = itertools.islice(walk(folders), MOST_SEEN)
+    data = (path for path in names if path.suffix.lower() in DATA and (size_and_time(path) or (0,))[0] > 0)
+    return list(itertools.islice(data, MOST_DATA))
+
+
+def walk(folders: list[Path]) -> Iterator[Path]:
+    """Yields what is in folders and below, level by level, in order; links to folders are not followed."""
+    while folders:
+        deeper: list[Path] = []
+        for folder in folders:
+            with contextlib.suppress(OSError):  # may not be read: the factory cannot either
+                for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+                    yield Path(entry.path)
+                    if entry.is_dir(follow_symlinks=False) and not entry.name.startswith((".", "__")):
+                        deeper.append(Path(entry.path))
+        folders = [folder for folder in deeper if folder.name not in INSTALLED]

@@ -13,7 +13,7 @@ from typing import Any
 
 from masktool.errors import MasktoolError
 from masktool.exporters import torch_hub
-from masktool.exporters.imported_files import record_files
+from masktool.exporters.imported_files import project_folder, record_files
 from masktool.exporters.onnx_file import first_line
 from masktool.exporters.torch_export import is_module, quiet, require_torch
 from masktool.exporters.torch_hub import Architecture
@@ -38,8 +38,7 @@ def build_architecture(arch: str, **options: Any) -> Architecture:
     place, colon, name = arch.rpartition(":")
     if not colon or not place or not name:
         raise MasktoolError("not an architecture", where="--arch", expected=ARCH_FORMS, got=arch)
-    folder = Path(place).parent if place.endswith(".py") else Path.cwd()
-    with quiet(), looked_in(folder), record_files(folder) as files:
+    with quiet(), looked_in(project_folder(place)), record_files(place) as files:
         factory = find_factory(place, name)
         try:
             module = factory()

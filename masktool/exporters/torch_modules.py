@@ -14,6 +14,7 @@ import onnx_ir
 from masktool.contract import Metadata
 from masktool.errors import MasktoolError, stage
 from masktool.exporters import torch_hub, torch_weights
+from masktool.exporters.imported_files import within_installed
 from masktool.exporters.onnx_door import read_onnx
 from masktool.exporters.source_kinds import FileKind, detect_kind
 from masktool.exporters.torch_archives import load_program, shape_of_image
@@ -108,8 +109,11 @@ def load_module_file(path: Path, arch: str | None, trust_code: bool) -> LoadedMo
 
 
 def name_files(files: Mapping[str, str | None], weights: Path) -> dict[str, str | None]:
-    """Returns digests by the files' paths as seen from the weights: a project that moves as a whole stays the same."""
-    return {os.path.relpath(file, os.path.realpath(weights.parent)): digest for file, digest in files.items()}
+    """Returns digests by the files' paths as seen from the weights, or from the folder of installed packages that they
+    are in: a project that moves as a whole, or a package that is installed elsewhere, stays the same.
+    """
+    base = os.path.realpath(weights.parent)
+    return {within_installed(Path(file)) or os.path.relpath(file, base): digest for file, digest in files.items()}
 
 
 def refuse_script(module: torch.nn.Module) -> torch.nn.Module:

@@ -22,7 +22,7 @@ from masktool.cli import run
 from masktool.commands.models import ModelChoice, request_export
 from masktool.evaluation.part import NamedModel
 from masktool.evaluation.scene import read_scene
-from masktool.exporters import cache
+from masktool.exporters import cache, imported_files
 from masktool.exporters.sources import load_source
 from masktool.identity import digest_model, named_files
 
@@ -278,6 +278,120 @@ def test_a_changed_file_of_the_factorys_is_exported_anew(project, capsys, monkey
     assert f"changed since: {helper.name}" in said[2][1]
     assert "using its export" not in said[2][1]
     assert said[0][0] == said[1][0] != said[2][0]
+
+
+INSTALLED = {
+    "own": ("SCALE = {}", "mynets/blocks.py", "from mynets.blocks import SCALE", "blocks.py"),
+    "own, read": ("{}", "mynets/s.json", "SCALE = float(open(__file__[:-11] + 's.json').read())", "s.json"),
+    "own, deep": ("SCALE = {}", "mynets/deep/zoo.py", "from mynets.deep.zoo import SCALE", "zoo.py"),
+    "another": ("SCALE = {}", "others/__init__.py", "from others import SCALE", "others 1.0, now 2.0"),
+    "without a version": ("SCALE = {}", "bare/blocks.py", "from bare.blocks import SCALE", "blocks.py"),
+    "one file": ("SCALE = {}", "barefile.py", "from barefile import SCALE", "barefile.py"),
+    "own, native": (
+        "{}", "mynets/k.dat",
+        "SCALE = float(torch.from_file(__file__[:-11] + 'k.dat', size=4, dtype=torch.uint8)[0] - 44)", "k.dat",
+    ),
+}  # fmt: skip
+"""What decides the network, where below site-packages, how it comes in, and what the user is told of its change."""
+
+
+def install(folder, name, version, record):
+    """Writes what the installation of a package leaves; not every tool writes the list of its files."""
+    for old in folder.glob(f"{name}-*.dist-info"):
+        shutil.rmtree(old)
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    if record:
+        (info / "RECORD").write_text(f"{name}/__init__.py,,\n")
+
+
+@pytest.mark.parametrize("kind", INSTALLED)
+def test_a_changed_installed_package_is_exported_anew(project, capsys, monkeypatch, kind):
+    content, name, way, told = INSTALLED[kind]
+    folder = project / "lib" / "site-packages"
+    monkeypatch.syspath_prepend(folder)
+    changed = folder / name
+    for each in (folder / "mynets", changed.parent):
+        each.mkdir(parents=True, exist_ok=True)
+        (each / "__init__.py").touch()
+    (folder / "mynets" / "__init__.py").write_text(FACTORY.format(**(EMPTY | {"top": way, "built": "SCALE"})))
+    model = ["-m", "sd.pt", "--arch", "mynets:make", "--input-size", "8", "8", "--preprocess", "pre.json"]
+    said = []
+    for version, text in (("1.0", "-1.0"), ("1.0", "-1.0"), ("2.0", "+1.0")):
+        install(folder, "mynets", version, record=False)
+        install(folder, "others", version, record=True)
+        changed.write_text(content.format(text))
+        for module in [
+            each for each in sys.modules if each.partition(".")[0] in ("mynets", "others", "bare", "barefile")
+        ]:
+            del sys.modules[module]  # as in a process of its own
+        said.append(explain(capsys, *model))
+    assert "using its export" in said[1][1]
+    assert f"changed since: {told}" in " ".join(said[2][1].split())
+    assert said[0][0][0] == said[1][0][0] != said[2][0][0]
+
+
+NATIVE = {
+    "safetensors": ("from safetensors import safe_open", "safe_open({path!r}, 'pt').get_tensor('k')", "k.safetensors"),
+    "below": (
+        "from safetensors import safe_open",
+        "safe_open({path!r}, 'pt').get_tensor('k')",
+        "deep/er/k.safetensors",
+    ),
+    "mapped": ("import torch", "torch.from_file({path!r}, size=1)[0]", "weights.bin"),
+    "TorchScript": ("import torch", "next(torch.jit.load({path!r}).parameters())", "k.pt"),
+}
+
+
+def save_native(path, value):
+    """Writes one number as its format wants it."""
+    import safetensors.torch
+    import torch
+
+    module = torch.nn.Module()
+    module.k = torch.nn.Parameter(torch.tensor(value))
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file({"k": module.k.detach()}, path)
+    elif path.suffix == ".pt":
+        torch.jit.script(module).save(path)
+    else:
+        path.write_bytes(np.float32(value).tobytes())
+
+
+@pytest.mark.parametrize("budget", [1 << 20, 0], ids=["digest", "time"])
+@pytest.mark.parametrize("kind", NATIVE)
+def test_a_changed_file_that_native_code_reads_is_exported_anew(project, capsys, monkeypatch, kind, budget):
+    monkeypatch.setattr("masktool.identity.MOST_DIGESTED", budget)
+    top, built, name = NATIVE[kind]
+    path = project / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    slots = {"top": top, "built": built.format(path=str(path)) + ".item()"}
+    (project / "factory.py").write_text(FACTORY.format(**(EMPTY | slots)))
+    model = ["-m", "sd.pt", "--arch", "project/factory.py:make", "--input-size", "8", "8", "--preprocess", "pre.json"]
+    said = []
+    for number, value in enumerate((-1.0, -1.0, 1.0)):
+        if number != 1:
+            save_native(path, value)
+        said.append(explain(capsys, *model))
+    assert "using its export" in said[1][1]
+    assert "not watched: the environment, the network, and files that native code opens" in " ".join(said[1][1].split())
+    assert f"changed since: {path.name}" in said[2][1]
+    assert said[0][0][0] == said[1][0][0] != said[2][0][0]
+
+
+def test_what_is_watched_beside_a_factory(work, monkeypatch):
+    for name in ("b.bin", "a/k.npy", "a/b/deep.h5", ".git/k.npy", "env/site-packages/k.npy", "photo.png", "net.py"):
+        (work / "project" / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / "project" / name).write_bytes(b"x")
+    (work / "project" / "out.json").touch()
+    (work / "project" / "link").symlink_to(work)
+    found = [str(path.relative_to(work / "project")) for path in imported_files.data_beside("project/net.py")]
+    assert found == ["b.bin", "a/k.npy", "a/b/deep.h5"]
+    monkeypatch.setattr(imported_files, "MOST_DATA", 2)
+    assert [path.name for path in imported_files.data_beside("project/net.py")] == ["b.bin", "k.npy"]
+    assert not imported_files.counts(work / "project/env/site-packages/k.npy", [work / "project"])
+    assert imported_files.counts(work / "project/b.bin", [work / "project"])
 
 
 def test_the_source_of_a_state_dict_is_its_code_too(project):

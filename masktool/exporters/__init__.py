@@ -241,10 +241,13 @@ def prepare(source: Source, plain: Subject, preprocessing: Preprocessing | None)
     """Returns the canonical graph of a source, for as many images at once as it keeps apart."""
     from masktool.exporters.batch import lift_batch
     from masktool.exporters.canonical import canonicalise
+    from masktool.exporters.integer_images import check_preprocessing
     from masktool.exporters.one_image import one_image_model
     from masktool.exporters.onnx_file import find_image_input, layout_of
     from masktool.exporters.trial import try_batches
 
+    if preprocessing is not None:
+        check_preprocessing(find_image_input(source.model, source.image_input), preprocessing)
     model = canonicalise(source.model)
     layout = layout_of(find_image_input(model, source.image_input))
     trial, taken = try_batches(plain, source.model, layout, preprocessing)

@@ -106,7 +106,8 @@ def check_channels(baseline: str, channels: int, preprocessing: Preprocessing | 
         raise MasktoolError(
             "a baseline in pixels needs to know how pixels become the input",
             where=where,
-            fix="add --preprocess imagenet|caffe|tf|FILE.json, or --mean and --std, or take --baseline mean",
+            fix="add --preprocess imagenet|caffe|tf|FILE.json, or --mean and --std, or take --baseline mean, "
+            "image-mean or blur",
         )
     for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
         if len(values) != channels:

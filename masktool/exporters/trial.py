@@ -118,6 +118,9 @@ def try_source(
 
     chosen = choose_domain(run, domains)
     refuse_spoiled_weights(answers[chosen or domains[-1]], model)
+    if chosen is None and subject.image_type.kind in "iu":
+        above_zero = dataclasses.replace(domains[-1], low=(1.0,))
+        raise no_numbers_on_integers(domains[-1], above_zero, numbers_above=all_numbers(run(above_zero)))
     if chosen is None:
         tried = ", ".join(describe_domain(domain) for domain in domains)
         raise MasktoolError(
@@ -185,9 +188,25 @@ def largest_tensor(model: ir.Model) -> int:
     return max((math.prod(side for side in shape if isinstance(side, int)) for shape in shapes), default=0)
 
 
+def all_numbers(answers: Outputs) -> bool:
+    """Tells whether answers hold neither NaN nor infinity."""
+    return all(np.isfinite(each).all() for each in answers)
+
+
+def no_numbers_on_integers(domain: Domain, above_zero: Domain, *, numbers_above: bool) -> MasktoolError:
+    """Returns what is wrong with a network that takes integers and gives no numbers: no preprocessing changes them."""
+    above = f", though numbers on {describe_domain(above_zero)}" if numbers_above else ""
+    return MasktoolError(
+        "the source itself gives no numbers",
+        where=f"images of integers, {describe_domain(domain)}",
+        got=f"NaN or infinity in every place of an output{above}",
+        fix="export it so that it gives numbers on all of these: photographs hold them",
+    )
+
+
 def refuse_spoiled_weights(answers: Outputs, model: ir.Model) -> None:
     """Raises MasktoolError where neither answers nor weights are all numbers: no mask mends that."""
-    if not all(np.isfinite(each).all() for each in answers) and (spoiled := find_spoiled_weights(model)):
+    if not all_numbers(answers) and (spoiled := find_spoiled_weights(model)):
         raise MasktoolError(
             "the network's weights hold NaN or infinity, and so do its answers",
             where=spoiled,

@@ -22,6 +22,7 @@ from masktool.contract import (
     Metadata,
 )
 from masktool.errors import MasktoolError
+from masktool.exporters.baseline_trial import find_baselines
 from masktool.exporters.class_output import is_vector
 from masktool.exporters.diagnosis import excuse, find_huge_weights
 from masktool.exporters.gradient import add_gradients
@@ -195,7 +196,7 @@ def size_of(model: ir.Model) -> tuple[object, object]:
     return mask.shape[2], mask.shape[3]
 
 
-def refuse_infinite_response(response: float, metadata: Metadata, model: ir.Model) -> None:
+def refuse_infinite_response(response: float, metadata: Metadata, model: ir.Model, trial: Trial) -> None:
     """Raises MasktoolError where the network gives numbers on images, and none once half of an image is hidden."""
     if np.isfinite(response):
         return
@@ -206,12 +207,21 @@ def refuse_infinite_response(response: float, metadata: Metadata, model: ir.Mode
             got="NaN or infinity",
             fix="take weights from before they grew so large",
         )
-    filled = f"another --baseline than {metadata.baseline}, which the network has no answer to"
     raise MasktoolError(
         "with half of an image hidden the network gives NaN or infinity",
         where=f"--masking {metadata.masking}",
-        fix=DEFECT if metadata.baseline is None else filled,
+        fix=DEFECT if metadata.baseline is None else advise_baseline(metadata.baseline, metadata, trial),
     )
+
+
+def advise_baseline(failed: str, metadata: Metadata, trial: Trial) -> str:
+    """Returns which baselines the network gives numbers on, other than one; it is asked."""
+    assert metadata.layout is not None  # completed by now
+    found = find_baselines(trial.plain, trial.probes[0], metadata.layout, metadata.preprocessing, failed)
+    if found:
+        return f"it has no answer to the baseline {failed}, and one to --baseline {' | '.join(found)}"
+    known = "" if metadata.preprocessing else "; where --preprocess is given, colours can be tried too"
+    return f"it has no answer to the baseline {failed}, nor to any other that was tried{known}"
 
 
 def measure(
@@ -223,7 +233,7 @@ def measure(
         MasktoolError: a figure is beyond its limit.
     """
     figures = measure_parity(masked, trial.probes, trial.plain, source.reference)
-    refuse_infinite_response(figures["response"], metadata, source.model)
+    refuse_infinite_response(figures["response"], metadata, source.model, trial)
     figures = excuse(figures, limits, masked, trial, source.model)
     check_parity(figures, limits)
     return {**figures, "probes": trial.domain.name, **({} if trial.usual else {"size": trial.probes[0].size})}

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
+from networks import small_graphs
 from PIL import Image
 
 import masktool
@@ -169,3 +170,71 @@ def test_a_module_that_is_no_function_of_one_image_says_so(name: str, said: str,
     else:
         assert "export it to ONNX first, with torch.onnx.export, and give masktool the .onnx file" in error
         assert "--channels" not in error
+
+
+DOMAIN = """<ir_version: 8, opset_import: ["" : 18]> g ({dtype}[N, {shape}] image) => (float[N, 5] y)
+    <float[8, 3, 3, 3] k, float[8, 5] w, float one> {{ {before} c = Conv(l, k) r = Relu(c)
+    m = GlobalAveragePool(r) f = Flatten(m) y = MatMul(f, w) }}"""
+
+
+def network_behind(before: str, dtype: str = "float", shape: str = "3, 16, 16") -> onnx.ModelProto:
+    return small_graphs.parse(DOMAIN.format(before=before, dtype=dtype, shape=shape), one=1)
+
+
+@pytest.mark.parametrize("before", ["l = Reciprocal(image)", "q = Abs(image) l = Log(q)", "l = Div(one, image)"])
+def test_only_baselines_that_the_network_has_an_answer_to_are_offered(before: str, folder: Path, capsys):
+    onnx.save(network_behind(before), "m.onnx")
+    export = ["export", "m.onnx", "--masking", "fill", "-o", "out.onnx"]
+    assert run(export) == 2
+    error = capsys.readouterr().err
+    assert "it has no answer to the baseline mean, and one to --baseline image-mean | blur" in error
+    for offered in ("image-mean", "blur"):
+        assert run([*export, "--baseline", offered]) == 0
+    capsys.readouterr()
+    assert run([*export, "--baseline", "grey"]) == 2
+    assert "or take --baseline mean, image-mean or blur" in capsys.readouterr().err
+
+
+def test_colours_are_offered_where_the_preprocessing_is_known(folder: Path, capsys):
+    onnx.save(network_behind("l = Reciprocal(image)", shape="3, 12, 16"), "m.onnx")
+    Path("pre.json").write_text('{"size": [12, 16], "resize": "exact", "mean": [-0.1, -0.1, -0.1], "std": [1, 1, 1]}')
+    export = ["export", "m.onnx", "--masking", "fill", "--preprocess", "pre.json", "-o", "out.onnx"]
+    assert run(export) == 2
+    assert "and one to --baseline black | grey | image-mean | blur | noise" in capsys.readouterr().err
+    assert run([*export, "--baseline", "black"]) == 0
+
+
+def test_a_network_that_no_baseline_helps_is_said_to_be_one(folder: Path, capsys):
+    wild = """s = Mul(image, image) ax = Constant<value_ints = [1, 2, 3]>() v = ReduceMean(s, ax)
+        e = Constant<value_float = 0.75>() d = Sub(v, e) g = Log(d) l = Add(image, g)"""
+    onnx.save(network_behind(wild), "m.onnx")
+    assert run(["export", "m.onnx", "--masking", "fill", "-o", "out.onnx"]) == 2
+    error = capsys.readouterr().err
+    assert "it has no answer to the baseline mean, nor to any other that was tried" in error
+    assert "where --preprocess is given, colours can be tried too" in error
+
+
+@pytest.mark.parametrize(
+    ("dtype", "before"),
+    [
+        ("uint8", "q = Cast<to = 1>(image) l = Log(q)"),
+        ("uint8", "q = Cast<to = 1>(image) l = Reciprocal(q)"),
+        ("int32", "q = Cast<to = 1>(image) l = Log(q)"),
+        ("int64", "q = Cast<to = 1>(image) l = Sqrt(q)"),
+    ],
+)
+def test_integers_on_which_a_network_has_no_answer_are_named(dtype: str, before: str, folder: Path, capsys):
+    onnx.save(network_behind(before, dtype), "m.onnx")
+    for more in ([], ["--masking", "fill"]):
+        assert run(["export", "m.onnx", "-o", "out.onnx", *more]) == 2
+        error = capsys.readouterr().err
+        low = 0 if dtype == "uint8" else -255
+        assert f"gives no numbers (images of integers, {low} to 255): NaN or infinity in every place" in error
+        assert "though numbers on 1 to 255; export it so that it gives numbers on all of these" in error
+        assert "--preprocess" not in error
+
+
+def test_a_preprocessing_that_does_not_fit_integers_is_named_first(folder: Path, capsys):
+    onnx.save(network_behind("q = Cast<to = 1>(image) l = Log(q)", "uint8", "3, 224, 224"), "m.onnx")
+    assert run(["export", "m.onnx", "-o", "out.onnx", "--preprocess", "tf"]) == 2
+    assert "the preprocessing does not give the integers that the image input takes" in capsys.readouterr().err

@@ -130,6 +130,9 @@ VARYING = {
     "answers as far apart as there are images": f"""
         {NUMBER} z = Constant <value_ints = [0]> () t = Constant <value_ints = [4]> () c = Slice (s, z, t, o, n)
         e = ReduceSum (c, o) y = Add (s, e)""",
+    "lengths beyond what an integer holds": f"""
+        {NUMBER} u = Constant <value_ints = [1073741824]> () v = Mul (n, u) l = Cast <to = 6> (v) q = Cast <to = 7> (l)
+        d = Div (q, n) e = Cast <to = 1> (d) y = Add (s, e)""",
     "grid of as many rows as images": f"""
         th = Gemm (f, theta) l = Constant <value_ints = [-1, 2, 3]> () t = Reshape (th, l) {NUMBER}
         u = Constant <value_ints = [3]> () v = Constant <value_ints = [8]> () z = Concat <axis = 0> (n, u, n, v)

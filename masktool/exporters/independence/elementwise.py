@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx_ir as ir
 
 from masktool.exporters.independence.lengths import ONE, Product
@@ -31,6 +33,8 @@ BROADCAST = (
     "Sub", "Sum", "Where", "Xor",
 )
 # fmt: on
+LARGEST: Mapping[ir.DataType | None, int] = {ir.DataType.INT32: 2**20, ir.DataType.INT64: 2**52}
+"""Factors of a length up to which thousands of images do not make it overflow, by element type."""
 
 
 @batch_rule(*UNARY)
@@ -101,8 +105,9 @@ def count_same(graph: BatchGraph, node: ir.Node) -> States:
     """The elements stay; what is cast to a fraction is followed no further."""
     state = graph.state(node.inputs[0])
     if isinstance(state, Count) and not varies_beside(graph, node, 0):
-        keeps = node.op_type != "Cast" or node.outputs[0].dtype in (ir.DataType.INT64, ir.DataType.INT32)
-        return same(node, state if keeps else Count(state.varies))
+        most = LARGEST.get(node.outputs[0].dtype)
+        keeps = most is not None and all(each is None or abs(each.number) <= most for each in state.elements or ())
+        return same(node, state if keeps or node.op_type != "Cast" else Count(state.varies))
     return same(node, Count(varies_beside(graph, node, None)))
 
 
@@ -124,7 +129,8 @@ def calculate(op_type: str, left: Product | None, right: Product | None) -> Prod
     if left is None or right is None:
         return None
     if op_type == "Mul":
-        return left.times(right)
+        product = left.times(right)
+        return product if abs(product.number) <= LARGEST[ir.DataType.INT64] else None
     if op_type == "Div":
         return left.over(right)
     if left.symbols != right.symbols:

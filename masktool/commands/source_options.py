@@ -73,8 +73,8 @@ channels_option = click.option(
     "--channels",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Channels of the images, of a MODEL of torch's.  [default: its hub's, else 3 where it runs on them, else its "
-    "first convolution's]",
+    help="Channels of the images, of a MODEL of torch's or one that leaves them open.  [default: its hub's, else 3 "
+    "where it runs on them, else its first convolution's]",
 )
 trust_code_option = click.option(
     "--trust-code",

@@ -25,10 +25,19 @@ CHANNELS_FIRST_OPERATORS = frozenset(
     }
 )
 """ONNX defines them for channels on axis 1 alone."""
-PIXEL_OPERATORS = frozenset(
-    {"Add", "Sub", "Mul", "Div", "Cast", "Clip", "Identity", "Pad", "QuantizeLinear", "DequantizeLinear", "Relu"}
+ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
+PIXEL_OPERATORS = ARITHMETIC | frozenset(
+    {"Cast", "Clip", "Identity", "Pad", "QuantizeLinear", "DequantizeLinear", "Relu"}
 )
 """They keep the order of the axes: normalisation in front of the first convolution is made of them."""
+PARAMETERS: Mapping[str, tuple[int, int]] = {
+    "Conv": (1, 1),
+    "ConvInteger": (1, 1),
+    "QLinearConv": (3, 1),
+    "BatchNormalization": (1, 0),
+    "InstanceNormalization": (1, 0),
+}
+"""Of operators whose parameters say how many channels they take: which of their inputs, and which of its axes."""
 SPATIAL_AXES: Mapping[Layout, tuple[int, int]] = {"NCHW": (2, 3), "NHWC": (1, 2)}
 FLOAT_TYPES = frozenset({onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16, onnx_ir.DataType.DOUBLE})
 
@@ -69,6 +78,8 @@ def find_image_input(model: onnx_ir.Model, name: str | None = None) -> onnx_ir.V
         expected = "one float or integer input of rank 4, such as (N, 3, H, W)"
         alone = any(value.shape is not None and value.shape.rank() == IMAGE_RANK - 1 for value in inputs)
         fix = "export the network with a batch axis in front, for images (1, C, H, W)" if alone else None
+        if unknown := [value.name for value in inputs if value.shape is None and value.dtype in FLOAT_TYPES]:
+            fix = f"if {unknown[0]!r} is the image: --image-input {unknown[0]} --channels C --input-size H W"
         raise MasktoolError("no image input", expected=expected, got=found, fix=fix)
     if len(images) > 1:
         names = " or ".join(str(value.name) for value in images)
@@ -100,14 +111,18 @@ def describe_value(value: onnx_ir.Value) -> str:
 
 
 def settle_input(
-    model: onnx_ir.Model, input_size: tuple[int, int] | None, image_input: str | None = None
+    model: onnx_ir.Model,
+    input_size: tuple[int, int] | None,
+    image_input: str | None = None,
+    channels: int | None = None,
 ) -> onnx_ir.Value:
-    """Makes axes of length 0 or -1, as some converters write open ones, symbolic, and fixes an open height and width.
+    """Makes axes of length 0 or -1, as some converters write open ones, symbolic, and fixes open channels and sizes.
 
     Args:
         model: changed in place.
         input_size: (height, width) that the user wants; None leaves them open.
-        image_input: which input is the image; None where the graph tells.
+        image_input: which input is the image, of rank 4 where it has no shape; None where the graph tells.
+        channels: that the user wants where they are open; None takes those of the first convolution.
 
     Returns:
         The image input.
@@ -116,8 +131,12 @@ def settle_input(
         MasktoolError: the graph fixes another size, or has no image input.
     """
     open_lengths(model)
+    for value in model.graph.inputs:
+        if value.name == image_input and value.shape is None and isinstance(value.type, onnx_ir.TensorType):
+            value.shape = onnx_ir.Shape([None] * IMAGE_RANK)
     image = find_image_input(model, image_input)
     name_common_batch(model, image)
+    fix_channels(image, channels)
     if input_size is not None:
         fix_size(image, input_size)
     return image
@@ -136,6 +155,21 @@ def name_common_batch(model: onnx_ir.Model, image: onnx_ir.Value) -> None:
     for other in others:
         assert other.shape is not None
         other.shape = onnx_ir.Shape([image.shape[0], *list(other.shape)[1:]])
+
+
+def fix_channels(image: onnx_ir.Value, channels: int | None) -> None:
+    """Fixes an open number of channels to what the first convolution takes, or else to what the user says, if anything.
+
+    Of one channel, numbers for each channel make as many as there are numbers, as a mean that is taken off does.
+    """
+    assert image.shape is not None  # an image input has rank 4
+    axis = channel_axis(image)
+    taken, is_spread = channels_in_use(image), any(node.op_type in ARITHMETIC for node in image.consumers())
+    wanted = channels if taken is None or (channels == 1 and is_spread) else taken
+    if wanted is not None and not isinstance(image.shape[axis], int):
+        dims = list(image.shape)
+        dims[axis] = wanted
+        image.shape = onnx_ir.Shape(dims)
 
 
 def fix_size(image: onnx_ir.Value, input_size: tuple[int, int]) -> None:
@@ -165,6 +199,35 @@ def layout_of(image: onnx_ir.Value) -> Layout:
     if (shown := layout_in_use(image)) is not None:
         return shown
     return "NHWC" if image.shape[3] in COLOURS and image.shape[1] not in COLOURS else "NCHW"
+
+
+def channel_axis(image: onnx_ir.Value) -> int:
+    """Returns the axis of an image input's channels."""
+    return 1 if layout_of(image) == "NCHW" else 3
+
+
+def channels_in_use(image: onnx_ir.Value) -> int | None:
+    """Returns how many channels the first convolution or normalisation takes; None where none is reached by pixels."""
+    waiting, seen = [image], {image}
+    while waiting:
+        value = waiting.pop(0)
+        for node in value.consumers():
+            if node.op_type in PARAMETERS and node.inputs[0] is value:
+                index, axis = PARAMETERS[node.op_type]
+                shape = constant_shape(node.inputs[index])
+                return None if shape is None else shape[axis] * (node.attributes.get_int("group", 1) if axis else 1)
+            if node.op_type in PIXEL_OPERATORS | {"Transpose"} and node.outputs[0] not in seen:
+                seen.add(node.outputs[0])
+                waiting.append(node.outputs[0])
+    return None
+
+
+def constant_shape(value: onnx_ir.Value | None) -> list[int] | None:
+    """Returns the shape of a weight, or of the one that a value is made of number by number; None where it is none."""
+    while value is not None and (node := value.producer()) is not None and node.op_type in PIXEL_OPERATORS:
+        value = node.inputs[0]
+    tensor = None if value is None else onnx_ir.convenience.get_const_tensor(value)
+    return None if tensor is None else list(tensor.shape.numpy())
 
 
 def layout_in_use(image: onnx_ir.Value) -> Layout | None:
@@ -203,5 +266,5 @@ def channels_of(model: onnx_ir.Model, image_input: str | None = None) -> int | N
     """Returns the number of channels of the image input, None where it is open."""
     image = find_image_input(model, image_input)
     assert image.shape is not None
-    channels = image.shape[1 if layout_of(image) == "NCHW" else 3]
+    channels = image.shape[channel_axis(image)]
     return channels if isinstance(channels, int) else None

@@ -195,7 +195,7 @@ def sides_of(shape: Shape, layout: Layout) -> tuple[int, int | str | None, int |
     """
     channels, height, width = (shape[axis] for axis in ((1, 2, 3) if layout == "NCHW" else (3, 1, 2)))
     if not isinstance(channels, int):
-        raise MasktoolError("the number of input channels is not fixed", got=tuple(shape))
+        raise MasktoolError("the number of input channels is not fixed", got=tuple(shape), fix="add --channels C")
     return channels, height, width
 
 

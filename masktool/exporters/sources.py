@@ -100,7 +100,7 @@ def load_source(
             ``package.module:factory`` or ``path/to/file.py:factory``.
         input_size: (height, width) of the image input; torch modules need it unless the hub's configuration tells,
             ONNX models where they leave it open.
-        channels: of a torch module's images; None finds them, see
+        channels: of a torch module's images, or of an ONNX model that leaves them open; None finds them, see
             :func:`masktool.exporters.torch_export.find_channels`.
         image_input: name of the ONNX input that is the image, where several may be.
         trust_code: read a file although that may run code from it, see :mod:`masktool.exporters.trust`.
@@ -117,9 +117,11 @@ def load_source(
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         check_external_data(copy, Path(name))
-        return _source_from_onnx(open_proto(copy, name), name, None, input_size, image_input)
+        source = _source_from_onnx(open_proto(copy, name), name, None, input_size, image_input, channels)
+        return check_channels(source, channels)
     if isinstance(model, onnx_ir.Model):
-        return _source_from_graph(model.clone(), model.graph.name or "model", None, input_size, image_input)
+        source = _source_from_graph(model.clone(), model.graph.name or "model", None, input_size, image_input, channels)
+        return check_channels(source, channels)
     if isinstance(model, str | os.PathLike) or torch_export.is_module(model):
         return source_from_module(load_module(model), input_size, channels)
     raise MasktoolError(
@@ -140,7 +142,7 @@ def _source_from_file(
         return source_from_module(load_module(path, arch=arch, trust_code=trust_code), input_size, channels)
     digest = digest_model(path)
     if kind is FileKind.ONNX:
-        source = _source_from_onnx(read_onnx(path), path.name, digest, input_size, image_input)
+        source = _source_from_onnx(read_onnx(path), path.name, digest, input_size, image_input, channels)
         return check_channels(dataclasses.replace(source, path=path), channels)
     torch_export.require_torch(f"a {kind.value}")
     if kind is FileKind.PT2:
@@ -151,9 +153,14 @@ def _source_from_file(
 
 
 def _source_from_onnx(
-    opened: Opened, name: str, digest: str | None, input_size: Size | None, image_input: str | None
+    opened: Opened,
+    name: str,
+    digest: str | None,
+    input_size: Size | None,
+    image_input: str | None,
+    channels: int | None,
 ) -> Source:
-    source = _source_from_graph(opened.model, name, digest, input_size, image_input)
+    source = _source_from_graph(opened.model, name, digest, input_size, image_input, channels)
     return dataclasses.replace(source, labels=opened.tail.labels, notes=(*opened.tail.notes, *source.notes))
 
 
@@ -173,10 +180,13 @@ def _source_from_graph(
     digest: str | None,
     input_size: Size | None,
     image_input: str | None = None,
+    channels: int | None = None,
 ) -> Source:
     renamed = {} if METADATA_PREFIX + "schema_version" in model.metadata_props else free_ends(model)
     rewrite_deprecated(model)
-    image = settle_input(model, input_size, None if image_input is None else renamed.get(image_input, image_input))
+    image = settle_input(
+        model, input_size, None if image_input is None else renamed.get(image_input, image_input), channels
+    )
     assert image.name is not None
     with stage("shapes cannot be inferred", where=name):
         settle_kept_axes(model)

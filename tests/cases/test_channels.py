@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import nn
 
+from masktool import export
 from masktool.cli import run
 from masktool.errors import MasktoolError
 from masktool.exporters.sources import load_source
@@ -140,3 +144,83 @@ def test_a_graph_that_says_its_channels_takes_no_others(tmp_path: Path, monkeypa
     torch.onnx.export(Grey().eval(), (torch.rand(1, 1, SIDE, SIDE),), "grey.onnx", dynamo=True, verbose=False)
     assert run(["export", "grey.onnx", "-o", "out.onnx", "--channels", "3"]) == 2
     assert "expected 1, got 3" in capsys.readouterr().err
+
+
+# ONNX models that leave their channels open
+
+PLAIN = "c = Conv (x, w)"
+BODIES: dict[str, tuple[str, tuple[int, ...]]] = {
+    "convolution": (PLAIN, (8, 3, 3, 3)),
+    "groups": ("c = Conv <group = 3> (x, w)", (6, 1, 3, 3)),
+    "mean": ("s = Sub (x, mean) c = Conv (s, w)", (8, 3, 3, 3)),
+    "normalisation": ("s = BatchNormalization (x, one, nil, nil, one) c = Conv (s, w)", (8, 3, 3, 3)),
+    "last": ("s = Transpose <perm = [0, 3, 1, 2]> (x) c = Conv (s, w)", (8, 3, 3, 3)),
+    "pool": ("s = MaxPool <kernel_shape = [2, 2]> (x) c = Conv (s, w)", (8, 3, 3, 3)),
+}
+
+
+def open_channels(kind: str, channels: int | str | None, *, shaped: bool = True) -> onnx.ModelProto:
+    body, kernel = BODIES[kind]
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 18]> g (float[N,8,8,8] x) => (float[N,K] y) {{
+        {body} r = Relu (c) p = GlobalAveragePool (r) y = Flatten (p) }}"""
+    )
+    random, ones = np.random.default_rng(0), np.ones(3, np.float32)
+    weight = random.standard_normal(kernel).astype(np.float32)
+    arrays = {"w": weight, "mean": random.random((1, 3, 1, 1)).astype(np.float32), "one": ones, "nil": 0 * ones}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    shape = model.graph.input[0].type.tensor_type.shape
+    dim = shape.dim[3 if kind == "last" else 1]
+    dim.Clear()
+    if isinstance(channels, int):
+        dim.dim_value = channels
+    elif channels is not None:
+        dim.dim_param = channels
+    if not shaped:
+        model.graph.input[0].type.tensor_type.ClearField("shape")
+    return model
+
+
+def agrees(model: onnx.ModelProto, folder: Path, channels: int, *, last: bool = False) -> None:
+    shape = (2, 8, 8, channels) if last else (2, channels, 8, 8)
+    x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
+    with load(folder / "m.onnx") as session:
+        np.testing.assert_allclose(session.run(x, np.ones((1, 1, 8, 8), np.float32))["y"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("masking", ["layer", "fill"])
+@pytest.mark.parametrize("channels", [None, "C"])
+@pytest.mark.parametrize("kind", [kind for kind in BODIES if kind != "pool"])
+def test_open_channels_are_those_of_the_first_convolution(kind: str, channels, masking, tmp_path: Path) -> None:
+    model = open_channels(kind, channels)
+    export(model, tmp_path / "m.onnx", masking=masking)
+    agrees(model, tmp_path, 3, last=kind == "last")
+
+
+def test_open_channels_that_nothing_settles_are_asked_for(tmp_path: Path) -> None:
+    model = open_channels("pool", "C")
+    with pytest.raises(MasktoolError, match=r"number of input channels is not fixed.*; add --channels C"):
+        export(model, tmp_path / "m.onnx")
+    export(load_source(model, channels=3), tmp_path / "m.onnx")
+    agrees(model, tmp_path, 3)
+
+
+def test_open_channels_take_what_the_user_says_where_it_can_be(tmp_path: Path) -> None:
+    model = open_channels("mean", "C")  # three numbers make three channels of one
+    export(load_source(model, channels=1), tmp_path / "m.onnx")
+    agrees(model, tmp_path, 1)
+    for kind, wrong in (("mean", 4), ("convolution", 1), ("convolution", 4)):
+        with pytest.raises(MasktoolError, match=rf"its own number of channels.*expected 3, got {wrong}"):
+            load_source(open_channels(kind, "C"), channels=wrong)
+
+
+@pytest.mark.parametrize("masking", ["layer", "fill"])
+@pytest.mark.parametrize("kind", ["convolution", "pool", "last"])
+def test_an_image_without_a_shape_is_of_the_one_that_the_user_says(kind: str, masking, tmp_path: Path) -> None:
+    model = open_channels(kind, "C", shaped=False)
+    with pytest.raises(MasktoolError, match=r"'x' float of unknown shape; if 'x' is the image: --image-input x"):
+        load_source(model)
+    source = load_source(model, image_input="x", channels=3, input_size=(8, 8))
+    export(source, tmp_path / "m.onnx", masking=masking)
+    agrees(model, tmp_path, 3, last=kind == "last")

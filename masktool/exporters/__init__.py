@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import masktool
 from masktool.contract import LOSSES, Layout, Loss, Masking, Metadata, OutputKind, Preprocessing, name_classes
-from masktool.errors import MasktoolError
+from masktool.errors import MasktoolError, UnsupportedOperatorError
 from masktool.files import check_target
 from masktool.streams import unheard
 
@@ -173,7 +174,13 @@ def export(
         batching_reason=prepared.independence.describe() or None,
         copies=prepared.copies,
     )
-    return write_masked(prepared.model, path, metadata, prepared.layout, prepared.trial, source)
+    try:
+        return write_masked(prepared.model, path, metadata, prepared.layout, prepared.trial, source)
+    except UnsupportedOperatorError as error:  # of gradients: all else is settled by now
+        if gradient is None or not takes_size(whole, prepared.trial.size, masking, gradient, class_output, output_kind):
+            raise
+        what = "it" if len(error.nodes) == 1 else "them"
+        raise error.advised(f"a fixed size settles {what}: add --input-size H W") from error
 
 
 def takes_fill(source: Source, *, class_output: str | None, output_kind: OutputKind | None) -> bool:
@@ -184,6 +191,37 @@ def takes_fill(source: Source, *, class_output: str | None, output_kind: OutputK
                 source,
                 Path(directory) / "filled.onnx",
                 masking="fill",
+                class_output=class_output,
+                output_kind=output_kind,
+            )
+        except MasktoolError:
+            return False
+    return True
+
+
+def takes_size(
+    source: Source,
+    size: tuple[int, int],
+    masking: Masking,
+    gradient: Loss,
+    class_output: str | None,
+    output_kind: OutputKind | None,
+) -> bool:
+    """Tells whether a source of open height or width gets gradients once they are fixed, by doing so."""
+    from masktool.exporters.onnx_file import find_image_input, fix_size, open_size_of
+
+    model = source.model.clone()
+    image = find_image_input(model, source.image_input)
+    if None not in open_size_of(image):
+        return False
+    fix_size(image, size)
+    with tempfile.TemporaryDirectory(prefix="masktool-") as directory:
+        try:
+            export(
+                dataclasses.replace(source, model=model),
+                Path(directory) / "fixed.onnx",
+                masking=masking,
+                gradient=gradient,
                 class_output=class_output,
                 output_kind=output_kind,
             )

@@ -169,8 +169,21 @@ def fixed_sizes(value: ir.Value) -> tuple[int, ...]:
     """
     first, *others = sizes_of(value)
     if None in others:
-        raise RuleError(f"the lengths of {value.name!r} are not fixed: {value.shape}")
+        known = ["?" if size is None else size for size in sizes_of(value)]
+        raise RuleError(f"the lengths of {described(value)} are not fixed: ({', '.join(map(str, known))})")
     return (-1 if first is None else first, *(length for length in others if length is not None))
+
+
+def described(value: ir.Value) -> str:
+    """Returns how a message calls a value: one that masktool emitted by the network's node that it belongs to."""
+    node = network_name(value.name or "")
+    return repr(value.name) if node is None else f"the map or mask at node {node!r}"
+
+
+def network_name(name: str) -> str | None:
+    """Returns the name of the network's node that an emitted node or value belongs to; None for any other name."""
+    start = f"{GraphBuilder.prefix}/"
+    return name[len(start) :].rpartition("/")[0] or None if name.startswith(start) else None
 
 
 def dims_of(value: ir.Value) -> list[Length]:

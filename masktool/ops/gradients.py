@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 import onnx_ir as ir
 
 from masktool.errors import UnsupportedNode, stage
-from masktool.ops.builder import GraphBuilder, dims_of, dtype_of
+from masktool.ops.builder import GraphBuilder, dims_of, dtype_of, network_name
 from masktool.ops.registry import RuleError, RuleTable
 
 Gradients = Sequence[ir.Value | None]
@@ -117,7 +117,8 @@ class GradientGraph(GraphBuilder):
             if not passed:
                 self._flat.append(node)
         self._node = None
-        return refused[::-1]
+        by_name = {node.name or str(number): node for number, node in enumerate(refused)}
+        return list(by_name.values())[::-1]
 
     def flat_nodes(self, source: ir.Value) -> list[UnsupportedNode]:
         """Returns the nodes that passed no gradient on: their rule gave none, or what they give are no real numbers.
@@ -140,7 +141,9 @@ class GradientGraph(GraphBuilder):
         return [self.describe(each, FLAT) for each in flat if not depends.isdisjoint(numbers_read(each))]
 
     def describe(self, node: ir.Node, reason: str) -> UnsupportedNode:
-        """Returns how a message names a node of the graph, and why it is there."""
+        """Returns how a message names a node of the graph, or the one that a mask rule emitted it for, and why."""
+        own = network_name(node.name or "")
+        node = next((each for each in self._nodes if own is not None and each.name == own), node)
         opset = self.graph.opset_imports.get(node.domain, 0)
         return UnsupportedNode(node.name or "", node.op_type, node.version or opset, reason)
 

@@ -238,3 +238,39 @@ def test_a_preprocessing_that_does_not_fit_integers_is_named_first(folder: Path,
     onnx.save(network_behind("q = Cast<to = 1>(image) l = Log(q)", "uint8", "3, 224, 224"), "m.onnx")
     assert run(["export", "m.onnx", "-o", "out.onnx", "--preprocess", "tf"]) == 2
     assert "the preprocessing does not give the integers that the image input takes" in capsys.readouterr().err
+
+
+OPEN = {
+    "max pool": ("N, 3, H, W", "r = MaxPool<kernel_shape = [3, 3], strides = [2, 2]>(c)", []),
+    "max pool, then a ReLU": ("N, 3, H, W", "p = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(c) r = Relu(p)", []),
+    "max pool, partial": (
+        "N, 3, H, W", "r = MaxPool<kernel_shape = [3, 3], strides = [2, 2]>(c)", ["--masking", "partial"],
+    ),
+    "max pool, width alone": ("N, 3, 16, W", "r = MaxPool<kernel_shape = [3, 3], strides = [2, 2]>(c)", []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_gradients_that_a_fixed_size_settles_say_so(name: str, folder: Path, capsys):
+    shape, nodes, more = OPEN[name]
+    text = f"""<ir_version: 8, opset_import: ["" : 18]> g (float[{shape}] x) => (float[N, 5] y)
+        <float[8, 3, 3, 3] k, float[8, 5] w> {{ c = Conv(x, k) {nodes} m = GlobalAveragePool(r) f = Flatten(m)
+        y = MatMul(f, w) }}"""
+    onnx.save(small_graphs.parse(text), "m.onnx")
+    export = ["export", "m.onnx", "-o", "out.onnx", "--gradient", "logit", *more]
+    assert run(export) == 2
+    error = capsys.readouterr().err
+    assert "no gradient rule for 1 node: GlobalAveragePool-18 (node 'node_" in error
+    assert "masktool/" not in error
+    assert "unk__" not in error
+    assert "; a fixed size settles it: add --input-size H W" in error
+    assert run([*export, "--input-size", "16", "14"]) == 0
+
+
+def test_gradients_that_a_fixed_size_does_not_settle_do_not_say_so(folder: Path, capsys):
+    text = """<ir_version: 8, opset_import: ["" : 18]> g (float[N, 3, H, W] x) => (float[N, 5] y)
+        <float[8, 3, 3, 3] k, float[8, 5] w> { c = Conv(x, k) r = Floor(c) m = GlobalAveragePool(r) f = Flatten(m)
+        y = MatMul(f, w) }"""
+    onnx.save(small_graphs.parse(text), "m.onnx")
+    assert run(["export", "m.onnx", "-o", "out.onnx", "--gradient", "logit", "--masking", "fill"]) == 2
+    assert "--input-size" not in capsys.readouterr().err

@@ -30,16 +30,16 @@ from masktool.exporters.onnx_file import FLOAT_TYPES, describe_value
 from masktool.exporters.score_ends import (
     KINDS_OF_END,
     LINEAR,
-    UNBOUNDED,
-    averages_shares,
     core_of,
     end_of,
     find_selection,
     is_constant,
+    is_unbounded,
     name_end,
     name_node,
     scales_to_unit_length,
 )
+from masktool.exporters.value_bounds import lies_between_0_and_1
 
 NONE = "none"
 """What ``--class-output`` takes for a graph that has none."""
@@ -118,6 +118,7 @@ class Candidate:
         columns: K; None where it is open.
         end: what it ends in, a key of ``score_ends.KINDS_OF_END``; None for anything else.
         unbounded: whether it ends in an operator that gives unbounded scores.
+        share: whether it lies between 0 and 1, whatever the image.
         ends_in: the same in words.
         backing: what speaks for class scores.
         against: what speaks against them.
@@ -127,6 +128,7 @@ class Candidate:
     columns: int | None
     end: str | None
     unbounded: bool
+    share: bool
     ends_in: str
     backing: tuple[str, ...]
     against: tuple[str, ...]
@@ -139,6 +141,8 @@ class Candidate:
     @property
     def kinds(self) -> tuple[OutputKind, ...] | None:
         """What it may hold, the likeliest first; None where its end says nothing of that."""
+        if self.end is None and self.share:
+            return ("binary-probability", "sigmoid") if self.columns == 1 else ("probabilities", "sigmoid")
         return KINDS_OF_END.get(self.end or "")
 
     def __str__(self) -> str:
@@ -242,19 +246,21 @@ def named_output(model: ir.Model, name: str, batch: int | None) -> ir.Value:
 def describe_candidate(value: ir.Value, claims: Claims) -> Candidate:
     """Collects what speaks for and against an output."""
     columns, end = count_columns(value), end_of(value)
-    kind_of_end = name_end(end, columns)
-    unbounded = kind_of_end is None and end is not None and end.op_type in UNBOUNDED and not averages_shares(end)
+    kind_of_end = name_end(value, columns)
+    unbounded = kind_of_end is None and is_unbounded(value)
     ends_in = "has no operator of its own" if end is None else f"ends in {name_node(end)}"
-    against = tuple(find_objections(value, end, hint=kind_of_end not in ("Softmax", "LogSoftmax")))
+    against = tuple(find_objections(value, end, kind_of_end))
     backing = tuple(find_backing(value, columns, kind_of_end, claims, unbounded=unbounded))
-    return Candidate(value, columns, kind_of_end, unbounded, ends_in, backing, against)
+    return Candidate(value, columns, kind_of_end, unbounded, lies_between_0_and_1(value), ends_in, backing, against)
 
 
 def find_backing(
     value: ir.Value, columns: int | None, end: str | None, claims: Claims, *, unbounded: bool
 ) -> Iterator[str]:
     """Yields what speaks for class scores."""
-    if end is not None:
+    if end == "Complement":
+        yield "p and 1 - p of one sigmoid in its two columns"
+    elif end is not None:
         columns_named = "its one column" if columns == 1 else f"all {count_of(columns, 'column')}"
         alike = " (numbers scaled to 0..1, such as coordinates, would end alike)" if end.startswith("Sigmoid") else ""
         yield f"{end.split()[0]} over {columns_named}{alike}"
@@ -282,15 +288,17 @@ def count_of(number: int | None, thing: str) -> str:
     return f"{number or 'K'} {thing}{'' if number == 1 else 's'}"
 
 
-def find_objections(value: ir.Value, end: ir.Node | None, *, hint: bool) -> Iterator[str]:
+def find_objections(value: ir.Value, end: ir.Node | None, kind_of_end: str | None) -> Iterator[str]:
     """Yields what speaks against class scores; names are a hint only where the graph does not say it better."""
     if end is not None and scales_to_unit_length(end):
         yield "of unit length (L2 norm), as embeddings are"
-    if end is not None and end.op_type == "Concat" and len(parts := ends_of_parts(end)) > 1:
+    joined = end if end is not None and end.op_type == "Concat" and kind_of_end is None else None
+    if joined is not None and len(parts := ends_of_parts(joined)) > 1:
         yield f"put together from parts that end in {', '.join(parts)}, as detections are"
-    if end is not None and value.shape is not None and value.shape.rank() == 1 and end.op_type != "Sigmoid":
+    if end is not None and value.shape is not None and value.shape.rank() == 1 and kind_of_end is None:
         yield "one number for each image"
-    if hint and (words := words_of(value) & SPEAKING_AGAINST):
+    shares = kind_of_end is not None and not kind_of_end.startswith("Sigmoid")
+    if not shares and (words := words_of(value) & SPEAKING_AGAINST):
         yield f"its name says {', '.join(sorted(words))}"
 
 
@@ -444,7 +452,7 @@ def settle_kind(chosen: Candidate, claims: Claims) -> OutputKind | None:
     named = claims.labels is not None and len(claims.labels) > 1
     if named and chosen.columns == 1 and kind not in BINARY_KINDS:
         kinds = " or ".join(each for each in sorted(BINARY_KINDS) if each in (chosen.kinds or BINARY_KINDS))
-        said = f", which --output-kind calls {kind}" if kind is not None else "; its kind is not known"
+        said = f", called {kind}" if kind is not None else ", of unknown kind"
         raise MasktoolError(
             "two labels for one column are its negative and its positive class",
             expected=kinds,
@@ -463,15 +471,17 @@ def find_kind(chosen: Candidate, claims: Claims) -> OutputKind | None:
     allowed = chosen.kinds
     if claims.kind is not None:
         if allowed is not None and claims.kind not in allowed:
+            told = chosen.end is not None and chosen.end.split()[0] in chosen.ends_in
             raise MasktoolError(
                 "the graph says otherwise",
                 where=f"--output-kind {claims.kind}",
                 expected=" or ".join(allowed),
-                got=f"{chosen.name!r}, which {chosen.ends_in}",
+                got=f"{chosen.name!r}, which {chosen.ends_in}"
+                + (" and lies between 0 and 1" if chosen.share and not told else ""),
                 fix="leave --output-kind out",
             )
         return claims.kind
-    if allowed is not None:
+    if allowed is not None and chosen.end is not None:
         return allowed[0]
     if not chosen.unbounded or not chosen.backing:
         return None

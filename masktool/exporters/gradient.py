@@ -22,7 +22,8 @@ from masktool.exporters.canonical import infer_shapes
 from masktool.exporters.class_output import count_columns, is_vector
 from masktool.exporters.feature_maps import find_feature_map, name_outside
 from masktool.exporters.loss_ends import add_loss_end
-from masktool.exporters.score_ends import NORMALISING, UNBOUNDED, find_score_producer, name_end
+from masktool.exporters.score_ends import MEANS, NORMALISING, SUMS, find_score_producer, is_unbounded, name_end
+from masktool.exporters.value_bounds import lies_between_0_and_1
 from masktool.ops.builder import GraphBuilder
 from masktool.ops.gradients import GradientGraph
 
@@ -149,13 +150,15 @@ def scores_of(graph: ir.Graph, class_output: str, output_kind: OutputKind | None
     producer = find_score_producer(output)
     if (logits := logits_before(producer, output)) is not None:
         return logits, True
-    bounded = producer is not None and producer.op_type not in UNBOUNDED
-    return output, not (bounded and output_kind in PROBABILITY_KINDS)
+    if output_kind not in PROBABILITY_KINDS or is_unbounded(output):
+        return output, True
+    open_end = producer is None or producer.op_type in SUMS | MEANS
+    return output, open_end and not lies_between_0_and_1(output)
 
 
 def logits_before(producer: ir.Node | None, output: ir.Value) -> ir.Value | None:
     """Returns what the softmax or sigmoid at the end reads; None where there is none, or the graph arranges it anew."""
-    if producer is None or producer.op_type not in NORMALISING or name_end(producer, count_columns(output)) is None:
+    if producer is None or producer.op_type not in NORMALISING or name_end(output, count_columns(output)) is None:
         return None
     logits = producer.inputs[0]
     if logits is None or not is_vector(logits) or count_columns(logits) != count_columns(output):

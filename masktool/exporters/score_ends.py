@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from masktool.contract import OutputKind
@@ -20,6 +21,7 @@ PICKING = frozenset({"Gather", "GatherElements", "GatherND", "Slice", "Split", "
 SCALING = frozenset({"Add", "Sub", "Mul", "Div", "BatchNormalization"})
 """With a constant, they keep scores unbounded and their order (a negative factor apart)."""
 NORMALISING = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
+SOFTMAXES = frozenset({"Softmax", "LogSoftmax"})
 BOUNDING = NORMALISING | {"Tanh", "HardSigmoid", "Clip"}
 """What they give is in a fixed range: a mean of it is no logit."""
 SELECTING = frozenset(
@@ -29,20 +31,60 @@ SELECTING = frozenset(
     }
 )
 """What they give are decisions, places or the best few, never one score for each class."""
+ELEMENTWISE = frozenset(
+    {
+        *(
+            "Relu",
+            "LeakyRelu",
+            "PRelu",
+            "ThresholdedRelu",
+            "Elu",
+            "Celu",
+            "Selu",
+            "Gelu",
+            "Softplus",
+            "Softsign",
+            "Mish",
+        ),
+        *(
+            "Exp",
+            "Log",
+            "Sqrt",
+            "Abs",
+            "Neg",
+            "Reciprocal",
+            "Pow",
+            "Sign",
+            "Round",
+            "Floor",
+            "Ceil",
+            "Erf",
+            "HardSwish",
+        ),
+        *("Tanh", "HardSigmoid", "Clip", "LogSoftmax"),
+    }
+)
+"""They compute each value from one: of a selection, one that is as good as it."""
+DEEPEST = 8
+"""Sums of sums of selections that are followed."""
 LINEAR = frozenset(
     {
         *("Gemm", "MatMul", "Conv", "ConvTranspose", "Einsum", "FusedGemm", "FusedMatMul", "FusedConv"),
         *("QLinearMatMul", "QLinearConv", "QGemm", "MatMulInteger", "ConvInteger"),
     }
 )
-UNBOUNDED = LINEAR | {"Add", "Sum", "GlobalAveragePool", "AveragePool", "ReduceMean"}
-"""A classifier that ends in one of these gives unbounded scores, as cross-entropy training wants them. So do
-regressions and embeddings."""
+MEANS = frozenset({"GlobalAveragePool", "AveragePool", "ReduceMean"})
+SUMS = frozenset({"Add", "Sub", "Sum"})
+CLIPPING = frozenset({"Clip", "Max", "Min"})
+"""With constants, they keep probabilities from 0 and 1, where a logarithm ends."""
+SMALL = 1e-3
+"""A constant up to this beside a sum of exponentials only keeps it from 0."""
 KINDS_OF_END: Mapping[str, tuple[OutputKind, ...]] = {
     "Softmax": ("probabilities",),
     "LogSoftmax": ("logits",),  # softmax of log-probabilities gives the probabilities back
     "Sigmoid": ("sigmoid",),
     "Sigmoid of one column": ("binary-probability", "sigmoid"),
+    "Complement": ("probabilities",),  # p and 1 - p of one sigmoid
 }
 """What an output may hold that ends so; the first is taken where the user says nothing."""
 
@@ -63,18 +105,53 @@ def find_score_producer(output: ir.Value) -> ir.Node | None:
 
 def end_of(value: ir.Value) -> ir.Node | None:
     """Returns the node that an output ends in: behind all that rearranges, or that scales an unbounded score."""
-    end = node = find_score_producer(value)
-    while node is not None and node.op_type in SCALING and (inner := lone_operand(node)) is not None:
-        node = find_score_producer(inner)
-        if node is not None and node.op_type in UNBOUNDED:
-            end = node
-    return end
+    node = find_score_producer(value)
+    if is_unbounded(value):
+        while node is not None and (inner := scaled_operand(node)) is not None:
+            node = find_score_producer(inner)
+    return node
+
+
+def is_unbounded(value: ir.Value) -> bool:
+    """Tells whether an output ends in a linear layer or in a mean over places, scaled and shifted or not, or in sums of
+    such: a classifier that does gives unbounded scores, as cross-entropy training wants them. So do regressions and
+    embeddings.
+    """
+    start = find_score_producer(value)
+    waiting, seen = [start], {start}
+    while waiting:
+        node = waiting.pop()
+        if node is None:
+            return False
+        if node.op_type in LINEAR | MEANS:
+            continue
+        inner = scaled_operand(node)
+        operands = list(node.inputs) if node.op_type in SUMS else [inner]
+        changing = [each for each in operands if each is not None and not is_constant(each)]
+        if not changing:
+            return False
+        found = {find_score_producer(each) for each in changing} - seen
+        seen |= found
+        waiting.extend(found)
+    return start is not None and not averages_shares(start)
+
+
+def scaled_operand(node: ir.Node) -> ir.Value | None:
+    """Returns what a node scales or shifts by constants; None where it does something else, such as to divide by it."""
+    operand = lone_operand(node) if node.op_type in SCALING else None
+    return None if node.op_type == "Div" and operand is not node.inputs[0] else operand
 
 
 def lone_operand(node: ir.Node) -> ir.Value | None:
     """Returns the one input that is no constant; None where several are."""
     changing = [each for each in node.inputs if each is not None and not is_constant(each)]
     return changing[0] if len(changing) == 1 else None
+
+
+def constant_of(value: ir.Value | None) -> np.ndarray | None:
+    """Returns the numbers of a constant, rearranged or not; None for anything else."""
+    tensor = None if value is None else ir.convenience.get_const_tensor(core_of(value))
+    return None if tensor is None else tensor.numpy()
 
 
 def is_constant(value: ir.Value) -> bool:
@@ -86,17 +163,167 @@ def is_constant(value: ir.Value) -> bool:
     return core.const_value is not None or core.is_initializer()
 
 
-def name_end(node: ir.Node | None, columns: int | None) -> str | None:
-    """Returns what a node at the end says of the values, a key of ``KINDS_OF_END``; None where it says nothing."""
+def name_end(value: ir.Value, columns: int | None) -> str | None:
+    """Returns what the end of a graph says of an output, a key of ``KINDS_OF_END``; None where it says nothing."""
+    node, trail = behind_clips(value)
     if node is None:
         return None
-    if node.op_type == "Div" and divides_exponentials(node):
-        return "Softmax"
-    if node.op_type in ("Softmax", "LogSoftmax"):
-        return node.op_type if goes_over_columns(node, columns) else None
-    if node.op_type == "Sigmoid":
+    clipped = any(each.op_type in CLIPPING for each in trail)
+    if node.op_type in ("Exp", "Log") and node.inputs[0] is not None:
+        inverse = {"Exp": ("LogSoftmax", "Softmax"), "Log": ("Softmax", "LogSoftmax")}[node.op_type]
+        before = softmax_over_columns(*behind_clips(node.inputs[0]), [node, *trail], columns)
+        found = inverse[1] if before == inverse[0] else None
+    elif is_sigmoid(node):
         return "Sigmoid of one column" if columns == 1 else "Sigmoid"
-    return None
+    elif columns == 2 and complements(node):
+        return "Complement"
+    else:
+        found = softmax_over_columns(node, [], trail, columns)
+    return None if found == "LogSoftmax" and clipped else found
+
+
+def behind_clips(value: ir.Value) -> tuple[ir.Node | None, list[ir.Node]]:
+    """Returns the node that computes values, and all behind it that rearrange them or clip them, from it on."""
+    trail: list[ir.Node] = []
+    node = value.producer()
+    while node is not None and (inner := passed_on(node)) is not None:
+        trail.insert(0, node)
+        node = inner.producer()
+    return node, trail
+
+
+def passed_on(node: ir.Node) -> ir.Value | None:
+    """Returns what a node only rearranges, or clips between constants."""
+    if node.op_type in ARRANGING:
+        return node.inputs[0]
+    return lone_operand(node) if node.op_type in CLIPPING else None
+
+
+def softmax_over_columns(
+    node: ir.Node | None, before: Sequence[ir.Node], trail: Sequence[ir.Node], columns: int | None
+) -> str | None:
+    """Returns which softmax a node is, written out or not, if it goes over the columns of an output.
+
+    Args:
+        node: it.
+        before: what stands between it and the trail, as the trail is.
+        trail: what rearranges its results to the output, from it on.
+        columns: of the output.
+    """
+    if node is None:
+        return None
+    name, axes = (node.op_type, softmax_axes(node)) if node.op_type in SOFTMAXES else ("Softmax", shared_axes(node))
+    shape = next((each.shape for each in (*node.outputs, *node.inputs) if each is not None and each.shape), None)
+    if not axes or columns == 1:  # of one column each alone: 1, whatever the image
+        return None
+    return name if are_columns(axes, shape, [*before, *trail], columns) else None
+
+
+def softmax_axes(node: ir.Node) -> list[int]:
+    """Returns the axes that a Softmax or LogSoftmax goes over."""
+    shape = next((each.shape for each in (*node.inputs, *node.outputs) if each is not None and each.shape), None)
+    since_opset_13 = (node.version or node.graph.opset_imports.get("", 13) if node.graph else 13) >= 13
+    axis = node.attributes.get_int("axis", -1 if since_opset_13 else 1)
+    assert axis is not None
+    return [axis] if since_opset_13 or shape is None else list(range(axis % shape.rank(), shape.rank()))
+
+
+def shared_axes(node: ir.Node) -> list[int] | None:
+    """Returns the axes of a softmax that is written out, exp(z) / Σ exp(z); None where a node is none."""
+    numerator, denominator = fraction_of(node)
+    if numerator is None or denominator is None:
+        return None
+    total = denominator.producer()
+    while total is not None and (inner := kept_from_zero(total)) is not None:
+        total = inner.producer()
+    if (
+        total is None
+        or total.op_type not in ("ReduceSum", "ReduceL1")
+        or not same_exponential(numerator, total.inputs[0])
+    ):
+        return None
+    given = constant_of(total.inputs[1]) if len(total.inputs) > 1 else None
+    if given is not None:
+        return [int(each) for each in given.reshape(-1)]
+    listed = total.attributes.get_ints("axes", None)
+    shape = None if total.inputs[0] is None else total.inputs[0].shape
+    return list(listed) if listed is not None else None if shape is None else list(range(shape.rank()))
+
+
+def kept_from_zero(node: ir.Node) -> ir.Value | None:
+    """Returns what a node repeats, rearranges, clips or adds a small constant to."""
+    if node.op_type == "Expand":
+        return node.inputs[0]
+    if node.op_type in SUMS:
+        added = [number for each in node.inputs if (number := constant_of(each)) is not None]
+        small = all(np.abs(number).max(initial=0) <= SMALL for number in added)
+        return lone_operand(node) if added and small else None
+    return passed_on(node)
+
+
+def fraction_of(node: ir.Node) -> tuple[ir.Value | None, ir.Value | None]:
+    """Returns numerator and denominator of a division, or of a product with a reciprocal.
+
+    Both are None for any other node, and the numerator alone for a Reciprocal.
+    """
+    if node.op_type == "Div":
+        return node.inputs[0], node.inputs[1]
+    if node.op_type == "Reciprocal":
+        return None, node.inputs[0]
+    if node.op_type == "Mul":
+        for factor, other in (node.inputs, node.inputs[::-1]):
+            producer = None if factor is None else find_score_producer(factor)
+            if producer is not None and producer.op_type == "Reciprocal":
+                return other, producer.inputs[0]
+    return None, None
+
+
+def same_exponential(one: ir.Value | None, other: ir.Value | None) -> bool:
+    """Tells whether two values are exponentials of the same."""
+    powers = [exponent_of(one), exponent_of(other)]
+    return powers[0] is not None and powers[0] is powers[1]
+
+
+def exponent_of(value: ir.Value | None) -> ir.Value | None:
+    """Returns what an exponential is taken of; None where a value is none."""
+    producer = None if value is None else find_score_producer(value)
+    if producer is None or producer.op_type != "Exp" or producer.inputs[0] is None:
+        return None
+    return core_of(producer.inputs[0])
+
+
+def is_sigmoid(node: ir.Node) -> bool:
+    """Tells whether a node is a sigmoid: the operator, 1 / (1 + exp(-z)) or exp(z) / (1 + exp(z))."""
+    if node.op_type == "Sigmoid":
+        return True
+    numerator, denominator = fraction_of(node)
+    total = None if denominator is None else find_score_producer(denominator)
+    if total is None or total.op_type not in ("Add", "Sum") or len(total.inputs) != 2:
+        return False
+    for one, power in (total.inputs, total.inputs[::-1]):
+        if is_one(one) and exponent_of(power) is not None:
+            return node.op_type == "Reciprocal" or is_one(numerator) or same_exponential(numerator, power)
+    return False
+
+
+def is_one(value: ir.Value | None) -> bool:
+    """Tells whether a value is the constant 1."""
+    number = constant_of(value)
+    return number is not None and number.size > 0 and bool((number == 1).all())
+
+
+def complements(node: ir.Node) -> bool:
+    """Tells whether a node puts p and 1 - p of one sigmoid beside each other."""
+    if node.op_type != "Concat" or len(node.inputs) != 2 or node.attributes.get_int("axis", 0) not in (1, -1):
+        return False
+    for share, rest in (node.inputs, node.inputs[::-1]):
+        difference = None if rest is None else find_score_producer(rest)
+        if share is None or difference is None or difference.op_type != "Sub" or not is_one(difference.inputs[0]):
+            continue
+        taken = difference.inputs[1]
+        if taken is not None and core_of(taken) is core_of(share) and name_end(share, 1) is not None:
+            return True
+    return False
 
 
 def averages_shares(end: ir.Node) -> bool:
@@ -104,11 +331,11 @@ def averages_shares(end: ir.Node) -> bool:
     waiting, seen = [end], {end}
     while waiting:
         node = waiting.pop()
-        if node.op_type in BOUNDING or (node.op_type == "Div" and divides_exponentials(node)):
+        if node.op_type in BOUNDING or is_sigmoid(node) or shared_axes(node) is not None:
             return True
         if node.op_type in LINEAR:
             continue
-        if node is end or node.op_type in ARRANGING | PICKING | SCALING | UNBOUNDED:
+        if node is end or node.op_type in ARRANGING | PICKING | SCALING | MEANS | SUMS:
             producers = (each.producer() for each in node.inputs if each is not None)
             found = {each for each in producers if each is not None and each not in seen}
             seen |= found
@@ -116,20 +343,37 @@ def averages_shares(end: ir.Node) -> bool:
     return False
 
 
-def goes_over_columns(node: ir.Node, columns: int | None) -> bool:
-    """Tells whether a softmax goes over as many values as there are columns, as far as shapes say."""
-    if columns == 1:
-        return False  # each alone: 1, whatever the image
-    shape = next((each.shape for each in (*node.inputs, *node.outputs) if each is not None and each.shape), None)
-    if shape is None or columns is None:
-        return True
-    since_opset_13 = (node.version or node.graph.opset_imports.get("", 13) if node.graph else 13) >= 13
-    axis = node.attributes.get_int("axis", -1 if since_opset_13 else 1)
-    assert axis is not None
+def are_columns(axes: Sequence[int], shape: ir.Shape | None, trail: Sequence[ir.Node], columns: int | None) -> bool:
+    """Tells whether axes are the columns of an output: as many values, as far as shapes say, and not the images.
+
+    Args:
+        axes: of a value.
+        shape: of the same; None where it is not known.
+        trail: what rearranges it to the output.
+        columns: of the output.
+    """
+    if shape is None or not shape.rank():
+        return 0 not in axes
     rank = shape.rank()
-    axes = [axis % rank] if since_opset_13 else range(axis % rank, rank)
-    lengths = [shape[each] for each in axes]
-    return not all(isinstance(length, int) for length in lengths) or product(lengths) == columns
+    places = {axis % rank for axis in axes}
+    lengths = [shape[place] for place in places]
+    known = columns is not None and all(isinstance(length, int) for length in lengths)
+    if known and product(lengths) != columns:
+        return False
+    if known and all(shape[other] == 1 for other in set(range(rank)) - places):
+        return True  # all that there is of one image
+    return 0 not in moved_axes(places, trail)
+
+
+def moved_axes(axes: set[int], trail: Sequence[ir.Node]) -> set[int]:
+    """Returns where nodes that rearrange values move axes to; the first one stays where it is under a Reshape."""
+    for node in trail:
+        order = node.attributes.get_ints("perm", None) if node.op_type == "Transpose" else None
+        if order is not None and max(axes) < len(order):
+            axes = {order.index(axis) for axis in axes}
+        elif node.op_type == "Transpose" and (shape := node.inputs[0].shape if node.inputs[0] else None):
+            axes = {shape.rank() - 1 - axis for axis in axes}
+    return axes
 
 
 def product(lengths: Sequence[object]) -> int:
@@ -139,12 +383,6 @@ def product(lengths: Sequence[object]) -> int:
         assert isinstance(length, int)
         result *= length
     return result
-
-
-def divides_exponentials(node: ir.Node) -> bool:
-    """Tells whether a Div is the last step of a softmax written out."""
-    numerator = None if node.inputs[0] is None else node.inputs[0].producer()
-    return numerator is not None and numerator.op_type == "Exp"
 
 
 def scales_to_unit_length(node: ir.Node) -> bool:
@@ -193,8 +431,13 @@ def walk_back(node: ir.Node, through: frozenset[str], depth: int) -> Iterator[ir
         node = found
 
 
-def find_selection(value: ir.Value) -> ir.Node | None:
-    """Returns the node that selected, compared or decided what an output holds; None where none did."""
+def find_selection(value: ir.Value, depth: int = DEEPEST) -> ir.Node | None:
+    """Returns the node that selected, compared or decided what an output holds; None where none did.
+
+    Args:
+        value: the output, or what it is computed from.
+        depth: how many sums of two selections, one in the other, are followed.
+    """
     waiting, seen = [value], {value}
     while waiting:
         node = waiting.pop().producer()
@@ -202,11 +445,16 @@ def find_selection(value: ir.Value) -> ir.Node | None:
             continue
         if node.op_type in SELECTING:
             return node
-        passes = node.op_type in ARRANGING | PICKING | NORMALISING
+        passes = node.op_type in ARRANGING | PICKING | NORMALISING | ELEMENTWISE
         if passes or (node.op_type in SCALING and lone_operand(node) is not None):
             found = [each for each in values_of(node) if each not in seen]
             seen.update(found)
             waiting.extend(found)
+        elif node.op_type in SCALING | SUMS | CLIPPING and depth:
+            changing = [each for each in node.inputs if each is not None and not is_constant(each)]
+            selections = [find_selection(each, depth - 1) for each in changing]
+            if selections and all(selections):
+                return selections[0]
     return None
 
 

@@ -29,6 +29,23 @@ ENDS = {
         "binary-probability", "N, 1",
         "m = Neg(z) e = Exp(m) u = Constant<value_float = 1.0>() d = Add(e, u) y = Reciprocal(d)",
     ),
+    "probability exp(z) / (1 + exp(z))": (
+        "binary-probability", "N, 1", "e = Exp(z) u = Constant<value_float = 1.0>() d = Add(e, u) y = Div(e, d)",
+    ),
+    "probability, clipped": (
+        "binary-probability", "N, 1",
+        "s = Sigmoid(z) lo = Constant<value_float = 1e-7>() hi = Constant<value_float = 0.9999999>() "
+        "y = Clip(s, lo, hi)",
+    ),
+    "probability by a hyperbolic tangent": (
+        "binary-probability", "N, 1",
+        "half = Constant<value_float = 0.5>() q = Mul(z, half) t = Tanh(q) u = Mul(t, half) y = Add(u, half)",
+    ),
+    "probability, smoothed": (
+        "binary-probability", "N, 1",
+        "s = Sigmoid(z) k = Constant<value_float = 0.9>() l = Constant<value_float = 0.05>() m = Mul(s, k) "
+        "y = Add(m, l)",
+    ),
 }  # fmt: skip
 """By name: the kind, the shape, and the nodes that make the output of the logit z."""
 STEP = 1e-2
@@ -181,10 +198,10 @@ def test_more_than_one_column_is_refused(kind: OutputKind):
         to_probabilities(np.zeros((2, 3), np.float32), kind)
 
 
-BOUNDS = "lo = Constant<value_float = 1e-7>() hi = Constant<value_float = 0.9999999>()"
+BOUNDS = "lo = Constant<value_float = -20.0>() hi = Constant<value_float = 20.0>()"
 NOT_BINARY = {
     "a sigmoid that the user calls one": ("y = Sigmoid(z)", "sigmoid", "binary-probability"),
-    "a hard sigmoid": ("y = HardSigmoid(z)", None, "binary or binary-probability"),
+    "a hard sigmoid": ("y = HardSigmoid(z)", None, "binary-probability"),
     "a hyperbolic tangent": ("y = Tanh(z)", None, "binary or binary-probability"),
     "a clipped logit": (f"{BOUNDS} y = Clip(z, lo, hi)", None, "binary or binary-probability"),
     "a rate": ("y = Softplus(z)", None, "binary or binary-probability"),
@@ -207,6 +224,42 @@ def test_two_labels_of_a_column_that_is_not_binary_are_a_question(nodes: str, ki
             assert session.scores(images()).shape == (3, len(session.metadata.labels))
     one = masktool.export(model, tmp_path / "m.onnx", output_kind=kind, labels=["tumour"])
     assert one.labels == ("tumour",)
+
+
+SHARES = {name: nodes for name, (kind, shape, nodes) in ENDS.items() if kind == "binary-probability" and shape != "N"}
+SHARES |= {
+    "1 / (1 + exp(-z))": "m = Neg(z) e = Exp(m) u = Constant<value_float = 1.0>() d = Add(u, e) y = Div(u, d)",
+    "a product with the reciprocal": """e = Exp(z) u = Constant<value_float = 1.0>() d = Add(u, e) q = Reciprocal(d)
+        y = Mul(e, q)""",
+    "a mean of two": """s = Sigmoid(z) m = Neg(z) t = Sigmoid(m) a = Add(s, t) h2 = Constant<value_float = 0.5>()
+        y = Mul(a, h2)""",
+    "the other class": "s = Sigmoid(z) u = Constant<value_float = 1.0>() y = Sub(u, s)",
+    "a hard sigmoid": "y = HardSigmoid(z)",
+}
+KNOWN_SIGMOIDS = {
+    "probability (N, 1)", "probability written out", "probability exp(z) / (1 + exp(z))", "probability, clipped",
+    "1 / (1 + exp(-z))", "a product with the reciprocal",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_a_sigmoid_is_never_applied_twice(name: str, tmp_path: Path):
+    """However it is written: what lies between 0 and 1 is no logit, whoever says so."""
+    model = network("N, 1", SHARES[name])
+    with pytest.raises(MasktoolError) as error:
+        masktool.export(model, tmp_path / "m.onnx", output_kind="binary")
+    assert str(error.value).startswith(
+        "the graph says otherwise (--output-kind binary): expected binary-probability or sigmoid, got 'y', which "
+    )
+    assert ("lies between 0 and 1" in str(error.value)) == (name != "probability (N, 1)")
+    if name in KNOWN_SIGMOIDS:
+        metadata = masktool.export(model, tmp_path / "m.onnx", labels=["healthy", "tumour"])
+        assert metadata.output_kind == "binary-probability"
+        with load(tmp_path / "m.onnx") as session:
+            np.testing.assert_allclose(session.scores(images())[:, 1], positive(model, "binary-probability"), atol=1e-6)
+    else:
+        with pytest.raises(MasktoolError, match="say --output-kind binary-probability, or give one label"):
+            masktool.export(model, tmp_path / "m.onnx", labels=["healthy", "tumour"])
 
 
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])

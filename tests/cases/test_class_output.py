@@ -251,6 +251,14 @@ SELECTED = {
     "a comparison": "z = Gemm(f, h) t = Constant<value_float = 0.5>() b = Greater(z, t) y = Cast<to = 1>(b)",
     "1 or 0 by a comparison": """z = Gemm(f, h) t = Constant<value_float = 0.5>() b = Greater(z, t)
         one = Constant<value_float = 1.0>() zero = Constant<value_float = 0.0>() y = Where(b, one, zero)""",
+    "TopK, then Relu": "k = Constant<value_ints = [3]>() z = Gemm(f, h) v, i = TopK(z, k) y = Relu(v)",
+    "the root of the power of TopK": """k = Constant<value_ints = [3]>() z = Gemm(f, h) v, i = TopK(z, k) e = Exp(v)
+        y = Sqrt(e)""",
+    "TopK, normalised": "k = Constant<value_ints = [3]>() z = Gemm(f, h) v, i = TopK(z, k) y = LogSoftmax(v)",
+    "ArgMax and ArgMin": """z = Gemm(f, h) i = ArgMax<axis = 1, keepdims = 1>(z) j = ArgMin<axis = 1, keepdims = 1>(z)
+        n = Add(i, j) y = Cast<to = 1>(n)""",
+    "thresholds passed": """z = Gemm(f, h) t = Constant<value_float = 0.5>() b = Greater(z, t) n = Cast<to = 1>(b)
+        l = Less(z, t) m = Cast<to = 1>(l) d = Sub(n, m) y = Abs(d)""",
     "one more than ArgMax": """z = Gemm(f, h) i = ArgMax<axis = 1, keepdims = 1>(z) q = Cast<to = 1>(i)
         one = Constant<value_float = 1.0>() y = Add(q, one)""",
 }
@@ -262,6 +270,11 @@ def test_what_an_operator_selects_is_never_a_class_score(nodes: str):
     assert choose(outputs, nodes, h=(8, 10), z2=(10, 3))[:2] == (None, None)
     with pytest.raises(MasktoolError, match=r"not one score per class .--class-output y.: what \w+ selects"):
         choose(outputs, nodes, Claims(name="y"), h=(8, 10), z2=(10, 3))
+
+
+def test_scores_beside_a_selection_are_scores():
+    nodes = """z = Gemm(f, h) i = ArgMax<axis = 1, keepdims = 1>(z) q = Cast<to = 1>(i) u = Gemm(f, v) y = Add(u, q)"""
+    assert choose({"y": "float[N, 3]"}, nodes, h=(8, 10), v=(8, 3)).name == "y"
 
 
 def test_scores_that_a_condition_chooses_between_are_scores():
@@ -307,6 +320,96 @@ def test_detections_of_rank_three_are_none():
 def test_the_kind_is_read_off_the_end(shape: str, nodes: str, kind: str | None):
     found = choose({"y": f"float[{shape}]"}, nodes, h=(8, 2), v=(8, 1), k=(2, 8, 1, 1))
     assert found[:2] == ("y", kind)
+
+
+ONE = "u = Constant<value_float = 1.0>() a1 = Constant<value_ints = [1]>() a0 = Constant<value_ints = [0]>() "
+CLIP = "lo = Constant<value_float = 1e-7>() hi = Constant<value_float = 0.9999999>() "
+ENDS = {
+    "softmax, clipped": ("s = Softmax(z) y = Clip(s, lo, hi)", "probabilities"),
+    "sigmoid, clipped": ("s = Sigmoid(z) y = Clip(s, lo, hi)", "sigmoid"),
+    "exp of log-softmax": ("s = LogSoftmax(z) y = Exp(s)", "probabilities"),
+    "log of softmax": ("s = Softmax(z) y = Log(s)", "logits"),
+    "log-softmax, clipped": ("s = LogSoftmax(z) y = Clip(s, lo, hi)", None),
+    "softmax written out, shifted": (
+        "m = ReduceMax<keepdims = 1>(z, a1) d = Sub(z, m) e = Exp(d) t = ReduceSum<keepdims = 1>(e, a1) y = Div(e, t)",
+        "probabilities",
+    ),
+    "softmax written out, by a reciprocal": (
+        "e = Exp(z) t = ReduceSum<keepdims = 1>(e, a1) q = Add(t, lo) r1 = Reciprocal(q) y = Mul(e, r1)",
+        "probabilities",
+    ),
+    "softmax written out, the exponential twice": (
+        "e = Exp(z) e2 = Exp(z) t = ReduceSum<keepdims = 1>(e2, a1) y = Div(e, t)", "probabilities",
+    ),
+    "softmax of columns that stand first": (
+        "n = Transpose<perm = [1, 0]>(z) s = Softmax<axis = 0>(n) y = Transpose<perm = [1, 0]>(s)", "probabilities",
+    ),
+    "softmax over the images": ("y = Softmax<axis = 0>(z)", None),
+    "log-softmax over the images": ("y = LogSoftmax<axis = 0>(z)", None),
+    "softmax over the images, turned": ("n = Transpose<perm = [1, 0]>(z) s = Softmax<axis = 1>(n) "
+        "y = Transpose<perm = [1, 0]>(s)", None),
+    "softmax over the images, written out": (
+        "e = Exp(z) t = ReduceSum<keepdims = 1>(e, a0) y = Div(e, t)", None,
+    ),
+    "softmax over all, written out": ("e = Exp(z) t = ReduceSum<keepdims = 1>(e) y = Div(e, t)", None),
+    "rates": ("e = Exp(z) k = Constant<value_float = 10.0>() y = Div(e, k)", None),
+    "exponentials of one over another's sum": (
+        "e = Exp(z) z2 = Neg(z) e2 = Exp(z2) t = ReduceSum<keepdims = 1>(e2, a1) y = Div(e, t)", None,
+    ),
+    "softmax with a background": (
+        "e = Exp(z) t = ReduceSum<keepdims = 1>(e, a1) d = Add(t, u) y = Div(e, d)", None,
+    ),
+    "sigmoids, exp(z) / (1 + exp(z))": ("e = Exp(z) d = Add(e, u) y = Div(e, d)", "sigmoid"),
+    "sigmoids, 1 / (1 + exp(-z))": ("n = Neg(z) e = Exp(n) d = Add(u, e) y = Div(u, d)", "sigmoid"),
+    "sigmoids by a reciprocal": ("n = Neg(z) e = Exp(n) d = Add(u, e) y = Reciprocal(d)", "sigmoid"),
+    "evidence": ("s = Softplus(z) y = Add(s, u)", None),
+    "one less than evidence": ("s = Exp(z) y = Sub(s, u)", None),
+    "a constant over scores": ("y = Div(u, z)", None),
+    "scores over a constant": ("k = Constant<value_float = 10.0>() y = Div(z, k)", "logits"),
+    "scores turned round": ("y = Sub(u, z)", "logits"),
+    "scores and a rate": ("s = Softplus(f4) y = Add(z, s)", None),
+    "a mean of tangents": ("s = Tanh(z) t = Tanh(f4) y = Add(s, t)", None),
+}  # fmt: skip
+"""By name: nodes behind scores z (N, 4), and the kind with four labels."""
+
+
+@pytest.mark.parametrize("count", ["N", "4"])
+@pytest.mark.parametrize("name", ENDS)
+def test_the_kind_of_an_end_that_is_written_out(name: str, count: str):
+    nodes, kind = ENDS[name]
+    model = network({"y": "float[N, 4]"}, f"{ONE} {CLIP} z = Gemm(f, h) f4 = Gemm(f, v) {nodes}", h=(8, 4), v=(8, 4))
+    if count == "4":  # as many images as columns
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = 4
+    model = onnx.shape_inference.infer_shapes(model)
+    found = choose_class_output(onnx_ir.from_proto(model), Claims(labels=list("abcd")))
+    assert (found.name, found.kind) == ("y", kind)
+    unlabelled = choose_class_output(onnx_ir.from_proto(model))
+    assert unlabelled.kind == (None if "scores" in name else kind)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "softmax, clipped", "sigmoid, clipped", "exp of log-softmax", "softmax written out, shifted",
+        "softmax over the images", "sigmoids, exp(z) / (1 + exp(z))", "sigmoids, 1 / (1 + exp(-z))",
+    ],
+)  # fmt: skip
+def test_a_softmax_is_never_applied_twice(name: str):
+    nodes = f"{ONE} {CLIP} z = Gemm(f, h) {ENDS[name][0]}"
+    with pytest.raises(MasktoolError, match=r"the graph says otherwise .--output-kind logits.: expected .*'y', which"):
+        choose({"y": "float[N, 4]"}, nodes, Claims(kind="logits"), h=(8, 4))
+
+
+@pytest.mark.parametrize("order", ["n, p1", "p1, n"])
+@pytest.mark.parametrize("sigmoid", ["p1 = Sigmoid(z)", "s = Sigmoid(z) p1 = Clip(s, lo, hi)"])
+def test_a_probability_beside_its_complement_are_two_classes(order: str, sigmoid: str):
+    nodes = f"{ONE} {CLIP} z = Gemm(f, h) {sigmoid} n = Sub(u, p1) y = Concat<axis = 1>({order})"
+    assert choose({"y": "float[N, 2]"}, nodes, h=(8, 1)) == (
+        "y", "probabilities", ("ends in Concat", "p and 1 - p of one sigmoid in its two columns"),
+    )  # fmt: skip
+    other = nodes.replace("n = Sub(u, p1)", "w1 = Gemm(f, v) q = Sigmoid(w1) n = Sub(u, q)")
+    assert choose({"y": "float[N, 2]"}, other, h=(8, 1), v=(8, 1)).kind is None  # of two sigmoids they are none
 
 
 ENSEMBLES = {

@@ -157,3 +157,35 @@ def test_partial_masking_keeps_what_nothing_reaches(seed: int, tmp_path: Path) -
     parity = masktool.export(write(case, tmp_path, attributes_of(case)), tmp_path / "m.onnx", masking="partial").parity
     assert parity["ones"] <= TOLERANCE
     assert parity["invariance"] == 0
+
+
+def in_partial_masking(case: Case, images: Tensor, mask: Tensor) -> np.ndarray:
+    """The partial convolution's rule in words: scaled by places in the image over those kept, apart from the bias."""
+    _, offset = weights_of(case)
+    bias = torch.tensor(offset)[:, None, None]
+    box = dataclasses.replace(case, groups=1, bias=False)
+    kept, inside = (spread(box, each) for each in (mask, torch.ones_like(mask)))
+    factor = torch.where(kept > 0, inside / kept, 0)
+    return ((in_torch(case, images * mask) - bias) * factor + bias).numpy()
+
+
+def spread(case: Case, mask: Tensor) -> Tensor:
+    """Counts the places that are scattered to each pixel."""
+    counts = functional.conv_transpose2d(
+        mask, torch.ones(1, 1, *case.kernel), None, case.strides, 0, 0, 1, case.dilations
+    )
+    (top, left), (bottom, right) = case.begins, case.ends
+    return functional.pad(counts, (-left, case.extra[1] - right, -top, case.extra[0] - bottom))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_partial_masking_counts_the_places_of_a_window(seed: int, tmp_path: Path) -> None:
+    case = draw_case(seed)
+    masktool.export(write(case, tmp_path, attributes_of(case)), tmp_path / "masked.onnx", masking="partial")
+    session = onnxruntime.InferenceSession(tmp_path / "masked.onnx", providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(2)
+    images = rng.standard_normal((1, 4, *case.size)).astype(np.float32)
+    mask = (rng.random((1, 1, *case.size)) < 0.5).astype(np.float32)
+    expected = in_partial_masking(case, torch.tensor(images), torch.tensor(mask)) * scattered(case, mask[0, 0])
+    (got,) = session.run(None, {"x": images, "mask": mask})
+    np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE * max(np.abs(expected).max(), 1))

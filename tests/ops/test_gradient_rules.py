@@ -137,6 +137,17 @@ def test_quantised_graphs_are_refused_by_name() -> None:
     assert all("before it was quantised" in node.reason for node in refused)
 
 
+def test_parameters_that_depend_on_the_image_are_refused() -> None:
+    sample = Sample("bounds", "low = ReduceMin <keepdims = 0> (x) y = Clip (x, low)", {}, {}, opset=18)
+    model = canonicalise(ir.from_proto(build(sample)))
+    graph = GradientGraph(model.graph, model.graph.inputs)
+    output = model.graph.outputs[0]
+    graph.add(output, graph.zeros_like(output))
+    (refused,) = graph.propagate()
+    assert refused.op_type == "Clip"
+    assert "its parameters depend on the image or the mask" in refused.reason
+
+
 def test_weights_get_no_gradient() -> None:
     model = canonicalise(ir.from_proto(build(registered_operators()["Conv"][1][1])))
     add_gradients(model)

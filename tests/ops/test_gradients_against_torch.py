@@ -270,6 +270,12 @@ OTHERS: list[tuple[str, Function, dict[str, Any], dict[str, Any]]] = [
     ("e = Exp (x) r = Reciprocal (e) y = Pow (e, x)", lambda x: x.exp() ** x, {}, {}),
     ("g = Greater (x, w) y = Where (g, x, w)", lambda x, w: torch.where(x > w, x, w), {"w": (4, 1, 1)}, {}),
     (
+        "i = Constant <value_int = 0> () f = Gather (x, i) m = ReduceMean (f, a) y = Mul (x, m)",
+        lambda x: x * x[0].mean((1, 2), keepdim=True),
+        {},
+        {"a": (1, 2)},
+    ),
+    (
         "a, b = Split <axis = 1, num_outputs = 2> (x) c = Mul (a, b) y = Concat <axis = 2> (c, a)",
         lambda x: torch.cat([x[:, :2] * x[:, 2:], x[:, :2]], 2),
         {},

@@ -64,7 +64,17 @@ class Masked:
     @property
     def is_image(self) -> bool:
         """Whether the mask is (M, 1, ...): images first, perhaps with windows merged in, places behind axis 1."""
-        return self.batch == 0 and 1 not in self.axes and bool(self.axes) and not set(self.merged) - {0}
+        return self.batch == 0 and 1 not in self.axes and bool(self.axes) and not self.mixed
+
+    @property
+    def mixed(self) -> set[int]:
+        """The axes, but for that of the images, on which places lie with other things and not as a map has them."""
+        return {axis for axis, parts in self.merged.items() if axis != self.batch and not is_enlarged(parts)}
+
+
+def is_enlarged(parts: Sequence[Factor]) -> bool:
+    """Whether each place of an axis was made several that lie side by side, as in a map of a higher resolution."""
+    return [holds_places for _, holds_places in parts] == [True, False]
 
 
 class MaskedGraph(GraphBuilder):

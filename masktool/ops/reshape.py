@@ -7,6 +7,8 @@ repeated; then the mask has the new shape, with length 1 where nothing in an axi
 
 * A merge with the batch (windows, heads) repeats the mask for every image first.
 * Where shapes have no common factors, (8, 7) to (7, 8), two axes are merged before.
+* Places with something else behind them in their axis (a pixel shuffle, copies of each pixel) are a map of a higher
+  resolution.
 * Into (N, features) the mask is spent: ``y = x · m``.
 
 Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646 (flatten); the rest is bookkeeping.

@@ -128,7 +128,7 @@ def image_state(graph: MaskedGraph, node: ir.Node) -> Masked:
     merged_places = (0,) if 0 in state.axes else ()
     state = state.replace(mask=graph.full_along(value, places), axes=merged_places + places)
     graph.set_state(value, state)
-    return state
+    return state.recut(state.mask, places)  # behind the node, what an axis was merged of is one thing
 
 
 def places_in_channels_zeroed(graph: MaskedGraph, node: ir.Node) -> ir.Value:

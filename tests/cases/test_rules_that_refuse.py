@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -133,6 +134,73 @@ def test_space_to_depth_written_out(name: str, gradient: str | None, tmp_path: P
     feeds = {"x": images, "mask": mask} | ({"target": np.array([0])} if gradient else {})
     if order != "Focus":  # there each slice is a map of its own, and holes in it are set to 0 as here or filled
         np.testing.assert_allclose(session.run(["y"], feeds)[0], expected, atol=1e-5 * np.abs(expected).max())
+
+
+COPIES = 'r = Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor">'
+SHUFFLES = {
+    # name: written out, constants, channels behind it, the same as one operator
+    "pixel shuffle, as torch writes it": (
+        "a = Reshape (x, s) b = Transpose <perm = [0, 1, 4, 2, 5, 3]> (a) r = Reshape (b, t) ",
+        {"s": (-1, 2, 2, 2, 6, 8), "t": (-1, 2, 12, 16)}, 2, 'r = DepthToSpace <blocksize = 2, mode = "CRD"> (x) ',
+    ),
+    "depth in the last place": (
+        "a = Reshape (x, s) b = Transpose <perm = [0, 3, 4, 1, 5, 2]> (a) r = Reshape (b, t) ",
+        {"s": (-1, 2, 2, 2, 6, 8), "t": (-1, 2, 12, 16)}, 2, "r = DepthToSpace <blocksize = 2> (x) ",
+    ),
+    "channels last, as Swin expands patches": (
+        "c = Transpose <perm = [0, 2, 3, 1]> (x) a = Reshape (c, s) b = Transpose <perm = [0, 1, 3, 2, 4, 5]> (a) "
+        "d = Reshape (b, t) r = Transpose <perm = [0, 3, 1, 2]> (d) ",
+        {"s": (-1, 6, 8, 2, 2, 2), "t": (-1, 12, 16, 2)}, 2, "r = DepthToSpace <blocksize = 2> (x) ",
+    ),
+    "copies of each pixel": (
+        "u = Unsqueeze (x, ax) a = Expand (u, s) r = Reshape (a, t) ",
+        {"ax": (3, 5), "s": (1, 8, 6, 2, 8, 2), "t": (-1, 8, 12, 16)}, 8,
+        f"f = Constant <value_floats = [1.0, 1.0, 2.0, 2.0]> () {COPIES} (x, , f) ",
+    ),
+    "joined with a map that was resized": (
+        "a = Reshape (x, s) b = Transpose <perm = [0, 1, 4, 2, 5, 3]> (a) c = Reshape (b, t) "
+        f"f = Constant <value_floats = [1.0, 1.0, 2.0, 2.0]> () {COPIES.replace('r =', 'd =')} (x, , f) "
+        "r = Concat <axis = 1> (c, d) ",
+        {"s": (-1, 2, 2, 2, 6, 8), "t": (-1, 2, 12, 16)}, 10,
+        'c = DepthToSpace <blocksize = 2, mode = "CRD"> (x) f = Constant <value_floats = [1.0, 1.0, 2.0, 2.0]> () '
+        f"{COPIES.replace('r =', 'd =')} (x, , f) r = Concat <axis = 1> (c, d) ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("masking", ["layer", "partial"])
+@pytest.mark.parametrize("name", SHUFFLES)
+def test_depth_to_space_written_out(name: str, masking: Literal["layer", "partial"], tmp_path: Path) -> None:
+    """It gives what the operator itself gives, under masks of all kinds, and so do its gradients."""
+    written_out, constants, channels, operator = SHUFFLES[name]
+    rng = np.random.default_rng(1)
+    images = rng.standard_normal((4, 8, 6, 8), np.float32)
+    masks = (rng.random((4, 1, 6, 8)) < 0.5).astype(np.float32)
+    masks[1, :, :, :4], masks[2] = 0, 0
+    masks[3] = rng.random((1, 6, 8))
+    found = []
+    for folder, nodes in (("written", written_out), ("operator", operator)):
+        (tmp_path / folder).mkdir()
+        source = write(
+            tmp_path / folder, nodes + CONV.format("r"), 8, "6, 8", {"w": (6, channels, 3, 3), "v": (6, 5)}, constants
+        )
+        target = tmp_path / folder / "masked.onnx"
+        parity = masktool.export(source, target, masking=masking, gradient="logit").parity
+        assert parity["ones"] == 0
+        assert parity["invariance"] == 0
+        session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
+        feeds = {"x": images, "mask": masks, "target": np.array([1])}
+        found.append(session.run(["y", "gradient_image", "gradient_mask"], feeds))
+    for ours, expected in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_copies_of_the_whole_map_side_by_side_are_refused(tmp_path: Path) -> None:
+    nodes = "a = Reshape (x, s) b = Transpose <perm = [0, 1, 2, 4, 3, 5]> (a) [merge] r = Reshape (b, t) "
+    constants = {"s": (-1, 2, 2, 2, 6, 8), "t": (-1, 2, 12, 16)}
+    source = write(tmp_path, nodes + CONV.format("r"), 8, "6, 8", {"w": (6, 2, 3, 3), "v": (6, 5)}, constants)
+    with pytest.raises(UnsupportedOperatorError, match=r"'merge'\): it spreads the places"):
+        masktool.export(source, tmp_path / "masked.onnx")
 
 
 def test_a_dilation_beyond_the_map_takes_no_more_rounds_than_the_map_is_long(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ KEYS_SHOWN = 3
 SAFE_TORCH = (2, 10)
 """The first release of torch whose ``weights_only`` no crafted file can break."""
 WEIGHTS_FIX = "save model.state_dict() and give --arch"
+ADVICE = ("Weights only load failed", "weights_only", "torch.load", "torch.serialization", "safe_globals")
+"""Words of torch's advice on how to read a file after all."""
 LEGACY_DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 """torchvision's published DenseNet files carry keys of an older layout, which its own loader renames."""
 
@@ -89,11 +91,19 @@ def check_unpickler(path: Path) -> None:
 
 def refuse_pickle(path: Path, reason: str) -> MasktoolError:
     """Returns the refusal of a file that torch does not read as weights alone: other objects are in it, or damage."""
+    return refuse_code(path, find_cause(reason), otherwise=WEIGHTS_FIX)
+
+
+def find_cause(reason: str) -> str:
+    """Returns why torch does not read a file as weights alone, without torch's own advice: that is to read it with the
+    code that is in it, or names an argument that no user of masktool can give.
+    """
     if found := re.search(r"GLOBAL ([\w.]+)", reason):
-        return refuse_code(path, f"it pickles {found.group(1)} besides weights", otherwise=WEIGHTS_FIX)
-    told = re.search(r"WeightsUnpickler error: (.+)", reason)
-    why = f"torch cannot read it as weights alone: {told.group(1).strip() if told else first_line(ValueError(reason))}"
-    return refuse_code(path, why, otherwise=WEIGHTS_FIX)
+        return f"it pickles {found.group(1)} besides weights"
+    told = re.search(r"WeightsUnpickler error:\s*(\S.*)", reason)
+    detail = told.group(1).strip() if told else first_line(ValueError(reason))
+    cause = "torch cannot read it as weights alone: it is damaged, or holds something besides weights"
+    return cause if any(word in detail for word in ADVICE) else f"{cause} ({detail})"
 
 
 def unwrap_content(content: Any, path: Path) -> Any:

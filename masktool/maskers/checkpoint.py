@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +14,9 @@ import torch
 from torch import nn
 
 from masktool.errors import MasktoolError
+from masktool.exporters.onnx_file import first_line
 from masktool.exporters.source_kinds import check_archive
-from masktool.exporters.torch_weights import check_unpickler
+from masktool.exporters.torch_weights import check_unpickler, find_cause
 from masktool.files import atomic_path
 
 VERSION = 1
@@ -70,7 +72,8 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
             raise ValueError("written by another version of masktool")
         return Checkpoint(**content)
     except Exception as error:  # unpickling raises whatever damaged bytes lead it to
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        unread = isinstance(error, pickle.UnpicklingError)
+        reason = find_cause(str(error)) if unread else first_line(error)
         fix = "delete it, and train from the start"
         raise MasktoolError("cannot read the checkpoint", where=path, got=reason, fix=fix) from error
 

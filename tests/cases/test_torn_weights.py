@@ -94,3 +94,52 @@ def test_a_torch_whose_reader_of_weights_is_known_to_run_code_is_refused(tmp_pat
     with pytest.raises(MasktoolError, match=r"2\.10 is the first"):
         load_checkpoint(path)
     assert load_torch_file(path, detect_kind(path), True)
+
+
+class Unpicklable:
+    """Calls a function of another module when it is read."""
+
+    def __reduce__(self):
+        return (Path, ("x",))
+
+
+def write_pickle(path: Path, content: bytes) -> None:
+    """Writes an archive of torch's that holds a pickle of any bytes."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+        archive.writestr("archive/version", "3\n")
+        archive.writestr("archive/byteorder", "little")
+
+
+REFUSED = {
+    "an operand": (b"\x80\x02\x95\x00.", "it is damaged, or holds something besides weights"),
+    "a persistent id": (b"\x80\x02K\x01Q.", ""),
+    "a function": (b"\x80\x02cmath\nsqrt\nK\x04\x85R.", "it pickles math.sqrt besides weights"),
+    "a blocked function": (b"\x80\x02cos\nsystem\nK\x04\x85R.", "it pickles os.system besides weights"),
+    "a built object": (b"\x80\x02ctorch\nTensor\n)\x81}b.", ""),
+    "an empty stack": (b"\x80\x02R.", ""),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_advice_of_torchs_is_not_passed_on(kind, tmp_path: Path, capsys):
+    content, told = REFUSED[kind]
+    path = tmp_path / "weights.pt"
+    write_pickle(path, content)
+    assert run(["export", str(path), "--arch", "torchvision:resnet18", "-o", str(tmp_path / "out.onnx")]) == 2
+    said = [" ".join(capsys.readouterr().err.split())]
+    with pytest.raises(MasktoolError, match="cannot read the checkpoint") as caught:
+        load_checkpoint(path)
+    said.append(str(caught.value))
+    for each in said:
+        assert told in each
+        for advice in ("weights_only", "torch.load", "Weights only load failed", "safe_globals", "\x1b", "two options"):
+            assert advice not in each
+
+
+def test_a_checkpoint_of_objects_is_refused_in_our_words(tmp_path: Path):
+    path = tmp_path / "out.checkpoint"
+    torch.save({"version": 1, "state": Unpicklable()}, path)
+    with pytest.raises(MasktoolError, match=r"it pickles pathlib.* besides weights; delete it, and train") as caught:
+        load_checkpoint(path)
+    assert "\x1b" not in str(caught.value)

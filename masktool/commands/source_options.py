@@ -96,15 +96,15 @@ class ImageOptions:
 
 
 def choose_size(model: str, input_size: tuple[int, int] | None, preprocess: str | None) -> tuple[int, int] | None:
-    """Returns (height, width) as the user says, else as the user's preprocessing file says for torch weights, which fix
-    none; None where neither does.
+    """Returns (height, width) as the user says, else as the user's preprocessing file says for torch weights and
+    programs that may fix none; None where neither does.
     """
     from masktool.exporters.presets import size_in_file
     from masktool.exporters.source_kinds import FileKind, detect_kind
 
     if input_size is not None or preprocess is None or not Path(model).is_file():
         return input_size
-    if detect_kind(Path(model)) not in (FileKind.TORCH_SAVE, FileKind.SAFETENSORS, FileKind.TORCHSCRIPT):
+    if detect_kind(Path(model)) is FileKind.ONNX:  # may fix it, and is asked itself
         return None
     return size_in_file(preprocess)
 

@@ -183,7 +183,7 @@ def fix_size(image: onnx_ir.Value, input_size: tuple[int, int]) -> None:
             where=f"input {image.name!r}",
             expected=" x ".join(str(dims[axis]) for axis in axes),
             got=f"{input_size[0]} x {input_size[1]}",
-            fix="leave --input-size out",
+            fix="give that size (--input-size, or in the file of --preprocess), or none",
         )
     for axis, side in zip(axes, input_size, strict=True):
         dims[axis] = side

@@ -274,3 +274,30 @@ def test_gradients_that_a_fixed_size_does_not_settle_do_not_say_so(folder: Path,
     onnx.save(small_graphs.parse(text), "m.onnx")
     assert run(["export", "m.onnx", "-o", "out.onnx", "--gradient", "logit", "--masking", "fill"]) == 2
     assert "--input-size" not in capsys.readouterr().err
+
+
+def save_program(path: str, dynamic: bool) -> None:
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
+    module = torch.nn.Sequential(*layers, torch.nn.Linear(4, 5)).eval()
+    names = {0: "n", 2: "h", 3: "w"} if dynamic else {0: "n"}
+    shapes = {axis: torch.export.Dim(name, min=1 if axis == 0 else 8, max=64) for axis, name in names.items()}
+    torch.export.save(torch.export.export(module, (torch.rand(2, 3, 12, 16),), dynamic_shapes=(shapes,)), path)
+
+
+def test_the_size_in_a_preprocessing_file_counts_for_open_programs(folder: Path, capsys):
+    save_program("open.pt2", dynamic=True)
+    assert run(["export", "open.pt2", "--preprocess", "pre.json", "-o", "out.onnx"]) == 0, capsys.readouterr().err
+    assert [dim.dim_value for dim in onnx.load("out.onnx").graph.input[0].type.tensor_type.shape.dim][2:] == [12, 16]
+    assert run(["explain", "p.png", "-m", "open.pt2", "--preprocess", "pre.json", "--method", "occlusion"]) == 0
+
+
+def test_a_preprocessing_file_of_another_size_is_blamed_for_it(folder: Path, capsys):
+    save_program("fixed.pt2", dynamic=False)
+    assert run(["export", "fixed.pt2", "--preprocess", "pre.json", "-o", "out.onnx"]) == 0, capsys.readouterr().err
+    Path("other.json").write_text('{"size": [20, 20], "resize": "exact"}')
+    capsys.readouterr()
+    assert run(["export", "fixed.pt2", "--preprocess", "other.json", "-o", "out.onnx"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "expected 12 x 16, got 20 x 20; give that size (--input-size, or in the file of --preprocess)" in error

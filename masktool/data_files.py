@@ -25,6 +25,8 @@ STANDARD_INPUT = "-"
 HANDED_OVER = re.compile(r"/(?:dev|proc/self)/fd/(\d{1,9})")
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
 """``https://...``, also as pathlib writes it, with one slash; a Windows drive has one letter."""
+CURL_SCHEMES = ("http", "https", "ftp", "ftps")
+"""Others, such as ``s3`` and ``hf``, have programs of their own."""
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16's, which it starts with
@@ -161,8 +163,9 @@ def not_a_file(path: Path, expected: str, kind: str) -> MasktoolError:
 def cannot_read(path: Path, error: Exception, expected: str) -> MasktoolError:
     """Returns the error for a file that does not open, in terms of what the user may have meant."""
     if url := URL.match(str(path)):
-        local = url[1].lower() == "file"
-        fix = "give the path alone" if local else "download it first, for example with curl -O"
+        scheme = url[1].lower()
+        by_curl = ", for example with curl -O" if scheme in CURL_SCHEMES else ""
+        fix = "give the path alone" if scheme == "file" else f"download it first{by_curl}"
         return MasktoolError(
             "a URL", where=URL.sub(r"\1://", str(path), count=1), expected=f"{expected} on disk", fix=fix
         )

@@ -172,7 +172,7 @@ def make_task(
     """
     session, scores = reading.session, reading.values.reshape(-1)
     indices = [reading.flat_index(reading.resolve(target)) for target in targets]
-    check_finite(scores if reading.output is None else scores[indices])
+    check_finite(scores if reading.output is None else scores[indices], subject.prepared.array)
     counting: Counting = functools.partial(progress or no_progress, method.title)
     answer = functools.partial(reading.under_masks, subject.prepared.array)
     return Task(
@@ -256,11 +256,26 @@ def check_scale(score: Scale, method: Method, output: str | None) -> None:
         raise MasktoolError("log-odds are of classes' scores under masks", where=where, fix=fix)
 
 
-def check_finite(scores: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Returns the scores, or raises a MasktoolError: a map made from NaN would be NaN everywhere."""
-    if not np.isfinite(scores).all():
-        raise MasktoolError("the model's scores are not finite", expected="numbers", got="NaN or infinity")
-    return scores
+def check_finite(
+    scores: NDArray[np.floating[Any]], image: NDArray[np.floating[Any]] | None = None
+) -> NDArray[np.floating[Any]]:
+    """Returns the scores, or raises a MasktoolError: a map made from NaN would be NaN everywhere.
+
+    Args:
+        scores: of a model.
+        image: that they are of, which may be what is not finite.
+    """
+    if np.isfinite(scores).all():
+        return scores
+    if image is not None and not np.isfinite(image).all():
+        n_wrong = int(np.count_nonzero(~np.isfinite(image)))
+        raise MasktoolError(
+            "the image holds NaN or infinity, and the model's scores are not finite for it",
+            where="image",
+            got=f"{n_wrong} of {image.size} numbers that are not finite",
+            fix="put numbers in their place",
+        )
+    raise MasktoolError("the model's scores are not finite", expected="numbers", got="NaN or infinity")
 
 
 def make_evaluate(predict: Predict, indices: Sequence[int], progress: Counting) -> Evaluate:

@@ -58,7 +58,8 @@ def check_header(stream: BinaryIO, path: Path) -> ArrayHeader:
     """
     header = read_header(stream, path)
     if header.dtype.kind not in NUMBERS:
-        raise MasktoolError("not an array of numbers", where=path, expected="float32", got=header.dtype)
+        got = "pickled objects, which are not read" if header.dtype.hasobject else header.dtype
+        raise MasktoolError("not an array of numbers", where=path, expected="float32", got=got)
     values = math.prod(header.shape)
     n_bytes = values * header.dtype.itemsize
     here = stream.tell()
@@ -113,11 +114,30 @@ def prepare_array(array: NDArray[Any], input_shape: Shape, layout: Layout) -> Pr
             placed = planes if layout == "NCHW" else np.moveaxis(planes, 0, -1)
             size = (planes.shape[1], planes.shape[2])
             box = (0.0, 0.0, float(size[1]), float(size[0]))
-            return PreparedImage(np.ascontiguousarray(placed[None], np.float32), size, size, box)
+            return PreparedImage(to_float32(placed[None]), size, size, box)
     shapes = [show_shape(each, batch="?") for each in ((channels, height, width), (height, width, channels))]
     raise MasktoolError(
         "the array does not fit the model", where="image", expected=" or ".join(shapes), got=show_shape(array.shape)
     )
+
+
+def to_float32(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Returns numbers as the model takes them.
+
+    Raises:
+        MasktoolError: float32 would make infinity of one.
+    """
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(values, np.float32)
+    if not np.array_equal(np.isinf(converted), np.isinf(values)):
+        largest = np.abs(values[np.isfinite(values)]).max()
+        raise MasktoolError(
+            "the array holds numbers beyond float32",
+            where="image",
+            expected=f"at most {np.finfo(np.float32).max:.3g}, which the model's input can hold",
+            got=f"{largest:.3g}",
+        )
+    return converted
 
 
 def fits(shape: Sequence[int], expected: Shape) -> bool:

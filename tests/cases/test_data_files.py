@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from masktool import MasktoolError
+from masktool import MasktoolError, load
 from masktool.cli import run
 from masktool.data_files import read_json, read_text, shorten
 from masktool.demo import model_path, sample_path
 from masktool.evaluation.annotations.formats import read_objects
+from masktool.evaluation.annotations.headers import Header
 from masktool.evaluation.annotations.labels import read_labels
+from masktool.evaluation.annotations.matching import ImageNames
+from masktool.evaluation.annotations.pixel_files import find_pixel_files
 from masktool.explainers.segmentation import read_label_map
 from masktool.limits import limits
 from masktool.runtime.arrays import read_array
@@ -211,3 +214,58 @@ def test_an_evaluation_passes_over_pipes_and_loops(tmp_path, capsys):
     assert "1 images" in err
     for said in ("got a pipe", "leads back to itself", "empty file"):
         assert said in err
+
+
+WRONG_NUMBERS = {
+    "NaN": (np.nan, np.float32, "the image holds NaN or infinity, and the model's scores are not finite"),
+    "infinity": (np.inf, np.float32, "the image holds NaN or infinity, and the model's scores are not finite"),
+    "half": (-np.inf, np.float16, "the image holds NaN or infinity, and the model's scores are not finite"),
+    "beyond float32": (1e300, np.float64, "the array holds numbers beyond float32"),
+    "below float32": (-1e39, np.float64, "the array holds numbers beyond float32"),
+}
+
+
+@pytest.mark.parametrize("method", ["occlusion", "rise"])
+@pytest.mark.parametrize("kind", WRONG_NUMBERS)
+def test_an_array_that_is_not_finite_is_blamed_itself(tmp_path, capsys, kind, method):
+    value, dtype, told = WRONG_NUMBERS[kind]
+    with load(model_path(), "cpu") as session:
+        shape = (3, *(side or 32 for side in session.spatial_shape))
+    array = np.zeros(shape, dtype)
+    array[0, 3, 4] = value
+    np.save(tmp_path / "a.npy", array)
+    assert run(["explain", str(tmp_path / "a.npy"), "--method", method, "--provider", "cpu"]) == 2
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_infinities_and_numbers_within_float32_are_taken(tmp_path):
+    from masktool.runtime.arrays import prepare_array
+
+    array = np.array([[[np.inf, -np.inf, np.nan, 3.4e38]]])
+    prepared = prepare_array(array, (1, 1, 1, 4), "NCHW")
+    assert np.array_equal(prepared.array, array[None].astype(np.float32), equal_nan=True)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "hf", "https", "ftp"])
+def test_a_url_is_downloaded_with_what_knows_its_scheme(tmp_path, scheme):
+    with pytest.raises(MasktoolError, match="download it first") as caught:
+        read_array(f"{scheme}://place/a.npy")
+    assert ("curl" in str(caught.value)) == (scheme in ("https", "ftp"))
+
+
+ODD_MAPS = {
+    "objects": (np.array([{"a": 1}], object), "pickled objects, which are not read"),
+    "texts": (np.array(["a"]), "not an array of numbers"),
+    "rank": (np.zeros((2, 3, 4, 5)), "neither (height, width) nor (height, width, 3) uint8"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_MAPS)
+def test_an_array_that_is_no_map_of_pixels_is_named_as_what_it_is(tmp_path, kind):
+    array, told = ODD_MAPS[kind]
+    np.save(tmp_path / "a.npy", array)
+    names = ImageNames(["a.png"])
+    _, problems = find_pixel_files(tmp_path, names, {"a.png": Header((4, 4), (4, 4))}, "mask")
+    (problem,) = [each for each in problems if str(tmp_path / "a.npy") in str(each)]
+    assert told in str(problem)
+    assert "damaged" not in str(problem)

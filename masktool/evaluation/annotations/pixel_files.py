@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from masktool.data_files import open_data
 from masktool.errors import MasktoolError
 from masktool.evaluation.annotations.headers import Header, read_header
 from masktool.evaluation.annotations.images import list_images
 from masktool.evaluation.annotations.matching import ImageNames, match_entries
 from masktool.evaluation.findings import Problem
+from masktool.runtime.arrays import ARRAY_SUFFIX, check_header
+from masktool.runtime.checks import show_shape
 
 
 def find_pixel_files(
@@ -42,7 +45,8 @@ def find_pixel_files(
     found, problems = match_entries(files.items(), names, headers, str(folder), what)
     fitting = {}
     for name, path in found.items():
-        wrong = find_fault(read_header(path), headers[name])
+        header = read_header(path)
+        wrong = explain_unread(path) if header is None else find_fault(header, headers[name])
         if wrong is None:
             fitting[name] = path
         else:
@@ -50,10 +54,20 @@ def find_pixel_files(
     return fitting, problems
 
 
-def find_fault(header: Header | None, photograph: Header | None) -> str | None:
-    """Returns why a file cannot be used with a photograph; None where it can."""
-    if header is None:
+def explain_unread(path: Path) -> str:
+    """Returns why a file has no header of an image."""
+    if path.suffix.lower() != ARRAY_SUFFIX:
         return "not an image, or a damaged one"
+    try:
+        with open_data(path, "a .npy file") as stream:
+            array = check_header(stream, path)
+    except MasktoolError as error:
+        return str(error)
+    return f"an array {show_shape(array.shape)} {array.dtype}, neither (height, width) nor (height, width, 3) uint8"
+
+
+def find_fault(header: Header, photograph: Header | None) -> str | None:
+    """Returns why a file cannot be used with a photograph; None where it can."""
     if not header.exact:
         return "its format does not keep exact values: save it as PNG"
     if photograph is not None and header.stored != photograph.upright:

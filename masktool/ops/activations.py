@@ -36,7 +36,7 @@ def mask_zero_preserving(graph: MaskedGraph, node: ir.Node) -> None:
     graph.set_state(node.outputs[0], graph.state(input_at(node, 0)))
 
 
-@mask_rule(*OTHER_ACTIVATIONS, "BatchNormalization", "Not")
+@mask_rule(*OTHER_ACTIVATIONS, "BatchNormalization", "IsInf", "IsNaN", "Not")
 def mask_activation(graph: MaskedGraph, node: ir.Node) -> None:
     """Keeps the mask; f(0) may differ from 0."""
     state = state_of_input(graph, node)
@@ -72,7 +72,7 @@ def mask_cast(graph: MaskedGraph, node: ir.Node) -> None:
     graph.set_state(output, state)
 
 
-gradient_rule("Ceil", "Floor", "Not", "Round", "Sign")(passes_nothing)
+gradient_rule("Ceil", "Floor", "IsInf", "IsNaN", "Not", "Round", "Sign")(passes_nothing)
 
 
 @gradient_rule("Identity", "Neg")
@@ -201,5 +201,14 @@ add_samples(
     Sample(
         "within its domain",
         "a = Abs (x) o = Constant <value_float = 1.1> () u = Add (a, o) h = Acosh (u) y = GlobalAveragePool (h)",
+    ),
+)
+add_samples(
+    "IsNaN",
+    Sample(
+        "what is no number replaced",
+        "n = IsNaN (x) i = IsInf (x) b = Or (n, i) r = Relu (x) h = Where (b, r, x) "
+        "y = Conv <pads = [1, 1, 1, 1]> (h, w)",
+        {"w": (3, 4, 3, 3)},
     ),
 )

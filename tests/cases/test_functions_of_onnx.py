@@ -244,3 +244,37 @@ def test_groups_are_masked_as_the_operator_that_stayed_is(groups: int, tmp_path:
     normal = nn.functional.group_norm(convolved, groups, weights["s"], weights["b"], eps=0.01)
     expected = normal.relu().mean((2, 3)).numpy()
     np.testing.assert_allclose(run_plain(grouped(groups=groups), x), expected, atol=2e-6)
+
+
+# CenterCropPad, whose function computes with the shape
+
+
+def cropped(batch: str, sides: list[int], *, by_input: bool = False) -> onnx.ModelProto:
+    size = "int64[2] a" if by_input else ""
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 18]> g (float[{batch},3,8,8] x{", " + size if size else ""}) =>
+        (float[{batch},4] y) {{ c = Conv <pads = [1, 1, 1, 1]> (x, w)
+        {"z = Max (a, least)" if by_input else ""}
+        r = CenterCropPad <axes = [2, 3]> (c, z) q = Relu (r) p = GlobalAveragePool (q) y = Flatten (p) }}"""
+    )
+    next(node for node in model.graph.node if node.op_type == "CenterCropPad").name = "crop"
+    weight = np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(sides), "least" if by_input else "z"))
+    return model
+
+
+@pytest.mark.parametrize("masking", ["layer", "partial", "fill"])
+@pytest.mark.parametrize("batch", ["N", "2"])
+@pytest.mark.parametrize("sides", [[6, 6], [3, 8], [5, 10], [11, 12]])
+def test_a_crop_whose_shape_arithmetic_is_folded(sides: list[int], batch: str, masking: str, tmp_path: Path) -> None:
+    model = cropped(batch, sides)
+    x = np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    masktool.export(model, tmp_path / "m.onnx", masking=masking)
+    with masktool.load(tmp_path / "m.onnx") as session:
+        np.testing.assert_allclose(session.run(x)["y"], run_plain(model, x), atol=1e-6)
+
+
+def test_a_refused_node_of_a_function_is_named_after_the_users_own(tmp_path: Path) -> None:
+    with pytest.raises(MasktoolError, match=r"\(node 'crop/\w+'\)"):
+        masktool.export(cropped("N", [6, 6], by_input=True), tmp_path / "m.onnx")

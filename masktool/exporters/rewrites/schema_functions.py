@@ -5,6 +5,8 @@ Only those that have no mask rule of their own: where a rule exists, the runtime
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import onnx
 import onnx.inliner
 import onnx_ir as ir
@@ -33,6 +35,11 @@ def inline_schema_functions(model: ir.Model) -> ir.Model:
     for node in model.graph.all_nodes():
         if node.op_type in names:
             state_defaults(node, opset_of(model))
+    callers = {
+        name: [value.name for value in node.outputs]
+        for node in model.graph.all_nodes()
+        if node.op_type in names and (name := node.name)
+    }
     large = detach_large_weights(model.graph)
     with stage(f"ONNX cannot write out {', '.join(names)} as the functions that they are", fix="export in opset 22"):
         proto = onnx.inliner.inline_selected_functions(
@@ -40,8 +47,26 @@ def inline_schema_functions(model: ir.Model) -> ir.Model:
         )
     inlined = ir.from_proto(proto)
     attach_weights(inlined.graph, large)
+    name_bodies(inlined, callers)
     common.NameFixPass()(inlined)
     return inlined
+
+
+def name_bodies(model: ir.Model, callers: Mapping[str, Sequence[str | None]]) -> None:
+    """Calls what was written out by the name of the node that it stands for, in place, which messages then name.
+
+    Args:
+        model: nodes without a name are those of functions' bodies.
+        callers: names of outputs by that of their node, in the order in which they compute.
+    """
+    producers = {value.name: node for node in model.graph.all_nodes() for value in node.outputs}
+    for caller, outputs in callers.items():
+        waiting = [producers.get(name) for name in outputs]
+        while waiting:
+            node = waiting.pop()
+            if node is not None and not node.name:
+                node.name = f"{caller}/{node.op_type}"
+                waiting += [value.producer() for value in node.inputs if value is not None]
 
 
 def state_defaults(node: ir.Node, opset: int) -> None:

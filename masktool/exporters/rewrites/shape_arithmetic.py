@@ -201,6 +201,8 @@ EVALUATIONS: Mapping[str, Callable[[ir.Node, Known], Entries | None]] = {
     "Sub": evaluate_with(operator.sub),
     "Mul": evaluate_with(operator.mul),
     "Div": evaluate_with(divide),
+    "Max": evaluate_with(lambda *entries: max(entries)),
+    "Min": evaluate_with(lambda *entries: min(entries)),
     "Floor": evaluate_with(math.floor),
     "Ceil": evaluate_with(math.ceil),
 }

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from masktool.errors import MasktoolError, stage
+from masktool.exporters.bounded import run_within_limit
 from masktool.exporters.image_axis import with_image_axis
 from masktool.exporters.probes import BATCH_SIZES, Probe
 from masktool.exporters.storage import open_session
@@ -69,7 +70,7 @@ def measure_parity(
 
 
 def run_source(plain: Subject, probe: Probe, *, alone: bool) -> Outputs:
-    """Runs a source on a probe, or a masked model under a mask of ones; MasktoolError where it does not run.
+    """Runs a source on a probe, or a masked model under a mask of ones; MasktoolError where it does not run in time.
 
     Args:
         plain: the source, or the masked model.
@@ -81,10 +82,14 @@ def run_source(plain: Subject, probe: Probe, *, alone: bool) -> Outputs:
     images = f"random images of {probe.size}"
     if alone and plain.batch is None and not plain.takes_mask:
         images += ", one at a time"
+
+    def run(subject: Subject) -> Outputs:
+        if subject.takes_mask:
+            return subject.run(probe.images, np.ones_like(probe.masks))
+        return subject.run_alone(probe.images) if alone else subject.run_plain(probe.images)
+
     with stage("the source itself does not run in ONNX Runtime", where=images, fix=fix):
-        if plain.takes_mask:
-            return plain.run(probe.images, np.ones_like(probe.masks))
-        return plain.run_alone(probe.images) if alone else plain.run_plain(probe.images)
+        return run_within_limit(plain, run, len(probe.images), images)
 
 
 def source_like(under_ones: Outputs, plain: Subject, probe: Probe, *, alone: bool) -> Outputs:

@@ -21,6 +21,7 @@ from masktool.errors import MasktoolError, stage
 from masktool.exporters import torch_archives, torch_export, torch_hub
 from masktool.exporters.class_output import Claims, count_columns, is_vector
 from masktool.exporters.declared_shapes import check_sizes
+from masktool.exporters.endless import refuse_endless_loops
 from masktool.exporters.foreseen import refuse_negative_lengths
 from masktool.exporters.integer_images import assumed_preprocessing, note_assumed
 from masktool.exporters.names import free_ends, note_renamed
@@ -191,6 +192,7 @@ def _source_from_graph(
     with stage("shapes cannot be inferred", where=name):
         settle_kept_axes(model)
         refuse_negative_lengths(model, image, name)
+        refuse_endless_loops(model, image, name)
     check_sizes(model, name)
     preprocessing = assumed_preprocessing(image, channels_of(model, image.name), input_size_of(model, image.name))
     notes = (*note_renamed(model.graph.outputs, renamed), *(() if preprocessing is None else (note_assumed(image),)))

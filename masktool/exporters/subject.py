@@ -29,6 +29,7 @@ class Subject:
         image_type: of the image input.
         others: values of all inputs but the image and the mask.
         open: opens the model again, otherwise.
+        options: of every run; None for the usual ones.
     """
 
     session: onnxruntime.InferenceSession
@@ -37,6 +38,7 @@ class Subject:
     image_type: np.dtype[Any]
     others: Mapping[str, OtherInput]
     open: Opener
+    options: onnxruntime.RunOptions | None = None
 
     @classmethod
     def of(cls, open_model: Opener, image_input: str) -> Subject:
@@ -92,7 +94,7 @@ class Subject:
         """Returns every output of one call, in the graph's order."""
         count = len(images) if masks is None else max(len(images), len(masks))
         feed = {self.image_input: images} | feed_of(self.others, count)
-        results = self.session.run(self.outputs, feed | ({} if masks is None else {MASK_INPUT: masks}))
+        results = self.session.run(self.outputs, feed | ({} if masks is None else {MASK_INPUT: masks}), self.options)
         return [np.asarray(each) for each in results]
 
     def run_plain(self, images: np.ndarray) -> Outputs:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from masktool.contract import Layout, Preprocessing
 from masktool.errors import MasktoolError, describe_exception
 from masktool.exporters.batch import open_to_measure
+from masktool.exporters.bounded import TimeLimitError
 from masktool.exporters.diagnosis import find_spoiled_weights
 from masktool.exporters.domains import Domain, choose_domain, describe_domain, find_domains
 from masktool.exporters.one_image import with_batch
@@ -103,6 +104,8 @@ def try_source(
     def runs(size: tuple[int, int]) -> bool:
         try:
             run_source(subject, draw(domains[0], size).first(1), alone=True)
+        except TimeLimitError:
+            raise
         except MasktoolError:
             return False
         return True
@@ -167,6 +170,8 @@ def try_batches(
             alike = dataclasses.replace(subject, image_shape=[count, *subject.image_shape[1:]])
             try:
                 trial = try_source(alike, model, layout, preprocessing, recorded)
+            except TimeLimitError:
+                raise
             except MasktoolError:
                 continue
             if gives_rows(trial, count):

@@ -1,0 +1,78 @@
+"""A run of a network that is ended where it takes too long, or where the user ends it.
+
+ONNX Runtime returns to Python only when a run is over: until then neither Ctrl-C nor SIGTERM reaches anybody. So it
+runs in a thread of its own, and whoever waits tells it to terminate. It looks for that between nodes and between rounds
+of a Loop; a single node is never interrupted, and such a thread is left behind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable
+
+import onnxruntime
+
+from masktool.errors import MasktoolError
+from masktool.exporters.subject import Outputs, Subject
+from masktool.limits import LIMITS, limit
+
+GRACE = 10.0
+"""Seconds in which a run that was told to terminate should do so."""
+MORE = 10
+"""Times the limit that a message proposes."""
+
+
+class TimeLimitError(MasktoolError):
+    """A run was ended: to try the network on something else would take as long again."""
+
+
+def run_within_limit(subject: Subject, run: Callable[[Subject], Outputs], images: int, where: object) -> Outputs:
+    """Returns what a run gives.
+
+    Args:
+        subject: what runs.
+        run: runs what it is given.
+        images: how many it runs on, each of which may take as long as the limit says.
+        where: for the message.
+
+    Raises:
+        TimeLimitError: it took longer than the limit, and was ended.
+    """
+    options = onnxruntime.RunOptions()
+    results: list[Outputs] = []
+    errors: list[BaseException] = []
+    ended = threading.Event()
+
+    def work() -> None:
+        try:
+            results.append(run(dataclasses.replace(subject, options=options)))
+        except BaseException as error:  # raised again where it is waited for
+            errors.append(error)
+        finally:
+            ended.set()
+
+    threading.Thread(target=work, name="masktool-run", daemon=True).start()
+    try:
+        in_time = ended.wait(limit("seconds") * images)
+    finally:
+        if not ended.is_set():
+            options.terminate = True
+            ended.wait(GRACE)
+    if not in_time:
+        raise too_long(where)
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def too_long(where: object) -> TimeLimitError:
+    """Returns the error of a run that was ended."""
+    seconds = limit("seconds")
+    return TimeLimitError(
+        "the network runs without end, or for long",
+        where=where,
+        expected=f"at most {seconds} {LIMITS['seconds'].what}",
+        got="none by then",
+        fix=f"if that is meant: masktool --limit seconds={MORE * seconds} ...",
+    )

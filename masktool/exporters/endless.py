@@ -1,0 +1,62 @@
+"""Loops that never end, and loops that grow beyond all memory, as far as the graph tells.
+
+What it does not tell is ended by the clock, see :mod:`masktool.exporters.bounded`.
+
+Source: ONNX operator specification, Loop.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from masktool.contract import DEFAULT_SIZE
+from masktool.errors import MasktoolError, stage
+from masktool.exporters.canonical import canonicalise
+from masktool.exporters.declared_shapes import check_sizes
+from masktool.exporters.inference import every_node
+from masktool.exporters.one_image import with_batch
+from masktool.exporters.onnx_file import fix_size, open_size_of
+from masktool.exporters.rewrites.control_flow import stays_true
+from masktool.exporters.rewrites.replacement import given, read_constant
+from masktool.limits import check_limit
+
+
+def refuse_endless_loops(model: ir.Model, image: ir.Value, where: object) -> None:
+    """Raises MasktoolError for a Loop whose condition stays true and whose trip count is none, or beyond the limit.
+
+    Args:
+        model: a plain graph; it stays as it is.
+        image: its image input.
+        where: file or name, for messages.
+    """
+    loops = [node for node in every_node(model) if node.op_type == "Loop" and node.domain == ""]
+    for node in loops:
+        place = f"{where}, Loop {(node.name or node.outputs[0].name)!r}"
+        with stage("a Loop that cannot be read", where=place, fix="export the network again"):
+            endless, trips = stays_true(node, node.attributes["body"].as_graph()), read_constant(given(node, 0))
+            count = None if trips is None else int(trips.item())
+        if endless and given(node, 0) is None:
+            raise MasktoolError(
+                "a Loop that never ends",
+                where=place,
+                expected="a trip count or a condition that changes",
+                got="neither",
+            )
+        if endless and count is not None:
+            check_limit("trips", count, where=place)
+    if loops:
+        refuse_growth(model, image, where)
+
+
+def refuse_growth(model: ir.Model, image: ir.Value, where: object) -> None:
+    """Raises MasktoolError where a Loop, written out for one image, computes a tensor beyond the limit."""
+    assert image.name is not None
+    fixed = with_batch(model, image.name, 1)
+    own = next(value for value in fixed.graph.inputs if value.name == image.name)
+    height, width = (side or usual for side, usual in zip(open_size_of(own), DEFAULT_SIZE, strict=True))
+    fix_size(own, (height, width))
+    try:
+        fixed = canonicalise(fixed)
+    except MasktoolError:  # the usual size need not be one that the network takes; else the same is met further on
+        return
+    check_sizes(fixed, where)

@@ -360,6 +360,8 @@ class Run:
         values = self.attribution.attributions[position]
         if values.size > 1 and values.min() == values.max():
             yield "the map is the same everywhere: it does not tell one place from another"
+        elif not self.method.needs_gradient and self.reading.is_rounding(target, values):
+            yield "the map's values differ by no more than the rounding of the score in float32: it may be noise"
 
     def settings(self) -> dict[str, Any]:
         """Returns what decides the result besides the method's own options."""

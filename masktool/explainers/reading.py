@@ -29,6 +29,12 @@ from masktool.runtime.session import MaskedSession
 
 Scale = Literal["probability", "log-odds"]
 """Of the classes' scores: probabilities (or what the file holds, where its kind is unknown), or log p - log(1 - p)."""
+NEAR_ONE = 2.0**-24
+"""How far apart neighbours in float32 are just below 1."""
+ROUNDINGS = 16
+"""From 1 within which a probability counts as rounded to it: a softmax of many classes adds up about as many."""
+FEW_ROUNDINGS = 4
+"""Of a score, within which a map's values are its noise: the difference of two scores has two, their sums a few."""
 LISTED_NUMBERS = 16
 """Values of an input up to which all of them are told; of more, shape and digest. Labels likewise, without the rest."""
 
@@ -96,17 +102,33 @@ class Reading:
             )
 
     def note_saturation(self, target: int | Place) -> Iterator[str]:
-        """Yields that a probability is exactly 0 or 1, so that small changes leave no trace, and what shows them."""
-        if self.score_name != "probability" or float(self.values[target]) not in (0.0, 1.0):
+        """Yields that a probability is 0 or rounded to 1, so that small changes leave no trace, and what shows them."""
+        score = float(self.values[target])
+        if self.score_name != "probability" or (score != 0 and 1 - score > ROUNDINGS * NEAR_ONE):
             return
-        if self.session.metadata.output_kind in ("sigmoid", "binary-probability"):
-            more = "the graph takes its sigmoid itself: exported from in front of it, with its kind, it can show more"
-        else:
+        if self.log_odds_tell_more(target):
             more = "--score log-odds (in Python score='log-odds') shows them"
+        else:
+            end = "softmax" if self.session.metadata.output_kind == "probabilities" else "sigmoid"
+            more = f"the graph takes its {end} itself: exported from in front of it, with its kind, it can show more"
+        exact = f"exactly {score:g}" if score in (0.0, 1.0) else f"within {ROUNDINGS} roundings of 1"
         yield (
-            f"the probability is exactly {self.values[target]:g} in float32: smaller changes than it can tell leave no "
-            f"trace in the map; {more}"
+            f"the probability is {exact} in float32: smaller changes than it can tell leave no trace in the map; {more}"
         )
+
+    def log_odds_tell_more(self, target: int | Place) -> bool:
+        """Tells whether log-odds go on where a target's probability is rounded: not where the rest was rounded too."""
+        kind = self.session.metadata.output_kind
+        if kind == "probabilities":
+            return float(self.values[target]) > 0 and bool(np.delete(self.values, target).any())
+        if kind == "binary-probability":  # the positive class's is given, the negative one's is 1 - p
+            return target == 0 and bool(self.values.all())
+        return kind != "sigmoid"
+
+    def is_rounding(self, target: int | Place, attributions: NDArray[np.floating[Any]]) -> bool:
+        """Tells whether a map's values differ by no more than the rounding of the score that they come from."""
+        step = float(np.spacing(np.float32(abs(self.values[target]))))
+        return 0 < float(attributions.max() - attributions.min()) <= FEW_ROUNDINGS * step
 
     @property
     def score_name(self) -> str:

@@ -84,6 +84,60 @@ def test_a_sigmoid_in_the_graph_is_not_promised_what_it_cannot_give(folder: Path
     assert "the same everywhere" in flat
 
 
+def export(end: str, columns: int, gain: float, **options) -> None:
+    preprocessing = Preprocessing(size=(8, 8), resize="exact")
+    masktool.export(network(end, columns, gain), "out.onnx", preprocessing=preprocessing, **options)
+
+
+@pytest.mark.parametrize("target", ["0", "2"])
+def test_log_odds_are_not_offered_where_the_softmax_left_nothing_of_the_others(target: str, folder: Path, capsys):
+    export(END["probabilities"], 3, 40.0)
+    (note, flat) = explain(capsys, "--target", target)["notes"]
+    assert f"the probability is exactly {1 if target == '0' else 0} in float32" in note
+    assert "the graph takes its softmax itself: exported from in front of it" in note
+    assert "--score" not in note
+    assert "the same everywhere" in flat
+    export(END["logits"], 3, 40.0, output_kind="logits")  # as the note says
+    notes = explain(capsys, "--target", target)["notes"]
+    assert any("--score log-odds" in note for note in notes)
+    shown = explain(capsys, "--target", target, "--score", "log-odds")
+    assert np.ptp(shown["model_attributions"]) > 1e-3
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("kind", ["logits", "probabilities"])
+@pytest.mark.parametrize("margin", [15.0, 15.9])
+def test_a_probability_a_few_roundings_from_one_is_said(kind, margin: float, folder: Path, capsys):
+    """The case near1: neither exactly 1 nor able to show what moves it."""
+    export(END["logits"], 2, 1.0, output_kind="logits")
+    whole = explain(capsys, "--score", "log-odds")["target"]["log-odds"]
+    export(END[kind], 2, margin / whole, output_kind=kind)
+    hidden = explain(capsys)
+    assert any("within 16 roundings of 1" in note and "--score log-odds" in note for note in hidden["notes"])
+    shown = explain(capsys, "--score", "log-odds")
+    assert shown["target"]["log-odds"] == pytest.approx(margin, rel=1e-2)
+    assert np.ptp(shown["model_attributions"]) > 1e-3
+    assert shown["notes"] == []
+
+
+def test_the_negative_class_of_a_sigmoid_has_log_odds_that_the_positive_one_has_not(folder: Path, capsys):
+    export(END["logits"], 1, 1.0, output_kind="binary")
+    logit = explain(capsys, "--target", "1", "--score", "log-odds")["target"]["log-odds"]
+    export("e = Exp(z) u = Constant<value_float = 1.0>() d = Add(e, u) y = Reciprocal(d)", 1, 20 / logit)
+    (note, *_) = explain(capsys, "--target", "0")["notes"]
+    assert "--score log-odds" in note
+    assert np.ptp(explain(capsys, "--target", "0", "--score", "log-odds")["model_attributions"]) > 1e-3
+
+
+@pytest.mark.parametrize(("factor", "noise"), [(1e-8, True), (3e-5, False)])
+def test_a_map_that_is_nothing_but_rounding_is_said(factor: float, noise: bool, folder: Path, capsys):
+    end = f"k = Constant<value_float = {factor}>() s = Mul(z, k) o = Constant<value_float = 0.5>() y = Add(s, o)"
+    export(end, 3, 1.0)
+    found = explain(capsys)
+    assert np.ptp(found["model_attributions"]) > 0
+    assert any("no more than the rounding" in note for note in found["notes"]) == noise
+
+
 def test_what_is_not_saturated_has_no_note(folder: Path, capsys):
     masktool.export(
         network(END["logits"], gain=0.02), "out.onnx", output_kind="logits",

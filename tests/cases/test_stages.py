@@ -46,7 +46,7 @@ def fails(*args: Any, **kwargs: Any) -> Any:
         ("masktool.exporters.canonical.common.RemoveUnusedNodesPass.__call__", "the graph cannot be brought", 18),
         ("masktool.exporters.storage.ir.to_proto", "cannot be written as a protocol buffer", 18),
         ("onnx.checker.check_model", "ONNX's checker refuses", 18),
-        ("masktool.exporters.declared_shapes.ShapeInferencePass.__call__", "shapes cannot be inferred", 18),
+        ("masktool.exporters.inference.ShapeInferencePass.__call__", "shapes cannot be inferred", 18),
     ],
 )
 def test_each_stage_names_itself(

@@ -355,12 +355,13 @@ class Run:
     def shared_notes(self, position: int, target: int | Place) -> Iterator[str]:
         """Yields what the reader of one target's map must know, whatever the method."""
         yield from self.reading.notes(self.task.given[position])
-        if not self.method.needs_gradient:
+        of_scores = not self.method.needs_gradient and not self.method.outputs
+        if of_scores:
             yield from self.reading.note_saturation(target)
         values = self.attribution.attributions[position]
         if values.size > 1 and values.min() == values.max():
             yield "the map is the same everywhere: it does not tell one place from another"
-        elif not self.method.needs_gradient and self.reading.is_rounding(target, values):
+        elif of_scores and self.reading.is_rounding(target, values):
             yield "the map's values differ by no more than the rounding of the score in float32: it may be noise"
 
     def settings(self) -> dict[str, Any]:

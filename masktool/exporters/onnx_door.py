@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import onnx_ir
 
+from masktool.contract import MASK_INPUT, METADATA_PREFIX
 from masktool.errors import MasktoolError, describe_exception, stage
 from masktool.exporters.onnx_checks import DAMAGED, check_external_data, check_proto, graphs_of
 from masktool.exporters.onnx_nodes import Nodes, describe_node
@@ -104,7 +105,8 @@ def believe_weights(model: onnx.ModelProto) -> None:
     """Makes weights alone say of what shape and type they are, in place.
 
     ONNX Runtime overlooks what ``value_info`` declares of a weight; ONNX's converter, inference and check raise there.
-    It refuses an input that contradicts the weight of its name, which stays as it is, and fills open lengths in.
+    It refuses an input that contradicts the weight of its name, which stays as it is, and fills open lengths in. The
+    mask of a file that masktool wrote stays open: its weight is a default, and masks in any number are fed.
     """
     graphs = [graph for graph in graphs_of(model) if isinstance(graph, onnx.GraphProto)]
     names = {tensor.name for graph in graphs for tensor in graph.initializer}
@@ -112,6 +114,8 @@ def believe_weights(model: onnx.ModelProto) -> None:
         for index in reversed([index for index, value in enumerate(graph.value_info) if value.name in names]):
             del graph.value_info[index]
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    if any(entry.key.startswith(METADATA_PREFIX) for entry in model.metadata_props):
+        weights.pop(MASK_INPUT, None)
     for value in model.graph.input:
         if value.name in weights and value.type.tensor_type.HasField("shape"):
             fill_open_lengths(value.type.tensor_type.shape, weights[value.name].dims)

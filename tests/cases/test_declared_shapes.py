@@ -145,11 +145,12 @@ def test_a_height_and_width_of_nothing_are_open(tmp_path: Path) -> None:
     assert masktool.load(tmp_path / "m.onnx").spatial_shape == (8, 8)
 
 
-def test_channels_of_nothing_are_asked_for(tmp_path: Path) -> None:
+def test_channels_of_nothing_are_those_of_the_first_convolution(tmp_path: Path) -> None:
     model = residual()
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 0
-    with pytest.raises(MasktoolError, match="number of input channels is not fixed"):
-        masktool.export(model, tmp_path / "m.onnx")
+    masktool.export(model, tmp_path / "m.onnx")
+    with masktool.load(tmp_path / "m.onnx") as session:
+        assert session.input_shape[1] == 3
 
 
 # What a fixed size settles

@@ -15,6 +15,7 @@ from masktool import export
 from masktool.errors import MasktoolError
 from masktool.exporters.onnx_checks import find_order
 from masktool.exporters.onnx_door import open_proto
+from masktool.exporters.trial import open_source, try_source
 from masktool.exporters.write import refuse_infinite_response
 
 HEAD = '<ir_version: 10, opset_import: ["" : 18, "own" : 1]> g '
@@ -169,10 +170,12 @@ def test_a_class_output_of_several_rows_for_one_image_is_refused(tmp_path: Path)
 def test_weights_whose_products_overflow_are_named_instead_of_a_defect(tmp_path: Path) -> None:
     model = network()
     metadata = export(model, tmp_path / "out.onnx")
+    plain = onnx_ir.from_proto(model)
+    trial = try_source(open_source(plain, "x", None), plain, "NCHW", None)
     with pytest.raises(MasktoolError, match="defect of masktool"):
-        refuse_infinite_response(float("nan"), metadata, onnx_ir.from_proto(model))
+        refuse_infinite_response(float("nan"), metadata, plain, trial)
     weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
     weight[0, 0, 0, 0] = -3e38
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w"))
     with pytest.raises(MasktoolError, match=r"numbers overflow \('w' \(up to 3\.0e\+38\)\)"):
-        refuse_infinite_response(float("inf"), metadata, onnx_ir.from_proto(model))
+        refuse_infinite_response(float("inf"), metadata, onnx_ir.from_proto(model), trial)

@@ -77,6 +77,7 @@ def test_plain_output_for_people(tmp_path, capsys):
     assert "masktool explain" in err
 
 
+@pytest.mark.slow
 def test_same_seed_same_figures(tmp_path, capsys):
     reports = []
     for seed in ("1", "1", "2"):

@@ -205,6 +205,7 @@ def count_agreement(plain: Path, masked: Path, images: np.ndarray) -> int:
     return sum(left == right for left, right in zip(*choices, strict=True))
 
 
+@pytest.mark.slow
 def test_squeezenet_predicts_as_before_on_every_photograph(data_dir: Path, folder: Path):
     plain = data_dir / "weights" / "squeezenet11_caffe2_fp32.onnx"
     labels = str(data_dir / "imagenet_classes.json")

@@ -70,6 +70,7 @@ def test_a_signal_ends_the_step_and_resume_ends_the_training(
     assert (folder / "log.jsonl").read_text() == whole_log
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_from_its_last_epoch(folder: Path, whole_log: str):
     code, _ = stop_training(folder, signal.SIGKILL, "--workers", "1")
     assert code == -signal.SIGKILL

@@ -33,6 +33,7 @@ def measure_completeness_gap(network, training):
     return max(gaps) / logits.abs().max().item()
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights(standard, training):
     recipe = dataclasses.replace(training.RECIPES["standard"], **BRIEF)
     again, other = training.train(recipe, seed=0).state_dict(), training.train(recipe, seed=1).state_dict()

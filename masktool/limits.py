@@ -40,7 +40,7 @@ LIMITS: Mapping[str, Limit] = {
     "nodes": Limit(200_000, "nodes of a graph, those that masktool adds included"),
     "fill-rounds": Limit(256, "rounds of neighbour fill in front of one window: dilation x (kernel - 1)"),
     "trips": Limit(100_000, "rounds of a Loop whose condition stays true"),
-    "seconds": Limit(120, "seconds until a network has an answer for one image"),
+    "seconds": Limit(120, "seconds until a network with a Loop has an answer for one image"),
     "copies": Limit(64, "images of a fixed batch that cannot be opened, all of which are computed for every mask"),
     "values": Limit(12_000_000, "numbers in one image that a network takes, C x H x W"),
     "tensor": Limit(200_000_000, "numbers in one tensor that a graph computes, its batch included where that is fixed"),

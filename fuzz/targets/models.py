@@ -146,6 +146,9 @@ def bare_model(path: Path, names: Sequence[str]) -> bytes:
             value.ClearField("type")
         sort_nodes(inner)
     weights = {tensor.name for tensor in model.graph.initializer}
+    kept = [onnx.TensorProto.FromString(t.SerializeToString()) for t in model.graph.initializer if t.name in needed]
+    del model.graph.initializer[:]  # of one that nothing reads ONNX Runtime may know no shape
+    model.graph.initializer.extend(kept)
     inputs = [onnx.ValueInfoProto.FromString(each.SerializeToString()) for each in model.graph.input]
     del model.graph.input[:]
     model.graph.input.extend(each for each in inputs if each.name not in weights)

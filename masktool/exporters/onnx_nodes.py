@@ -49,8 +49,9 @@ def check_nodes(graph: Nodes, opset: int | None, where: object) -> None:
         refuse_attributes_twice(node, where)
         if node.domain not in STANDARD:
             continue
-        if opset is not None:
-            check_arity(node, opset, where)
+        if opset is not None and (schema := find_schema(node, opset)) is not None:
+            check_arity(node, schema, where)
+            check_types(node, schema, where)
         if node.op_type == "Split":
             check_split(node, where)
         for attribute in node.attribute:
@@ -76,15 +77,37 @@ def refuse_attributes_twice(node: onnx.NodeProto, where: object) -> None:
         )
 
 
-def check_arity(node: onnx.NodeProto, opset: int, where: object) -> None:
+def find_schema(node: onnx.NodeProto, opset: int) -> onnx.defs.OpSchema | None:
+    """Returns what ONNX says of a standard operator; None where this version of onnx does not know it."""
+    try:
+        return onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
+        return None
+
+
+def check_types(node: onnx.NodeProto, schema: onnx.defs.OpSchema, where: object) -> None:
+    """Raises MasktoolError for an attribute of another type than ONNX gives it: ONNX Runtime refuses it too."""
+    for attribute in node.attribute:
+        declared = schema.attributes.get(attribute.name)
+        if declared is None or attribute.type == onnx.AttributeProto.UNDEFINED:
+            continue
+        expected, got = str(declared.type).split(".")[-1], onnx.AttributeProto.AttributeType.Name(attribute.type)
+        if expected == got:
+            continue
+        raise MasktoolError(
+            f"not as {node.op_type}-{schema.since_version} is defined",
+            where=f"{where}, {describe_node(node)}",
+            expected=f"{attribute.name} of type {expected}",
+            got=got,
+            fix="export the network again",
+        )
+
+
+def check_arity(node: onnx.NodeProto, schema: onnx.defs.OpSchema, where: object) -> None:
     """Raises MasktoolError where a standard operator has fewer or more inputs or outputs than ONNX defines for it.
 
     ONNX Runtime refuses such nodes, and whoever reads a node's first input may rely on there being one.
     """
-    try:
-        schema = onnx.defs.get_schema(node.op_type, opset, "")
-    except onnx.defs.SchemaError:  # an operator that this version of onnx does not know
-        return
     inputs, outputs = trimmed(node.input), trimmed(node.output)
     needed = onnx.defs.OpSchema.FormalParameterOption.Single
     missing = [

@@ -89,7 +89,7 @@ def run_source(plain: Subject, probe: Probe, *, alone: bool) -> Outputs:
         return subject.run_alone(probe.images) if alone else subject.run_plain(probe.images)
 
     with stage("the source itself does not run in ONNX Runtime", where=images, fix=fix):
-        return run_within_limit(plain, run, len(probe.images), images)
+        return run_within_limit(plain, run, len(probe.images), images) if plain.loops else run(plain)
 
 
 def source_like(under_ones: Outputs, plain: Subject, probe: Probe, *, alone: bool) -> Outputs:

@@ -30,6 +30,7 @@ class Subject:
         others: values of all inputs but the image and the mask.
         open: opens the model again, otherwise.
         options: of every run; None for the usual ones.
+        loops: whether a Loop in it may run for ever, so that the clock watches it.
     """
 
     session: onnxruntime.InferenceSession
@@ -39,6 +40,7 @@ class Subject:
     others: Mapping[str, OtherInput]
     open: Opener
     options: onnxruntime.RunOptions | None = None
+    loops: bool = False
 
     @classmethod
     def of(cls, open_model: Opener, image_input: str) -> Subject:

@@ -17,6 +17,7 @@ from masktool.exporters.batch import open_to_measure
 from masktool.exporters.bounded import TimeLimitError
 from masktool.exporters.diagnosis import find_spoiled_weights
 from masktool.exporters.domains import Domain, choose_domain, describe_domain, find_domains
+from masktool.exporters.inference import every_node
 from masktool.exporters.one_image import with_batch
 from masktool.exporters.parity import DEFECT, run_source
 from masktool.exporters.probes import Probe, choose_sizes, sides_of, usual_size
@@ -38,8 +39,11 @@ def open_source(model: ir.Model, image_input: str, path: Path | None) -> Subject
     Raises:
         MasktoolError: ONNX Runtime does not take it; the message says so of the file only where that is refused too.
     """
+    loops = any(node.op_type == "Loop" for node in every_node(model))
     try:
-        return Subject.of(functools.partial(open_to_measure, model, image_input), image_input)
+        return dataclasses.replace(
+            Subject.of(functools.partial(open_to_measure, model, image_input), image_input), loops=loops
+        )
     except MasktoolError as error:
         if path is None or not opens(path):
             raise

@@ -179,3 +179,22 @@ def test_weights_whose_products_overflow_are_named_instead_of_a_defect(tmp_path:
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "w"))
     with pytest.raises(MasktoolError, match=r"numbers overflow \('w' \(up to 3\.0e\+38\)\)"):
         refuse_infinite_response(float("inf"), metadata, onnx_ir.from_proto(model), trial)
+
+
+@pytest.mark.parametrize("mode", ["layer", "fill"])
+@pytest.mark.parametrize(
+    ("attribute", "said"),
+    [
+        (onnx.helper.make_attribute("group", [3, 3]), "expected group of type INT, got INTS"),
+        (onnx.helper.make_attribute("pads", 1), "expected pads of type INTS, got INT"),
+        (onnx.helper.make_attribute("strides", "two"), "expected strides of type INTS, got STRING"),
+    ],
+)
+def test_attributes_of_another_type_are_named(attribute, said, mode, tmp_path: Path) -> None:
+    model = network()
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    del conv.attribute[:]
+    conv.attribute.append(attribute)
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "C"  # the convolution is asked for it
+    with pytest.raises(MasktoolError, match=f"not as Conv-11 is defined .*: {said}"):
+        export(model, tmp_path / "out.onnx", masking=mode)

@@ -64,12 +64,17 @@ def finish(child: int, steps: int, messages: str) -> dict[str, Any]:
     while (found := os.waitpid(child, os.WNOHANG))[0] == 0:
         if time.monotonic() > deadline:
             os.kill(child, signal.SIGKILL)
-            return {"code": "hangs", "steps": 0, "said": Path(messages).read_text()}
+            return {"code": "hangs", "steps": 0, "said": read_if_any(messages)}
         time.sleep(0.01)
     status = found[1]
     with os.fdopen(steps, "rb") as stream:
         count = len(stream.read())
-    return {"code": os.waitstatus_to_exitcode(status), "steps": count, "said": Path(messages).read_text()}
+    return {"code": os.waitstatus_to_exitcode(status), "steps": count, "said": read_if_any(messages)}
+
+
+def read_if_any(messages: str) -> str:
+    """Returns what a child said; nothing where it was killed before it could open the file."""
+    return Path(messages).read_text() if Path(messages).exists() else ""
 
 
 def run(job: dict[str, Any], steps: int) -> int:

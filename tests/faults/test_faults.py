@@ -256,7 +256,7 @@ def test_two_writers_both_succeed(trial):
 
 def test_a_closed_pipe_leaves_whole_files(trial):
     folder, outcome = trial.strike(fault="pipe")
-    assert outcome["code"] in (0, 1)
+    assert outcome["code"] in (0, 128 + signal.SIGPIPE)  # the demo's result is what it prints
     assert "Traceback" not in outcome["said"]
     trial.check_recovery(folder)
 

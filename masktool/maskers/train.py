@@ -195,6 +195,8 @@ class Run:
             KeyboardInterrupt: a signal came; the step was finished and the checkpoint written.
             MasktoolError: a picture does not open, or the loss breaks.
         """
+        if self.records:
+            self.write_log()  # a kill may have come between the checkpoint and the log
         saved_at, per_epoch = time.monotonic(), self.plan.steps_per_epoch
         with deferred_signals() as interrupted, progress("training", self.plan.steps) as advance:
             advance(self.training.done)
@@ -235,6 +237,10 @@ class Run:
     def save(self) -> None:
         """Writes the checkpoint and the log."""
         Checkpoint(self.identity, self.training.state(), self.records, self.plan.steps).save(self.checkpoint)
+        self.write_log()
+
+    def write_log(self) -> None:
+        """Writes the log, where one is asked for."""
         if self.log is not None:
             with atomic_path(self.log) as temporary:
                 lines = (json.dumps({"step": step, **each}) for step, each in enumerate(self.records, 1))

@@ -215,7 +215,9 @@ def channels_in_use(image: onnx_ir.Value) -> int | None:
             if node.op_type in PARAMETERS and node.inputs[0] is value:
                 index, axis = PARAMETERS[node.op_type]
                 shape = constant_shape(node.inputs[index])
-                return None if shape is None else shape[axis] * (node.attributes.get_int("group", 1) if axis else 1)
+                if shape is None or axis >= len(shape):  # of a malformed node, which is refused in its turn
+                    return None
+                return shape[axis] * (node.attributes.get_int("group", 1) if axis else 1)
             if node.op_type in PIXEL_OPERATORS | {"Transpose"} and node.outputs[0] not in seen:
                 seen.add(node.outputs[0])
                 waiting.append(node.outputs[0])

@@ -49,9 +49,10 @@ def check_nodes(graph: Nodes, opset: int | None, where: object) -> None:
         refuse_attributes_twice(node, where)
         if node.domain not in STANDARD:
             continue
-        if opset is not None and (schema := find_schema(node, opset)) is not None:
-            check_arity(node, schema, where)
+        if (schema := find_schema(node, opset)) is not None:
             check_types(node, schema, where)
+            if opset is not None:
+                check_arity(node, schema, where)
         if node.op_type == "Split":
             check_split(node, where)
         for attribute in node.attribute:
@@ -77,9 +78,11 @@ def refuse_attributes_twice(node: onnx.NodeProto, where: object) -> None:
         )
 
 
-def find_schema(node: onnx.NodeProto, opset: int) -> onnx.defs.OpSchema | None:
-    """Returns what ONNX says of a standard operator; None where this version of onnx does not know it."""
+def find_schema(node: onnx.NodeProto, opset: int | None) -> onnx.defs.OpSchema | None:
+    """Returns what ONNX says of a standard operator, its latest where no version is known; None of an unknown one."""
     try:
+        if opset is None:
+            return onnx.defs.get_schema(node.op_type, "")
         return onnx.defs.get_schema(node.op_type, opset, "")
     except onnx.defs.SchemaError:
         return None

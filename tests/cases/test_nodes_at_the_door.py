@@ -198,3 +198,22 @@ def test_attributes_of_another_type_are_named(attribute, said, mode, tmp_path: P
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "C"  # the convolution is asked for it
     with pytest.raises(MasktoolError, match=f"not as Conv-11 is defined .*: {said}"):
         export(model, tmp_path / "out.onnx", masking=mode)
+
+
+def test_attributes_of_another_type_are_named_where_no_opset_is_imported(tmp_path: Path) -> None:
+    model = network()
+    del model.opset_import[:]
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    conv.attribute.append(onnx.helper.make_attribute("group", [1, 1]))
+    with pytest.raises(MasktoolError, match=r"Conv 'c'.*: expected group of type INT, got INTS"):
+        export(model, tmp_path / "out.onnx")
+
+
+@pytest.mark.parametrize("dims", [[], [108]])
+def test_a_kernel_of_too_few_axes_tells_no_channels(dims, tmp_path: Path) -> None:
+    model = network()
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "C"
+    kernel = next(each for each in model.graph.initializer if each.name == "w")
+    kernel.CopyFrom(numpy_helper.from_array(np.ones(dims, np.float32), "w"))
+    with pytest.raises(MasktoolError, match=r"Conv|channels"):
+        export(model, tmp_path / "out.onnx")

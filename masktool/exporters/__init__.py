@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import masktool
 from masktool.contract import LOSSES, Layout, Loss, Masking, Metadata, OutputKind, Preprocessing, name_classes
@@ -94,6 +94,7 @@ def export(
     from masktool.exporters.class_output import choose_class_output
     from masktool.exporters.image_axis import declare_image_axis
     from masktool.exporters.one_image import take_one_image
+    from masktool.exporters.size_trial import advise_size
     from masktool.exporters.sources import load_source
     from masktool.exporters.storage import fingerprint
     from masktool.exporters.trial import open_source
@@ -144,7 +145,7 @@ def export(
         try:
             mask_prepared(source, prepared, masking, mask_required=mask_required)
         except MasktoolError as error:
-            if not takes_fill(whole, class_output=class_output, output_kind=output_kind):
+            if not can_export(whole, masking="fill", class_output=class_output, output_kind=output_kind):
                 raise
             raise error.advised("--masking fill takes this file") from error.__cause__ or error
     else:
@@ -177,57 +178,33 @@ def export(
     try:
         return write_masked(prepared.model, path, metadata, prepared.layout, prepared.trial, source)
     except UnsupportedOperatorError as error:  # of gradients: all else is settled by now
-        if gradient is None or not takes_size(whole, prepared.trial.size, masking, gradient, class_output, output_kind):
+        fixed = None if gradient is None else with_size(whole, prepared.trial.size)
+        options = {"masking": masking, "gradient": gradient, "class_output": class_output, "output_kind": output_kind}
+        if fixed is None or not can_export(fixed, **options):
             raise
-        what = "it" if len(error.nodes) == 1 else "them"
-        raise error.advised(f"a fixed size settles {what}: add --input-size H W") from error
+        raise error.advised(advise_size(error)) from error
 
 
-def takes_fill(source: Source, *, class_output: str | None, output_kind: OutputKind | None) -> bool:
-    """Tells whether a source that no mask can be carried through can be exported with ``fill``, by doing so."""
+def can_export(source: Source, **options: Any) -> bool:
+    """Tells whether a source can be exported with other options than it was refused with, by doing so."""
     with tempfile.TemporaryDirectory(prefix="masktool-") as directory:
         try:
-            export(
-                source,
-                Path(directory) / "filled.onnx",
-                masking="fill",
-                class_output=class_output,
-                output_kind=output_kind,
-            )
+            export(source, Path(directory) / "other.onnx", **options)
         except MasktoolError:
             return False
     return True
 
 
-def takes_size(
-    source: Source,
-    size: tuple[int, int],
-    masking: Masking,
-    gradient: Loss,
-    class_output: str | None,
-    output_kind: OutputKind | None,
-) -> bool:
-    """Tells whether a source of open height or width gets gradients once they are fixed, by doing so."""
+def with_size(source: Source, size: tuple[int, int]) -> Source | None:
+    """Returns a source of open height or width with these fixed; None where they are."""
     from masktool.exporters.onnx_file import find_image_input, fix_size, open_size_of
 
     model = source.model.clone()
     image = find_image_input(model, source.image_input)
     if None not in open_size_of(image):
-        return False
+        return None
     fix_size(image, size)
-    with tempfile.TemporaryDirectory(prefix="masktool-") as directory:
-        try:
-            export(
-                dataclasses.replace(source, model=model),
-                Path(directory) / "fixed.onnx",
-                masking=masking,
-                gradient=gradient,
-                class_output=class_output,
-                output_kind=output_kind,
-            )
-        except MasktoolError:
-            return False
-    return True
+    return dataclasses.replace(source, model=model)
 
 
 def check_choices(masking: Masking, gradient: Loss | None, feature_map: str | None) -> None:

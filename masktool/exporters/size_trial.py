@@ -32,8 +32,12 @@ def trying_a_size(model: ir.Model, image_input: str, masking: Masking) -> Iterat
         names = {node.name for node in error.nodes}
         if not size_settles(names, model, image_input, masking):
             raise
-        what = "it" if len(names) == 1 else "them"
-        raise UnsupportedOperatorError(error.nodes, fix=f"a fixed size settles {what}: add --input-size H W") from error
+        raise UnsupportedOperatorError(error.nodes, fix=advise_size(error)) from error
+
+
+def advise_size(error: UnsupportedOperatorError) -> str:
+    """Returns what to do about nodes that a fixed input size settles."""
+    return f"a fixed size settles {'it' if len(error.nodes) == 1 else 'them'}: add --input-size H W"
 
 
 def image_of(model: ir.Model, image_input: str) -> ir.Value:

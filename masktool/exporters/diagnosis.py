@@ -21,6 +21,7 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.errors import MasktoolError
+from masktool.exporters.inference import every_node
 from masktool.exporters.parity import DEFECT, judge_parity, source_like
 from masktool.exporters.probes import Probe
 from masktool.exporters.storage import Running
@@ -133,8 +134,7 @@ def unsteady(model: ir.Model, difference: float) -> MasktoolError:
 
 def find_nodes(model: ir.Model, is_meant: Callable[[ir.Node], bool]) -> list[ir.Node]:
     """Returns the nodes that are meant, those in bodies and functions included."""
-    graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
-    return [node for graph in graphs for node in graph.all_nodes() if is_meant(node)]
+    return [node for node in every_node(model) if is_meant(node)]
 
 
 def is_training(node: ir.Node) -> bool:

@@ -27,17 +27,7 @@ INSTALLED = ("site-packages", "dist-packages")
 """Folders of installed packages, which count by their versions."""
 SYSTEM = ("/proc", "/sys", "/dev")
 WEIGHTS = (
-    ".safetensors",
-    ".bin",
-    ".pt",
-    ".pth",
-    ".th",
-    ".ckpt",
-    ".ts",
-    ".jit",
-    ".pkl",
-    ".weights",
-    ".gguf",
+    *(".safetensors", ".bin", ".pt", ".pth", ".th", ".ckpt", ".ts", ".jit", ".pkl", ".weights", ".gguf"),
     ".msgpack",
 )
 ARRAYS = (".npy", ".npz", ".h5", ".hdf5", ".mat", ".dat", ".parquet", ".arrow", ".csv")

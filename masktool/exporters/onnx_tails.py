@@ -65,7 +65,7 @@ class Graph:
         """What is computed from the inputs."""
         self.classical = set(find_texts(graph))
         """Texts, what a node gives that belongs to no network, and what is computed from such a thing."""
-        stated = {value.name for value in (*graph.input, *graph.value_info, *graph.output) if holds_tensors(value)}
+        stated = {value.name for value in (*graph.input, *graph.value_info, *graph.output) if is_container(value)}
         self.sequences = stated & self.inputs
         """What holds tensors, and is none."""
         for node in graph.node:
@@ -155,7 +155,7 @@ def find_texts(graph: onnx.GraphProto) -> dict[str, Sequence[bytes]]:
     return found
 
 
-def holds_tensors(value: onnx.ValueInfoProto) -> bool:
+def is_container(value: onnx.ValueInfoProto) -> bool:
     """Whether a value is declared to be a sequence or an optional value."""
     return value.type.WhichOneof("value") in ("sequence_type", "optional_type")
 

@@ -33,35 +33,9 @@ SELECTING = frozenset(
 """What they give are decisions, places or the best few, never one score for each class."""
 ELEMENTWISE = frozenset(
     {
-        *(
-            "Relu",
-            "LeakyRelu",
-            "PRelu",
-            "ThresholdedRelu",
-            "Elu",
-            "Celu",
-            "Selu",
-            "Gelu",
-            "Softplus",
-            "Softsign",
-            "Mish",
-        ),
-        *(
-            "Exp",
-            "Log",
-            "Sqrt",
-            "Abs",
-            "Neg",
-            "Reciprocal",
-            "Pow",
-            "Sign",
-            "Round",
-            "Floor",
-            "Ceil",
-            "Erf",
-            "HardSwish",
-        ),
-        *("Tanh", "HardSigmoid", "Clip", "LogSoftmax"),
+        *("Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Elu", "Celu", "Selu", "Gelu", "Softplus", "Softsign"),
+        *("Exp", "Log", "Sqrt", "Abs", "Neg", "Reciprocal", "Pow", "Sign", "Round", "Floor", "Ceil", "Erf", "Mish"),
+        *("Tanh", "HardSigmoid", "HardSwish", "Clip", "LogSoftmax"),
     }
 )
 """They compute each value from one: of a selection, one that is as good as it."""

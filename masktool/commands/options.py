@@ -86,7 +86,14 @@ def console() -> Console:
     """
     from rich.console import Console
 
-    return Console(stderr=True, soft_wrap=True, highlight=False)
+    class Messages(Console):
+        """Falls silent where nobody reads stderr any more; rich's own would end the process."""
+
+        def on_broken_pipe(self) -> None:
+            """Goes on without messages: the work is what was asked for."""
+            self.quiet = True
+
+    return Messages(stderr=True, soft_wrap=True, highlight=False)
 
 
 def say(message: str) -> None:
@@ -102,12 +109,16 @@ def print_line(text: str) -> None:
 def print_path(path: Path) -> None:
     """Writes the path of a file that was written on stdout: byte for byte for programs, safely on a terminal.
 
-    Where nobody reads stdout any more, the work goes on: the file is what was asked for. A stream that a program put in
-    stdout's place may take text alone.
+    A stream that a program put in stdout's place may take text alone.
     """
     for_programs = os.fsencode(path) if hasattr(sys.stdout, "buffer") else os.fspath(path)
+    print_beside_files(printable(path) if sys.stdout.isatty() else for_programs)
+
+
+def print_beside_files(text: str | bytes) -> None:
+    """Writes on stdout what files hold or are: where nobody reads it any more, the work goes on."""
     try:
-        click.echo(printable(path) if sys.stdout.isatty() else for_programs)
+        click.echo(text)
     except BrokenPipeError:
         silence_stdout()
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import io
+import json
 import os
 import subprocess
 import sys
@@ -122,16 +123,15 @@ def test_everything_closed_does_no_harm(tmp_path):
         picture.load()
 
 
-def run_without_reader(*arguments):
-    """Runs masktool with a stdout whose reader is gone before it writes."""
+def run_without_reader(*arguments, unread="stdout"):
+    """Runs masktool with a stream whose reader is gone before it writes; returns its code and what the other says."""
     reading, writing = os.pipe()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "masktool", *map(str, arguments)], stdout=writing, stderr=subprocess.PIPE, text=True
-    )
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, unread: writing}
+    process = subprocess.Popen([sys.executable, "-m", "masktool", *map(str, arguments)], text=True, **streams)
     os.close(writing)
     os.close(reading)
-    _, err = process.communicate(timeout=120)
-    return process.returncode, err
+    out, err = process.communicate(timeout=120)
+    return process.returncode, err if unread == "stdout" else out
 
 
 def test_files_are_written_though_nobody_reads_their_paths(tmp_path):
@@ -140,6 +140,29 @@ def test_files_are_written_though_nobody_reads_their_paths(tmp_path):
     code, err = run_without_reader("explain", tmp_path, *QUICK, "-o", tmp_path / "out")
     assert code == 0, err
     assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+def test_the_work_goes_on_though_nobody_reads_messages(tmp_path):
+    """rich would end the process with 1 at the first message."""
+    code, out = run_without_reader("explain", sample_path(), *QUICK, "-o", tmp_path / "out", unread="stderr")
+    assert (code, out) == (0, f"{tmp_path / 'out' / 'sample.rise.png'}\n")
+    code, out = run_without_reader("explain", tmp_path / "none.png", *QUICK, "-o", tmp_path / "out", unread="stderr")
+    assert (code, out) == (2, "")
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_an_evaluation_whose_tables_nobody_reads_is_whole(tmp_path, form):
+    """rich would end the process with 1, and what is said after the tables would be lost."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    photos.joinpath("a.png").write_bytes(sample_path().read_bytes())
+    photos.joinpath("torn.png").write_bytes(sample_path().read_bytes()[:40])
+    measured = ["--method", "occlusion", "--metric", "confidence", "--strict", "-o", tmp_path / "out", *form]
+    code, err = run_without_reader("evaluate", "faithfulness", model_path(), photos, *measured)
+    assert code == 2, err
+    assert "1 images; written: " in err
+    assert "torn.png" in err
+    assert json.loads((tmp_path / "out" / "faithfulness.json").read_text())["n_images"] == 1
 
 
 @pytest.mark.parametrize("arguments", [["info", model_path()], ["doctor"], ["--help"]])

@@ -293,7 +293,7 @@ def finish(request: Request, part: Part) -> int:
     written = write_results(evaluation, request.directory)
     journal.unlink(missing_ok=True)
     if request.as_json:
-        click.echo(encode(evaluation), nl=False)
+        options.print_beside_files(encode(evaluation).removesuffix("\n"))
     else:
         print_tables(evaluation)
     options.say(f"{evaluation.n_images} images; written: {', '.join(map(str, written))}")

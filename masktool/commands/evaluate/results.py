@@ -58,10 +58,12 @@ def print_tables(evaluation: Evaluation) -> None:
     console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=UNBOUNDED)
-    for table in evaluation.findings.tables:
-        print_table(console, table, evaluation.n_images)
-    for note in evaluation.findings.notes:
-        console.print(printable(f"Note: {note}"))
+    with console.capture() as capture:  # rich ends the process where nobody reads
+        for table in evaluation.findings.tables:
+            print_table(console, table, evaluation.n_images)
+        for note in evaluation.findings.notes:
+            console.print(printable(f"Note: {note}"))
+    options.print_beside_files(capture.get().removesuffix("\n"))
 
 
 def print_table(console: Console, table: Table, n_images: int) -> None:

@@ -49,7 +49,7 @@ def build_network(name: str, side: int) -> Network:
     """Returns a torchvision network with random weights, or the network of ``masktool demo``."""
     from benchmarks.torchvision_networks import import_torchvision_models
     from masktool.demo import program_path, shapes
-    from masktool.exporters.torch_modules import load_module
+    from masktool.exporters.torch_sources.modules import load_module
 
     if name == BUILT_IN:
         return Network(load_module(program_path()).known.module, shapes.SIZE)

@@ -135,7 +135,7 @@ def test_the_foundation_needs_the_standard_library_alone(part):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_torch_is_imported_by_maskers_and_inside_the_functions_of_its_exporters_alone(path):
     found = [found for found in collect(path).found if found.module.split(".")[0] in TORCH]
-    if part_of(path) == "exporters" and path.name.startswith("torch_"):
+    if path.parent == PACKAGE / "exporters" / "torch_sources":
         found = [one for one in found if one.at_import]
     elif part_of(path) == "maskers" and path.name not in WITHOUT_TORCH:
         found = []

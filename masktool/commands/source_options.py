@@ -15,7 +15,7 @@ from masktool.files import check_target
 if TYPE_CHECKING:
     from masktool.contract import Preprocessing
     from masktool.exporters.sources import Source
-    from masktool.exporters.torch_modules import LoadedModule
+    from masktool.exporters.torch_sources.modules import LoadedModule
 
 
 class NumberList(click.ParamType):
@@ -131,7 +131,7 @@ def choose_module_preprocessing(
         MasktoolError: as :func:`masktool.exporters.presets.preprocessing_preset`, or the input's size is unknown.
     """
     from masktool.exporters.presets import PRESETS, preprocessing_preset, size_in_file
-    from masktool.exporters.torch_export import find_channels
+    from masktool.exporters.torch_sources.module_export import find_channels
 
     if options == ImageOptions(None, None, None):
         if channels is not None:
@@ -157,7 +157,7 @@ def choose_output(model: str, output: Path | None, suffix: str) -> Path:
     Raises:
         MasktoolError: that is the model itself, or a directory.
     """
-    from masktool.exporters.torch_hub import is_hub_name
+    from masktool.exporters.torch_sources.hub import is_hub_name
 
     stem = Path(model.rpartition(":")[2]).name if is_hub_name(model) else Path(model).stem
     target = Path(stem + suffix) if output is None else output

@@ -121,8 +121,8 @@ def command(
     from rich.text import Text
 
     from masktool.exporters.presets import labels_from
-    from masktool.exporters.torch_export import require_torch
-    from masktool.exporters.torch_modules import load_module
+    from masktool.exporters.torch_sources.module_export import require_torch
+    from masktool.exporters.torch_sources.modules import load_module
 
     settings = read_settings(values)
     target = choose_output(model, output, SUFFIX)

@@ -18,7 +18,6 @@ import onnx_ir
 
 from masktool.contract import METADATA_PREFIX, Preprocessing
 from masktool.errors import MasktoolError, stage
-from masktool.exporters import torch_archives, torch_export, torch_hub
 from masktool.exporters.class_output import Claims, count_columns, is_vector
 from masktool.exporters.declared_shapes import check_sizes
 from masktool.exporters.endless import refuse_endless_loops
@@ -31,7 +30,8 @@ from masktool.exporters.onnx_file import channels_of, input_size_of, settle_inpu
 from masktool.exporters.rewrites.deprecated import rewrite_deprecated
 from masktool.exporters.rewrites.sequences import settle_kept_axes
 from masktool.exporters.source_kinds import FileKind, detect_kind
-from masktool.exporters.torch_modules import LoadedModule, load_module
+from masktool.exporters.torch_sources import archives, hub, module_export
+from masktool.exporters.torch_sources.modules import LoadedModule, load_module
 from masktool.identity import digest_model
 from masktool.streams import unheard
 
@@ -102,7 +102,7 @@ def load_source(
         input_size: (height, width) of the image input; torch modules need it unless the hub's configuration tells,
             ONNX models where they leave it open.
         channels: of a torch module's images, or of an ONNX model that leaves them open; None finds them, see
-            :func:`masktool.exporters.torch_export.find_channels`.
+            :func:`masktool.exporters.torch_sources.module_export.find_channels`.
         image_input: name of the ONNX input that is the image, where several may be.
         trust_code: read a file although that may run code from it, see :mod:`masktool.exporters.trust`.
 
@@ -111,7 +111,7 @@ def load_source(
     """
     if isinstance(model, Source):
         return model
-    if isinstance(model, str | os.PathLike) and not torch_hub.names_hub_model(model):
+    if isinstance(model, str | os.PathLike) and not hub.names_hub_model(model):
         return _source_from_file(Path(model), arch, input_size, channels, image_input, trust_code)
     if isinstance(model, onnx.ModelProto):
         name = model.graph.name or "model"
@@ -123,7 +123,7 @@ def load_source(
     if isinstance(model, onnx_ir.Model):
         source = _source_from_graph(model.clone(), model.graph.name or "model", None, input_size, image_input, channels)
         return check_channels(source, channels)
-    if isinstance(model, str | os.PathLike) or torch_export.is_module(model):
+    if isinstance(model, str | os.PathLike) or module_export.is_module(model):
         return source_from_module(load_module(model), input_size, channels)
     raise MasktoolError(
         "not a model", expected="a path, a hub name, a torch.nn.Module or an ONNX model", got=type(model).__name__
@@ -145,11 +145,11 @@ def _source_from_file(
     if kind is FileKind.ONNX:
         source = _source_from_onnx(read_onnx(path), path.name, digest, input_size, image_input, channels)
         return check_channels(dataclasses.replace(source, path=path), channels)
-    torch_export.require_torch(f"a {kind.value}")
+    module_export.require_torch(f"a {kind.value}")
     if kind is FileKind.PT2:
-        graph = torch_archives.export_pt2(path, input_size, trust_code=trust_code)
+        graph = archives.export_pt2(path, input_size, trust_code=trust_code)
         return check_channels(_source_from_torch(graph, path.name, digest, input_size), channels)
-    graph = torch_archives.export_torchscript(path, input_size, channels, trust_code=trust_code)
+    graph = archives.export_torchscript(path, input_size, channels, trust_code=trust_code)
     return _source_from_torch(graph, path.name, digest)
 
 
@@ -200,12 +200,12 @@ def _source_from_graph(
 
 
 def _source_from_torch(
-    graph: torch_export.TorchGraph, name: str, digest: str | None, input_size: Size | None = None
+    graph: module_export.TorchGraph, name: str, digest: str | None, input_size: Size | None = None
 ) -> Source:
     source = _source_from_graph(graph.model, name, digest, input_size)
     notes = (*source.notes, *graph.notes)
     return dataclasses.replace(
-        source, reference=graph.run, notes=notes, claims=Claims(own_name=torch_export.OUTPUT_NAME)
+        source, reference=graph.run, notes=notes, claims=Claims(own_name=module_export.OUTPUT_NAME)
     )
 
 
@@ -215,7 +215,7 @@ def source_from_module(loaded: LoadedModule, input_size: Size | None = None, cha
     Args:
         loaded: the module; another one may have taken the place of the one that was loaded.
         input_size: (height, width); None takes that of the hub's configuration.
-        channels: None finds them, see :func:`masktool.exporters.torch_export.find_channels`.
+        channels: None finds them, see :func:`masktool.exporters.torch_sources.module_export.find_channels`.
 
     Raises:
         MasktoolError: the input size is unknown, the module does not run on such images, or torch cannot export it.
@@ -224,7 +224,7 @@ def source_from_module(loaded: LoadedModule, input_size: Size | None = None, cha
     size = input_size or (known.preprocessing.size if known.preprocessing else None)
     if size is None:
         raise MasktoolError("input size unknown", where=loaded.name, fix="add --input-size H W")
-    graph = torch_export.export_module(known.module, size, channels, known.channels)
+    graph = module_export.export_module(known.module, size, channels, known.channels)
     source = _source_from_torch(graph, loaded.name, loaded.sha256)
     columns = {count_columns(value) for value in source.model.graph.outputs if is_vector(value)}
     labels = known.labels if known.labels and len(known.labels) in columns else None

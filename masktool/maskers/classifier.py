@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from masktool.contract import OutputKind
 from masktool.errors import MasktoolError
-from masktool.exporters.torch_export import flatten_outputs
+from masktool.exporters.torch_sources.module_export import flatten_outputs
 from masktool.maskers.stages import Stage, reading
 
 SMALLEST_PROBABILITY = 1e-12
@@ -24,7 +24,8 @@ class TorchClassifier:
 
     Attributes:
         module: the network.
-        output: name of its class output, as :func:`masktool.exporters.torch_export.flatten_outputs` names it.
+        output: name of its class output, as
+            :func:`masktool.exporters.torch_sources.module_export.flatten_outputs` names it.
         kind: what that output holds; None counts as logits.
     """
 

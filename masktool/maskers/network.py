@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from masktool.contract import SALIENCY_MAP
-from masktool.exporters.torch_export import flatten_outputs
+from masktool.exporters.torch_sources.module_export import flatten_outputs
 from masktool.maskers.stages import Stage, reading
 
 WIDTH = 64

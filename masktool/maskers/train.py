@@ -18,7 +18,7 @@ from masktool.contract import Masking, Metadata, Preprocessing
 from masktool.errors import MasktoolError
 from masktool.explainers.explaining import Progress, no_progress
 from masktool.exporters.sources import source_from_module
-from masktool.exporters.torch_modules import LoadedModule, load_module
+from masktool.exporters.torch_sources.modules import LoadedModule, load_module
 from masktool.files import atomic_path, check_target, temporary_directory
 from masktool.maskers.checkpoint import Checkpoint, check_identity, load_checkpoint
 from masktool.maskers.classifier import TorchClassifier
@@ -67,8 +67,8 @@ def train_masker(
     ``saliency_map`` (N, 1, H, W) float32 in [0, 1], 1 = salient for the class that the classifier predicts.
 
     Args:
-        model: a torch model, see :func:`masktool.exporters.torch_modules.load_module`, or what that gives; a module in
-            memory is copied, not changed.
+        model: a torch model, see :func:`masktool.exporters.torch_sources.modules.load_module`, or what that gives; a
+            module in memory is copied, not changed.
         data: pictures with their classes, see :func:`masktool.maskers.examples.read_examples`.
         path: of the file to write.
         arch: architecture that a state dict belongs to.

@@ -16,7 +16,7 @@ from masktool import export
 from masktool.cli import run
 from masktool.errors import MasktoolError
 from masktool.exporters.sources import load_source
-from masktool.exporters.torch_export import find_channels
+from masktool.exporters.torch_sources.module_export import find_channels
 from masktool.runtime import load
 
 SIDE = 32

@@ -13,7 +13,7 @@ from masktool.cli import run
 from masktool.errors import MasktoolError
 from masktool.exporters.source_kinds import detect_kind
 from masktool.exporters.sources import load_source
-from masktool.exporters.torch_weights import load_torch_file
+from masktool.exporters.torch_sources.weights import load_torch_file
 from masktool.maskers.checkpoint import Checkpoint, load_checkpoint
 
 CORPUS = Path(__file__).parent / "corpus"

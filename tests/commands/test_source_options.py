@@ -15,8 +15,8 @@ from masktool.commands.source_options import ImageOptions, choose_module_preproc
 from masktool.contract import DEFAULT_SIZE, Preprocessing
 from masktool.demo import program_path
 from masktool.errors import MasktoolError
-from masktool.exporters.torch_hub import Architecture
-from masktool.exporters.torch_modules import LoadedModule, load_module
+from masktool.exporters.torch_sources.hub import Architecture
+from masktool.exporters.torch_sources.modules import LoadedModule, load_module
 
 IMAGENET = ImageOptions("imagenet", None, None)
 

@@ -148,6 +148,6 @@ def test_a_frozen_model_cannot_be_trained_alongside(capsys: pytest.CaptureFixtur
 
 
 def test_without_torch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("masktool.exporters.torch_export.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("masktool.exporters.torch_sources.module_export.importlib.util.find_spec", lambda _: None)
     error, _ = refuse(train_arguments(), capsys)
     assert "torch is not installed, which training a masking model needs; pip install 'masktool[torch]'" in error

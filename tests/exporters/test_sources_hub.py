@@ -11,10 +11,10 @@ import pytest
 
 from masktool.contract import Preprocessing
 from masktool.errors import MasktoolError
-from masktool.exporters import torch_hub
 from masktool.exporters.source_kinds import detect_kind
 from masktool.exporters.sources import load_source
-from masktool.exporters.torch_weights import build_with_weights, load_torch_file
+from masktool.exporters.torch_sources import hub as hubs
+from masktool.exporters.torch_sources.weights import build_with_weights, load_torch_file
 
 torch = pytest.importorskip("torch")
 
@@ -31,24 +31,24 @@ def timm(torchvision_models: ModuleType) -> ModuleType:  # timm imports torchvis
 
 
 def test_torchvision_configuration():
-    known = torch_hub.build("torchvision:resnet50", pretrained=False)
+    known = hubs.build("torchvision:resnet50", pretrained=False)
     assert known.preprocessing == Preprocessing(size=(224, 224), resize_to=232, **IMAGENET)
     assert known.configuration == "ResNet50_Weights.IMAGENET1K_V2"
     assert (len(known.labels), known.labels[0]) == (1000, "tench")
 
 
 def test_torchvision_configuration_with_another_filter():
-    known = torch_hub.build("torchvision:efficientnet_b0", pretrained=False)
+    known = hubs.build("torchvision:efficientnet_b0", pretrained=False)
     assert known.preprocessing == Preprocessing(size=(224, 224), resize_to=256, interpolation="bicubic", **IMAGENET)
 
 
 def test_torchvision_models_without_classes_have_no_preprocessing(torchvision_models: ModuleType):
     weights = torchvision_models.get_model_weights("lraspp_mobilenet_v3_large").DEFAULT
-    assert torch_hub.read_torchvision_transforms(weights) is None
+    assert hubs.read_torchvision_transforms(weights) is None
 
 
 def test_timm_configuration(timm: ModuleType):
-    known = torch_hub.build("timm:resnet18.a1_in1k", pretrained=False)
+    known = hubs.build("timm:resnet18.a1_in1k", pretrained=False)
     assert known.preprocessing == Preprocessing(size=(224, 224), resize_to=235, interpolation="bicubic", **IMAGENET)
     assert known.configuration == "resnet18.a1_in1k"
     assert (len(known.labels), known.labels[0]) == (1000, "tench, Tinca tinca")
@@ -69,16 +69,16 @@ def test_timm_configuration(timm: ModuleType):
 )
 def test_timm_crops(changes: dict[str, Any], expected: tuple[str, int | None] | None):
     configuration = {"input_size": (3, 224, 224), "crop_pct": 0.95, "interpolation": "bicubic", **IMAGENET, **changes}
-    read = torch_hub.read_timm_transforms(configuration)
+    read = hubs.read_timm_transforms(configuration)
     assert (None if read is None else (read.resize, read.resize_to)) == expected
 
 
 def test_a_timm_module_carries_its_configuration(timm: ModuleType):
     module = timm.create_model("resnet10t", num_classes=7)
-    known = torch_hub.recognise(module)
+    known = hubs.recognise(module)
     assert (known.module, known.preprocessing.size) == (module, (176, 176))
     plain = torch.nn.Identity()
-    assert torch_hub.recognise(plain) == torch_hub.Architecture(plain)
+    assert hubs.recognise(plain) == hubs.Architecture(plain)
 
 
 def saved(tmp_path: Path, module: Any) -> tuple[dict[str, Any], Path]:
@@ -165,7 +165,7 @@ def test_a_download_that_fails_is_one_line(
         print("Downloading: ...")
         raise urllib.error.URLError("Name or service not known")
 
-    monkeypatch.setattr(torch_hub, f"create_{hub}", fail)
+    monkeypatch.setattr(hubs, f"create_{hub}", fail)
     with pytest.raises(MasktoolError) as error:
         load_source(f"{hub}:resnet18")
     assert str(error.value) == (
@@ -180,12 +180,12 @@ def test_a_hub_that_is_not_installed_or_does_not_import(monkeypatch: pytest.Monk
         raise RuntimeError(f"operator {name}::nms does not exist\nand more")
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch_hub.importlib, "import_module", break_import)
+        patch.setattr(hubs.importlib, "import_module", break_import)
         with pytest.raises(
             MasktoolError, match=r"torchvision does not import: operator torchvision::nms does not exist; "
         ):
             load_source("torchvision:resnet18")
-    real = torch_hub.importlib.util.find_spec
-    monkeypatch.setattr(torch_hub.importlib.util, "find_spec", lambda name: None if name == "timm" else real(name))
+    real = hubs.importlib.util.find_spec
+    monkeypatch.setattr(hubs.importlib.util, "find_spec", lambda name: None if name == "timm" else real(name))
     with pytest.raises(MasktoolError, match=r"timm is not installed; pip install 'masktool\[torch\]'"):
         load_source("timm:resnet18")

@@ -15,10 +15,10 @@ import pytest
 
 import masktool
 from masktool.errors import MasktoolError
-from masktool.exporters import torch_export
 from masktool.exporters.class_output import choose_class_output
 from masktool.exporters.onnx_file import find_image_input
 from masktool.exporters.sources import Source, load_source
+from masktool.exporters.torch_sources import module_export
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -98,7 +98,7 @@ KINDS = {
 
 def exported_program(module: nn.Module, folder: Path) -> Path:
     path, shapes = folder / "model.pt2", ({0: torch.export.Dim("n")},)
-    with torch_export.quiet():
+    with module_export.quiet():
         program = torch.export.export(module.eval(), (torch.randn(2, 3, *SIZE),), dynamic_shapes=shapes)
         torch.export.save(program, path)
     return path
@@ -204,7 +204,7 @@ def test_a_module_without_tensors():
 
 def test_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     torch.save(Classifier().state_dict(), tmp_path / "weights.pt")
-    monkeypatch.setattr(torch_export.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(module_export.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(MasktoolError, match=r"torch is not installed, which .* needs; pip install 'masktool\[torch\]'"):
         load_source(tmp_path / "weights.pt")
     with pytest.raises(MasktoolError, match=r"torch is not installed, which timm:resnet18 needs"):
@@ -218,7 +218,7 @@ def exported(tmp_path: Path, batch: int | None) -> Path:
     path = tmp_path / "model.bin"  # the extension tells nothing
     example = torch.randn(batch or 2, 3, *SIZE)
     shapes = None if batch else ({0: torch.export.Dim("n")},)
-    with torch_export.quiet():
+    with module_export.quiet():
         program = torch.export.export(Classifier().eval(), (example,), dynamic_shapes=shapes)
         with path.open("wb") as stream:
             torch.export.save(program, stream)
@@ -265,7 +265,7 @@ def test_torchscript(tmp_path: Path, make: Callable[[Any], Any], capfd: pytest.C
             return self.linear(torch.relu(self.conv(images)).mean(dim=(2, 3)))
 
     path = tmp_path / "archive.pt"
-    with torch_export.quiet():
+    with module_export.quiet():
         make(Plain().eval()).save(str(path))
     source = load_source(path, input_size=SIZE, trust_code=True)
     assert find_image_input(source.model).name == "image"

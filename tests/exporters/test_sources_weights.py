@@ -85,7 +85,7 @@ CONTAINERS = {
 @pytest.mark.parametrize("new_format", [True, False])
 def test_state_dicts_in_their_containers(folder: Path, contain: Callable[..., Any], new_format: bool):
     from masktool.exporters.source_kinds import detect_kind
-    from masktool.exporters.torch_weights import build_with_weights, load_torch_file
+    from masktool.exporters.torch_sources.weights import build_with_weights, load_torch_file
 
     path = folder / "weights.th"
     state = small_state()

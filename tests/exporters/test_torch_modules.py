@@ -16,12 +16,12 @@ from networks.small_graphs import classifier
 import masktool
 from masktool import MasktoolError, demo
 from masktool.contract import SALIENCY_MAP
-from masktool.exporters import torch_hub
 from masktool.exporters.check import check_file
 from masktool.exporters.sources import load_source, source_from_module
-from masktool.exporters.torch_export import quiet
-from masktool.exporters.torch_hub import Architecture
-from masktool.exporters.torch_modules import FROZEN_NOTE, load_module
+from masktool.exporters.torch_sources import hub
+from masktool.exporters.torch_sources.hub import Architecture
+from masktool.exporters.torch_sources.module_export import quiet
+from masktool.exporters.torch_sources.modules import FROZEN_NOTE, load_module
 from masktool.files import sha256_of
 
 torch = pytest.importorskip("torch")
@@ -115,7 +115,7 @@ def test_a_hub_name(torchvision_models: ModuleType, monkeypatch: pytest.MonkeyPa
         asked.append((name, pretrained))
         return Architecture(nn.Identity(), configuration="weights")
 
-    monkeypatch.setattr(torch_hub, "create_torchvision", create)
+    monkeypatch.setattr(hub, "create_torchvision", create)
     loaded = load_module("torchvision:resnet18")
     assert asked == [("resnet18", True)]
     assert (loaded.name, loaded.sha256, loaded.known.configuration) == ("torchvision:resnet18", None, "weights")

@@ -14,10 +14,16 @@ import torch
 from torch import nn
 
 from masktool.errors import MasktoolError
-from masktool.exporters.torch_archives import load_program
-from masktool.exporters.torch_export import quiet
-from masktool.exporters.torch_pt2_grammar import UnknownFormError, guard, identifier, integer_expression, module_path
-from masktool.exporters.torch_pt2_operators import operator
+from masktool.exporters.torch_sources.archives import load_program
+from masktool.exporters.torch_sources.module_export import quiet
+from masktool.exporters.torch_sources.pt2_grammar import (
+    UnknownFormError,
+    guard,
+    identifier,
+    integer_expression,
+    module_path,
+)
+from masktool.exporters.torch_sources.pt2_operators import operator
 from tests.trust.hostile import MODEL, SIDE, WEIGHTS, Members, Net, benign_members, program_of, write_members
 
 Dim = torch.export.Dim

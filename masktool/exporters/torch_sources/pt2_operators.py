@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from masktool.exporters.torch_pt2_grammar import UnknownFormError, shorten
+from masktool.exporters.torch_sources.pt2_grammar import UnknownFormError, shorten
 
 TARGET = re.compile(r"torch\.ops\.aten\.(\w+)\.([A-Za-z]\w*)", re.ASCII)
 ATEN = frozenset(

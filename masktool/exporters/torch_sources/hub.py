@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from masktool.contract import Interpolation, Preprocessing
 from masktool.errors import MasktoolError
 from masktool.exporters.onnx_file import first_line
-from masktool.exporters.torch_export import TORCH_FIX, quiet, require_torch
+from masktool.exporters.torch_sources.module_export import TORCH_FIX, quiet, require_torch
 
 if TYPE_CHECKING:
     import torch

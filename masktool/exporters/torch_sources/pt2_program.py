@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from masktool.exporters.torch_pt2_grammar import (
+from masktool.exporters.torch_sources.pt2_grammar import (
     UnknownFormError,
     condition,
     flag,
@@ -28,7 +28,7 @@ from masktool.exporters.torch_pt2_grammar import (
     tree,
     variant,
 )
-from masktool.exporters.torch_pt2_operators import operator
+from masktool.exporters.torch_sources.pt2_operators import operator
 
 DEVICE = record({"type": text(r"cpu|cuda|meta|mps")}, {"index": optional(integer(0, 63))})
 HINT = optional(variant({"as_int": integer(), "as_bool": flag}))

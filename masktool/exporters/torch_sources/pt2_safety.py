@@ -5,7 +5,7 @@ imports (keys of mappings) and opens native libraries (``data/aotinductor``), as
 switched off, so the reader is given another archive:
 
 1. Members other than those of one program are refused by name; those that only inform are left out.
-2. The program goes through :mod:`masktool.exporters.torch_pt2_program`, which rebuilds it from what it knows.
+2. The program goes through :mod:`masktool.exporters.torch_sources.pt2_program`, which rebuilds it from what it knows.
 3. Weights and constants are raw numbers, by the archive's own tables, and lie within their member.
 4. Sample inputs are a pickle, always. The copy gets an image of zeros of the same shape instead, because torch checks
    inputs against the conditions only where there is one.
@@ -25,8 +25,16 @@ from pathlib import Path
 from typing import Any
 
 from masktool.errors import MasktoolError
-from masktool.exporters.torch_pt2_grammar import UnknownFormError, flag, module_path, record, shorten, table, text
-from masktool.exporters.torch_pt2_program import FIXED_SIZE, check_program, image_sizes, tensor_form
+from masktool.exporters.torch_sources.pt2_grammar import (
+    UnknownFormError,
+    flag,
+    module_path,
+    record,
+    shorten,
+    table,
+    text,
+)
+from masktool.exporters.torch_sources.pt2_program import FIXED_SIZE, check_program, image_sizes, tensor_form
 from masktool.exporters.trust import refuse_code
 from masktool.limits import check_limit
 

@@ -12,11 +12,11 @@ from types import ModuleType
 from typing import Any
 
 from masktool.errors import MasktoolError
-from masktool.exporters import torch_hub
 from masktool.exporters.imported_files import project_folder, record_files
 from masktool.exporters.onnx_file import first_line
-from masktool.exporters.torch_export import is_module, quiet, require_torch
-from masktool.exporters.torch_hub import Architecture
+from masktool.exporters.torch_sources import hub
+from masktool.exporters.torch_sources.hub import Architecture
+from masktool.exporters.torch_sources.module_export import is_module, quiet, require_torch
 from masktool.identity import digest_files
 
 ARCH_FORMS = "torchvision:NAME, timm:NAME, package.module:factory or path/to/file.py:factory"
@@ -33,8 +33,8 @@ def build_architecture(arch: str, **options: Any) -> Architecture:
         MasktoolError: the form is wrong, the name is unknown, or the factory fails or gives no ``torch.nn.Module``.
     """
     require_torch("--arch")
-    if torch_hub.is_hub_name(arch):
-        return torch_hub.build(arch, pretrained=False, **options)
+    if hub.is_hub_name(arch):
+        return hub.build(arch, pretrained=False, **options)
     place, colon, name = arch.rpartition(":")
     if not colon or not place or not name:
         raise MasktoolError("not an architecture", where="--arch", expected=ARCH_FORMS, got=arch)

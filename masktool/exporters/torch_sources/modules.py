@@ -13,13 +13,13 @@ import onnx_ir
 
 from masktool.contract import Metadata
 from masktool.errors import MasktoolError, stage
-from masktool.exporters import torch_hub, torch_weights
 from masktool.exporters.imported_files import within_installed
 from masktool.exporters.onnx_door import read_onnx
 from masktool.exporters.source_kinds import FileKind, detect_kind
-from masktool.exporters.torch_archives import load_program, shape_of_image
-from masktool.exporters.torch_export import is_module, quiet, require_torch
-from masktool.exporters.torch_hub import Architecture
+from masktool.exporters.torch_sources import hub, weights
+from masktool.exporters.torch_sources.archives import load_program, shape_of_image
+from masktool.exporters.torch_sources.hub import Architecture
+from masktool.exporters.torch_sources.module_export import is_module, quiet, require_torch
 from masktool.files import sha256_of
 from masktool.identity import digest_model
 
@@ -70,12 +70,12 @@ def load_module(model: object, *, arch: str | None = None, trust_code: bool = Fa
     if isinstance(model, LoadedModule):
         return model
     if isinstance(model, str | os.PathLike):
-        if torch_hub.names_hub_model(model):
+        if hub.names_hub_model(model):
             name = os.fspath(model)
-            return LoadedModule(torch_hub.build(name, pretrained=True), name)
+            return LoadedModule(hub.build(name, pretrained=True), name)
         return load_module_file(Path(model), arch, trust_code)
     if is_module(model):
-        return LoadedModule(torch_hub.recognise(refuse_script(model)), type(model).__name__)
+        return LoadedModule(hub.recognise(refuse_script(model)), type(model).__name__)
     if isinstance(model, onnx.ModelProto):
         raise refuse_graph(model.graph.name, {entry.key: entry.value for entry in model.metadata_props})
     if isinstance(model, onnx_ir.Model):
@@ -101,10 +101,10 @@ def load_module_file(path: Path, arch: str | None, trust_code: bool) -> LoadedMo
     if kind is FileKind.PT2:
         module, size = unflatten_program(path, trust_code)
         return LoadedModule(Architecture(module), path.name, digest, (FROZEN_NOTE,), frozen=True, input_size=size)
-    content = torch_weights.load_torch_file(path, kind, trust_code)
+    content = weights.load_torch_file(path, kind, trust_code)
     if is_module(content):
-        return LoadedModule(torch_hub.recognise(refuse_script(content)), path.name, digest)
-    known, notes = torch_weights.build_with_weights(arch, content, path)
+        return LoadedModule(hub.recognise(refuse_script(content)), path.name, digest)
+    known, notes = weights.build_with_weights(arch, content, path)
     return LoadedModule(known, path.name, digest_model(path, name_files(known.files, path)), notes)
 
 

@@ -14,7 +14,7 @@ from masktool.errors import MasktoolError, stage
 from masktool.exporters.batch import BATCH_NAME
 from masktool.exporters.onnx_file import IMAGE_RANK, first_line
 from masktool.exporters.source_kinds import check_archive
-from masktool.exporters.torch_export import (
+from masktool.exporters.torch_sources.module_export import (
     EXAMPLE_BATCH,
     IMAGE_NAME,
     TorchGraph,
@@ -29,7 +29,7 @@ from masktool.exporters.torch_export import (
     run_once,
     with_reference,
 )
-from masktool.exporters.torch_pt2_safety import copy_archive
+from masktool.exporters.torch_sources.pt2_safety import copy_archive
 from masktool.exporters.trust import refuse_code
 
 if TYPE_CHECKING:

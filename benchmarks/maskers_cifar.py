@@ -42,8 +42,8 @@ from benchmarks.maskers_shared import (
     write_pictures,
 )
 from masktool.contract import Preprocessing
+from masktool.datasets.dataset import Sample
 from masktool.evaluation.bootstrap import Interval, interval_of_mean
-from masktool.evaluation.dataset import Sample
 from masktool.evaluation.localisation.scaling import min_max
 from masktool.evaluation.maps import BASELINE_MAPS, CENTRE, RANDOM_CELLS, MethodChoice, explain_scene
 from masktool.evaluation.part import NamedModel

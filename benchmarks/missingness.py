@@ -26,9 +26,9 @@ from rich.table import Table as Grid
 import masktool
 from masktool import demo
 from masktool.contract import FUNCTION_DOMAIN
+from masktool.datasets.dataset import Dataset, Sample
 from masktool.demo import shapes
 from masktool.evaluation.bootstrap import Interval
-from masktool.evaluation.dataset import Dataset, Sample
 from masktool.evaluation.findings import Findings
 from masktool.evaluation.lime_alignment import LimeAlignment
 from masktool.evaluation.missingness import Missingness

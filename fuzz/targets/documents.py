@@ -88,14 +88,14 @@ def use_labels(path: Path) -> str:
 
 def use_objects(path: Path) -> None:
     """As boxes, COCO or whatever it is."""
-    from masktool.evaluation.annotations.formats import read_objects
+    from masktool.datasets.formats import read_objects
 
     read_objects(path)
 
 
 def use_dataset_labels(path: Path) -> None:
     """As the labels of a data set."""
-    from masktool.evaluation.annotations.labels import read_labels
+    from masktool.datasets.labels import read_labels
 
     read_labels(path)
 

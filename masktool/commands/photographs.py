@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from masktool.data_files import STANDARD_INPUT, is_directory
+from masktool.datasets.folders import list_folder
 from masktool.errors import MasktoolError
-from masktool.explainers.image_folder import list_folder
 
 Say = Callable[[str], None]
 STANDARD_INPUT_STEM = "stdin"

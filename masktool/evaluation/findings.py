@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from masktool.datasets.dataset import Problem
 from masktool.evaluation.bootstrap import Interval
 
 SCHEMA = "masktool.evaluation/1"
@@ -85,19 +86,6 @@ class Chart:
         """Returns the chart as JSON values."""
         lines = [{"label": line.label, "y": [encode_cell(y) for y in line.y]} for line in self.lines]
         return {**dataclasses.asdict(self), "x": list(self.x), "lines": lines}
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """Something in the data that could not be used.
-
-    Attributes:
-        where: file, or entry of a file.
-        what: is wrong with it, in one line.
-    """
-
-    where: str
-    what: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,9 +16,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from masktool.datasets.dataset import Box
 from masktool.errors import MasktoolError
 from masktool.evaluation.bootstrap import Interval, as_float, interval_of_mean
-from masktool.evaluation.dataset import Box
 from masktool.evaluation.findings import Cell, Chart, Findings, Line, Table
 from masktool.evaluation.journal import Record
 from masktool.evaluation.localisation.boxes import box_of

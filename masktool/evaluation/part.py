@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from masktool import __version__
+from masktool.datasets.dataset import Dataset, Problem, Sample
 from masktool.errors import MasktoolError
-from masktool.evaluation.dataset import Dataset, Sample
-from masktool.evaluation.findings import Evaluation, Findings, Problem
+from masktool.evaluation.findings import Evaluation, Findings
 from masktool.evaluation.journal import Journal, Record
 from masktool.evaluation.scene import Scene, read_scene
 from masktool.explainers.explaining import Progress, no_progress

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from masktool.datasets.dataset import Box, Sample
 from masktool.errors import MasktoolError
-from masktool.evaluation.dataset import Box, Sample
 from masktool.explainers.segmentation import read_label_map
 from masktool.explainers.subject import Subject, make_subject, read_subject
 from masktool.runtime.preprocessing import PreparedImage

@@ -19,11 +19,10 @@ from masktool.explainers.picture import draw_picture
 from masktool.explainers.targets import ClassScore, Place
 from masktool.files import atomic_path
 from masktool.limits import limit
+from masktool.runtime.pictures import PNG_KEY
 
 FORMATS = ("png", "json", "npz")
 SCHEMA = "masktool.explanation/1"
-PNG_KEY = "masktool"
-"""Text entry of a PNG that says how the picture was made; it also tells our pictures from photographs."""
 NUMBER = "%.6g"
 """float32 carries seven digits, of which the last is noise; six are shorter and the same on every machine."""
 LARGE = "attributions, {:,} numbers, are not in JSON: model_attributions over crop_box say the same; npz has them"

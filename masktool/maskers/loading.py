@@ -26,8 +26,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from masktool.contract import Preprocessing
+from masktool.datasets.examples import Example
 from masktool.errors import MasktoolError
-from masktool.maskers.examples import Example
 from masktool.runtime.images import read_image
 from masktool.runtime.preprocessing import prepare
 

@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from masktool.contract import Preprocessing
+from masktool.datasets.examples import Example, digest, read_examples
 from masktool.errors import MasktoolError
 from masktool.exporters.class_output import ClassOutput, choose_class_output, count_columns
 from masktool.exporters.sources import Source, source_from_module
 from masktool.exporters.torch_sources.module_export import make_example
 from masktool.exporters.torch_sources.modules import LoadedModule
 from masktool.maskers.checkpoint import digest_weights
-from masktool.maskers.examples import Example, digest, read_examples
 from masktool.maskers.loading import steps_per_epoch
 from masktool.maskers.settings import TrainingSettings
 from masktool.maskers.stages import Stage, choose_stages, list_maps

@@ -15,6 +15,7 @@ import torch
 
 import masktool.exporters
 from masktool.contract import Masking, Metadata, Preprocessing
+from masktool.datasets.examples import digest
 from masktool.errors import MasktoolError
 from masktool.explainers.explaining import Progress, no_progress
 from masktool.exporters.sources import source_from_module
@@ -22,7 +23,6 @@ from masktool.exporters.torch_sources.modules import LoadedModule, load_module
 from masktool.files import atomic_path, check_target, temporary_directory
 from masktool.maskers.checkpoint import Checkpoint, check_identity, load_checkpoint
 from masktool.maskers.classifier import TorchClassifier
-from masktool.maskers.examples import digest
 from masktool.maskers.interruption import deferred_signals
 from masktool.maskers.judges import Judge, LayerJudge
 from masktool.maskers.loading import load_batches
@@ -69,7 +69,7 @@ def train_masker(
     Args:
         model: a torch model, see :func:`masktool.exporters.torch_sources.modules.load_module`, or what that gives; a
             module in memory is copied, not changed.
-        data: pictures with their classes, see :func:`masktool.maskers.examples.read_examples`.
+        data: pictures with their classes, see :func:`masktool.datasets.examples.read_examples`.
         path: of the file to write.
         arch: architecture that a state dict belongs to.
         input_size: (height, width) of the input in pixels; None takes the preprocessing's.

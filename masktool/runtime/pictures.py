@@ -29,6 +29,8 @@ HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 LOSSY_FORMATS = frozenset({"JPEG", "MPO", "AVIF", "HEIF"})
 """Of which values do not come back as they were written."""
 EXPECTED = "a photograph: JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000, AVIF or HEIC"
+PNG_KEY = "masktool"
+"""Text entry of a PNG that says how the picture was made; it also tells our pictures from photographs."""
 HEAD_BYTES = 64
 """Enough of a file to tell what it is."""
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")

@@ -12,12 +12,12 @@ import pytest
 from masktool import MasktoolError, load
 from masktool.cli import run
 from masktool.data_files import read_json, read_text, shorten
+from masktool.datasets.formats import read_objects
+from masktool.datasets.headers import Header
+from masktool.datasets.labels import read_labels
+from masktool.datasets.matching import ImageNames
+from masktool.datasets.pixel_files import find_pixel_files
 from masktool.demo import model_path, sample_path
-from masktool.evaluation.annotations.formats import read_objects
-from masktool.evaluation.annotations.headers import Header
-from masktool.evaluation.annotations.labels import read_labels
-from masktool.evaluation.annotations.matching import ImageNames
-from masktool.evaluation.annotations.pixel_files import find_pixel_files
 from masktool.explainers.segmentation import read_label_map
 from masktool.limits import limits
 from masktool.runtime.arrays import read_array

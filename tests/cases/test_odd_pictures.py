@@ -13,8 +13,8 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from masktool import MasktoolError
-from masktool.evaluation.annotations.headers import read_header
-from masktool.explainers.image_folder import list_folder
+from masktool.datasets.folders import list_folder
+from masktool.datasets.headers import read_header
 from masktool.explainers.segmentation import read_label_map
 from masktool.explainers.subject import read_subject
 from masktool.limits import limits

@@ -14,8 +14,8 @@ from PIL import Image
 
 import masktool
 from masktool.contract import Preprocessing
+from masktool.datasets.dataset import Dataset, Sample
 from masktool.demo import model_path, program_path, shapes
-from masktool.evaluation.dataset import Dataset, Sample
 from masktool.evaluation.part import NamedModel
 
 PROGRAM_VARIABLE = "MASKTOOL_TEST_PROGRAM"

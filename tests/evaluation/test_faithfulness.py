@@ -11,8 +11,8 @@ import pytest
 from evaluation.shapes_modes import draw_dataset, open_shapes_modes
 from masktool import MasktoolError, demo, load
 from masktool.cli import run
+from masktool.datasets.dataset import Dataset
 from masktool.evaluation.bootstrap import interval_of_mean
-from masktool.evaluation.dataset import Dataset
 from masktool.evaluation.faithfulness.confidence import Confidence
 from masktool.evaluation.faithfulness.infidelity import Infidelity
 from masktool.evaluation.faithfulness.insertion_deletion import InsertionDeletion

@@ -9,9 +9,9 @@ from explainers.models import noise_photograph, write_region_model
 from PIL import Image
 
 from masktool import MasktoolError, load
+from masktool.datasets.dataset import Dataset, Problem, Sample
 from masktool.evaluation.bootstrap import interval_of_mean
-from masktool.evaluation.dataset import Dataset, Sample
-from masktool.evaluation.findings import Findings, Problem, Table
+from masktool.evaluation.findings import Findings, Table
 from masktool.evaluation.journal import Journal
 from masktool.evaluation.part import NamedModel, Part, run_part
 from masktool.explainers.subject import make_subject, read_subject

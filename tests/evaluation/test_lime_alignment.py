@@ -14,8 +14,8 @@ from sklearn.metrics.pairwise import cosine_similarity
 from evaluation.shapes_modes import draw_dataset, open_shapes_modes
 from masktool import MasktoolError, load
 from masktool.cli import run
+from masktool.datasets.dataset import Dataset, Sample
 from masktool.evaluation.bootstrap import interval_of_mean
-from masktool.evaluation.dataset import Dataset, Sample
 from masktool.evaluation.lime_alignment import (
     EQUAL,
     RANDOM,

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from masktool import MasktoolError, demo, load
+from masktool.datasets.dataset import Dataset, Sample
 from masktool.demo import shapes
-from masktool.evaluation.dataset import Dataset, Sample
 from masktool.evaluation.localisation.boxes import box_of
 from masktool.evaluation.localisation_part import BOX_FIGURES, LOWER_IS_BETTER, PIXEL_FIGURES, Localisation
 from masktool.evaluation.maps import BASELINE_MAPS, MethodChoice

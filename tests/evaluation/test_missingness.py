@@ -13,10 +13,10 @@ from PIL import Image
 from evaluation.shapes_modes import draw_dataset, open_shapes_modes
 from masktool import MasktoolError, load
 from masktool.cli import run
+from masktool.datasets.dataset import Dataset, Sample
 from masktool.demo import shapes
 from masktool.evaluation.bootstrap import interval_of_mean, resample
 from masktool.evaluation.class_entropy import class_entropy, entropy_intervals
-from masktool.evaluation.dataset import Dataset, Sample
 from masktool.evaluation.missingness import FRACTIONS, Missingness
 from masktool.evaluation.part import NamedModel, run_part
 from masktool.evaluation.removal import SegmentChoice

@@ -14,8 +14,8 @@ from PIL import Image
 
 from masktool import MasktoolError, demo, load
 from masktool.cli import run
+from masktool.datasets.dataset import Dataset, Sample
 from masktool.demo import shapes
-from masktool.evaluation.dataset import Dataset, Sample
 from masktool.evaluation.map_similarity import absolute_rank_correlation, rank_correlation, structural_similarity
 from masktool.evaluation.maps import MethodChoice
 from masktool.evaluation.part import NamedModel, run_part

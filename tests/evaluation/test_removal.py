@@ -6,7 +6,7 @@ from explainers.models import noise_photograph, write_region_model
 from PIL import Image
 
 from masktool import MasktoolError, load
-from masktool.evaluation.dataset import Sample
+from masktool.datasets.dataset import Sample
 from masktool.evaluation.removal import (
     SegmentChoice,
     cut_cells,

@@ -12,8 +12,9 @@ from PIL import Image
 
 from masktool import MasktoolError
 from masktool.commands.evaluate.results import write_results
+from masktool.datasets.dataset import Problem
 from masktool.evaluation.bootstrap import Interval
-from masktool.evaluation.findings import Chart, Evaluation, Findings, Line, Problem, Table
+from masktool.evaluation.findings import Chart, Evaluation, Findings, Line, Table
 from masktool.evaluation.overlays import WIDEST, read_name
 from masktool.evaluation.report import make_report, wrap_command
 

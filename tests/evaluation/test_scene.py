@@ -9,7 +9,7 @@ from PIL import Image
 
 from masktool import MasktoolError, load
 from masktool.contract import Preprocessing
-from masktool.evaluation.dataset import Sample
+from masktool.datasets.dataset import Sample
 from masktool.evaluation.maps import BASELINE_MAPS, MethodChoice, explain_scene, save_overlay
 from masktool.evaluation.part import NamedModel
 from masktool.evaluation.scene import fill_boxes, read_scene, require_label

@@ -9,7 +9,8 @@ from PIL import Image
 
 from explainers.models import noise_photograph
 from masktool import MasktoolError, explain
-from masktool.explainers.explanation import PNG_KEY, encode, encode_map
+from masktool.explainers.explanation import encode, encode_map
+from masktool.runtime.pictures import PNG_KEY
 
 
 @pytest.fixture

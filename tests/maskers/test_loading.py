@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch")
 
 from masktool import MasktoolError  # noqa: E402  # what follows needs torch
 from masktool.contract import Preprocessing  # noqa: E402
+from masktool.datasets.examples import Example  # noqa: E402
 from masktool.maskers import loading  # noqa: E402
-from masktool.maskers.examples import Example  # noqa: E402
 from masktool.maskers.loading import augment, choose_crop, list_keys, load_batches, steps_per_epoch  # noqa: E402
 from masktool.runtime import prepare, read_image  # noqa: E402
 
@@ -260,7 +260,7 @@ PROGRAM = """
     from pathlib import Path
     from PIL import Image
     from masktool.contract import Preprocessing
-    from masktool.maskers.examples import Example
+    from masktool.datasets.examples import Example
     from masktool.maskers.loading import load_batches
 
     def load(workers):

@@ -23,9 +23,9 @@ from masktool.commands.source_options import (
     trust_code_option,
 )
 from masktool.contract import OutputKind
+from masktool.datasets.dataset import Dataset
+from masktool.datasets.extras import require_extra
 from masktool.errors import MasktoolError
-from masktool.evaluation.dataset import Dataset
-from masktool.evaluation.extras import require_extra
 from masktool.evaluation.part import NamedModel, Part, run_part
 from masktool.lazy import typed_arguments
 from masktool.runtime.session import MaskedSession, load
@@ -153,7 +153,7 @@ class Request:
             MasktoolError: there are no images, or a file that was named cannot be read.
         """
         if self.data is None:
-            from masktool.evaluation.annotations import read_dataset
+            from masktool.datasets import read_dataset
 
             with contextlib.ExitStack() as stack:
                 session = self.session or self.open_models(stack, None)[0].session

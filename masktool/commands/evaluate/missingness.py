@@ -10,7 +10,7 @@ import click
 from masktool.commands.evaluate.common import Request, count_classes, evaluation_options, finish
 from masktool.commands.evaluate.modes import mode_options, open_modes
 from masktool.commands.evaluate.segments import segment_options
-from masktool.evaluation.hierarchy import read_hierarchy
+from masktool.datasets.hierarchy import read_hierarchy
 from masktool.evaluation.maps import MethodChoice
 from masktool.evaluation.missingness import CELLS, FRACTIONS, SALIENCY, Missingness
 from masktool.evaluation.removal import ORDERS, Order, SegmentChoice, SegmentKind

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from masktool.commands import options
+from masktool.datasets.dataset import Problem
 from masktool.evaluation.bootstrap import Interval
-from masktool.evaluation.findings import Cell, Evaluation, Problem, Table
+from masktool.evaluation.findings import Cell, Evaluation, Table
 from masktool.files import atomic_path
 from masktool.printable import printable
 

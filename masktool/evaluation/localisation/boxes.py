@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from masktool.evaluation.dataset import Box
+from masktool.datasets.dataset import Box
 
 SIDES = ((0, 1, 0), (1, 1, 1), (0, 1, 0))
 """Neighbours of a pixel that share a side with it: 4-connected components."""

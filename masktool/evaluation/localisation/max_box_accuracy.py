@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from masktool.datasets.dataset import Box
 from masktool.evaluation.bootstrap import Interval, interval_of
-from masktool.evaluation.dataset import Box
 from masktool.evaluation.localisation.boxes import CORNERS, best_iou, component_boxes, largest_box
 from masktool.evaluation.localisation.scaling import min_max
 from masktool.evaluation.maps import Map

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.evaluation.dataset import Box
+from masktool.datasets.dataset import Box
 from masktool.evaluation.localisation.boxes import SIDES, best_iou, component_boxes, largest_box
 from masktool.evaluation.maps import Map
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from masktool.datasets.folders import list_folder
 from masktool.errors import MasktoolError
-from masktool.explainers.image_folder import list_folder
 
 
 def list_images(folder: Path) -> dict[str, Path]:

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from masktool.data_files import read_json, shorten
+from masktool.datasets.classes import parse_index
 from masktool.errors import MasktoolError
-from masktool.evaluation.annotations.classes import parse_index
 
 EXPECTED = "a hierarchy of classes, as JSON {child: parent}"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from masktool.datasets.labels import read_labels
 from masktool.errors import MasktoolError
-from masktool.evaluation.annotations.labels import read_labels
 
 PAIRS = [("a.jpg", "3"), ("b c.jpg", "tench, Tinca tinca")]
 

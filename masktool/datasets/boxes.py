@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from masktool.data_files import shorten
+from masktool.datasets.fields import read_field, read_numbers
+from masktool.datasets.objects import AnnotatedImage, AnnotatedObject
 from masktool.errors import MasktoolError
-from masktool.evaluation.annotations.files import read_field, read_numbers
-from masktool.evaluation.annotations.objects import AnnotatedImage, AnnotatedObject
 
 BOX = "[x0, y0, x1, y1]"
 

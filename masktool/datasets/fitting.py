@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from masktool.evaluation.annotations.objects import Size
-from masktool.evaluation.dataset import Box
+from masktool.datasets.dataset import Box
+from masktool.datasets.objects import Size
 
 ROUNDING = 1.0
 """Pixels by which a box may leave its image without remark: annotations are rounded, and count from 0 or from 1."""

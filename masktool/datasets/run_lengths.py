@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from masktool.data_files import shorten
+from masktool.datasets.extras import require_extra
+from masktool.datasets.fields import read_numbers
 from masktool.errors import MasktoolError
-from masktool.evaluation.annotations.files import read_numbers
-from masktool.evaluation.extras import require_extra
 
 MIN_COORDINATES = 6
 """A polygon has three vertices; pycocotools takes four numbers for a box."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from masktool.datasets.classes import Classes
+from masktool.datasets.images import spread
+from masktool.datasets.matching import ImageNames, match_entries
 from masktool.errors import MasktoolError
-from masktool.evaluation.annotations.classes import Classes
-from masktool.evaluation.annotations.images import spread
-from masktool.evaluation.annotations.matching import ImageNames, match_entries
 
 IMAGES = ("cat/a.jpg", "cat/b.jpg", "dog/a.jpg", "dog/d.v1.png", "e.jpg", "e.png")
 

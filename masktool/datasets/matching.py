@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import NamedTuple, TypeVar
 
-from masktool.evaluation.findings import Problem
-from masktool.explainers.image_folder import image_extensions
+from masktool.datasets.dataset import Problem
+from masktool.datasets.folders import image_extensions
 
 Value = TypeVar("Value")
 

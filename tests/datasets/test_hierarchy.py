@@ -8,8 +8,8 @@ import networkx
 import numpy as np
 import pytest
 
+from masktool.datasets.hierarchy import read_hierarchy
 from masktool.errors import MasktoolError
-from masktool.evaluation.hierarchy import read_hierarchy
 
 TREE = {
     "tabby": "cat",

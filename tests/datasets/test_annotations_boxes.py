@@ -9,13 +9,13 @@ import sys
 import pytest
 from PIL import Image
 
+from masktool.datasets import read_dataset
+from masktool.datasets.classes import Classes
+from masktool.datasets.fitting import fit_box
+from masktool.datasets.formats import read_objects
+from masktool.datasets.objects import AnnotatedImage, AnnotatedObject, choose_objects
+from masktool.datasets.voc import read_voc
 from masktool.errors import MasktoolError
-from masktool.evaluation.annotations import read_dataset
-from masktool.evaluation.annotations.classes import Classes
-from masktool.evaluation.annotations.fitting import fit_box
-from masktool.evaluation.annotations.formats import read_objects
-from masktool.evaluation.annotations.objects import AnnotatedImage, AnnotatedObject, choose_objects
-from masktool.evaluation.annotations.voc import read_voc
 
 LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
 BILLION_LAUGHS = f'<!DOCTYPE annotation [<!ENTITY l0 "ha">{LAUGHS}]><annotation><filename>&l9;</filename></annotation>'

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from masktool.datasets import read_dataset
+from masktool.datasets.dataset import Problem
 from masktool.errors import MasktoolError
-from masktool.evaluation.annotations import read_dataset
-from masktool.evaluation.findings import Problem
 
 NAMES = ["cat", "dog", "guinea pig"]
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from masktool.data_files import is_directory
 from masktool.errors import MasktoolError
-from masktool.explainers.explanation import PNG_KEY
 from masktool.runtime.arrays import ARRAY_SUFFIX
-from masktool.runtime.pictures import open_picture, picture_extensions
+from masktool.runtime.pictures import PNG_KEY, open_picture, picture_extensions
 
 
 @dataclasses.dataclass(frozen=True)

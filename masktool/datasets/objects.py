@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from masktool.evaluation.annotations.classes import Classes
-from masktool.evaluation.dataset import Box
+from masktool.datasets.classes import Classes
+from masktool.datasets.dataset import Box
 
 Size = tuple[float, float]
 """(width, height) in pixels."""

@@ -6,19 +6,18 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from masktool.datasets.classes import Classes
+from masktool.datasets.dataset import Box, Dataset, Problem, Sample
+from masktool.datasets.fitting import fit_box
+from masktool.datasets.formats import read_objects
+from masktool.datasets.headers import Header, read_header
+from masktool.datasets.images import class_folder, list_images, spread
+from masktool.datasets.labels import read_labels
+from masktool.datasets.matching import ImageNames, match_entries
+from masktool.datasets.objects import AnnotatedImage, AnnotatedObject, choose_objects
+from masktool.datasets.pixel_files import find_pixel_files
+from masktool.datasets.run_lengths import RunLengthMask, merge_segmentations, require_pycocotools
 from masktool.errors import MasktoolError
-from masktool.evaluation.annotations.classes import Classes
-from masktool.evaluation.annotations.fitting import fit_box
-from masktool.evaluation.annotations.formats import read_objects
-from masktool.evaluation.annotations.headers import Header, read_header
-from masktool.evaluation.annotations.images import class_folder, list_images, spread
-from masktool.evaluation.annotations.labels import read_labels
-from masktool.evaluation.annotations.matching import ImageNames, match_entries
-from masktool.evaluation.annotations.objects import AnnotatedImage, AnnotatedObject, choose_objects
-from masktool.evaluation.annotations.pixel_files import find_pixel_files
-from masktool.evaluation.annotations.run_lengths import RunLengthMask, merge_segmentations, require_pycocotools
-from masktool.evaluation.dataset import Box, Dataset, Sample
-from masktool.evaluation.findings import Problem
 
 Headers = Mapping[str, Header | None]
 Problems = list[Problem]
@@ -44,7 +43,7 @@ def read_dataset(
     Args:
         folder: of images or, where it holds none, of subfolders of images; their names are then the labels (an index,
             or the name of a class) unless ``labels`` is given.
-        labels: CSV or JSON; see :mod:`masktool.evaluation.annotations.labels`.
+        labels: CSV or JSON; see :mod:`masktool.datasets.labels`.
         boxes: our JSON, COCO JSON, a Pascal VOC XML file or a folder of them; see the modules of these names.
         masks: folder of images named like the photographs, non-zero where the object is.
         segments: folder of label maps named like the photographs.

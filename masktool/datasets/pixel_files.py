@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from masktool.data_files import open_data
+from masktool.datasets.dataset import Problem
+from masktool.datasets.headers import Header, read_header
+from masktool.datasets.images import list_images
+from masktool.datasets.matching import ImageNames, match_entries
 from masktool.errors import MasktoolError
-from masktool.evaluation.annotations.headers import Header, read_header
-from masktool.evaluation.annotations.images import list_images
-from masktool.evaluation.annotations.matching import ImageNames, match_entries
-from masktool.evaluation.findings import Problem
 from masktool.runtime.arrays import ARRAY_SUFFIX, check_header
 from masktool.runtime.checks import show_shape
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from masktool.data_files import shorten
+from masktool.datasets.fields import read_field, read_numbers
+from masktool.datasets.objects import AnnotatedImage, AnnotatedObject, Size
 from masktool.errors import MasktoolError
-from masktool.evaluation.annotations.files import read_field, read_numbers
-from masktool.evaluation.annotations.objects import AnnotatedImage, AnnotatedObject, Size
 
 BOX = "[x, y, width, height]"
 IDENTIFIER = (int, str)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from masktool.data_files import decode_text, is_directory, parse_json, read_bytes
-from masktool.evaluation.annotations.boxes import parse_boxes
-from masktool.evaluation.annotations.coco import is_coco, parse_coco
-from masktool.evaluation.annotations.objects import AnnotatedImage
-from masktool.evaluation.annotations.voc import parse_voc, read_voc_folder
+from masktool.datasets.boxes import parse_boxes
+from masktool.datasets.coco import is_coco, parse_coco
+from masktool.datasets.objects import AnnotatedImage
+from masktool.datasets.voc import parse_voc, read_voc_folder
 
 EXPECTED = "boxes, as our JSON, COCO JSON or Pascal VOC XML"
 NO_CONTENT = b"\xef\xbb\xbf\xff\xfe" + b" \t\r\n"

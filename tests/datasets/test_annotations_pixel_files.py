@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from masktool.datasets import read_dataset
 from masktool.errors import MasktoolError
-from masktool.evaluation.annotations import read_dataset
 
 SIZE = (40, 30)
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from masktool import MasktoolError
-from masktool.maskers.examples import Example, digest, read_examples
+from masktool.datasets.examples import Example, digest, read_examples
 
 NAMES = ("cat", "dog", "guinea pig")
 LAYOUT = "expected a folder with one subfolder of images per class, or a CSV of file,label"

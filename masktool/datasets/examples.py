@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from masktool.data_files import shorten
+from masktool.datasets.classes import Classes, parse_index
+from masktool.datasets.folders import list_folder
+from masktool.datasets.headers import read_header
+from masktool.datasets.labels import read_labels
 from masktool.errors import MasktoolError
-from masktool.evaluation.annotations.classes import Classes, parse_index
-from masktool.evaluation.annotations.headers import read_header
-from masktool.evaluation.annotations.labels import read_labels
-from masktool.explainers.image_folder import list_folder
 from masktool.runtime.arrays import ARRAY_SUFFIX
 
 N_LISTED = 3
@@ -50,7 +50,7 @@ def read_examples(
 
     Args:
         data: a folder whose subfolders are the classes, each searched at any depth; or a file of labels (see
-            :mod:`masktool.evaluation.annotations.labels`) whose images stand relative to its folder. Subfolders and
+            :mod:`masktool.datasets.labels`) whose images stand relative to its folder. Subfolders and
             labels are indices of classes or their names; where the model's classes have no names and the subfolders are
             no indices, but as many as there are classes, they are the classes in sorted order (torchvision's
             convention).

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import ParseError
 
 from masktool.data_files import read_bytes
+from masktool.datasets.extras import require_extra
+from masktool.datasets.objects import AnnotatedImage, AnnotatedObject, Size
 from masktool.errors import MasktoolError
-from masktool.evaluation.annotations.objects import AnnotatedImage, AnnotatedObject, Size
-from masktool.evaluation.extras import require_extra
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element

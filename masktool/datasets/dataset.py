@@ -1,4 +1,4 @@
-"""A set of images with what is known of them; :mod:`masktool.evaluation.annotations` reads it from files."""
+"""A set of images with what is known of them; :mod:`masktool.datasets.reading` reads it from files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,23 @@ from numpy.typing import ArrayLike
 
 from masktool.data_files import check_readable
 from masktool.errors import MasktoolError
-from masktool.evaluation.findings import Problem
 from masktool.files import sha256_of
 
 Box = tuple[float, float, float, float]
 """(x0, y0, x1, y1) in the photograph's pixels; pixel i covers [i, i + 1]."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Something in the data that could not be used.
+
+    Attributes:
+        where: file, or entry of a file.
+        what: is wrong with it, in one line.
+    """
+
+    where: str
+    what: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,12 +12,12 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 import masktool
+from masktool.datasets import read_dataset
+from masktool.datasets.formats import read_objects
+from masktool.datasets.objects import AnnotatedImage, AnnotatedObject
+from masktool.datasets.run_lengths import RunLengthMask, expand_counts, merge_segmentations
 from masktool.demo import model_path, shapes
 from masktool.errors import MasktoolError
-from masktool.evaluation.annotations import read_dataset
-from masktool.evaluation.annotations.formats import read_objects
-from masktool.evaluation.annotations.objects import AnnotatedImage, AnnotatedObject
-from masktool.evaluation.annotations.run_lengths import RunLengthMask, expand_counts, merge_segmentations
 from masktool.evaluation.scene import read_scene
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:pycocotools")

@@ -103,7 +103,7 @@ def measure(name: str, folder: Path) -> list[str]:
     source = load_source(module, input_size=size)
     nodes = str(len(source.model.graph))
     try:
-        parity = masktool.export(source, folder / "masked.onnx").parity
+        parity = masktool.export(source, folder / "masked.onnx").metadata.parity
     except MasktoolError as error:
         return [name, nodes, f"{time.perf_counter() - started:.0f}", "", "", "", "", f"refused: {error}"[:SHOWN_REASON]]
     figures = [f"{parity[key]:.1e}" if parity[key] else "0" for key in ("ones", "invariance", "batches")]

@@ -40,13 +40,13 @@ def measure(model: Path | onnx.ModelProto, target: Path) -> tuple[bool, list[str
     """Exports one graph; returns whether that worked, and its cells."""
     for size in (None, SIZE):
         try:
-            metadata = masktool.export(model, target, masking="fill", input_size=size, class_output=None)
+            metadata = masktool.export(model, target, masking="fill", input_size=size, class_output=None).metadata
         except MasktoolError as error:
             reason = str(error)
             if size is None and "--input-size" in reason:
                 continue
             if "--class-output" in reason:
-                metadata = masktool.export(model, target, masking="fill", input_size=size, class_output="none")
+                metadata = masktool.export(model, target, masking="fill", input_size=size, class_output="none").metadata
             else:
                 return False, ["refused", "", "", reason]
         figures = [f"{metadata.parity[name]:.1e}" if metadata.parity[name] else "0" for name in ("ones", "invariance")]

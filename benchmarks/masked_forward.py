@@ -42,7 +42,7 @@ def main() -> None:
     source = load_source(module, input_size=(options.size, options.size))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "masked.onnx"
-        metadata = masktool.export(source, path)
+        metadata = masktool.export(source, path).metadata
         plain = open_session(ir.to_proto(source.model).SerializeToString())
         masked = open_session(str(path))
     images = np.random.default_rng(1).standard_normal((options.batch, 3, options.size, options.size)).astype(np.float32)

@@ -20,13 +20,17 @@ if TYPE_CHECKING:
     from masktool.errors import MasktoolError, UnsupportedOperatorError
     from masktool.explainers import Explanation, explain
     from masktool.exporters import export
+    from masktool.exporters.result import Export, NodeRule, SourceSummary
     from masktool.maskers.train import train_masker
     from masktool.runtime import MaskedSession, load
 
 __all__ = [
     "Explanation",
+    "Export",
     "MaskedSession",
     "MasktoolError",
+    "NodeRule",
+    "SourceSummary",
     "UnsupportedOperatorError",
     "explain",
     "export",
@@ -36,8 +40,11 @@ __all__ = [
 
 _MODULE_OF_NAME = {
     "Explanation": "masktool.explainers",
+    "Export": "masktool.exporters.result",
     "MaskedSession": "masktool.runtime",
     "MasktoolError": "masktool.errors",
+    "NodeRule": "masktool.exporters.result",
+    "SourceSummary": "masktool.exporters.result",
     "UnsupportedOperatorError": "masktool.errors",
     "explain": "masktool.explainers",
     "export": "masktool.exporters",

@@ -157,7 +157,7 @@ def export_masked(program: Path) -> None:
         preprocessing=preprocessing,
         labels=shapes.LABELS,
         output_kind="logits",
-    )
+    ).metadata
     print(f"exported {program.with_suffix('.onnx')}: parity {dict(metadata.parity)}", file=sys.stderr)
 
 

@@ -45,7 +45,7 @@ def drop_tokens(network: nn.Module, image: torch.Tensor, kept: torch.Tensor) -> 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory, torchvision_models: ModuleType) -> masktool.MaskedSession:
     path = tmp_path_factory.mktemp("attention") / "deit.onnx"
-    parity = masktool.export(vision_transformer(), path, input_size=(SIDE, SIDE)).parity
+    parity = masktool.export(vision_transformer(), path, input_size=(SIDE, SIDE)).metadata.parity
     assert parity["ones"] == parity["invariance"] == 0
     return masktool.load(path)
 
@@ -92,7 +92,7 @@ def test_timm_networks_with_attention(name: str, torchvision_models: ModuleType,
 
 
 def check_parity(network: nn.Module, folder: Path) -> None:
-    parity = masktool.export(network, folder / "masked.onnx", input_size=(224, 224)).parity
+    parity = masktool.export(network, folder / "masked.onnx", input_size=(224, 224)).metadata.parity
     assert parity["response"] >= 0.01
     assert parity["invariance"] == 0
     assert parity["ones"] <= TOLERANCE

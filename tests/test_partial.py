@@ -98,7 +98,7 @@ def exported(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Exports once."""
     path: Path = tmp_path_factory.mktemp("partial") / "resnet50.onnx"
     network = copy.deepcopy(case.network).float()
-    metadata = masktool.export(network, path, input_size=(SIDE, SIDE), masking="partial")
+    metadata = masktool.export(network, path, input_size=(SIDE, SIDE), masking="partial").metadata
     assert metadata.masking == "partial"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     path.unlink()  # a hundred megabytes

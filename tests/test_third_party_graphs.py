@@ -95,7 +95,10 @@ def exported(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
     def export(name: str) -> tuple:
         if name not in done:
             path = tmp_path_factory.mktemp("masked") / "masked.onnx"
-            done[name] = path, masktool.export(data_dir / name, path, input_size=OPEN_SIZES.get(Path(name).name))
+            done[name] = (
+                path,
+                masktool.export(data_dir / name, path, input_size=OPEN_SIZES.get(Path(name).name)).metadata,
+            )
         return done[name]
 
     return export

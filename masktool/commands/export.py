@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 import json
@@ -14,14 +13,7 @@ import click
 from click.core import ParameterSource
 
 from masktool.commands.export_check import run_check
-from masktool.commands.info import (
-    count_bytes,
-    describe_batch,
-    describe_preprocessing,
-    list_rules,
-    read_model,
-    write_bytes,
-)
+from masktool.commands.info import describe_batch, describe_preprocessing, write_bytes
 from masktool.commands.options import baseline_option, console, json_option, masking_option, print_path, say
 from masktool.commands.source_options import (
     ImageOptions,
@@ -44,7 +36,7 @@ from masktool.errors import MasktoolError
 
 if TYPE_CHECKING:
     from masktool.contract import Metadata
-    from masktool.exporters.sources import Source
+    from masktool.exporters.result import Export
 
 SUFFIX = ".masked.onnx"
 OPTIONS_OF_CHECK = frozenset(
@@ -150,7 +142,7 @@ def command(
         source = read(model)
         source = leave_out_lists(source, masking or "layer")
         status.update("adding the mask and measuring parity")
-        metadata = export(
+        exported = export(
             source,
             target,
             masking=masking or "layer",
@@ -163,11 +155,10 @@ def command(
             gradient=gradient,
             feature_map=feature_map,
         )
-    rules = count_rules(target)
-    for line in describe_export(source, metadata, target, rules):
+    for line in describe_export(exported):
         say(line)
     if as_json:
-        click.echo(json.dumps(document_export(source, metadata, target, rules), indent=2))
+        click.echo(json.dumps(document_export(exported), indent=2))
     else:
         print_path(target)
 
@@ -180,21 +171,11 @@ def refuse_export_options(context: click.Context) -> None:
             raise MasktoolError("--check writes no file", got=parameter.opts[-1], fix="leave that out")
 
 
-def count_rules(path: Path) -> dict[str, int]:
-    """Counts the nodes of an exported file by the mask rule that was applied to them, the most frequent first."""
-    applied = [entry["rule"] for entry in list_rules(read_model(path).graph)]
-    return dict(collections.Counter(rule for rule in applied if rule is not None).most_common())
-
-
-def describe_export(source: Source, metadata: Metadata, path: Path, rules: dict[str, int]) -> Iterator[str]:
+def describe_export(exported: Export) -> Iterator[str]:
     """Yields what the user should know, a line each."""
-    from masktool.exporters.names import note_renamed
-    from masktool.exporters.onnx_file import describe_value
-
-    graph = source.model.graph
-    yield f"source: {source.name}, sha256 {metadata.source_sha256[:DIGEST_SHOWN]}, {len(graph)} nodes"
-    added = {old: new for old, new in (metadata.renamed or {}).items() if old not in source.renamed}
-    yield from (f"note: {note}" for note in (*source.notes, *note_renamed(graph.outputs, added)))
+    metadata, source, rules = exported.metadata, exported.source, exported.rule_counts
+    yield f"source: {source.name}, sha256 {metadata.source_sha256[:DIGEST_SHOWN]}, {source.n_nodes} nodes"
+    yield from (f"note: {note}" for note in exported.notes)
     if metadata.baseline is None:
         yield f"masked: {sum(rules.values())} nodes ({', '.join(f'{rule} {count}' for rule, count in rules.items())})"
     else:
@@ -206,12 +187,10 @@ def describe_export(source: Source, metadata: Metadata, path: Path, rules: dict[
     yield from describe_class_output(metadata)
     if metadata.preprocessing is not None:
         yield f"preprocessing: {describe_preprocessing(dataclasses.asdict(metadata.preprocessing))}"
-    yield from (f"note: {line}" for line in note_inputs(source))
     yield from (f"missing: {line}" for line in list_missing(metadata))
     if metadata.class_output is None:
-        outputs = ", ".join(describe_value(value) for value in graph.outputs)
-        yield f"outputs: {outputs}; `masktool explain` asks for --output NAME and --target I,J"
-    yield f"wrote {path} ({write_bytes(count_bytes(read_model(path), path))})"
+        yield f"outputs: {', '.join(source.outputs)}; `masktool explain` asks for --output NAME and --target I,J"
+    yield f"wrote {exported.path} ({write_bytes(exported.n_bytes)})"
 
 
 def describe_class_output(metadata: Metadata) -> Iterator[str]:
@@ -253,18 +232,6 @@ def describe_parity(parity: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def note_inputs(source: Source) -> Iterator[str]:
-    """Yields what the user should know about the inputs."""
-    from masktool.exporters import needs_mask
-    from masktool.exporters.onnx_file import describe_value, find_other_inputs
-
-    if needs_mask(source):
-        yield "height or width is open, so that the mask is required; --input-size H W fixes them"
-    if others := find_other_inputs(source.model, source.image_input):
-        named = ", ".join(describe_value(value) for value in others)
-        yield f"the image is {source.image_input!r}; to be fed besides: {named}"
-
-
 def describe_baseline(metadata: Metadata) -> str:
     """Returns the baseline, and a warning where the mean that was asked for is not known to be one."""
     preprocessing = metadata.preprocessing
@@ -290,12 +257,12 @@ def list_missing(metadata: Metadata) -> Iterator[str]:
         yield "labels; add --labels FILE"
 
 
-def document_export(source: Source, metadata: Metadata, path: Path, rules: dict[str, int]) -> dict[str, Any]:
+def document_export(exported: Export) -> dict[str, Any]:
     """Returns what programs may want to know, ready for JSON."""
     return {
-        "path": str(path),
-        "bytes": count_bytes(read_model(path), path),
-        "metadata": dataclasses.asdict(metadata),
-        "rules": rules,
-        "notes": list(source.notes),
+        "path": str(exported.path),
+        "bytes": exported.n_bytes,
+        "metadata": dataclasses.asdict(exported.metadata),
+        "rules": exported.rule_counts,
+        "notes": list(exported.notes),
     }

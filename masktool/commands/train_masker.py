@@ -13,7 +13,7 @@ import click
 
 from masktool.commands import options
 from masktool.commands.export_check import write_figure
-from masktool.commands.info import count_bytes, read_model, write_bytes
+from masktool.commands.info import write_bytes
 from masktool.commands.photographs import check_writable
 from masktool.commands.source_options import (
     ImageOptions,
@@ -33,7 +33,7 @@ from masktool.commands.training_options import read_settings, training_options
 from masktool.errors import MasktoolError
 
 if TYPE_CHECKING:
-    from masktool.contract import Metadata
+    from masktool.exporters.result import Export
 
 SUFFIX = ".masker.onnx"
 MASKINGS = ("fill", "layer")
@@ -133,7 +133,7 @@ def command(
 
     with options.console().status(Text(f"reading {model}")):  # on terminals only
         loaded = load_module(model, arch=arch, trust_code=trust_code)
-    metadata = train_masker(
+    trained = train_masker(
         loaded,
         data,
         target,
@@ -150,10 +150,10 @@ def command(
         progress=options.progress,
         say=options.say,
     )
-    for line in conclude(metadata, target):
+    for line in conclude(trained):
         options.say(line)
     if as_json:
-        click.echo(json.dumps(document_training(metadata, target), indent=2))
+        click.echo(json.dumps(document_training(trained), indent=2))
     else:
         options.print_path(target)
 
@@ -180,20 +180,22 @@ def check_files(read: Mapping[str, Path], written: Mapping[str, Path | None]) ->
         check_writable(path.parent)
 
 
-def conclude(metadata: Metadata, path: Path) -> Iterator[str]:
+def conclude(trained: Export) -> Iterator[str]:
     """Yields what was written, and what to do with it, a line each."""
+    metadata, path = trained.metadata, trained.path
     yield f"parity: {', '.join(f'{name} {write_figure(figure)}' for name, figure in metadata.parity.items())}"
     if metadata.masker and metadata.masker["settings"]["classifier"] == "ca":
         yield "note: the file's classifier is the one that was trained alongside; its scores are not MODEL's"
-    yield f"wrote {path} ({write_bytes(count_bytes(read_model(path), path))})"
+    yield f"wrote {path} ({write_bytes(trained.n_bytes)})"
     yield f"next: masktool explain IMAGE -m {shlex.quote(str(path))} --method masker"
 
 
-def document_training(metadata: Metadata, path: Path) -> dict[str, Any]:
+def document_training(trained: Export) -> dict[str, Any]:
     """Returns what programs may want to know, ready for JSON."""
+    metadata = trained.metadata
     return {
-        "path": str(path),
-        "bytes": count_bytes(read_model(path), path),
+        "path": str(trained.path),
+        "bytes": trained.n_bytes,
         "figures": metadata.masker["figures"] if metadata.masker else None,
         "metadata": dataclasses.asdict(metadata),
     }

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from masktool.exporters.independence import Independence
+    from masktool.exporters.result import Export
     from masktool.exporters.sources import Model, Source
     from masktool.exporters.subject import Subject
     from masktool.exporters.trial import Trial
@@ -46,7 +47,7 @@ def export(
     trust_pickle: bool = False,
     gradient: Loss | None = None,
     feature_map: str | None = None,
-) -> Metadata:
+) -> Export:
     """Exports a trained CNN as an ONNX model that takes a mask and carries it through every layer.
 
     Args:
@@ -79,7 +80,8 @@ def export(
             the last one.
 
     Returns:
-        What the file says about itself, with the parity figures measured on random inputs, relative to max |output|.
+        What was written: the path, the metadata with the parity figures measured on random inputs (relative to max
+        |output|), the mask rule of every node, and notes.
 
     Raises:
         UnsupportedOperatorError: nodes without a mask rule; it lists all of them.
@@ -128,7 +130,7 @@ def export(
             class_output=class_output,
             output_kind=output_kind,
         )
-        return write_with_gradients(source.model.clone(), path, recorded, gradient, feature_map)
+        return write_with_gradients(source, path, recorded, gradient, feature_map)
     whole, source = source, leave_out_lists(source, masking)
     names = labels if labels is not None else source.labels
     class_output = source.renamed.get(class_output or "", class_output)

@@ -242,6 +242,11 @@ class Staging:
                 replace_durably(data_path(self.path), data_path(self.target))
             replace_durably(self.path, self.target)
 
+    def count_bytes(self) -> int:
+        """Returns the size of what was moved to its place."""
+        files = (self.target, data_path(self.target)) if self.large else (self.target,)
+        return sum(file.stat().st_size for file in files)
+
 
 @contextlib.contextmanager
 def staging(target: Path, model: ir.Model) -> Iterator[Staging]:

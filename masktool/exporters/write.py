@@ -32,6 +32,7 @@ from masktool.exporters.onnx_file import describe_value, find_other_inputs
 from masktool.exporters.parity import DEFECT, check_parity, measure_parity
 from masktool.exporters.probes import Probe
 from masktool.exporters.reopen import answer, check_written
+from masktool.exporters.result import Export, summarise_export
 from masktool.exporters.storage import staging
 from masktool.exporters.subject import Subject
 from masktool.exporters.tolerance import limits_of, widened, without_unfused
@@ -50,7 +51,7 @@ def write_masked(
     layout: Layout,
     trial: Trial,
     source: Source,
-) -> Metadata:
+) -> Export:
     """Checks, measures and writes a masked model, one above 2 GiB with its weights in ``NAME.data`` beside it.
 
     Gradients that the metadata ask for are added after the measurement.
@@ -64,7 +65,7 @@ def write_masked(
         source: what the model was made from.
 
     Returns:
-        The metadata as written, completed with what the graph tells.
+        What was written; the metadata are completed with what the graph tells.
 
     Raises:
         MasktoolError: metadata that do not fit the graph, a failed check or parity, or a path that cannot be written.
@@ -89,19 +90,27 @@ def write_masked(
             tolerance = widened(limits, metadata.parity)["ones"]
             check_written(stage.path, metadata, trial.probes[0], measured, tolerance)
         stage.commit()
-    return metadata
+        return summarise_export(Path(path), stage.count_bytes(), model, metadata, source)
 
 
 def write_with_gradients(
-    model: ir.Model, path: str | os.PathLike[str], metadata: Metadata, loss: Loss, feature_map: str | None
-) -> Metadata:
-    """Writes a masked model that was exported before, with gradients added; returns its metadata.
+    source: Source, path: str | os.PathLike[str], metadata: Metadata, loss: Loss, feature_map: str | None
+) -> Export:
+    """Writes a masked model that was exported before, with gradients added.
+
+    Args:
+        source: the masked model; it stays as it is.
+        path: of the file.
+        metadata: of the masked model.
+        loss: that the gradients are of by default.
+        feature_map: name of the value that they are with respect to; None takes the last one.
 
     Raises:
         MasktoolError: it has gradients, see also :func:`with_gradients`.
     """
     if metadata.gradient is not None:
         raise MasktoolError("the file holds gradients already", where=metadata.source, got=metadata.gradient)
+    model = source.model.clone()
     metadata = dataclasses.replace(metadata, gradient=loss, feature_map=feature_map)
     layout = metadata.layout or (metadata.preprocessing.layout if metadata.preprocessing else "NCHW")
     with staging(Path(path), model) as stage:
@@ -117,7 +126,7 @@ def write_with_gradients(
         stage.check()
         check_written(stage.path, metadata, probe, measured, tolerance)
         stage.commit()
-    return metadata
+        return summarise_export(Path(path), stage.count_bytes(), model, metadata, source)
 
 
 def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:

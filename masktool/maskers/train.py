@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 import masktool.exporters
-from masktool.contract import Masking, Metadata, Preprocessing
+from masktool.contract import Masking, Preprocessing
 from masktool.datasets.examples import digest
 from masktool.errors import MasktoolError
 from masktool.explainers.explaining import Progress, no_progress
+from masktool.exporters.result import Export
 from masktool.exporters.sources import source_from_module
 from masktool.exporters.torch_sources.modules import LoadedModule, load_module
 from masktool.files import atomic_path, check_target, temporary_directory
@@ -60,7 +61,7 @@ def train_masker(
     log: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     say: Say | None = None,
-) -> Metadata:
+) -> Export:
     """Trains a masking model beside a classifier and writes both as one ONNX file.
 
     The file takes what the classifier takes, and a mask, which may be left out; it gives what the classifier gives, and
@@ -94,7 +95,7 @@ def train_masker(
         say: is told what the user should know, a line at a time.
 
     Returns:
-        What the file says about itself; ``masker`` holds the settings and the last epoch's figures.
+        The file that was written; ``metadata.masker`` holds the settings and the last epoch's figures.
 
     Raises:
         MasktoolError: model, pictures or settings cannot be used, the loss breaks, or an unfinished training stands
@@ -264,7 +265,7 @@ def describe_record(record: Record) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in record.items())
 
 
-def write_file(plan: Plan, training: Training, records: Sequence[Record], path: Path, masking: Masking) -> Metadata:
+def write_file(plan: Plan, training: Training, records: Sequence[Record], path: Path, masking: Masking) -> Export:
     """Exports the classifier and its masker as one file."""
     training.masker.eval().cpu()
     plan.module.cpu().to(memory_format=torch.contiguous_format)

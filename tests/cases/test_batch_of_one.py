@@ -46,7 +46,7 @@ def write(nodes: str, output: str, path: Path) -> Path:
 def test_images_keep_apart_and_get_their_axis_back(name: str, masking: Masking, tmp_path: Path) -> None:
     nodes, output, shape, class_output, kind = DROPPED[name]
     source = write(nodes, output, tmp_path / "plain.onnx")
-    metadata = masktool.export(source, tmp_path / "masked.onnx", masking=masking)
+    metadata = masktool.export(source, tmp_path / "masked.onnx", masking=masking).metadata
     assert (metadata.batching, metadata.parity["ones"]) == ("any", 0)
     assert (metadata.class_output, metadata.output_kind) == (class_output, kind)
     images = np.random.default_rng(1).standard_normal((3, 3, 16, 16), np.float32)
@@ -60,7 +60,7 @@ def test_images_keep_apart_and_get_their_axis_back(name: str, masking: Masking, 
 @pytest.mark.parametrize("masking", ["layer", "fill"])
 def test_what_the_axis_is_needed_for_stays_for_one_image(masking: Masking, tmp_path: Path) -> None:
     source = write(HEAD + "s = Squeeze(g) y = Softmax<axis = 0>(s)", "float[5] y", tmp_path / "plain.onnx")
-    metadata = masktool.export(source, tmp_path / "masked.onnx", masking=masking)
+    metadata = masktool.export(source, tmp_path / "masked.onnx", masking=masking).metadata
     assert (metadata.batching, metadata.parity["ones"]) == ("one", 0)
 
 
@@ -68,6 +68,6 @@ def test_a_map_of_one_image_is_no_list_of_class_scores(tmp_path: Path) -> None:
     """Its first axis is no batch: 14 rows of one image are not one row of 14 images."""
     nodes = "c = Conv(x, w) m = Conv(c, k) a = Constant<value_ints = [14, 14]>() y = Reshape(m, a)"
     source = write(nodes, "float[14, 14] y", tmp_path / "plain.onnx")
-    assert masktool.export(source, tmp_path / "masked.onnx", masking="fill").class_output is None
+    assert masktool.export(source, tmp_path / "masked.onnx", masking="fill").metadata.class_output is None
     with pytest.raises(masktool.MasktoolError, match=r"not one score per class.*N = 1, got 'y' float \(14, 14\)"):
         masktool.export(source, tmp_path / "masked.onnx", masking="fill", class_output="y")

@@ -121,7 +121,7 @@ def test_gradients_against_central_differences(
 
 def test_a_sigmoid_at_the_end_makes_it_a_probability(tmp_path: Path):
     model = network("N, 1", "y = Sigmoid(z)")
-    assert masktool.export(model, tmp_path / "m.onnx").output_kind == "binary-probability"
+    assert masktool.export(model, tmp_path / "m.onnx").metadata.output_kind == "binary-probability"
     with pytest.raises(MasktoolError) as error:
         masktool.export(model, tmp_path / "m.onnx", output_kind="binary")
     assert str(error.value) == (
@@ -140,9 +140,9 @@ def test_several_columns_are_not_binary(tmp_path: Path):
 def test_one_label_names_the_positive_class(kind: OutputKind, tmp_path: Path):
     nodes = "y = Identity(z)" if kind == "binary" else "y = Sigmoid(z)"
     model = network("N, 1", nodes)
-    one = masktool.export(model, tmp_path / "one.onnx", output_kind=kind, labels=["tumour"])
+    one = masktool.export(model, tmp_path / "one.onnx", output_kind=kind, labels=["tumour"]).metadata
     assert one.labels == ("not tumour", "tumour")
-    two = masktool.export(model, tmp_path / "two.onnx", output_kind=kind, labels=["healthy", "tumour"])
+    two = masktool.export(model, tmp_path / "two.onnx", output_kind=kind, labels=["healthy", "tumour"]).metadata
     assert two.labels == ("healthy", "tumour")
     with pytest.raises(MasktoolError, match="the labels do not fit the model: expected 1 or 2 names, got 3 names"):
         masktool.export(model, tmp_path / "three.onnx", output_kind=kind, labels=["a", "b", "c"])
@@ -150,12 +150,14 @@ def test_one_label_names_the_positive_class(kind: OutputKind, tmp_path: Path):
 
 def test_two_labels_make_one_linear_column_binary(tmp_path: Path):
     model = network("N, 1", "y = Identity(z)")
-    assert masktool.export(model, tmp_path / "m.onnx", labels=["healthy", "tumour"]).output_kind == "binary"
-    assert masktool.export(model, tmp_path / "m.onnx", labels=["age"]).output_kind is None  # perhaps a regression
+    assert masktool.export(model, tmp_path / "m.onnx", labels=["healthy", "tumour"]).metadata.output_kind == "binary"
+    assert (
+        masktool.export(model, tmp_path / "m.onnx", labels=["age"]).metadata.output_kind is None
+    )  # perhaps a regression
 
 
 def test_a_file_written_before_with_one_label_is_put_right(tmp_path: Path):
-    metadata = masktool.export(network("N, 1", "y = Identity(z)"), tmp_path / "m.onnx", output_kind="binary")
+    metadata = masktool.export(network("N, 1", "y = Identity(z)"), tmp_path / "m.onnx", output_kind="binary").metadata
     properties = metadata.to_properties() | {"masktool.labels": '["tumour"]'}
     assert Metadata.from_properties(properties).labels == ("not tumour", "tumour")
 
@@ -222,7 +224,7 @@ def test_two_labels_of_a_column_that_is_not_binary_are_a_question(nodes: str, ki
         masktool.export(model, tmp_path / "m.onnx", output_kind=said, labels=["healthy", "tumour"])
         with load(tmp_path / "m.onnx") as session:
             assert session.scores(images()).shape == (3, len(session.metadata.labels))
-    one = masktool.export(model, tmp_path / "m.onnx", output_kind=kind, labels=["tumour"])
+    one = masktool.export(model, tmp_path / "m.onnx", output_kind=kind, labels=["tumour"]).metadata
     assert one.labels == ("tumour",)
 
 
@@ -253,7 +255,7 @@ def test_a_sigmoid_is_never_applied_twice(name: str, tmp_path: Path):
     )
     assert ("lies between 0 and 1" in str(error.value)) == (name != "probability (N, 1)")
     if name in KNOWN_SIGMOIDS:
-        metadata = masktool.export(model, tmp_path / "m.onnx", labels=["healthy", "tumour"])
+        metadata = masktool.export(model, tmp_path / "m.onnx", labels=["healthy", "tumour"]).metadata
         assert metadata.output_kind == "binary-probability"
         with load(tmp_path / "m.onnx") as session:
             np.testing.assert_allclose(session.scores(images())[:, 1], positive(model, "binary-probability"), atol=1e-6)

@@ -85,7 +85,7 @@ def test_a_node_without_a_rule_says_whether_fill_takes_the_file(choice: str, tmp
     onnx.save(network(body, ["float[k] y" if "Unique" in choice else "float[k, j] y"], "N"), tmp_path / "plain.onnx")
     with pytest.raises(MasktoolError, match="--masking fill takes this file"):
         masktool.export(tmp_path / "plain.onnx", tmp_path / "masked.onnx")
-    metadata = masktool.export(tmp_path / "plain.onnx", tmp_path / "masked.onnx", masking="fill")
+    metadata = masktool.export(tmp_path / "plain.onnx", tmp_path / "masked.onnx", masking="fill").metadata
     assert metadata.parity["response"] > 0
     images = np.random.default_rng(1).random((3, 3, 8, 8), np.float32)
     plain = onnxruntime.InferenceSession(tmp_path / "plain.onnx", providers=["CPUExecutionProvider"])

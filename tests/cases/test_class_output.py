@@ -517,7 +517,7 @@ def test_an_assumption_is_told_everywhere(folder: Path, capsys):
 
 def test_evidence_is_kept_in_the_file(folder: Path):
     save({"y": "float[N, 10]"}, "z = Gemm(f, h) y = Softmax<axis = 1>(z)", h=(8, 10))
-    metadata = masktool.export("model.onnx", "out.onnx")
+    metadata = masktool.export("model.onnx", "out.onnx").metadata
     with masktool.load("out.onnx") as session:
         assert session.metadata.output_evidence == metadata.output_evidence == (
             "ends in Softmax", "Softmax over all 10 columns",
@@ -543,7 +543,7 @@ def test_torch_gives_no_evidence_by_the_name_that_masktool_chose(folder: Path):
         torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(),
         torch.nn.Linear(4, 10),
     )  # fmt: skip
-    metadata = masktool.export(net.eval(), "out.onnx", input_size=(16, 16))
+    metadata = masktool.export(net.eval(), "out.onnx", input_size=(16, 16)).metadata
     assert (metadata.class_output, metadata.output_kind) == ("logits", None)
-    labelled = masktool.export(net.eval(), "out.onnx", input_size=(16, 16), labels=[str(i) for i in range(10)])
+    labelled = masktool.export(net.eval(), "out.onnx", input_size=(16, 16), labels=[str(i) for i in range(10)]).metadata
     assert labelled.output_kind == "logits"

@@ -38,7 +38,7 @@ def expected() -> np.ndarray:
 
 
 def agrees(model: onnx.ModelProto, folder: Path, masking: Any = "layer") -> None:
-    metadata = masktool.export(model, folder / "m.onnx", masking=masking)
+    metadata = masktool.export(model, folder / "m.onnx", masking=masking).metadata
     assert metadata.parity["ones"] == 0
     with masktool.load(folder / "m.onnx") as session:
         np.testing.assert_array_equal(session.run(X)["y"], expected())
@@ -179,7 +179,7 @@ def sized(text: str) -> onnx.ModelProto:
 
 def test_an_if_with_an_identity_in_fill(tmp_path: Path) -> None:
     model = sized(SQUEEZED)
-    assert masktool.export(model, tmp_path / "m.onnx", masking="fill").parity["ones"] == 0
+    assert masktool.export(model, tmp_path / "m.onnx", masking="fill").metadata.parity["ones"] == 0
     x = np.random.default_rng(1).standard_normal((2, 3, 9, 8)).astype(np.float32)
     plain = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
     with masktool.load(tmp_path / "m.onnx") as session:  # behind the If nobody knows what the first axis is: stacked
@@ -190,7 +190,7 @@ def test_an_if_with_an_identity_in_fill(tmp_path: Path) -> None:
 def test_the_refusal_says_that_a_size_settles_it(text: str, size: tuple[int, int], tmp_path: Path) -> None:
     with pytest.raises(MasktoolError, match=r"a fixed size settles (it|them): add --input-size H W"):
         masktool.export(sized(text), tmp_path / "m.onnx")
-    metadata = masktool.export(load_source(sized(text), input_size=size), tmp_path / "m.onnx")
+    metadata = masktool.export(load_source(sized(text), input_size=size), tmp_path / "m.onnx").metadata
     assert metadata.parity["ones"] == 0
 
 

@@ -57,7 +57,7 @@ def test_a_loop_without_end_or_bound_is_refused_by_name(nodes: str, said: str, t
 def test_a_loop_that_its_condition_ends_may_say_any_number(tmp_path: Path) -> None:
     largest = "n = Constant <value = int64 {9223372036854775807}> () scores = Loop (n, t, f) "
     body = BODY.replace("int64 {0}", "int64 {3}") + "k2 = Less (i, z) }> "
-    assert masktool.export(network(largest + body), tmp_path / "out.onnx", masking="fill").parity["ones"] == 0
+    assert masktool.export(network(largest + body), tmp_path / "out.onnx", masking="fill").metadata.parity["ones"] == 0
 
 
 @pytest.mark.parametrize(

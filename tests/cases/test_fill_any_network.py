@@ -49,7 +49,9 @@ def run_plain(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
 def test_a_network_sees_the_filled_image(name: str, tmp_path: Path):
     _, model = NETWORKS[name]
     onnx.save(model, tmp_path / "plain.onnx")
-    metadata = masktool.export(tmp_path / "plain.onnx", tmp_path / "masked.onnx", masking="fill", class_output="none")
+    metadata = masktool.export(
+        tmp_path / "plain.onnx", tmp_path / "masked.onnx", masking="fill", class_output="none"
+    ).metadata
     assert (metadata.batching == "one") == (name in ONE_BY_ONE)
     with masktool.load(tmp_path / "masked.onnx") as session:
         dtype = np.dtype(np.uint8 if name == "uint8 image" else np.float32)

@@ -65,7 +65,7 @@ def plain(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> dict[
 def test_missing_patches_are_as_good_as_dropped_in_every_opset(
     opset: int, network: nn.Module, plain: dict[int, Path], tmp_path: Path
 ) -> None:
-    parity = masktool.export(plain[opset], tmp_path / "masked.onnx").parity
+    parity = masktool.export(plain[opset], tmp_path / "masked.onnx").metadata.parity
     assert parity["ones"] <= TOLERANCE
     assert parity["invariance"] == 0
     generator = torch.Generator().manual_seed(1)
@@ -111,7 +111,7 @@ def test_functions_are_exact_under_ones_and_do_not_look_under_the_mask(
     for key, values in {"flat": (0, 16, 64), "one": (1,)}.items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(values, np.int64), key))
     onnx.save(model, tmp_path / "plain.onnx")
-    parity = masktool.export(tmp_path / "plain.onnx", tmp_path / "masked.onnx", gradient=gradient).parity
+    parity = masktool.export(tmp_path / "plain.onnx", tmp_path / "masked.onnx", gradient=gradient).metadata.parity
     assert parity["ones"] <= TOLERANCE
     assert parity["invariance"] == 0
     assert parity["response"] > 0.01

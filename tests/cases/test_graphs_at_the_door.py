@@ -203,7 +203,7 @@ def test_a_constant_outside_the_graph_is_read(tmp_path: Path) -> None:
     (tmp_path / "w.bin").write_bytes(numpy_helper.to_array(network().graph.initializer[0]).tobytes())
     model.graph.node.insert(0, helper.make_node("Constant", [], ["w"], value=model.graph.initializer[0]))
     del model.graph.initializer[:]
-    assert export(written(model, tmp_path), tmp_path / "out.onnx").parity["ones"] == 0
+    assert export(written(model, tmp_path), tmp_path / "out.onnx").metadata.parity["ones"] == 0
 
 
 @pytest.mark.parametrize("place", ["initializer", "constant", "branch", "function", "sparse"])
@@ -259,7 +259,7 @@ def test_sparse_weights_are_made_dense(by_axis: bool, tmp_path: Path) -> None:
     del model.graph.initializer[:]
     model.graph.sparse_initializer.append(sparse(dense, by_axis=by_axis))
     x = np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32)
-    metadata = export(written(model, tmp_path), tmp_path / "out.onnx")
+    metadata = export(written(model, tmp_path), tmp_path / "out.onnx").metadata
     plain = network()
     plain.graph.initializer[0].CopyFrom(numpy_helper.from_array(dense, "w"))
     expected = onnxruntime.InferenceSession(plain.SerializeToString()).run(None, {"x": x})[0]

@@ -291,7 +291,7 @@ BESIDE = {
 def test_another_input_may_have_the_images_on_its_last_axis(name: str, tmp_path: Path) -> None:
     model = network(f"s = Gemm (f, weight) {BESIDE[name]} y = Add (s, m)", beside=", float[4, N] t")
     onnx.save(model, tmp_path / "plain.onnx")
-    found = masktool.export(tmp_path / "plain.onnx", tmp_path / "masked.onnx", masking="fill", image_input="x")
+    found = masktool.export(tmp_path / "plain.onnx", tmp_path / "masked.onnx", masking="fill", image_input="x").metadata
     assert (found.batching, found.independence) == ("one", "mixing")
     session = onnxruntime.InferenceSession(tmp_path / "masked.onnx", providers=["CPUExecutionProvider"])
     assert {each.name: each.shape for each in session.get_inputs()}["t"] == [4, 1]

@@ -58,7 +58,7 @@ def plain(model: onnx.ModelProto, x: np.ndarray) -> Any:
 @pytest.mark.parametrize("dtype", TYPES)
 def test_every_integer_type(dtype: str, masking: Any, tmp_path: Path) -> None:
     x, mask, layout = draw(dtype, "NHWC"), half(), "NHWC"
-    metadata = masktool.export(network(dtype, layout), tmp_path / "m.onnx", masking=masking)
+    metadata = masktool.export(network(dtype, layout), tmp_path / "m.onnx", masking=masking).metadata
     assert metadata.layout == layout
     with masktool.load(tmp_path / "m.onnx") as session:
         np.testing.assert_array_equal(session(x), plain(network(dtype, layout), x))
@@ -112,7 +112,7 @@ def test_an_operator_on_integers_is_refused_by_name_and_fill_takes_it(tmp_path: 
     model = network("uint8", before="i = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x)")
     with pytest.raises(MasktoolError, match=r"MaxPool.*uint8"):
         masktool.export(model, tmp_path / "m.onnx")
-    assert masktool.export(model, tmp_path / "m.onnx", masking="fill").parity["ones"] == 0
+    assert masktool.export(model, tmp_path / "m.onnx", masking="fill").metadata.parity["ones"] == 0
 
 
 def quantised(dtype: str, *, linear: bool, pad: int = 1) -> onnx.ModelProto:
@@ -144,7 +144,7 @@ def quantised(dtype: str, *, linear: bool, pad: int = 1) -> onnx.ModelProto:
 def test_quantised_images(dtype: str, linear: bool, tmp_path: Path) -> None:
     model, x, mask = quantised(dtype, linear=linear), draw(dtype, "NCHW"), half()
     for masking in ("layer", "fill"):
-        metadata = masktool.export(model, tmp_path / "m.onnx", masking=masking)
+        metadata = masktool.export(model, tmp_path / "m.onnx", masking=masking).metadata
         assert metadata.parity["ones"] == 0
         assert metadata.parity["invariance"] == 0
         with masktool.load(tmp_path / "m.onnx") as session:

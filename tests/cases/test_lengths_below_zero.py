@@ -155,7 +155,7 @@ def test_without_a_slice_the_line_is_the_same(tmp_path: Path) -> None:
 
 def test_a_slice_that_is_well_is_exported(tmp_path: Path) -> None:
     model = network(FIXED, "x = MaxPool <kernel_shape = [16, 1]> (image)")
-    assert masktool.export(model, tmp_path / "out.onnx").parity["ones"] == 0
+    assert masktool.export(model, tmp_path / "out.onnx").metadata.parity["ones"] == 0
 
 
 @pytest.mark.skipif(not CAN_FORK, reason="nothing is done in a child on this system")

@@ -54,7 +54,9 @@ def expected(model: onnx.ModelProto) -> list[Any]:
 def test_no_name_clashes(name: str, place: str, masking: Any, tmp_path: Path) -> None:
     model, path = network(**{place: name}), tmp_path / "m.onnx"
     source = load_source(model)
-    metadata = masktool.export(source, path, masking=masking, gradient="logit", class_output=source_name(place, name))
+    metadata = masktool.export(
+        source, path, masking=masking, gradient="logit", class_output=source_name(place, name)
+    ).metadata
     assert metadata.parity["ones"] == 0
     with masktool.load(path) as session:
         results = list(session.run(X).values())
@@ -76,7 +78,7 @@ def source_name(place: str, name: str) -> str:
 
 @pytest.mark.parametrize("name", ["target", "loss", "objective", "saliency_map", "feature_map", "gradient_image"])
 def test_an_output_keeps_its_name_without_gradients(name: str, tmp_path: Path) -> None:
-    metadata = masktool.export(network(MAP=name), tmp_path / "m.onnx")
+    metadata = masktool.export(network(MAP=name), tmp_path / "m.onnx").metadata
     assert metadata.renamed is None
     with masktool.load(tmp_path / "m.onnx") as session:
         assert session.output_names == ["y", name]
@@ -84,7 +86,7 @@ def test_an_output_keeps_its_name_without_gradients(name: str, tmp_path: Path) -
 
 def test_gradients_added_later_rename_outputs_too(tmp_path: Path) -> None:
     masktool.export(network(SCORES="loss"), tmp_path / "m.onnx", class_output="loss")
-    metadata = masktool.export(tmp_path / "m.onnx", tmp_path / "g.onnx", gradient="softmax")
+    metadata = masktool.export(tmp_path / "m.onnx", tmp_path / "g.onnx", gradient="softmax").metadata
     assert metadata.class_output == "model_loss"
     assert metadata.renamed == {"loss": "model_loss"}
     with masktool.load(tmp_path / "g.onnx") as session:
@@ -97,7 +99,7 @@ def test_an_image_named_mask_and_what_the_user_says(tmp_path: Path) -> None:
     assert source.notes == (
         "the model's input 'mask' is called 'model_mask' in the file, and by --input: 'mask' is masktool's own",
     )
-    metadata = masktool.export(source, tmp_path / "m.onnx")
+    metadata = masktool.export(source, tmp_path / "m.onnx").metadata
     assert metadata.image_input == "model_mask"
     assert metadata.renamed == {"mask": "model_mask"}
 
@@ -119,7 +121,7 @@ def test_a_second_input_named_mask_is_fed_by_its_new_name(tmp_path: Path) -> Non
 def test_a_feature_map_of_the_user_under_its_old_name(tmp_path: Path) -> None:
     metadata = masktool.export(
         network(INNER="feature_map"), tmp_path / "m.onnx", gradient="logit", feature_map="feature_map"
-    )
+    ).metadata
     assert metadata.feature_map == "model_feature_map"
 
 
@@ -143,5 +145,5 @@ def test_a_function_in_a_domain_of_masktools_name(tmp_path: Path) -> None:
     model.functions.append(function)
     model.opset_import.add(domain="masktool", version=7)
     model.graph.node[1].op_type, model.graph.node[1].domain = "NeighborFill", "masktool"
-    metadata = masktool.export(model, tmp_path / "m.onnx")
+    metadata = masktool.export(model, tmp_path / "m.onnx").metadata
     assert metadata.parity["ones"] == 0

@@ -136,7 +136,7 @@ def test_a_pad_that_is_an_output_too_is_not_fused(tmp_path: Path) -> None:
         p = Pad (x, pads) c = Conv (p, w) g = GlobalAveragePool (c) y = Flatten (g) }""")
     model.graph.initializer.append(numpy_helper.from_array(np.array([0, 0, 1, 1, 0, 0, 1, 1]), "pads"))
     for masking in ("layer", "partial", "fill"):
-        assert export(model, tmp_path / "out.onnx", masking=masking).parity["ones"] == 0
+        assert export(model, tmp_path / "out.onnx", masking=masking).metadata.parity["ones"] == 0
 
 
 @pytest.mark.parametrize("shape", [[1, -1], [1, 256], [-1, 256]])
@@ -148,7 +148,7 @@ def test_a_network_of_one_image_may_reshape_its_places_into_features(shape: list
     model.graph.initializer.append(numpy_helper.from_array(np.array(shape), "shape"))
     model.graph.initializer.append(numpy_helper.from_array(np.array([0]), "zero"))
     model.graph.initializer.append(numpy_helper.from_array(rng.standard_normal((256, 4), np.float32), "u"))
-    metadata = export(model, tmp_path / "out.onnx")
+    metadata = export(model, tmp_path / "out.onnx").metadata
     assert metadata.batching == "one"
     assert metadata.parity["ones"] == 0
 
@@ -169,7 +169,7 @@ def test_a_class_output_of_several_rows_for_one_image_is_refused(tmp_path: Path)
 
 def test_weights_whose_products_overflow_are_named_instead_of_a_defect(tmp_path: Path) -> None:
     model = network()
-    metadata = export(model, tmp_path / "out.onnx")
+    metadata = export(model, tmp_path / "out.onnx").metadata
     plain = onnx_ir.from_proto(model)
     trial = try_source(open_source(plain, "x", None), plain, "NCHW", None)
     with pytest.raises(MasktoolError, match="defect of masktool"):

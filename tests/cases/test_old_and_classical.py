@@ -101,7 +101,7 @@ def plain_scores() -> np.ndarray:
 def test_a_zip_map_is_cut_off(labels: str, values: Any, expected: list[str], masking: Any, tmp_path: Path) -> None:
     source = load_source(zip_map(labels, values))
     assert any("cut off behind the network: ZipMap" in note for note in source.notes)
-    metadata = masktool.export(source, tmp_path / "m.onnx", masking=masking)
+    metadata = masktool.export(source, tmp_path / "m.onnx", masking=masking).metadata
     assert metadata.labels == tuple(expected)
     assert metadata.class_output == "s"
     with masktool.load(tmp_path / "m.onnx") as session:
@@ -116,7 +116,7 @@ def test_a_label_of_text_beside_the_scores(tmp_path: Path) -> None:
         "LabelEncoder", ["i"], ["label"], domain="ai.onnx.ml", keys_int64s=[0, 1, 2, 3], values_strings=NAMES
     )
     model.graph.node.append(encoder)
-    metadata = masktool.export(model, tmp_path / "m.onnx")
+    metadata = masktool.export(model, tmp_path / "m.onnx").metadata
     assert metadata.labels == tuple(NAMES)
     with masktool.load(tmp_path / "m.onnx") as session:
         assert session.output_names == ["s"]
@@ -173,7 +173,7 @@ def test_texts_of_standard_operators_are_cut_off(kind: str, scores: bool, maskin
     session = onnxruntime.InferenceSession(model.SerializeToString())
     x = X / 255
     assert session.run(["label"], {"x": x})[0].dtype == object
-    metadata = masktool.export(model, tmp_path / "m.onnx", masking=masking)
+    metadata = masktool.export(model, tmp_path / "m.onnx", masking=masking).metadata
     assert metadata.labels == (("cat", "dog", "cow", "owl") if named else None)
     with masktool.load(tmp_path / "m.onnx") as masked:
         found = masked.run(x)
@@ -214,7 +214,7 @@ def test_a_classifier_on_features_leaves_the_features(tmp_path: Path) -> None:
     source = load_source(model)
     assert [value.name for value in source.model.graph.outputs] == ["f"]
     assert source.labels is None
-    assert masktool.export(source, tmp_path / "m.onnx").parity["ones"] == 0
+    assert masktool.export(source, tmp_path / "m.onnx").metadata.parity["ones"] == 0
 
 
 @pytest.mark.parametrize(

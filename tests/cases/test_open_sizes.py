@@ -38,7 +38,7 @@ def test_fill_takes_them_and_says_at_what_size_it_was_measured(case: str, tmp_pa
     body, shape, measured = CASES[case]
     source, target = tmp_path / "in.onnx", tmp_path / "out.onnx"
     onnx.save(parse(HEAD + body), source)
-    metadata = masktool.export(source, target, masking="fill")
+    metadata = masktool.export(source, target, masking="fill").metadata
     assert metadata.parity.get("size") == measured
     rng = np.random.default_rng(1)
     image, mask = rng.standard_normal((1, *shape)).astype("f"), np.ones((1, 1, *shape[1:]), "f")
@@ -58,7 +58,7 @@ def test_layer_masking_is_refused_and_a_size_settles_it(tmp_path: Path) -> None:
     onnx.save(parse(HEAD + TEXT_LINES.format(batch="n", height=32)), source)
     with pytest.raises(MasktoolError, match=r"a fixed size settles it: add --input-size H W; --masking fill takes"):
         masktool.export(source, target)
-    metadata = masktool.export(source, target, input_size=(32, 100))
+    metadata = masktool.export(source, target, input_size=(32, 100)).metadata
     assert metadata.parity["ones"] == 0
     check = pytest.importorskip("masktool.exporters.check")
     sources = pytest.importorskip("masktool.exporters.sources")

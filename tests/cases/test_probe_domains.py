@@ -41,7 +41,7 @@ def network(name: str, batch: str = "N") -> onnx.ModelProto:
 @pytest.mark.parametrize("name", BEFORE)
 def test_a_network_without_negative_numbers_is_measured_on_none(name: str, batch: str, tmp_path: Path):
     model = network(name, batch)
-    parity = masktool.export(model, tmp_path / "masked.onnx").parity
+    parity = masktool.export(model, tmp_path / "masked.onnx").metadata.parity
     assert parity["probes"] == "unit"
     assert parity["ones"] == parity["invariance"] == 0
     assert parity["response"] > 0
@@ -66,7 +66,10 @@ def test_pixels_go_through_the_known_preprocessing(tmp_path: Path):
     np.testing.assert_allclose(pixels, np.rint(pixels), atol=1e-3)
     assert pixels.min() == pytest.approx(0, abs=1e-3)
     assert pixels.max() == pytest.approx(255, abs=1e-3)
-    assert masktool.export(classifier(), tmp_path / "m.onnx", preprocessing=preprocessing).parity["probes"] == "pixels"
+    assert (
+        masktool.export(classifier(), tmp_path / "m.onnx", preprocessing=preprocessing).metadata.parity["probes"]
+        == "pixels"
+    )
 
 
 def test_pictures_are_smooth_and_differ():
@@ -103,6 +106,6 @@ def test_a_quantised_input_tells_its_range():
 
 
 def test_what_nothing_is_known_of_is_measured_on_noise(tmp_path: Path):
-    assert masktool.export(classifier(), tmp_path / "masked.onnx").parity["probes"] == "normal"
+    assert masktool.export(classifier(), tmp_path / "masked.onnx").metadata.parity["probes"] == "normal"
     drawn = Domain("normal").draw(np.random.default_rng(0), (1, 3, 8, 8), FLOAT)
     np.testing.assert_array_equal(drawn, np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(FLOAT))

@@ -123,7 +123,7 @@ def test_it_exports_and_says_what_it_measured(residual: onnx.ModelProto, kind: s
     source, path = quantised(residual, kind, tmp_path), tmp_path / "masked.onnx"
     masktool.export(source, path, masking="fill")
     assert not check_file(path).failed  # on the same images, in the range of the input's quantisation
-    parity = masktool.export(source, path).parity
+    parity = masktool.export(source, path).metadata.parity
     assert parity["probes"] == "range"
     assert "ones_unfused" in parity
     assert not check_file(path, load_source(source)).failed
@@ -175,7 +175,7 @@ def test_what_onnx_runtime_fuses_in_the_masked_graph_alone_is_no_defect(
     level: str, kind: str, masking: Masking, tmp_path: Path
 ):
     source, path = optimised_again(level, kind, tmp_path), tmp_path / "masked.onnx"
-    parity = masktool.export(source, path, masking=masking).parity
+    parity = masktool.export(source, path, masking=masking).metadata.parity
     assert parity["ones"] > 1e-5
     assert parity["ones_unfused"] <= 1e-5
     assert parity["source_spread"] <= 1e-5 < parity["masked_spread"]

@@ -89,7 +89,7 @@ def test_a_returned_map_has_the_gradient_of_the_scores(asked: str | None, tmp_pa
     """The mean over 64 places, then one row of weights: the gradient behind the activation is known."""
     text = "(float[N, 5] y, float[N, 4, 8, 8] r) { " + CONV + "g0 = Identity (r) " + SCORES + " }"
     source, target = write(tmp_path, text), tmp_path / "masked.onnx"
-    assert masktool.export(source, target, gradient="logit", feature_map=asked).feature_map == "r"
+    assert masktool.export(source, target, gradient="logit", feature_map=asked).metadata.feature_map == "r"
     weights = onnx.numpy_helper.to_array(onnx.load(source).graph.initializer[1])
     feeds = {"x": np.ones((1, 3, 8, 8), np.float32), "target": np.array([2])}
     (gradient,) = open_quietly(target).run(["gradient_feature_map"], feeds)

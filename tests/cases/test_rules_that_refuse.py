@@ -117,7 +117,7 @@ def test_space_to_depth_written_out(name: str, gradient: str | None, tmp_path: P
     order, nodes, constants = UNSHUFFLES[name]
     weights = {"w": (6, 12, 3, 3), "v": (6, 5)}
     source = write(tmp_path, nodes + "[conv] last = Conv (r, w)", 3, "8, 12", weights, constants)
-    parity = masktool.export(source, tmp_path / "masked.onnx", gradient=gradient).parity
+    parity = masktool.export(source, tmp_path / "masked.onnx", gradient=gradient).metadata.parity
     assert parity["ones"] <= 1e-6
     assert parity["invariance"] == 0
     rng = np.random.default_rng(1)
@@ -185,7 +185,7 @@ def test_depth_to_space_written_out(name: str, masking: Literal["layer", "partia
             tmp_path / folder, nodes + CONV.format("r"), 8, "6, 8", {"w": (6, channels, 3, 3), "v": (6, 5)}, constants
         )
         target = tmp_path / folder / "masked.onnx"
-        parity = masktool.export(source, target, masking=masking, gradient="logit").parity
+        parity = masktool.export(source, target, masking=masking, gradient="logit").metadata.parity
         assert parity["ones"] == 0
         assert parity["invariance"] == 0
         session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
@@ -206,7 +206,7 @@ def test_copies_of_the_whole_map_side_by_side_are_refused(tmp_path: Path) -> Non
 def test_a_dilation_beyond_the_map_takes_no_more_rounds_than_the_map_is_long(tmp_path: Path) -> None:
     nodes = "[conv] last = Conv <pads = [1200, 1200, 1200, 1200], dilations = [1200, 1200]> (x, w)"
     source = write(tmp_path, nodes, 3, "8, 8", {"w": (4, 3, 3, 3), "v": (4, 5)}, {})
-    assert masktool.export(source, tmp_path / "masked.onnx").parity["ones"] == 0
+    assert masktool.export(source, tmp_path / "masked.onnx").metadata.parity["ones"] == 0
     rounds = [node for node in onnx.load(tmp_path / "masked.onnx").graph.node if node.op_type == "NeighborFill"]
     assert len(rounds) == 7
 

@@ -109,7 +109,7 @@ def operators(path: Path) -> set[str]:
 
 def check_filled(source: onnx.ModelProto | Path, path: Path) -> Any:
     """Exports with ``fill`` and compares with the plain model on filled images; returns the metadata."""
-    metadata = masktool.export(source, path, masking="fill", class_output="none")
+    metadata = masktool.export(source, path, masking="fill", class_output="none").metadata
     content = source.read_bytes() if isinstance(source, Path) else source.SerializeToString()
     plain = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     with masktool.load(path) as session:

@@ -61,7 +61,7 @@ def test_a_network_is_taken_with_the_batch_that_it_runs_with(name: str, masking:
     batch, batching, body = BODIES[name]
     source, masked = tmp_path / "plain.onnx", tmp_path / "masked.onnx"
     onnx.save(network(body), source)
-    found = masktool.export(source, masked, masking=masking)
+    found = masktool.export(source, masked, masking=masking).metadata
     assert found.batching == batching
     assert found.copies == (batch if batching == "one" else 1)
     plain = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
@@ -77,7 +77,7 @@ def test_a_network_is_taken_with_the_batch_that_it_runs_with(name: str, masking:
 def test_another_input_has_as_many_rows(tmp_path: Path) -> None:
     body = "c = Constant <value_ints = [2, 6]> () r = Reshape (f, c) s = Gemm (r, weight) y = Add (s, bias)"
     onnx.save(network(body, ", float[N, 4] bias"), tmp_path / "plain.onnx")
-    found = masktool.export(tmp_path / "plain.onnx", tmp_path / "masked.onnx", image_input="x")
+    found = masktool.export(tmp_path / "plain.onnx", tmp_path / "masked.onnx", image_input="x").metadata
     assert found.batching == "any"
 
 

@@ -154,7 +154,9 @@ def test_pads_that_are_not_written_out(mode: str, stride: int, tmp_path: Path) -
 @pytest.mark.parametrize("seed", range(6))
 def test_partial_masking_keeps_what_nothing_reaches(seed: int, tmp_path: Path) -> None:
     case = draw_case(seed)
-    parity = masktool.export(write(case, tmp_path, attributes_of(case)), tmp_path / "m.onnx", masking="partial").parity
+    parity = masktool.export(
+        write(case, tmp_path, attributes_of(case)), tmp_path / "m.onnx", masking="partial"
+    ).metadata.parity
     assert parity["ones"] <= TOLERANCE
     assert parity["invariance"] == 0
 

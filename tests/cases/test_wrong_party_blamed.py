@@ -89,7 +89,7 @@ MIXING = {
 
 @pytest.mark.parametrize("name", MIXING)
 def test_what_a_batch_does_to_a_network_that_mixes_it_is_held_against_nobody(name: str, tmp_path: Path):
-    metadata = masktool.export(MIXING[name], tmp_path / "masked.onnx", masking="fill")
+    metadata = masktool.export(MIXING[name], tmp_path / "masked.onnx", masking="fill").metadata
     assert metadata.batching == "one"
     assert metadata.parity["ones"] == 0
     plain = Subject.of(functools.partial(open_session, MIXING[name].SerializeToString()), "image")
@@ -121,7 +121,7 @@ def test_spoiled_weights_are_named(values: dict, named: str, batch: str, tmp_pat
 def test_an_infinity_that_rules_scores_out_is_no_spoiled_weight(tmp_path: Path):
     never = np.array([0, 0, -np.inf, 0, 0])
     model = network(end="y = Add(z, never)", weights=", float[5] never", never=never)
-    assert masktool.export(model, tmp_path / "masked.onnx").parity["ones"] == 0
+    assert masktool.export(model, tmp_path / "masked.onnx").metadata.parity["ones"] == 0
 
 
 @pytest.mark.parametrize("batch", ["N", "1"])

@@ -182,7 +182,7 @@ def test_the_python_interface(trained: Trained):
         preprocessing=Preprocessing(size=(32, 32), resize="exact"),
         labels=shapes.LABELS,
         settings=TrainingSettings(classifier="ca", epochs=1, batch=16),
-    )
+    ).metadata
     assert metadata == read_metadata(trained.folder / "module.onnx")
     assert all(torch.equal(*pair) for pair in zip(before, network.parameters(), strict=True))
 

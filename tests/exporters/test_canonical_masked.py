@@ -83,7 +83,7 @@ def test_a_quantised_network_keeps_every_bit(
     network: Path, kind: str, per_channel: bool, masking: str, tmp_path: Path
 ) -> None:
     source = quantise(network, kind, tmp_path / "q.onnx", per_channel)
-    metadata = masktool.export(source, tmp_path / "masked.onnx", masking=masking)
+    metadata = masktool.export(source, tmp_path / "masked.onnx", masking=masking).metadata
     assert metadata.parity["ones"] == 0
     assert metadata.parity["left_out"] == 0
     assert metadata.parity["invariance"] == 0
@@ -107,7 +107,7 @@ def test_under_a_mask_a_quantised_network_stays_near_the_float_one(network: Path
 @pytest.mark.parametrize("level", ["BASIC", "EXTENDED"])
 def test_an_optimised_float_file_exports(network: Path, level: str, tmp_path: Path) -> None:
     source = optimise(network, level, tmp_path / "optimised.onnx")
-    parity = masktool.export(source, tmp_path / "masked.onnx").parity
+    parity = masktool.export(source, tmp_path / "masked.onnx").metadata.parity
     assert parity["ones"] <= 1e-6
     assert parity["invariance"] == 0
 
@@ -115,7 +115,7 @@ def test_an_optimised_float_file_exports(network: Path, level: str, tmp_path: Pa
 @pytest.mark.parametrize("level", ["EXTENDED", "ALL"])
 def test_an_optimised_quantised_file_exports(network: Path, level: str, tmp_path: Path) -> None:
     source = optimise(quantise(network, "QDQ", tmp_path / "q.onnx"), level, tmp_path / "optimised.onnx")
-    assert masktool.export(source, tmp_path / "masked.onnx").parity["ones"] == 0
+    assert masktool.export(source, tmp_path / "masked.onnx").metadata.parity["ones"] == 0
 
 
 def test_a_file_that_was_optimised_for_one_machine_is_refused(network: Path, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_fill_takes_what_needs_another_file_for_layers(network: Path, tmp_path: 
     for name in ("dynamic.onnx", "fused.onnx"):
         with pytest.raises(UnsupportedOperatorError, match="--masking fill takes this file"):
             masktool.export(tmp_path / name, tmp_path / "masked.onnx")
-        metadata = masktool.export(tmp_path / name, tmp_path / "masked.onnx", masking="fill")
+        metadata = masktool.export(tmp_path / name, tmp_path / "masked.onnx", masking="fill").metadata
         assert metadata.batching == "one"
         assert (metadata.parity["ones"], metadata.parity["invariance"]) == (0, 0)
 

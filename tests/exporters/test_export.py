@@ -38,7 +38,9 @@ def test_the_file_is_standard_and_says_what_it_is(tmp_path: Path) -> None:
     source, target = tmp_path / "small.onnx", tmp_path / "masked.onnx"
     onnx.save(classifier(), source)
     preprocessing = Preprocessing(size=(8, 8), resize="exact", mean=(0.1, 0.2, 0.3))
-    metadata = masktool.export(source, target, preprocessing=preprocessing, labels="abcde", output_kind="logits")
+    metadata = masktool.export(
+        source, target, preprocessing=preprocessing, labels="abcde", output_kind="logits"
+    ).metadata
     model = onnx.load(target)
     onnx.checker.check_model(model, full_check=True)
     assert {node.domain for function in model.functions for node in function.node} == {""}
@@ -71,7 +73,7 @@ def test_the_mask_is_optional_unless_required(tmp_path: Path) -> None:
 
 
 def test_parity_is_measured_and_in_the_file(tmp_path: Path) -> None:
-    metadata = masktool.export(classifier(), tmp_path / "masked.onnx")
+    metadata = masktool.export(classifier(), tmp_path / "masked.onnx").metadata
     assert set(metadata.parity) == {"ones", "left_out", "invariance", "batches", "one_image", "response", "probes"}
     assert metadata.parity["ones"] == metadata.parity["left_out"] == metadata.parity["invariance"] == 0
     assert metadata.parity["response"] > 0.01
@@ -104,7 +106,7 @@ def test_zeros_in_front_of_a_max_pool_count_as_the_network_has_them(tmp_path: Pa
     # ONNX Runtime's own fusion of the two takes −∞ for the zeros, and so gives something else
     body = """amounts = Constant <value_ints = [0, 0, 1, 1, 0, 0, 1, 1]> () a = Abs (h) b = Neg (a) c = Pad (b, amounts)
         r = MaxPool <kernel_shape = [3, 3], strides = [2, 2]> (c)"""
-    assert masktool.export(classifier(body), tmp_path / "masked.onnx").parity["ones"] == 0
+    assert masktool.export(classifier(body), tmp_path / "masked.onnx").metadata.parity["ones"] == 0
 
 
 def test_a_subgraph_that_reads_the_image_is_refused(tmp_path: Path) -> None:
@@ -133,15 +135,15 @@ def test_options_that_do_not_fit_are_refused(tmp_path: Path, options: dict, mess
 def test_what_is_said_of_a_masking_model_is_in_the_file_and_stays_there(tmp_path: Path) -> None:
     masker = {"settings": {"objective": "both", "target_area": None}, "stages": ["h"], "figures": {"in": 0.5}}
     source = dataclasses.replace(load_source(classifier()), masker=masker)
-    assert masktool.export(source, tmp_path / "masked.onnx").masker == masker
+    assert masktool.export(source, tmp_path / "masked.onnx").metadata.masker == masker
     assert masktool.load(tmp_path / "masked.onnx").metadata.masker == masker
-    later = masktool.export(tmp_path / "masked.onnx", tmp_path / "later.onnx", gradient="logit")
+    later = masktool.export(tmp_path / "masked.onnx", tmp_path / "later.onnx", gradient="logit").metadata
     assert later.masker == masktool.load(tmp_path / "later.onnx").metadata.masker == masker
-    assert masktool.export(classifier(), tmp_path / "other.onnx").masker is None
+    assert masktool.export(classifier(), tmp_path / "other.onnx").metadata.masker is None
 
 
 def test_metadata_of_older_files_lack_what_came_later(tmp_path: Path) -> None:
-    properties = masktool.export(classifier(), tmp_path / "masked.onnx", gradient="logit").to_properties()
+    properties = masktool.export(classifier(), tmp_path / "masked.onnx", gradient="logit").metadata.to_properties()
     for name in ("masker", "losses", "layout"):
         del properties["masktool." + name]
     metadata = Metadata.from_properties(properties)

@@ -39,7 +39,9 @@ class Filled:
 
     def __init__(self, source: Path, baseline: str, preprocessing: Preprocessing, directory: Path) -> None:
         self.baseline, self.preprocessing, path = baseline, preprocessing, directory / "filled.onnx"
-        self.metadata = masktool.export(source, path, masking="fill", baseline=baseline, preprocessing=preprocessing)
+        self.metadata = masktool.export(
+            source, path, masking="fill", baseline=baseline, preprocessing=preprocessing
+        ).metadata
         self.source = open_session(str(source))
         model = onnx.load(path)
         seen = f"{self.metadata.image_input}_filled"
@@ -255,7 +257,7 @@ def test_a_vision_transformer(torchvision_models, tmp_path: Path):
         masking="fill",
         baseline="black",
         preprocessing=preprocessing_preset("imagenet", (32, 32)),
-    )
+    ).metadata
     assert metadata.parity["ones"] == metadata.parity["invariance"] == 0
     assert metadata.parity["one_image"] < 1e-5
     assert metadata.parity["response"] > 0.01
@@ -330,7 +332,7 @@ def test_the_default_is_the_mean_and_other_modes_have_none():
 
 
 def test_a_file_from_before_baselines_still_loads(tmp_path: Path):
-    metadata = masktool.export(classifier(), tmp_path / "layer.onnx")
+    metadata = masktool.export(classifier(), tmp_path / "layer.onnx").metadata
     properties = metadata.to_properties()
     assert properties.pop("masktool.baseline") == "null"
     assert Metadata.from_properties(properties) == metadata

@@ -33,7 +33,7 @@ def test_a_file_exported_before_gets_the_same_gradients(plain: Path, tmp_path: P
     masktool.export(plain, tmp_path / "at_once.onnx", gradient="log-softmax")
     masktool.export(plain, tmp_path / "masked.onnx")
     former = masktool.load(tmp_path / "masked.onnx").metadata
-    metadata = masktool.export(tmp_path / "masked.onnx", tmp_path / "later.onnx", gradient="log-softmax")
+    metadata = masktool.export(tmp_path / "masked.onnx", tmp_path / "later.onnx", gradient="log-softmax").metadata
     assert (metadata.gradient, metadata.source_sha256, metadata.parity) == (
         "log-softmax", former.source_sha256, former.parity,
     )  # fmt: skip

@@ -223,7 +223,7 @@ def test_a_file_says_what_it_knows(file: Path) -> None:
 
 
 def test_a_file_without_gradients_knows_no_loss(tmp_path: Path) -> None:
-    metadata = masktool.export(classifier(), tmp_path / "masked.onnx")
+    metadata = masktool.export(classifier(), tmp_path / "masked.onnx").metadata
     assert (metadata.losses, metadata.known_losses) == (None, ())
 
 

@@ -252,7 +252,7 @@ def test_a_network_without_weights_is_refused(plain: Path, tmp_path: Path) -> No
     }
     """
     model = onnx.parser.parse_model(text)
-    for key, value in masktool.export(plain, tmp_path / "any.onnx").to_properties().items():
+    for key, value in masktool.export(plain, tmp_path / "any.onnx").metadata.to_properties().items():
         model.metadata_props.add(key=key, value=value)
     onnx.save(model, tmp_path / "empty.onnx")
     with pytest.raises(MasktoolError, match="no weights to randomise"):

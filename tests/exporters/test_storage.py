@@ -52,7 +52,7 @@ def test_a_large_model_is_two_files_that_move_together(outside: Path, tmp_path: 
     proto = onnx.load(outside)
     proto.opset_import[0].version = opset
     onnx.save(proto, outside, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    metadata = masktool.export(outside, tmp_path / "out" / "masked.onnx")
+    metadata = masktool.export(outside, tmp_path / "out" / "masked.onnx").metadata
     assert names_of(tmp_path / "out") == ["masked.onnx", "masked.onnx.data"]
     assert (tmp_path / "out" / "masked.onnx.data").stat().st_size > 1000
     assert metadata.parity["ones"] == metadata.parity["invariance"] == 0
@@ -78,7 +78,7 @@ def test_a_fixed_batch_is_lifted_in_a_large_model(tmp_path: Path):
     model = many_channels()
     for value in (model.graph.input[0], model.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_value = 2
-    assert masktool.export(model, tmp_path / "masked.onnx").parity["batches"] == 0
+    assert masktool.export(model, tmp_path / "masked.onnx").metadata.parity["batches"] == 0
 
 
 @pytest.mark.usefixtures("low_limit")
@@ -187,7 +187,7 @@ def test_a_model_above_two_gibibytes(tmp_path: Path):
     ir.save(model, tmp_path / "plain" / "huge.onnx", external_data="huge.onnx.data")
     del model, values
     assert is_large(load_source(tmp_path / "plain" / "huge.onnx").model)
-    metadata = masktool.export(tmp_path / "plain" / "huge.onnx", tmp_path / "out" / "masked.onnx")
+    metadata = masktool.export(tmp_path / "plain" / "huge.onnx", tmp_path / "out" / "masked.onnx").metadata
     assert metadata.parity["ones"] == metadata.parity["left_out"] == metadata.parity["invariance"] == 0
     assert (tmp_path / "out" / "masked.onnx.data").stat().st_size > 2**31
     for path in (tmp_path / "plain").iterdir():

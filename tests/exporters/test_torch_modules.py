@@ -252,7 +252,9 @@ def test_a_joint_module_is_exported_with_its_map(small: nn.Module, archived: boo
     known = dataclasses.replace(loaded.known, module=joint)
     source = source_from_module(dataclasses.replace(loaded, known=known), SIZE, 3)
     assert (source.name, source.sha256, source.notes) == (loaded.name, loaded.sha256, loaded.notes)
-    metadata = masktool.export(dataclasses.replace(source, masker={"stages": ["conv"]}), "masker.onnx", masking="fill")
+    metadata = masktool.export(
+        dataclasses.replace(source, masker={"stages": ["conv"]}), "masker.onnx", masking="fill"
+    ).metadata
     assert (metadata.class_output, metadata.masker) == ("logits", {"stages": ["conv"]})
     assert metadata.parity["framework"] <= 1e-5
     with masktool.load("masker.onnx") as session, torch.no_grad():

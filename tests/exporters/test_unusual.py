@@ -38,7 +38,7 @@ def assert_exact(metadata: Metadata) -> None:
 @pytest.mark.parametrize("batch", ["N", 1, 4])
 def test_other_inputs_stay_and_are_fed(tmp_path: Path, batch: str | int):
     model = several_inputs(batch)
-    assert_exact(masktool.export(model, tmp_path / "masked.onnx"))
+    assert_exact(masktool.export(model, tmp_path / "masked.onnx").metadata)
     rows = 4 if batch == 4 else 1
     images, facts = random_images(rows, 3, 8, 8), random_images(1, 2, seed=1)
     shift, temperature = np.array([2]), np.array([1.5], np.float32)
@@ -54,14 +54,14 @@ def test_other_inputs_stay_and_are_fed(tmp_path: Path, batch: str | int):
 def test_the_image_is_the_input_that_was_named(tmp_path: Path):
     with pytest.raises(MasktoolError, match="--image-input first or second"):
         masktool.export(two_images(), tmp_path / "masked.onnx")
-    metadata = masktool.export(two_images(), tmp_path / "masked.onnx", image_input="first")
+    metadata = masktool.export(two_images(), tmp_path / "masked.onnx", image_input="first").metadata
     assert metadata.image_input == "first"
     assert_exact(metadata)
     assert not list(check_file(tmp_path / "masked.onnx", load_source(two_images(), image_input="first")).failed)
 
 
 def test_an_open_size_makes_the_mask_required(tmp_path: Path):
-    metadata = masktool.export(open_network(), tmp_path / "open.onnx")
+    metadata = masktool.export(open_network(), tmp_path / "open.onnx").metadata
     assert_exact(metadata)
     with masktool.load(tmp_path / "open.onnx", "cpu") as session:
         assert session.mask_required
@@ -105,13 +105,13 @@ def test_a_network_that_does_not_run_at_the_usual_size_asks_for_one(tmp_path: Pa
 
 
 def test_a_real_network_of_open_size(data_dir: Path, tmp_path: Path):
-    metadata = masktool.export(data_dir / "onnx" / "paddle_ocr_cls.onnx", tmp_path / "masked.onnx")
+    metadata = masktool.export(data_dir / "onnx" / "paddle_ocr_cls.onnx", tmp_path / "masked.onnx").metadata
     assert metadata.parity["ones"] <= 1e-5
     assert metadata.parity["invariance"] == 0
 
 
 def test_a_detector_keeps_its_outputs(tmp_path: Path):
-    metadata = masktool.export(detector(), tmp_path / "masked.onnx")
+    metadata = masktool.export(detector(), tmp_path / "masked.onnx").metadata
     assert metadata.class_output is None
     assert_exact(metadata)
     images = random_images(1, 3, 16, 24)
@@ -126,7 +126,7 @@ def test_a_detector_keeps_its_outputs(tmp_path: Path):
     "name", ["blazeface_front_nhwc", "ultraface_rfb320", "yunet_s_320", "matlab_rul_small_window20"]
 )
 def test_real_detectors_and_regressors(data_dir: Path, tmp_path: Path, name: str):
-    metadata = masktool.export(data_dir / "onnx" / f"{name}.onnx", tmp_path / "masked.onnx")
+    metadata = masktool.export(data_dir / "onnx" / f"{name}.onnx", tmp_path / "masked.onnx").metadata
     assert metadata.parity["ones"] <= 1e-5
     assert metadata.parity["invariance"] == 0
     assert metadata.class_output == ("fc_2_Flatten" if name.startswith("matlab") else None)
@@ -134,7 +134,7 @@ def test_real_detectors_and_regressors(data_dir: Path, tmp_path: Path, name: str
 
 @pytest.mark.parametrize(("channels", "layout"), [(1, "NCHW"), (13, "NCHW"), (13, "NHWC"), (2, "NHWC")])
 def test_any_number_of_channels(tmp_path: Path, channels: int, layout: str):
-    metadata = masktool.export(many_channels(channels, layout), tmp_path / "masked.onnx")
+    metadata = masktool.export(many_channels(channels, layout), tmp_path / "masked.onnx").metadata
     assert metadata.layout == layout
     assert_exact(metadata)
     with masktool.load(tmp_path / "masked.onnx", "cpu") as session:
@@ -142,7 +142,7 @@ def test_any_number_of_channels(tmp_path: Path, channels: int, layout: str):
 
 
 def test_half_precision_stays(tmp_path: Path):
-    metadata = masktool.export(half_precision(), tmp_path / "masked.onnx")
+    metadata = masktool.export(half_precision(), tmp_path / "masked.onnx").metadata
     assert metadata.parity["invariance"] == 0
     images = random_images(2, 3, 8, 8)
     expected = run_plain(half_precision(), image=images.astype(np.float16))[0]

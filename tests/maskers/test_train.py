@@ -35,7 +35,7 @@ def folder(tmp_path_factory):
 
 def train(folder, path, model=None, **options):
     given = {"preprocessing": PREPROCESSING, "settings": FEW_STEPS} | options
-    return train_masker(small_network() if model is None else model, folder, path, **given)
+    return train_masker(small_network() if model is None else model, folder, path, **given).metadata
 
 
 def images_of(n=3):

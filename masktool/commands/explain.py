@@ -21,7 +21,6 @@ from masktool.commands.explain_options import (
     segment_options,
     share_options,
 )
-from masktool.commands.models import MODEL_VARIABLE, ModelChoice, find_model
 from masktool.commands.photographs import check_writable, choose_stems, collect_photographs
 from masktool.commands.source_options import (
     channels_option,
@@ -35,6 +34,7 @@ from masktool.explainers.explanation import FORMATS
 from masktool.explainers.reading import Scale
 from masktool.explainers.subject import read_subject
 from masktool.explainers.targets import TargetError
+from masktool.interface.models import MODEL_VARIABLE, ModelChoice, find_model
 from masktool.runtime.session import MaskedSession, load
 
 BAD_INPUT = 2

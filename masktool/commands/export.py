@@ -21,7 +21,6 @@ from masktool.commands.source_options import (
     channels_option,
     choose_output,
     choose_preprocessing,
-    choose_size,
     class_output_option,
     input_size_option,
     labels_option,
@@ -118,10 +117,10 @@ def command(
 
     from masktool.exporters import export
     from masktool.exporters.chosen_boxes import leave_out_lists
-    from masktool.exporters.presets import labels_from
+    from masktool.exporters.presets import labels_from, source_size
     from masktool.exporters.sources import load_source
 
-    size = input_size if model is None else choose_size(model, input_size, preprocess)
+    size = input_size if model is None else source_size(model, input_size, preprocess)
     read = functools.partial(
         load_source,
         arch=arch,

@@ -95,20 +95,6 @@ class ImageOptions:
     std: tuple[float, ...] | None
 
 
-def choose_size(model: str, input_size: tuple[int, int] | None, preprocess: str | None) -> tuple[int, int] | None:
-    """Returns (height, width) as the user says, else as the user's preprocessing file says for torch weights and
-    programs that may fix none; None where neither does.
-    """
-    from masktool.exporters.presets import size_in_file
-    from masktool.exporters.source_kinds import FileKind, detect_kind
-
-    if input_size is not None or preprocess is None or not Path(model).is_file():
-        return input_size
-    if detect_kind(Path(model)) is FileKind.ONNX:  # may fix it, and is asked itself
-        return None
-    return size_in_file(preprocess)
-
-
 def choose_preprocessing(source: Source, options: ImageOptions) -> Any:
     """Returns the preprocessing that the user describes, None where the source's own shall stand."""
     from masktool.exporters.presets import preprocessing_for

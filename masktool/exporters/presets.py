@@ -14,6 +14,7 @@ from masktool.contract import DEFAULT_SIZE, ChannelOrder, Layout, Preprocessing,
 from masktool.data_files import is_there, parse_json, read_json, read_text, shorten
 from masktool.errors import MasktoolError
 from masktool.exporters.onnx_file import channels_of, describe_value, find_image_input, layout_of, open_size_of
+from masktool.exporters.source_kinds import FileKind, detect_kind
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -151,6 +152,25 @@ def size_in_file(name_or_file: str | None) -> tuple[int, int] | None:
         return None
     path = Path(name_or_file)
     return read_preprocessing(path, DEFAULT_SIZE).size if "size" in read_document(path) else None
+
+
+def source_size(model: str, input_size: tuple[int, int] | None, preprocess: str | None) -> tuple[int, int] | None:
+    """Returns the (height, width) that a source is read with.
+
+    Args:
+        model: a path or a hub name.
+        input_size: (height, width) as the user says; it counts first.
+        preprocess: a preset's name or a JSON file, whose ``size`` counts for torch weights and programs, which may fix
+            none; an ONNX model is asked itself.
+
+    Returns:
+        None where neither says.
+    """
+    if input_size is not None or preprocess is None or not Path(model).is_file():
+        return input_size
+    if detect_kind(Path(model)) is FileKind.ONNX:
+        return None
+    return size_in_file(preprocess)
 
 
 def check_preprocessing(preprocessing: Preprocessing, size: tuple[int, int], channels: int) -> Preprocessing:

@@ -19,12 +19,12 @@ from PIL import Image
 
 from masktool import MasktoolError, export, load
 from masktool.cli import run
-from masktool.commands.models import ModelChoice, request_export
 from masktool.evaluation.part import NamedModel
 from masktool.evaluation.scene import read_scene
 from masktool.exporters import cache, imported_files
 from masktool.exporters.sources import load_source
 from masktool.identity import digest_model, named_files
+from masktool.interface.models import ModelChoice, request_export
 
 PHOTO = ["photos/a.png", "--provider", "cpu", "--method", "occlusion", "--json"]
 NOBODY = 65534

@@ -12,7 +12,7 @@ from networks.small_graphs import classifier
 from PIL import Image
 
 from masktool.cli import run
-from masktool.commands.models import ModelChoice, request_export
+from masktool.interface.models import ModelChoice, request_export
 from masktool.runtime import load
 
 

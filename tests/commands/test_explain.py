@@ -12,9 +12,9 @@ from PIL import Image
 
 from masktool import MasktoolError
 from masktool.cli import run
-from masktool.commands import models
-from masktool.commands.models import ModelChoice, find_model, is_masked, request_export
 from masktool.commands.photographs import choose_stems
+from masktool.interface import models
+from masktool.interface.models import ModelChoice, find_model, is_masked, request_export
 
 FAST = ["--samples", "20", "--n-segments", "6"]
 

@@ -11,8 +11,8 @@ from PIL import Image
 import masktool
 from masktool.cli import run
 from masktool.commands.explain_options import gradient_needs
-from masktool.commands.models import ModelChoice, request_export
 from masktool.contract import Preprocessing
+from masktool.interface.models import ModelChoice, request_export
 
 
 @pytest.fixture

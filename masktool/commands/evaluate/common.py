@@ -14,7 +14,6 @@ import click
 
 from masktool.commands import options
 from masktool.commands.evaluate.results import encode, print_problems, print_tables, write_results
-from masktool.commands.models import ModelChoice, find_model, is_masked
 from masktool.commands.photographs import check_writable
 from masktool.commands.source_options import (
     channels_option,
@@ -27,6 +26,8 @@ from masktool.datasets.dataset import Dataset
 from masktool.datasets.extras import require_extra
 from masktool.errors import MasktoolError
 from masktool.evaluation.part import NamedModel, Part, run_part
+from masktool.exported_files import metadata_of
+from masktool.interface.models import ModelChoice, find_model
 from masktool.lazy import typed_arguments
 from masktool.runtime.session import MaskedSession, load
 
@@ -172,15 +173,8 @@ class Request:
 
 def exported_mode(name: str) -> str | None:
     """Returns the masking mode of a file that ``masktool export`` wrote, a fill's baseline; None for a plain model."""
-    if not is_masked(Path(name)):
-        return None
-    from masktool.commands.info import read_model
-    from masktool.contract import Metadata
-
-    metadata = Metadata.from_properties({entry.key: entry.value for entry in read_model(Path(name)).metadata_props})
-    if metadata is None:
-        return None
-    return metadata.baseline or metadata.masking
+    metadata = metadata_of(Path(name))
+    return None if metadata is None else metadata.baseline or metadata.masking
 
 
 def count_classes(session: MaskedSession) -> int | None:

@@ -1,10 +1,9 @@
-"""Which model ``explain`` uses: the one named, ``$MASKTOOL_MODEL`` or the built-in one; exported first if need be."""
+"""Which model is used: the one named, ``$MASKTOOL_MODEL`` or the built-in one; exported first if need be."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import mmap
 import os
 import re
 import sys
@@ -13,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from masktool import __version__
-from masktool.contract import METADATA_PREFIX, Masking, Metadata, OutputKind
+from masktool.contract import Masking, OutputKind
 from masktool.data_files import URL, check_readable, is_there
 from masktool.errors import MasktoolError
+from masktool.exported_files import is_masked, metadata_of
 from masktool.files import sha256_of
 from masktool.identity import digest_files, digest_model, mark_files
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from masktool.exporters.cache import Files, MadeFrom, Request
 
 MODEL_VARIABLE = "MASKTOOL_MODEL"
-MASKED_MARK = f"{METADATA_PREFIX}schema_version".encode()
-"""Protocol buffers hold strings as they are, so that a masked file can be told without parsing it."""
 HUBS = ("torchvision", "timm")
 ONNX_SUFFIX = ".onnx"
 """Files of that name are read without torch; any other may need it."""
@@ -114,20 +112,9 @@ def refuse_masking(choice: ModelChoice, path: Path) -> None:
         )
 
 
-def is_masked(path: Path) -> bool:
-    """Tells whether a file is one that ``masktool export`` wrote."""
-    if not path.is_file() or path.stat().st_size == 0:
-        return False
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(MASKED_MARK) >= 0
-
-
 def has_gradients(path: Path) -> bool:
     """Tells whether an exported file holds gradients."""
-    from masktool.commands.info import read_model
-
-    properties = {entry.key: entry.value for entry in read_model(path).metadata_props}
-    metadata = Metadata.from_properties(properties)
+    metadata = metadata_of(path)
     return metadata is not None and metadata.gradient is not None
 
 
@@ -185,14 +172,13 @@ def request_export(choice: ModelChoice, name: str) -> Request:
     from masktool.exporters.cache import Request
 
     def make(target: Path) -> MadeFrom:
-        from masktool.commands.source_options import choose_size
         from masktool.exporters import export
         from masktool.exporters.cache import MadeFrom
-        from masktool.exporters.presets import preprocessing_for
+        from masktool.exporters.presets import preprocessing_for, source_size
         from masktool.exporters.sources import load_source
 
         before = set(sys.modules)
-        size = choose_size(name, choice.input_size, choice.preprocess)
+        size = source_size(name, choice.input_size, choice.preprocess)
         source = load_source(
             name,
             arch=choice.arch,

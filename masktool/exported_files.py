@@ -1,0 +1,48 @@
+"""What an exported file says about itself, read without ONNX or ONNX Runtime: weights are passed over, not read.
+
+Source: field numbers from onnx.proto; the encoding as in :mod:`masktool.external_weights`.
+"""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+from masktool.contract import METADATA_PREFIX, Metadata
+from masktool.errors import MasktoolError
+from masktool.external_weights import KEY, VALUE, fields
+
+MASKED_MARK = f"{METADATA_PREFIX}schema_version".encode()
+"""Protocol buffers hold strings as they are, so that a masked file can be told without parsing it."""
+METADATA_PROPS = 14
+"""Field of a model that holds a key and its value."""
+
+
+def is_masked(path: Path) -> bool:
+    """Tells whether a file is one that ``masktool export`` wrote."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(MASKED_MARK) >= 0
+
+
+def metadata_of(path: Path) -> Metadata | None:
+    """Returns what a file says about itself; None for one that ``masktool export`` did not write.
+
+    Raises:
+        MasktoolError: the file is no ONNX model, or what it says is damaged or of a newer schema.
+    """
+    if not is_masked(path):
+        return None
+    properties = {}
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        try:
+            for field, start, end in fields(content, 0, len(content)):
+                if field == METADATA_PROPS:
+                    entry = {part: content[first:last] for part, first, last in fields(content, start, end)}
+                    properties[entry.get(KEY, b"").decode()] = entry.get(VALUE, b"").decode()
+        except (IndexError, ValueError) as error:
+            raise MasktoolError(
+                "not an ONNX model", where=path, got=error, fix="the file may be damaged, truncated or of another kind"
+            ) from error
+    return Metadata.from_properties(properties)

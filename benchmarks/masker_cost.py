@@ -60,13 +60,13 @@ def write_masker(network: Network, path: Path) -> None:
     """Writes the file of an untrained masker on the classifier's last two stages."""
     import torch
 
-    from masktool.maskers.network import ExplainedClassifier, Masker
+    from masktool.maskers.network import ExplainedClassifier, MaskerNetwork
     from masktool.maskers.settings import TrainingSettings
     from masktool.maskers.stages import choose_stages, list_maps
 
     size = (network.side, network.side)
     stages = choose_stages(list_maps(network.module, torch.zeros(1, 3, *size)), TrainingSettings().stages, "network")
-    both = ExplainedClassifier(network.module, Masker(stages, size), stages).eval()
+    both = ExplainedClassifier(network.module, MaskerNetwork(stages, size), stages).eval()
     preprocessing = Preprocessing(size=size, resize="shortest", resize_to=network.side * 256 // 224, mean=MEAN, std=STD)
     masktool.export(
         both,

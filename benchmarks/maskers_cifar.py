@@ -42,7 +42,7 @@ from benchmarks.maskers_shared import (
     write_pictures,
 )
 from masktool.contract import Preprocessing
-from masktool.datasets.dataset import Sample
+from masktool.datasets.dataset import DatasetImage
 from masktool.evaluation.bootstrap import Interval, interval_of_mean
 from masktool.evaluation.localisation.scaling import min_max
 from masktool.evaluation.maps import BASELINE_MAPS, CENTRE, RANDOM_CELLS, MethodChoice, explain_scene
@@ -163,7 +163,7 @@ class Study:
             for index, picture in enumerate(self.pictures):
                 path = Path(folder) / f"{index:05d}.png"
                 Image.fromarray(picture).save(path)
-                scenes.append(read_scene(Sample(path.name, path), session))
+                scenes.append(read_scene(DatasetImage(path.name, path), session))
         return scenes
 
     def settings(self, name: str) -> TrainingSettings:

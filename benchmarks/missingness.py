@@ -26,7 +26,7 @@ from rich.table import Table as Grid
 import masktool
 from masktool import demo
 from masktool.contract import FUNCTION_DOMAIN
-from masktool.datasets.dataset import Dataset, Sample
+from masktool.datasets.dataset import Dataset, DatasetImage
 from masktool.demo import shapes
 from masktool.evaluation.bootstrap import Interval
 from masktool.evaluation.findings import Findings
@@ -89,7 +89,7 @@ def draw_dataset(seed: int, count: int, folder: Path) -> Dataset:
     for index, (image, label, inside) in enumerate(zip(*pictures, strict=True)):
         path = folder / f"{index:04d}.png"
         Image.fromarray(image).save(path)
-        samples.append(Sample(path.name, path, int(label), object_mask=inside))
+        samples.append(DatasetImage(path.name, path, int(label), object_mask=inside))
     return Dataset(tuple(samples))
 
 
@@ -139,7 +139,7 @@ def main() -> None:
 
 
 def measure(
-    models: list[NamedModel], samples: Sequence[Sample], options: argparse.Namespace
+    models: list[NamedModel], samples: Sequence[DatasetImage], options: argparse.Namespace
 ) -> dict[tuple[str, str, str], Interval]:
     """Returns the figures of one network."""
     explained = [model for model in models if model.name != NO_FILL]

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "masktool"
 FOUNDATION = {
     *("contract", "data_files", "errors", "exported_files", "external_weights", "files", "identity", "limits"),
-    *("printable", "streams"),
+    *("printable", "progress", "streams"),
 }
 MAY_IMPORT = {
     "errors": set(),
@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "identity": {"external_weights", "files"},
     "limits": {"errors"},
     "printable": set(),
+    "progress": set(),
     "streams": set(),
     "data_files": {"errors", "limits"},
     "contract": {"errors", "limits"},
@@ -136,7 +137,7 @@ def test_imports_point_one_way(path):
     assert not wrong
 
 
-@pytest.mark.parametrize("part", ["contract", "errors", "exported_files", "files", "identity"])
+@pytest.mark.parametrize("part", ["contract", "errors", "exported_files", "files", "identity", "progress"])
 def test_the_foundation_needs_the_standard_library_alone(part):
     roots = {found.module.split(".")[0] for found in collect(PACKAGE / f"{part}.py").found}
     assert roots <= {*sys.stdlib_module_names, "masktool"}

@@ -34,7 +34,7 @@ HEADING_WIDTH = 9
 DIRECTORY = Path("masktool-demo")
 
 
-class Sample(NamedTuple):
+class SamplePicture(NamedTuple):
     """The sample picture, RGB, and what is known of it."""
 
     picture: Image.Image
@@ -115,10 +115,10 @@ def command(output: Path, samples: int, seed: int, provider: str, threads: int |
     conclude(output)
 
 
-def read_sample() -> Sample:
+def read_sample() -> SamplePicture:
     """Reads what the package ships."""
     with open_picture(demo.sample_mask_path()) as mask:
-        return Sample(read_image(demo.sample_path()), np.asarray(mask).astype(np.bool_), demo.sample_label())
+        return SamplePicture(read_image(demo.sample_path()), np.asarray(mask).astype(np.bool_), demo.sample_label())
 
 
 def copy_sample(directory: Path) -> None:
@@ -127,7 +127,7 @@ def copy_sample(directory: Path) -> None:
         shutil.copyfile(demo.sample_path(), temporary)
 
 
-def predict(session: MaskedSession, sample: Sample) -> list[Prediction]:
+def predict(session: MaskedSession, sample: SamplePicture) -> list[Prediction]:
     """Runs the model on the whole picture, on the object alone, and on all but the object."""
     assert session.metadata.preprocessing is not None  # the built-in model's is known
     prepared = prepare(sample.picture, session.metadata.preprocessing)
@@ -156,7 +156,7 @@ def describe_scores(session: MaskedSession, shown: str, scores: NDArray[np.float
 
 
 def explain_sample(
-    session: MaskedSession, sample: Sample, method: str, directory: Path, samples: int, seed: int
+    session: MaskedSession, sample: SamplePicture, method: str, directory: Path, samples: int, seed: int
 ) -> Outcome:
     """Explains the sample's class by one method, writes the picture, and compares the map with the object."""
     n_samples = samples if load_methods()[method].samples_option else None
@@ -177,7 +177,7 @@ def explain_sample(
 
 def describe_run(
     session: MaskedSession,
-    sample: Sample,
+    sample: SamplePicture,
     predictions: list[Prediction],
     outcomes: list[Outcome],
     seconds: float,
@@ -194,7 +194,7 @@ def describe_run(
     }
 
 
-def introduce(session: MaskedSession, sample: Sample) -> None:
+def introduce(session: MaskedSession, sample: SamplePicture) -> None:
     """Says what is about to be explained, by what."""
     labels = session.metadata.labels or ()
     _, _, height, width = session.input_shape

@@ -43,7 +43,7 @@ State = Literal["ok", "broken", "absent", "warning"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What one check found.
 
     Attributes:
@@ -84,7 +84,7 @@ def command(context: click.Context, as_json: bool) -> None:
     context.exit(0 if works else 1)
 
 
-Check = Callable[[], Iterator[Finding]]
+Check = Callable[[], Iterator[CheckResult]]
 
 
 def list_checks() -> list[Check]:
@@ -103,7 +103,7 @@ def list_checks() -> list[Check]:
     ]
 
 
-def write_line(finding: Finding) -> str:
+def write_line(finding: CheckResult) -> str:
     """Returns a finding as one line, with the fix on a second one."""
     line = f"{finding.state:8}  {finding.name:13}  {finding.detail}"
     if finding.fix:
@@ -111,14 +111,14 @@ def write_line(finding: Finding) -> str:
     return line
 
 
-def check_python() -> Iterator[Finding]:
+def check_python() -> Iterator[CheckResult]:
     """Names the interpreter, the system and masktool itself."""
     system = f"{platform.system()} {platform.machine()}"
-    yield Finding("python", "ok", f"{platform.python_version()} on {system} ({sys.executable})", needed=True)
-    yield Finding("masktool", "ok", f"{__version__} ({Path(__file__).parents[1]})", needed=True)
+    yield CheckResult("python", "ok", f"{platform.python_version()} on {system} ({sys.executable})", needed=True)
+    yield CheckResult("masktool", "ok", f"{__version__} ({Path(__file__).parents[1]})", needed=True)
 
 
-def check_package(module: str, distribution: str, *, needed: bool) -> Iterator[Finding]:
+def check_package(module: str, distribution: str, *, needed: bool) -> Iterator[CheckResult]:
     """Imports a module, since an installed package may still be broken."""
     version = find_version(distribution)
     install = f"{PIP} --upgrade {distribution if needed else ' '.join(OPTIONAL.values())}"  # torch's must fit together
@@ -128,16 +128,16 @@ def check_package(module: str, distribution: str, *, needed: bool) -> Iterator[F
     except ModuleNotFoundError as error:
         if error.name == module:
             detail = "not installed" if needed else "not installed; only exporting from PyTorch needs it"
-            yield Finding(distribution, "absent", detail, install, needed)
+            yield CheckResult(distribution, "absent", detail, install, needed)
             return
-        yield Finding(distribution, "broken", f"{version}: {first_line(error)}", install, needed)
+        yield CheckResult(distribution, "broken", f"{version}: {first_line(error)}", install, needed)
     except Exception as error:  # a broken package may raise anything at import
-        yield Finding(distribution, "broken", f"{version}: {first_line(error)}", install, needed)
+        yield CheckResult(distribution, "broken", f"{version}: {first_line(error)}", install, needed)
     else:
-        yield Finding(distribution, "ok", version, needed=needed)
+        yield CheckResult(distribution, "ok", version, needed=needed)
 
 
-def check_runtime() -> Iterator[Finding]:
+def check_runtime() -> Iterator[CheckResult]:
     """Imports ONNX Runtime and names the distribution that it comes from."""
     from masktool.runtime.providers import import_onnxruntime
 
@@ -146,20 +146,20 @@ def check_runtime() -> Iterator[Finding]:
     try:
         version = import_onnxruntime().__version__
     except MasktoolError as error:
-        yield Finding(
+        yield CheckResult(
             RUNTIME_MODULE, "broken" if names else "absent", first_line(error.__cause__ or error), install, True
         )
         return
     detail = ", ".join(f"{name} {find_version(name)}" for name in names) or "of unknown origin"
-    yield Finding(RUNTIME_MODULE, "ok", f"{version} ({detail})", needed=True)
+    yield CheckResult(RUNTIME_MODULE, "ok", f"{version} ({detail})", needed=True)
 
 
-def check_overlay() -> Iterator[Finding]:
+def check_overlay() -> Iterator[CheckResult]:
     """Notices distributions of ONNX Runtime installed over each other, so that the files of both mix."""
     names = find_runtime_distributions()
     if len(names) > 1:
         keep = choose_runtime(names)
-        yield Finding(
+        yield CheckResult(
             "one runtime",
             "warning",
             f"{' and '.join(names)} are installed over each other; the files of one hide the other's providers",
@@ -167,13 +167,13 @@ def check_overlay() -> Iterator[Finding]:
         )
 
 
-def check_telemetry() -> Iterator[Finding]:
+def check_telemetry() -> Iterator[CheckResult]:
     """Says whether ONNX Runtime was told to keep no device identifier and to queue and send no events."""
     value = os.environ.get(TELEMETRY_SWITCH)
     if value == "1":
-        yield Finding("telemetry", "ok", "ONNX Runtime's is off, unless it was imported before masktool")
+        yield CheckResult("telemetry", "ok", "ONNX Runtime's is off, unless it was imported before masktool")
     else:
-        yield Finding(
+        yield CheckResult(
             "telemetry",
             "warning",
             f"ONNX Runtime may keep a device identifier and send events: {TELEMETRY_SWITCH}={value}",
@@ -181,24 +181,24 @@ def check_telemetry() -> Iterator[Finding]:
         )
 
 
-def check_cpu() -> Iterator[Finding]:
+def check_cpu() -> Iterator[CheckResult]:
     """Runs a model on the CPU."""
     fix = f"{PIP} --force-reinstall --no-deps {choose_runtime(find_runtime_distributions())}"
     yield check_provider("CPU", "CPUExecutionProvider", fix, needed=True)
 
 
-def check_cuda() -> Iterator[Finding]:
+def check_cuda() -> Iterator[CheckResult]:
     """Runs a model with CUDA."""
     yield check_provider("CUDA", "CUDAExecutionProvider", f'{PIP} "onnxruntime-gpu[cuda,cudnn]"', needed=False)
 
 
-def check_tensorrt() -> Iterator[Finding]:
+def check_tensorrt() -> Iterator[CheckResult]:
     """Runs a model with TensorRT."""
     fix = f"{PIP} tensorrt-cu{find_cuda_major()}, with its directory tensorrt_libs on LD_LIBRARY_PATH (PATH on Windows)"
     yield check_provider("TensorRT", "TensorrtExecutionProvider", fix, needed=False)
 
 
-def check_model() -> Iterator[Finding]:
+def check_model() -> Iterator[CheckResult]:
     """Runs the built-in model under a mask, through the session that ``masktool explain`` uses."""
     import numpy as np
 
@@ -210,30 +210,30 @@ def check_model() -> Iterator[Finding]:
         with load(demo.model_path(), "cpu") as session:
             shape = [length or 1 for length in session.input_shape]
             scores = session.scores(np.zeros(shape, np.float32), np.ones((2, 1, *shape[2:])))
-        yield Finding(name, "ok", f"runs under a mask, {scores.shape[1]} classes", needed=True)
+        yield CheckResult(name, "ok", f"runs under a mask, {scores.shape[1]} classes", needed=True)
     except Exception as error:  # whatever is wrong, the report goes on
-        yield Finding(name, "broken", first_line(error), f"{PIP} --force-reinstall --no-deps masktool", True)
+        yield CheckResult(name, "broken", first_line(error), f"{PIP} --force-reinstall --no-deps masktool", True)
 
 
-def check_provider(name: str, provider: str, fix: str, *, needed: bool) -> Finding:
+def check_provider(name: str, provider: str, fix: str, *, needed: bool) -> CheckResult:
     """Opens and runs a small model on one provider; that it is listed as available says only that it was built in."""
     from masktool.runtime.providers import find_driver_obstacle, find_missing_build, try_providers
 
     try:
         if missing := find_missing_build(provider):
-            return Finding(name, "absent", missing, fix, needed)
+            return CheckResult(name, "absent", missing, fix, needed)
         with tempfile.TemporaryDirectory() as directory:
             session, reason = try_providers(write_probe(Path(directory)), [provider], None)
         if session is None:
             if not needed and find_driver_obstacle():
                 fix = f"needs an NVIDIA GPU with its driver, then {fix}"
-            return Finding(
+            return CheckResult(
                 name, "absent" if not needed else "broken", f"built in, does not load: {reason}", fix, needed
             )
         session.run(None, {"x": [1.0]})
     except Exception as error:  # ONNX Runtime has one exception class per status code and no common base
-        return Finding(name, "broken", first_line(error), fix, needed)
-    return Finding(name, "ok", "loads and runs", needed=needed)
+        return CheckResult(name, "broken", first_line(error), fix, needed)
+    return CheckResult(name, "ok", "loads and runs", needed=needed)
 
 
 def write_probe(directory: Path) -> Path:

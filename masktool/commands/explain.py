@@ -48,7 +48,7 @@ class OutputError(MasktoolError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class ExplainRequest:
     """What to do with every photograph.
 
     Attributes:
@@ -208,7 +208,7 @@ def command(
     instead. - is a photograph on standard input. Exit code 2 when a photograph could not be explained; the others are
     nevertheless.
     """
-    request = Request(
+    request = ExplainRequest(
         methods=share_options(methods, samples, segment_options(segments, n_segments) | parse_assignments(assignments)),
         targets=tuple(dict.fromkeys(targets)) or (None,),
         output=output,
@@ -248,7 +248,7 @@ def command(
         context.exit(BAD_INPUT)
 
 
-def explain_photographs(session: MaskedSession, photographs: Sequence[Path], request: Request) -> int:
+def explain_photographs(session: MaskedSession, photographs: Sequence[Path], request: ExplainRequest) -> int:
     """Explains one photograph after the other and returns for how many that failed."""
     failures = 0
     for path, stem in zip(photographs, choose_stems(photographs), strict=True):
@@ -269,7 +269,7 @@ def explain_photographs(session: MaskedSession, photographs: Sequence[Path], req
 
 
 def explain_photograph(
-    session: MaskedSession, photograph: Image.Image | np.ndarray, method: str, request: Request
+    session: MaskedSession, photograph: Image.Image | np.ndarray, method: str, request: ExplainRequest
 ) -> list[Explanation]:
     """Explains one photograph by one method; returns one explanation per target."""
     found = explain_targets(
@@ -289,7 +289,7 @@ def explain_photograph(
     return list({explanation.target: explanation for explanation in found}.values())
 
 
-def write_explanations(explanations: Sequence[Explanation], path: Path, stem: str, request: Request) -> None:
+def write_explanations(explanations: Sequence[Explanation], path: Path, stem: str, request: ExplainRequest) -> None:
     """Writes the files of one photograph and method, and prints the paths or the documents.
 
     Raises:

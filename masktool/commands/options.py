@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from masktool.contract import BASELINES, DEFAULT_BASELINE, Masking
 from masktool.printable import printable
+from masktool.progress import Advance
 from masktool.streams import silence_stdout
 
 if TYPE_CHECKING:
@@ -121,13 +122,6 @@ def print_beside_files(text: str | bytes) -> None:
         click.echo(text)
     except BrokenPipeError:
         silence_stdout()
-
-
-class Advance(Protocol):
-    """Tells how much is done."""
-
-    def __call__(self, count: int, note: str = "", /) -> None:
-        """Counts the steps since the last call; a note, such as the loss, is shown beside them."""
 
 
 @contextlib.contextmanager

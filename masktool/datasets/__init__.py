@@ -6,8 +6,8 @@ and the value is not used; a file that is not what it should be is an error. :mo
 images to train on, where everything that is wrong is an error.
 """
 
-from masktool.datasets.dataset import Box, Dataset, Problem, Sample
+from masktool.datasets.dataset import Box, Dataset, DatasetImage, Problem
 from masktool.datasets.hierarchy import Hierarchy, read_hierarchy
 from masktool.datasets.reading import read_dataset
 
-__all__ = ["Box", "Dataset", "Hierarchy", "Problem", "Sample", "read_dataset", "read_hierarchy"]
+__all__ = ["Box", "Dataset", "DatasetImage", "Hierarchy", "Problem", "read_dataset", "read_hierarchy"]

@@ -32,7 +32,7 @@ class Problem:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample:
+class DatasetImage:
     """One image and what is known of it.
 
     Attributes:
@@ -68,7 +68,7 @@ class Dataset:
         problems: what was wrong with the rest, and with entries that belong to no image.
     """
 
-    samples: tuple[Sample, ...]
+    samples: tuple[DatasetImage, ...]
     problems: tuple[Problem, ...] = ()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from masktool.datasets.classes import Classes
-from masktool.datasets.dataset import Box, Dataset, Problem, Sample
+from masktool.datasets.dataset import Box, Dataset, DatasetImage, Problem
 from masktool.datasets.fitting import fit_box
 from masktool.datasets.formats import read_objects
 from masktool.datasets.headers import Header, read_header
@@ -70,7 +70,7 @@ def read_dataset(
     segments_of, found = find_pixel_files(segments, names, headers, "label map")
     problems += found
     samples = tuple(
-        Sample(
+        DatasetImage(
             name,
             images[name],
             label_of.get(name),

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from masktool import __version__
-from masktool.datasets.dataset import Dataset, Problem, Sample
+from masktool.datasets.dataset import Dataset, DatasetImage, Problem
 from masktool.errors import MasktoolError
 from masktool.evaluation.findings import Evaluation, Findings
 from masktool.evaluation.journal import Journal, Record
 from masktool.evaluation.scene import Scene, read_scene
-from masktool.explainers.explaining import Progress, no_progress
 from masktool.files import CannotWriteError
 from masktool.identity import digest_code, digest_model
+from masktool.progress import Progress, no_progress
 from masktool.runtime.providers import import_onnxruntime
 from masktool.runtime.scores import note_unknown_scores
 from masktool.runtime.session import MaskedSession
@@ -148,7 +148,7 @@ def run_part(
 
 def measure_all(
     part: Part,
-    samples: Sequence[Sample],
+    samples: Sequence[DatasetImage],
     digests: Mapping[str, str],
     journal: Journal,
     progress: Progress,

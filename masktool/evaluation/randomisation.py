@@ -40,7 +40,7 @@ SIMILARITIES: Mapping[str, Callable[[Map, Map], float | None]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
+class RandomisedCopy:
     """A copy of the network with some layers randomised.
 
     Attributes:
@@ -72,7 +72,7 @@ class Randomisation(Part):
     title: ClassVar[str] = "Weight randomisation"
 
     original: NamedModel
-    stages: Sequence[Stage]
+    stages: Sequence[RandomisedCopy]
     methods: Sequence[MethodChoice]
     seed: int = 0
     batch: int | None = None

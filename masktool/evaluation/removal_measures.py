@@ -7,20 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from masktool.datasets.hierarchy import Hierarchy
 from masktool.evaluation.bootstrap import Interval, as_float, interval_of_mean
 from masktool.evaluation.class_entropy import entropy_intervals
-
-
-class Hierarchy(Protocol):
-    """What is known of how alike classes are."""
-
-    def similarity(self, a: int, b: int) -> float | None:
-        """Returns how alike two classes are, 1 for the same; None where one of them is unknown."""
 
 
 @dataclasses.dataclass(frozen=True)

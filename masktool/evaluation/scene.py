@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from masktool.datasets.dataset import Box, Sample
+from masktool.datasets.dataset import Box, DatasetImage
 from masktool.errors import MasktoolError
 from masktool.explainers.segmentation import read_label_map
 from masktool.explainers.subject import Subject, make_subject, read_subject
@@ -35,7 +35,7 @@ class Scene:
         inside: (h, w) bool, the object's pixels from its mask, else those in its boxes; None where neither is known.
     """
 
-    sample: Sample
+    sample: DatasetImage
     image: Image.Image | NDArray[Any]
     subject: Subject
     boxes: tuple[Box, ...]
@@ -66,7 +66,7 @@ class Scene:
         return self.subject.prepared.from_original(labels)
 
 
-def read_scene(sample: Sample, session: MaskedSession) -> Scene:
+def read_scene(sample: DatasetImage, session: MaskedSession) -> Scene:
     """Reads an image for a model.
 
     Raises:

@@ -7,8 +7,7 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -17,9 +16,7 @@ from numpy.typing import NDArray
 from masktool.errors import MasktoolError
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.method import (
-    Advance,
     Attribution,
-    Counting,
     Differentiable,
     Evaluate,
     Masks,
@@ -33,13 +30,11 @@ from masktool.explainers.method import (
 from masktool.explainers.reading import Reading, Scale, describe_input, read_scores
 from masktool.explainers.subject import ImageLike, Subject, make_subject, read_subject
 from masktool.explainers.targets import TOP, Place, Target
+from masktool.progress import Counting, Progress, no_progress
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.session import MaskedSession, load
 
 SessionLike = MaskedSession | str | os.PathLike[str]
-
-Progress = Callable[[str, int], AbstractContextManager[Advance]]
-"""Such as :func:`masktool.commands.options.progress`."""
 
 PROVENANCE = ("source", "source_sha256", "masking", "parity", "tool_version")
 """Metadata of the exported file that go into every explanation."""
@@ -210,7 +205,7 @@ def run_method(
         places = [reading.resolve(target) for target in targets]
         task = make_task(method, subject, reading, targets, seed, perturbations_per_eval, progress)
         attribution = method.attribute(task)
-    run = Run(
+    run = ExplanationRun(
         session=session,
         subject=subject,
         method=method,
@@ -297,14 +292,8 @@ def make_evaluate(predict: Predict, indices: Sequence[int], progress: Counting) 
     return evaluate
 
 
-@contextlib.contextmanager
-def no_progress(description: str, total: int) -> Iterator[Advance]:  # noqa: ARG001  # a Progress
-    """Shows nothing."""
-    yield lambda *_: None
-
-
 @dataclasses.dataclass(frozen=True)
-class Run:
+class ExplanationRun:
     """What all targets of one run share."""
 
     session: MaskedSession

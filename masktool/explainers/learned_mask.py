@@ -19,7 +19,6 @@ from masktool.explainers.hiding import THROUGH, HiddenParts, Through, check_thro
 from masktool.explainers.learning import Course
 from masktool.explainers.mask_figures import areas_of, cut_masks, describe_answer, loses_class
 from masktool.explainers.method import (
-    Advance,
     Attribution,
     Masks,
     Method,
@@ -28,6 +27,7 @@ from masktool.explainers.method import (
     check_count,
     check_real,
 )
+from masktool.progress import Advance
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masktool.errors import MasktoolError
-from masktool.explainers.method import Advance
+from masktool.progress import Advance
 
 Floats = NDArray[np.floating[Any]]
 

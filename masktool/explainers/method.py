@@ -15,7 +15,6 @@ import operator
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from masktool.contract import Loss, Masking
 from masktool.errors import MasktoolError
 from masktool.explainers.subject import Subject
+from masktool.progress import Counting
 from masktool.runtime.gradients import IMAGE, Gradient
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.preprocessing import PreparedImage
@@ -50,17 +50,6 @@ class Evaluate(Protocol):
 
 Predict = Callable[[Masks], NDArray[np.float32]]
 """Runs the model on one image under masks (M, 1, h, w) in one pass, and returns all scores (M, K)."""
-
-
-class Advance(Protocol):
-    """Tells how much is done."""
-
-    def __call__(self, count: int, note: str = "", /) -> None:
-        """Counts the steps since the last call; a note, such as the loss, is shown beside them."""
-
-
-Counting = Callable[[int], AbstractContextManager[Advance]]
-"""Starts to count up to a number of steps."""
 
 
 @dataclasses.dataclass(frozen=True)

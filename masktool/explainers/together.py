@@ -11,8 +11,7 @@ import numpy as np
 
 from masktool.errors import MasktoolError
 from masktool.explainers.explaining import (
-    Progress,
-    Run,
+    ExplanationRun,
     SessionLike,
     check_file,
     check_numbers,
@@ -24,6 +23,7 @@ from masktool.explainers.method import build_method
 from masktool.explainers.reading import read_scores
 from masktool.explainers.subject import ImageLike, make_subject, read_subject
 from masktool.explainers.targets import Target
+from masktool.progress import Progress
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.session import MaskedSession, load
 
@@ -86,7 +86,7 @@ def explain_together(
         share = (time.perf_counter() - started) / len(tasks)
         passes = tally.passes // len(tasks)
         return [
-            Run(session, subject, learner, task, reading, attribution, passes).explanation(
+            ExplanationRun(session, subject, learner, task, reading, attribution, passes).explanation(
                 0,
                 reading.resolve(target),
                 subject.prepared.to_original(attribution.attributions[0].astype(np.float32)),

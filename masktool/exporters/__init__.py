@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from masktool.exporters.independence import Independence
     from masktool.exporters.result import Export
+    from masktool.exporters.runnable import RunnableModel
     from masktool.exporters.sources import Model, Source
-    from masktool.exporters.subject import Subject
-    from masktool.exporters.trial import Trial
+    from masktool.exporters.trial import TriedNetwork
 
 __all__ = ["export"]
 
@@ -250,11 +250,11 @@ class Prepared(NamedTuple):
     model: ir.Model
     layout: Layout
     independence: Independence
-    trial: Trial
+    trial: TriedNetwork
     copies: int = 1
 
 
-def prepare(source: Source, plain: Subject, preprocessing: Preprocessing | None) -> Prepared:
+def prepare(source: Source, plain: RunnableModel, preprocessing: Preprocessing | None) -> Prepared:
     """Returns the canonical graph of a source, for as many images at once as it keeps apart."""
     from masktool.exporters.batch import lift_batch
     from masktool.exporters.canonical import canonicalise

@@ -10,8 +10,8 @@ from masktool.errors import MasktoolError
 from masktool.exporters.fill import fill_model
 from masktool.exporters.parity import of_one_shape
 from masktool.exporters.probes import Probe
+from masktool.exporters.runnable import RunnableModel, relative_difference
 from masktool.exporters.storage import open_session
-from masktool.exporters.subject import Subject, relative_difference
 
 IMAGE, FILLED = "image", "image_with_holes"
 OPSET, IR_VERSION = 18, 8
@@ -19,7 +19,7 @@ OPSET, IR_VERSION = 18, 8
 
 
 def find_baselines(
-    plain: Subject, probe: Probe, layout: Layout, preprocessing: Preprocessing | None, failed: str
+    plain: RunnableModel, probe: Probe, layout: Layout, preprocessing: Preprocessing | None, failed: str
 ) -> list[str]:
     """Returns the names of the baselines on which a network gives numbers.
 
@@ -35,7 +35,7 @@ def find_baselines(
 
 
 def gives_numbers(
-    plain: Subject, probe: Probe, layout: Layout, preprocessing: Preprocessing | None, baseline: str
+    plain: RunnableModel, probe: Probe, layout: Layout, preprocessing: Preprocessing | None, baseline: str
 ) -> bool:
     """Tells whether a network gives numbers on images that are filled with a baseline."""
     try:

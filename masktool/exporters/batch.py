@@ -20,8 +20,8 @@ from masktool.exporters.batch_rewrites import REWRITES, Lift
 from masktool.exporters.canonical import canonicalise
 from masktool.exporters.domains import NORMAL, Domain
 from masktool.exporters.independence import (
-    Finding,
     Independence,
+    Obstacle,
     follow_inputs,
     judge_independence,
     prove_independence,
@@ -131,7 +131,7 @@ def forget_batch(lift: Lift) -> None:
             value.shape = onnx_ir.Shape(sizes)
 
 
-def check_lifted(original: onnx_ir.Model, lifted: onnx_ir.Model, lift: Lift, images: np.ndarray) -> Finding | None:
+def check_lifted(original: onnx_ir.Model, lifted: onnx_ir.Model, lift: Lift, images: np.ndarray) -> Obstacle | None:
     """Returns where the lifted graph's outputs are not those of the original, run image by image; None if nowhere."""
     image, batch = lift.image, lift.batch
     tolerance = lift_tolerance_of(original, str(image.name))
@@ -146,15 +146,15 @@ def check_lifted(original: onnx_ir.Model, lifted: onnx_ir.Model, lift: Lift, ima
                 reason = f"gives an image something else in a batch of {count}: relative difference {difference:.1e}"
                 return finding_at(node, image, reason)
     except Exception as error:  # ONNX Runtime's exceptions share no base class
-        return Finding("mixes", "graph", str(lifted.graph.name), f"does not run for any batch: {first_line(error)}")
+        return Obstacle("mixes", "graph", str(lifted.graph.name), f"does not run for any batch: {first_line(error)}")
     return None
 
 
-def finding_at(node: onnx_ir.Node | None, image: onnx_ir.Value, reason: str) -> Finding:
+def finding_at(node: onnx_ir.Node | None, image: onnx_ir.Value, reason: str) -> Obstacle:
     """Returns what was measured at a node, or at the input where no node is to blame."""
     if node is None:
-        return Finding("mixes", "input", str(image.name), reason)
-    return Finding("mixes", node.op_type, str(node.name), reason)
+        return Obstacle("mixes", "input", str(image.name), reason)
+    return Obstacle("mixes", node.op_type, str(node.name), reason)
 
 
 def random_images(image: onnx_ir.Value, domain: Domain, size: Size) -> np.ndarray:

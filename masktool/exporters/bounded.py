@@ -14,7 +14,7 @@ from collections.abc import Callable
 import onnxruntime
 
 from masktool.errors import MasktoolError
-from masktool.exporters.subject import Outputs, Subject
+from masktool.exporters.runnable import Outputs, RunnableModel
 from masktool.limits import LIMITS, limit
 
 GRACE = 10.0
@@ -27,7 +27,9 @@ class TimeLimitError(MasktoolError):
     """A run was ended: to try the network on something else would take as long again."""
 
 
-def run_within_limit(subject: Subject, run: Callable[[Subject], Outputs], images: int, where: object) -> Outputs:
+def run_within_limit(
+    subject: RunnableModel, run: Callable[[RunnableModel], Outputs], images: int, where: object
+) -> Outputs:
     """Returns what a run gives.
 
     Args:

@@ -55,7 +55,7 @@ ORIGINS = tuple(field.name for field in dataclasses.fields(MadeFrom))
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class ExportRequest:
     """An export that is wanted.
 
     Attributes:
@@ -108,7 +108,7 @@ def package_version(name: str) -> str | None:
         return None
 
 
-def find_kept(request: Request, say: Say) -> Path | None:
+def find_kept(request: ExportRequest, say: Say) -> Path | None:
     """Returns a kept export where it can be used; says why where there is one that cannot.
 
     Raises:
@@ -124,7 +124,7 @@ def find_kept(request: Request, say: Say) -> Path | None:
     return None
 
 
-def find_obstacle(request: Request) -> str | None:
+def find_obstacle(request: ExportRequest) -> str | None:
     """Says why an entry cannot be used, None where it can."""
     for path in (request.entry, *sorted(request.entry.glob("*"))):
         if reason := find_foreign(path, directory=path == request.entry):
@@ -171,7 +171,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return record if whole and all(isinstance(record.get(name), dict) for name in ORIGINS) else None
 
 
-def make_kept(request: Request) -> Path:
+def make_kept(request: ExportRequest) -> Path:
     """Makes an export, keeps it in the place of whatever stood there, and returns its path.
 
     Raises:
@@ -210,7 +210,7 @@ def open_directory(path: Path) -> None:
             )
 
 
-def put_in_place(made: Path, request: Request) -> None:
+def put_in_place(made: Path, request: ExportRequest) -> None:
     """Renames a directory to its place; what stood there goes, unless it is the same export, made at the same time."""
     try:
         made.rename(request.entry)

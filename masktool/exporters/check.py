@@ -19,8 +19,8 @@ from masktool.exporters.chosen_boxes import leave_out_lists
 from masktool.exporters.diagnosis import excuse
 from masktool.exporters.names import rename_as_before
 from masktool.exporters.parity import Verdict, judge_parity, measure_parity
+from masktool.exporters.runnable import RunnableModel
 from masktool.exporters.storage import open_session
-from masktool.exporters.subject import Subject
 from masktool.exporters.tolerance import limits_of, widened, without_unfused
 from masktool.exporters.trial import open_source, try_batches, try_source
 from masktool.streams import unheard
@@ -73,7 +73,7 @@ def check_file(path: Path, source: Source | None = None) -> Check:
     refuse_other_input(session, metadata.image_input, path)
     model = onnx_ir.load(path)
     source = None if source is None else leave_out_lists(source, metadata.masking)
-    masked = Subject.of(functools.partial(open_session, str(path)), metadata.image_input)
+    masked = RunnableModel.of(functools.partial(open_session, str(path)), metadata.image_input)
     limits = widened(limits_of(model, metadata.image_input), metadata.parity)
     figures, cause = measure(masked, model, metadata, limits, source)
     limits = limits if source is None else without_unfused(limits, source.model)
@@ -84,7 +84,7 @@ def check_file(path: Path, source: Source | None = None) -> Check:
 
 
 def measure(
-    masked: Subject, model: onnx_ir.Model, metadata: Metadata, limits: Mapping[str, float], source: Source | None
+    masked: RunnableModel, model: onnx_ir.Model, metadata: Metadata, limits: Mapping[str, float], source: Source | None
 ) -> tuple[dict[str, float], str | None]:
     """Returns the figures of a file, and what is wrong with its source where that is why one is beyond its limit."""
     layout = metadata.layout or (metadata.preprocessing.layout if metadata.preprocessing else "NCHW")
@@ -109,7 +109,7 @@ def refuse_other_input(session: onnxruntime.InferenceSession, image_input: str, 
         raise MasktoolError("no such image input", where=where, expected=image_input, got=found)
 
 
-def plain_subject(source: Source, metadata: Metadata, outputs: list[str]) -> Subject:
+def plain_subject(source: Source, metadata: Metadata, outputs: list[str]) -> RunnableModel:
     """Opens a source; MasktoolError where its inputs or outputs are not the file's."""
     rename_as_before(source.model, metadata.renamed or {})
     session = open_to_measure(source.model, metadata.image_input)

@@ -24,12 +24,12 @@ from masktool.errors import MasktoolError
 from masktool.exporters.inference import every_node
 from masktool.exporters.parity import DEFECT, judge_parity, source_like
 from masktool.exporters.probes import Probe
+from masktool.exporters.runnable import Outputs, RunnableModel, relative_difference
 from masktool.exporters.storage import Running
-from masktool.exporters.subject import Outputs, Subject, relative_difference
 from masktool.exporters.tolerance import is_quantised
 
 if TYPE_CHECKING:
-    from masktool.exporters.trial import Trial
+    from masktool.exporters.trial import TriedNetwork
 
 RANDOM_OPERATORS = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -46,8 +46,8 @@ NAMED = 3
 def excuse(
     figures: Mapping[str, float],
     limits: Mapping[str, float],
-    masked: Subject,
-    trial: Trial,
+    masked: RunnableModel,
+    trial: TriedNetwork,
     model: ir.Model,
 ) -> dict[str, float]:
     """Returns the figures, and beside them those of the source that excuse one beyond its limit.
@@ -85,7 +85,7 @@ def excuse(
     return found
 
 
-def find_cause(plain: Subject, probe: Probe, model: ir.Model, *, alone: bool) -> MasktoolError | None:
+def find_cause(plain: RunnableModel, probe: Probe, model: ir.Model, *, alone: bool) -> MasktoolError | None:
     """Returns what is wrong with a source itself, None where nothing is that could be found.
 
     Args:
@@ -162,7 +162,7 @@ def name_nodes(nodes: Sequence[ir.Node]) -> str:
     return ", ".join(named) + (f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else "")
 
 
-def mixing_of(subject: Subject, probe: Probe) -> float:
+def mixing_of(subject: RunnableModel, probe: Probe) -> float:
     """Returns how far one image's answer moves when the others of its batch change, relative to max |output|.
 
     Batches of one size are computed by the same kernels, so that an answer that follows its own image alone keeps
@@ -183,7 +183,7 @@ def first_rows(outputs: Outputs, count: int) -> Outputs:
     return [each.reshape(count, -1)[:1] for each in outputs if each.ndim and each.shape[0] % count == 0]
 
 
-def measure_spread(plain: Subject, images: np.ndarray, *, alone: bool) -> float:
+def measure_spread(plain: RunnableModel, images: np.ndarray, *, alone: bool) -> float:
     """Returns how far a source's answers move with optimisations, threads and batches, relative to max |output|."""
     sessions = [plain, *(plain.opened_again(running=running) for running in OTHER_RUNS)]
     expected, *found = [each.run_alone(images) if alone else each.run_plain(images) for each in sessions]
@@ -192,7 +192,7 @@ def measure_spread(plain: Subject, images: np.ndarray, *, alone: bool) -> float:
     return max(relative_difference(each, expected) for each in found)
 
 
-def measure_masked_spread(masked: Subject, probes: Sequence[Probe]) -> float:
+def measure_masked_spread(masked: RunnableModel, probes: Sequence[Probe]) -> float:
     """Returns how far a masked graph's answers under a mask of ones move with optimisations and threads alone."""
     others = [masked.opened_again(running=running) for running in OTHER_RUNS]
     return max(
@@ -203,7 +203,7 @@ def measure_masked_spread(masked: Subject, probes: Sequence[Probe]) -> float:
     )
 
 
-def measure_unfused(masked: Subject, plain: Subject, probes: Sequence[Probe]) -> float:
+def measure_unfused(masked: RunnableModel, plain: RunnableModel, probes: Sequence[Probe]) -> float:
     """Returns the figure ``ones_unfused``: ``ones`` with ONNX Runtime's optimisations off in both sessions."""
     masked, plain = masked.opened_again(running=UNFUSED), plain.opened_again(running=UNFUSED)
     worst = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from masktool.exporters.subject import Outputs
+from masktool.exporters.runnable import Outputs
 
 
 def with_image_axis(results: Outputs, like: Outputs) -> Outputs:

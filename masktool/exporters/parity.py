@@ -15,8 +15,8 @@ from masktool.errors import MasktoolError, stage
 from masktool.exporters.bounded import run_within_limit
 from masktool.exporters.image_axis import with_image_axis
 from masktool.exporters.probes import BATCH_SIZES, Probe
+from masktool.exporters.runnable import Outputs, RunnableModel, relative_difference, stack
 from masktool.exporters.storage import open_session
-from masktool.exporters.subject import Outputs, Subject, relative_difference, stack
 from masktool.exporters.tolerance import LIMITS, widened
 
 __all__ = ["MEANINGS", "Verdict", "check_parity", "judge_parity", "measure_parity", "open_session"]
@@ -40,9 +40,9 @@ MEANINGS = {
 
 
 def measure_parity(
-    masked: Subject,
+    masked: RunnableModel,
     probes: Sequence[Probe],
-    plain: Subject | None,
+    plain: RunnableModel | None,
     reference: Callable[[np.ndarray], Outputs] | None = None,
 ) -> dict[str, float]:
     """Returns the figures, each relative to max |output| and the worst over all probes; :data:`MEANINGS` says which.
@@ -69,7 +69,7 @@ def measure_parity(
     return figures
 
 
-def run_source(plain: Subject, probe: Probe, *, alone: bool) -> Outputs:
+def run_source(plain: RunnableModel, probe: Probe, *, alone: bool) -> Outputs:
     """Runs a source on a probe, or a masked model under a mask of ones; MasktoolError where it does not run in time.
 
     Args:
@@ -83,7 +83,7 @@ def run_source(plain: Subject, probe: Probe, *, alone: bool) -> Outputs:
     if alone and plain.batch is None and not plain.takes_mask:
         images += ", one at a time"
 
-    def run(subject: Subject) -> Outputs:
+    def run(subject: RunnableModel) -> Outputs:
         if subject.takes_mask:
             return subject.run(probe.images, np.ones_like(probe.masks))
         return subject.run_alone(probe.images) if alone else subject.run_plain(probe.images)
@@ -92,13 +92,13 @@ def run_source(plain: Subject, probe: Probe, *, alone: bool) -> Outputs:
         return run_within_limit(plain, run, len(probe.images), images) if plain.loops else run(plain)
 
 
-def source_like(under_ones: Outputs, plain: Subject, probe: Probe, *, alone: bool) -> Outputs:
+def source_like(under_ones: Outputs, plain: RunnableModel, probe: Probe, *, alone: bool) -> Outputs:
     """Returns a source's results in the shapes of the masked model's, which keeps the axis of a batch of one image."""
     results = run_source(plain, probe, alone=alone)
     return with_image_axis(results, under_ones) if plain.batch == 1 else results
 
 
-def measure_probe(masked: Subject, probe: Probe, plain: Subject | None) -> dict[str, float]:
+def measure_probe(masked: RunnableModel, probe: Probe, plain: RunnableModel | None) -> dict[str, float]:
     """Returns the figures on one probe."""
     images, masks = probe.images, probe.masks
     original = under_ones = masked.run(images, np.ones_like(masks))
@@ -116,7 +116,7 @@ def measure_probe(masked: Subject, probe: Probe, plain: Subject | None) -> dict[
     }
 
 
-def measure_batches(masked: Subject, probe: Probe) -> dict[str, float]:
+def measure_batches(masked: RunnableModel, probe: Probe) -> dict[str, float]:
     """Returns the figures that compare images and masks in company with the same ones alone."""
     images, masks = probe.images, probe.masks
     singles = [masked.run(images[i : i + 1], masks[i : i + 1]) for i in range(len(images))]

@@ -38,7 +38,7 @@ Size = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
-class OtherInput:
+class DrawnValue:
     """A value for an input that is neither the image nor the mask.
 
     Attributes:
@@ -50,7 +50,7 @@ class OtherInput:
     per_image: bool
 
     @classmethod
-    def draw(cls, shape: Shape, dtype: np.dtype[Any], batch: object) -> OtherInput:
+    def draw(cls, shape: Shape, dtype: np.dtype[Any], batch: object) -> DrawnValue:
         """Draws numbers in 0..1, or zeros for integers and booleans.
 
         Args:
@@ -69,12 +69,12 @@ class OtherInput:
         return np.repeat(self.value, count, axis=0) if self.per_image else self.value
 
 
-def feed_of(others: Mapping[str, OtherInput], count: int) -> dict[str, np.ndarray]:
+def feed_of(others: Mapping[str, DrawnValue], count: int) -> dict[str, np.ndarray]:
     """Returns what to feed beside a number of images."""
     return {name: other.repeat(count) for name, other in others.items()}
 
 
-def others_of_session(session: onnxruntime.InferenceSession, image_input: str, batch: object) -> dict[str, OtherInput]:
+def others_of_session(session: onnxruntime.InferenceSession, image_input: str, batch: object) -> dict[str, DrawnValue]:
     """Draws a value for every input of a session that is neither the image nor the mask.
 
     Args:
@@ -86,10 +86,10 @@ def others_of_session(session: onnxruntime.InferenceSession, image_input: str, b
         MasktoolError: an input is no numeric tensor.
     """
     nodes = [node for node in session.get_inputs() if node.name not in (image_input, MASK_INPUT)]
-    return {node.name: OtherInput.draw(node.shape, type_of(node), batch) for node in nodes}
+    return {node.name: DrawnValue.draw(node.shape, type_of(node), batch) for node in nodes}
 
 
-def others_of_graph(values: Iterable[ir.Value], batch: object) -> dict[str, OtherInput]:
+def others_of_graph(values: Iterable[ir.Value], batch: object) -> dict[str, DrawnValue]:
     """Draws a value for every one of a graph's inputs.
 
     Args:
@@ -102,7 +102,7 @@ def others_of_graph(values: Iterable[ir.Value], batch: object) -> dict[str, Othe
             raise MasktoolError("an input that is no tensor of known shape", where=f"input {value.name!r}")
         sides = [side if isinstance(side, int) else side.value for side in value.shape]
         assert value.name is not None
-        found[value.name] = OtherInput.draw(sides, value.dtype.numpy(), batch)
+        found[value.name] = DrawnValue.draw(sides, value.dtype.numpy(), batch)
     return found
 
 

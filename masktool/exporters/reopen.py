@@ -16,11 +16,11 @@ from masktool.contract import FEATURE_MAP, GRADIENT_PREFIX, MASK_INPUT, Metadata
 from masktool.errors import MasktoolError, stage
 from masktool.exporters.parity import DEFECT
 from masktool.exporters.probes import Probe, feed_of
+from masktool.exporters.runnable import Outputs, RunnableModel, relative_difference
 from masktool.exporters.storage import open_session
-from masktool.exporters.subject import Outputs, Subject, relative_difference
 
 
-def answer(subject: Subject, probe: Probe) -> Outputs:
+def answer(subject: RunnableModel, probe: Probe) -> Outputs:
     """Returns every output but gradients for the first image of a probe under the first mask."""
     return subject.run(probe.images[:1], probe.masks[:1])
 
@@ -39,7 +39,7 @@ def check_written(path: Path, metadata: Metadata, probe: Probe, expected: Output
         MasktoolError: it does not open or run, or gives something else.
     """
     with stage("the file that was written does not run", where=path.name, fix=DEFECT):
-        subject = Subject.of(functools.partial(open_session, str(path)), metadata.image_input)
+        subject = RunnableModel.of(functools.partial(open_session, str(path)), metadata.image_input)
         session = subject.session
         feed = {subject.image_input: probe.images[:1], MASK_INPUT: probe.masks[:1]} | feed_of(subject.others, 1)
         results = dict(zip([output.name for output in session.get_outputs()], session.run(None, feed), strict=True))

@@ -21,14 +21,14 @@ from masktool.exporters.inference import every_node
 from masktool.exporters.one_image import with_batch
 from masktool.exporters.parity import DEFECT, run_source
 from masktool.exporters.probes import Probe, choose_sizes, sides_of, usual_size
+from masktool.exporters.runnable import Outputs, RunnableModel
 from masktool.exporters.storage import opens
-from masktool.exporters.subject import Outputs, Subject
 
 OTHER_BATCHES = (2, 4, 8, 16, 3)
 """Images at once that a network is tried with where it runs with no single one: those that traces are made with."""
 
 
-def open_source(model: ir.Model, image_input: str, path: Path | None) -> Subject:
+def open_source(model: ir.Model, image_input: str, path: Path | None) -> RunnableModel:
     """Opens a source as it was read.
 
     Args:
@@ -42,7 +42,7 @@ def open_source(model: ir.Model, image_input: str, path: Path | None) -> Subject
     loops = any(node.op_type == "Loop" for node in every_node(model))
     try:
         return dataclasses.replace(
-            Subject.of(functools.partial(open_to_measure, model, image_input), image_input), loops=loops
+            RunnableModel.of(functools.partial(open_to_measure, model, image_input), image_input), loops=loops
         )
     except MasktoolError as error:
         if path is None or not opens(path):
@@ -56,7 +56,7 @@ def open_source(model: ir.Model, image_input: str, path: Path | None) -> Subject
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
+class TriedNetwork:
     """A network that was tried, and what it was tried on.
 
     Attributes:
@@ -66,7 +66,7 @@ class Trial:
         usual: whether their size is the usual one, or that of the preprocessing or the graph.
     """
 
-    plain: Subject
+    plain: RunnableModel
     domain: Domain
     probes: Sequence[Probe]
     usual: bool = True
@@ -79,12 +79,12 @@ class Trial:
 
 
 def try_source(
-    subject: Subject,
+    subject: RunnableModel,
     model: ir.Model,
     layout: Layout,
     preprocessing: Preprocessing | None,
     recorded: object = None,
-) -> Trial:
+) -> TriedNetwork:
     """Finds out on what images a network gives numbers.
 
     Args:
@@ -136,16 +136,16 @@ def try_source(
             got="NaN or infinity in every place of an output",
             fix="if it is made for other numbers, say how photographs become its input: --preprocess",
         )
-    return Trial(subject, chosen, drawn[chosen], sizes[0] == usual_size(sides, preprocessing))
+    return TriedNetwork(subject, chosen, drawn[chosen], sizes[0] == usual_size(sides, preprocessing))
 
 
 def try_batches(
-    subject: Subject,
+    subject: RunnableModel,
     model: ir.Model,
     layout: Layout,
     preprocessing: Preprocessing | None,
     recorded: object = None,
-) -> tuple[Trial, ir.Model]:
+) -> tuple[TriedNetwork, ir.Model]:
     """Finds out on what images a network gives numbers, and how many it takes where it does not run with one.
 
     A trace writes down the batch that it was made with, whatever the file declares: such a network is one of a fixed
@@ -185,7 +185,7 @@ def try_batches(
         raise error.advised(f"nor does it with {', '.join(map(str, most))} or {last} at once") from error.__cause__
 
 
-def gives_rows(trial: Trial, count: int) -> bool:
+def gives_rows(trial: TriedNetwork, count: int) -> bool:
     """Tells whether every output of a network has one row for each of several images."""
     images = np.repeat(trial.probes[0].images[:1], count, axis=0)
     return all(output.ndim and len(output) == count for output in trial.plain.run_once(images))

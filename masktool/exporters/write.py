@@ -33,10 +33,10 @@ from masktool.exporters.parity import DEFECT, check_parity, measure_parity
 from masktool.exporters.probes import Probe
 from masktool.exporters.reopen import answer, check_written
 from masktool.exporters.result import Export, summarise_export
+from masktool.exporters.runnable import RunnableModel
 from masktool.exporters.storage import staging
-from masktool.exporters.subject import Subject
 from masktool.exporters.tolerance import limits_of, widened, without_unfused
-from masktool.exporters.trial import Trial, try_source
+from masktool.exporters.trial import TriedNetwork, try_source
 
 if TYPE_CHECKING:
     from masktool.exporters.sources import Source
@@ -49,7 +49,7 @@ def write_masked(
     path: str | os.PathLike[str],
     metadata: Metadata,
     layout: Layout,
-    trial: Trial,
+    trial: TriedNetwork,
     source: Source,
 ) -> Export:
     """Checks, measures and writes a masked model, one above 2 GiB with its weights in ``NAME.data`` beside it.
@@ -74,7 +74,7 @@ def write_masked(
     declare_batches(model, metadata.image_input)
     with staging(Path(path), model) as stage:
         limits = without_unfused(limits_of(model, source.image_input), source.model)
-        masked = Subject.of(stage.open, metadata.image_input)
+        masked = RunnableModel.of(stage.open, metadata.image_input)
         figures = measure(masked, trial, source, metadata, limits)
         metadata = dataclasses.replace(metadata, parity=figures)
         measured = answer(masked, trial.probes[0])
@@ -114,7 +114,7 @@ def write_with_gradients(
     metadata = dataclasses.replace(metadata, gradient=loss, feature_map=feature_map)
     layout = metadata.layout or (metadata.preprocessing.layout if metadata.preprocessing else "NCHW")
     with staging(Path(path), model) as stage:
-        masked = Subject.of(stage.open, metadata.image_input)
+        masked = RunnableModel.of(stage.open, metadata.image_input)
         recorded = metadata.parity.get("probes")
         probe = try_source(masked, model, layout, metadata.preprocessing, recorded).probes[0]
         measured = answer(masked, probe)
@@ -169,7 +169,7 @@ def declare_batches(model: ir.Model, image_input: str) -> None:
             other.shape = ir.Shape([BATCH_AXIS, *list(other.shape)[1:]])
 
 
-def declare_ranks(model: ir.Model, masked: Subject, probe: Probe) -> None:
+def declare_ranks(model: ir.Model, masked: RunnableModel, probe: Probe) -> None:
     """Declares the number of axes of outputs whose shape nothing tells, as it was found: ONNX wants it declared."""
     unknown = {value.name: value for value in model.graph.outputs if value.shape is None}
     if not unknown:
@@ -205,7 +205,7 @@ def size_of(model: ir.Model) -> tuple[object, object]:
     return mask.shape[2], mask.shape[3]
 
 
-def refuse_infinite_response(response: float, metadata: Metadata, model: ir.Model, trial: Trial) -> None:
+def refuse_infinite_response(response: float, metadata: Metadata, model: ir.Model, trial: TriedNetwork) -> None:
     """Raises MasktoolError where the network gives numbers on images, and none once half of an image is hidden."""
     if np.isfinite(response):
         return
@@ -223,7 +223,7 @@ def refuse_infinite_response(response: float, metadata: Metadata, model: ir.Mode
     )
 
 
-def advise_baseline(failed: str, metadata: Metadata, trial: Trial) -> str:
+def advise_baseline(failed: str, metadata: Metadata, trial: TriedNetwork) -> str:
     """Returns which baselines the network gives numbers on, other than one; it is asked."""
     assert metadata.layout is not None  # completed by now
     found = find_baselines(trial.plain, trial.probes[0], metadata.layout, metadata.preprocessing, failed)
@@ -234,7 +234,7 @@ def advise_baseline(failed: str, metadata: Metadata, trial: Trial) -> str:
 
 
 def measure(
-    masked: Subject, trial: Trial, source: Source, metadata: Metadata, limits: Mapping[str, float]
+    masked: RunnableModel, trial: TriedNetwork, source: Source, metadata: Metadata, limits: Mapping[str, float]
 ) -> Mapping[str, float | str]:
     """Runs the parity measurement on a masked model that is not written yet.
 

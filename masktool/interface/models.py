@@ -20,7 +20,7 @@ from masktool.files import sha256_of
 from masktool.identity import digest_files, digest_model, mark_files
 
 if TYPE_CHECKING:
-    from masktool.exporters.cache import Files, MadeFrom, Request
+    from masktool.exporters.cache import ExportRequest, Files, MadeFrom
 
 MODEL_VARIABLE = "MASKTOOL_MODEL"
 HUBS = ("torchvision", "timm")
@@ -154,9 +154,9 @@ def describe_unwatched(arch: str | None) -> str:
     )
 
 
-def request_gradients(choice: ModelChoice, path: Path) -> Request:
+def request_gradients(choice: ModelChoice, path: Path) -> ExportRequest:
     """Returns what to keep of an exported file with gradients added."""
-    from masktool.exporters.cache import MadeFrom, Request
+    from masktool.exporters.cache import ExportRequest, MadeFrom
 
     def make(target: Path) -> MadeFrom:
         from masktool.exporters import export
@@ -164,12 +164,12 @@ def request_gradients(choice: ModelChoice, path: Path) -> Request:
         export(path, target, gradient="logit", feature_map=choice.feature_map)
         return MadeFrom()
 
-    return Request(file_stem(str(path)), identify(choice, str(path)), make)
+    return ExportRequest(file_stem(str(path)), identify(choice, str(path)), make)
 
 
-def request_export(choice: ModelChoice, name: str) -> Request:
+def request_export(choice: ModelChoice, name: str) -> ExportRequest:
     """Returns what to keep of a model that is not masked yet."""
-    from masktool.exporters.cache import Request
+    from masktool.exporters.cache import ExportRequest
 
     def make(target: Path) -> MadeFrom:
         from masktool.exporters import export
@@ -203,7 +203,7 @@ def request_export(choice: ModelChoice, name: str) -> Request:
         )
         return describe_factory(choice.arch, source.files, before) if source.files and choice.arch else MadeFrom()
 
-    return Request(file_stem(name), identify(choice, name), make)
+    return ExportRequest(file_stem(name), identify(choice, name), make)
 
 
 def describe_factory(arch: str, files: Files, before: set[str]) -> MadeFrom:

@@ -105,7 +105,7 @@ def load_batches(
     channels, (height, width) = len(preprocessing.mean), preprocessing.size
     on_the_way = batch * channels * height * width * 4 * (workers * PREFETCHED + 1)  # 4 bytes a number
     loader = DataLoader(
-        Pictures(tuple(examples), dataclasses.replace(preprocessing, layout="NCHW"), seed, min_crop, flip),
+        AugmentedPictures(tuple(examples), dataclasses.replace(preprocessing, layout="NCHW"), seed, min_crop, flip),
         batch_size=None,
         sampler=list_keys(len(examples), batch, seed, first_step, last_step),
         num_workers=workers,
@@ -165,7 +165,7 @@ def list_keys(n: int, batch: int, seed: int, first_step: int, last_step: int) ->
 
 
 @dataclasses.dataclass(frozen=True)
-class Pictures:
+class AugmentedPictures:
     """What workers read batches from."""
 
     examples: tuple[Example, ...]

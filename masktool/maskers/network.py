@@ -27,7 +27,7 @@ KERNEL = 3
 TAPS = KERNEL * KERNEL
 
 
-class Masker(nn.Module):
+class MaskerNetwork(nn.Module):
     """Turns a classifier's activations into a saliency map.
 
     Args:
@@ -78,7 +78,7 @@ class ExplainedClassifier(nn.Module):
         stages: that the masker reads.
     """
 
-    def __init__(self, classifier: nn.Module, masker: Masker, stages: Sequence[Stage]) -> None:
+    def __init__(self, classifier: nn.Module, masker: MaskerNetwork, stages: Sequence[Stage]) -> None:
         super().__init__()
         self.classifier, self.masker, self.stages = classifier, masker, tuple(stages)
 

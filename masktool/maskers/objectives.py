@@ -24,7 +24,7 @@ BORDER_WEIGHT = 0.3
 """Of masks that reach the picture's border, published."""
 
 
-class Pictures(NamedTuple):
+class PictureBatch(NamedTuple):
     """A batch: images (N, C, H, W), labels (N,), and whether the classifier is right about each, (N,) 0 or 1."""
 
     images: Tensor
@@ -46,7 +46,7 @@ class MaskerLoss(NamedTuple):
     terms: dict[str, Tensor]
 
 
-def masker_loss(judge: Judge, pictures: Pictures, masks: Tensor, settings: TrainingSettings) -> MaskerLoss:
+def masker_loss(judge: Judge, pictures: PictureBatch, masks: Tensor, settings: TrainingSettings) -> MaskerLoss:
     """Returns what masks cost.
 
     Args:
@@ -72,7 +72,7 @@ def masker_loss(judge: Judge, pictures: Pictures, masks: Tensor, settings: Train
 
 
 def masked_in(
-    judge: Judge, pictures: Pictures, masks: Tensor, costs: Tensor, settings: TrainingSettings
+    judge: Judge, pictures: PictureBatch, masks: Tensor, costs: Tensor, settings: TrainingSettings
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Returns L_in without TV, and its terms."""
     found = judge(pictures.images, masks, pictures.labels, "log-softmax")
@@ -83,7 +83,7 @@ def masked_in(
 
 
 def masked_out(
-    judge: Judge, pictures: Pictures, masks: Tensor, costs: Tensor, settings: TrainingSettings
+    judge: Judge, pictures: PictureBatch, masks: Tensor, costs: Tensor, settings: TrainingSettings
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Returns L_out without TV, and its terms."""
     classify = settings.out_loss == "classification"

@@ -17,7 +17,6 @@ import masktool.exporters
 from masktool.contract import Masking, Preprocessing
 from masktool.datasets.examples import digest
 from masktool.errors import MasktoolError
-from masktool.explainers.explaining import Progress, no_progress
 from masktool.exporters.result import Export
 from masktool.exporters.sources import source_from_module
 from masktool.exporters.torch_sources.modules import LoadedModule, load_module
@@ -31,6 +30,7 @@ from masktool.maskers.network import ExplainedClassifier
 from masktool.maskers.plan import Plan, make_plan
 from masktool.maskers.settings import TrainingSettings
 from masktool.maskers.training import Record, Training
+from masktool.progress import Progress, no_progress
 from masktool.runtime.session import load
 
 CHECKPOINT_SUFFIX = ".checkpoint"
@@ -122,7 +122,7 @@ def train_masker(
             training.load(dict(saved.state))
             records = list(saved.records)
             say(f"going on from {target}: {training.done} of {plan.steps} steps are done")
-        run = Run(plan, training, records, identity, target, None if log is None else Path(log))
+        run = TrainingRun(plan, training, records, identity, target, None if log is None else Path(log))
         run.train(choose_workers(workers, plan.device), progress or no_progress, say)
     return write_file(plan, training, records, path, masking)
 
@@ -170,7 +170,7 @@ def open_layer_judge(plan: Plan, stack: contextlib.ExitStack) -> Judge:
 
 
 @dataclasses.dataclass
-class Run:
+class TrainingRun:
     """The steps of a training, watched and kept.
 
     Attributes:

@@ -26,8 +26,8 @@ from masktool.errors import MasktoolError
 from masktool.maskers.classifier import TorchClassifier
 from masktool.maskers.history import History
 from masktool.maskers.judges import FillJudge, Judge, hide
-from masktool.maskers.network import Masker
-from masktool.maskers.objectives import Pictures, is_right, masker_loss
+from masktool.maskers.network import MaskerNetwork
+from masktool.maskers.objectives import PictureBatch, is_right, masker_loss
 from masktool.maskers.settings import TrainingSettings
 from masktool.maskers.stages import Stage
 
@@ -70,7 +70,7 @@ class Training:
         self.device, self.judge, self.done = device, judge, 0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self.masker = Masker(stages, size).to(device).train()
+            self.masker = MaskerNetwork(stages, size).to(device).train()
         self.trains_classifier = settings.classifier == "ca"
         classifier.module.to(device=device, memory_format=torch.channels_last).eval()  # a third faster on CPUs
         classifier.module.requires_grad_(self.trains_classifier)
@@ -112,7 +112,7 @@ class Training:
             with torch.set_grad_enabled(self.trains_classifier):
                 logits, activations = self.classifier.read(images, self.stages)
             masks = self.masker([each.detach() for each in activations])
-            pictures = Pictures(images, labels, is_right(logits.detach(), labels))
+            pictures = PictureBatch(images, labels, is_right(logits.detach(), labels))
             found = masker_loss(self.choose_judge(), pictures, masks, self.settings)
             terms = found.terms | {"accuracy": pictures.right.mean()}
             own_loss = self.classifier_loss(logits, pictures, masks.detach()) if self.trains_classifier else None
@@ -138,7 +138,7 @@ class Training:
         weights = self.history.draw(self.done) if self.trains_classifier else None
         return FillJudge(lambda images: self.classifier.logits(images, weights), self.settings.infiller)
 
-    def classifier_loss(self, logits: Tensor, pictures: Pictures, masks: Tensor) -> Tensor:
+    def classifier_loss(self, logits: Tensor, pictures: PictureBatch, masks: Tensor) -> Tensor:
         """Returns the classifier's own loss (): cross-entropy of the pictures whole, masked in and masked out."""
         loss = F.cross_entropy(logits.float(), pictures.labels)
         for kept in (masks, 1 - masks):

@@ -570,7 +570,7 @@ def test_an_entry_that_another_process_has_just_made_is_kept(work):
         slow.inode = request.model.stat().st_ino
         return request.make(target)
 
-    path = cache.make_kept(cache.Request(request.stem, request.identity, slow))
+    path = cache.make_kept(cache.ExportRequest(request.stem, request.identity, slow))
     assert path.stat().st_ino == slow.inode
     assert cache.find_kept(request, print) == path
 

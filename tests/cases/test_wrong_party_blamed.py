@@ -21,8 +21,8 @@ from masktool.exporters.diagnosis import find_cause, mixing_of, unsteady
 from masktool.exporters.domains import NORMAL
 from masktool.exporters.parity import open_session
 from masktool.exporters.probes import Probe
+from masktool.exporters.runnable import RunnableModel
 from masktool.exporters.sources import load_source
-from masktool.exporters.subject import Subject
 
 HEAD = """<ir_version: 10, opset_import: ["" : 18]>
     g (float[{batch}, 3, 16, 16] image) => (float[{batch}, 5] y) <float[8, 3, 3, 3] k, float[8, 5] w{weights}>
@@ -92,7 +92,7 @@ def test_what_a_batch_does_to_a_network_that_mixes_it_is_held_against_nobody(nam
     metadata = masktool.export(MIXING[name], tmp_path / "masked.onnx", masking="fill").metadata
     assert metadata.batching == "one"
     assert metadata.parity["ones"] == 0
-    plain = Subject.of(functools.partial(open_session, MIXING[name].SerializeToString()), "image")
+    plain = RunnableModel.of(functools.partial(open_session, MIXING[name].SerializeToString()), "image")
     probe = Probe.draw((3, 16, 16), "NCHW", np.dtype(np.float32), NORMAL)
     assert mixing_of(plain, probe) > 0.001
     assert "mixes the images of a batch" in str(find_cause(plain, probe, ir.from_proto(MIXING[name]), alone=False))
@@ -100,7 +100,7 @@ def test_what_a_batch_does_to_a_network_that_mixes_it_is_held_against_nobody(nam
 
 
 def test_a_network_that_keeps_images_apart_mixes_none():
-    plain = Subject.of(functools.partial(open_session, network().SerializeToString()), "image")
+    plain = RunnableModel.of(functools.partial(open_session, network().SerializeToString()), "image")
     assert mixing_of(plain, Probe.draw((3, 16, 16), "NCHW", np.dtype(np.float32), NORMAL)) == 0
 
 

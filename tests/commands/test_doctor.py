@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from masktool import demo
 from masktool.commands import doctor
-from masktool.commands.doctor import NEEDED, OPTIONAL, Finding, command
+from masktool.commands.doctor import NEEDED, OPTIONAL, CheckResult, command
 from masktool.errors import MasktoolError
 from masktool.runtime import providers
 
@@ -149,7 +149,7 @@ def test_one_distribution_needs_no_warning(quick):
 
 
 def test_write_line():
-    assert doctor.write_line(Finding("CUDA", "absent", "why", "how")).splitlines() == [
+    assert doctor.write_line(CheckResult("CUDA", "absent", "why", "how")).splitlines() == [
         "absent    CUDA           why",
         "                         mend: how",
     ]

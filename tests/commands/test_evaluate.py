@@ -15,7 +15,7 @@ from PIL import Image
 from masktool import demo
 from masktool.cli import run
 from masktool.commands.evaluate import SUMMARIES
-from masktool.commands.evaluate.common import Request, evaluation_options, finish
+from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish
 from masktool.demo import shapes
 from masktool.evaluation.bootstrap import as_float, interval_of_mean
 from masktool.evaluation.findings import Chart, Findings, Line, Table
@@ -71,7 +71,7 @@ class Tiny(Part):
 @evaluation_options
 @click.option("--digits", type=int, default=6, help="Of the scores.")
 @click.option("--gradient", is_flag=True, help="Open files with gradients.")
-def tiny(request: Request, modes, digits, gradient):
+def tiny(request: EvaluationRequest, modes, digits, gradient):
     """Measure for a test."""
     with contextlib.ExitStack() as stack:
         models = request.open_models(stack, modes.split(",") if modes else None, gradient)

@@ -14,7 +14,7 @@ from PIL import Image
 
 import masktool
 from masktool.contract import Preprocessing
-from masktool.datasets.dataset import Dataset, Sample
+from masktool.datasets.dataset import Dataset, DatasetImage
 from masktool.demo import model_path, program_path, shapes
 from masktool.evaluation.part import NamedModel
 
@@ -55,5 +55,7 @@ def draw_dataset(folder: Path, seed: int, count: int) -> Dataset:
     for index in range(count):
         path = folder / f"{index:03}.png"
         Image.fromarray(pictures.images[index]).save(path)
-        samples.append(Sample(path.name, path, int(pictures.labels[index]), object_mask=pictures.object_masks[index]))
+        samples.append(
+            DatasetImage(path.name, path, int(pictures.labels[index]), object_mask=pictures.object_masks[index])
+        )
     return Dataset(tuple(samples))

@@ -9,7 +9,7 @@ from explainers.models import noise_photograph, write_region_model
 from PIL import Image
 
 from masktool import MasktoolError, load
-from masktool.datasets.dataset import Dataset, Problem, Sample
+from masktool.datasets.dataset import Dataset, DatasetImage, Problem
 from masktool.evaluation.bootstrap import interval_of_mean
 from masktool.evaluation.findings import Findings, Table
 from masktool.evaluation.journal import Journal
@@ -136,7 +136,7 @@ class Brightness(Part):
 @pytest.fixture
 def dataset(tmp_path):
     """Four images, of which the second does not open."""
-    samples = [Sample(f"{n}.png", write_photograph(tmp_path / f"{n}.png", seed=n)) for n in range(4)]
+    samples = [DatasetImage(f"{n}.png", write_photograph(tmp_path / f"{n}.png", seed=n)) for n in range(4)]
     (tmp_path / "1.png").write_bytes(b"no image")
     return Dataset(tuple(samples), (Problem("labels.csv", "names no image"),))
 

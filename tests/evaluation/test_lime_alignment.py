@@ -14,7 +14,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from evaluation.shapes_modes import draw_dataset, open_shapes_modes
 from masktool import MasktoolError, load
 from masktool.cli import run
-from masktool.datasets.dataset import Dataset, Sample
+from masktool.datasets.dataset import Dataset, DatasetImage
 from masktool.evaluation.bootstrap import interval_of_mean
 from masktool.evaluation.lime_alignment import (
     EQUAL,
@@ -44,8 +44,8 @@ def data(tmp_path):
         Image.fromarray(np.full((*SIZE, 3), 255, np.uint8)).save(tmp_path / "pictures" / name)
     path, segments = tmp_path / "pictures", tmp_path / "quarters.npy"
     samples = (
-        Sample("a.png", path / "a.png", object_mask=QUARTERS == 0, segments=segments),
-        Sample("b.png", path / "b.png", segments=segments),
+        DatasetImage("a.png", path / "a.png", object_mask=QUARTERS == 0, segments=segments),
+        DatasetImage("b.png", path / "b.png", segments=segments),
     )
     return Dataset(samples)
 

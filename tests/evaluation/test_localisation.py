@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from masktool import MasktoolError, demo, load
-from masktool.datasets.dataset import Dataset, Sample
+from masktool.datasets.dataset import Dataset, DatasetImage
 from masktool.demo import shapes
 from masktool.evaluation.localisation.boxes import box_of
 from masktool.evaluation.localisation_part import BOX_FIGURES, LOWER_IS_BETTER, PIXEL_FIGURES, Localisation
@@ -33,7 +33,9 @@ def samples(tmp_path_factory):
     for index in range(N_IMAGES):
         path = folder / f"{index:02}.png"
         Image.fromarray(pictures.images[index]).save(path)
-        found.append(Sample(path.name, path, int(pictures.labels[index]), object_mask=pictures.object_masks[index]))
+        found.append(
+            DatasetImage(path.name, path, int(pictures.labels[index]), object_mask=pictures.object_masks[index])
+        )
     return tuple(found)
 
 
@@ -114,7 +116,7 @@ def test_results_are_the_same_again_and_do_not_depend_on_which_images_ran_before
 
 
 def relabelled(sample, label):
-    return Sample(sample.name, sample.path, label, object_mask=sample.object_mask)
+    return DatasetImage(sample.name, sample.path, label, object_mask=sample.object_mask)
 
 
 def test_correct_only_leaves_out_what_the_model_gets_wrong(session, samples):
@@ -139,7 +141,7 @@ def test_an_object_that_the_crop_leaves_out_is_undefined_and_never_0(session, tm
     """A picture twice as wide as high: its left quarter is cropped away."""
     picture = np.zeros((64, 128, 3), np.uint8)
     Image.fromarray(picture).save(tmp_path / "wide.png")
-    out = Sample("wide.png", tmp_path / "wide.png", 0, boxes=((0, 0, 20, 20),))
+    out = DatasetImage("wide.png", tmp_path / "wide.png", 0, boxes=((0, 0, 20, 20),))
     found = run_part(Localisation([NamedModel("layer", session)], [OCCLUSION]), Dataset((out, samples[0])))
     for name in (*PIXEL_FIGURES, *BOX_FIGURES):
         assert figures_of(found)["random"][name].n == 1
@@ -148,7 +150,7 @@ def test_an_object_that_the_crop_leaves_out_is_undefined_and_never_0(session, tm
 
 def test_boxes_replace_masks_where_only_they_are_known(session, samples, part):
     sample = samples[0]
-    boxed = Sample(sample.name, sample.path, sample.label, boxes=(box_of(sample.object_mask),))
+    boxed = DatasetImage(sample.name, sample.path, sample.label, boxes=(box_of(sample.object_mask),))
     by_mask, by_box = (part.measure(read_scene(each, session))["maps"]["layer"]["lime"] for each in (sample, boxed))
     for name in ("iou", "levels", "f1"):
         assert by_mask[name] == by_box[name]
@@ -158,7 +160,7 @@ def test_boxes_replace_masks_where_only_they_are_known(session, samples, part):
 @pytest.mark.parametrize(("change", "message"), [({"label": None}, "no label"), ({"object_mask": None}, "no object")])
 def test_what_is_missing_is_a_problem_and_the_image_is_skipped(part, samples, change, message):
     known = {"label": samples[0].label, "object_mask": samples[0].object_mask} | change
-    lacking = Sample("lacking.png", samples[0].path, **known)
+    lacking = DatasetImage("lacking.png", samples[0].path, **known)
     found = run_part(part, Dataset((lacking, samples[1])))
     assert [problem.where for problem in found.problems] == ["lacking.png"]
     assert message in found.problems[0].what

@@ -13,7 +13,7 @@ from PIL import Image
 from evaluation.shapes_modes import draw_dataset, open_shapes_modes
 from masktool import MasktoolError, load
 from masktool.cli import run
-from masktool.datasets.dataset import Dataset, Sample
+from masktool.datasets.dataset import Dataset, DatasetImage
 from masktool.demo import shapes
 from masktool.evaluation.bootstrap import interval_of_mean, resample
 from masktool.evaluation.class_entropy import class_entropy, entropy_intervals
@@ -47,8 +47,10 @@ def data(tmp_path):
     object_mask = np.zeros(SIZE, bool)
     object_mask[: HEIGHT // 2, : WIDTH // 2] = True
     samples = (
-        Sample("a.png", tmp_path / "pictures" / "a.png", 0, object_mask=object_mask, segments=tmp_path / "halves.npy"),
-        Sample("b.png", tmp_path / "pictures" / "b.png", segments=tmp_path / "halves.npy"),
+        DatasetImage(
+            "a.png", tmp_path / "pictures" / "a.png", 0, object_mask=object_mask, segments=tmp_path / "halves.npy"
+        ),
+        DatasetImage("b.png", tmp_path / "pictures" / "b.png", segments=tmp_path / "halves.npy"),
     )
     return Dataset(samples)
 

@@ -14,12 +14,12 @@ from PIL import Image
 
 from masktool import MasktoolError, demo, load
 from masktool.cli import run
-from masktool.datasets.dataset import Dataset, Sample
+from masktool.datasets.dataset import Dataset, DatasetImage
 from masktool.demo import shapes
 from masktool.evaluation.map_similarity import absolute_rank_correlation, rank_correlation, structural_similarity
 from masktool.evaluation.maps import MethodChoice
 from masktool.evaluation.part import NamedModel, run_part
-from masktool.evaluation.randomisation import RESEEDED, SIMILARITIES, Randomisation, Stage
+from masktool.evaluation.randomisation import RESEEDED, SIMILARITIES, Randomisation, RandomisedCopy
 from masktool.evaluation.scene import read_scene
 from masktool.explainers.method import Attribution, Method, load_methods
 from masktool.exporters.randomise import choose_stages, find_layers, randomise, read_exported
@@ -70,7 +70,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(folder):
-    return Dataset(tuple(Sample(f"{index}.png", folder / f"{index}.png") for index in range(N_IMAGES)))
+    return Dataset(tuple(DatasetImage(f"{index}.png", folder / f"{index}.png") for index in range(N_IMAGES)))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def copies(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stages(copies):
-    return [Stage(names[-1], names, functools.partial(load, path, "cpu", 1)) for names, path in copies]
+    return [RandomisedCopy(names[-1], names, functools.partial(load, path, "cpu", 1)) for names, path in copies]
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +197,7 @@ def test_no_two_copies_are_open_at_once(part, data, session, copies):
             yield copy
         opened.remove(path)
 
-    stages = [Stage(names[-1], names, functools.partial(watched, path)) for names, path in copies]
+    stages = [RandomisedCopy(names[-1], names, functools.partial(watched, path)) for names, path in copies]
     found = dataclasses.replace(part, stages=stages, methods=[BLIND]).measure(read_scene(data.samples[0], session))
     assert list(found["stages"]) == [RESEEDED, *(names[-1] for names, _ in copies)]
     assert not opened
@@ -209,7 +209,7 @@ def test_scores_that_are_not_finite_leave_the_stage_undefined(part, data, copies
     (bias,) = (each for each in model.graph.initializer if each.name == "classifier.bias")
     bias.CopyFrom(numpy_helper.from_array(np.full(8, np.nan, np.float32), bias.name))
     onnx.save(model, tmp_path / "broken.onnx")
-    broken = Stage("broken", ("broken",), functools.partial(load, tmp_path / "broken.onnx", "cpu", 1))
+    broken = RandomisedCopy("broken", ("broken",), functools.partial(load, tmp_path / "broken.onnx", "cpu", 1))
     found = run_part(dataclasses.replace(part, stages=[broken], methods=[OCCLUSION]), data)
     assert {rows_of(found)["occlusion", 1][measure].n for measure in SIMILARITIES} == {0}
     assert f"Spearman of occlusion at broken on {N_IMAGES}" in found.findings.notes[-1]

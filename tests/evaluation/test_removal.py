@@ -6,7 +6,7 @@ from explainers.models import noise_photograph, write_region_model
 from PIL import Image
 
 from masktool import MasktoolError, load
-from masktool.datasets.dataset import Sample
+from masktool.datasets.dataset import DatasetImage
 from masktool.evaluation.removal import (
     SegmentChoice,
     cut_cells,
@@ -32,7 +32,7 @@ def make_scene(tmp_path):
             path = tmp_path / "labels.npy"
             np.save(path, labels)
         with load(tmp_path / "model.onnx", "cpu", threads=1) as session:
-            return read_scene(Sample("picture.png", tmp_path / "picture.png", segments=path), session)
+            return read_scene(DatasetImage("picture.png", tmp_path / "picture.png", segments=path), session)
 
     return make
 

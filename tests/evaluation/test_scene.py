@@ -9,7 +9,7 @@ from PIL import Image
 
 from masktool import MasktoolError, load
 from masktool.contract import Preprocessing
-from masktool.datasets.dataset import Sample
+from masktool.datasets.dataset import DatasetImage
 from masktool.evaluation.maps import BASELINE_MAPS, MethodChoice, explain_scene, save_overlay
 from masktool.evaluation.part import NamedModel
 from masktool.evaluation.scene import fill_boxes, read_scene, require_label
@@ -35,7 +35,7 @@ def test_boxes_move_with_the_pixels_that_pillow_moves(session, tmp_path, width, 
     left, top = ((resized[0] - 24) / 2, (resized[1] - 16) / 2)
     box = (0.3 * width, 0.25 * height, 0.7 * width, 0.8 * height)
     write_photograph(tmp_path / "p.png", (height, width))
-    scene = read_scene(Sample("p.png", tmp_path / "p.png", boxes=(box,)), session)
+    scene = read_scene(DatasetImage("p.png", tmp_path / "p.png", boxes=(box,)), session)
     across, down = resized[0] / width, resized[1] / height
     expected = (
         max(box[0] * across - left, 0),
@@ -51,7 +51,7 @@ def test_a_white_box_in_a_photograph_is_where_its_box_is(session, tmp_path, box)
     pixels = np.zeros((50, 100, 3), np.uint8)
     pixels[box[1] : box[3], box[0] : box[2]] = 255
     Image.fromarray(pixels).save(tmp_path / "p.png")
-    scene = read_scene(Sample("p.png", tmp_path / "p.png", boxes=(box,)), session)
+    scene = read_scene(DatasetImage("p.png", tmp_path / "p.png", boxes=(box,)), session)
     brightness = scene.array[0, 0]
     (x0, y0, x1, y1) = scene.boxes[0]
     assert brightness.sum() == pytest.approx((x1 - x0) * (y1 - y0), rel=0.05)
@@ -64,13 +64,13 @@ def test_a_white_box_in_a_photograph_is_where_its_box_is(session, tmp_path, box)
 def test_boxes_that_the_crop_leaves_out_are_gone(session, tmp_path):
     write_photograph(tmp_path / "p.png")
     boxes = ((0, 0, 10, 50), (40, 10, 60, 40))
-    scene = read_scene(Sample("p.png", tmp_path / "p.png", boxes=boxes), session)
+    scene = read_scene(DatasetImage("p.png", tmp_path / "p.png", boxes=boxes), session)
     assert len(scene.boxes) == 1
     assert scene.inside.any()
-    gone = read_scene(Sample("p.png", tmp_path / "p.png", boxes=boxes[:1]), session)
+    gone = read_scene(DatasetImage("p.png", tmp_path / "p.png", boxes=boxes[:1]), session)
     assert gone.boxes == ()
     assert not gone.inside.any()
-    unknown = read_scene(Sample("p.png", tmp_path / "p.png"), session)
+    unknown = read_scene(DatasetImage("p.png", tmp_path / "p.png"), session)
     assert unknown.inside is None
 
 
@@ -79,7 +79,7 @@ def test_the_mask_is_the_object_where_both_are_known(session, tmp_path):
     mask = np.zeros((50, 100), np.uint8)
     mask[20:30, 45:55] = 7
     Image.fromarray(mask).save(tmp_path / "m.png")
-    by_file = Sample("p.png", tmp_path / "p.png", boxes=((0, 0, 100, 50),), object_mask=tmp_path / "m.png")
+    by_file = DatasetImage("p.png", tmp_path / "p.png", boxes=((0, 0, 100, 50),), object_mask=tmp_path / "m.png")
     by_pixels = dataclasses.replace(by_file, object_mask=mask > 0)
     scene = read_scene(by_file, session)
     np.testing.assert_array_equal(scene.inside, read_scene(by_pixels, session).inside)
@@ -99,7 +99,7 @@ def test_pixels_belong_to_a_box_when_their_centre_does():
 
 def test_random_numbers_are_the_images_own(session, tmp_path):
     path = write_photograph(tmp_path / "p.png")
-    one, other = (read_scene(Sample(name, path), session) for name in ("one", "other"))
+    one, other = (read_scene(DatasetImage(name, path), session) for name in ("one", "other"))
     draws = [scene.random(seed).random(3).tolist() for scene in (one, other, one) for seed in (0, 1)]
     assert draws[:2] == draws[4:]
     assert len({tuple(each) for each in draws}) == 4
@@ -107,15 +107,15 @@ def test_random_numbers_are_the_images_own(session, tmp_path):
 
 def test_a_label_that_is_not_known_is_an_error(session, tmp_path):
     path = write_photograph(tmp_path / "p.png")
-    assert require_label(read_scene(Sample("p", path, label=0), session)) == 0
+    assert require_label(read_scene(DatasetImage("p", path, label=0), session)) == 0
     with pytest.raises(MasktoolError, match="no label"):
-        require_label(read_scene(Sample("p", path), session))
+        require_label(read_scene(DatasetImage("p", path), session))
 
 
 def test_digests_tell_whatever_changed(tmp_path):
     for name in ("p.png", "q.png", "m.png", "s.png"):
         (tmp_path / name).write_bytes(name.encode())
-    sample = Sample("p", tmp_path / "p.png", 1, ((0, 0, 1, 1),), tmp_path / "m.png", tmp_path / "s.png")
+    sample = DatasetImage("p", tmp_path / "p.png", 1, ((0, 0, 1, 1),), tmp_path / "m.png", tmp_path / "s.png")
     variants = [
         sample,
         dataclasses.replace(sample, path=tmp_path / "q.png"),
@@ -138,7 +138,7 @@ def test_baseline_maps_are_what_they_are_called(session, tmp_path):
     pixels = np.zeros((16, 24, 3), np.uint8)
     pixels[:, 12:] = 255
     Image.fromarray(pixels).resize((30, 20), Image.Resampling.NEAREST).save(tmp_path / "p.png")
-    scene = read_scene(Sample("p.png", tmp_path / "p.png"), session)
+    scene = read_scene(DatasetImage("p.png", tmp_path / "p.png"), session)
     maps = {name: make(scene, 0) for name, make in BASELINE_MAPS.items()}
     assert {name: each.shape for name, each in maps.items()} == dict.fromkeys(maps, (16, 24))
     assert all(np.isfinite(each).all() for each in maps.values())
@@ -157,7 +157,7 @@ def test_baseline_maps_are_what_they_are_called(session, tmp_path):
 
 def test_overlays_are_named_for_the_report(session, tmp_path):
     model = NamedModel("0.5,0,0", session)
-    scene = read_scene(Sample("folder/p.png", write_photograph(tmp_path / "p.png")), session)
+    scene = read_scene(DatasetImage("folder/p.png", write_photograph(tmp_path / "p.png")), session)
     found = explain_scene(model, scene, MethodChoice("rise", {"p": 0.4}, n_samples=5), 1, seed=3)
     assert (found.method, found.target, found.settings["seed"], found.settings["p"]) == ("rise", 1, 3, 0.4)
     assert found.forward_passes == 6

@@ -13,9 +13,9 @@ from networks.small_graphs import classifier
 import masktool
 from masktool import demo, explain, load
 from masktool.demo import shapes
-from masktool.explainers.explaining import no_progress
 from masktool.explainers.method import Differentiable
 from masktool.explainers.methods.attribution_mask import RULES, mask_by_attributions, normalise_range, top_classes
+from masktool.progress import no_progress
 
 NETWORKS_VARIABLE = "MASKTOOL_TEST_NETWORKS"
 """Folder with ``shapes-hard-bias-free.pt2`` of seed 1, as scripts/train_demo_model.py writes it; else it is trained."""

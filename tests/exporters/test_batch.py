@@ -13,7 +13,7 @@ from networks.small_graphs import classifier, parse
 
 from masktool.exporters.batch import lift_batch, relative_difference, run_image_by_image
 from masktool.exporters.canonical import canonicalise
-from masktool.exporters.independence import Finding
+from masktool.exporters.independence import Obstacle
 from masktool.exporters.onnx_file import find_image_input
 from masktool.exporters.sources import load_source
 
@@ -46,7 +46,7 @@ def lifted(proto: onnx.ModelProto) -> onnx_ir.Model:
     return model
 
 
-def refusal(proto: onnx.ModelProto) -> Finding:
+def refusal(proto: onnx.ModelProto) -> Obstacle:
     """Returns the first node that keeps a batch from being opened."""
     model = canonicalise(onnx_ir.from_proto(proto))
     independence = lift_batch(model, find_image_input(model).name)

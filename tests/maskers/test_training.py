@@ -12,8 +12,8 @@ from maskers.small import CLASSES, SIZE, make_training, pictures, small_network,
 from masktool.errors import MasktoolError
 from masktool.maskers.classifier import TorchClassifier
 from masktool.maskers.judges import FillJudge
-from masktool.maskers.network import WIDTH, Masker
-from masktool.maskers.objectives import Pictures, is_right, masker_loss
+from masktool.maskers.network import WIDTH, MaskerNetwork
+from masktool.maskers.objectives import PictureBatch, is_right, masker_loss
 from masktool.maskers.training import choose_device
 
 
@@ -31,7 +31,7 @@ def run(training, steps):
 
 def test_the_masker_is_what_its_description_says():
     network, (images, _) = small_network(), pictures(3)
-    masker = Masker(stages_of(network), SIZE).eval()
+    masker = MaskerNetwork(stages_of(network), SIZE).eval()
     _, activations = TorchClassifier(network, "logits").read(images, stages_of(network))
     upright = [
         F.interpolate(F.relu(block[1](block[0](each))), (16, 16), mode="bilinear", align_corners=False)
@@ -41,7 +41,7 @@ def test_the_masker_is_what_its_description_says():
     assert joined.shape == (3, 3 * WIDTH, 16, 16)
     expected = torch.sigmoid(masker.combine(joined))
     torch.testing.assert_close(masker(activations), expected)
-    coarse = Masker(stages_of(network, "last-two"), SIZE).eval()
+    coarse = MaskerNetwork(stages_of(network, "last-two"), SIZE).eval()
     found = coarse(activations[1:])
     assert found.shape == (3, 1, 16, 16)
     assert torch.equal(found, found[:, :, ::2, ::2].repeat_interleave(2, 2).repeat_interleave(2, 3))  # nearest
@@ -77,7 +77,7 @@ def test_one_step_of_both_networks_written_out():
 
     features = [f := twin.fine(images), m := twin.middle(f), twin.coarse(m)]
     masks = masker([each.detach() for each in features])
-    seen = Pictures(images, labels, is_right(twin(images), labels))
+    seen = PictureBatch(images, labels, is_right(twin(images), labels))
     masker_loss(FillJudge(twin), seen, masks, training.settings).total.backward()
     nn.utils.clip_grad_norm_(masker.parameters(), 0.5)
     twin.zero_grad()

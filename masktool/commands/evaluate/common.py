@@ -38,7 +38,7 @@ OWN_MASKINGS = ("layer", "partial")
 
 
 @dataclasses.dataclass
-class Request:
+class EvaluationRequest:
     """What the shared options say.
 
     Attributes:
@@ -258,8 +258,8 @@ def evaluation_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.pass_context
     @functools.wraps(function)
     def wrapped(context: click.Context, **values: Any) -> Any:
-        fields = [field.name for field in dataclasses.fields(Request) if field.name not in INTERNAL]
-        request = Request(
+        fields = [field.name for field in dataclasses.fields(EvaluationRequest) if field.name not in INTERNAL]
+        request = EvaluationRequest(
             **{name: values.pop(name) for name in fields}, command_line=shlex.join(typed_arguments(context))
         )
         with require_extra("drawing charts"):  # before anything was measured
@@ -273,7 +273,7 @@ def evaluation_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return decorated
 
 
-def finish(request: Request, part: Part) -> int:
+def finish(request: EvaluationRequest, part: Part) -> int:
     """Runs an evaluation, prints and writes what it finds, and returns the exit code.
 
     The journal ``PART.jsonl`` in the directory holds what was measured until the results are written.

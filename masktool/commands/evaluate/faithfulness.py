@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from masktool.commands.evaluate.common import Request, evaluation_options, finish
+from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish
 from masktool.commands.evaluate.methods import choose_methods, method_options
 from masktool.commands.evaluate.modes import mode_options, open_modes
 from masktool.commands.explain_options import parse_assignments
@@ -58,7 +58,7 @@ METRICS = ("insertion-deletion", "road", "confidence", "sensitivity-n", "infidel
     help="Class to explain: the one that the model predicts, or the image's own, from --labels.",
 )
 def command(
-    request: Request,
+    request: EvaluationRequest,
     modes: tuple[str, ...],
     also: tuple[Path, ...],
     explain_with: str | None,
@@ -114,7 +114,11 @@ def choose_metrics(names: Sequence[str], assignments: Sequence[str]) -> list[Met
 
 
 def open_explainer(
-    request: Request, stack: contextlib.ExitStack, measuring: Sequence[NamedModel], name: str | None, gradient: bool
+    request: EvaluationRequest,
+    stack: contextlib.ExitStack,
+    measuring: Sequence[NamedModel],
+    name: str | None,
+    gradient: bool,
 ) -> NamedModel:
     """Returns the model that maps are made with.
 

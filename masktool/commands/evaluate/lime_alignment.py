@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from masktool.commands.evaluate.common import Request, evaluation_options, finish
+from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish
 from masktool.commands.evaluate.modes import mode_options, open_modes
 from masktool.commands.evaluate.segments import segment_options
 from masktool.evaluation.lime_alignment import N_SAMPLES, N_SEEDS, N_TOP, SUPERPIXELS, LimeAlignment
@@ -40,7 +40,7 @@ MODES = ("layer", "grey", "black")
     help="Segments to compare between runs, and to delete.",
 )
 def command(
-    request: Request,
+    request: EvaluationRequest,
     modes: tuple[str, ...],
     also: tuple[Path, ...],
     segments: SegmentKind,

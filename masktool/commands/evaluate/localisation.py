@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from masktool.commands.evaluate.common import Request, evaluation_options, finish
+from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish
 from masktool.commands.evaluate.methods import choose_methods, method_options
 from masktool.commands.evaluate.modes import mode_options, open_modes
 from masktool.evaluation.localisation_part import Localisation
@@ -22,7 +22,7 @@ MODES = ("layer",)
 @method_options
 @click.option("--correct-only", is_flag=True, help="Leave out images that the model gets wrong.")
 def command(
-    request: Request,
+    request: EvaluationRequest,
     modes: tuple[str, ...],
     also: tuple[Path, ...],
     methods: tuple[str, ...],

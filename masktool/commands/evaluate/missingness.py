@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from masktool.commands.evaluate.common import Request, count_classes, evaluation_options, finish
+from masktool.commands.evaluate.common import EvaluationRequest, count_classes, evaluation_options, finish
 from masktool.commands.evaluate.modes import mode_options, open_modes
 from masktool.commands.evaluate.segments import segment_options
 from masktool.datasets.hierarchy import read_hierarchy
@@ -48,7 +48,7 @@ MODES = ("layer", "partial", "black", "grey", "blur")
 )
 @click.option("--hierarchy", type=click.Path(path_type=Path), metavar="FILE", help="Of classes: JSON {child: parent}.")
 def command(
-    request: Request,
+    request: EvaluationRequest,
     modes: tuple[str, ...],
     also: tuple[Path, ...],
     segments: SegmentKind,

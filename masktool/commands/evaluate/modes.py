@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from masktool.commands.evaluate.common import Request, exported_mode
+from masktool.commands.evaluate.common import EvaluationRequest, exported_mode
 from masktool.errors import MasktoolError
 from masktool.evaluation.part import NamedModel
 from masktool.runtime.session import load
@@ -40,7 +40,7 @@ def mode_options(defaults: Sequence[str]) -> Callable[[Callable[..., Any]], Call
 
 
 def open_modes(
-    request: Request,
+    request: EvaluationRequest,
     stack: contextlib.ExitStack,
     modes: Sequence[str],
     also: Sequence[Path],
@@ -60,7 +60,7 @@ def open_modes(
         everywhere: unless all of them explain.
 
     Raises:
-        MasktoolError: a file that is not exported, or two of one mode; else as ``Request.open_models``.
+        MasktoolError: a file that is not exported, or two of one mode; else as ``EvaluationRequest.open_models``.
     """
     names = list(dict.fromkeys(modes or ([] if exported_mode(request.model) else defaults)))
     models = request.open_models(stack, names[:1] or None, gradient)

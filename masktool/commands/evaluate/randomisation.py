@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 
 from masktool.commands import options
-from masktool.commands.evaluate.common import Request, evaluation_options, finish
+from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish
 from masktool.commands.evaluate.methods import choose_methods, method_options
 from masktool.evaluation.overlays import FOLDER
 from masktool.evaluation.part import NamedModel
-from masktool.evaluation.randomisation import Randomisation, Stage
+from masktool.evaluation.randomisation import Randomisation, RandomisedCopy
 from masktool.exporters.randomise import ORDERS, Order, choose_stages, find_layers, randomise, read_exported
 from masktool.files import temporary_directory
 from masktool.runtime.session import load
@@ -45,7 +45,7 @@ STAGES = 8
     help="At how many of the layers to explain, evenly over the network.",
 )
 def command(
-    request: Request,
+    request: EvaluationRequest,
     mode: str | None,
     methods: tuple[str, ...],
     samples: int | None,
@@ -76,7 +76,7 @@ def command(
         return finish(request, part)
 
 
-def write_stages(original: NamedModel, folder: Path, order: Order, n_stages: int, seed: int) -> list[Stage]:
+def write_stages(original: NamedModel, folder: Path, order: Order, n_stages: int, seed: int) -> list[RandomisedCopy]:
     """Writes a randomised copy of a model for every stage."""
     session = original.session
     layers = find_layers(read_exported(session.path)[0])
@@ -85,5 +85,7 @@ def write_stages(original: NamedModel, folder: Path, order: Order, n_stages: int
     for position, names in enumerate(choose_stages(layers, order, n_stages)):
         path = folder / f"stage-{position}.onnx"
         randomise(session.path, path, names, seed)
-        found.append(Stage(names[-1], names, functools.partial(load, path, session.providers, session.threads)))
+        found.append(
+            RandomisedCopy(names[-1], names, functools.partial(load, path, session.providers, session.threads))
+        )
     return found

@@ -26,9 +26,9 @@ from masktool.exporters.independence import (  # noqa: F401  each registers its 
     recurrent,
     windows,
 )
-from masktool.exporters.independence.states import BatchGraph, Count, Finding, Lost, Rows
+from masktool.exporters.independence.states import BatchGraph, Count, Lost, Obstacle, Rows
 
-__all__ = ["Finding", "Independence", "follow_inputs", "judge_independence", "prove_independence"]
+__all__ = ["Independence", "Obstacle", "follow_inputs", "judge_independence", "prove_independence"]
 
 FINDINGS_SHOWN = 3
 
@@ -44,7 +44,7 @@ class Independence:
     """
 
     verdict: Literal["proved", "mixing", "unproved"]
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Obstacle, ...] = ()
 
     def describe(self) -> str:
         """Returns the findings on one line."""
@@ -104,7 +104,7 @@ def judge_independence(graph: BatchGraph, outputs: Iterable[ir.Value]) -> Indepe
     return Independence("mixing" if findings[0].kind == "mixes" else "unproved", tuple(findings))
 
 
-def judge_output(graph: BatchGraph, value: ir.Value) -> Finding | None:
+def judge_output(graph: BatchGraph, value: ir.Value) -> Obstacle | None:
     """Returns why an output does not have one row per image; None where it has, or where a node was named already."""
     state = graph.state(value)
     if isinstance(state, Lost) or state == Rows(0):
@@ -114,4 +114,4 @@ def judge_output(graph: BatchGraph, value: ir.Value) -> Finding | None:
     reason = "has no row per image"
     if isinstance(state, Rows):
         reason = f"has the images on axis {state.axis}" if state.pure else "has several rows per image"
-    return Finding("mixes", "output", str(value.name), reason)
+    return Obstacle("mixes", "output", str(value.name), reason)

@@ -77,7 +77,7 @@ States = Sequence[State]
 Kind = Literal["mixes", "unproved"]
 
 
-class Finding(NamedTuple):
+class Obstacle(NamedTuple):
     """A node that mixes images, or that is not known not to."""
 
     kind: Kind
@@ -117,7 +117,7 @@ class BatchGraph:
         self.image = image
         self.batch = Product(1, (batch,))
         self._states: dict[ir.Value, State] = {image: Rows(0)}
-        self.findings: list[Finding] = []
+        self.findings: list[Obstacle] = []
 
     def follow(self, nodes: Iterable[ir.Node]) -> None:
         """Gives the results of all nodes their states, and notes the nodes behind which nothing is known."""
@@ -125,7 +125,7 @@ class BatchGraph:
             try:
                 states = follow_node(self, node)
             except BatchRuleError as error:
-                self.findings.append(Finding(error.kind, node.op_type, str(node.name), str(error)))
+                self.findings.append(Obstacle(error.kind, node.op_type, str(node.name), str(error)))
                 states = [Lost()] * len(node.outputs)
             for value, state in zip(node.outputs, states, strict=True):
                 self.set_state(value, state)

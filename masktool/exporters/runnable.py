@@ -11,7 +11,7 @@ import onnxruntime
 
 from masktool.contract import BATCH_AXIS, GRADIENT_OUTPUTS, MASK_INPUT, TARGET_INPUT
 from masktool.exporters.one_image import first_rows
-from masktool.exporters.probes import OtherInput, feed_of, others_of_session, type_of
+from masktool.exporters.probes import DrawnValue, feed_of, others_of_session, type_of
 
 Outputs = list[np.ndarray]
 Opener = Callable[..., onnxruntime.InferenceSession]
@@ -19,7 +19,7 @@ Opener = Callable[..., onnxruntime.InferenceSession]
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
+class RunnableModel:
     """A session and how to feed it.
 
     Attributes:
@@ -37,13 +37,13 @@ class Subject:
     image_input: str
     image_shape: Sequence[int | str | None]
     image_type: np.dtype[Any]
-    others: Mapping[str, OtherInput]
+    others: Mapping[str, DrawnValue]
     open: Opener
     options: onnxruntime.RunOptions | None = None
     loops: bool = False
 
     @classmethod
-    def of(cls, open_model: Opener, image_input: str) -> Subject:
+    def of(cls, open_model: Opener, image_input: str) -> RunnableModel:
         """Opens a model and draws values for its other inputs."""
         session = open_model()
         image = next(node for node in session.get_inputs() if node.name == image_input)
@@ -72,7 +72,7 @@ class Subject:
         """How many images it takes, None for any number."""
         return self.image_shape[0] if isinstance(self.image_shape[0], int) else None
 
-    def opened_again(self, **options: Any) -> Subject:
+    def opened_again(self, **options: Any) -> RunnableModel:
         """Returns the same model in another session."""
         return dataclasses.replace(self, session=self.open(**options))
 

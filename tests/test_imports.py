@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "masktool"
 FOUNDATION = {
     *("contract", "data_files", "errors", "exported_files", "external_weights", "files", "identity", "limits"),
-    *("printable", "progress", "streams"),
+    *("option_checks", "printable", "progress", "registry", "streams"),
 }
 MAY_IMPORT = {
     "errors": set(),
@@ -19,8 +19,10 @@ MAY_IMPORT = {
     "files": {"errors"},
     "identity": {"external_weights", "files"},
     "limits": {"errors"},
+    "option_checks": {"errors"},
     "printable": set(),
     "progress": set(),
+    "registry": {"errors"},
     "streams": set(),
     "data_files": {"errors", "limits"},
     "contract": {"errors", "limits"},
@@ -137,7 +139,10 @@ def test_imports_point_one_way(path):
     assert not wrong
 
 
-@pytest.mark.parametrize("part", ["contract", "errors", "exported_files", "files", "identity", "progress"])
+@pytest.mark.parametrize(
+    "part",
+    ["contract", "errors", "exported_files", "files", "identity", "option_checks", "progress", "registry"],
+)
 def test_the_foundation_needs_the_standard_library_alone(part):
     roots = {found.module.split(".")[0] for found in collect(PACKAGE / f"{part}.py").found}
     assert roots <= {*sys.stdlib_module_names, "masktool"}

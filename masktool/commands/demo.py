@@ -19,7 +19,8 @@ from masktool import demo
 from masktool.commands import options
 from masktool.contract import Preprocessing
 from masktool.demo.score import expect_random_iou, measure_iou
-from masktool.explainers import Explanation, explain, load_methods
+from masktool.explainers import Explanation, explain
+from masktool.explainers.method import METHODS
 from masktool.files import atomic_path
 from masktool.printable import printable
 from masktool.runtime.images import read_image
@@ -27,7 +28,7 @@ from masktool.runtime.pictures import open_picture
 from masktool.runtime.preprocessing import PreparedImage, prepare
 from masktool.runtime.session import MaskedSession, load
 
-METHODS = ("occlusion", "lime", "rise")
+SHOWN_METHODS = ("occlusion", "lime", "rise")
 SAMPLES = 1000
 """LIME's own default; a quarter of RISE's, whose map is as good here and the demo over sooner."""
 HEADING_WIDTH = 9
@@ -106,7 +107,7 @@ def command(output: Path, samples: int, seed: int, provider: str, threads: int |
         if not as_json:
             print_predictions(predictions)
         say("\nexplain", f"why {sample.label}? Three methods hide parts of the picture and watch its probability")
-        outcomes = [explain_sample(session, sample, method, output, samples, seed) for method in METHODS]
+        outcomes = [explain_sample(session, sample, method, output, samples, seed) for method in SHOWN_METHODS]
         report = describe_run(session, sample, predictions, outcomes, time.perf_counter() - started)
     if as_json:
         click.echo(json.dumps(report))
@@ -159,7 +160,7 @@ def explain_sample(
     session: MaskedSession, sample: SamplePicture, method: str, directory: Path, samples: int, seed: int
 ) -> Outcome:
     """Explains the sample's class by one method, writes the picture, and compares the map with the object."""
-    n_samples = samples if load_methods()[method].samples_option else None
+    n_samples = samples if METHODS[method].samples_option else None
     explanation: Explanation = explain(
         session, sample.picture, method, target=sample.label, n_samples=n_samples, seed=seed, progress=options.progress
     )

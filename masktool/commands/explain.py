@@ -29,8 +29,9 @@ from masktool.commands.source_options import (
     trust_code_option,
 )
 from masktool.errors import MasktoolError
-from masktool.explainers import Explanation, explain_targets, load_methods
+from masktool.explainers import Explanation, explain_targets
 from masktool.explainers.explanation import FORMATS
+from masktool.explainers.method import METHODS
 from masktool.explainers.reading import Scale
 from masktool.explainers.subject import read_subject
 from masktool.explainers.targets import TargetError
@@ -108,7 +109,7 @@ class ExplainRequest:
 @click.option(
     "--method",
     "methods",
-    type=click.Choice(list(load_methods())),
+    type=click.Choice(list(METHODS)),
     multiple=True,
     default=["lime"],
     show_default=True,

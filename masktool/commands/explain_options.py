@@ -12,9 +12,8 @@ import numpy as np
 
 from masktool.data_files import is_there
 from masktool.errors import MasktoolError
-from masktool.explainers import load_methods
 from masktool.explainers.explanation import FORMATS
-from masktool.explainers.method import build_method
+from masktool.explainers.method import METHODS, build_method
 from masktool.explainers.segmentation import SEGMENTERS, read_label_map
 from masktool.runtime.arrays import ARRAY_SUFFIX, read_array
 
@@ -80,7 +79,7 @@ def share_options(
     counting = methods_that_count(methods)
     shared: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(methods):
-        known = {field.name for field in dataclasses.fields(load_methods()[name])}
+        known = {field.name for field in dataclasses.fields(METHODS[name])}
         shared[name] = {key: value for key, value in values.items() if key in known}
         if samples is not None and name in counting:
             shared[name][counting[name]] = samples
@@ -88,7 +87,7 @@ def share_options(
     if samples is not None and not counting:
         build_method(methods[0], {}, samples)  # says that this method draws no samples
     if unused := sorted(set(values) - used):
-        known_names = sorted({field.name for name in shared for field in dataclasses.fields(load_methods()[name])})
+        known_names = sorted({field.name for name in shared for field in dataclasses.fields(METHODS[name])})
         raise MasktoolError(
             f"unknown option of {', '.join(shared)}",
             where=", ".join(unused),
@@ -101,14 +100,14 @@ def share_options(
 
 def methods_that_count(methods: Sequence[str]) -> dict[str, str]:
     """Returns the methods that a number of samples is for, and the option of each that takes it."""
-    counting = {name: option for name in methods if (option := load_methods()[name].samples_option) is not None}
-    drawing = {name: option for name, option in counting.items() if not load_methods()[name].counts_steps}
+    counting = {name: option for name in methods if (option := METHODS[name].samples_option) is not None}
+    drawing = {name: option for name, option in counting.items() if not METHODS[name].counts_steps}
     return drawing or counting
 
 
 def gradient_needs(methods: Mapping[str, Mapping[str, Any]]) -> tuple[bool, str | None]:
     """Returns whether any of the methods asks for gradients, and the name of the feature map that one asks for."""
-    needed = any(load_methods()[name].needs_gradient for name in methods)
+    needed = any(METHODS[name].needs_gradient for name in methods)
     return needed, next((given["feature_map"] for given in methods.values() if given.get("feature_map")), None)
 
 

@@ -23,8 +23,8 @@ from masktool.evaluation.maps import BASELINE_MAPS, Map, MethodChoice, explain_s
 from masktool.evaluation.part import NamedModel, Part, check_distinct
 from masktool.evaluation.scene import Scene, require_label
 from masktool.explainers.explaining import check_finite
-from masktool.explainers.method import check_choice
 from masktool.explainers.targets import TOP
+from masktool.option_checks import check_choice
 
 TargetRule = Literal["top", "label"]
 """The class that maps explain and metrics watch: the one that the model predicts, or the image's own."""

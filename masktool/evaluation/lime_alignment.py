@@ -37,8 +37,8 @@ from masktool.evaluation.part import NamedModel, Part
 from masktool.evaluation.removal import SegmentChoice, cut_segments, descending_order, masks_without, remove_first
 from masktool.evaluation.scene import Scene
 from masktool.explainers.explaining import explain
-from masktool.explainers.method import check_count
 from masktool.explainers.segmentation import Segments
+from masktool.option_checks import check_count
 
 N_SAMPLES = 512
 P_KEPT = 0.5

@@ -53,8 +53,9 @@ from masktool.evaluation.removal_measures import (
 from masktool.evaluation.scene import Scene
 from masktool.evaluation.shape_leak import Leak, leak_masks, summarise_leak
 from masktool.explainers.explaining import check_finite
-from masktool.explainers.method import Masks, check_choice
 from masktool.explainers.segmentation import Segments
+from masktool.explainers.task import Masks
+from masktool.option_checks import check_choice
 
 FRACTIONS = tuple(step / 10 for step in range(11))
 """Of the segments, removed: the paper's 0, .1, ... 1."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from masktool.evaluation.bootstrap import Interval, interval_of, interval_of_mean
 from masktool.evaluation.findings import Chart, Findings, Line, Table
-from masktool.explainers.method import Masks
+from masktool.explainers.task import Masks
 
 HALF_COUNT = 0.5
 """Overlaps are whole numbers of pixels; the Fourier transform that counts them errs by far less than half of one."""

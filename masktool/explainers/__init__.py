@@ -2,6 +2,5 @@
 
 from masktool.explainers.explaining import explain, explain_targets
 from masktool.explainers.explanation import Explanation
-from masktool.explainers.method import load_methods
 
-__all__ = ["Explanation", "explain", "explain_targets", "load_methods"]
+__all__ = ["Explanation", "explain", "explain_targets"]

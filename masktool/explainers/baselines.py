@@ -13,7 +13,7 @@ from skimage.filters import gaussian
 
 from masktool.contract import BASELINES
 from masktool.errors import MasktoolError
-from masktool.explainers.method import Differentiable, Task
+from masktool.explainers.task import Differentiable, Task
 from masktool.runtime.preprocessing import normalise
 
 BLACK, GREY, WHITE = 0.0, 127.5, 255.0

@@ -15,21 +15,12 @@ from numpy.typing import NDArray
 
 from masktool.errors import MasktoolError
 from masktool.explainers.explanation import Explanation
-from masktool.explainers.method import (
-    Attribution,
-    Differentiable,
-    Evaluate,
-    Masks,
-    Method,
-    Predict,
-    ScoredMasks,
-    Task,
-    build_method,
-    check_choice,
-)
+from masktool.explainers.method import Attribution, Method, build_method
 from masktool.explainers.reading import Reading, Scale, describe_input, read_scores
 from masktool.explainers.subject import ImageLike, Subject, make_subject, read_subject
 from masktool.explainers.targets import TOP, Place, Target
+from masktool.explainers.task import Differentiable, Evaluate, Masks, Predict, ScoredMasks, Task
+from masktool.option_checks import check_choice
 from masktool.progress import Counting, Progress, no_progress
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.session import MaskedSession, load

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.explainers.method import Attribution, Differentiable, Method, Task
+from masktool.explainers.method import Attribution, Method
+from masktool.explainers.task import Differentiable, Task
 
 
 class ClassMap(NamedTuple):

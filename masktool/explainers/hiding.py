@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from masktool.contract import Loss
 from masktool.errors import MasktoolError
 from masktool.explainers.mask_figures import cut_masks
-from masktool.explainers.method import Differentiable, Masks
+from masktool.explainers.task import Differentiable, Masks
 
 Through = Literal["fill", "layer"]
 THROUGH: tuple[Through, ...] = get_args(Through)

@@ -18,15 +18,9 @@ from masktool.explainers.baselines import baseline_input, check_baseline
 from masktool.explainers.hiding import THROUGH, HiddenParts, Through, check_through
 from masktool.explainers.learning import Course
 from masktool.explainers.mask_figures import areas_of, cut_masks, describe_answer, loses_class
-from masktool.explainers.method import (
-    Attribution,
-    Masks,
-    Method,
-    Task,
-    check_choice,
-    check_count,
-    check_real,
-)
+from masktool.explainers.method import Attribution, Method
+from masktool.explainers.task import Masks, Task
+from masktool.option_checks import check_choice, check_count, check_real
 from masktool.progress import Advance
 
 

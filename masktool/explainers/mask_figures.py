@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.explainers.method import Masks
+from masktool.explainers.task import Masks
 
 CUT = 0.5
 """A soft mask keeps from here on."""

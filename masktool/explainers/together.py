@@ -10,13 +10,7 @@ from typing import Any
 import numpy as np
 
 from masktool.errors import MasktoolError
-from masktool.explainers.explaining import (
-    ExplanationRun,
-    SessionLike,
-    check_file,
-    check_numbers,
-    make_task,
-)
+from masktool.explainers.explaining import ExplanationRun, SessionLike, check_file, check_numbers, make_task
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.learned_mask import LearnedMask
 from masktool.explainers.method import build_method

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, Literal, get_args
 
 from masktool.errors import MasktoolError
+from masktool.option_checks import check_choice, check_count, check_real
 
 Objective = Literal["in", "out", "both"]
 Classifier = Literal["fix", "ca"]
@@ -91,8 +92,6 @@ class TrainingSettings:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        from masktool.explainers.method import check_choice, check_count, check_real  # numpy: not for a help text
-
         for name, choices in CHOICES.items():
             check_choice(name, getattr(self, name), choices)
         if isinstance(self.stages, str):

@@ -21,7 +21,7 @@ from masktool.evaluation.maps import MethodChoice
 from masktool.evaluation.part import NamedModel, run_part
 from masktool.evaluation.randomisation import RESEEDED, SIMILARITIES, Randomisation, RandomisedCopy
 from masktool.evaluation.scene import read_scene
-from masktool.explainers.method import Attribution, Method, load_methods
+from masktool.explainers.method import METHODS, Attribution, Method
 from masktool.exporters.randomise import choose_stages, find_layers, randomise, read_exported
 
 N_IMAGES = 4
@@ -45,9 +45,9 @@ class Blind(Method):
 @pytest.fixture(scope="module", autouse=True)
 def blind():
     """Makes the method known while these tests run."""
-    load_methods()["blind"] = Blind
+    METHODS.register("blind")(Blind)
     yield
-    del load_methods()["blind"]
+    del METHODS._entries["blind"]
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from networks.small_graphs import classifier
 import masktool
 from masktool import demo, explain, load
 from masktool.demo import shapes
-from masktool.explainers.method import Differentiable
 from masktool.explainers.methods.attribution_mask import RULES, mask_by_attributions, normalise_range, top_classes
+from masktool.explainers.task import Differentiable
 from masktool.progress import no_progress
 
 NETWORKS_VARIABLE = "MASKTOOL_TEST_NETWORKS"

@@ -11,7 +11,8 @@ import masktool
 from explainers.models import noise_photograph
 from masktool import explain, load
 from masktool.contract import Preprocessing
-from masktool.explainers import explain_targets, load_methods
+from masktool.explainers import explain_targets
+from masktool.explainers.method import METHODS
 
 SIZE = (8, 8)
 PHOTOGRAPH = (12, 16)
@@ -45,13 +46,13 @@ def session(request, tmp_path_factory):
         yield opened
 
 
-@pytest.fixture(params=sorted(load_methods()))
+@pytest.fixture(params=sorted(METHODS))
 def method(request):
     return request.param
 
 
 def run(session, method, **options):
-    samples = SAMPLES if load_methods()[method].samples_option else None
+    samples = SAMPLES if METHODS[method].samples_option else None
     return explain(session, noise_photograph(PHOTOGRAPH), method, n_samples=samples, **options)
 
 
@@ -75,14 +76,14 @@ def test_passes_of_another_size_change_nothing(session, method):
 
 def test_the_settings_hold_every_option_and_are_json(session, method):
     found = run(session, method)
-    own = {field.name for field in dataclasses.fields(load_methods()[method])}
+    own = {field.name for field in dataclasses.fields(METHODS[method])}
     assert own - set(found.settings) <= {"feature_mask"}  # an array: the explanation's ``segments``
     assert json.loads(json.dumps(found.settings)) == found.settings
 
 
-@pytest.mark.parametrize("method", sorted(set(load_methods()) - {"masker"}))  # whose map is of the predicted class
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"masker"}))  # whose map is of the predicted class
 def test_several_targets_get_what_each_gets_alone(session, method):
-    samples = SAMPLES if load_methods()[method].samples_option else None
+    samples = SAMPLES if METHODS[method].samples_option else None
     together = explain_targets(session, noise_photograph(PHOTOGRAPH), [0, 2], method, n_samples=samples)
     for target, found in zip((0, 2), together, strict=True):
         alone = run(session, method, target=target).model_attributions

@@ -12,7 +12,8 @@ from PIL import Image
 import masktool
 from masktool import MasktoolError, demo, explain, load
 from masktool.contract import Preprocessing
-from masktool.explainers import explain_targets, load_methods
+from masktool.explainers import explain_targets
+from masktool.explainers.method import METHODS
 from masktool.explainers.methods.grad_cam import enlarge
 from masktool.explainers.methods.integrated_gradients import step_rule
 from masktool.explainers.methods.smoothgrad import draw_noise
@@ -271,7 +272,7 @@ def test_every_document_has_notes_and_the_gap_where_one_is_defined(linear, image
         document = json.loads(explain(linear[0], image, method).to_json())
         assert isinstance(document["notes"], list)
         assert ("completeness_gap" in document["quality"]) is (method != "gradient")
-    assert load_methods()["gradient"].needs_gradient
+    assert METHODS["gradient"].needs_gradient
 
 
 # Against Captum, on trained weights and real pictures.

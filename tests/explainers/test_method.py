@@ -7,7 +7,9 @@ import pytest
 
 from explainers.models import bright_photograph
 from masktool import MasktoolError, explain
-from masktool.explainers import load_methods, method, methods
+from masktool.explainers import methods
+from masktool.explainers.method import METHODS
+from masktool.registry import import_files
 
 NEW_METHOD = """
 import dataclasses
@@ -34,17 +36,17 @@ class Constant(Method):
 def new_method(tmp_path, monkeypatch):
     (tmp_path / "constant.py").write_text(NEW_METHOD)
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
-    load_methods.cache_clear()
+    import_files.cache_clear()
     importlib.invalidate_caches()
     yield
-    method.METHODS.pop("constant", None)
+    METHODS._entries.pop("constant", None)
     sys.modules.pop(f"{methods.__name__}.constant", None)
-    load_methods.cache_clear()
+    import_files.cache_clear()
 
 
 @pytest.mark.usefixtures("new_method")
 def test_new_file_is_all_a_new_method_needs(session):
-    assert {"constant", "lime", "occlusion", "rise"} <= set(load_methods())
+    assert {"constant", "lime", "occlusion", "rise"} <= set(METHODS)
     found = explain(session, bright_photograph(), "constant", value=3.0)
     assert (found.attributions == 3).all()
     assert found.meaning == "nothing about probability"
@@ -52,7 +54,7 @@ def test_new_file_is_all_a_new_method_needs(session):
 
 
 def test_every_method_says_what_it_is():
-    for name, cls in load_methods().items():
+    for name, cls in METHODS.items():
         assert cls.name == name
         assert cls.title
         assert "{score}" in cls.meaning or cls.needs_gradient or cls.outputs  # gradients are of the logit

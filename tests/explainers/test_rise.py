@@ -8,9 +8,9 @@ from PIL import Image
 
 from explainers.models import SIZE, bright_photograph, noise_photograph, write_region_model
 from masktool import MasktoolError, explain, load
-from masktool.explainers.method import Task
 from masktool.explainers.methods.rise import Rise, enlargement, upsample
 from masktool.explainers.subject import Subject
+from masktool.explainers.task import Task
 from masktool.runtime.preprocessing import PreparedImage
 
 

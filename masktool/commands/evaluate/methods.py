@@ -9,9 +9,9 @@ import click
 
 from masktool.commands.explain_options import gradient_needs, parse_assignments, share_options
 from masktool.evaluation.maps import MethodChoice
-from masktool.explainers import load_methods
+from masktool.explainers.method import METHODS
 
-METHODS = ("occlusion", "lime", "rise")
+DEFAULT_METHODS = ("occlusion", "lime", "rise")
 """They need no gradients in the file."""
 PICTURES = 4
 
@@ -55,9 +55,9 @@ def method_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--method",
             "methods",
-            type=click.Choice(list(load_methods())),
+            type=click.Choice(list(METHODS)),
             multiple=True,
-            default=METHODS,
+            default=DEFAULT_METHODS,
             show_default=True,
             help="How to explain, repeatable.",
         ),
@@ -75,7 +75,7 @@ def choose_methods(methods: Sequence[str], samples: int | None, assignments: Seq
     options = share_options(methods, samples, parse_assignments(assignments))
     choices = []
     for name, given in options.items():
-        own = load_methods()[name].samples_option
+        own = METHODS[name].samples_option
         choices.append(
             MethodChoice(name, {k: v for k, v in given.items() if k != own}, given.get(own) if own else None)
         )

@@ -14,7 +14,7 @@ from masktool.datasets.hierarchy import read_hierarchy
 from masktool.evaluation.maps import MethodChoice
 from masktool.evaluation.missingness import CELLS, FRACTIONS, SALIENCY, Missingness
 from masktool.evaluation.removal import ORDERS, Order, SegmentChoice, SegmentKind
-from masktool.explainers.method import find_method
+from masktool.explainers.method import METHODS
 
 MODES = ("layer", "partial", "black", "grey", "blur")
 """Both ways of masking, and the fills that the literature compares them with."""
@@ -67,7 +67,7 @@ def command(
     is missing tells the class.
     """
     orders = tuple(dict.fromkeys(orders)) or ORDERS
-    gradient = orders != ("random",) and find_method(saliency).needs_gradient
+    gradient = orders != ("random",) and METHODS.find(saliency).needs_gradient
     with contextlib.ExitStack() as stack:
         models = open_modes(request, stack, modes, also, MODES, gradient)
         session = models[0].session

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from masktool.evaluation.faithfulness.metric import Figure, Measured, Metric, register
 from masktool.evaluation.faithfulness.trial import Trial
 from masktool.evaluation.maps import Map
-from masktool.explainers.method import check_choice
+from masktool.option_checks import check_choice
 
 CUT = 0.5
 """A soft mask keeps from here on."""

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from masktool.errors import MasktoolError
 from masktool.evaluation.faithfulness.metric import Figure, Measured, Metric, register
 from masktool.evaluation.faithfulness.trial import SCORE_ROUNDING, Trial
-from masktool.explainers.method import Masks, check_count, check_real
+from masktool.explainers.task import Masks
+from masktool.option_checks import check_count, check_real
 
 
 @register

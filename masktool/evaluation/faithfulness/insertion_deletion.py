@@ -23,7 +23,8 @@ from masktool.evaluation.faithfulness.metric import Curve, Figure, Measured, Met
 from masktool.evaluation.faithfulness.ranking import counts_of, rank_pixels
 from masktool.evaluation.faithfulness.trial import Trial
 from masktool.evaluation.maps import Map
-from masktool.explainers.method import Masks, check_count
+from masktool.explainers.task import Masks
+from masktool.option_checks import check_count
 
 
 @register

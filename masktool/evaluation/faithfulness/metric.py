@@ -16,7 +16,7 @@ import numpy as np
 
 from masktool.errors import MasktoolError
 from masktool.evaluation.faithfulness.trial import Trial
-from masktool.explainers.method import import_modules
+from masktool.registry import import_files
 
 Asks = Literal["masks", "images", "nothing"]
 """What a metric asks the model about: masked images, and so it is measured through each masking mode; images without a
@@ -100,7 +100,7 @@ def register(metric: type[Metric]) -> type[Metric]:
 @functools.cache
 def load_metrics() -> Mapping[str, type[Metric]]:
     """Imports every file of this package and returns the registered classes by name."""
-    import_modules("masktool.evaluation.faithfulness")
+    import_files("masktool.evaluation.faithfulness")
     return dict(sorted(METRICS.items()))
 
 

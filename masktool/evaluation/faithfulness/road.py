@@ -24,7 +24,7 @@ from masktool.evaluation.faithfulness.metric import Asks, Curve, Figure, Measure
 from masktool.evaluation.faithfulness.ranking import counts_of, rank_pixels
 from masktool.evaluation.faithfulness.trial import Trial
 from masktool.evaluation.maps import Map
-from masktool.explainers.method import check_real
+from masktool.option_checks import check_real
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from masktool.evaluation.faithfulness.correlation import correlate
 from masktool.evaluation.faithfulness.metric import Curve, Figure, Measured, Metric, check_shares, register
 from masktool.evaluation.faithfulness.trial import SCORE_ROUNDING, Trial
-from masktool.explainers.method import Masks, check_count
+from masktool.explainers.task import Masks
+from masktool.option_checks import check_count
 
 Subsets = NDArray[np.bool_]
 """(M, F), true for the features that go missing."""

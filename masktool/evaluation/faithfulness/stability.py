@@ -27,7 +27,7 @@ from masktool.evaluation.faithfulness.sensitivity_n import mean_of
 from masktool.evaluation.faithfulness.trial import Trial
 from masktool.evaluation.map_similarity import is_flat, rank_correlation, structural_similarity
 from masktool.evaluation.maps import Map
-from masktool.explainers.method import check_count, check_real
+from masktool.option_checks import check_count, check_real
 
 
 @register

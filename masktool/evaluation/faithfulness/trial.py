@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from masktool.contract import Layout, Masking
 from masktool.evaluation.maps import Map
 from masktool.explainers.explaining import check_finite
-from masktool.explainers.method import Masks
+from masktool.explainers.task import Masks
 
 Answer = Callable[[NDArray[np.float32], Masks | None], NDArray[np.floating[Any]]]
 """From images (N, ...) as the model takes them and masks (M, 1, h, w), or None, to probabilities (max(N, M), K)."""

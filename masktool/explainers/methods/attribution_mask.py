@@ -29,8 +29,10 @@ from numpy.typing import NDArray
 
 from masktool.contract import Layout
 from masktool.explainers.gradient_method import ClassMap, GradientMethod, channels_first
-from masktool.explainers.method import Differentiable, Task, check_choice, check_count, register
+from masktool.explainers.method import register
 from masktool.explainers.methods.integrated_gradients import step_rule
+from masktool.explainers.task import Differentiable, Task
+from masktool.option_checks import check_choice, check_count
 
 Rule = Literal["gxsi", "gradient", "input-x-gradient", "magnitude-x-input", "integrated-gradients"]
 RULES: tuple[Rule, ...] = get_args(Rule)

@@ -35,7 +35,8 @@ from masktool.explainers.hiding import HiddenParts
 from masktool.explainers.learned_mask import Learned, LearnedMask
 from masktool.explainers.learning import Floats, Momentum, Step, learn
 from masktool.explainers.mask_figures import SURVIVES
-from masktool.explainers.method import check_choice, check_real, register
+from masktool.explainers.method import register
+from masktool.option_checks import check_choice, check_real
 from masktool.progress import Advance
 
 Aim = Literal["preserve", "delete", "both"]

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from masktool.errors import MasktoolError
 from masktool.explainers.gradient_method import ClassMap, GradientMethod
-from masktool.explainers.method import Differentiable, Task, register
+from masktool.explainers.method import register
+from masktool.explainers.task import Differentiable, Task
 from masktool.runtime.preprocessing import find_sources, interpolate
 
 

@@ -15,7 +15,8 @@ import dataclasses
 from typing import ClassVar
 
 from masktool.explainers.gradient_method import ClassMap, GradientMethod, largest_channel
-from masktool.explainers.method import Differentiable, Task, register
+from masktool.explainers.method import register
+from masktool.explainers.task import Differentiable, Task
 
 
 @register

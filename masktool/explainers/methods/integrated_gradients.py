@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 
 from masktool.explainers.baselines import baseline_input, check_baseline
 from masktool.explainers.gradient_method import ClassMap, GradientMethod, channel_sum, completeness
-from masktool.explainers.method import Differentiable, Task, check_choice, check_count, register
+from masktool.explainers.method import register
+from masktool.explainers.task import Differentiable, Task
+from masktool.option_checks import check_choice, check_count
 
 Rule = Literal["gauss-legendre", "riemann"]
 NOTICEABLE = 0.05

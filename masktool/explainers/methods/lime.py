@@ -31,9 +31,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masktool.errors import MasktoolError
-from masktool.explainers.method import Attribution, Masks, Method, Task, check_count, check_real, register
+from masktool.explainers.method import Attribution, Method, register
 from masktool.explainers.segmentation import SEGMENTERS, Segments, check_label_map, relabel
+from masktool.explainers.task import Masks, Task
 from masktool.limits import check_limit
+from masktool.option_checks import check_count, check_real
 
 FLAT_VARIANCE = 1e-12
 """Below this the scores are one number up to float32's rounding: R^2, a ratio of noises, counts as 0."""

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from masktool.explainers.hiding import HiddenParts
 from masktool.explainers.learned_mask import Learned, LearnedMask
 from masktool.explainers.learning import Floats, RmsProp, Step, learn
-from masktool.explainers.method import check_choice, check_real, register
+from masktool.explainers.method import register
+from masktool.option_checks import check_choice, check_real
 from masktool.progress import Advance
 
 RANGE = 10.0

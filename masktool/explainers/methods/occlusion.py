@@ -19,7 +19,9 @@ from typing import ClassVar
 import numpy as np
 
 from masktool.errors import MasktoolError
-from masktool.explainers.method import Attribution, Masks, Method, Task, check_count, register
+from masktool.explainers.method import Attribution, Method, register
+from masktool.explainers.task import Masks, Task
+from masktool.option_checks import check_count
 
 WINDOWS_PER_SIDE = 7
 """Default window: a seventh of the input, 32 of 224 pixels."""

@@ -27,7 +27,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.explainers.method import Attribution, Masks, Method, Task, check_choice, check_count, check_real, register
+from masktool.explainers.method import Attribution, Method, register
+from masktool.explainers.task import Masks, Task
+from masktool.option_checks import check_choice, check_count, check_real
 
 CUT = 0.5
 """Soft masks from here on are kept; with p = .5 as many pixels are kept as cells."""

@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masktool.explainers.gradient_method import ClassMap, GradientMethod, channels_first
-from masktool.explainers.method import Differentiable, Task, check_count, check_real, register
+from masktool.explainers.method import register
+from masktool.explainers.task import Differentiable, Task
+from masktool.option_checks import check_count, check_real
 
 
 @register

@@ -1,0 +1,67 @@
+"""Checks of options: each returns the value or raises an error that names the option."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+import operator
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from masktool.errors import MasktoolError
+
+Built = TypeVar("Built")
+
+
+def build_with_options(kind: type[Built], title: str, options: Mapping[str, Any]) -> Built:
+    """Builds a dataclass whose fields are options; what is left out takes its default.
+
+    Args:
+        kind: the dataclass.
+        title: what the error message calls it.
+        options: by name.
+
+    Raises:
+        MasktoolError: there is no such option, or a value is out of range.
+    """
+    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # it is a dataclass
+    if unknown := sorted(set(options) - set(known)):
+        expected = f"some of {', '.join(known)}" if known else "none: it has no options"
+        raise MasktoolError(f"unknown option of {title}", where=", ".join(unknown), expected=expected)
+    return kind(**options)
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Raises a MasktoolError that names the option when its value is none of the choices."""
+    if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in choices):
+        expected = " | ".join(str(choice) for choice in choices)
+        raise MasktoolError("option out of range", where=name, expected=expected, got=repr(value))
+
+
+def check_count(name: str, value: object, minimum: int = 1) -> int:
+    """Returns an option's value as an int, or raises a MasktoolError that names the option."""
+    try:
+        count = operator.index(value)  # type: ignore[arg-type]  # whatever is no integer raises TypeError
+    except TypeError:
+        count = minimum - 1
+    if count < minimum or isinstance(value, bool):
+        raise MasktoolError(
+            "option out of range", where=name, expected=f"a whole number from {minimum}", got=repr(value)
+        )
+    return count
+
+
+LARGEST = sys.float_info.max
+"""An integer may be beyond it."""
+
+
+def check_real(name: str, value: object, *, above: float, below: float = math.inf) -> float:
+    """Returns an option's value as a float strictly between two limits, or raises a MasktoolError that names it."""
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    is_number = is_whole or (isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational))
+    if not is_number or not above < value < min(below, LARGEST):  # type: ignore[operator]  # it is a number
+        limits = f"above {above:g}" + ("" if below == math.inf else f" and below {below:g}")
+        raise MasktoolError("option out of range", where=name, expected=f"a number {limits}", got=repr(value))
+    return float(value)  # type: ignore[arg-type]  # it is one

@@ -9,7 +9,7 @@ import inspect
 from pathlib import Path
 
 from masktool.ops.gradients import GRADIENT_RULES
-from masktool.ops.registry import registered_operators
+from masktool.ops.graph import MASK_RULES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "operators.md"
 INTRODUCTION = """# Operators
@@ -25,15 +25,13 @@ the top of each file.
 
 def render_page() -> str:
     """Returns the page."""
-    masks, gradients = (
-        {op_type: rule for op_type, (rule, _) in registered_operators().items()},
-        GRADIENT_RULES.by_operator(),
-    )
     rows = []
-    for op_type in sorted(masks.keys() | gradients.keys()):
-        known = [rule for rules in (masks, gradients) if (rule := rules.get(op_type)) is not None]
+    for op_type in sorted(MASK_RULES.keys() | GRADIENT_RULES.keys()):
+        known = [rule for rules in (MASK_RULES, GRADIENT_RULES) if (rule := rules.get(op_type)) is not None]
         file = f"`{known[0].__module__.replace('.', '/')}.py`"
-        rows.append(f"| {op_type} | {summary(masks.get(op_type))} | {summary(gradients.get(op_type))} | {file} |\n")
+        rows.append(
+            f"| {op_type} | {summary(MASK_RULES.get(op_type))} | {summary(GRADIENT_RULES.get(op_type))} | {file} |\n"
+        )
     return INTRODUCTION + "".join(rows)
 
 

@@ -20,9 +20,9 @@ from masktool.exporters.refusals import reason_without_rule, unsupported
 from masktool.exporters.requantize import find_quantised_nodes, requantize
 from masktool.exporters.subgraphs import nodes_inside
 from masktool.ops.builder import CHOOSABLE, INTEGER_TYPES, dtype_of
+from masktool.ops.errors import RuleError
 from masktool.ops.functions import neighbor_fill
-from masktool.ops.graph import Masked, MaskedGraph
-from masktool.ops.registry import MASK_RULES, MaskRule, RuleError
+from masktool.ops.graph import MASK_RULES, Masked, MaskedGraph, MaskRule
 
 AXES_OF_LAYOUT: dict[Layout, tuple[int, int]] = {"NCHW": (2, 3), "NHWC": (1, 2)}
 FUNCTION_DOMAIN_VERSION = 1
@@ -143,7 +143,7 @@ def apply_rule(graph: MaskedGraph, node: ir.Node) -> UnsupportedNode | None:
     states = [state for value in (*node.inputs, *captured) if (state := graph.state(value)) is not None]
     if not states:
         return None
-    rule = MASK_RULES.find(node)
+    rule = MASK_RULES.rule_of(node)
     graph.node = node
     try:
         if captured:

@@ -1,4 +1,4 @@
 """Mask rules: one file per family of ONNX operators.
 
-:mod:`masktool.ops.registry` finds the rules, :mod:`masktool.ops.graph` is what they work on.
+:mod:`masktool.ops.graph` and :mod:`masktool.ops.gradients` are what the rules work on, and hold the tables of them.
 """

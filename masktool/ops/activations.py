@@ -15,9 +15,10 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from masktool.ops.builder import dtype_of, input_at, rank_of
+from masktool.ops.errors import RuleError
 from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, passes_nothing, refuse_parameters
-from masktool.ops.graph import MaskedGraph, state_of_input
-from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
+from masktool.ops.graph import MaskedGraph, mask_rule, state_of_input
+from masktool.ops.samples import Sample, add_samples
 from masktool.ops.slopes import SLOPES
 from masktool.ops.windows import places_in_channels_zeroed
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.contract import FUNCTION_DOMAIN
-from masktool.ops.registry import RuleError
+from masktool.ops.errors import RuleError
 
 Length = int | str | None
 """Of an axis: a number, the name of a symbolic length, None where unknown."""

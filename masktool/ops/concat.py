@@ -17,9 +17,10 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from masktool.ops.builder import input_at, normalised_axes, rank_of, sizes_of
+from masktool.ops.errors import RuleError
 from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
-from masktool.ops.graph import Masked, MaskedGraph, share_batch, state_of_input
-from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
+from masktool.ops.graph import Masked, MaskedGraph, mask_rule, share_batch, state_of_input
+from masktool.ops.samples import Sample, add_samples
 
 
 @mask_rule("Concat")
@@ -140,17 +141,6 @@ add_samples(
         {"v": (3, 4, 3, 3), "w": (3, 11, 3, 3)},
     ),
     Sample("along the width", "y = Concat <axis = 3> (x, x)"),
-)
-add_samples(
-    "Split",
-    Sample(
-        "channels",
-        "a, b = Split <axis = 1, num_outputs = 2> (x) y = Conv <pads = [1, 1, 1, 1]> (b, w)",
-        {"w": (3, 2, 3, 3)},
-    ),
-)
-add_samples(
-    "Concat",
     Sample(
         "with channels that do not depend on the image",
         "h = Conv <pads = [1, 1, 1, 1]> (x, v) s = Shape <start = 0, end = 1> (x) t = Concat <axis = 0> (s, d) "
@@ -165,13 +155,6 @@ add_samples(
         {"k": (1, 4, 1, 11), "w": (3, 4, 3, 3)},
         {"d": (4, 1, 11)},
     ),
-)
-add_samples(
-    "Split",
-    Sample("the width", "a, b = Split <axis = 3> (x, s) y = Concat <axis = 3> (b, a)", constants={"s": (4, 7)}),
-)
-add_samples(
-    "Concat",
     Sample(
         "channels of windows that are merged into the batch",
         "a = Reshape (x, cut) b = Transpose <perm = [0, 2, 1, 3, 4]> (a) c = Reshape (b, windows) "
@@ -181,4 +164,13 @@ add_samples(
         {"cut": (-1, 4, 2, 4, 12), "windows": (-1, 4, 4, 12), "uncut": (-1, 2, 8, 4, 12), "whole": (-1, 8, 8, 12)},
         size=(8, 12),
     ),
+)
+add_samples(
+    "Split",
+    Sample(
+        "channels",
+        "a, b = Split <axis = 1, num_outputs = 2> (x) y = Conv <pads = [1, 1, 1, 1]> (b, w)",
+        {"w": (3, 2, 3, 3)},
+    ),
+    Sample("the width", "a, b = Split <axis = 3> (x, s) y = Concat <axis = 3> (b, a)", constants={"s": (4, 7)}),
 )

@@ -22,10 +22,11 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.ops.builder import dtype_of, fixed_sizes, input_at
+from masktool.ops.errors import RuleError
 from masktool.ops.fill import fill
 from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
-from masktool.ops.graph import MaskedGraph
-from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
+from masktool.ops.graph import MaskedGraph, mask_rule
+from masktool.ops.samples import Sample, add_samples
 from masktool.ops.windows import Window, fixed_window, image_state, pool_mask, read_window, window_of
 
 TRANSPOSED_ATTRIBUTES = ("auto_pad", "dilations", "output_padding", "output_shape", "pads", "strides")
@@ -249,6 +250,18 @@ add_samples(
         "h = Conv <pads = [1, 1, 1, 1]> (x, w) r = Relu (h) y = Conv <pads = [1, 1, 1, 1]> (r, v)",
         {"w": (5, 4, 3, 3), "v": (3, 5, 3, 3)},
     ),
+    Sample(
+        "over tokens", "f = Reshape (x, flat) y = Conv <pads = [2, 2]> (f, w)", {"w": (3, 4, 5)}, {"flat": (-1, 4, 99)}
+    ),
+    Sample(
+        "in windows that are merged into the batch",
+        "a = Reshape (x, cut) b = Transpose <perm = [0, 2, 1, 3, 4]> (a) c = Reshape (b, windows) "
+        "d = Conv <pads = [1, 1, 1, 1]> (c, w) e = Reshape (d, uncut) f = Transpose <perm = [0, 2, 1, 3, 4]> (e) "
+        "g = Reshape (f, whole) h = Add (g, x) y = Conv <pads = [1, 1, 1, 1]> (h, w)",
+        {"w": (4, 4, 3, 3)},
+        {"cut": (-1, 4, 2, 4, 12), "windows": (-1, 4, 4, 12), "uncut": (-1, 2, 4, 4, 12), "whole": (-1, 4, 8, 12)},
+        size=(8, 12),
+    ),
 )
 add_samples(
     "ConvTranspose",
@@ -277,9 +290,6 @@ add_samples(
         'y = ConvTranspose <strides = [2, 2], auto_pad = "SAME_LOWER"> (x, w, b)',
         {"w": (4, 3, 3, 3), "b": (3,)},
     ),
-)
-add_samples(
-    "ConvTranspose",
     Sample(
         "2x2, stride 2",
         "h = ConvTranspose <strides = [2, 2]> (x, w, b) y = Conv <pads = [1, 1, 1, 1]> (h, v)",
@@ -296,19 +306,4 @@ add_samples(
         {"w": (4, 3, 3, 3)},
     ),
     Sample("grouped", "y = ConvTranspose <group = 2, pads = [1, 1, 1, 1]> (x, w)", {"w": (4, 3, 3, 3)}),
-)
-add_samples(
-    "Conv",
-    Sample(
-        "over tokens", "f = Reshape (x, flat) y = Conv <pads = [2, 2]> (f, w)", {"w": (3, 4, 5)}, {"flat": (-1, 4, 99)}
-    ),
-    Sample(
-        "in windows that are merged into the batch",
-        "a = Reshape (x, cut) b = Transpose <perm = [0, 2, 1, 3, 4]> (a) c = Reshape (b, windows) "
-        "d = Conv <pads = [1, 1, 1, 1]> (c, w) e = Reshape (d, uncut) f = Transpose <perm = [0, 2, 1, 3, 4]> (e) "
-        "g = Reshape (f, whole) h = Add (g, x) y = Conv <pads = [1, 1, 1, 1]> (h, w)",
-        {"w": (4, 4, 3, 3)},
-        {"cut": (-1, 4, 2, 4, 12), "windows": (-1, 4, 4, 12), "uncut": (-1, 2, 4, 4, 12), "whole": (-1, 4, 8, 12)},
-        size=(8, 12),
-    ),
 )

@@ -11,10 +11,11 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from masktool.ops.builder import input_at, rank_of, sizes_of
+from masktool.ops.errors import RuleError
 from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
-from masktool.ops.graph import Masked, MaskedGraph
+from masktool.ops.graph import Masked, MaskedGraph, mask_rule
 from masktool.ops.joins import smallest
-from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
+from masktool.ops.samples import Sample, add_samples
 
 
 @mask_rule("Einsum")

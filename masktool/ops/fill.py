@@ -17,9 +17,9 @@ import onnx_ir as ir
 
 from masktool.limits import check_limit
 from masktool.ops.builder import dtype_of, rank_of, sizes_of
+from masktool.ops.errors import RuleError
 from masktool.ops.functions import NEIGHBOR_FILL
 from masktool.ops.graph import MaskedGraph
-from masktool.ops.registry import RuleError
 
 
 def rounds_needed(reach: int, sides: Sequence[int | None]) -> int:

@@ -18,13 +18,14 @@ import onnx_ir as ir
 
 from masktool.errors import UnsupportedNode, stage
 from masktool.ops.builder import GraphBuilder, dims_of, dtype_of, network_name
-from masktool.ops.registry import RuleError, RuleTable
+from masktool.ops.errors import RuleError
+from masktool.ops.rules import RuleTable
 
 Gradients = Sequence[ir.Value | None]
 GradientRule = Callable[["GradientGraph", ir.Node, Gradients], Gradients]
 """It gets one gradient per output of the node, None where nothing depends on that output, and returns one per input,
 None (or nothing at the end) for those that have none or need none."""
-GRADIENT_RULES: RuleTable[GradientRule] = RuleTable("gradient")
+GRADIENT_RULES: RuleTable[GradientRule] = RuleTable("gradient rule")
 gradient_rule = GRADIENT_RULES.register
 REPORT = "nothing was written; this is a defect of masktool: please report the network"
 
@@ -99,7 +100,7 @@ class GradientGraph(GraphBuilder):
                 continue
             self._node = node
             try:
-                rule = GRADIENT_RULES.find(node)
+                rule = GRADIENT_RULES.rule_of(node)
                 if rule is None:
                     raise RuleError("no gradient rule for this operator")
                 found = run_gradient_rule(rule, self, node, gradients)

@@ -17,7 +17,12 @@ import onnx_ir as ir
 
 from masktool.contract import Masking
 from masktool.ops.builder import CHOOSABLE, INTEGER_TYPES, GraphBuilder, Length, dtype_of, input_at, rank_of, sizes_of
-from masktool.ops.registry import RuleError
+from masktool.ops.errors import RuleError
+from masktool.ops.rules import RuleTable
+
+MaskRule = Callable[["MaskedGraph", ir.Node], None]
+MASK_RULES: RuleTable[MaskRule] = RuleTable("mask rule")
+mask_rule = MASK_RULES.register
 
 Factor = tuple[Length, bool]
 """Of an axis: its length, and whether it holds places."""

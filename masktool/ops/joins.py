@@ -16,9 +16,10 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from masktool.ops.builder import dtype_of, input_at, rank_of, sizes_of
+from masktool.ops.errors import RuleError
 from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, passes_nothing
-from masktool.ops.graph import Masked, MaskedGraph, share_batch
-from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
+from masktool.ops.graph import Masked, MaskedGraph, mask_rule, share_batch
+from masktool.ops.samples import Sample, add_samples
 
 JOINS = (
     "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod",

@@ -17,9 +17,10 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.ops.builder import constant_of, dtype_of, input_at, normalised_axes, rank_of, sizes_of
+from masktool.ops.errors import RuleError
 from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, refuse_parameters
-from masktool.ops.graph import Masked, MaskedGraph, state_of_input
-from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
+from masktool.ops.graph import Masked, MaskedGraph, mask_rule, state_of_input
+from masktool.ops.samples import Sample, add_samples
 
 
 @mask_rule("Gather")
@@ -288,6 +289,11 @@ add_samples(
         {"a": (1,)},
     ),
     Sample("several channels", "y = Gather <axis = 1> (x, i)", constants={"i": (2, 0)}),
+    Sample("rows, in another order", "y = Gather <axis = 2> (x, i)", constants={"i": (8, 0, 3, 3)}),
+    Sample(
+        "a single place",
+        "r = Constant <value_int = 1> () a = Gather <axis = 2> (x, r) y = Gather <axis = 2> (a, r)",
+    ),
 )
 add_samples(
     "Slice",
@@ -315,14 +321,6 @@ add_samples(
         "t = Transpose <perm = [0, 2, 3, 1]> (x) r = Sigmoid (t) y = Transpose <perm = [0, 3, 1, 2]> (r)",
     ),
     Sample("height and width swapped", "t = Transpose <perm = [0, 1, 3, 2]> (x) y = Conv (t, w)", {"w": (3, 4, 1, 1)}),
-)
-add_samples(
-    "Gather",
-    Sample("rows, in another order", "y = Gather <axis = 2> (x, i)", constants={"i": (8, 0, 3, 3)}),
-    Sample(
-        "a single place",
-        "r = Constant <value_int = 1> () a = Gather <axis = 2> (x, r) y = Gather <axis = 2> (a, r)",
-    ),
 )
 add_samples("Tile", Sample("rows and channels", "y = Tile (x, r)", constants={"r": (1, 2, 3, 1)}))
 add_samples(

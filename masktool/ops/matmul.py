@@ -13,10 +13,11 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from masktool.ops.builder import dims_of, input_at, rank_of
+from masktool.ops.errors import RuleError
 from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
-from masktool.ops.graph import Masked, MaskedGraph
+from masktool.ops.graph import Masked, MaskedGraph, mask_rule
 from masktool.ops.joins import smallest
-from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
+from masktool.ops.samples import Sample, add_samples
 
 
 @mask_rule("MatMul")

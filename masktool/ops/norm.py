@@ -20,10 +20,11 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.ops.builder import dims_of, dtype_of, fixed_sizes, input_at, normalised_axes, rank_of, sizes_of
+from masktool.ops.errors import RuleError
 from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, passes_nothing, refuse_parameters
-from masktool.ops.graph import MaskedGraph, state_of_input
+from masktool.ops.graph import MaskedGraph, mask_rule, state_of_input
 from masktool.ops.kept import Centred, centred_on_kept
-from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
+from masktool.ops.samples import Sample, add_samples
 
 MEAN_VARIANCE_EPSILON = 1e-9
 """Of MeanVarianceNormalization, fixed by the ONNX specification."""

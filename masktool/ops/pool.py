@@ -23,10 +23,11 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.ops.builder import dtype_of, fixed_sizes, input_at, rank_of
+from masktool.ops.errors import RuleError
 from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
-from masktool.ops.graph import MaskedGraph
+from masktool.ops.graph import MaskedGraph, mask_rule
 from masktool.ops.kept import average_kept, extreme_kept
-from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
+from masktool.ops.samples import Sample, add_samples
 from masktool.ops.windows import Window, fixed_window, image_state, pool_mask, state_of_whole, window_of
 
 NON_NEGATIVE = ("Abs", "HardSigmoid", "Relu", "Sigmoid", "Softplus")
@@ -244,6 +245,11 @@ add_samples(
     ),
     Sample("padding not counted", "y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [2, 2]> (x)"),
     Sample("ceil mode", "y = AveragePool <kernel_shape = [2, 2], strides = [2, 2], ceil_mode = 1> (x)"),
+    Sample(
+        "over tokens",
+        "f = Reshape (x, flat) y = AveragePool <kernel_shape = [11], strides = [11]> (f)",
+        constants={"flat": (-1, 4, 99)},
+    ),
 )
 add_samples("GlobalAveragePool", Sample("whole image", "y = GlobalAveragePool (x)"))
 add_samples("GlobalMaxPool", Sample("of negative values", "a = Abs (x) n = Neg (a) y = GlobalMaxPool (n)"))
@@ -251,13 +257,5 @@ add_samples(
     "LpPool",
     Sample("2x2, stride 2", "y = LpPool <kernel_shape = [2, 2], strides = [2, 2], p = 2> (x)"),
     Sample("third norm, padded", "y = LpPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], p = 3> (x)"),
-)
-add_samples(
-    "AveragePool",
-    Sample(
-        "over tokens",
-        "f = Reshape (x, flat) y = AveragePool <kernel_shape = [11], strides = [11]> (f)",
-        constants={"flat": (-1, 4, 99)},
-    ),
 )
 add_samples("GlobalLpPool", Sample("whole image", "y = GlobalLpPool <p = 2> (x)"))

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from masktool.ops.errors import RuleError
 from masktool.ops.gradients import GradientGraph, Gradients, gradient_rule
-from masktool.ops.graph import MaskedGraph, state_of_input
-from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
+from masktool.ops.graph import MaskedGraph, mask_rule, state_of_input
+from masktool.ops.samples import Sample, add_samples
 
 
 @mask_rule("QuantizeLinear", "DequantizeLinear")

@@ -18,10 +18,11 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.ops.builder import constant_of, dtype_of, input_at, normalised_axes, rank_of, sizes_of
+from masktool.ops.errors import RuleError
 from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, passes_nothing
-from masktool.ops.graph import Masked, MaskedGraph, state_of_input
+from masktool.ops.graph import Masked, MaskedGraph, mask_rule, state_of_input
 from masktool.ops.kept import average_kept, extreme_kept
-from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
+from masktool.ops.samples import Sample, add_samples
 
 MINUS_INFINITY, INFINITY = float("-inf"), float("inf")
 
@@ -194,19 +195,6 @@ add_samples(
         constants={"axes": (1, 2)},
         ones_tolerance=1e-6,  # without the mask, ONNX Runtime moves the Transpose behind the mean
     ),
-)
-for op_type in ("ReduceSum", "ReduceL2", "ReduceSumSquare"):
-    add_samples(
-        op_type, Sample("over the image", f"y = {op_type} <keepdims = 1> (x, axes)", constants={"axes": (2, 3)})
-    )
-add_samples(
-    "ReduceMax",
-    Sample("over the image", "y = ReduceMax <keepdims = 0> (x, axes)", constants={"axes": (2, 3)}),
-    Sample("over channels", "y = ReduceMax <keepdims = 1> (x, axes)", constants={"axes": (1,)}),
-)
-add_samples("ReduceMin", Sample("over the image", "y = ReduceMin <keepdims = 0> (x, axes)", constants={"axes": (2, 3)}))
-add_samples(
-    "ReduceMean",
     Sample(
         "over the height alone, then over the width",
         "h = ReduceMean <keepdims = 1> (x, a) c = Conv (h, w) r = Relu (c) y = ReduceMean <keepdims = 0> (r, b)",
@@ -223,6 +211,16 @@ add_samples(
         ones_tolerance=1e-5,  # without the mask, ONNX Runtime fuses it into one LayerNormalization
     ),
 )
+for op_type in ("ReduceSum", "ReduceL2", "ReduceSumSquare"):
+    add_samples(
+        op_type, Sample("over the image", f"y = {op_type} <keepdims = 1> (x, axes)", constants={"axes": (2, 3)})
+    )
+add_samples(
+    "ReduceMax",
+    Sample("over the image", "y = ReduceMax <keepdims = 0> (x, axes)", constants={"axes": (2, 3)}),
+    Sample("over channels", "y = ReduceMax <keepdims = 1> (x, axes)", constants={"axes": (1,)}),
+)
+add_samples("ReduceMin", Sample("over the image", "y = ReduceMin <keepdims = 0> (x, axes)", constants={"axes": (2, 3)}))
 add_samples("ArgMax", Sample("over channels", "i = ArgMax <axis = 1> (x) y = Cast <to = 1> (i)"))
 add_samples(
     "ReduceLogSumExp",

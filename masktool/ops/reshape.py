@@ -23,9 +23,10 @@ from typing import Literal
 import onnx_ir as ir
 
 from masktool.ops.builder import Length, dims_of, input_at, rank_of
+from masktool.ops.errors import RuleError
 from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
-from masktool.ops.graph import IMAGES, Factor, Masked, MaskedGraph, state_of_input
-from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
+from masktool.ops.graph import IMAGES, Factor, Masked, MaskedGraph, mask_rule, state_of_input
+from masktool.ops.samples import Sample, add_samples
 
 Kind = Literal["images", "places", "repeated", "free"]
 """What lies along a factor: the batch, places, something along which the mask is repeated, or nothing of the mask."""
@@ -300,17 +301,6 @@ def vjp_reshape(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gr
     return [graph.reshaped_as(input_at(node, 0), given(gradients))]
 
 
-add_samples(
-    "Reshape",
-    Sample(
-        "channel shuffle",
-        "a = Reshape (x, s) b = Transpose <perm = [0, 2, 1, 3, 4]> (a) c = Reshape (b, t) "
-        "y = Conv <pads = [1, 1, 1, 1]> (c, w)",
-        {"w": (3, 4, 3, 3)},
-        {"s": (-1, 2, 2, 9, 11), "t": (-1, 4, 9, 11)},
-    ),
-    Sample("features", "f = Reshape (x, s) y = Gemm (f, w)", {"w": (396, 5)}, {"s": (-1, 396)}),
-)
 add_samples("Unsqueeze", Sample("new axis", "y = Unsqueeze (x, a)", constants={"a": (1,)}))
 add_samples(
     "Squeeze",
@@ -324,6 +314,14 @@ IN_WINDOWS = (
 )
 add_samples(
     "Reshape",
+    Sample(
+        "channel shuffle",
+        "a = Reshape (x, s) b = Transpose <perm = [0, 2, 1, 3, 4]> (a) c = Reshape (b, t) "
+        "y = Conv <pads = [1, 1, 1, 1]> (c, w)",
+        {"w": (3, 4, 3, 3)},
+        {"s": (-1, 2, 2, 9, 11), "t": (-1, 4, 9, 11)},
+    ),
+    Sample("features", "f = Reshape (x, s) y = Gemm (f, w)", {"w": (396, 5)}, {"s": (-1, 396)}),
     Sample(
         "windows merged into the batch, and back",
         IN_WINDOWS + "r = Transpose <perm = [0, 3, 1, 2]> (g) y = Conv <pads = [1, 1, 1, 1]> (r, w)",
@@ -352,9 +350,6 @@ add_samples(
         {"groups": (-1, 2, 198), "last": (2,), "tokens": (-1, 4, 99)},
         ones_tolerance=1e-6,
     ),
-)
-add_samples(
-    "Reshape",
     Sample(
         "tokens first, and the images merged behind them",
         "a = Reshape (x, flat) t = Transpose <perm = [2, 0, 1]> (a) r = Reshape (t, rows) g = MatMul (r, w) "

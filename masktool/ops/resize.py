@@ -29,10 +29,11 @@ from masktool.ops.builder import (
     rank_of,
     sizes_of,
 )
+from masktool.ops.errors import RuleError
 from masktool.ops.fill import fill
 from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
-from masktool.ops.graph import Masked, MaskedGraph, state_of_input
-from masktool.ops.registry import RuleError, Sample, add_samples, mask_rule
+from masktool.ops.graph import Masked, MaskedGraph, mask_rule, state_of_input
+from masktool.ops.samples import Sample, add_samples
 from masktool.ops.windows import image_state
 
 RESIZE_ATTRIBUTES = (
@@ -229,11 +230,6 @@ add_samples(
         'y = Resize <mode = "linear", coordinate_transformation_mode = "align_corners", axes = [2, 3]> (x, , , z)',
         constants={"z": (5, 6)},
     ),
-)
-add_samples("DepthToSpace", Sample("blocks of 2", "y = DepthToSpace <blocksize = 2> (x)"))
-add_samples("SpaceToDepth", Sample("blocks of 2", "y = SpaceToDepth <blocksize = 2> (x)", size=(8, 12)))
-add_samples(
-    "Resize",
     Sample(
         "cubic, to a size",
         'y = Resize <mode = "cubic", axes = [2, 3]> (x, , , z)',
@@ -247,3 +243,5 @@ add_samples(
         {"w": (3, 4, 3, 3)},
     ),
 )
+add_samples("DepthToSpace", Sample("blocks of 2", "y = DepthToSpace <blocksize = 2> (x)"))
+add_samples("SpaceToDepth", Sample("blocks of 2", "y = SpaceToDepth <blocksize = 2> (x)", size=(8, 12)))

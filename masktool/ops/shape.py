@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from masktool.ops.gradients import gradient_rule, passes_nothing
-from masktool.ops.graph import MaskedGraph
-from masktool.ops.registry import Sample, add_samples, mask_rule
+from masktool.ops.graph import MaskedGraph, mask_rule
+from masktool.ops.samples import Sample, add_samples
 
 
 @mask_rule("Shape", "Size")

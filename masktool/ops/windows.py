@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 import onnx_ir as ir
 
 from masktool.ops.builder import dtype_of, input_at, rank_of, sizes_of
+from masktool.ops.errors import RuleError
 from masktool.ops.graph import Masked, MaskedGraph
-from masktool.ops.registry import RuleError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from fuzz.networks.drawing import draw_network, prune  # noqa: E402
 from fuzz.networks.judge import judge_network  # noqa: E402
 from fuzz.networks.program import OPERATIONS  # noqa: E402
 from fuzz.networks.writer import write_program  # noqa: E402
-from masktool.ops import registry  # noqa: E402
+from masktool.ops.graph import MASK_RULES  # noqa: E402
 
 PROJECT = Path(__file__).resolve().parents[2]
 COUNT = 300
@@ -51,9 +51,8 @@ def test_a_wrong_rule_is_noticed(monkeypatch):
     def forget_the_mask(graph, node):
         graph.set_state(node.outputs[0], graph.state(node.inputs[0]))
 
-    registry.load_rules()
     assert judge_network(prune(draw_network(1))).verdict == "exact"
-    monkeypatch.setitem(registry.MASK_RULES._rules, "Conv", forget_the_mask)
+    monkeypatch.setitem(MASK_RULES._entries, "Conv", forget_the_mask)
     verdicts = [judge_network(prune(draw_network(seed))).verdict for seed in range(4)]
     assert "exact" not in verdicts
     assert np.any([verdict == "wrong" for verdict in verdicts])

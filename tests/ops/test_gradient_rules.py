@@ -13,7 +13,9 @@ from onnx.utils import Extractor
 from masktool.exporters.canonical import canonicalise
 from masktool.exporters.parity import open_session
 from masktool.ops.gradients import GRADIENT_RULES, GradientGraph
-from masktool.ops.registry import Sample, registered_operators
+from masktool.ops.graph import MASK_RULES
+from masktool.ops.samples import SAMPLES as SAMPLES_OF
+from masktool.ops.samples import Sample
 from ops.gradient_models import add_gradients, mask_and_inline, open_double, to_half
 from ops.test_mask_rules import build
 from ops.test_mask_rules import draw as draw_binary
@@ -22,7 +24,7 @@ REFUSED_BY_DESIGN = {"QuantizeLinear", "DequantizeLinear"}
 """Rounding has no gradient but 0."""
 SAMPLES = [
     pytest.param(sample, id=f"{op_type}: {sample.name}")
-    for op_type, (_, samples) in registered_operators().items()
+    for op_type, samples in SAMPLES_OF.items()
     if op_type not in REFUSED_BY_DESIGN
     for sample in samples
 ]
@@ -117,17 +119,17 @@ def test_nothing_reaches_missing_places(sample: Sample) -> None:
 
 
 def test_every_operator_with_a_mask_rule_has_a_gradient_rule() -> None:
-    assert not set(registered_operators()) - set(GRADIENT_RULES.by_operator())
+    assert not set(MASK_RULES) - set(GRADIENT_RULES)
 
 
 def test_every_operator_that_a_mask_rule_emits_has_a_gradient_rule() -> None:
-    samples = [sample for _, samples in registered_operators().values() for sample in samples]
+    samples = [sample for samples in SAMPLES_OF.values() for sample in samples]
     emitted = {node.op_type for sample in samples for node in mask_and_inline(build(sample)).graph if node.inputs}
-    assert not emitted - set(GRADIENT_RULES.by_operator()), sorted(emitted - set(GRADIENT_RULES.by_operator()))
+    assert not emitted - set(GRADIENT_RULES), sorted(emitted - set(GRADIENT_RULES))
 
 
 def test_quantised_graphs_are_refused_by_name() -> None:
-    (sample, *_) = registered_operators()["QuantizeLinear"][1]
+    (sample, *_) = SAMPLES_OF["QuantizeLinear"]
     model = canonicalise(ir.from_proto(build(sample)))
     graph = GradientGraph(model.graph, model.graph.inputs)
     output = model.graph.outputs[0]
@@ -149,7 +151,7 @@ def test_parameters_that_depend_on_the_image_are_refused() -> None:
 
 
 def test_weights_get_no_gradient() -> None:
-    model = canonicalise(ir.from_proto(build(registered_operators()["Conv"][1][1])))
+    model = canonicalise(ir.from_proto(build(SAMPLES_OF["Conv"][1])))
     add_gradients(model)
     gradients = [node for node in model.graph if (node.name or "").startswith("gradient/")]
     assert [node.op_type for node in gradients].count("ConvTranspose") == 1  # of the sample with a stride: the image's

@@ -12,7 +12,7 @@ import pytest
 
 from masktool.exporters.canonical import canonicalise
 from masktool.exporters.parity import open_session
-from masktool.ops.registry import Sample
+from masktool.ops.samples import Sample
 from ops.gradient_models import add_gradients
 from ops.test_mask_rules import build
 

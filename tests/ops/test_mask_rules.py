@@ -11,11 +11,13 @@ import pytest
 from masktool.exporters.canonical import canonicalise
 from masktool.exporters.parity import open_session
 from masktool.exporters.propagate import mask_model
-from masktool.ops.registry import Sample, registered_operators
+from masktool.ops.graph import MASK_RULES
+from masktool.ops.samples import SAMPLES as SAMPLES_OF
+from masktool.ops.samples import Sample
 
 SAMPLES = [
     pytest.param(sample, id=f"{op_type}: {sample.name}")
-    for op_type, (_, samples) in registered_operators().items()
+    for op_type, samples in SAMPLES_OF.items()
     for sample in samples
 ]
 ROUNDING = 2e-6
@@ -62,8 +64,8 @@ def draw(sample: Sample, batch: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_every_operator_with_an_own_rule_has_a_sample() -> None:
-    rules_with_samples = {rule for rule, samples in registered_operators().values() if samples}
-    without = {op_type for op_type, (rule, _) in registered_operators().items() if rule not in rules_with_samples}
+    rules_with_samples = {MASK_RULES[op_type] for op_type, samples in SAMPLES_OF.items() if samples}
+    without = {op_type for op_type, rule in MASK_RULES.items() if rule not in rules_with_samples}
     assert not without
 
 

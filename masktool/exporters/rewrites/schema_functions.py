@@ -14,7 +14,7 @@ from onnx_ir.passes import common
 
 from masktool.errors import stage
 from masktool.exporters.opset import attach_weights, detach_large_weights, opset_of
-from masktool.ops.registry import MASK_RULES
+from masktool.ops.graph import MASK_RULES
 
 STAY = frozenset({"AffineGrid", "Bernoulli", "DynamicQuantizeLinear", "Range", "SequenceMap"})
 """Their bodies draw numbers, measure a whole batch, loop or choose: no rule treats what they consist of."""
@@ -78,7 +78,7 @@ def state_defaults(node: ir.Node, opset: int) -> None:
 
 def is_function(node: ir.Node, opset: int) -> bool:
     """Whether a node has no mask rule, but a definition in other operators."""
-    if node.domain not in ("", "ai.onnx") or node.op_type in STAY or MASK_RULES.find(node) is not None:
+    if node.domain not in ("", "ai.onnx") or node.op_type in STAY or MASK_RULES.rule_of(node) is not None:
         return False
     try:
         schema = onnx.defs.get_schema(node.op_type, opset)

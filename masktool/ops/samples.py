@@ -1,0 +1,43 @@
+"""Samples: small graphs that stand beside the rules and exercise them; the contract tests run over all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from masktool.registry import Registry
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """A small graph that exercises one rule.
+
+    Attributes:
+        name: what is special about it.
+        text: nodes in ONNX's textual syntax, from the image ``x`` (float32, N × channels × size) to the output ``y``.
+        weights: shapes of random float32 initializers.
+        constants: integer initializers, int64.
+        channels: of ``x``.
+        size: (height, width) of ``x`` in pixels.
+        ones_tolerance: what a mask of ones may change, relative to max |y|: 0, but where sums are taken in another
+            order, by the rule or by ONNX Runtime.
+        opset: version of the standard domain.
+    """
+
+    name: str
+    text: str
+    weights: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+    constants: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+    channels: int = 4
+    size: tuple[int, int] = (9, 11)
+    ones_tolerance: float = 0.0
+    opset: int = 20
+
+
+SAMPLES: Registry[Sequence[Sample]] = Registry("set of samples for", "masktool.ops")
+"""All samples of an operator, by its ``op_type``."""
+
+
+def add_samples(op_type: str, *samples: Sample) -> None:
+    """Adds the samples of an operator: all of them, in one place."""
+    SAMPLES.register(op_type)(samples)

@@ -26,7 +26,8 @@ import click
 from masktool import __version__
 from masktool.errors import MasktoolError
 from masktool.lazy import LazyGroup
-from masktool.limits import LIMITS, limits, read_limits
+from masktool.limits import DIGITS, LIMITS, limits
+from masktool.option_names import for_command_line
 from masktool.printable import printable
 from masktool.streams import open_closed_streams, silence_stdout, unheard
 
@@ -83,6 +84,23 @@ def masktool(context: click.Context, debug: bool, assignments: tuple[str, ...]) 
         click.echo(context.get_help())
 
 
+def read_limits(assignments: tuple[str, ...]) -> dict[str, int]:
+    """Returns limits by name from texts such as ``pixels=200000000``.
+
+    Raises:
+        MasktoolError: one has another form.
+    """
+    found = {}
+    for assignment in assignments:
+        name, equals, number = assignment.partition("=")
+        if not equals or not number.isascii() or not number.isdigit() or len(number) > DIGITS:
+            raise MasktoolError(
+                "not a limit", where=f"--limit {assignment}", expected="NAME=N, such as pixels=200000000"
+            )
+        found[name] = int(number)
+    return found
+
+
 class Terminated(BaseException):
     """A signal asks the process to end; like KeyboardInterrupt no ``except Exception`` stops it."""
 
@@ -130,7 +148,7 @@ def run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         return report(describe_misuse(error), BAD_INPUT, settings)
     except MasktoolError as error:
-        return report(f"error: {error}", BAD_INPUT, settings)
+        return report(f"error: {for_command_line(error.message)}", BAD_INPUT, settings)
     except OSError as error:
         if error.errno not in FULL:
             return report_unexpected(error, settings)

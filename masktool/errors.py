@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
+
+from masktool.messages import Message
 
 OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 """What exceptions of native libraries say that are no MemoryError: ONNX Runtime's arena, C++ of two compilers."""
@@ -13,12 +15,15 @@ OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
 class MasktoolError(Exception):
     """Bad use or bad input.
 
-    Args:
-        what: what is wrong, without a full stop.
-        where: file, node, option or input that it concerns.
-        expected: what should have been there.
-        got: what was there instead.
-        fix: what the user can do about it.
+    As a string it is one line that names parameters as Python does; the command line names its options instead, see
+    :mod:`masktool.messages`.
+
+    Attributes:
+        what: what is wrong.
+        where: file, node, parameter or input that it concerns; None where that goes without saying.
+        expected: what should have been there; None likewise.
+        got: what was there instead; None likewise.
+        fix: what the user can do about it; None where nothing is known.
     """
 
     def __init__(
@@ -30,20 +35,47 @@ class MasktoolError(Exception):
         got: object | None = None,
         fix: str | None = None,
     ) -> None:
-        message = what if where is None else f"{what} ({where})"
-        if expected is not None:
-            message += f": expected {expected}" + ("" if got is None else f", got {got}")
-        elif got is not None:
-            message += f": {got}"
-        if fix is not None:
-            message += f"; {fix}"
-        super().__init__(" ".join(message.split()))
+        """Takes each of the attributes; a full stop behind them is left out."""
+        self.what = as_message(what)
+        self.where = None if where is None else as_message(where)
+        self.expected = None if expected is None else as_message(expected)
+        self.got = None if got is None else as_message(got)
+        self.fix = None if fix is None else as_message(fix)
+        super().__init__(str(self.message))
+
+    @property
+    def message(self) -> Message:
+        """The whole of it on one line, its parameters not spelled yet."""
+        message = self.what if self.where is None else self.what + " (" + self.where + ")"
+        if self.expected is not None:
+            message += ": expected " + self.expected
+            if self.got is not None:
+                message += ", got " + self.got
+        elif self.got is not None:
+            message += ": " + self.got
+        return message if self.fix is None else message + "; " + self.fix
 
     def advised(self, advice: str) -> Self:
         """Returns the same error with one more thing that the user can do."""
-        more = type(self).__new__(type(self), f"{self}; {advice}")
+        more = type(self).__new__(type(self))
         vars(more).update(vars(self))
+        more.fix = as_message(advice) if self.fix is None else self.fix + "; " + as_message(advice)
+        more.args = (str(more.message),)
         return more
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Lets an error pass from one process to another: its class may take other arguments than ``args``."""
+        return restore_error, (type(self), self.args), vars(self)
+
+
+def restore_error(kind: type[MasktoolError], args: tuple[object, ...]) -> MasktoolError:
+    """Returns an error of a class without its attributes, which :mod:`pickle` sets."""
+    return kind.__new__(kind, *args)
+
+
+def as_message(value: object) -> Message:
+    """Returns a message on one line of whatever an error tells."""
+    return (value if isinstance(value, Message) else Message(str(value))).on_one_line()
 
 
 class UnsupportedNode(NamedTuple):

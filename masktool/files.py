@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from masktool.errors import MasktoolError
+from masktool.messages import parameter
 
 if sys.platform != "win32":
     import fcntl
@@ -53,7 +54,10 @@ def check_target(target: str | os.PathLike[str]) -> Path:
         raise cannot_write(target, error) from error
     if not stat.S_ISREG(kind):
         raise MasktoolError(
-            f"the output is {describe_kind(kind)}", where=target, expected="a file", fix="choose another with -o"
+            f"the output is {describe_kind(kind)}",
+            where=target,
+            expected="a file",
+            fix="choose another with " + parameter("path"),
         )
     return found
 
@@ -77,7 +81,7 @@ class CannotWriteError(MasktoolError):
 def cannot_write(target: Path, error: OSError) -> CannotWriteError:
     """Returns the error for what the operating system refuses."""
     return CannotWriteError(
-        "cannot write", where=target, got=error.strerror or error, fix="choose another output with -o"
+        "cannot write", where=target, got=error.strerror or error, fix="choose another output with " + parameter("path")
     )
 
 

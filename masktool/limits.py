@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 from masktool.errors import MasktoolError
+from masktool.messages import Message, differently
 
 DIGITS = 18
 """Of the largest number that ``--limit`` takes, a little below 2⁶³: nothing can be given more than that."""
@@ -69,8 +70,14 @@ def check_limit(name: str, got: int, *, where: object | None = None) -> None:
             where=where,
             expected=f"at most {limit(name)} {LIMITS[name].what}",
             got=got,
-            fix=f"if that is meant: masktool --limit {name}={got} ..." if len(str(got)) <= DIGITS else None,
+            fix=advise_limit(name, got) if len(str(got)) <= DIGITS else None,
         )
+
+
+def advise_limit(name: str, number: int) -> Message:
+    """Returns how a limit is raised."""
+    python = f"with masktool.limits.limits({name.replace('-', '_')}={number}): ..."
+    return "if that is meant: " + differently(python=python, command=f"masktool --limit {name}={number} ...")
 
 
 @contextlib.contextmanager
@@ -92,20 +99,3 @@ def limits(**raised: int) -> Iterator[None]:
         yield
     finally:
         _RAISED.reset(token)
-
-
-def read_limits(assignments: tuple[str, ...]) -> dict[str, int]:
-    """Returns limits by name from texts such as ``pixels=200000000``.
-
-    Raises:
-        MasktoolError: one has another form.
-    """
-    found = {}
-    for assignment in assignments:
-        name, equals, number = assignment.partition("=")
-        if not equals or not number.isascii() or not number.isdigit() or len(number) > DIGITS:
-            raise MasktoolError(
-                "not a limit", where=f"--limit {assignment}", expected="NAME=N, such as pixels=200000000"
-            )
-        found[name] = int(number)
-    return found

@@ -36,6 +36,7 @@ from masktool.explainers.reading import Scale
 from masktool.explainers.subject import read_subject
 from masktool.explainers.targets import TargetError
 from masktool.interface.models import MODEL_VARIABLE, ModelChoice, find_model
+from masktool.option_names import for_command_line
 from masktool.runtime.session import MaskedSession, load
 
 BAD_INPUT = 2
@@ -264,7 +265,7 @@ def explain_photographs(session: MaskedSession, photographs: Sequence[Path], req
             if len(photographs) == 1:
                 raise
             where = "" if str(path) in str(error) else f"{path}: "
-            options.say(f"masktool: error: {where}{error}")
+            options.say(f"masktool: error: {where}" + error.message)
             failures += 1
     return failures
 
@@ -287,7 +288,8 @@ def explain_photograph(
         progress=options.progress,
         **request.methods[method],
     )
-    return list({explanation.target: explanation for explanation in found}.values())
+    spelled = [dataclasses.replace(each, notes=tuple(map(for_command_line, each.notes))) for each in found]
+    return list({explanation.target: explanation for explanation in spelled}.values())
 
 
 def write_explanations(explanations: Sequence[Explanation], path: Path, stem: str, request: ExplainRequest) -> None:
@@ -301,7 +303,7 @@ def write_explanations(explanations: Sequence[Explanation], path: Path, stem: st
         try:
             written = explanation.save(request.directory, request.formats, name)
         except MasktoolError as error:
-            raise OutputError(str(error)) from error
+            raise OutputError(error.message) from error
         options.say(f"{path}: {describe(explanation)}")
         for note in explanation.notes:
             options.say(f"{path}: {note}")

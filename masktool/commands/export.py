@@ -32,6 +32,7 @@ from masktool.commands.source_options import (
 )
 from masktool.contract import LOSSES, OutputKind
 from masktool.errors import MasktoolError
+from masktool.option_names import for_command_line
 
 if TYPE_CHECKING:
     from masktool.contract import Metadata
@@ -174,7 +175,7 @@ def describe_export(exported: Export) -> Iterator[str]:
     """Yields what the user should know, a line each."""
     metadata, source, rules = exported.metadata, exported.source, exported.rule_counts
     yield f"source: {source.name}, sha256 {metadata.source_sha256[:DIGEST_SHOWN]}, {source.n_nodes} nodes"
-    yield from (f"note: {note}" for note in exported.notes)
+    yield from ("note: " + note for note in exported.notes)
     if metadata.baseline is None:
         yield f"masked: {sum(rules.values())} nodes ({', '.join(f'{rule} {count}' for rule, count in rules.items())})"
     else:
@@ -263,5 +264,5 @@ def document_export(exported: Export) -> dict[str, Any]:
         "bytes": exported.n_bytes,
         "metadata": dataclasses.asdict(exported.metadata),
         "rules": exported.rule_counts,
-        "notes": list(exported.notes),
+        "notes": [for_command_line(note) for note in exported.notes],
     }

@@ -12,6 +12,7 @@ import click
 
 from masktool.commands.options import console, print_line, say
 from masktool.data_files import check_readable
+from masktool.option_names import for_command_line
 
 if TYPE_CHECKING:
     from masktool.exporters.check import Check
@@ -81,7 +82,7 @@ def document_check(path: Path, check: Check) -> dict[str, Any]:
         "path": str(path),
         "passed": not check.failed,
         "source": check.source,
-        "cause": check.cause,
+        "cause": None if check.cause is None else for_command_line(check.cause),
         "figures": [dataclasses.asdict(verdict) | {"value": finite(verdict.value)} for verdict in check.verdicts],
         "recorded": dict(check.metadata.parity),
     }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from masktool.contract import BASELINES, DEFAULT_BASELINE, Masking
+from masktool.option_names import for_command_line
 from masktool.printable import printable
 from masktool.progress import Advance
 from masktool.streams import silence_stdout
@@ -99,12 +100,12 @@ def console() -> Console:
 
 def say(message: str) -> None:
     """Writes a message for the user on stderr, one line, whatever was woven into it from files."""
-    console().print(printable(message), markup=False, emoji=False)
+    console().print(printable(for_command_line(message)), markup=False, emoji=False)
 
 
 def print_line(text: str) -> None:
     """Writes a line for people on stdout."""
-    click.echo(printable(text, keep="\t"))
+    click.echo(printable(for_command_line(text), keep="\t"))
 
 
 def print_path(path: Path) -> None:

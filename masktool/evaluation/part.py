@@ -128,7 +128,7 @@ def run_part(
         measured, failed = measure_all(part, dataset.samples, digests, journal, progress, say)
     problems = (*dataset.problems, *failed)
     if not measured:
-        first = f"{problems[0].where}: {problems[0].what}" if problems else "there are none"
+        first = f"{problems[0].where}: " + problems[0].what if problems else "there are none"
         raise MasktoolError("no image could be measured", where=f"{len(dataset.samples)} images", got=first)
     findings = part.summarise(measured)
     unknown = tuple(note_unknown_scores(part.models[0].session.metadata))
@@ -175,7 +175,7 @@ def measure_all(
             except CannotWriteError:
                 raise
             except MasktoolError as error:
-                failed.append(Problem(sample.name, str(error)))
+                failed.append(Problem(sample.name, error.message))
             else:
                 found[sample.name] = journal.add(sample.name, digests[sample.name], record)
             advance(1)

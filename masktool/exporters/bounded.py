@@ -15,7 +15,7 @@ import onnxruntime
 
 from masktool.errors import MasktoolError
 from masktool.exporters.runnable import Outputs, RunnableModel
-from masktool.limits import LIMITS, limit
+from masktool.limits import LIMITS, advise_limit, limit
 
 GRACE = 10.0
 """Seconds in which a run that was told to terminate should do so."""
@@ -76,5 +76,5 @@ def too_long(where: object) -> TimeLimitError:
         where=where,
         expected=f"at most {seconds} {LIMITS['seconds'].what}",
         got="none by then",
-        fix=f"if that is meant: masktool --limit seconds={MORE * seconds} ...",
+        fix=advise_limit("seconds", MORE * seconds),
     )

@@ -99,7 +99,7 @@ def measure(
     try:
         return excuse(figures, without_unfused(limits, source.model), masked, trial, source.model), None
     except MasktoolError as error:
-        return figures, str(error)
+        return figures, error.message
 
 
 def refuse_other_input(session: onnxruntime.InferenceSession, image_input: str, where: object) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from masktool.errors import MasktoolError
+from masktool.messages import parameter
 
-CONSENT = "if you trust whoever made it: --trust-code (trust_code=True in Python)"
+CONSENT = "if you trust whoever made it: " + parameter("trust_code", True)
 
 
 def refuse_code(where: object, why: str, *, otherwise: str) -> MasktoolError:
@@ -15,4 +16,4 @@ def refuse_code(where: object, why: str, *, otherwise: str) -> MasktoolError:
         why: which part of it, and by which way.
         otherwise: what the user can do without consent.
     """
-    return MasktoolError("reading the file may run code from it", where=where, got=why, fix=f"{otherwise}; {CONSENT}")
+    return MasktoolError("reading the file may run code from it", where=where, got=why, fix=otherwise + "; " + CONSENT)

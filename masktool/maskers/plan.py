@@ -70,7 +70,7 @@ class Plan:
     def describe(self) -> Iterator[str]:
         """Yields what the user should know before the first step, a line each."""
         yield f"classifier: {self.loaded.name}"
-        yield from (f"note: {note}" for note in self.loaded.notes)
+        yield from ("note: " + note for note in self.loaded.notes)
         yield f"stages: {', '.join(map(str, self.stages))}"
         classes = len({example.label for example in self.examples})
         yield f"pictures: {len(self.examples)} of {classes} classes; {self.steps} steps of {self.settings.batch}"

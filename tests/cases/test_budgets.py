@@ -10,10 +10,12 @@ import pytest
 from networks.small_graphs import parse
 
 import masktool
+from masktool.cli import read_limits
 from masktool.errors import MasktoolError, stage
 from masktool.exporters.domains import NORMAL
 from masktool.exporters.probes import Probe
-from masktool.limits import DIGITS, check_limit, read_limits
+from masktool.limits import DIGITS, check_limit
+from masktool.option_names import for_command_line
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> g '
 LARGE = (
@@ -31,9 +33,9 @@ WIDE = (
 
 @pytest.mark.parametrize("number", [10**9, 10**DIGITS - 1])
 def test_an_option_is_named_that_can_be_given(number: int) -> None:
-    with pytest.raises(MasktoolError, match=f"--limit tensor={number} ") as caught:
+    with pytest.raises(MasktoolError, match=rf"limits\(tensor={number}\)") as caught:
         check_limit("tensor", number)
-    option = str(caught.value).split("--limit ")[1].split()[0]
+    option = for_command_line(caught.value.message).split("--limit ")[1].split()[0]
     assert read_limits((option,)) == {"tensor": number}
 
 
@@ -46,13 +48,13 @@ def test_no_option_is_named_that_cannot_be_given(number: int) -> None:
 @pytest.mark.parametrize(("channels", "side"), [(1, 5000), (3, 2100)])
 def test_images_of_tens_of_millions_of_numbers_are_asked_about(channels: int, side: int, tmp_path: Path) -> None:
     onnx.save(parse(LARGE.format(channels=channels, side=side)), tmp_path / "in.onnx")
-    with pytest.raises(MasktoolError, match=f"input 'x'.*--limit values={channels * side * side} "):
+    with pytest.raises(MasktoolError, match=rf"input 'x'.*limits\(values={channels * side * side}\)"):
         masktool.export(tmp_path / "in.onnx", tmp_path / "out.onnx")
 
 
 def test_a_wide_layer_of_a_small_image_is_asked_about(tmp_path: Path) -> None:
     onnx.save(parse(WIDE), tmp_path / "in.onnx")
-    with pytest.raises(MasktoolError, match=f"--limit tensor={5000 * 224 * 224} "):
+    with pytest.raises(MasktoolError, match=rf"limits\(tensor={5000 * 224 * 224}\)"):
         masktool.export(tmp_path / "in.onnx", tmp_path / "out.onnx")
 
 

@@ -72,7 +72,7 @@ def test_good_arrays_are_read_in_every_version(tmp_path, order, dtype):
 
 def test_an_array_beyond_the_limit_is_named_before_it_is_read(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((3, 40, 40), np.float32))
-    with limits(pixels=4799), pytest.raises(MasktoolError, match=r"--limit pixels=4800"):
+    with limits(pixels=4799), pytest.raises(MasktoolError, match=r"limits\(pixels=4800\)"):
         read_array(tmp_path / "a.npy")
 
 

@@ -85,7 +85,7 @@ def test_metadata_that_say_something_else_are_one_line(name, text):
 
 
 def test_metadata_beyond_the_limit_on_text_name_it():
-    with pytest.raises(MasktoolError, match=r"masktool\.source.*--limit text=2000002"):
+    with pytest.raises(MasktoolError, match=r"masktool\.source.*limits\(text=2000002\)"):
         Metadata.from_properties(change("source", json.dumps("x" * 2_000_000)))
 
 

@@ -42,10 +42,13 @@ ENDLESS = network('scores = Loop ("", t, f) ' + BODY + CHANGES)
         ('scores = Loop ("", t, f) ' + BODY + STAYS, "a Loop that never ends"),
         ('scores = Loop ("", "", f) ' + BODY + STAYS, "a Loop that never ends"),
         ('scores = Loop ("", t, f) ' + BODY + "k2 = Constant <value = bool {1}> () }> ", "a Loop that never ends"),
-        ("n = Constant <value = int64 {1099511627776}> () scores = Loop (n, t, f) " + BODY + STAYS, "--limit trips="),
-        ('n = Constant <value = int64 {100001}> () scores = Loop (n, "", f) ' + BODY + STAYS, "--limit trips=100001"),
+        ("n = Constant <value = int64 {1099511627776}> () scores = Loop (n, t, f) " + BODY + STAYS, "limits\\(trips="),
+        (
+            'n = Constant <value = int64 {100001}> () scores = Loop (n, "", f) ' + BODY + STAYS,
+            "limits\\(trips=100001\\)",
+        ),
         ("n = Constant <value = int64 {60}> () l = Loop (n, t, f) " + DOUBLES, "numbers in one tensor"),
-        ("n = Constant <value = int64 {40}> () l = Loop (n, t, f) " + DOUBLES, "--limit tensor="),
+        ("n = Constant <value = int64 {40}> () l = Loop (n, t, f) " + DOUBLES, "limits\\(tensor="),
     ],
 )
 def test_a_loop_without_end_or_bound_is_refused_by_name(nodes: str, said: str, tmp_path: Path) -> None:
@@ -69,7 +72,7 @@ def test_a_loop_that_its_condition_ends_may_say_any_number(tmp_path: Path) -> No
 )
 def test_what_the_graph_does_not_tell_the_clock_does(nodes: str, tmp_path: Path) -> None:
     started = time.monotonic()
-    with limits(seconds=1), pytest.raises(MasktoolError, match=r"without end.*at most 1 seconds.*--limit seconds=10 "):
+    with limits(seconds=1), pytest.raises(MasktoolError, match=r"without end.*at most 1 seconds.*limits\(seconds=10\)"):
         masktool.export(network(nodes), tmp_path / "out.onnx")
     assert time.monotonic() - started < 60
 

@@ -138,7 +138,7 @@ def test_what_a_few_bytes_declare_is_not_allocated(inputs: str, got: int, tmp_pa
         body = NETWORK.replace("x)", "x, float[1000000000] z)", 1).replace("Relu (c)", "Relu (c) k = ReduceSum (z)")
     message = refusal(network(body + END), tmp_path)
     assert f"got {got}" in message
-    assert f"--limit values={got}" in message
+    assert f"limits(values={got})" in message
 
 
 def test_bytes_of_any_kind_are_no_model(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_a_dilation_beyond_the_map_takes_no_more_rounds_than_the_map_is_long(tmp
 def test_more_rounds_than_the_limit_are_refused_by_name(tmp_path: Path) -> None:
     nodes = "[conv] last = Conv <pads = [150, 150, 150, 150], dilations = [150, 150]> (x, w)"
     source = write(tmp_path, nodes, 1, "H, W", {"w": (2, 1, 3, 3), "v": (2, 5)}, {})
-    with pytest.raises(MasktoolError, match=r"node 'conv'.*at most 256 rounds.*300.*--limit fill-rounds=300"):
+    with pytest.raises(MasktoolError, match=r"node 'conv'.*at most 256 rounds.*300.*limits\(fill_rounds=300\)"):
         masktool.export(source, tmp_path / "masked.onnx")
     nodes = "[conv] last = Conv <dilations = [2, 2]> (x, w)"
     source = write(tmp_path, nodes, 1, "8, 8", {"w": (2, 1, 3, 3), "v": (2, 5)}, {})

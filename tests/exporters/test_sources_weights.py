@@ -181,7 +181,7 @@ def test_a_pickled_module_is_refused_and_not_run(tmp_path: Path, new_format: boo
     Marker.unpickled = False
     with pytest.raises(MasktoolError, match=r"may run code from it .*it pickles [\w.]*\.Marker besides") as error:
         load_source(path, arch="own_factories:small", input_size=SIZE)
-    assert "--trust-code" in str(error.value)
+    assert "trust_code=True" in str(error.value)
     assert not Marker.unpickled
 
 

@@ -100,7 +100,7 @@ def test_a_pickled_module_is_trusted_first(small: nn.Module) -> None:
     module = Small()
     module.load_state_dict(small.state_dict())
     torch.save(module, "model.pt")
-    with pytest.raises(MasktoolError, match="--trust-code"):
+    with pytest.raises(MasktoolError, match="trust_code=True"):
         load_module("model.pt")
     loaded = load_module("model.pt", trust_code=True)
     assert loaded.name == "model.pt"

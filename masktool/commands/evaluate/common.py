@@ -22,13 +22,15 @@ from masktool.commands.source_options import (
     trust_code_option,
 )
 from masktool.contract import OutputKind
-from masktool.datasets.dataset import Dataset
+from masktool.datasets.dataset import Dataset, Problem
 from masktool.datasets.extras import require_extra
 from masktool.errors import MasktoolError
+from masktool.evaluation.findings import Evaluation
 from masktool.evaluation.part import NamedModel, Part, run_part
 from masktool.exported_files import metadata_of
 from masktool.interface.models import ModelChoice, find_model
 from masktool.lazy import typed_arguments
+from masktool.option_names import for_command_line
 from masktool.runtime.session import MaskedSession, load
 
 BAD_INPUT = 2
@@ -283,7 +285,7 @@ def finish(request: EvaluationRequest, part: Part) -> int:
     """
     journal = request.directory / f"{part.name}.jsonl"
     evaluation = run_part(part, request.dataset(), journal, options.progress, options.say)
-    evaluation = dataclasses.replace(evaluation, command=request.command_line)
+    evaluation = dataclasses.replace(spelled(evaluation), command=request.command_line)
     written = write_results(evaluation, request.directory)
     journal.unlink(missing_ok=True)
     if request.as_json:
@@ -293,3 +295,10 @@ def finish(request: EvaluationRequest, part: Part) -> int:
     options.say(f"{evaluation.n_images} images; written: {', '.join(map(str, written))}")
     print_problems(evaluation.problems)
     return BAD_INPUT if request.strict and evaluation.problems else 0
+
+
+def spelled(evaluation: Evaluation) -> Evaluation:
+    """Returns an evaluation whose problems and notes name options in place of parameters."""
+    findings = dataclasses.replace(evaluation.findings, notes=tuple(map(for_command_line, evaluation.findings.notes)))
+    problems = tuple(Problem(each.where, for_command_line(each.what)) for each in evaluation.problems)
+    return dataclasses.replace(evaluation, findings=findings, problems=problems)

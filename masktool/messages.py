@@ -1,0 +1,178 @@
+"""Texts in which parameters of masktool's functions stand, for two kinds of readers.
+
+A program that called ``masktool.export`` reads ``input_size=(H, W)``; somebody who typed ``masktool export`` reads
+``--input-size H W``. Both come from one text: :func:`parameter`, :func:`call` and :func:`differently` put a part into
+it that is not spelled yet. As a string it names parameters as Python does; the command line spells them anew, from the
+table in :mod:`masktool.option_names`.
+
+Put them together with ``+`` or :func:`join`: an f-string makes plain text of them, in Python's spelling.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import re
+from collections.abc import Callable, Iterable
+
+
+class Unsaid(enum.Enum):
+    """Stands for the value of a parameter that is named alone."""
+
+    UNSAID = enum.auto()
+
+
+class Placeholder(str):
+    """What the user has to put a value of their own for, such as ``NAME``; Python shows it without quotes."""
+
+    __slots__ = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """Values of which the user takes one.
+
+    Attributes:
+        values: all of them.
+        separator: what stands between them.
+    """
+
+    values: tuple[object, ...]
+    separator: str = "|"
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """A parameter of a function of masktool's, perhaps with a value.
+
+    Attributes:
+        name: as the function's signature has it.
+        value: that is given for it; a tuple may hold placeholders.
+    """
+
+    name: str
+    value: object = Unsaid.UNSAID
+
+    def __str__(self) -> str:
+        return self.name if self.value is Unsaid.UNSAID else f"{self.name}={show_value(self.value)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class FunctionCall:
+    """A call of a public function of masktool's, with a command line that does the same.
+
+    Attributes:
+        function: its name in ``masktool``.
+        positional: values by position. ``...`` stands in Python for what a command has a default for.
+        named: parameters by name.
+    """
+
+    function: str
+    positional: tuple[object, ...]
+    named: tuple[Parameter, ...]
+
+    def __str__(self) -> str:
+        return f"masktool.{self.function}({', '.join([*map(show_value, self.positional), *map(str, self.named)])})"
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoWordings:
+    """Words for which no rule makes one form of the other.
+
+    Attributes:
+        python: for a program.
+        command: for a command line.
+    """
+
+    python: str
+    command: str
+
+    def __str__(self) -> str:
+        return self.python
+
+
+Part = Parameter | FunctionCall | TwoWordings
+"""What a message holds besides text."""
+
+
+class Message(str):
+    """A text with parameters in it; as a string it names them as Python does.
+
+    Attributes:
+        parts: pieces of text, and what is spelled in either way, in their order.
+    """
+
+    parts: tuple[str | Part, ...]
+
+    def __new__(cls, *parts: str | Part) -> Message:
+        """Puts texts, messages and parts together."""
+        flat: list[str | Part] = []
+        for part in parts:
+            flat.extend(part.parts if isinstance(part, Message) else [part])
+        new = super().__new__(cls, "".join(map(str, flat)))
+        new.parts = tuple(flat)
+        return new
+
+    def __add__(self, other: str) -> Message:
+        return Message(self, other)
+
+    def __radd__(self, other: str) -> Message:
+        return Message(other, self)
+
+    def render(self, spell: Callable[[Part], str]) -> str:
+        """Returns plain text in which every part is spelled as a function says."""
+        return "".join(part if isinstance(part, str) else spell(part) for part in self.parts)
+
+    def on_one_line(self) -> Message:
+        """Returns the message without line breaks and repeated blanks in its text, and without any at its ends."""
+        squeezed = [re.sub(r"\s+", " ", part) if isinstance(part, str) else part for part in self.parts]
+        if squeezed and isinstance(squeezed[0], str):
+            squeezed[0] = squeezed[0].lstrip()
+        if squeezed and isinstance(squeezed[-1], str):
+            squeezed[-1] = squeezed[-1].rstrip()
+        return Message(*squeezed)
+
+
+def parameter(name: str, value: object = Unsaid.UNSAID) -> Message:
+    """Returns a parameter of a function of masktool's, perhaps with a value, as part of a message.
+
+    Args:
+        name: as in Python; :mod:`masktool.option_names` must know its option.
+        value: an example or what was given; see :class:`Placeholder` and :class:`OneOf`.
+    """
+    return Message(Parameter(name, value))
+
+
+def call(function: str, *positional: object, **named: object) -> Message:
+    """Returns a call of a public function, or the command line that does the same, as part of a message."""
+    return Message(FunctionCall(function, positional, tuple(Parameter(*each) for each in named.items())))
+
+
+def differently(*, python: str, command: str) -> Message:
+    """Returns words for a program and others for a command line, as part of a message, where no rule leads to both."""
+    return Message(TwoWordings(python, command))
+
+
+def join(separator: str, messages: Iterable[str]) -> Message:
+    """Returns messages with a text between them; ``str.join`` would make plain text of them."""
+    parts: list[str] = []
+    for message in messages:
+        parts += [separator, message] if parts else [message]
+    return Message(*parts)
+
+
+def show_value(value: object) -> str:
+    """Returns a value as Python source shows it; a tuple and alternatives member by member."""
+    if isinstance(value, OneOf):
+        return value.separator.join(map(show_value, value.values))
+    if isinstance(value, tuple):
+        return f"({', '.join(map(show_value, value))}{',' if len(value) == 1 else ''})"
+    if isinstance(value, Placeholder):
+        return str(value)
+    if value is ...:
+        return "..."
+    if isinstance(value, bool | int | float) or value is None:
+        return repr(value)
+    text = str(value)
+    plain = text.isprintable() and not set(text) & {'"', "\\"}
+    return f'"{text}"' if plain else repr(text)

@@ -1,0 +1,127 @@
+"""How the command line spells what the library's messages name as Python does: one table, read in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from masktool.messages import FunctionCall, Message, OneOf, Parameter, Part, TwoWordings, Unsaid
+
+
+@dataclasses.dataclass(frozen=True)
+class OptionName:
+    """The option that gives a parameter its value.
+
+    Attributes:
+        option: as it is typed.
+        separator: between the members of a tuple.
+        words: what is typed for False and for True; None where the option itself is typed for True, and nothing for
+            False.
+    """
+
+    option: str
+    separator: str = " "
+    words: tuple[str, str] | None = None
+
+
+OPTIONS: Mapping[str, OptionName] = {
+    "arch": OptionName("--arch"),
+    "baseline": OptionName("--baseline"),
+    "boxes": OptionName("--boxes"),
+    "channels": OptionName("--channels"),
+    "checkpoint": OptionName("--checkpoint"),
+    "class_output": OptionName("--class-output"),
+    "classifier": OptionName("--classifier"),
+    "feature_map": OptionName("--feature-map"),
+    "gradient": OptionName("--gradient"),
+    "image_input": OptionName("--image-input"),
+    "input_size": OptionName("--input-size"),
+    "inputs": OptionName("--input"),
+    "labels": OptionName("--labels"),
+    "learning_rate": OptionName("--learning-rate"),
+    "mask_required": OptionName("--mask", words=("optional", "required")),
+    "masking": OptionName("--masking"),
+    "masks": OptionName("--masks"),
+    "n_samples": OptionName("--samples"),
+    "output": OptionName("--output"),
+    "output_kind": OptionName("--output-kind"),
+    "path": OptionName("-o"),
+    "per_class": OptionName("--per-class"),
+    "perturbations_per_eval": OptionName("--batch"),
+    "preprocessing": OptionName("--preprocess"),
+    "providers": OptionName("--provider"),
+    "resume": OptionName("--resume"),
+    "score": OptionName("--score"),
+    "stages": OptionName("--stages", separator=","),
+    "target": OptionName("--target", separator=","),
+    "trust_code": OptionName("--trust-code"),
+}
+"""By the parameter's name, which means one thing in all functions; a test holds it to the commands and signatures."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CommandName:
+    """The command that does what a function does.
+
+    Attributes:
+        command: as it is typed behind ``masktool``.
+        positional: for each positional argument of the function the option that takes it, None for an argument.
+    """
+
+    command: str
+    positional: tuple[str | None, ...]
+
+
+COMMANDS: Mapping[str, CommandName] = {
+    "export": CommandName("export", (None, "-o")),
+    "explain": CommandName("explain", ("-m", None)),
+    "train_masker": CommandName("train-masker", (None, "--data", "-o")),
+}
+"""By the function's name."""
+
+
+def for_command_line(text: str) -> str:
+    """Returns a text as somebody who types commands is to read it: options in place of parameters."""
+    return text.render(spell) if isinstance(text, Message) else text
+
+
+def spell(part: Part) -> str:
+    """Returns what is typed for a part of a message."""
+    match part:
+        case Parameter():
+            return spell_parameter(part)
+        case FunctionCall():
+            return spell_call(part)
+        case TwoWordings():
+            return part.command
+
+
+def spell_parameter(parameter: Parameter) -> str:
+    """Returns the option, with the value behind it unless it is a switch."""
+    name = OPTIONS[parameter.name]
+    if parameter.value is Unsaid.UNSAID:
+        return name.option
+    if parameter.value is True and name.words is None:
+        return name.option
+    return f"{name.option} {spell_value(parameter.value, name)}"
+
+
+def spell_value(value: object, name: OptionName) -> str:
+    """Returns a value as it is typed, on one line."""
+    if isinstance(value, OneOf):
+        return value.separator.join(spell_value(each, name) for each in value.values)
+    if isinstance(value, tuple):
+        return name.separator.join(spell_value(each, name) for each in value)
+    if isinstance(value, bool) and name.words is not None:
+        return name.words[value]
+    return " ".join(str(value).split())
+
+
+def spell_call(call: FunctionCall) -> str:
+    """Returns the command line that does what a call does."""
+    name = COMMANDS[call.function]
+    words = ["masktool", name.command]
+    for value, option in zip(call.positional, name.positional, strict=False):  # a call may give fewer
+        if value is not ...:
+            words += [*([] if option is None else [option]), str(value)]
+    return " ".join([*words, *map(spell_parameter, call.named)])

@@ -9,14 +9,13 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
 """ONNX Runtime reads it once, when it is imported: off later still leaves a device identifier in the user's cache."""
 if not os.environ.get(TELEMETRY_SWITCH):  # it takes an empty value for none; 0 is the user's own word and stays
     os.environ[TELEMETRY_SWITCH] = "1"
 
 if TYPE_CHECKING:
+    from masktool.contract import __version__ as __version__
     from masktool.errors import MasktoolError, UnsupportedOperatorError
     from masktool.explainers import Explanation, explain
     from masktool.exporters import export
@@ -39,6 +38,7 @@ __all__ = [
 ]
 
 _MODULE_OF_NAME = {
+    "__version__": "masktool.contract",
     "Explanation": "masktool.explainers",
     "Export": "masktool.exporters.result",
     "MaskedSession": "masktool.runtime",

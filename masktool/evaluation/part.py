@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from masktool import __version__
+from masktool.contract import __version__
 from masktool.datasets.dataset import Dataset, DatasetImage, Problem
 from masktool.errors import MasktoolError
 from masktool.evaluation.findings import Evaluation, Findings

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from masktool import __version__
+from masktool.contract import __version__
 from masktool.data_files import read_bytes
 from masktool.datasets.extras import require_extra
 from masktool.errors import MasktoolError

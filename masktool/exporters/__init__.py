@@ -9,8 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
-import masktool
-from masktool.contract import LOSSES, Layout, Loss, Masking, Metadata, OutputKind, Preprocessing, name_classes
+from masktool.contract import (
+    LOSSES,
+    Layout,
+    Loss,
+    Masking,
+    Metadata,
+    OutputKind,
+    Preprocessing,
+    __version__,
+    name_classes,
+)
 from masktool.errors import MasktoolError, UnsupportedOperatorError
 from masktool.files import check_target
 from masktool.streams import unheard
@@ -165,7 +174,7 @@ def export(
         preprocessing=preprocessing,
         labels=name_classes(names, head.kind),
         parity={},
-        tool_version=masktool.__version__,
+        tool_version=__version__,
         baseline=chosen,
         gradient=gradient,
         feature_map=feature_map,

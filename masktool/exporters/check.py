@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import onnx_ir
 import onnxruntime
 
-import masktool
-from masktool.contract import Metadata
+from masktool.contract import Metadata, __version__
 from masktool.errors import MasktoolError
 from masktool.exporters.batch import open_to_measure
 from masktool.exporters.chosen_boxes import leave_out_lists
@@ -131,7 +130,7 @@ def plain_subject(source: Source, metadata: Metadata, outputs: list[str]) -> Run
 def judge_record(response: float, metadata: Metadata) -> Iterator[Verdict]:
     """Yields how far the response is from the one recorded by the same version, which draws the same images."""
     recorded = metadata.parity.get("response")
-    if metadata.tool_version == masktool.__version__ and isinstance(recorded, int | float) and recorded > 0:
+    if metadata.tool_version == __version__ and isinstance(recorded, int | float) and recorded > 0:
         drift = abs(response - recorded) / recorded
         meaning = "response against the one recorded at export, as a share of it"
         yield Verdict("record", drift, DRIFT_TOLERANCE, drift <= DRIFT_TOLERANCE, meaning)

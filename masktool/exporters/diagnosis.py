@@ -15,7 +15,6 @@ In order:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -27,9 +26,7 @@ from masktool.exporters.probes import Probe
 from masktool.exporters.runnable import Outputs, RunnableModel, relative_difference
 from masktool.exporters.storage import Running
 from masktool.exporters.tolerance import is_quantised
-
-if TYPE_CHECKING:
-    from masktool.exporters.trial import TriedNetwork
+from masktool.exporters.trial import TriedNetwork
 
 RANDOM_OPERATORS = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -37,10 +34,8 @@ RANDOM_OPERATORS = frozenset(
 OTHER_RUNS = (Running("EXTENDED"), Running("BASIC"), Running("OFF"), Running(threads=1))
 """What the source's spread is measured over, beside single images."""
 UNFUSED = Running("OFF")
-MULTIPLYING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul", "BatchNormalization"})
-"""Operators whose weights are factors, so that an infinite one is no more use than NaN."""
 NAMED = 3
-"""Nodes and weights that a message names at most."""
+"""Nodes that a message names at most."""
 
 
 def excuse(
@@ -213,41 +208,3 @@ def measure_unfused(masked: RunnableModel, plain: RunnableModel, probes: Sequenc
             worst, relative_difference(under_ones, source_like(under_ones, plain, probe, alone=masked.one_by_one))
         )
     return worst
-
-
-def find_spoiled_weights(model: ir.Model) -> str:
-    """Returns the names of weights that hold NaN, or infinity where they are multiplied by; empty without any.
-
-    An infinity that is added or chosen may be meant: that is how scores are ruled out.
-    """
-    found = []
-    for graph in model.graphs():
-        constants = [node.outputs[0] for node in graph if node.op_type == "Constant"]
-        for value in (*graph.initializers.values(), *constants):
-            tensor = ir.convenience.get_const_tensor(value)
-            if tensor is not None and tensor.dtype.is_floating_point() and (count := count_spoiled(value, tensor)):
-                found.append(f"{value.name!r} ({count} of {tensor.size} numbers)")
-    return ", ".join(found[:NAMED]) + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
-
-
-def find_huge_weights(model: ir.Model) -> str:
-    """Returns the names of factors whose products with numbers like their own overflow; empty without any."""
-    found = []
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if tensor is None or not any(node.op_type in MULTIPLYING for node in value.consumers()):
-                continue
-            if tensor.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE) and tensor.size:
-                numbers = tensor.numpy()
-                largest = float(np.abs(numbers).max())
-                if largest > np.sqrt(np.finfo(numbers.dtype).max):
-                    found.append(f"{value.name!r} (up to {largest:.1e})")
-    return ", ".join(found[:NAMED]) + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
-
-
-def count_spoiled(value: ir.Value, tensor: ir.TensorProtocol) -> int:
-    """Returns how many numbers of a weight are NaN, or infinite where it is multiplied by."""
-    numbers = tensor.numpy().astype(np.float32)
-    multiplied = any(node.op_type in MULTIPLYING for node in value.consumers())
-    return int(np.count_nonzero(~np.isfinite(numbers) if multiplied else np.isnan(numbers)))

@@ -13,9 +13,9 @@ import onnx_ir as ir
 
 from masktool.contract import Layout, Preprocessing
 from masktool.errors import MasktoolError, describe_exception
+from masktool.exporters.bad_weights import find_spoiled_weights
 from masktool.exporters.batch import open_to_measure
 from masktool.exporters.bounded import TimeLimitError
-from masktool.exporters.diagnosis import find_spoiled_weights
 from masktool.exporters.domains import Domain, choose_domain, describe_domain, find_domains
 from masktool.exporters.inference import every_node
 from masktool.exporters.one_image import with_batch

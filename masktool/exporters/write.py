@@ -22,9 +22,10 @@ from masktool.contract import (
     Metadata,
 )
 from masktool.errors import MasktoolError
+from masktool.exporters.bad_weights import find_huge_weights
 from masktool.exporters.baseline_trial import find_baselines
 from masktool.exporters.class_output import is_vector
-from masktool.exporters.diagnosis import excuse, find_huge_weights
+from masktool.exporters.diagnosis import excuse
 from masktool.exporters.gradient import add_gradients
 from masktool.exporters.integer_images import check_preprocessing, refuse_gradients
 from masktool.exporters.names import NEW_PREFIX, OWN_NAMES, free_gradient_names, is_own

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from masktool import __version__
-from masktool.contract import Masking, OutputKind
+from masktool.contract import Masking, OutputKind, __version__
 from masktool.data_files import URL, check_readable, is_there
 from masktool.errors import MasktoolError
 from masktool.exported_files import is_masked, metadata_of

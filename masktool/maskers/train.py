@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-import masktool.exporters
 from masktool.contract import Masking, Preprocessing
 from masktool.datasets.examples import digest
 from masktool.errors import MasktoolError
+from masktool.exporters import export
 from masktool.exporters.result import Export
 from masktool.exporters.sources import source_from_module
 from masktool.exporters.torch_sources.modules import LoadedModule, load_module
@@ -158,10 +158,10 @@ def make_training(plan: Plan, stack: contextlib.ExitStack) -> Training:
 def open_layer_judge(plan: Plan, stack: contextlib.ExitStack) -> Judge:
     """Exports the classifier with layer masking, without gradients and with them, and opens both files."""
     folder = stack.enter_context(temporary_directory())
-    masktool.exporters.export(
+    export(
         plan.source, folder / "forward.onnx", masking="layer", class_output=plan.head.name, output_kind=plan.head.kind
     )
-    masktool.exporters.export(folder / "forward.onnx", folder / "backward.onnx", gradient="log-softmax")
+    export(folder / "forward.onnx", folder / "backward.onnx", gradient="log-softmax")
     provider, threads = "auto" if plan.device.type == "cuda" else "cpu", torch.get_num_threads()
     forward, backward = (
         stack.enter_context(load(folder / name, provider, threads)) for name in ("forward.onnx", "backward.onnx")
@@ -281,7 +281,7 @@ def write_file(plan: Plan, training: Training, records: Sequence[Record], path: 
         "steps": plan.steps,
         "figures": average(records[-plan.steps_per_epoch :]),
     }
-    return masktool.exporters.export(
+    return export(
         dataclasses.replace(source, masker=about),
         path,
         masking=masking,

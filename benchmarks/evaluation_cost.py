@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from benchmarks.timing import compare
 from masktool import load
 from masktool.demo import model_path
-from masktool.evaluation.faithfulness.insertion_deletion import InsertionDeletion
-from masktool.evaluation.faithfulness.trial import Trial
 from masktool.evaluation.maps import Map
+from masktool.evaluation.metrics.faithfulness.insertion_deletion import InsertionDeletion
+from masktool.evaluation.metrics.faithfulness.trial import Trial
 from masktool.runtime.session import MaskedSession
 
 LIMIT = 1.3

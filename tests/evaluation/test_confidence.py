@@ -5,7 +5,7 @@ import pytest
 
 from evaluation.trials import black_fill, linear, make_trial
 from masktool.errors import MasktoolError
-from masktool.evaluation.faithfulness.confidence import Confidence, highlight
+from masktool.evaluation.metrics.faithfulness.confidence import Confidence, highlight
 
 ROUNDING = 1e-6
 """float32 masks."""

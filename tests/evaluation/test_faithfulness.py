@@ -13,17 +13,17 @@ from masktool import MasktoolError, demo, load
 from masktool.cli import run
 from masktool.datasets.dataset import Dataset
 from masktool.evaluation.bootstrap import interval_of_mean
-from masktool.evaluation.faithfulness.confidence import Confidence
-from masktool.evaluation.faithfulness.infidelity import Infidelity
-from masktool.evaluation.faithfulness.insertion_deletion import InsertionDeletion
-from masktool.evaluation.faithfulness.metric import Figure, Measured, Metric, build_metric, load_metrics
-from masktool.evaluation.faithfulness.road import Road
-from masktool.evaluation.faithfulness.sensitivity_n import SensitivityN
-from masktool.evaluation.faithfulness.stability import Stability
-from masktool.evaluation.faithfulness.summary import PLAIN
-from masktool.evaluation.faithfulness_part import Faithfulness
 from masktool.evaluation.maps import BASELINE_MAPS, MethodChoice
+from masktool.evaluation.metrics.faithfulness.confidence import Confidence
+from masktool.evaluation.metrics.faithfulness.infidelity import Infidelity
+from masktool.evaluation.metrics.faithfulness.insertion_deletion import InsertionDeletion
+from masktool.evaluation.metrics.faithfulness.metric import Figure, Measured, Metric, build_metric, load_metrics
+from masktool.evaluation.metrics.faithfulness.road import Road
+from masktool.evaluation.metrics.faithfulness.sensitivity_n import SensitivityN
+from masktool.evaluation.metrics.faithfulness.stability import Stability
+from masktool.evaluation.metrics.faithfulness.summary import PLAIN
 from masktool.evaluation.part import NamedModel, run_part
+from masktool.evaluation.parts.faithfulness import Faithfulness
 from masktool.evaluation.scene import read_scene
 
 N_IMAGES = 16

@@ -5,7 +5,7 @@ import pytest
 
 from evaluation.trials import Counting, black_fill, linear, make_trial
 from masktool.errors import MasktoolError
-from masktool.evaluation.faithfulness.infidelity import Infidelity, judge
+from masktool.evaluation.metrics.faithfulness.infidelity import Infidelity, judge
 
 EXACT = 1e-9
 """Squares of differences of float64 scores."""

@@ -5,8 +5,8 @@ import pytest
 
 from evaluation.trials import Counting, black_fill, linear, make_trial
 from masktool.errors import MasktoolError
-from masktool.evaluation.faithfulness.insertion_deletion import InsertionDeletion
-from masktool.evaluation.faithfulness.ranking import rank_pixels
+from masktool.evaluation.metrics.faithfulness.insertion_deletion import InsertionDeletion
+from masktool.evaluation.metrics.faithfulness.ranking import rank_pixels
 
 ROUNDING = 1e-9
 """Sums of a few float64 in another order."""

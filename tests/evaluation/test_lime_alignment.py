@@ -16,7 +16,8 @@ from masktool import MasktoolError, load
 from masktool.cli import run
 from masktool.datasets.dataset import Dataset, DatasetImage
 from masktool.evaluation.bootstrap import interval_of_mean
-from masktool.evaluation.lime_alignment import (
+from masktool.evaluation.part import NamedModel, run_part
+from masktool.evaluation.parts.lime_alignment import (
     EQUAL,
     RANDOM,
     LimeAlignment,
@@ -27,7 +28,6 @@ from masktool.evaluation.lime_alignment import (
     measure_alignment,
     weight_on_object,
 )
-from masktool.evaluation.part import NamedModel, run_part
 from masktool.evaluation.removal import SegmentChoice
 
 HEIGHT, WIDTH = SIZE = (16, 24)

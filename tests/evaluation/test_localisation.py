@@ -9,10 +9,10 @@ from PIL import Image
 from masktool import MasktoolError, demo, load
 from masktool.datasets.dataset import Dataset, DatasetImage
 from masktool.demo import shapes
-from masktool.evaluation.localisation.boxes import box_of
-from masktool.evaluation.localisation_part import BOX_FIGURES, LOWER_IS_BETTER, PIXEL_FIGURES, Localisation
 from masktool.evaluation.maps import BASELINE_MAPS, MethodChoice
+from masktool.evaluation.metrics.localisation.boxes import box_of
 from masktool.evaluation.part import NamedModel, run_part
+from masktool.evaluation.parts.localisation import BOX_FIGURES, LOWER_IS_BETTER, PIXEL_FIGURES, Localisation
 from masktool.evaluation.scene import read_scene
 
 N_IMAGES = 24

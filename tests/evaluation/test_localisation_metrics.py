@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
 from masktool.evaluation.bootstrap import resample
-from masktool.evaluation.localisation.boxes import (
+from masktool.evaluation.metrics.localisation.boxes import (
     CORNERS,
     SIDES,
     best_iou,
@@ -13,25 +13,25 @@ from masktool.evaluation.localisation.boxes import (
     component_boxes,
     largest_box,
 )
-from masktool.evaluation.localisation.energy import energy_inside
-from masktool.evaluation.localisation.f1 import soft_f1
-from masktool.evaluation.localisation.max_box_accuracy import (
+from masktool.evaluation.metrics.localisation.energy import energy_inside
+from masktool.evaluation.metrics.localisation.f1 import soft_f1
+from masktool.evaluation.metrics.localisation.max_box_accuracy import (
     THRESHOLDS,
     V1_LEVELS,
     V2_LEVELS,
     max_box_accuracy,
     passed_levels,
 )
-from masktool.evaluation.localisation.pixel_average_precision import (
+from masktool.evaluation.metrics.localisation.pixel_average_precision import (
     N_BINS,
     average_precision,
     count_pixels,
     pixel_average_precision,
     unpack_counts,
 )
-from masktool.evaluation.localisation.pointing_game import point
-from masktool.evaluation.localisation.scaling import min_max
-from masktool.evaluation.localisation.tight_box import localisation_error, tight_box, tight_box_iou
+from masktool.evaluation.metrics.localisation.pointing_game import point
+from masktool.evaluation.metrics.localisation.scaling import min_max
+from masktool.evaluation.metrics.localisation.tight_box import localisation_error, tight_box, tight_box_iou
 
 NOTHING = np.zeros((3, 4), bool)
 EXACT = 1e-12

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from masktool.evaluation.faithfulness.metric import load_metrics
-from masktool.evaluation.faithfulness.trial import Trial
+from masktool.evaluation.metrics.faithfulness.metric import load_metrics
+from masktool.evaluation.metrics.faithfulness.trial import Trial
 
 SIZE = (8, 8)
 WEIGHTS = np.random.default_rng(0).normal(size=(64, 2))

@@ -16,10 +16,14 @@ from masktool import MasktoolError, demo, load
 from masktool.cli import run
 from masktool.datasets.dataset import Dataset, DatasetImage
 from masktool.demo import shapes
-from masktool.evaluation.map_similarity import absolute_rank_correlation, rank_correlation, structural_similarity
 from masktool.evaluation.maps import MethodChoice
+from masktool.evaluation.metrics.map_similarity import (
+    absolute_rank_correlation,
+    rank_correlation,
+    structural_similarity,
+)
 from masktool.evaluation.part import NamedModel, run_part
-from masktool.evaluation.randomisation import RESEEDED, SIMILARITIES, Randomisation, RandomisedCopy
+from masktool.evaluation.parts.randomisation import RESEEDED, SIMILARITIES, Randomisation, RandomisedCopy
 from masktool.evaluation.scene import read_scene
 from masktool.explainers.method import METHODS, Attribution, Method
 from masktool.exporters.randomise import choose_stages, find_layers, randomise, read_exported

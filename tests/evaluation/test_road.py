@@ -5,7 +5,7 @@ import pytest
 
 from evaluation.trials import black_fill, make_trial
 from masktool.errors import MasktoolError
-from masktool.evaluation.faithfulness.road import Imputation, Road, neighbour_laplacian
+from masktool.evaluation.metrics.faithfulness.road import Imputation, Road, neighbour_laplacian
 
 ROUNDING = 1e-9
 """Of a sparse factorisation of a few hundred unknowns in float64."""

@@ -5,8 +5,8 @@ import pytest
 
 from evaluation.trials import Counting, black_fill, linear, make_trial
 from masktool.errors import MasktoolError
-from masktool.evaluation.faithfulness.correlation import correlate
-from masktool.evaluation.faithfulness.sensitivity_n import SensitivityN, draw_subsets, grid_labels
+from masktool.evaluation.metrics.faithfulness.correlation import correlate
+from masktool.evaluation.metrics.faithfulness.sensitivity_n import SensitivityN, draw_subsets, grid_labels
 
 EXACT = 1e-6
 """Drops are differences of float64 scores whose images were float32."""

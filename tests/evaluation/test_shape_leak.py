@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from masktool.evaluation.shape_leak import Leak, leak_masks, move_shape, summarise_leak
+from masktool.evaluation.metrics.missingness.shape_leak import Leak, leak_masks, move_shape, summarise_leak
 
 L_SHAPE = np.array([[1, 0], [1, 0], [1, 1]], bool)
 NAN = float("nan")

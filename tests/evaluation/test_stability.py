@@ -5,8 +5,8 @@ import pytest
 
 from evaluation.trials import linear, make_trial
 from masktool.errors import MasktoolError
-from masktool.evaluation.faithfulness.stability import Stability, membership, overlap
-from masktool.evaluation.map_similarity import rank_correlation, structural_similarity
+from masktool.evaluation.metrics.faithfulness.stability import Stability, membership, overlap
+from masktool.evaluation.metrics.map_similarity import rank_correlation, structural_similarity
 
 ROUNDING = 1e-9
 """Sums of a few hundred float64."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from masktool.evaluation.faithfulness.trial import Trial
+from masktool.evaluation.metrics.faithfulness.trial import Trial
 
 
 def never_redrawn(name, seed):

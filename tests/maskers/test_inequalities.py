@@ -11,9 +11,9 @@ from PIL import Image
 import masktool
 from masktool.contract import Preprocessing
 from masktool.demo import program_path, shapes
-from masktool.evaluation.localisation.boxes import box_of
-from masktool.evaluation.localisation.pixel_average_precision import count_pixels, pixel_average_precision
-from masktool.evaluation.localisation.tight_box import localisation_error, tight_box_iou
+from masktool.evaluation.metrics.localisation.boxes import box_of
+from masktool.evaluation.metrics.localisation.pixel_average_precision import count_pixels, pixel_average_precision
+from masktool.evaluation.metrics.localisation.tight_box import localisation_error, tight_box_iou
 from masktool.maskers.settings import TrainingSettings
 from masktool.maskers.train import train_masker
 from masktool.runtime.preprocessing import prepare

@@ -14,10 +14,10 @@ from masktool.commands.evaluate.methods import choose_methods, method_options
 from masktool.commands.evaluate.modes import mode_options, open_modes
 from masktool.commands.explain_options import parse_assignments
 from masktool.errors import MasktoolError
-from masktool.evaluation.faithfulness.metric import Metric, build_metric, load_metrics
-from masktool.evaluation.faithfulness_part import TARGET_RULES, Faithfulness, TargetRule
+from masktool.evaluation.metrics.faithfulness.metric import Metric, build_metric, load_metrics
 from masktool.evaluation.overlays import FOLDER
 from masktool.evaluation.part import NamedModel
+from masktool.evaluation.parts.faithfulness import TARGET_RULES, Faithfulness, TargetRule
 
 MODES = ("layer", "mean")
 """Layer masking, and the fill that is the usual control."""

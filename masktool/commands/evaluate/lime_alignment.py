@@ -10,7 +10,7 @@ import click
 from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish
 from masktool.commands.evaluate.modes import mode_options, open_modes
 from masktool.commands.evaluate.segments import segment_options
-from masktool.evaluation.lime_alignment import N_SAMPLES, N_SEEDS, N_TOP, SUPERPIXELS, LimeAlignment
+from masktool.evaluation.parts.lime_alignment import N_SAMPLES, N_SEEDS, N_TOP, SUPERPIXELS, LimeAlignment
 from masktool.evaluation.removal import SegmentChoice, SegmentKind
 
 MODES = ("layer", "grey", "black")

@@ -10,8 +10,8 @@ import click
 from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish
 from masktool.commands.evaluate.methods import choose_methods, method_options
 from masktool.commands.evaluate.modes import mode_options, open_modes
-from masktool.evaluation.localisation_part import Localisation
 from masktool.evaluation.overlays import FOLDER
+from masktool.evaluation.parts.localisation import Localisation
 
 MODES = ("layer",)
 

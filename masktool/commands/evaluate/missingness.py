@@ -12,7 +12,7 @@ from masktool.commands.evaluate.modes import mode_options, open_modes
 from masktool.commands.evaluate.segments import segment_options
 from masktool.datasets.hierarchy import read_hierarchy
 from masktool.evaluation.maps import MethodChoice
-from masktool.evaluation.missingness import CELLS, FRACTIONS, SALIENCY, Missingness
+from masktool.evaluation.parts.missingness import CELLS, FRACTIONS, SALIENCY, Missingness
 from masktool.evaluation.removal import ORDERS, Order, SegmentChoice, SegmentKind
 from masktool.explainers.method import METHODS
 

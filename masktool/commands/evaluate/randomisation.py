@@ -13,7 +13,7 @@ from masktool.commands.evaluate.common import EvaluationRequest, evaluation_opti
 from masktool.commands.evaluate.methods import choose_methods, method_options
 from masktool.evaluation.overlays import FOLDER
 from masktool.evaluation.part import NamedModel
-from masktool.evaluation.randomisation import Randomisation, RandomisedCopy
+from masktool.evaluation.parts.randomisation import Randomisation, RandomisedCopy
 from masktool.exporters.randomise import ORDERS, Order, choose_stages, find_layers, randomise, read_exported
 from masktool.files import temporary_directory
 from masktool.runtime.session import load

@@ -21,19 +21,19 @@ from masktool.errors import MasktoolError
 from masktool.evaluation.bootstrap import Interval, as_float, interval_of_mean
 from masktool.evaluation.findings import Cell, Chart, Findings, Line, Table
 from masktool.evaluation.journal import Record
-from masktool.evaluation.localisation.boxes import box_of
-from masktool.evaluation.localisation.energy import energy_inside
-from masktool.evaluation.localisation.f1 import soft_f1
-from masktool.evaluation.localisation.max_box_accuracy import (
+from masktool.evaluation.maps import BASELINE_MAPS, CENTRE, Map, MethodChoice, explain_scene, save_overlay
+from masktool.evaluation.metrics.localisation.boxes import box_of
+from masktool.evaluation.metrics.localisation.energy import energy_inside
+from masktool.evaluation.metrics.localisation.f1 import soft_f1
+from masktool.evaluation.metrics.localisation.max_box_accuracy import (
     V1_LEVELS,
     V2_LEVELS,
     max_box_accuracy,
     passed_levels,
 )
-from masktool.evaluation.localisation.pixel_average_precision import count_pixels, pixel_average_precision
-from masktool.evaluation.localisation.pointing_game import point
-from masktool.evaluation.localisation.tight_box import localisation_error, tight_box_iou
-from masktool.evaluation.maps import BASELINE_MAPS, CENTRE, Map, MethodChoice, explain_scene, save_overlay
+from masktool.evaluation.metrics.localisation.pixel_average_precision import count_pixels, pixel_average_precision
+from masktool.evaluation.metrics.localisation.pointing_game import point
+from masktool.evaluation.metrics.localisation.tight_box import localisation_error, tight_box_iou
 from masktool.evaluation.part import NamedModel, Part, check_distinct
 from masktool.evaluation.scene import Scene, fill_boxes, require_label
 from masktool.explainers.explaining import check_finite

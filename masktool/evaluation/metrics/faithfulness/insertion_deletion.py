@@ -19,10 +19,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.evaluation.faithfulness.metric import Curve, Figure, Measured, Metric, register
-from masktool.evaluation.faithfulness.ranking import counts_of, rank_pixels
-from masktool.evaluation.faithfulness.trial import Trial
 from masktool.evaluation.maps import Map
+from masktool.evaluation.metrics.faithfulness.metric import Curve, Figure, Measured, Metric, register
+from masktool.evaluation.metrics.faithfulness.ranking import counts_of, rank_pixels
+from masktool.evaluation.metrics.faithfulness.trial import Trial
 from masktool.explainers.task import Masks
 from masktool.option_checks import check_count
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masktool.evaluation.bootstrap import as_float, interval_of_mean
-from masktool.evaluation.faithfulness.metric import Curve, Figure, Metric
 from masktool.evaluation.findings import Cell, Chart, Line, Table
 from masktool.evaluation.maps import RANDOM
+from masktool.evaluation.metrics.faithfulness.metric import Curve, Figure, Metric
 
 PLAIN = "no mask"
 """Stands for the measuring model of metrics that need none of its masks."""

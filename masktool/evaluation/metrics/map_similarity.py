@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from masktool.evaluation.localisation.scaling import min_max
 from masktool.evaluation.maps import Map
+from masktool.evaluation.metrics.localisation.scaling import min_max
 
 WINDOW = 7
 """Pixels: the side of SSIM's windows."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.evaluation.localisation.scaling import positive_part
 from masktool.evaluation.maps import Map
+from masktool.evaluation.metrics.localisation.scaling import positive_part
 
 
 def soft_f1(attributions: Map, box_pixels: NDArray[np.bool_], signed: bool) -> float | None:

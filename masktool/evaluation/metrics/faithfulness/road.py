@@ -20,10 +20,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.evaluation.faithfulness.metric import Asks, Curve, Figure, Measured, Metric, check_shares, register
-from masktool.evaluation.faithfulness.ranking import counts_of, rank_pixels
-from masktool.evaluation.faithfulness.trial import Trial
 from masktool.evaluation.maps import Map
+from masktool.evaluation.metrics.faithfulness.metric import (
+    Asks,
+    Curve,
+    Figure,
+    Measured,
+    Metric,
+    check_shares,
+    register,
+)
+from masktool.evaluation.metrics.faithfulness.ranking import counts_of, rank_pixels
+from masktool.evaluation.metrics.faithfulness.trial import Trial
 from masktool.option_checks import check_real
 
 if TYPE_CHECKING:

@@ -25,10 +25,21 @@ from numpy.typing import NDArray
 
 from masktool.errors import MasktoolError
 from masktool.evaluation.bootstrap import as_float
-from masktool.evaluation.class_entropy import entropy_intervals
 from masktool.evaluation.findings import Cell, Chart, Findings, Line, Table
 from masktool.evaluation.journal import Record
 from masktool.evaluation.maps import MethodChoice, explain_scene
+from masktool.evaluation.metrics.missingness.class_entropy import entropy_intervals
+from masktool.evaluation.metrics.missingness.removal_measures import (
+    ACCURACY,
+    ENTROPY,
+    UNCHANGED,
+    Answers,
+    Figures,
+    Hierarchy,
+    Measure,
+    similarity_to,
+)
+from masktool.evaluation.metrics.missingness.shape_leak import Leak, leak_masks, summarise_leak
 from masktool.evaluation.part import NamedModel, Part
 from masktool.evaluation.removal import (
     ORDERS,
@@ -40,18 +51,7 @@ from masktool.evaluation.removal import (
     remove_fractions,
     segment_means,
 )
-from masktool.evaluation.removal_measures import (
-    ACCURACY,
-    ENTROPY,
-    UNCHANGED,
-    Answers,
-    Figures,
-    Hierarchy,
-    Measure,
-    similarity_to,
-)
 from masktool.evaluation.scene import Scene
-from masktool.evaluation.shape_leak import Leak, leak_masks, summarise_leak
 from masktool.explainers.explaining import check_finite
 from masktool.explainers.segmentation import Segments
 from masktool.explainers.task import Masks

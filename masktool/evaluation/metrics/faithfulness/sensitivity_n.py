@@ -21,9 +21,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.evaluation.faithfulness.correlation import correlate
-from masktool.evaluation.faithfulness.metric import Curve, Figure, Measured, Metric, check_shares, register
-from masktool.evaluation.faithfulness.trial import SCORE_ROUNDING, Trial
+from masktool.evaluation.metrics.faithfulness.correlation import correlate
+from masktool.evaluation.metrics.faithfulness.metric import Curve, Figure, Measured, Metric, check_shares, register
+from masktool.evaluation.metrics.faithfulness.trial import SCORE_ROUNDING, Trial
 from masktool.explainers.task import Masks
 from masktool.option_checks import check_count
 

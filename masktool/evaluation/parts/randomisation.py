@@ -21,8 +21,12 @@ import numpy as np
 from masktool.evaluation.bootstrap import Interval, as_float, interval_of_mean
 from masktool.evaluation.findings import Cell, Chart, Findings, Line, Table
 from masktool.evaluation.journal import Record
-from masktool.evaluation.map_similarity import absolute_rank_correlation, rank_correlation, structural_similarity
 from masktool.evaluation.maps import Map, MethodChoice, explain_scene, save_overlay
+from masktool.evaluation.metrics.map_similarity import (
+    absolute_rank_correlation,
+    rank_correlation,
+    structural_similarity,
+)
 from masktool.evaluation.part import NamedModel, Part, check_distinct
 from masktool.evaluation.scene import Scene
 from masktool.explainers.explaining import check_finite

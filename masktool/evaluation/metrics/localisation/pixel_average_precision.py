@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masktool.evaluation.bootstrap import Interval, interval_of
-from masktool.evaluation.localisation.scaling import min_max
 from masktool.evaluation.maps import Map
+from masktool.evaluation.metrics.localisation.scaling import min_max
 
 N_BINS = 1000
 """As fine as the authors' thresholds, which are .001 apart."""

@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from masktool.evaluation.faithfulness.metric import Measured, Metric
-from masktool.evaluation.faithfulness.summary import PLAIN, Summary
-from masktool.evaluation.faithfulness.trial import Trial
 from masktool.evaluation.findings import Findings
 from masktool.evaluation.journal import Record
 from masktool.evaluation.maps import BASELINE_MAPS, Map, MethodChoice, explain_scene, save_overlay
+from masktool.evaluation.metrics.faithfulness.metric import Measured, Metric
+from masktool.evaluation.metrics.faithfulness.summary import PLAIN, Summary
+from masktool.evaluation.metrics.faithfulness.trial import Trial
 from masktool.evaluation.part import NamedModel, Part, check_distinct
 from masktool.evaluation.scene import Scene, require_label
 from masktool.explainers.explaining import check_finite

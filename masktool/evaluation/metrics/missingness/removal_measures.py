@@ -1,6 +1,6 @@
 """What is told of predictions on images with parts removed: class entropy, unchanged rate, accuracy, class similarity.
 
-Sources: as of :mod:`masktool.evaluation.missingness`.
+Sources: as of :mod:`masktool.evaluation.parts.missingness`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from masktool.datasets.hierarchy import Hierarchy
 from masktool.evaluation.bootstrap import Interval, as_float, interval_of_mean
-from masktool.evaluation.class_entropy import entropy_intervals
+from masktool.evaluation.metrics.missingness.class_entropy import entropy_intervals
 
 
 @dataclasses.dataclass(frozen=True)

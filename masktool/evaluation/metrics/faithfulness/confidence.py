@@ -21,9 +21,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.evaluation.faithfulness.metric import Figure, Measured, Metric, register
-from masktool.evaluation.faithfulness.trial import Trial
 from masktool.evaluation.maps import Map
+from masktool.evaluation.metrics.faithfulness.metric import Figure, Measured, Metric, register
+from masktool.evaluation.metrics.faithfulness.trial import Trial
 from masktool.option_checks import check_choice
 
 CUT = 0.5

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masktool.datasets.dataset import Box
-from masktool.evaluation.localisation.boxes import SIDES, best_iou, component_boxes, largest_box
 from masktool.evaluation.maps import Map
+from masktool.evaluation.metrics.localisation.boxes import SIDES, best_iou, component_boxes, largest_box
 
 LEAST_IOU = 0.5
 """A box that agrees no better is wrong."""

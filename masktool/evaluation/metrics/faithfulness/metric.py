@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from masktool.errors import MasktoolError
-from masktool.evaluation.faithfulness.trial import Trial
+from masktool.evaluation.metrics.faithfulness.trial import Trial
 from masktool.registry import import_files
 
 Asks = Literal["masks", "images", "nothing"]
@@ -100,7 +100,7 @@ def register(metric: type[Metric]) -> type[Metric]:
 @functools.cache
 def load_metrics() -> Mapping[str, type[Metric]]:
     """Imports every file of this package and returns the registered classes by name."""
-    import_files("masktool.evaluation.faithfulness")
+    import_files("masktool.evaluation.metrics.faithfulness")
     return dict(sorted(METRICS.items()))
 
 

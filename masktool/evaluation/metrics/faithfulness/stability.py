@@ -2,7 +2,7 @@
 
     Spearman's rank correlation; SSIM of the maps scaled to [0, 1]; overlap |A ∩ B| / k of the k most important pixels
 
-each as the mean over all pairs of seeds; sources of the first two in :mod:`masktool.evaluation.map_similarity`.
+each as the mean over all pairs of seeds; sources of the first two in :mod:`masktool.evaluation.metrics.map_similarity`.
 
 Where the border of the k most important pixels cuts through pixels of one value, each of these belongs to them by the
 same share, so that a map always agrees with itself. A constant map has no order: undefined. A method whose second map
@@ -22,11 +22,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.evaluation.faithfulness.metric import Asks, Figure, Measured, Metric, register
-from masktool.evaluation.faithfulness.sensitivity_n import mean_of
-from masktool.evaluation.faithfulness.trial import Trial
-from masktool.evaluation.map_similarity import is_flat, rank_correlation, structural_similarity
 from masktool.evaluation.maps import Map
+from masktool.evaluation.metrics.faithfulness.metric import Asks, Figure, Measured, Metric, register
+from masktool.evaluation.metrics.faithfulness.sensitivity_n import mean_of
+from masktool.evaluation.metrics.faithfulness.trial import Trial
+from masktool.evaluation.metrics.map_similarity import is_flat, rank_correlation, structural_similarity
 from masktool.option_checks import check_count, check_real
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,7 @@ class GraphBuilder(abc.ABC):
     def _emit(
         self, op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any], domain: str, num_outputs: int
     ) -> ir.Node:
-        key = (op_type, domain, *inputs, *sorted((name, str(value)) for name, value in attributes.items()))
+        key = (op_type, domain, *inputs, *((name, attribute_key(attributes[name])) for name in sorted(attributes)))
         if key not in self._emitted:
             self._emitted[key] = self.new_node(op_type, inputs, attributes, domain, num_outputs)
             self.place(self._emitted[key])
@@ -124,6 +124,15 @@ class GraphBuilder(abc.ABC):
     def positive(self, value: ir.Value) -> ir.Value:
         """Returns a boolean tensor: where a value is greater than 0."""
         return self.emit("Greater", value, self.constant(0, dtype_of(value)))
+
+
+def attribute_key(value: Any) -> Hashable:
+    """Returns what tells an attribute from others: of tensors, whose text is shortened, type, shape and bytes."""
+    if isinstance(value, ir.TensorProtocol):
+        return value.dtype, tuple(value.shape), value.tobytes()
+    if isinstance(value, list | tuple):
+        return type(value), tuple(map(attribute_key, value))
+    return (int, repr(int(value))) if isinstance(value, np.integer) else (type(value), repr(value))
 
 
 def type_of_result(

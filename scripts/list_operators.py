@@ -10,8 +10,11 @@ from pathlib import Path
 
 from masktool.ops.gradients import GRADIENT_RULES
 from masktool.ops.graph import MASK_RULES
+from masktool.ops.slopes import SLOPES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "operators.md"
+BAR = "\\|"
+"""A bar within a cell; a bare one ends it, in code too."""
 INTRODUCTION = """# Operators
 
 Written by `scripts/list_operators.py` from the registries; a test keeps it current. A node that does not depend on the
@@ -25,14 +28,20 @@ the top of each file.
 
 def render_page() -> str:
     """Returns the page."""
-    rows = []
-    for op_type in sorted(MASK_RULES.keys() | GRADIENT_RULES.keys()):
-        known = [rule for rules in (MASK_RULES, GRADIENT_RULES) if (rule := rules.get(op_type)) is not None]
-        file = f"`{known[0].__module__.replace('.', '/')}.py`"
-        rows.append(
-            f"| {op_type} | {summary(MASK_RULES.get(op_type))} | {summary(GRADIENT_RULES.get(op_type))} | {file} |\n"
-        )
-    return INTRODUCTION + "".join(rows)
+    return INTRODUCTION + "".join(map(render_row, sorted(MASK_RULES.keys() | GRADIENT_RULES.keys())))
+
+
+def render_row(op_type: str) -> str:
+    """Returns what the rules of one operator do, and where they stand."""
+    mask, gradient = MASK_RULES.get(op_type), GRADIENT_RULES.get(op_type)
+    backwards = summary(gradient)
+    if op_type in SLOPES:
+        backwards = f"{backwards.removesuffix('.')}, {summary(SLOPES[op_type])}"
+    known = mask or gradient
+    assert known is not None
+    file = known.__module__.replace(".", "/")
+    cells = (op_type, summary(mask), backwards, f"`{file}.py`")
+    return f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |\n"
 
 
 def summary(rule: object) -> str:

@@ -20,12 +20,12 @@ GELU_CUBIC = 0.044715
 
 
 def slope_of_abs(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """sign(x)."""
+    """``sign(x)``."""
     return graph.emit("Sign", input_at(node, 0))
 
 
 def slope_of_elu(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """For x > 0 the slope γ, else y + γ · α, as y = γ · α · (eˣ − 1)."""
+    """``γ`` for x > 0, else ``y + γ · α``, as y = γ · α · (eˣ − 1)."""
     y, own = node.outputs[0], node.attributes
     selu = node.op_type == "Selu"
     alpha = own.get_float("alpha", SELU_ALPHA if selu else 1.0)
@@ -35,7 +35,7 @@ def slope_of_elu(graph: GradientGraph, node: ir.Node) -> ir.Value:
 
 
 def slope_of_celu(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """min(y, 0) / α + 1, as y = α · (exp(x / α) − 1) below 0."""
+    """``min(y, 0) / α + 1``, as y = α · (exp(x / α) − 1) below 0."""
     y = node.outputs[0]
     below = graph.emit("Min", y, graph.number(0, y))
     below = graph.emit("Div", below, graph.number(node.attributes.get_float("alpha", 1.0), y))
@@ -43,18 +43,18 @@ def slope_of_celu(graph: GradientGraph, node: ir.Node) -> ir.Value:
 
 
 def bell(graph: GradientGraph, value: ir.Value, width: float, height: float) -> ir.Value:
-    """Height · exp(−width · x²)."""
+    """Returns ``height · exp(−width · x²)``."""
     square = graph.emit("Mul", graph.emit("Mul", value, value), graph.number(-width, value))
     return graph.emit("Mul", graph.emit("Exp", square), graph.number(height, value))
 
 
 def slope_of_erf(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """2 / √π · exp(−x²)."""
+    """``2 / √π · exp(−x²)``."""
     return bell(graph, input_at(node, 0), 1.0, 2 / math.sqrt(math.pi))
 
 
 def slope_of_gelu(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """Φ(x) + x · φ(x), with Φ and φ of the standard normal distribution; or the same of its tanh approximation."""
+    """``Φ(x) + x · φ(x)``, with Φ and φ of the standard normal distribution; or the same of its tanh approximation."""
     x = input_at(node, 0)
     if node.attributes.get_string("approximate", "none") == "tanh":
         return slope_of_tanh_gelu(graph, x)
@@ -65,7 +65,7 @@ def slope_of_gelu(graph: GradientGraph, node: ir.Node) -> ir.Value:
 
 
 def slope_of_tanh_gelu(graph: GradientGraph, x: ir.Value) -> ir.Value:
-    """½ (1 + t) + ½ x (1 − t²) u', with t = tanh(u) and u = √(2 / π) (x + a · x³)."""
+    """``½ (1 + t) + ½ x (1 − t²) u'``, with t = tanh(u) and u = √(2 / π) (x + a · x³)."""
     scale, one, half = math.sqrt(2 / math.pi), graph.number(1, x), graph.number(0.5, x)
     square = graph.emit("Mul", x, x)
 
@@ -80,7 +80,7 @@ def slope_of_tanh_gelu(graph: GradientGraph, x: ir.Value) -> ir.Value:
 
 
 def slope_of_hard_swish(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """X / 3 + ½ for |x| < 3, 0 below, 1 above."""
+    """``x / 3 + ½`` for |x| < 3, 0 below, 1 above."""
     x = input_at(node, 0)
     ramp = graph.emit("Mul", x, graph.number(1 / 3, x))
     ramp = graph.emit("Add", ramp, graph.number(0.5, x))
@@ -90,7 +90,7 @@ def slope_of_hard_swish(graph: GradientGraph, node: ir.Node) -> ir.Value:
 
 
 def slope_of_mish(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """T + x · (1 − t²) · σ(x), with t = tanh(softplus(x))."""
+    """``t + x · (1 − t²) · σ(x)``, with t = tanh(softplus(x))."""
     x = input_at(node, 0)
     t = graph.emit("Tanh", graph.emit("Softplus", x))
     rise = graph.emit("Mul", graph.emit("Mul", x, complement_of_square(graph, t)), graph.emit("Sigmoid", x))
@@ -98,111 +98,111 @@ def slope_of_mish(graph: GradientGraph, node: ir.Node) -> ir.Value:
 
 
 def slope_of_sin(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """cos(x)."""
+    """``cos(x)``."""
     return graph.emit("Cos", input_at(node, 0))
 
 
 def slope_of_cos(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """−sin(x)."""
+    """``−sin(x)``."""
     return graph.emit("Neg", graph.emit("Sin", input_at(node, 0)))
 
 
 def slope_of_softsign(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """(1 − |y|)²."""
+    """``(1 − |y|)²``."""
     y = node.outputs[0]
     rest = graph.emit("Sub", graph.number(1, y), graph.emit("Abs", y))
     return graph.emit("Mul", rest, rest)
 
 
 def complement_of_square(graph: GradientGraph, value: ir.Value) -> ir.Value:
-    """1 − y²."""
+    """Returns ``1 − y²``."""
     return graph.emit("Sub", graph.number(1, value), graph.emit("Mul", value, value))
 
 
 def slope_of_tanh(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """1 − y²."""
+    """``1 − y²``."""
     return complement_of_square(graph, node.outputs[0])
 
 
 def slope_of_sigmoid(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """Y · (1 − y)."""
+    """``y · (1 − y)``."""
     y = node.outputs[0]
     return graph.emit("Mul", y, graph.emit("Sub", graph.number(1, y), y))
 
 
 def slope_of_softplus(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """σ(x)."""
+    """``σ(x)``."""
     return graph.emit("Sigmoid", input_at(node, 0))
 
 
 def slope_of_exp(graph: GradientGraph, node: ir.Node) -> ir.Value:  # noqa: ARG001
-    """Y."""
+    """``y``."""
     return node.outputs[0]
 
 
 def slope_of_log(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """1 / x."""
+    """``1 / x``."""
     return graph.emit("Reciprocal", input_at(node, 0))
 
 
 def slope_of_reciprocal(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """−y²."""
+    """``−y²``."""
     y = node.outputs[0]
     return graph.emit("Neg", graph.emit("Mul", y, y))
 
 
 def slope_of_sqrt(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """½ / y; 0 where y is 0, since ∞ · 0 is NaN for whatever made that 0, such as a ReLU."""
+    """``½ / y``; 0 where y is 0, since ∞ · 0 is NaN for whatever made that 0, such as a ReLU."""
     y = node.outputs[0]
     return graph.masked(graph.emit("Div", graph.number(0.5, y), y), graph.positive(y))
 
 
 def root_of_one(graph: GradientGraph, node: ir.Node, square_sign: int, one_sign: int) -> ir.Value:
-    """Returns √(± x² ± 1) of a node's input."""
+    """Returns ``√(± x² ± 1)`` of a node's input."""
     x = input_at(node, 0)
     square = graph.emit("Mul", graph.emit("Mul", x, x), graph.number(square_sign, x))
     return graph.emit("Sqrt", graph.emit("Add", square, graph.number(one_sign, x)))
 
 
 def slope_of_asin(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """1 / √(1 − x²); the negative of it for acos."""
+    """``1 / √(1 − x²)``; the negative of it for acos."""
     slope = graph.emit("Reciprocal", root_of_one(graph, node, -1, 1))
     return graph.emit("Neg", slope) if node.op_type == "Acos" else slope
 
 
 def slope_of_asinh(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """1 / √(x² + 1)."""
+    """``1 / √(x² + 1)``."""
     return graph.emit("Reciprocal", root_of_one(graph, node, 1, 1))
 
 
 def slope_of_acosh(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """1 / √(x² − 1)."""
+    """``1 / √(x² − 1)``."""
     return graph.emit("Reciprocal", root_of_one(graph, node, 1, -1))
 
 
 def slope_of_atan(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """1 / (1 + x²)."""
+    """``1 / (1 + x²)``."""
     x = input_at(node, 0)
     return graph.emit("Reciprocal", graph.emit("Add", graph.emit("Mul", x, x), graph.number(1, x)))
 
 
 def slope_of_atanh(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """1 / (1 − x²)."""
+    """``1 / (1 − x²)``."""
     return graph.emit("Reciprocal", complement_of_square(graph, input_at(node, 0)))
 
 
 def slope_of_sinh(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """cosh(x)."""
+    """``cosh(x)``."""
     return graph.emit("Cosh", input_at(node, 0))
 
 
 def slope_of_cosh(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """sinh(x)."""
+    """``sinh(x)``."""
     return graph.emit("Sinh", input_at(node, 0))
 
 
 def slope_of_tan(graph: GradientGraph, node: ir.Node) -> ir.Value:
-    """1 + y²."""
+    """``1 + y²``."""
     y = node.outputs[0]
     return graph.emit("Add", graph.emit("Mul", y, y), graph.number(1, y))
 

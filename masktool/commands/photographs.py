@@ -28,12 +28,12 @@ def collect_photographs(paths: Iterable[Path], say: Say) -> list[Path]:
     """
     found: dict[str, Path] = {}
     for path in paths:
-        for each in list_images(path, say) if is_directory(path) else [path]:
+        for each in list_photographs(path, say) if is_directory(path) else [path]:
             found.setdefault(os.path.realpath(each), each)  # a link in a circle is its own real path
     return list(found.values())
 
 
-def list_images(directory: Path, say: Say) -> list[Path]:
+def list_photographs(directory: Path, say: Say) -> list[Path]:
     """Returns the images of a directory, sorted; says which files are none, and leaves out our own pictures.
 
     Raises:

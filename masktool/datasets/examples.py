@@ -15,7 +15,7 @@ import numpy as np
 
 from masktool.data_files import shorten
 from masktool.datasets.classes import Classes, parse_index
-from masktool.datasets.folders import list_folder
+from masktool.datasets.folders import list_folder, list_subfolders
 from masktool.datasets.headers import read_header
 from masktool.datasets.labels import read_labels
 from masktool.errors import MasktoolError
@@ -113,18 +113,6 @@ def read_class_folders(data: Path, classes: Classes) -> list[Example]:
     ]
 
 
-def list_subfolders(folder: Path) -> list[Path]:
-    """Returns the subfolders of a folder by name, hidden ones left out.
-
-    Raises:
-        MasktoolError: the folder cannot be read.
-    """
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError as error:
-        raise MasktoolError("cannot read the directory", where=folder, got=error.strerror) from error
-
-
 def list_deep(folder: Path) -> list[Path]:
     """Returns the photographs of a folder and of all folders below; one that links lead to twice counts once."""
     waiting, seen, images = [folder], set(), []
@@ -133,8 +121,9 @@ def list_deep(folder: Path) -> list[Path]:
         real = current.resolve()
         if real not in seen:
             seen.add(real)
-            images += [path for path in list_folder(current).images if path.suffix.lower() != ARRAY_SUFFIX]
-            waiting += list_subfolders(current)
+            contents = list_folder(current)
+            images += [path for path in contents.images if path.suffix.lower() != ARRAY_SUFFIX]
+            waiting += contents.subfolders
     return images
 
 

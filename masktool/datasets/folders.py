@@ -1,4 +1,4 @@
-"""The images in a folder, as every command that takes a folder sees them."""
+"""What stands in a folder, as everything that takes a folder of images sees it: each folder is looked into once."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from masktool.runtime.pictures import PNG_KEY, open_picture, picture_extensions
 
 @dataclasses.dataclass(frozen=True)
 class FolderContents:
-    """What stands in a folder, each sorted by name; hidden files and subfolders are left out.
+    """What stands in a folder, each sorted by name; what is hidden is left out.
 
     Attributes:
         images: photographs and ``.npy`` files, by their extension: whether they open shows when they are read.
         own: pictures that ``masktool explain`` made.
-        others: no images.
+        others: files that are no images.
+        subfolders: not searched.
     """
 
     images: tuple[Path, ...]
     own: tuple[Path, ...]
     others: tuple[Path, ...]
+    subfolders: tuple[Path, ...]
 
 
 @functools.cache
@@ -33,23 +35,36 @@ def image_extensions() -> frozenset[str]:
     return picture_extensions() | {ARRAY_SUFFIX}
 
 
-def list_folder(directory: Path) -> FolderContents:
-    """Sorts out the files of a directory, which is not searched deeper.
+def list_entries(directory: Path) -> list[Path]:
+    """Returns all files and folders in a directory, sorted.
 
     Raises:
         MasktoolError: the directory cannot be read.
     """
-    extensions = image_extensions()
     try:
-        files = sorted(path for path in directory.iterdir() if not (path.name.startswith(".") or is_directory(path)))
+        return sorted(directory.iterdir())
     except OSError as error:
         raise MasktoolError("cannot read the directory", where=directory, got=error.strerror) from error
+
+
+def list_subfolders(directory: Path) -> list[Path]:
+    """Returns the folders in a directory by name, hidden ones left out; raises as :func:`list_entries` does."""
+    return [path for path in list_entries(directory) if is_directory(path) and not path.name.startswith(".")]
+
+
+def list_folder(directory: Path) -> FolderContents:
+    """Sorts out what stands in a directory, which is not searched deeper; raises as :func:`list_entries` does."""
+    extensions = image_extensions()
+    entries = [path for path in list_entries(directory) if not path.name.startswith(".")]
+    subfolders = {path for path in entries if is_directory(path)}
+    files = [path for path in entries if path not in subfolders]
     candidates = [path for path in files if path.suffix.lower() in extensions]
     own = {path for path in candidates if is_own_picture(path)}
     return FolderContents(
         images=tuple(path for path in candidates if path not in own),
         own=tuple(path for path in candidates if path in own),
         others=tuple(path for path in files if path.suffix.lower() not in extensions),
+        subfolders=tuple(path for path in entries if path in subfolders),
     )
 
 

@@ -18,16 +18,16 @@ def list_images(folder: Path) -> dict[str, Path]:
     Raises:
         MasktoolError: the folder cannot be read or holds no images.
     """
-    images = {path.name: path for path in list_folder(folder).images}
+    contents = list_folder(folder)
+    images = {path.name: path for path in contents.images}
     if not images:
-        subfolders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-        images = {f"{sub.name}/{path.name}": path for sub in subfolders for path in list_folder(sub).images}
+        images = {f"{sub.name}/{path.name}": path for sub in contents.subfolders for path in list_folder(sub).images}
     if not images:
         raise MasktoolError("no images", where=folder, expected="files such as .jpg or .png, or subfolders of them")
     return images
 
 
-def spread(names: Iterable[str], limit: int | None) -> tuple[str, ...]:
+def spread_evenly(names: Iterable[str], limit: int | None) -> tuple[str, ...]:
     """Returns at most so many names, evenly spread over all: the first ones may all be of one class.
 
     Args:

@@ -11,7 +11,7 @@ from masktool.datasets.dataset import Box, Dataset, DatasetImage, Problem
 from masktool.datasets.fitting import fit_box
 from masktool.datasets.formats import read_objects
 from masktool.datasets.headers import Header, read_header
-from masktool.datasets.images import class_folder, list_images, spread
+from masktool.datasets.images import class_folder, list_images, spread_evenly
 from masktool.datasets.labels import read_labels
 from masktool.datasets.matching import ImageNames, match_entries
 from masktool.datasets.objects import AnnotatedImage, AnnotatedObject, choose_objects
@@ -56,7 +56,7 @@ def read_dataset(
     """
     images = list_images(folder)
     names = ImageNames(images)
-    chosen = dict.fromkeys(spread(images, limit))
+    chosen = dict.fromkeys(spread_evenly(images, limit))
     classes = Classes(class_names, n_classes)
     sized = boxes is not None or masks is not None or segments is not None
     headers = {name: read_header(images[name]) if sized else None for name in chosen}

@@ -16,6 +16,7 @@ from xml.etree.ElementTree import ParseError
 
 from masktool.data_files import read_bytes
 from masktool.datasets.extras import require_extra
+from masktool.datasets.folders import list_entries
 from masktool.datasets.objects import AnnotatedImage, AnnotatedObject, Size
 from masktool.errors import MasktoolError
 
@@ -32,10 +33,7 @@ def read_voc_folder(folder: Path) -> list[AnnotatedImage]:
     Raises:
         MasktoolError: there is none, or one is no Pascal VOC.
     """
-    try:
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".xml" and path.is_file())
-    except OSError as error:
-        raise MasktoolError("cannot read the directory", where=folder, got=error.strerror) from error
+    files = [path for path in list_entries(folder) if path.suffix.lower() == ".xml" and path.is_file()]
     if not files:
         raise MasktoolError("no boxes", where=folder, expected=f"{EXPECTED} files, NAME.xml")
     return [read_voc(path) for path in files]

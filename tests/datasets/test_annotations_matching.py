@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from masktool.datasets.classes import Classes
-from masktool.datasets.images import spread
+from masktool.datasets.images import spread_evenly
 from masktool.datasets.matching import ImageNames, match_entries
 from masktool.errors import MasktoolError
 
@@ -106,4 +106,4 @@ def test_a_label_that_means_nothing(names, count, label, message):
     ("limit", "expected"), [(None, "abcdefg"), (9, "abcdefg"), (7, "abcdefg"), (1, "a"), (2, "ad"), (3, "ace")]
 )
 def test_a_limit_spreads_evenly(limit, expected):
-    assert "".join(spread("abcdefg", limit)) == expected
+    assert "".join(spread_evenly("abcdefg", limit)) == expected

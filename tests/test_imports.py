@@ -10,8 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "masktool"
 FOUNDATION = {
-    *("contract", "data_files", "errors", "exported_files", "external_weights", "files", "identity", "limits"),
-    *("messages", "option_checks", "printable", "progress", "registry", "streams"),
+    *("baselines", "contract", "data_files", "errors", "exported_files", "external_weights", "files", "identity"),
+    *("limits", "messages", "normalisation", "option_checks", "printable", "progress", "registry", "streams"),
 }
 MAY_IMPORT = {
     "errors": {"messages"},
@@ -28,6 +28,8 @@ MAY_IMPORT = {
     "streams": set(),
     "data_files": {"errors", "limits"},
     "contract": {"errors", "limits"},
+    "normalisation": {"contract", "errors"},
+    "baselines": {"contract", "errors", "normalisation"},
     "exported_files": {"contract", "errors", "external_weights"},
     "ops": {"ops", *FOUNDATION},
     "exporters": {"exporters", "ops", *FOUNDATION},

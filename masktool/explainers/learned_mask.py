@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.explainers.baselines import baseline_input, check_baseline
+from masktool.explainers.baseline_image import baseline_image, check_baseline
 from masktool.explainers.hiding import THROUGH, HiddenParts, Through, check_through
 from masktool.explainers.learning import Course
 from masktool.explainers.mask_figures import areas_of, cut_masks, describe_answer, loses_class
@@ -59,7 +59,7 @@ class LearnedMask(Method):
     learning_rate: float = 0.03
 
     def __post_init__(self) -> None:
-        check_baseline("baseline", self.baseline)
+        object.__setattr__(self, "baseline", check_baseline("baseline", self.baseline))  # a number becomes its text
         check_choice("through", self.through, THROUGH)
         check_count("n_iterations", self.n_iterations)
         if self.tolerance != 0:
@@ -113,7 +113,7 @@ class LearnedMask(Method):
         images = np.concatenate([task.prepared.array for task in tasks]).repeat(copies, axis=0)
         fill = None
         if self.through == "fill":
-            baselines = [baseline_input(task, models[0], self.baseline) for task in tasks]
+            baselines = [baseline_image(task, models[0], self.baseline) for task in tasks]
             fill = np.concatenate(baselines).repeat(copies, axis=0)
         return HiddenParts(
             model=models[0],

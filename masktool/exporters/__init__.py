@@ -100,7 +100,7 @@ def export(
         Balasubramanian and Feizi, "Towards Improved Input Masking for Convolutional Neural Networks", 2023,
         https://arxiv.org/abs/2211.14646.
     """
-    from masktool.exporters.baselines import choose_baseline
+    from masktool.baselines import choose_baseline
     from masktool.exporters.chosen_boxes import leave_out_lists
     from masktool.exporters.class_output import choose_class_output
     from masktool.exporters.image_axis import declare_image_axis

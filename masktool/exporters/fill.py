@@ -19,9 +19,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from masktool.baselines import BLUR_SIGMA, InputShape, constant_baseline
 from masktool.contract import DEFAULT_SIZE, FUNCTION_DOMAIN, Layout, Preprocessing
 from masktool.errors import MasktoolError
-from masktool.exporters.baselines import InputShape, baseline_pixels, gaussian
 from masktool.exporters.canonical import opset_of
 from masktool.exporters.fill_functions import fill_function
 from masktool.exporters.integer_images import takes_integers
@@ -29,9 +29,6 @@ from masktool.exporters.onnx_file import SPATIAL_AXES
 from masktool.exporters.propagate import FUNCTION_DOMAIN_VERSION, add_mask_input, rename_batch
 from masktool.ops.builder import CHOOSABLE
 
-BLUR_SIGMA = 10 / 224
-"""Of the shorter side, ``DEFAULT_SIZE`` where that is open: 10 pixels of 224, as Fong and Vedaldi blur (2017,
-https://arxiv.org/abs/1704.03296)."""
 BLUR_REACH = 3
 """Standard deviations after which the Gaussian ends; 0.3 % of it lie beyond."""
 SINGLE_HOLDS_BYTES = 2
@@ -54,7 +51,7 @@ def fill_model(
         model: opset 18 or later, with a symbolic batch.
         image_input: name of the image input.
         layout: of the image input.
-        baseline: see :func:`masktool.exporters.baselines.choose_baseline`.
+        baseline: see :func:`masktool.baselines.choose_baseline`.
         preprocessing: how pixels become the input; None when unknown, which colours and noise refuse.
         mask_required: makes ``mask`` an ordinary input instead of one with a default of ones.
 
@@ -68,7 +65,9 @@ def fill_model(
     if baseline in ("image-mean", "blur"):
         values = emit_kept_average(emit, image, mask, layout, blurred=baseline == "blur")
     else:
-        values = emit.constant(baseline, baseline_pixels(baseline, shape_of(image, layout), preprocessing, layout))
+        shape = input_shape(image, layout)
+        constant = constant_baseline(baseline, shape, preprocessing, layout, where=f"--baseline {baseline}")
+        values = emit.constant(baseline, constant)
     aligned = mask if layout == "NCHW" else emit.node("Transpose", mask, perm=TO_NHWC)
     filled = emit_filled(emit, image, aligned, values)
     filled.name, filled.type, filled.shape = f"{image_input}_filled", image.type, image.shape
@@ -134,7 +133,7 @@ def emit_kept_average(emit: FillEmitter, image: ir.Value, mask: ir.Value, layout
     kept = emit.function("Keep", planes, mask)
     average = emit.function("MeanOfKept", kept, mask)
     if blurred:
-        average = emit_blur(emit, kept, mask, average, shape_of(image, layout))
+        average = emit_blur(emit, kept, mask, average, input_shape(image, layout))
     return average if layout == "NCHW" else emit.node("Transpose", average, perm=TO_NHWC)
 
 
@@ -143,14 +142,14 @@ def emit_blur(emit: FillEmitter, kept: ir.Value, mask: ir.Value, mean: ir.Value,
     channels, *sides = shape
     sigma = BLUR_SIGMA * min(side or usual for side, usual in zip(sides, DEFAULT_SIZE, strict=True))
     reach = math.ceil(BLUR_REACH * sigma)
-    weights = np.broadcast_to(gaussian(sigma, reach), (channels, 1, 2 * reach + 1))
+    weights = np.broadcast_to(gaussian_weights(sigma, reach), (channels, 1, 2 * reach + 1))
     columns = emit.constant("gaussian_columns", np.ascontiguousarray(weights[..., None]))
     rows = emit.constant("gaussian_rows", np.ascontiguousarray(weights[:, :, None]))
     pads = {"column_pads": [reach, 0, reach, 0], "row_pads": [0, reach, 0, reach]}
     return emit.function("BlurOfKept", kept, mask, mean, columns, rows, channels=channels, **pads)
 
 
-def shape_of(image: ir.Value, layout: Layout) -> InputShape:
+def input_shape(image: ir.Value, layout: Layout) -> InputShape:
     """Returns (channels, height, width) of the image input; height and width are None where they are open.
 
     Raises:
@@ -162,3 +161,9 @@ def shape_of(image: ir.Value, layout: Layout) -> InputShape:
     if not isinstance(channels, int):
         raise MasktoolError("the number of channels must be fixed", where=f"input {image.name!r}", got=image.shape)
     return channels, height if isinstance(height, int) else None, width if isinstance(width, int) else None
+
+
+def gaussian_weights(sigma: float, radius: int) -> np.ndarray:
+    """Returns the 2 · radius + 1 weights of a Gaussian, float32, of sum 1."""
+    weights = [math.exp(-((offset / sigma) ** 2) / 2) for offset in range(-radius, radius + 1)]
+    return (np.array(weights) / sum(weights)).astype(np.float32)

@@ -11,10 +11,9 @@ import onnx_ir as ir
 
 from masktool.contract import ChannelOrder, Preprocessing
 from masktool.errors import MasktoolError
+from masktool.normalisation import normalise_levels
 from masktool.ops.builder import INTEGER_TYPES
 
-LEVELS = 256
-"""Values of a pixel of 8 bits."""
 CHANNEL_ORDERS: dict[int, ChannelOrder] = {1: "L", 3: "RGB"}
 
 
@@ -51,8 +50,7 @@ def check_preprocessing(image: ir.Value, preprocessing: Preprocessing) -> None:
     """Raises MasktoolError where pixels become fractions, or numbers that do not fit, and the image takes integers."""
     if not takes_integers(image) or image.dtype is None:
         return
-    levels = np.arange(LEVELS)[:, None]
-    values = (levels * preprocessing.scale - np.array(preprocessing.mean)) / np.array(preprocessing.std)
+    values = normalise_levels(preprocessing)
     bounds = np.iinfo(image.dtype.numpy())
     if (values != np.rint(values)).any() or values.min() < bounds.min or values.max() > bounds.max:
         raise MasktoolError(

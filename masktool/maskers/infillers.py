@@ -1,5 +1,8 @@
 """What stands where a mask hides pixels, in the classifier's normalised input.
 
+The names are the published ones: ``none`` is what :mod:`masktool.baselines` calls ``mean``, 0 in the input; ``mean`` is
+its ``image-mean``; ``blur`` is a blur of twice its width, on torch's tensors.
+
 Source: Phang, Park and Geras, 2020, section 3, https://arxiv.org/abs/2010.09750 (none, mean, blur).
 """
 

@@ -14,12 +14,11 @@ from PIL import Image
 
 from masktool.contract import Preprocessing
 from masktool.errors import MasktoolError
+from masktool.normalisation import normalise
 
 LARGEST_INTERMEDIATE = 16_000_000
 """Pixels (48 MB) up to which a photograph is resized as a whole and then cropped, even where that enlarges it; beyond
 (a strip of 20,000 x 7 grows to 731,428 x 256) only what falls into the crop is computed."""
-LEVELS = 256
-"""Values that a pixel of 8 bits can have."""
 Box = tuple[float, float, float, float]
 
 
@@ -203,46 +202,6 @@ def resize_within(
     scale_x, scale_y = image.width / size[0], image.height / size[1]
     columns = image.resize((right - left, image.height), filter_, (left * scale_x, 0, right * scale_x, image.height))
     return columns.resize((right - left, bottom - top), filter_, (0, top * scale_y, right - left, bottom * scale_y))
-
-
-def normalise(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Orders, scales and normalises channels: uint8 (h, w, C) to float32 (h, w, C).
-
-    Raises:
-        MasktoolError: mean or std of another number of channels, or a std of 0.
-    """
-    for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
-        if len(values) != pixels.shape[2]:
-            raise MasktoolError(
-                "preprocessing does not fit the channels",
-                where=name,
-                expected=f"{pixels.shape[2]} values",
-                got=len(values),
-            )
-    if 0 in preprocessing.std:
-        raise MasktoolError("preprocessing divides by zero", where="std", got=list(preprocessing.std))
-    ordered = pixels[:, :, ::-1] if preprocessing.channel_order == "BGR" else pixels
-    if ordered.dtype == np.uint8:
-        return look_up(ordered, normalise_channels(np.arange(LEVELS)[:, None], preprocessing))
-    return normalise_channels(ordered, preprocessing)
-
-
-def normalise_channels(values: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Scales and normalises values (..., C) in the model's order of channels, to float32; one channel serves all."""
-    mean, std = (np.array(numbers, np.float64) for numbers in (preprocessing.mean, preprocessing.std))
-    normalised = (values * float(preprocessing.scale) - mean) / std
-    return normalised.astype(np.float32)
-
-
-def look_up(pixels: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Returns what a table (256, C) has for uint8 pixels (h, w, C): the bits of arithmetic, in a fifth of its time.
-
-    Channel after channel lies in memory, as most models take them.
-    """
-    planes = np.empty((pixels.shape[2], *pixels.shape[:2]), table.dtype)
-    for channel, plane in enumerate(planes):
-        np.take(table[:, channel], pixels[:, :, channel], out=plane, mode="clip")  # nothing to clip; it spares a copy
-    return planes.transpose(1, 2, 0)
 
 
 def place_pixels(values: np.ndarray, start: tuple[int, int], size: tuple[int, int]) -> np.ndarray:

@@ -16,8 +16,8 @@ from scipy.ndimage import gaussian_filter
 
 import masktool
 from masktool import MasktoolError
+from masktool.baselines import choose_baseline, constant_baseline
 from masktool.contract import BASELINES, Metadata, Preprocessing
-from masktool.exporters.baselines import baseline_pixels, choose_baseline
 from masktool.exporters.parity import open_session
 from masktool.exporters.presets import preprocessing_preset
 from masktool.runtime.images import read_image
@@ -190,16 +190,18 @@ def test_channels_last(baseline: str, data_dir: Path, tmp_path: Path):
 def test_a_colour_is_a_photograph_of_that_colour(preset: str, baseline: str, colour: str | tuple[int, int, int]):
     preprocessing = preprocessing_preset(preset, (6, 6))
     photograph = prepare(Image.new("RGB", (9, 7), colour), preprocessing).array
-    values = baseline_pixels(baseline, (3, 6, 6), preprocessing, "NCHW")
+    values = constant_baseline(baseline, (3, 6, 6), preprocessing, "NCHW", where="here")
     np.testing.assert_array_equal(np.broadcast_to(values, photograph.shape), photograph)
 
 
 def test_one_channel_takes_one_number():
     preprocessing = Preprocessing(size=(6, 6), resize="exact", channel_order="L", mean=(0.5,), std=(0.25,))
     photograph = prepare(Image.new("L", (6, 6), 200), preprocessing).array
-    np.testing.assert_array_equal(baseline_pixels("200", (1, 6, 6), preprocessing, "NCHW"), photograph[:, :, :1, :1])
+    np.testing.assert_array_equal(
+        constant_baseline("200", (1, 6, 6), preprocessing, "NCHW", where="here"), photograph[:, :, :1, :1]
+    )
     with pytest.raises(MasktoolError, match=r"colour does not fit the model .*: expected one number"):
-        baseline_pixels("1,2,3", (1, 6, 6), preprocessing, "NCHW")
+        constant_baseline("1,2,3", (1, 6, 6), preprocessing, "NCHW", where="here")
 
 
 @pytest.mark.parametrize(("dtype", "element"), [(np.float16, "float16"), (np.float64, "double")])
@@ -264,7 +266,7 @@ def test_a_vision_transformer(torchvision_models, tmp_path: Path):
 
 
 def test_the_noise_is_the_same_every_time_and_covers_the_range():
-    first, second = (baseline_pixels("noise", (3, 64, 48), CAFFE, "NCHW") for _ in range(2))
+    first, second = (constant_baseline("noise", (3, 64, 48), CAFFE, "NCHW", where="here") for _ in range(2))
     np.testing.assert_array_equal(first, second)
     pixels = first + np.array(CAFFE.mean).reshape(1, 3, 1, 1)
     assert first.shape == (1, 3, 64, 48)
@@ -322,7 +324,7 @@ def test_a_network_for_any_size(baseline: str, tmp_path: Path):
 
 def test_noise_needs_a_fixed_size():
     with pytest.raises(MasktoolError, match=r"noise needs a fixed height and width.*--input-size"):
-        baseline_pixels("noise", (3, None, 224), CAFFE, "NCHW")
+        constant_baseline("noise", (3, None, 224), CAFFE, "NCHW", where="here")
 
 
 def test_the_default_is_the_mean_and_other_modes_have_none():

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.explainers.baselines import baseline_input, check_baseline
+from masktool.explainers.baseline_image import baseline_image, check_baseline
 from masktool.explainers.gradient_method import ClassMap, GradientMethod, channel_sum, completeness
 from masktool.explainers.method import register
 from masktool.explainers.task import Differentiable, Task
@@ -62,7 +62,7 @@ class IntegratedGradients(GradientMethod):
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
         """Integrates, and compares the sum with the change that it stands for."""
         image, target = task.prepared.array, task.targets[position]
-        baseline = baseline_input(task, model, self.baseline)
+        baseline = baseline_image(task, model, self.baseline)
         with model.counting(self.n_steps) as advance:
             total = np.zeros(image.shape)
             for gradients in self.weighted_gradients(task, model, target, baseline):

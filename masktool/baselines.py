@@ -1,0 +1,158 @@
+"""Baselines: what stands in for missing pixels where only the input is masked, in an exported graph and in a method.
+
+A colour is meant in pixels, 0..255, whatever the network's normalisation: black is pixel 0, which becomes
+(0 · scale − mean) / std, channel by channel. ``mean`` is 0 in the network's input: the data set's mean, which the
+preprocessing subtracts. ``image-mean`` and ``blur`` have no numbers here: they are computed from the image at hand.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from masktool.contract import BASELINES, DEFAULT_BASELINE, Layout, Masking, Preprocessing
+from masktool.errors import MasktoolError
+from masktool.normalisation import normalise
+
+BLACK, GREY, WHITE = 0.0, 127.5, 255.0
+NAMED_COLOURS = {"black": (BLACK,), "grey": (GREY,)}
+WITHOUT_PIXELS = frozenset({"mean", "image-mean", "blur"})
+"""Baselines that need not know how pixels become the input."""
+BLUR_SIGMA = 10 / 224
+"""Of the shorter side: 10 pixels of 224, as Fong and Vedaldi blur (2017, https://arxiv.org/abs/1704.03296). Edges go,
+and what is where stays known."""
+NOISE_SEED = 0
+"""Of the noise in a file, which is drawn at export, so that the same file gives the same answer."""
+EXPECTED = f"{', '.join(BASELINES)}, a number or R,G,B in 0..255"
+InputShape = tuple[int, int | None, int | None]
+"""(channels, height, width) of a network's input, whatever its layout; height and width may be open."""
+
+
+def choose_baseline(masking: Masking, baseline: object | None) -> str | None:
+    """Returns the baseline that goes with a masking mode: None for all modes but ``fill``.
+
+    Args:
+        masking: the mode.
+        baseline: as the user gave it; None takes the default.
+
+    Raises:
+        MasktoolError: an unknown baseline, or one beside another mode.
+    """
+    if masking != "fill":
+        if baseline is not None:
+            raise MasktoolError(
+                "only fill takes a baseline", where=f"--masking {masking}", got=baseline, fix="add --masking fill"
+            )
+        return None
+    if baseline is None:
+        return DEFAULT_BASELINE
+    chosen = read_baseline(baseline)
+    if chosen is None:
+        raise MasktoolError("unknown baseline", where=f"--baseline {baseline}", expected=EXPECTED)
+    return chosen
+
+
+def read_baseline(value: object) -> str | None:
+    """Returns a baseline as a text: a name, ``R,G,B``, or one number for every channel; None where a value is none."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = f"{value:g}"
+    is_one = isinstance(value, str) and (value in BASELINES or read_colour(value) is not None)
+    return str(value) if is_one else None
+
+
+def read_colour(text: str) -> tuple[float, ...] | None:
+    """Returns the numbers of ``R,G,B`` or of one number for every channel, each 0..255; None for any other text."""
+    try:
+        colour = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        return None
+    return colour if len(colour) in (1, 3) and all(BLACK <= value <= WHITE for value in colour) else None
+
+
+def constant_baseline(
+    baseline: str,
+    shape: InputShape,
+    preprocessing: Preprocessing | None,
+    layout: Layout,
+    *,
+    where: str,
+    seed: int = NOISE_SEED,
+) -> NDArray[np.float32]:
+    """Returns a baseline that does not depend on the image, as the network's input.
+
+    Args:
+        baseline: from :func:`read_baseline`, neither ``image-mean`` nor ``blur``.
+        shape: of the network's input.
+        preprocessing: how pixels become the input; ``mean`` needs none.
+        layout: of the network's input.
+        where: what gave the baseline, for messages.
+        seed: of the noise.
+
+    Returns:
+        float32 (1, C, 1, 1), for ``noise`` (1, C, H, W), in the layout given; (1, 1, 1, 1) for ``mean``.
+
+    Raises:
+        MasktoolError: the preprocessing is unknown or for other channels, or noise for an open size.
+    """
+    if baseline == "mean":
+        return np.zeros((1, 1, 1, 1), np.float32)
+    channels = shape[0]
+    preprocessing = check_preprocessing(preprocessing, channels, where)
+    pixels = draw_noise(shape, seed, where) if baseline == "noise" else colour_pixels(baseline, channels, where)
+    values = normalise(pixels, preprocessing)[None]
+    return np.ascontiguousarray(values if layout == "NHWC" else values.transpose(0, 3, 1, 2))
+
+
+def check_preprocessing(preprocessing: Preprocessing | None, channels: int, where: str) -> Preprocessing:
+    """Returns the preprocessing if it tells what a pixel becomes in every channel.
+
+    Raises:
+        MasktoolError: it does not.
+    """
+    if preprocessing is None:
+        raise MasktoolError(
+            "a baseline in pixels needs to know how pixels become the input",
+            where=where,
+            fix="export with --preprocess imagenet|caffe|tf|FILE.json, or --mean and --std, or take the baseline mean, "
+            "image-mean or blur",
+        )
+    for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
+        if len(values) != channels:
+            raise MasktoolError(
+                f"the preprocessing's {name} does not fit the model",
+                where=where,
+                expected=f"{channels} numbers",
+                got=len(values),
+            )
+    return preprocessing
+
+
+def colour_pixels(baseline: str, channels: int, where: str) -> NDArray[np.float64]:
+    """Returns a colour as pixels (1, 1, C): red, green, blue, or one number for every channel.
+
+    Raises:
+        MasktoolError: three numbers for another number of channels.
+    """
+    colour = NAMED_COLOURS.get(baseline) or read_colour(baseline)
+    assert colour is not None  # the baseline has been read
+    if len(colour) not in (1, channels):
+        raise MasktoolError("the colour does not fit the model", where=where, expected="one number for all channels")
+    return np.broadcast_to(np.array(colour), (1, 1, channels))
+
+
+def draw_noise(shape: InputShape, seed: int, where: str) -> NDArray[Any]:
+    """Draws every pixel and channel by itself, uniformly from 0, 1, …, 255: (H, W, C).
+
+    Raises:
+        MasktoolError: the height or width is open.
+    """
+    channels, height, width = shape
+    if height is None or width is None:
+        raise MasktoolError(
+            "noise needs a fixed height and width",
+            where=where,
+            fix="give --input-size H W, or take another baseline",
+        )
+    return np.random.default_rng(seed).integers(0, int(WHITE), (height, width, channels), endpoint=True)

@@ -1,0 +1,48 @@
+"""The image that a method puts where it takes the photograph away, from a baseline as ``fill`` masking knows it.
+
+``image-mean`` and ``blur`` are those of the whole photograph; in a file with ``fill`` masking they are those of the
+kept pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.filters import gaussian
+
+from masktool.baselines import BLUR_SIGMA, EXPECTED, constant_baseline, read_baseline
+from masktool.errors import MasktoolError
+from masktool.explainers.task import Differentiable, Task
+
+
+def check_baseline(name: str, value: object) -> str:
+    """Returns a baseline as a text, or raises a MasktoolError that names the option."""
+    baseline = read_baseline(value)
+    if baseline is None:
+        raise MasktoolError("option out of range", where=name, expected=EXPECTED, got=repr(value))
+    return baseline
+
+
+def baseline_image(task: Task, model: Differentiable, baseline: str) -> NDArray[np.float32]:
+    """Returns a baseline as the model's input, of the shape of ``task.prepared.array``.
+
+    Raises:
+        MasktoolError: the file does not say what a pixel becomes, or the colour is for other channels.
+    """
+    image, layout = task.prepared.array, model.session.layout
+    axes = (1, 2) if layout == "NHWC" else (2, 3)
+    if baseline == "image-mean":
+        return np.broadcast_to(image.mean(axis=axes, keepdims=True), image.shape).astype(np.float32)
+    if baseline == "blur":
+        side = BLUR_SIGMA * min(task.size)
+        sigma = [side if axis in axes else 0 for axis in range(image.ndim)]
+        return gaussian(image, sigma, mode="nearest", preserve_range=True).astype(np.float32)
+    values = constant_baseline(
+        baseline,
+        (image.shape[3 if layout == "NHWC" else 1], *task.size),
+        model.session.metadata.preprocessing,
+        layout,
+        where=f"baseline {baseline}",
+        seed=task.seed,
+    )
+    return np.ascontiguousarray(np.broadcast_to(values, image.shape))

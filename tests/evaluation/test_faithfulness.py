@@ -17,7 +17,7 @@ from masktool.evaluation.maps import BASELINE_MAPS, MethodChoice
 from masktool.evaluation.metrics.faithfulness.confidence import Confidence
 from masktool.evaluation.metrics.faithfulness.infidelity import Infidelity
 from masktool.evaluation.metrics.faithfulness.insertion_deletion import InsertionDeletion
-from masktool.evaluation.metrics.faithfulness.metric import Figure, Measured, Metric, build_metric, load_metrics
+from masktool.evaluation.metrics.faithfulness.metric import METRICS, Figure, Measured, Metric, build_metric
 from masktool.evaluation.metrics.faithfulness.road import Road
 from masktool.evaluation.metrics.faithfulness.sensitivity_n import SensitivityN
 from masktool.evaluation.metrics.faithfulness.stability import Stability
@@ -31,7 +31,7 @@ N_MEASURED = 3
 """Images of the tests that look at the form of what is found."""
 OCCLUSION = MethodChoice("occlusion", {"sliding_window_shapes": 12, "strides": 6})
 LIME = MethodChoice("lime", {"n_segments": 20}, n_samples=60)
-METRICS = (
+MEASURED = (
     InsertionDeletion(n_steps=12),
     Road(shares=(0.5, 0.9)),
     Confidence(),
@@ -67,13 +67,13 @@ def first_images(dataset, count):
 @pytest.fixture(scope="module")
 def object_figures(layer, dataset):
     """By figure and map, one value per image, for the object's own pixels and for noise, through layer masking."""
-    part = Faithfulness(layer, [layer], [], METRICS)
+    part = Faithfulness(layer, [layer], [], MEASURED)
     found = {}
     for sample in dataset.samples:
         scene = read_scene(sample, layer.session)
         target = int(layer.session.scores(scene.array)[0].argmax())
         maps = {"object": scene.inside.astype(np.float64), "random": BASELINE_MAPS["random"](scene, 0)}
-        for metric in METRICS[:-1]:
+        for metric in MEASURED[:-1]:
             for name, measured in metric.measure(part.trial(scene, layer, maps, target)).items():
                 for figure, value in measured.figures.items():
                     found.setdefault(figure, {}).setdefault(name, []).append(value)
@@ -107,7 +107,7 @@ def test_the_object_beats_noise(object_figures, figure, margin):
 
 @pytest.fixture(scope="module")
 def part(layer, black):
-    return Faithfulness(layer, [layer, black], [OCCLUSION, LIME], METRICS)
+    return Faithfulness(layer, [layer, black], [OCCLUSION, LIME], MEASURED)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def table(findings, name):
 
 def test_tables_hold_every_map_through_every_model(findings):
     maps = ["occlusion", "lime", *BASELINE_MAPS]
-    for metric in METRICS:
+    for metric in MEASURED:
         if metric.asks != "masks":
             found = table(findings, metric.name)
             assert list(found) == maps
@@ -175,7 +175,7 @@ def test_charts_show_the_curves_through_every_model(findings):
 
 def test_maps_are_made_once_and_measured_through_each(part, layer, black, dataset, records):
     scene = read_scene(dataset.samples[0], layer.session)
-    alone = Faithfulness(layer, [black], part.methods, METRICS[:1]).measure(scene)
+    alone = Faithfulness(layer, [black], part.methods, MEASURED[:1]).measure(scene)
     both = records[scene.sample.name]
     for name in ("occlusion", "lime", "random"):
         assert (
@@ -205,7 +205,7 @@ def test_records_are_json_and_do_not_depend_on_what_ran_before(part, layer, data
 
 
 def test_an_interrupted_run_goes_on_with_the_same_figures(layer, dataset, tmp_path):
-    part, journal = Faithfulness(layer, [layer], [], METRICS[:2]), tmp_path / "faithfulness.jsonl"
+    part, journal = Faithfulness(layer, [layer], [], MEASURED[:2]), tmp_path / "faithfulness.jsonl"
     run_part(part, first_images(dataset, 1), journal)
     resumed = run_part(part, first_images(dataset, 2), journal).as_json()
     whole = run_part(part, first_images(dataset, 2)).as_json()
@@ -218,12 +218,12 @@ def test_settings_tell_all_options(part):
     assert settings["methods"][1] == {"name": "lime", "options": {"n_segments": 20}, "n_samples": 60}
     assert settings["explained_with"] == "layer"
     assert settings["measured_through"] == ["layer", "black"]
-    for change in ({"seed": 2}, {"target": "label"}, {"batch": 3}, {"metrics": METRICS[:1]}):
+    for change in ({"seed": 2}, {"target": "label"}, {"batch": 3}, {"metrics": MEASURED[:1]}):
         assert json.loads(json.dumps(dataclasses.replace(part, **change).settings())) != settings
 
 
 def test_the_true_class_may_be_the_target(layer, dataset, tmp_path):
-    part = Faithfulness(layer, [layer], [], METRICS[:1], target="label")
+    part = Faithfulness(layer, [layer], [], MEASURED[:1], target="label")
     sample = dataclasses.replace(dataset.samples[0], label=(dataset.samples[0].label + 1) % 8)
     record = part.measure(read_scene(sample, layer.session))
     assert record["target"] == sample.label
@@ -244,15 +244,15 @@ def test_pictures_are_of_the_maps_that_are_judged(layer, dataset, tmp_path):
 
 def test_the_same_method_or_metric_twice_is_refused(layer):
     with pytest.raises(MasktoolError, match="lime"):
-        Faithfulness(layer, [layer], [LIME, LIME], METRICS)
+        Faithfulness(layer, [layer], [LIME, LIME], MEASURED)
     with pytest.raises(MasktoolError, match="road"):
         Faithfulness(layer, [layer], [LIME], [Road(), Road(noise=0)])
     with pytest.raises(MasktoolError, match="target"):
-        Faithfulness(layer, [layer], [LIME], METRICS, target="bottom")
+        Faithfulness(layer, [layer], [LIME], MEASURED, target="bottom")
 
 
 def test_metrics_are_found_by_looking():
-    assert list(load_metrics()) == sorted(metric.name for metric in METRICS)
+    assert list(METRICS) == sorted(metric.name for metric in MEASURED)
     assert build_metric("road", {"noise": 0.1}) == Road(noise=0.1)
     with pytest.raises(MasktoolError, match="unknown metric"):
         build_metric("flipping", {})

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from masktool.evaluation.metrics.faithfulness.metric import load_metrics
+from masktool.evaluation.metrics.faithfulness.metric import METRICS
 from masktool.evaluation.metrics.faithfulness.trial import Trial
 
 SIZE = (8, 8)
@@ -43,9 +43,9 @@ def make_trial(batch=4, **changes):
     return Trial(**(values | changes))
 
 
-@pytest.fixture(params=sorted(load_metrics()))
+@pytest.fixture(params=sorted(METRICS))
 def metric(request):
-    return load_metrics()[request.param]()
+    return METRICS[request.param]()
 
 
 def test_it_says_what_its_figures_are(metric):

@@ -14,14 +14,14 @@ from masktool.commands.evaluate.methods import choose_methods, method_options
 from masktool.commands.evaluate.modes import mode_options, open_modes
 from masktool.commands.explain_options import parse_assignments
 from masktool.errors import MasktoolError
-from masktool.evaluation.metrics.faithfulness.metric import Metric, build_metric, load_metrics
+from masktool.evaluation.metrics.faithfulness.metric import METRICS, Metric, build_metric
 from masktool.evaluation.overlays import FOLDER
 from masktool.evaluation.part import NamedModel
 from masktool.evaluation.parts.faithfulness import TARGET_RULES, Faithfulness, TargetRule
 
 MODES = ("layer", "mean")
 """Layer masking, and the fill that is the usual control."""
-METRICS = ("insertion-deletion", "road", "confidence", "sensitivity-n", "infidelity")
+DEFAULT_METRICS = ("insertion-deletion", "road", "confidence", "sensitivity-n", "infidelity")
 """Stability makes every map once more for each further seed, so it is measured when asked for."""
 
 
@@ -37,9 +37,9 @@ METRICS = ("insertion-deletion", "road", "confidence", "sensitivity-n", "infidel
 @click.option(
     "--metric",
     "metrics",
-    type=click.Choice(list(load_metrics())),
+    type=click.Choice(list(METRICS)),
     multiple=True,
-    default=METRICS,
+    default=DEFAULT_METRICS,
     show_default=True,
     help="What to measure, repeatable.",
 )

@@ -1,4 +1,4 @@
-"""What a metric of faithfulness is: options, the figures and curves that it gives; and the registry of all metrics.
+"""What a metric of faithfulness is: its options, the figures and curves that it gives; and all metrics by name.
 
 A metric is a frozen dataclass whose fields are its options. It lives in a file of its own in this package, which is
 found by looking into it, so nothing else needs editing to add one.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -16,7 +15,8 @@ import numpy as np
 
 from masktool.errors import MasktoolError
 from masktool.evaluation.metrics.faithfulness.trial import Trial
-from masktool.registry import import_files
+from masktool.option_checks import build_with_options
+from masktool.registry import Registry
 
 Asks = Literal["masks", "images", "nothing"]
 """What a metric asks the model about: masked images, and so it is measured through each masking mode; images without a
@@ -88,20 +88,13 @@ class Metric(abc.ABC):
         """Judges every map of a trial, under the maps' names."""
 
 
-METRICS: dict[str, type[Metric]] = {}
+METRICS: Registry[type[Metric]] = Registry("metric", "masktool.evaluation.metrics.faithfulness")
+"""The class of every metric, by its name."""
 
 
 def register(metric: type[Metric]) -> type[Metric]:
     """Class decorator that makes a metric known by its name."""
-    METRICS[metric.name] = metric
-    return metric
-
-
-@functools.cache
-def load_metrics() -> Mapping[str, type[Metric]]:
-    """Imports every file of this package and returns the registered classes by name."""
-    import_files("masktool.evaluation.metrics.faithfulness")
-    return dict(sorted(METRICS.items()))
+    return METRICS.register(metric.name)(metric)
 
 
 def build_metric(name: str, options: Mapping[str, Any]) -> Metric:
@@ -110,14 +103,7 @@ def build_metric(name: str, options: Mapping[str, Any]) -> Metric:
     Raises:
         MasktoolError: unknown metric or option, or a value out of range.
     """
-    metrics = load_metrics()
-    if name not in metrics:
-        raise MasktoolError("unknown metric", where=name, expected=f"one of {', '.join(metrics)}")
-    known = [field.name for field in dataclasses.fields(metrics[name])]
-    if unknown := sorted(set(options) - set(known)):
-        expected = f"some of {', '.join(known)}" if known else "none"
-        raise MasktoolError(f"unknown option of {name}", where=", ".join(unknown), expected=expected)
-    return metrics[name](**options)
+    return build_with_options(METRICS.find(name), name, options)
 
 
 def check_shares(name: str, values: object) -> None:

@@ -17,7 +17,21 @@ HERE = Path(__file__).parents[1]
 LONG_FILE = 300
 LONG_FUNCTION = 40
 WIDE_LINE = 120
-SHOWN = 12
+FOUNDATION = "foundation"
+ROOMS = (
+    "commands",
+    "datasets",
+    "demo",
+    "evaluation",
+    "explainers",
+    "exporters",
+    "interface",
+    "maskers",
+    "ops",
+    "runtime",
+)
+"""Folders of the package; a file beside them belongs to the foundation, unless it stands above them."""
+ABOVE = "__main__", "cli", "lazy", "option_names"
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -31,8 +45,9 @@ class Module(NamedTuple):
 
     @property
     def room(self) -> str:
-        """The part of the package that the module belongs to."""
-        return self.name.split(".")[1] if "." in self.name else ""
+        """The part of the package that the module belongs to; files that every part may use are one."""
+        part = self.name.split(".")[1] if "." in self.name else ""
+        return FOUNDATION if part and part == self.name.rpartition(".")[2] and part not in (*ROOMS, *ABOVE) else part
 
 
 def read_modules(checkout: Path = HERE) -> dict[str, Module]:

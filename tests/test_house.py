@@ -2,7 +2,7 @@
 
 import textwrap
 
-from house import read_modules, recurring_classes
+from house import circles, read_modules, recurring_classes
 
 
 def test_a_public_class_name_stands_once():
@@ -21,3 +21,20 @@ def test_a_class_name_that_stands_twice_is_found(tmp_path):
             """)
         )
     assert recurring_classes(read_modules(tmp_path)) == {"Twice": ["masktool.one", "masktool.other"]}
+
+
+def test_no_modules_import_one_another_in_a_circle():
+    assert circles(read_modules()) == []
+
+
+def test_a_circle_is_found(tmp_path):
+    texts = {
+        "a": "from masktool.b import x",
+        "b": "def f():\n    from masktool import c",
+        "c": "import masktool.a",
+        "d": "",
+    }
+    (tmp_path / "masktool").mkdir()
+    for name, text in texts.items():
+        (tmp_path / "masktool" / f"{name}.py").write_text(text)
+    assert circles(read_modules(tmp_path)) == [["masktool.a", "masktool.b", "masktool.c"]]

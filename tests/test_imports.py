@@ -1,6 +1,7 @@
 """Imports point one way, as DESIGN.md's table says, and nothing heavy is loaded before it is used."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,66 +10,34 @@ from typing import NamedTuple
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "masktool"
-FOUNDATION = {
-    *("baselines", "contract", "data_files", "errors", "exported_files", "external_weights", "files", "identity"),
-    *("limits", "messages", "normalisation", "option_checks", "printable", "progress", "registry", "streams"),
+DESIGN = Path(__file__).parents[1] / "DESIGN.md"
+FOUNDATION = "foundation"
+PACKAGES = {
+    "torch": {"torch", "torchvision", "timm", "safetensors"},
+    "ONNX": {"onnx", "onnx_ir", "onnxscript"},
+    "ONNX Runtime": {"onnxruntime"},
+    "numpy": {"numpy"},
+    "rich": {"rich"},
 }
-MAY_IMPORT = {
-    "errors": {"messages"},
-    "external_weights": {"errors", "messages"},
-    "files": {"errors", "messages"},
-    "identity": {"external_weights", "files"},
-    "limits": {"errors", "messages"},
-    "messages": set(),
-    "option_names": {"messages"},
-    "option_checks": {"errors"},
-    "printable": set(),
-    "progress": set(),
-    "registry": {"errors"},
-    "streams": set(),
-    "data_files": {"errors", "limits"},
-    "contract": {"errors", "limits"},
-    "normalisation": {"contract", "errors"},
-    "baselines": {"contract", "errors", "normalisation"},
-    "exported_files": {"contract", "errors", "external_weights"},
-    "ops": {"ops", *FOUNDATION},
-    "exporters": {"exporters", "ops", *FOUNDATION},
-    "runtime": {"runtime", *FOUNDATION},
-    "datasets": {"datasets", "runtime", *FOUNDATION},
-    "explainers": {"explainers", "runtime", *FOUNDATION},
-    "evaluation": {"evaluation", "datasets", "explainers", "runtime", *FOUNDATION},
-    "demo": {"demo", *FOUNDATION},
-    "maskers": {"maskers", "datasets", "explainers", "exporters", "runtime", *FOUNDATION},
-    "interface": {
-        *("interface", "datasets", "demo", "evaluation", "exporters", "explainers", "maskers", "runtime"),
-        *FOUNDATION,
-    },
-    "lazy": set(),
-    "commands": {
-        *("commands", "datasets", "demo", "evaluation", "exporters", "explainers", "interface", "lazy", "maskers"),
-        *("option_names", "runtime"),
-        *FOUNDATION,
-    },
-    "cli": {"commands", "errors", "lazy", "limits", "option_names", "printable", "streams"},
-    "__main__": {"cli"},
-}
-"""Parts of masktool that each part may import; ``__init__`` is left out: it names everything, and loads nothing."""
-TORCH = {"torch", "torchvision", "timm", "safetensors"}
-ONNX = {"onnx", "onnx_ir", "onnxscript"}
-NEVER_IMPORT = {
-    "ops": TORCH | {"onnxruntime"},
-    "runtime": TORCH | ONNX,
-    "datasets": TORCH | ONNX | {"onnxruntime"},
-    "explainers": TORCH | ONNX | {"onnxruntime"},
-    "evaluation": TORCH | ONNX | {"onnxruntime"},
-    "demo": TORCH | ONNX | {"onnxruntime"},
-    "maskers": ONNX | {"onnxruntime"},
-    "interface": TORCH,
-    "commands": TORCH,
-    "lazy": TORCH | ONNX | {"onnxruntime", "numpy", "rich"},
-    "cli": TORCH | ONNX | {"onnxruntime", "numpy", "rich"},
-}
-"""Packages of others that each part never imports, in functions neither."""
+"""What DESIGN.md's tables call packages of others."""
+TORCH, ONNX = PACKAGES["torch"], PACKAGES["ONNX"]
+
+
+def read_tables():
+    """Reads DESIGN.md: which parts of masktool each part may import, and which packages of others it never does."""
+    rows = re.findall(r"^\| `([\w]+)(?:\.py|/)` \|(.*)\|$", DESIGN.read_text(encoding="utf-8"), re.M)
+    cells = {name: [cell.strip() for cell in rest.split("|")] for name, rest in rows}
+    foundation = {name for name, (_, _, *never) in cells.items() if not never}
+    allowed, never = {}, {}
+    for name, (_, imports, *packages) in cells.items():
+        parts = {part.strip("`").removesuffix(".py").removesuffix("/") for part in imports.split(", ") if part}
+        allowed[name] = {name} | (parts - {FOUNDATION}) | (foundation if FOUNDATION in parts else set())
+        never[name] = set().union(*(PACKAGES[each] for each in "".join(packages).split(", ") if each))
+    return allowed, never
+
+
+MAY_IMPORT, NEVER_IMPORT = read_tables()
+"""``__init__`` is left out: it names everything, and loads nothing."""
 WITHOUT_TORCH = {"__init__.py", "settings.py"}
 """What a command line needs of ``maskers`` before anything is trained."""
 
@@ -127,6 +96,20 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__in
 
 def part_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_the_tables_are_of_the_parts_that_there_are():
+    assert set(MAY_IMPORT) == {part_of(path) for path in FILES}
+    assert all(parts <= set(MAY_IMPORT) for parts in MAY_IMPORT.values())
+    assert {"onnxruntime", "torch"} <= NEVER_IMPORT["ops"]
+    assert "interface" not in MAY_IMPORT["exporters"]
+
+
+def test_the_tables_have_no_circle():
+    done, ahead = set(), set(MAY_IMPORT)
+    while ready := {part for part in ahead if MAY_IMPORT[part] - {part} <= done}:
+        done, ahead = done | ready, ahead - ready
+    assert not ahead
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -7,10 +7,11 @@ import onnx_ir as ir
 
 from masktool.contract import BASELINES, MASK_INPUT, Layout, Preprocessing
 from masktool.errors import MasktoolError
+from masktool.exporters.differences import relative_difference
 from masktool.exporters.fill import fill_model
 from masktool.exporters.parity import of_one_shape
 from masktool.exporters.probes import Probe
-from masktool.exporters.runnable import RunnableModel, relative_difference
+from masktool.exporters.runnable import RunnableModel
 from masktool.exporters.storage import open_session
 
 IMAGE, FILLED = "image", "image_with_holes"

@@ -18,6 +18,7 @@ import onnxruntime
 from masktool.contract import DEFAULT_SIZE
 from masktool.exporters.batch_rewrites import REWRITES, Lift
 from masktool.exporters.canonical import canonicalise
+from masktool.exporters.differences import relative_difference
 from masktool.exporters.domains import NORMAL, Domain
 from masktool.exporters.independence import (
     Independence,
@@ -140,7 +141,7 @@ def check_lifted(original: onnx_ir.Model, lifted: onnx_ir.Model, lift: Lift, ima
         run_lifted = open_graph(lifted, image)
         for count in CHECKED_BATCHES:
             rows = [output[: len(output) * count // len(images)] for output in expected]
-            difference = relative_difference(run_lifted(images[:count]), rows, count)
+            difference = relative_difference(laid_flat(run_lifted(images[:count])), laid_flat(rows))
             if difference > tolerance:
                 node = find_first_difference(original, lifted, lift, images, tolerance)
                 reason = f"gives an image something else in a batch of {count}: relative difference {difference:.1e}"
@@ -206,20 +207,9 @@ def run_image_by_image(run: Callable[[np.ndarray], Arrays], images: np.ndarray, 
     return [np.concatenate(results) for results in zip(*rows, strict=True)]
 
 
-def relative_difference(found: Sequence[np.ndarray], expected: Sequence[np.ndarray], count: int) -> float:
-    """Returns the largest max|found - expected| / max|expected| over outputs, infinite where sizes or NaNs differ."""
-    worst = 0.0
-    for left, right in zip(found, expected, strict=True):
-        if left.size != right.size or left.size % count:
-            return float("inf")
-        left, right = left.reshape(count, -1).astype(np.float64), right.reshape(count, -1).astype(np.float64)
-        same = (left == right) | (np.isnan(left) & np.isnan(right))
-        scale = np.abs(right).max(initial=0.0, where=np.isfinite(right))
-        with np.errstate(invalid="ignore"):
-            gap = np.max(np.where(same, 0.0, np.abs(left - right)), initial=0.0)
-        ratio = gap / scale if scale > 0 else gap
-        worst = max(worst, ratio) if np.isfinite(ratio) else float("inf")
-    return worst
+def laid_flat(outputs: Sequence[np.ndarray]) -> Arrays:
+    """Returns outputs without their axes: a graph for one image may lack that of the images."""
+    return [output.reshape(-1) for output in outputs]
 
 
 def find_first_difference(
@@ -237,8 +227,7 @@ def find_first_difference(
         for name in found_names:
             assert name is not None
             index = probes.index(name)
-            pair: tuple[Any, Any] = ([found[index]], [expected[index]])
-            if relative_difference(*pair, len(images)) > tolerance:
+            if relative_difference(laid_flat([found[index]]), laid_flat([expected[index]])) > tolerance:
                 return node
     return None
 

@@ -20,10 +20,11 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.errors import MasktoolError
+from masktool.exporters.differences import relative_difference
 from masktool.exporters.inference import every_node
 from masktool.exporters.parity import DEFECT, judge_parity, source_like
 from masktool.exporters.probes import Probe
-from masktool.exporters.runnable import Outputs, RunnableModel, relative_difference
+from masktool.exporters.runnable import Outputs, RunnableModel
 from masktool.exporters.storage import Running
 from masktool.exporters.tolerance import is_quantised
 from masktool.exporters.trial import TriedNetwork

@@ -13,9 +13,10 @@ import numpy as np
 
 from masktool.errors import MasktoolError, stage
 from masktool.exporters.bounded import run_within_limit
+from masktool.exporters.differences import relative_difference
 from masktool.exporters.image_axis import with_image_axis
 from masktool.exporters.probes import BATCH_SIZES, Probe
-from masktool.exporters.runnable import Outputs, RunnableModel, relative_difference, stack
+from masktool.exporters.runnable import Outputs, RunnableModel, stack
 from masktool.exporters.storage import open_session
 from masktool.exporters.tolerance import LIMITS, widened
 

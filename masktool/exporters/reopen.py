@@ -14,9 +14,10 @@ import numpy as np
 
 from masktool.contract import FEATURE_MAP, GRADIENT_PREFIX, MASK_INPUT, Metadata
 from masktool.errors import MasktoolError, stage
+from masktool.exporters.differences import relative_difference
 from masktool.exporters.parity import DEFECT
 from masktool.exporters.probes import Probe, feed_of
-from masktool.exporters.runnable import Outputs, RunnableModel, relative_difference
+from masktool.exporters.runnable import Outputs, RunnableModel
 from masktool.exporters.storage import open_session
 
 

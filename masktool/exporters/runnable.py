@@ -133,23 +133,3 @@ def join(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Returns arrays behind each other, laid out flat where they differ beyond their first axis."""
     alike = len({part.shape[1:] for part in parts}) == 1
     return np.concatenate(parts if alike else [part.reshape(-1) for part in parts])
-
-
-def relative_difference(a: Outputs, b: Outputs) -> float:
-    """Returns the largest over all outputs of max |a − b| / max |b|; infinity where shapes, NaNs or infinities differ.
-
-    What is NaN in both, or the same infinity, agrees.
-    """
-    worst = 0.0
-    for x, y in zip(a, b, strict=True):
-        x, y = x.astype(np.float64), y.astype(np.float64)
-        if x.shape != y.shape:
-            return float("inf")
-        same = (x == y) | (np.isnan(x) & np.isnan(y))
-        with np.errstate(invalid="ignore"):
-            difference = np.max(np.where(same, 0.0, np.abs(x - y)), initial=0.0)
-        if not np.isfinite(difference):
-            return float("inf")
-        scale = np.max(np.abs(y), initial=0.0, where=np.isfinite(y))
-        worst = max(worst, float(difference / max(scale, np.finfo(np.float32).tiny)))
-    return worst

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from networks.small_graphs import classifier, parse
 
-from masktool.exporters.batch import lift_batch, relative_difference, run_image_by_image
+from masktool.exporters.batch import lift_batch, run_image_by_image
 from masktool.exporters.canonical import canonicalise
 from masktool.exporters.independence import Obstacle
 from masktool.exporters.onnx_file import find_image_input
@@ -186,19 +186,3 @@ def test_results_of_single_images_are_stacked_on_the_first_axis():
 def test_a_scalar_result_is_taken_once_per_image():
     (total,) = run_image_by_image(lambda x: [np.asarray(x.sum())], np.ones((3, 2)), 1)
     assert total.tolist() == [2, 2, 2]
-
-
-def test_the_difference_is_infinite_where_sizes_or_nans_differ():
-    ones = np.ones((3, 2))
-    assert relative_difference([ones], [ones], 3) == 0
-    assert relative_difference([ones], [1.5 * ones], 3) == pytest.approx(1 / 3)
-    assert relative_difference([ones], [ones[:1]], 3) == np.inf
-    assert relative_difference([ones * np.nan], [ones], 3) == np.inf
-
-
-def test_the_same_infinities_are_no_difference_and_warn_nobody(recwarn):
-    one, other = np.array([[1.0, np.inf, np.nan, -2.0]]), np.array([[1.0, np.inf, np.nan, -1.0]])
-    assert relative_difference([one], [one], 1) == 0
-    assert relative_difference([one], [other], 1) == 1
-    assert relative_difference([one], [np.nan_to_num(one)], 1) == float("inf")
-    assert not recwarn.list

@@ -1,0 +1,45 @@
+"""How far two runs lie apart: the one place that says what a relative difference is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+SMALLEST_SCALE = np.finfo(np.float32).tiny
+"""Below the smallest normal number of single precision, kernels may take a number for 0."""
+
+
+def relative_difference(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
+    """Returns the largest max |found − expected| / max |expected| over all outputs.
+
+    What is NaN in both, or the same infinity, agrees, and does not count otherwise. Where everything expected is 0
+    there is nothing to be relative to but what was found: 0 for the same zeros, else 1, all of what is there.
+
+    Args:
+        found: outputs of one run.
+        expected: outputs of the other, in the same order.
+
+    Returns:
+        From 0; infinity where shapes, NaN or infinities differ.
+    """
+    return max((difference_of_output(*pair) for pair in zip(found, expected, strict=True)), default=0.0)
+
+
+def difference_of_output(found: np.ndarray, expected: np.ndarray) -> float:
+    """Returns the relative difference of one output."""
+    if found.shape != expected.shape:
+        return float("inf")
+    found, expected = found.astype(np.float64), expected.astype(np.float64)
+    same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+    with np.errstate(invalid="ignore"):  # infinity less itself, which is the same
+        difference = np.max(np.where(same, 0.0, np.abs(found - expected)), initial=0.0)
+    if not np.isfinite(difference):
+        return float("inf")
+    scale = largest(expected) if largest(expected) >= SMALLEST_SCALE else largest(found)
+    return float(difference / max(scale, SMALLEST_SCALE))
+
+
+def largest(values: np.ndarray) -> float:
+    """Returns max |values| of those that are finite; 0 of none."""
+    return float(np.max(np.abs(values), initial=0.0, where=np.isfinite(values)))

@@ -1,34 +1,30 @@
-"""Runs a method on one image: prepare, score, attribute, bring the map back to the image's own pixels."""
+"""Runs a method on images: prepare, score, attribute, bring the maps back to the images' own pixels."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, get_args
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from masktool.errors import MasktoolError
 from masktool.explainers.explanation import Explanation
-from masktool.explainers.method import Attribution, Method, build_method
-from masktool.explainers.reading import Reading, Scale, describe_input, read_scores
+from masktool.explainers.explanation_run import Cost, ExplanationRun, maps_of
+from masktool.explainers.explanation_settings import SHARED_ARGUMENTS, ExplanationSettings
+from masktool.explainers.method import Method, build_method
+from masktool.explainers.reading import Reading, Scale, check_finite, read_scores
 from masktool.explainers.subject import ImageLike, Subject, make_subject, read_subject
-from masktool.explainers.targets import TOP, Place, Target
+from masktool.explainers.targets import TOP, Target
 from masktool.explainers.task import Differentiable, Evaluate, Masks, Predict, ScoredMasks, Task
-from masktool.option_checks import check_choice
 from masktool.progress import Counting, Progress, no_progress
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.session import MaskedSession, load
 
 SessionLike = MaskedSession | str | os.PathLike[str]
-
-PROVENANCE = ("source", "source_sha256", "masking", "parity", "tool_version")
-"""Metadata of the exported file that go into every explanation."""
 
 
 def explain(
@@ -77,69 +73,139 @@ def explain(
     """
     if isinstance(target, list):
         raise MasktoolError("explain takes one target", got=target, fix="call masktool.explainers.explain_targets")
-    (explanation,) = explain_targets(
-        session,
-        image,
-        [target],
-        method,
+    built = build_method(method, options, n_samples)
+    settings = ExplanationSettings(
         output=output,
         score=score,
         inputs=inputs,
         input_size=input_size,
-        n_samples=n_samples,
         seed=seed,
         perturbations_per_eval=perturbations_per_eval,
         progress=progress,
-        **options,
     )
+    ((explanation,),) = explain_all(session, [image], [[target]], built, settings)
     return explanation
 
 
 def explain_targets(
-    session: SessionLike,
-    image: ImageLike,
-    targets: Sequence[Target],
-    method: str = "lime",
-    *,
-    output: str | None = None,
-    score: Scale = "probability",
-    inputs: Inputs | None = None,
-    input_size: tuple[int, int] | None = None,
-    n_samples: int | None = None,
-    seed: int = 0,
-    perturbations_per_eval: int | None = None,
-    progress: Progress | None = None,
-    **options: Any,
+    session: SessionLike, image: ImageLike, targets: Sequence[Target], method: str = "lime", **arguments: Any
 ) -> list[Explanation]:
-    """Like :func:`explain` for several targets, which share the forward passes; returns one explanation per target."""
-    method_instance = build_method(method, options, n_samples)
-    check_numbers(seed, perturbations_per_eval)
-    image = read_subject(image)
+    """Like :func:`explain` for several targets of one image, which share the forward passes.
+
+    Args:
+        session: as for ``explain``.
+        image: likewise.
+        targets: classes, or values of an output.
+        method: as for ``explain``.
+        **arguments: likewise, the method's own options among them.
+
+    Returns:
+        One explanation per target.
+    """
+    built, settings = build_run(method, arguments)
+    return explain_all(session, [image], [targets], built, settings)[0]
+
+
+def explain_images(
+    session: SessionLike,
+    images: Sequence[ImageLike],
+    method: str = "lime",
+    targets: Sequence[Target] | None = None,
+    **arguments: Any,
+) -> list[Explanation]:
+    """Like :func:`explain` for several images; methods that learn a mask learn all of them in one batch.
+
+    Every image gets what it would get alone, up to rounding. Where images share a batch, ``seconds`` and
+    ``forward_passes`` of each are its share of the whole.
+
+    Args:
+        session: as for ``explain``.
+        images: likewise, each.
+        method: as for ``explain``.
+        targets: one per image; None takes the class with the highest score of each.
+        **arguments: as for ``explain``, the method's own options among them.
+
+    Returns:
+        One explanation per image.
+    """
+    built, settings = build_run(method, arguments)
+    if not images:
+        raise MasktoolError("no images to explain", expected="at least one")
+    wanted = [None] * len(images) if targets is None else list(targets)
+    if len(wanted) != len(images):
+        raise MasktoolError("targets do not fit the images", expected=f"{len(images)} targets", got=len(wanted))
+    found = explain_all(session, images, [[target] for target in wanted], built, settings)
+    return [explanation for (explanation,) in found]
+
+
+def build_run(method: str, arguments: Mapping[str, Any]) -> tuple[Method, ExplanationSettings]:
+    """Returns the method and the settings that a caller's keyword arguments say.
+
+    Raises:
+        MasktoolError: unknown method or option, or a value out of range.
+    """
+    options = dict(arguments)
+    shared = {name: options.pop(name) for name in SHARED_ARGUMENTS if name in options}
+    return build_method(method, options, shared.pop("n_samples", None)), ExplanationSettings(**shared)
+
+
+def explain_all(
+    session: SessionLike,
+    images: Sequence[ImageLike],
+    targets: Sequence[Sequence[Target]],
+    method: Method,
+    settings: ExplanationSettings,
+) -> list[list[Explanation]]:
+    """Explains every target of every image; an explanation of one image is that of a list of one.
+
+    Args:
+        session: from :func:`masktool.load`, or the path of an exported file.
+        images: photographs or arrays.
+        targets: of each image.
+        method: that explains.
+        settings: what holds for every image, whatever the method.
+
+    Raises:
+        MasktoolError: bad image, model, target or option.
+    """
+    pictures = [read_subject(image) for image in images]
     with contextlib.ExitStack() as stack:
         if not isinstance(session, MaskedSession):
             session = stack.enter_context(load(session))
-        check_file(session, method_instance, output)
-        check_scale(score, method_instance, output)
-        return run_method(
-            session,
-            make_subject(image, session, input_size),
-            targets,
-            method_instance,
-            output=output,
-            score=score,
-            inputs=inputs,
-            seed=seed,
-            perturbations_per_eval=perturbations_per_eval,
-            progress=progress,
-        )
+        check_file(session, method, settings.output)
+        check_scale(settings.score, method, settings.output)
+        chosen = [
+            (make_subject(picture, session, settings.input_size), wanted)
+            for picture, wanted in zip(pictures, targets, strict=True)
+        ]
+        batches = [chosen] if method.in_one_batch else [[each] for each in chosen]
+        return [found for batch in batches for found in explain_batch(session, batch, method, settings)]
 
 
-def check_numbers(seed: int, perturbations_per_eval: int | None) -> None:
-    """Raises MasktoolError for a seed or a batch size that is none."""
-    if perturbations_per_eval is not None and perturbations_per_eval < 1:
-        raise MasktoolError("batch size out of range", expected="at least 1", got=perturbations_per_eval)
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise MasktoolError("seed out of range", expected="a whole number from 0", got=repr(seed))
+def explain_batch(
+    session: MaskedSession,
+    chosen: Sequence[tuple[Subject, Sequence[Target]]],
+    method: Method,
+    settings: ExplanationSettings,
+) -> list[list[Explanation]]:
+    """Scores the images of one batch, lets the method attribute their targets' scores, and wraps the answers up."""
+    started = time.perf_counter()
+    with session.counter.tally() as tally:
+        readings = [
+            read_scores(session, subject, settings.output, settings.inputs, tuple(method.outputs), settings.score)
+            for subject, _ in chosen
+        ]
+        tasks = [
+            make_task(method, subject, reading, targets, settings)
+            for (subject, targets), reading in zip(chosen, readings, strict=True)
+        ]
+        attributions = method.attribute_together(tasks)
+    runs = [
+        ExplanationRun(method, task, reading, attribution, maps_of(task, attribution))
+        for task, reading, attribution in zip(tasks, readings, attributions, strict=True)
+    ]
+    share = Cost((time.perf_counter() - started) / len(chosen), tally.passes // len(chosen))
+    return [run.explanations(targets, share) for run, (_, targets) in zip(runs, chosen, strict=True)]
 
 
 def make_task(
@@ -147,9 +213,7 @@ def make_task(
     subject: Subject,
     reading: Reading,
     targets: Sequence[Target],
-    seed: int,
-    perturbations_per_eval: int | None,
-    progress: Progress | None,
+    settings: ExplanationSettings,
 ) -> Task:
     """Returns what a method is to do on one image for some targets.
 
@@ -159,7 +223,7 @@ def make_task(
     session, scores = reading.session, reading.values.reshape(-1)
     indices = [reading.flat_index(reading.resolve(target)) for target in targets]
     check_finite(scores if reading.output is None else scores[indices], subject.prepared.array)
-    counting: Counting = functools.partial(progress or no_progress, method.title)
+    counting: Counting = functools.partial(settings.progress or no_progress, method.title)
     answer = functools.partial(reading.under_masks, subject.prepared.array)
     return Task(
         subject=subject,
@@ -167,47 +231,13 @@ def make_task(
         targets=tuple(indices),
         given=tuple(target not in (None, TOP) for target in targets),
         masking=session.metadata.masking,
-        seed=int(seed),
-        perturbations_per_eval=session.batch_size(perturbations_per_eval),
+        seed=int(settings.seed),
+        perturbations_per_eval=session.batch_size(settings.perturbations_per_eval),
         evaluate=make_evaluate(answer, indices, counting),
         predict=lambda masks: check_finite(answer(masks)),
         outputs=reading.others,
         differentiable=Differentiable(session, reading.inputs, counting) if method.needs_gradient else None,
     )
-
-
-def run_method(
-    session: MaskedSession,
-    subject: Subject,
-    targets: Sequence[Target],
-    method: Method,
-    *,
-    output: str | None,
-    inputs: Inputs | None,
-    score: Scale = "probability",
-    seed: int,
-    perturbations_per_eval: int | None,
-    progress: Progress | None,
-) -> list[Explanation]:
-    """Scores the image, lets the method attribute the targets' scores, and wraps the answers up."""
-    started = time.perf_counter()
-    with session.counter.tally() as tally:
-        reading = read_scores(session, subject, output, inputs, tuple(method.outputs), score)
-        places = [reading.resolve(target) for target in targets]
-        task = make_task(method, subject, reading, targets, seed, perturbations_per_eval, progress)
-        attribution = method.attribute(task)
-    run = ExplanationRun(
-        session=session,
-        subject=subject,
-        method=method,
-        task=task,
-        reading=reading,
-        attribution=attribution,
-        forward_passes=tally.passes,
-    )
-    maps = [subject.prepared.to_original(each.astype(np.float32)) for each in attribution.attributions]
-    seconds = time.perf_counter() - started
-    return [run.explanation(position, place, maps[position], seconds) for position, place in enumerate(places)]
 
 
 def check_file(session: MaskedSession, method: Method, output: str | None) -> None:
@@ -234,34 +264,11 @@ def check_file(session: MaskedSession, method: Method, output: str | None) -> No
 
 
 def check_scale(score: Scale, method: Method, output: str | None) -> None:
-    """Raises a MasktoolError for a scale that there is not, or for one of classes where none are scored."""
-    check_choice("score", score, get_args(Scale))
+    """Raises a MasktoolError for a scale of classes' scores where none are scored under masks."""
     if score == "log-odds" and (output is not None or method.needs_gradient):
         where = f"output {output!r}" if output is not None else method.title
         fix = "leave the score out" + ("" if output is not None else "; the method's own option loss chooses")
         raise MasktoolError("log-odds are of classes' scores under masks", where=where, fix=fix)
-
-
-def check_finite(
-    scores: NDArray[np.floating[Any]], image: NDArray[np.floating[Any]] | None = None
-) -> NDArray[np.floating[Any]]:
-    """Returns the scores, or raises a MasktoolError: a map made from NaN would be NaN everywhere.
-
-    Args:
-        scores: of a model.
-        image: that they are of, which may be what is not finite.
-    """
-    if np.isfinite(scores).all():
-        return scores
-    if image is not None and not np.isfinite(image).all():
-        n_wrong = int(np.count_nonzero(~np.isfinite(image)))
-        raise MasktoolError(
-            "the image holds NaN or infinity, and the model's scores are not finite for it",
-            where="image",
-            got=f"{n_wrong} of {image.size} numbers that are not finite",
-            fix="put numbers in their place",
-        )
-    raise MasktoolError("the model's scores are not finite", expected="numbers", got="NaN or infinity")
 
 
 def make_evaluate(predict: Predict, indices: Sequence[int], progress: Counting) -> Evaluate:
@@ -281,81 +288,3 @@ def make_evaluate(predict: Predict, indices: Sequence[int], progress: Counting) 
                 advance(len(masks))
 
     return evaluate
-
-
-@dataclasses.dataclass(frozen=True)
-class ExplanationRun:
-    """What all targets of one run share."""
-
-    session: MaskedSession
-    subject: Subject
-    method: Method
-    task: Task
-    reading: Reading
-    attribution: Attribution
-    forward_passes: int
-
-    def explanation(
-        self, position: int, target: int | Place, attributions: NDArray[np.float32], seconds: float
-    ) -> Explanation:
-        """Returns the explanation of one target, the ``position``-th of the run."""
-        metadata, reading = self.session.metadata, self.reading
-        return Explanation(
-            attributions=attributions,
-            model_attributions=self.attribution.attributions[position].astype(np.float32),
-            segments=self.attribution.segments,
-            target=target,
-            label=reading.label(target),
-            scores=reading.ranked(target),
-            score_name=reading.score_name,
-            method=self.method.name,
-            title=self.method.title,
-            meaning=self.method.meaning.format(score=reading.score_name),
-            signed=self.method.signed,
-            settings={**self.attribution.settings, **self.settings()},
-            quality=self.attribution.quality[position],
-            capped=self.method.capped,
-            notes=(
-                *self.subject.notes,
-                *self.method_notes(position),
-                *self.shared_notes(position, target),
-            ),
-            seconds=seconds,
-            forward_passes=self.forward_passes,
-            model={name: getattr(metadata, name) for name in PROVENANCE},
-            image=self.subject.original,
-            output=reading.output,
-            crop_box=self.subject.prepared.crop_box,
-        )
-
-    def method_notes(self, position: int) -> tuple[str, ...]:
-        """Returns what the method says of one target's map."""
-        return self.attribution.notes[position] if self.attribution.notes else ()
-
-    def shared_notes(self, position: int, target: int | Place) -> Iterator[str]:
-        """Yields what the reader of one target's map must know, whatever the method."""
-        yield from self.reading.notes(self.task.given[position])
-        of_scores = not self.method.needs_gradient and not self.method.outputs
-        if of_scores:
-            yield from self.reading.note_saturation(target)
-        values = self.attribution.attributions[position]
-        if values.size > 1 and values.min() == values.max():
-            yield "the map is the same everywhere: it does not tell one place from another"
-        elif of_scores and self.reading.is_rounding(target, values):
-            yield "the map's values differ by no more than the rounding of the score in float32: it may be noise"
-
-    def settings(self) -> dict[str, Any]:
-        """Returns what decides the result besides the method's own options."""
-        settings: dict[str, Any] = {
-            "seed": self.task.seed,
-            "perturbations_per_eval": self.task.perturbations_per_eval,
-            "providers": self.session.providers,
-            "threads": self.session.threads,
-        }
-        if None in self.session.spatial_shape:
-            settings["input_size"] = list(self.task.size)
-        if self.reading.scale != "probability":
-            settings["score"] = self.reading.scale
-        if self.reading.inputs:
-            settings["inputs"] = {name: describe_input(value) for name, value in self.reading.inputs.items()}
-        return settings

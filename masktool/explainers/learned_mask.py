@@ -46,6 +46,7 @@ class LearnedMask(Method):
     """
 
     needs_gradient: ClassVar[bool] = True
+    in_one_batch: ClassVar[bool] = True
     signed: ClassVar[bool] = False
     samples_option: ClassVar[str | None] = "n_iterations"
     counts_steps: ClassVar[bool] = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -55,6 +55,7 @@ class Method(abc.ABC):
         needs_gradient: whether the file must hold gradients; the task then has a ``differentiable``.
         outputs: what the method reads of the model besides the scores, in the same pass: names of outputs, each with
             the command that makes a file which has it.
+        in_one_batch: whether several images are explained in one batch; otherwise one after the other.
     """
 
     name: ClassVar[str]
@@ -66,10 +67,15 @@ class Method(abc.ABC):
     capped: ClassVar[bool] = False
     needs_gradient: ClassVar[bool] = False
     outputs: ClassVar[Mapping[str, str]] = {}
+    in_one_batch: ClassVar[bool] = False
 
     @abc.abstractmethod
     def attribute(self, task: Task) -> Attribution:
         """Explains every target of the task with one set of forward passes."""
+
+    def attribute_together(self, tasks: Sequence[Task]) -> list[Attribution]:
+        """Explains several images; each as it is explained alone."""
+        return [self.attribute(task) for task in tasks]
 
 
 METHODS: Registry[type[Method]] = Registry("method", "masktool.explainers.methods")

@@ -222,6 +222,28 @@ def first_row(name: str, values: NDArray[Any]) -> NDArray[np.float32]:
     return values[0].astype(np.float32)
 
 
+def check_finite(
+    scores: NDArray[np.floating[Any]], image: NDArray[np.floating[Any]] | None = None
+) -> NDArray[np.floating[Any]]:
+    """Returns the scores, or raises a MasktoolError: a map made from NaN would be NaN everywhere.
+
+    Args:
+        scores: of a model.
+        image: that they are of, which may be what is not finite.
+    """
+    if np.isfinite(scores).all():
+        return scores
+    if image is not None and not np.isfinite(image).all():
+        n_wrong = int(np.count_nonzero(~np.isfinite(image)))
+        raise MasktoolError(
+            "the image holds NaN or infinity, and the model's scores are not finite for it",
+            where="image",
+            got=f"{n_wrong} of {image.size} numbers that are not finite",
+            fix="put numbers in their place",
+        )
+    raise MasktoolError("the model's scores are not finite", expected="numbers", got="NaN or infinity")
+
+
 def describe_input(value: npt.ArrayLike) -> Any:
     """Returns an input's numbers, or its shape and SHA-256 where they are many, as JSON values."""
     array = np.asarray(value)

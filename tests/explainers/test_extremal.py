@@ -6,8 +6,8 @@ import pytest
 from explainers.shapes_model import write_shapes_model
 from masktool import MasktoolError, explain, load
 from masktool.demo import shapes
+from masktool.explainers import explain_images
 from masktool.explainers.methods.extremal import AIMS, SmoothMasks, area_terms
-from masktool.explainers.together import explain_together
 
 PICTURES = shapes.draw(12, 8)
 QUICK = {"n_iterations": 150}
@@ -78,7 +78,7 @@ def test_gradients_are_those_of_the_masks():
 
 @pytest.mark.parametrize("aim", AIMS)
 def test_masks_have_their_area_and_do_what_they_are_for(session, aim):
-    found = explain_together(session, list(PICTURES.images[:3]), "extremal", aim=aim, **QUICK)
+    found = explain_images(session, list(PICTURES.images[:3]), "extremal", aim=aim, **QUICK)
     for each, inside in zip(found, PICTURES.object_masks, strict=False):
         covered = each.model_attributions.mean()
         assert covered == pytest.approx(0.1, abs=0.03)
@@ -110,7 +110,7 @@ def test_bad_options_are_named(session, option, value):
 @pytest.mark.parametrize("options", [{"seed": -1}, {"seed": True}, {"perturbations_per_eval": 0}])
 def test_several_images_are_held_to_the_same_numbers_as_one(session, options):
     with pytest.raises(MasktoolError, match="out of range"):
-        explain_together(session, list(PICTURES.images[:2]), "extremal", **QUICK, **options)
+        explain_images(session, list(PICTURES.images[:2]), "extremal", **QUICK, **options)
 
 
 def test_masks_that_fail_say_so(session):
@@ -124,7 +124,7 @@ def test_masks_that_fail_say_so(session):
 def test_preserving_masks_lie_on_the_object(session):
     draws = [shapes.draw(seed, 24) for seed in (13, 14)]
     images, objects = (np.concatenate([getattr(each, name) for each in draws]) for name in ("images", "object_masks"))
-    found = explain_together(session, list(images), "extremal", perturbations_per_eval=24)
+    found = explain_images(session, list(images), "extremal", perturbations_per_eval=24)
     maps = np.stack([each.model_attributions for each in found])
     assert np.mean([each.quality["kept_cut"] for each in found]) >= 0.95
     assert maps[objects].mean() >= 10 * maps[~objects].mean()

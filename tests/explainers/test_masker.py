@@ -12,8 +12,7 @@ from explainers.models import LABELS, SIZE, write_region_model
 from masktool import MasktoolError, explain, load
 from masktool.cli import run
 from masktool.contract import SALIENCY_MAP, Preprocessing
-from masktool.explainers import explain_targets
-from masktool.explainers.together import explain_together
+from masktool.explainers import explain_images, explain_targets
 from masktool.runtime import prepare
 
 NETWORK = """
@@ -234,8 +233,13 @@ def test_bad_use_is_refused(session, arguments, message):
 
 
 def test_images_are_explained_one_by_one(session):
-    with pytest.raises(MasktoolError, match=r"learns no masks.*call explain"):
-        explain_together(session, [photograph()], "masker")
+    pictures = [photograph(), photograph(red=(51, 204))]
+    found = explain_images(session, pictures, "masker", ["top left", None])
+    for picture, target, each in zip(pictures, ["top left", None], found, strict=True):
+        alone = explain(session, picture, "masker", target)
+        assert np.array_equal(each.attributions, alone.attributions)
+        assert each.target == alone.target
+        assert each.forward_passes == alone.forward_passes
 
 
 @pytest.mark.parametrize(("saliency", "scale"), [("scores", 1 / 255), ("image", 1 / 255), ("green", 2 / 255)])

@@ -8,6 +8,7 @@ import pytest
 from explainers.shapes_model import write_shapes_model
 from masktool import MasktoolError, explain, load
 from masktool.demo import model_path, shapes
+from masktool.explainers import explain_images
 from masktool.explainers.hiding import HiddenParts
 from masktool.explainers.methods.neuromask import (
     RANGE,
@@ -21,7 +22,6 @@ from masktool.explainers.methods.neuromask import (
     map_terms,
     sigmoid,
 )
-from masktool.explainers.together import explain_together
 
 STEPS = 3
 PICTURES = shapes.draw(11, 24)
@@ -209,7 +209,7 @@ def test_result_says_what_becomes_of_the_class(fill_session):
 
 
 def test_same_seed_same_mask_alone_and_together(fill_session):
-    together = explain_together(fill_session, list(PICTURES.images[:3]), seed=4, **QUICK)
+    together = explain_images(fill_session, list(PICTURES.images[:3]), "neuromask", seed=4, **QUICK)
     for picture, one in zip(PICTURES.images, together, strict=False):
         alone = explain(fill_session, picture, "neuromask", seed=4, **QUICK)
         np.testing.assert_allclose(one.model_attributions, alone.model_attributions, atol=1e-5)
@@ -250,12 +250,12 @@ def test_bad_use_is_refused(fill_session):
     }.items():
         with pytest.raises(MasktoolError, match=option):
             explain(fill_session, picture, "neuromask", **{option: value})
-    with pytest.raises(MasktoolError, match="learns no masks"):
-        explain_together(fill_session, [picture], "rise")
+    with pytest.raises(MasktoolError, match="no images to explain"):
+        explain_images(fill_session, [], "neuromask")
     with pytest.raises(MasktoolError, match=r"2 targets.*got 1"):
-        explain_together(fill_session, [picture, picture], targets=[0])
+        explain_images(fill_session, [picture, picture], "neuromask", targets=[0])
     with load(model_path(), "cpu") as session, pytest.raises(MasktoolError, match="--gradient"):
-        explain_together(session, [picture])
+        explain_images(session, [picture], "neuromask")
 
 
 def overlap(mask, inside):
@@ -265,7 +265,7 @@ def overlap(mask, inside):
 
 @pytest.mark.slow
 def test_mean_baseline_localises(fill_session):
-    found = explain_together(fill_session, list(PICTURES.images), perturbations_per_eval=24)
+    found = explain_images(fill_session, list(PICTURES.images), "neuromask", perturbations_per_eval=24)
     objects, random = PICTURES.object_masks, np.random.default_rng(0)
     maps = np.stack([each.model_attributions for each in found])
     cut = maps >= 0.5

@@ -22,7 +22,7 @@ from masktool.evaluation.metrics.faithfulness.summary import PLAIN, Summary
 from masktool.evaluation.metrics.faithfulness.trial import Trial
 from masktool.evaluation.part import NamedModel, Part, check_distinct
 from masktool.evaluation.scene import Scene, require_label
-from masktool.explainers.explaining import check_finite
+from masktool.explainers.reading import check_finite
 from masktool.explainers.targets import TOP
 from masktool.option_checks import check_choice
 

@@ -36,7 +36,7 @@ from masktool.evaluation.metrics.localisation.pointing_game import point
 from masktool.evaluation.metrics.localisation.tight_box import localisation_error, tight_box_iou
 from masktool.evaluation.part import NamedModel, Part, check_distinct
 from masktool.evaluation.scene import Scene, fill_boxes, require_label
-from masktool.explainers.explaining import check_finite
+from masktool.explainers.reading import check_finite
 
 NO_MODEL = "none"
 """In place of a model's name beside the baseline maps."""

@@ -52,7 +52,7 @@ from masktool.evaluation.removal import (
     segment_means,
 )
 from masktool.evaluation.scene import Scene
-from masktool.explainers.explaining import check_finite
+from masktool.explainers.reading import check_finite
 from masktool.explainers.segmentation import Segments
 from masktool.explainers.task import Masks
 from masktool.option_checks import check_choice

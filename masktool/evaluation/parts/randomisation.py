@@ -29,7 +29,7 @@ from masktool.evaluation.metrics.map_similarity import (
 )
 from masktool.evaluation.part import NamedModel, Part, check_distinct
 from masktool.evaluation.scene import Scene
-from masktool.explainers.explaining import check_finite
+from masktool.explainers.reading import check_finite
 from masktool.runtime.session import MaskedSession
 
 RESEEDED = "none (other seed)"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from masktool.contract import Layout, Masking
 from masktool.evaluation.maps import Map
-from masktool.explainers.explaining import check_finite
+from masktool.explainers.reading import check_finite
 from masktool.explainers.task import Masks
 
 Answer = Callable[[NDArray[np.float32], Masks | None], NDArray[np.floating[Any]]]

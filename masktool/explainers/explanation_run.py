@@ -1,0 +1,123 @@
+"""From a method's answer about one image to an explanation of each target: scores, notes, settings, provenance."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from masktool.explainers.explanation import Explanation
+from masktool.explainers.method import Attribution, Method
+from masktool.explainers.reading import Reading, describe_input
+from masktool.explainers.targets import Place, Target
+from masktool.explainers.task import Task
+
+PROVENANCE = ("source", "source_sha256", "masking", "parity", "tool_version")
+"""Metadata of the exported file that go into every explanation."""
+
+
+Map = NDArray[np.float32]
+"""(H, W) attributions in an image's own pixels."""
+
+
+class Cost(NamedTuple):
+    """What an image took, or its share of what its batch took."""
+
+    seconds: float
+    forward_passes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ExplanationRun:
+    """What a method answered about one image, and all that goes into the explanations of its targets.
+
+    Attributes:
+        method: that was asked.
+        task: that it was given.
+        reading: the model's answers with nothing missing.
+        attribution: the method's answer.
+        maps: of each target, in the image's own pixels.
+    """
+
+    method: Method
+    task: Task
+    reading: Reading
+    attribution: Attribution
+    maps: Sequence[Map]
+
+    def explanations(self, targets: Sequence[Target], cost: Cost) -> list[Explanation]:
+        """Returns the explanation of each target of the task."""
+        places = map(self.reading.resolve, targets)
+        return [self.explanation(position, place, cost) for position, place in enumerate(places)]
+
+    def explanation(self, position: int, target: int | Place, cost: Cost) -> Explanation:
+        """Returns the explanation of one target, the ``position``-th of the task's."""
+        metadata, reading, subject = self.reading.session.metadata, self.reading, self.task.subject
+        return Explanation(
+            attributions=self.maps[position],
+            model_attributions=self.attribution.attributions[position].astype(np.float32),
+            segments=self.attribution.segments,
+            target=target,
+            label=reading.label(target),
+            scores=reading.ranked(target),
+            score_name=reading.score_name,
+            method=self.method.name,
+            title=self.method.title,
+            meaning=self.method.meaning.format(score=reading.score_name),
+            signed=self.method.signed,
+            settings={**self.attribution.settings, **self.settings()},
+            quality=self.attribution.quality[position],
+            capped=self.method.capped,
+            notes=(
+                *subject.notes,
+                *self.method_notes(position),
+                *self.shared_notes(position, target),
+            ),
+            seconds=cost.seconds,
+            forward_passes=cost.forward_passes,
+            model={name: getattr(metadata, name) for name in PROVENANCE},
+            image=subject.original,
+            output=reading.output,
+            crop_box=subject.prepared.crop_box,
+        )
+
+    def method_notes(self, position: int) -> tuple[str, ...]:
+        """Returns what the method says of one target's map."""
+        return self.attribution.notes[position] if self.attribution.notes else ()
+
+    def shared_notes(self, position: int, target: int | Place) -> Iterator[str]:
+        """Yields what the reader of one target's map must know, whatever the method."""
+        yield from self.reading.notes(self.task.given[position])
+        of_scores = not self.method.needs_gradient and not self.method.outputs
+        if of_scores:
+            yield from self.reading.note_saturation(target)
+        values = self.attribution.attributions[position]
+        if values.size > 1 and values.min() == values.max():
+            yield "the map is the same everywhere: it does not tell one place from another"
+        elif of_scores and self.reading.is_rounding(target, values):
+            yield "the map's values differ by no more than the rounding of the score in float32: it may be noise"
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what decides the result besides the method's own options."""
+        session = self.reading.session
+        settings: dict[str, Any] = {
+            "seed": self.task.seed,
+            "perturbations_per_eval": self.task.perturbations_per_eval,
+            "providers": session.providers,
+            "threads": session.threads,
+        }
+        if None in session.spatial_shape:
+            settings["input_size"] = list(self.task.size)
+        if self.reading.scale != "probability":
+            settings["score"] = self.reading.scale
+        if self.reading.inputs:
+            settings["inputs"] = {name: describe_input(value) for name, value in self.reading.inputs.items()}
+        return settings
+
+
+def maps_of(task: Task, attribution: Attribution) -> list[Map]:
+    """Returns the map of each target, brought back from the model's input to the image's own pixels."""
+    return [task.prepared.to_original(each.astype(np.float32)) for each in attribution.attributions]

@@ -1,0 +1,48 @@
+"""What holds for every image that is explained, whatever the method."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import get_args
+
+import numpy as np
+
+from masktool.errors import MasktoolError
+from masktool.explainers.reading import Scale
+from masktool.option_checks import check_choice
+from masktool.progress import Progress
+from masktool.runtime.inputs import Inputs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExplanationSettings:
+    """Arguments of :func:`masktool.explain` that belong to no method; the two are described there.
+
+    Attributes:
+        output: name of an output to explain values of; None explains classes.
+        score: of a class, its probability or its log-odds.
+        inputs: by name, what the model asks for besides the image and the mask.
+        input_size: (height, width) for a model that leaves them open.
+        seed: of every random choice.
+        perturbations_per_eval: masks per forward pass; None chooses by the input's size.
+        progress: shows progress; None shows none.
+    """
+
+    output: str | None = None
+    score: Scale = "probability"
+    inputs: Inputs | None = None
+    input_size: tuple[int, int] | None = None
+    seed: int = 0
+    perturbations_per_eval: int | None = None
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        if self.perturbations_per_eval is not None and self.perturbations_per_eval < 1:
+            raise MasktoolError("batch size out of range", expected="at least 1", got=self.perturbations_per_eval)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or self.seed < 0:
+            raise MasktoolError("seed out of range", expected="a whole number from 0", got=repr(self.seed))
+        check_choice("score", self.score, get_args(Scale))
+
+
+SHARED_ARGUMENTS = ("n_samples", *(field.name for field in dataclasses.fields(ExplanationSettings)))
+"""Keyword arguments of ``explain`` that are no options of a method of their own."""

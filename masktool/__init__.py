@@ -15,20 +15,26 @@ if not os.environ.get(TELEMETRY_SWITCH):  # it takes an empty value for none; 0 
     os.environ[TELEMETRY_SWITCH] = "1"
 
 if TYPE_CHECKING:
+    from masktool.contract import Preprocessing
     from masktool.contract import __version__ as __version__
     from masktool.errors import MasktoolError, UnsupportedOperatorError
-    from masktool.explainers import Explanation, explain
+    from masktool.explainers.explanation import Explanation
     from masktool.exporters import export
     from masktool.exporters.result import Export, NodeRule, SourceSummary
+    from masktool.interface.explain import explain
+    from masktool.interface.load import load
+    from masktool.interface.options import ExportOptions
     from masktool.maskers.train import train_masker
-    from masktool.runtime import MaskedSession, load
+    from masktool.runtime.session import MaskedSession
 
 __all__ = [
     "Explanation",
     "Export",
+    "ExportOptions",
     "MaskedSession",
     "MasktoolError",
     "NodeRule",
+    "Preprocessing",
     "SourceSummary",
     "UnsupportedOperatorError",
     "explain",
@@ -39,16 +45,18 @@ __all__ = [
 
 _MODULE_OF_NAME = {
     "__version__": "masktool.contract",
-    "Explanation": "masktool.explainers",
+    "Explanation": "masktool.explainers.explanation",
+    "ExportOptions": "masktool.interface.options",
     "Export": "masktool.exporters.result",
-    "MaskedSession": "masktool.runtime",
+    "MaskedSession": "masktool.runtime.session",
     "MasktoolError": "masktool.errors",
     "NodeRule": "masktool.exporters.result",
+    "Preprocessing": "masktool.contract",
     "SourceSummary": "masktool.exporters.result",
     "UnsupportedOperatorError": "masktool.errors",
-    "explain": "masktool.explainers",
+    "explain": "masktool.interface.explain",
     "export": "masktool.exporters",
-    "load": "masktool.runtime",
+    "load": "masktool.interface.load",
     "train_masker": "masktool.maskers.train",
 }
 

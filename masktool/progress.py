@@ -1,8 +1,11 @@
-"""How long work tells what is done of it; who called it decides whether and where that is shown."""
+"""How work tells what is done of it, and what the user should know; who called it decides whether and where that is
+shown.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -19,6 +22,15 @@ Progress = Callable[[str, int], AbstractContextManager[Advance]]
 """Starts to show some work, given what it is called and its number of steps."""
 Counting = Callable[[int], AbstractContextManager[Advance]]
 """Starts to count up to a number of steps."""
+Say = Callable[[str], None]
+"""Is told what the user should know, a line at a time."""
+LOGGER = "masktool"
+"""Name of the logger that messages go to where nothing else is said."""
+
+
+def log(message: str) -> None:
+    """Passes on what the user should know to ``logging``, which shows it where a program asks for that."""
+    logging.getLogger(LOGGER).info("%s", message)
 
 
 @contextlib.contextmanager

@@ -139,7 +139,7 @@ PLACES = [
 ]
 """Functions, and the commands that do what they do."""
 APART = {
-    "load": {"path"},  # the model, which explain takes with -m, not the file that it writes
+    "load": {"gradient", "feature_map"},  # which explain asks for where its methods need them
     "read_dataset": set(),
 }
 """Parameters that have a name in common with another thing."""
@@ -179,7 +179,7 @@ LIBRARY = sorted(
 )
 OPTION = re.compile(r"(?<![\w-])(?:--[a-z][\w-]*|-[a-z](?![\w-]))")
 """An option, such as ``--input-size`` or ``-o``; not a hyphen within a word."""
-LEFT = {"datasets", "evaluation", "explainers", "exporters", "interface", "maskers", "runtime"}
+LEFT = {"datasets", "evaluation", "explainers", "exporters", "maskers", "runtime"}
 """Rooms whose texts still name options."""
 
 

@@ -35,9 +35,10 @@ from masktool.explainers.method import METHODS
 from masktool.explainers.reading import Scale
 from masktool.explainers.subject import read_subject
 from masktool.explainers.targets import TargetError
-from masktool.interface.models import MODEL_VARIABLE, ModelChoice, find_model
+from masktool.interface.load import load
+from masktool.interface.models import MODEL_VARIABLE
 from masktool.option_names import for_command_line
-from masktool.runtime.session import MaskedSession, load
+from masktool.runtime.session import MaskedSession
 
 BAD_INPUT = 2
 NOISY = 0.1
@@ -227,23 +228,24 @@ def command(
         check_writable(request.directory)
     photographs = collect_photographs(images, options.say)
     gradient, feature_map = gradient_needs(request.methods)
-    choice = ModelChoice(
+    with load(
         model,
-        arch,
-        input_size,
-        preprocess,
-        masking,
-        baseline,
-        image_input,
+        provider,
+        threads,
         gradient=gradient,
-        trust_code=trust_code,
-        channels=channels,
         feature_map=feature_map,
+        say=options.say,
+        arch=arch,
+        input_size=input_size,
+        channels=channels,
+        image_input=image_input,
+        preprocessing=preprocess,
+        masking=masking,
+        baseline=baseline,
         class_output=class_output,
         output_kind=output_kind,
-    )
-    path = find_model(choice, options.say)
-    with load(path, provider, threads) as session:
+        trust_code=trust_code,
+    ) as session:
         options.say(session.announcement)
         failures = explain_photographs(session, photographs, request)
     if failures:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from masktool.data_files import STANDARD_INPUT, is_directory
 from masktool.datasets.folders import list_folder
 from masktool.errors import MasktoolError
+from masktool.progress import Say
 
-Say = Callable[[str], None]
 STANDARD_INPUT_STEM = "stdin"
 
 

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,12 +20,11 @@ from masktool.evaluation.journal import Journal, Record
 from masktool.evaluation.scene import Scene, read_scene
 from masktool.files import CannotWriteError
 from masktool.identity import digest_code, digest_model
-from masktool.progress import Progress, no_progress
+from masktool.progress import Progress, Say, log, no_progress
 from masktool.runtime.providers import import_onnxruntime
 from masktool.runtime.scores import note_unknown_scores
 from masktool.runtime.session import MaskedSession
 
-Say = Callable[[str], None]
 """Tells the user something in one line."""
 
 
@@ -61,10 +60,6 @@ class NamedModel:
             "providers": self.session.providers,
             "threads": self.session.threads,
         }
-
-
-def say_nothing(message: str) -> None:
-    """Keeps it to itself."""
 
 
 class Part(abc.ABC):
@@ -105,7 +100,7 @@ def run_part(
     dataset: Dataset,
     journal_path: Path | None = None,
     progress: Progress = no_progress,
-    say: Say = say_nothing,
+    say: Say = log,
 ) -> Evaluation:
     """Measures every image that an earlier run has not, and sums up.
 

@@ -21,6 +21,7 @@ from typing import Any
 from masktool.errors import MasktoolError
 from masktool.files import PRIVATE, synchronise, temporary_directory, writing
 from masktool.identity import digest_code, digest_files, digest_model, digest_or_none, digest_values, mark_files
+from masktool.progress import Say
 
 KEY_LENGTH = 16
 """Hexadecimal digits of the key in an entry's name: 64 bits."""
@@ -33,7 +34,6 @@ TORCH_PACKAGES = ("torch", "torchvision", "timm", "safetensors")
 
 Files = Mapping[str, str | None]
 """SHA-256 by path; None for a file that is not there."""
-Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)

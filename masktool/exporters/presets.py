@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx_ir
 
 from masktool.contract import DEFAULT_SIZE, ChannelOrder, Layout, Preprocessing, conforms
@@ -154,23 +156,29 @@ def size_in_file(name_or_file: str | None) -> tuple[int, int] | None:
     return read_preprocessing(path, DEFAULT_SIZE).size if "size" in read_document(path) else None
 
 
-def source_size(model: str, input_size: tuple[int, int] | None, preprocess: str | None) -> tuple[int, int] | None:
+def source_size(
+    model: object, input_size: tuple[int, int] | None, preprocessing: str | os.PathLike[str] | Preprocessing | None
+) -> tuple[int, int] | None:
     """Returns the (height, width) that a source is read with.
 
     Args:
-        model: a path or a hub name.
+        model: as for :func:`masktool.exporters.sources.load_source`.
         input_size: (height, width) as the user says; it counts first.
-        preprocess: a preset's name or a JSON file, whose ``size`` counts for torch weights and programs, which may fix
-            none; an ONNX model is asked itself.
+        preprocessing: as the user says; its size counts for torch weights, programs and modules, which may fix none.
 
     Returns:
-        None where neither says.
+        None where neither says, or the model is asked itself: an ONNX model, one of a hub's.
     """
-    if input_size is not None or preprocess is None or not Path(model).is_file():
+    if input_size is not None or preprocessing is None or tells_size(model):
         return input_size
-    if detect_kind(Path(model)) is FileKind.ONNX:
-        return None
-    return size_in_file(preprocess)
+    return preprocessing.size if isinstance(preprocessing, Preprocessing) else size_in_file(os.fspath(preprocessing))
+
+
+def tells_size(model: object) -> bool:
+    """Tells whether a model is asked itself for its input's size: an ONNX model, or one of a hub's."""
+    if isinstance(model, str | os.PathLike):
+        return not Path(model).is_file() or detect_kind(Path(model)) is FileKind.ONNX
+    return isinstance(model, onnx.ModelProto | onnx_ir.Model)
 
 
 def check_preprocessing(preprocessing: Preprocessing, size: tuple[int, int], channels: int) -> Preprocessing:

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from masktool.maskers.network import ExplainedClassifier
 from masktool.maskers.plan import Plan, make_plan
 from masktool.maskers.settings import TrainingSettings
 from masktool.maskers.training import Record, Training
-from masktool.progress import Progress, no_progress
+from masktool.progress import Progress, Say, log, no_progress
 from masktool.runtime.session import load
 
 CHECKPOINT_SUFFIX = ".checkpoint"
@@ -38,7 +38,6 @@ CHECKPOINT_SECONDS = 120.0
 """At most so much work is lost to what no program can catch."""
 GPU_WORKERS = 8
 """Processes that read pictures for a GPU, where there are as many cores."""
-Say = Callable[[str], None]
 
 
 def train_masker(
@@ -60,7 +59,7 @@ def train_masker(
     resume: bool = False,
     log: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
-    say: Say | None = None,
+    say: Say = log,
 ) -> Export:
     """Trains a masking model beside a classifier and writes both as one ONNX file.
 
@@ -92,7 +91,7 @@ def train_masker(
             the masks, accuracies. A resumed training writes the same as one that was not interrupted.
         progress: is called with a description and the number of steps, and returns a context manager that yields a
             function to call with the steps just done and a note.
-        say: is told what the user should know, a line at a time.
+        say: is told what the user should know, a line at a time; by default the logger ``masktool`` (level INFO).
 
     Returns:
         The file that was written; ``metadata.masker`` holds the settings and the last epoch's figures.
@@ -102,7 +101,7 @@ def train_masker(
             where the checkpoint would be written and ``resume`` is off.
         KeyboardInterrupt: SIGINT or SIGTERM came; the checkpoint is written.
     """
-    path, say = Path(path), say or (lambda _: None)
+    path = Path(path)
     target = Path(f"{path}{CHECKPOINT_SUFFIX}") if checkpoint is None else Path(checkpoint)
     for each in (path, target, *([] if log is None else [Path(log)])):
         check_target(each)  # before hours of work

@@ -24,7 +24,8 @@ from masktool.evaluation.scene import read_scene
 from masktool.exporters import cache, imported_files
 from masktool.exporters.sources import load_source
 from masktool.identity import digest_model, named_files
-from masktool.interface.models import ModelChoice, request_export
+from masktool.interface.kept_exports import request_export
+from masktool.interface.options import ModelChoice
 
 PHOTO = ["photos/a.png", "--provider", "cpu", "--method", "occlusion", "--json"]
 NOBODY = 65534
@@ -405,7 +406,7 @@ def test_the_source_of_a_state_dict_is_its_code_too(project):
 
 
 def entry_of(name="model.onnx", **options):
-    return request_export(ModelChoice(name, preprocess="pre.json", **options), name).entry
+    return request_export(ModelChoice(name, preprocessing="pre.json", **options)).entry
 
 
 def test_every_input_changes_the_key(work, monkeypatch):
@@ -544,7 +545,7 @@ def test_an_open_cache_is_closed_and_anothers_refused(work, kept, capsys):
     assert kept.parent.stat().st_mode & 0o777 == 0o700
     if os.getuid() == 0:
         os.chown(kept.parent, NOBODY, NOBODY)
-        request = request_export(ModelChoice("model.onnx", preprocess="pre.json"), "model.onnx")
+        request = request_export(ModelChoice("model.onnx", preprocessing="pre.json"))
         with pytest.raises(MasktoolError, match=r"the cache cannot be trusted .*: another user's; remove it"):
             cache.find_kept(request, print)
 
@@ -563,7 +564,7 @@ def test_two_processes_make_the_same_entry(work):
 
 def test_an_entry_that_another_process_has_just_made_is_kept(work):
     onnx.save(classifier(), work / "model.onnx")
-    request = request_export(ModelChoice("model.onnx"), "model.onnx")
+    request = request_export(ModelChoice("model.onnx"))
 
     def slow(target):
         assert cache.make_kept(request) == request.model  # the other process, in the middle of ours

@@ -12,7 +12,8 @@ from networks.small_graphs import classifier
 from PIL import Image
 
 from masktool.cli import run
-from masktool.interface.models import ModelChoice, request_export
+from masktool.interface.kept_exports import request_export
+from masktool.interface.options import ModelChoice
 from masktool.runtime import load
 
 
@@ -104,9 +105,9 @@ def test_explain_exports_each_way_of_masking_into_the_cache(folder: Path, capsys
 def test_the_cache_key_changes_with_the_way_of_masking():
     choices = [ModelChoice("small.onnx", masking=masking) for masking in (None, "partial", "fill")]
     choices.append(ModelChoice("small.onnx", masking="fill", baseline="blur"))
-    assert len({request_export(choice, "small.onnx").entry for choice in choices}) == 4
+    assert len({request_export(choice).entry for choice in choices}) == 4
     layer = ModelChoice("small.onnx", masking="layer")
-    assert request_export(layer, "small.onnx").entry == request_export(choices[0], "small.onnx").entry
+    assert request_export(layer).entry == request_export(choices[0]).entry
 
 
 @pytest.mark.parametrize("model", [["-m", "small.masked.onnx"], []])

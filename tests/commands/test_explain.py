@@ -4,17 +4,19 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from explainers.models import noise_photograph, write_region_model
-from onnx import helper, numpy_helper
+from networks.plain_classifier import write_plain_model
 from PIL import Image
 
 from masktool import MasktoolError
 from masktool.cli import run
 from masktool.commands.photographs import choose_stems
-from masktool.interface import models
-from masktool.interface.models import ModelChoice, find_model, is_masked, request_export
+from masktool.exported_files import is_masked
+from masktool.interface import kept_exports
+from masktool.interface.kept_exports import request_export
+from masktool.interface.models import find_model
+from masktool.interface.options import ModelChoice
 
 FAST = ["--samples", "20", "--n-segments", "6"]
 
@@ -234,24 +236,6 @@ def test_built_in_model_is_the_last_resort(work, monkeypatch):
     assert "built in" in said[0]
 
 
-def write_plain_model(path, seed=0):
-    """A small CNN without a mask: 3 x 3 convolution, ReLU, global average pooling, softmax."""
-    random = np.random.default_rng(seed)
-    nodes = [
-        helper.make_node("Conv", ["image", "kernel", "bias"], ["features"], pads=[1, 1, 1, 1]),
-        helper.make_node("Relu", ["features"], ["active"]),
-        helper.make_node("GlobalAveragePool", ["active"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("Softmax", ["flat"], ["probabilities"]),
-    ]
-    kernel = numpy_helper.from_array(random.standard_normal((4, 3, 3, 3)).astype(np.float32), "kernel")
-    bias = numpy_helper.from_array(random.standard_normal(4).astype(np.float32), "bias")
-    image = helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["N", 3, 16, 16])
-    output = helper.make_tensor_value_info("probabilities", onnx.TensorProto.FLOAT, ["N", 4])
-    graph = helper.make_graph(nodes, "plain", [image], [output], [kernel, bias])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
-
-
 def test_model_that_is_not_masked_is_exported_into_the_cache_once(explain, work):
     write_plain_model(work / "plain.onnx")
     arguments = [work / "photos" / "b.png", *FAST, "-m", work / "plain.onnx", "--preprocess", "imagenet"]
@@ -271,23 +255,23 @@ def test_cache_key_changes_with_everything_that_matters(work, monkeypatch):
     (work / "preprocess.json").write_text("{}")
     (work / "factory.py").write_text("A = 1")
 
-    def cache_key(choice, name):
-        return request_export(choice, name).entry
+    def cache_key(choice):
+        return request_export(choice).entry
 
-    keys = [cache_key(ModelChoice(name), name)]
-    keys.append(cache_key(ModelChoice(name, preprocess="tf"), name))
-    keys.append(cache_key(ModelChoice(name, input_size=(32, 32)), name))
-    with_files = ModelChoice(name, arch=f"{work / 'factory.py'}:A", preprocess=str(work / "preprocess.json"))
-    keys.append(cache_key(with_files, name))
+    keys = [cache_key(ModelChoice(name))]
+    keys.append(cache_key(ModelChoice(name, preprocessing="tf")))
+    keys.append(cache_key(ModelChoice(name, input_size=(32, 32))))
+    with_files = ModelChoice(name, arch=f"{work / 'factory.py'}:A", preprocessing=str(work / "preprocess.json"))
+    keys.append(cache_key(with_files))
     (work / "factory.py").write_text("A = 2")
-    keys.append(cache_key(with_files, name))
+    keys.append(cache_key(with_files))
     (work / "preprocess.json").write_text('{"scale": 1}')
-    keys.append(cache_key(with_files, name))
+    keys.append(cache_key(with_files))
     write_plain_model(work / "plain.onnx", seed=1)
-    keys.append(cache_key(ModelChoice(name), name))
-    monkeypatch.setattr(models, "__version__", "999")
-    keys.append(cache_key(ModelChoice(name), name))
-    keys.append(cache_key(ModelChoice("timm:resnet18"), "timm:resnet18"))
+    keys.append(cache_key(ModelChoice(name)))
+    monkeypatch.setattr(kept_exports, "__version__", "999")
+    keys.append(cache_key(ModelChoice(name)))
+    keys.append(cache_key(ModelChoice("timm:resnet18")))
     assert len(set(keys)) == len(keys)
 
 

@@ -12,7 +12,8 @@ import masktool
 from masktool.cli import run
 from masktool.commands.explain_options import gradient_needs
 from masktool.contract import Preprocessing
-from masktool.interface.models import ModelChoice, request_export
+from masktool.interface.kept_exports import request_export
+from masktool.interface.options import ModelChoice
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_the_cache_key_changes_with_gradients_and_feature_map(explain):
         ModelChoice("plain.onnx"), ModelChoice("plain.onnx", gradient=True),
         ModelChoice("plain.onnx", gradient=True, feature_map="features"),
     ]  # fmt: skip
-    assert len({request_export(choice, "plain.onnx").entry for choice in choices}) == 3
+    assert len({request_export(choice).entry for choice in choices}) == 3
 
 
 def test_gradients_are_needed_by_any_method():

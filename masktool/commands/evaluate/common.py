@@ -28,7 +28,8 @@ from masktool.errors import MasktoolError
 from masktool.evaluation.findings import Evaluation
 from masktool.evaluation.part import NamedModel, Part, run_part
 from masktool.exported_files import metadata_of
-from masktool.interface.models import ModelChoice, find_model
+from masktool.interface.models import find_model
+from masktool.interface.options import ModelChoice
 from masktool.lazy import typed_arguments
 from masktool.option_names import for_command_line
 from masktool.runtime.session import MaskedSession, load

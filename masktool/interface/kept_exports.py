@@ -1,0 +1,245 @@
+"""Exports of models that are not masked yet, kept in the cache: what decides them, and how they are made."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from masktool.contract import Preprocessing, __version__
+from masktool.data_files import URL, check_readable, is_there
+from masktool.errors import MasktoolError
+from masktool.exporters import export
+from masktool.exporters.cache import (
+    PACKAGES,
+    TORCH_PACKAGES,
+    ExportRequest,
+    Files,
+    MadeFrom,
+    find_kept,
+    make_kept,
+    package_versions,
+)
+from masktool.exporters.imported_files import MOST_DATA, data_beside, imported_packages, imported_since
+from masktool.exporters.presets import labels_from, preprocessing_for, source_size
+from masktool.exporters.sources import Source, load_source
+from masktool.exporters.storage import fingerprint
+from masktool.files import sha256_of
+from masktool.identity import digest_files, digest_model, mark_files
+from masktool.interface.options import ModelChoice
+from masktool.progress import Say
+
+HUBS = ("torchvision", "timm")
+ONNX_SUFFIX = ".onnx"
+"""Files of that name are read without torch; any other may need it."""
+
+
+def keep_export(choice: ModelChoice, say: Say) -> Path:
+    """Exports a model into the cache, unless the same export is there already, and returns its path.
+
+    Raises:
+        MasktoolError: there is no such model, or it cannot be exported.
+    """
+    name, request = name_of(choice.model), request_export(choice)
+    if kept := find_kept(request, say):
+        say(f"model: {name} is not masked; using its export {kept}{describe_unwatched(choice.arch)}")
+        return kept
+    say(f"model: {name} is not masked; exporting it{' with gradients' if choice.gradient else ''} to {request.model}")
+    return make_kept(request)
+
+
+def keep_gradients(choice: ModelChoice, path: Path, say: Say) -> Path:
+    """Adds gradients to an exported file, in the cache, unless that was done before, and returns its path there."""
+    request = request_gradients(choice, path)
+    if kept := find_kept(request, say):
+        say(f"model: {path.name} with gradients, in {kept}")
+        return kept
+    say(f"model: {path.name} holds no gradients; adding them, in {request.model}")
+    return make_kept(request)
+
+
+def describe_unwatched(arch: str | None) -> str:
+    """Says what a factory of the user's may depend on that a kept export does not know; nothing for a hub's."""
+    if arch is None or arch.partition(":")[0] in HUBS:
+        return ""
+    return (
+        f" (not watched: the environment, the network, and files that native code opens, beyond {MOST_DATA} data files "
+        f"beside {arch.rpartition(':')[0]})"
+    )
+
+
+def request_gradients(choice: ModelChoice, path: Path) -> ExportRequest:
+    """Returns what to keep of an exported file with gradients added."""
+
+    def make(target: Path) -> MadeFrom:
+        export(path, target, gradient="logit", feature_map=choice.feature_map)
+        return MadeFrom()
+
+    parts = identify_options(choice) | identify_source(choice, os.fspath(path))
+    return ExportRequest(file_stem(str(path)), parts, make)
+
+
+def request_export(choice: ModelChoice) -> ExportRequest:
+    """Returns what to keep of a model that is not masked yet.
+
+    Raises:
+        MasktoolError: the model is neither a file nor a hub name, or one in memory cannot be read.
+    """
+    options = identify_options(choice)
+    if isinstance(choice.model, str | os.PathLike):
+        name = os.fspath(choice.model)
+        parts = options | identify_source(choice, name)
+        return ExportRequest(file_stem(name), parts, lambda target: make_export(choice, target, read_source))
+    source = read_source(choice)
+    parts = options | identify_graph(source) | {"torch": package_versions(TORCH_PACKAGES)}
+    return ExportRequest(file_stem(source.name), parts, lambda target: make_export(choice, target, lambda _: source))
+
+
+def read_source(choice: ModelChoice) -> Source:
+    """Reads a model that is not masked yet."""
+    return load_source(
+        choice.model,
+        arch=choice.arch,
+        input_size=source_size(choice.model, choice.input_size, choice.preprocessing),
+        channels=choice.channels,
+        image_input=choice.image_input,
+        trust_code=choice.trust_code,
+    )
+
+
+def make_export(choice: ModelChoice, target: Path, read: Callable[[ModelChoice], Source]) -> MadeFrom:
+    """Writes an export, and returns what became known of its origin only then."""
+    before = set(sys.modules)
+    source = read(choice)
+    preprocessing = choice.preprocessing
+    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
+        preprocessing = preprocessing_for(source.model, os.fspath(preprocessing), image_input=source.image_input)
+    labels = choice.labels
+    export(
+        source,
+        target,
+        masking=choice.masking or "layer",
+        baseline=choice.baseline,
+        preprocessing=preprocessing,
+        labels=labels_from(Path(labels)) if isinstance(labels, str | os.PathLike) else labels,
+        gradient="logit" if choice.gradient else None,
+        feature_map=choice.feature_map if choice.gradient else None,
+        class_output=choice.class_output,
+        output_kind=choice.output_kind,
+    )
+    return describe_factory(choice.arch, source.files, before) if source.files and choice.arch else MadeFrom()
+
+
+def describe_factory(arch: str, files: Files, before: set[str]) -> MadeFrom:
+    """Returns what an export was made from whose architecture a factory of the user's has built.
+
+    Args:
+        arch: as the user named it.
+        files: that it was made of when it was called.
+        before: names of the modules that had been imported before; the forward pass may import more.
+    """
+    place = arch.rpartition(":")[0]
+    late = imported_since(before, place)
+    data = [path for path in data_beside(place) if str(path) not in files]
+    return MadeFrom({**files, **digest_files(late)}, mark_files(data), imported_packages())
+
+
+def name_of(model: object) -> str:
+    """Returns what messages call a model."""
+    return os.fspath(model) if isinstance(model, str | os.PathLike) else f"{type(model).__name__} in memory"
+
+
+def file_stem(name: str) -> str:
+    """Returns a file name's stem for a path, a hub name or the name of a model in memory."""
+    stem = name.replace(":", "-") if is_hub_name(name) else Path(name).stem
+    return re.sub(r"[^\w.-]+", "_", stem) or "model"
+
+
+def is_hub_name(name: str) -> bool:
+    """Tells ``torchvision:resnet50`` from a path."""
+    return name.partition(":")[0] in HUBS and not Path(name).exists()
+
+
+def identify_options(choice: ModelChoice) -> dict[str, object]:
+    """Returns what decides an export besides the model: the options, and the versions of what makes it.
+
+    Files of the user's that an option names count by their content.
+    """
+    return {
+        "tool": __version__,
+        "arch": choice.arch,
+        "factory": None if choice.arch is None else factory_digest(choice.arch),
+        "input_size": choice.input_size,
+        "channels": choice.channels,
+        "preprocessing": identify_value(choice.preprocessing),
+        "labels": identify_value(choice.labels),
+        "masking": choice.masking or "layer",
+        "baseline": choice.baseline,
+        "image_input": choice.image_input,
+        "gradient": choice.gradient,
+        "feature_map": choice.feature_map,
+        "class_output": choice.class_output,
+        "output_kind": choice.output_kind,
+        "packages": package_versions(PACKAGES),
+    }
+
+
+def identify_value(value: Any) -> object:
+    """Returns an option's value ready for JSON: for a path the digest of the file, where there is one."""
+    if isinstance(value, str | os.PathLike):
+        return sha256_of(Path(value)) if Path(value).is_file() else os.fspath(value)
+    if isinstance(value, Preprocessing):
+        return dataclasses.asdict(value)
+    return value if value is None else list(value)
+
+
+def identify_source(choice: ModelChoice, name: str) -> dict[str, object]:
+    """Returns what tells a model from others that is named by a path or a hub name.
+
+    The code of an ``arch`` factory is known only when it has run: the cache records it then, and looks at it again.
+
+    Raises:
+        MasktoolError: the source is neither a file nor a hub name.
+    """
+    if is_hub_name(name):
+        return {"name": name, "torch": package_versions(TORCH_PACKAGES)}
+    path = Path(name)
+    if not path.is_file():
+        if is_there(path) or URL.match(name):
+            check_readable(path, "a model")  # says that it is a pipe, a directory, a URL, ...
+        raise MasktoolError("no such model", where=name, expected="a file, torchvision:NAME or timm:NAME")
+    parts: dict[str, object] = {"source": digest_model(path)}
+    if choice.arch is not None or path.suffix.lower() != ONNX_SUFFIX:
+        parts["torch"] = package_versions(TORCH_PACKAGES)
+    return parts
+
+
+def identify_graph(source: Source) -> dict[str, object]:
+    """Returns what tells a model in memory from others: its graph with the weights, and what its origin says of it."""
+    return {
+        "graph": fingerprint(source.model),
+        "name": source.name,
+        "image_input": source.image_input,
+        "source_preprocessing": identify_value(source.preprocessing),
+        "source_labels": identify_value(source.labels),
+        "claims": dataclasses.asdict(source.claims),
+    }
+
+
+def factory_digest(arch: str) -> str | None:
+    """Returns the digest of the module's file that builds the architecture, None for a hub's."""
+    package = arch.rpartition(":")[0]
+    if package in HUBS:
+        return None
+    if Path(package).is_file():
+        return sha256_of(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return None  # the exporter says what is wrong with it
+    return sha256_of(spec.origin) if spec and spec.origin and Path(spec.origin).is_file() else None

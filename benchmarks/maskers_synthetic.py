@@ -44,7 +44,7 @@ from masktool import demo
 from masktool.contract import Preprocessing
 from masktool.demo import shapes
 from masktool.evaluation.maps import BASELINE_MAPS, CENTRE, EDGES, ONES, RANDOM_CELLS, MethodChoice, explain_scene
-from masktool.evaluation.part import NamedModel
+from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.parts.localisation import Localisation, Row, find_target, judge
 from masktool.evaluation.scene import Scene, read_scene
 from masktool.maskers.loading import steps_per_epoch

@@ -30,9 +30,10 @@ from masktool.datasets.dataset import Dataset, DatasetImage
 from masktool.demo import shapes
 from masktool.evaluation.bootstrap import Interval
 from masktool.evaluation.findings import Findings
-from masktool.evaluation.part import NamedModel, run_part
+from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.parts.lime_alignment import LimeAlignment
 from masktool.evaluation.parts.missingness import Missingness
+from masktool.evaluation.running import run_part
 from masktool.exporters.presets import preprocessing_for
 from masktool.exporters.sources import load_source
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.evaluation.part import NamedModel
+from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.scene import Scene
 from masktool.explainers.explaining import explain
 from masktool.explainers.explanation import Explanation

@@ -1,65 +1,28 @@
-"""What an evaluation is, and how one is run: image by image, resumable, with whatever cannot be used reported."""
+"""What an evaluation is: a question that is measured image by image and summed up over all images.
+
+A part is a frozen dataclass whose fields are its models and options. It lives in a file of its own under ``parts/``,
+which is found by looking into that package, so nothing else needs editing to add one. All these files have one form:
+the options; ``settings``, which decide the records; ``measure``, which makes one image's record; ``summarise``, which
+makes tables, charts and notes of all records; then the functions of both, in this order.
+"""
 
 from __future__ import annotations
 
 import abc
-import dataclasses
-import functools
-import hashlib
-import json
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from masktool.contract import __version__
-from masktool.datasets.dataset import Dataset, DatasetImage, Problem
 from masktool.errors import MasktoolError
-from masktool.evaluation.findings import Evaluation, Findings
-from masktool.evaluation.journal import Journal, Record
-from masktool.evaluation.scene import Scene, read_scene
-from masktool.files import CannotWriteError
-from masktool.identity import digest_code, digest_model
-from masktool.progress import Progress, Say, log, no_progress
-from masktool.runtime.providers import import_onnxruntime
-from masktool.runtime.scores import note_unknown_scores
-from masktool.runtime.session import MaskedSession
-
-"""Tells the user something in one line."""
-
-
-@dataclasses.dataclass(frozen=True)
-class NamedModel:
-    """A model under the name that tables show.
-
-    Attributes:
-        name: such as the masking mode, ``layer`` or ``black``.
-        session: of the exported file.
-    """
-
-    name: str
-    session: MaskedSession
-
-    @functools.cached_property
-    def file_sha256(self) -> str:
-        """Digest of the exported file and of those that hold its weights."""
-        return digest_model(self.session.path)
-
-    def describe(self) -> dict[str, Any]:
-        """Returns what decides the model's answers, as JSON values."""
-        metadata = self.session.metadata
-        return {
-            "name": self.name,
-            "source": metadata.source,
-            "source_sha256": metadata.source_sha256,
-            "file_sha256": self.file_sha256,
-            "masking": metadata.masking,
-            "baseline": metadata.baseline,
-            "exported_by": metadata.tool_version,
-            "onnxruntime": import_onnxruntime().__version__,
-            "providers": self.session.providers,
-            "threads": self.session.threads,
-        }
+from masktool.evaluation.bootstrap import Interval, as_float, interval_of_mean
+from masktool.evaluation.findings import Findings
+from masktool.evaluation.journal import Record
+from masktool.evaluation.maps import MethodChoice, explain_scene, save_overlay
+from masktool.evaluation.named_models import NamedModel
+from masktool.evaluation.scene import Scene
+from masktool.explainers.explanation import Explanation
+from masktool.explainers.targets import Target
+from masktool.registry import Registry
 
 
 class Part(abc.ABC):
@@ -68,15 +31,24 @@ class Part(abc.ABC):
     Class attributes:
         name: on the command line and in files.
         title: in headings and progress.
+
+    Attributes:
+        modes: one network, exported in the masking modes to compare; a part of other models overrides ``models``.
+        seed: of every random choice and of the resamples.
+        batch: masks per forward pass; None takes the session's own.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
 
+    modes: Sequence[NamedModel]
+    seed: int
+    batch: int | None
+
     @property
-    @abc.abstractmethod
     def models(self) -> Sequence[NamedModel]:
-        """The models; images are prepared as the first one's file says."""
+        """The models that are opened before the first image, which is prepared as the first model's file says."""
+        return self.modes
 
     @abc.abstractmethod
     def settings(self) -> Mapping[str, Any]:
@@ -94,97 +66,49 @@ class Part(abc.ABC):
     def summarise(self, records: Mapping[str, Record]) -> Findings:
         """Sums up the records, in the order of the images."""
 
+    def mean(self, values: Iterable[float | None]) -> Interval:
+        """Returns the mean of a figure over the images with its interval; where it is None it does not count."""
+        return interval_of_mean([as_float(value) for value in values], self.seed)
 
-def run_part(
-    part: Part,
-    dataset: Dataset,
-    journal_path: Path | None = None,
-    progress: Progress = no_progress,
-    say: Say = log,
-) -> Evaluation:
-    """Measures every image that an earlier run has not, and sums up.
 
-    Args:
-        part: what to measure.
-        dataset: on what.
-        journal_path: where records are kept while the run lasts; None keeps them in memory.
-        progress: shows how far it is.
-        say: tells what an earlier run has left.
+class MapPart(Part):
+    """A part that judges maps of methods of explanation.
 
-    Raises:
-        MasktoolError: no image could be measured, or the models are of different networks.
+    Attributes:
+        methods: of explanation.
+        overlays: directory for pictures of the maps; None writes none.
+        pictured: names of the images that get pictures.
     """
-    started = time.monotonic()
-    check_same_source(part.models)
-    models = [model.describe() for model in part.models]
-    settings = {**part.settings(), "models": models, "tool_version": __version__}
-    digests = {sample.name: sample.digest() for sample in dataset.samples}
-    with Journal(journal_path, {"part": part.name, "code": digest_code(), **settings}) as journal:
-        measured, failed = measure_all(part, dataset.samples, digests, journal, progress, say)
-    problems = (*dataset.problems, *failed)
-    if not measured:
-        first = f"{problems[0].where}: " + problems[0].what if problems else "there are none"
-        raise MasktoolError("no image could be measured", where=f"{len(dataset.samples)} images", got=first)
-    findings = part.summarise(measured)
-    unknown = tuple(note_unknown_scores(part.models[0].session.metadata))
-    findings = dataclasses.replace(findings, notes=(*findings.notes, *unknown))
-    return Evaluation(
-        part=part.name,
-        title=part.title,
-        settings=settings,
-        findings=findings,
-        problems=problems,
-        n_images=len(measured),
-        seconds=time.monotonic() - started,
-        images=measured,
-        data_sha256=hashlib.sha256(json.dumps(digests).encode()).hexdigest(),
-    )
+
+    methods: Sequence[MethodChoice]
+    overlays: Path | None
+    pictured: Collection[str]
+
+    def explain(
+        self, model: NamedModel, scene: Scene, choice: MethodChoice, target: Target, seed: int | None = None
+    ) -> Explanation:
+        """Explains one image with one method, and writes the picture of the map where one is wanted.
+
+        Args:
+            model: to explain.
+            scene: the image.
+            choice: of the method.
+            target: the class.
+            seed: of the method's random choices; None takes the part's. Maps of other seeds get no picture.
+        """
+        explanation = explain_scene(model, scene, choice, target, self.seed if seed is None else seed, self.batch)
+        if self.overlays is not None and scene.sample.name in self.pictured and seed in (None, self.seed):
+            save_overlay(self.overlays, scene, model, explanation)
+        return explanation
 
 
-def measure_all(
-    part: Part,
-    samples: Sequence[DatasetImage],
-    digests: Mapping[str, str],
-    journal: Journal,
-    progress: Progress,
-    say: Say,
-) -> tuple[dict[str, Record], list[Problem]]:
-    """Returns the records by image, in the order of the images, and what could not be measured.
-
-    Failures are not written down: the next run tries those images again.
-    """
-    found = {sample.name: journal.find(sample.name, digests[sample.name]) for sample in samples}
-    done = sum(record is not None for record in found.values())
-    if journal.changed:
-        say(f"an earlier run had other settings ({', '.join(journal.changed)}): starting anew")
-    if done:
-        say(f"resuming: {done} of {len(samples)} images are measured")
-    failed = []
-    with progress(part.title, len(samples)) as advance:
-        advance(done)
-        for sample in samples:
-            if found[sample.name] is not None:
-                continue
-            try:
-                record = part.measure(read_scene(sample, part.models[0].session))
-            except CannotWriteError:
-                raise
-            except MasktoolError as error:
-                failed.append(Problem(sample.name, error.message))
-            else:
-                found[sample.name] = journal.add(sample.name, digests[sample.name], record)
-            advance(1)
-    return {name: record for name, record in found.items() if record is not None}, failed
+PARTS: Registry[type[Part]] = Registry("evaluation", "masktool.evaluation.parts")
+"""The class of every part, by its name."""
 
 
-def check_same_source(models: Sequence[NamedModel]) -> None:
-    """Raises MasktoolError unless all models were exported from one network."""
-    digests = {model.session.metadata.source_sha256 for model in models}
-    if len(digests) > 1:
-        names = ", ".join(f"{model.name}: {model.session.metadata.source}" for model in models)
-        raise MasktoolError(
-            "the models are different networks", expected="exports of one", got=names, fix="evaluate them one by one"
-        )
+def register(part: type[Part]) -> type[Part]:
+    """Class decorator that makes a part known by its name."""
+    return PARTS.register(part.name)(part)
 
 
 def check_distinct(what: str, names: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from masktool import MasktoolError, export, load
 from masktool.cli import run
-from masktool.evaluation.part import NamedModel
+from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.scene import read_scene
 from masktool.exporters import cache, imported_files
 from masktool.exporters.sources import load_source

@@ -16,7 +16,7 @@ import masktool
 from masktool.contract import Preprocessing
 from masktool.datasets.dataset import Dataset, DatasetImage
 from masktool.demo import model_path, program_path, shapes
-from masktool.evaluation.part import NamedModel
+from masktool.evaluation.named_models import NamedModel
 
 PROGRAM_VARIABLE = "MASKTOOL_TEST_PROGRAM"
 PREPROCESSING = Preprocessing(

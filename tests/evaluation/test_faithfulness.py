@@ -22,8 +22,9 @@ from masktool.evaluation.metrics.faithfulness.road import Road
 from masktool.evaluation.metrics.faithfulness.sensitivity_n import SensitivityN
 from masktool.evaluation.metrics.faithfulness.stability import Stability
 from masktool.evaluation.metrics.faithfulness.summary import PLAIN
-from masktool.evaluation.part import NamedModel, run_part
+from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.parts.faithfulness import Faithfulness
+from masktool.evaluation.running import run_part
 from masktool.evaluation.scene import read_scene
 
 N_IMAGES = 16

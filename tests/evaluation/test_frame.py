@@ -13,7 +13,9 @@ from masktool.datasets.dataset import Dataset, DatasetImage, Problem
 from masktool.evaluation.bootstrap import interval_of_mean
 from masktool.evaluation.findings import Findings, Table
 from masktool.evaluation.journal import Journal
-from masktool.evaluation.part import NamedModel, Part, run_part
+from masktool.evaluation.named_models import NamedModel
+from masktool.evaluation.part import Part
+from masktool.evaluation.running import run_part
 from masktool.explainers.subject import make_subject, read_subject
 
 SETTINGS = {"seed": 0, "models": [{"name": "layer"}]}

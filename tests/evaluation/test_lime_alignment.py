@@ -16,7 +16,7 @@ from masktool import MasktoolError, load
 from masktool.cli import run
 from masktool.datasets.dataset import Dataset, DatasetImage
 from masktool.evaluation.bootstrap import interval_of_mean
-from masktool.evaluation.part import NamedModel, run_part
+from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.parts.lime_alignment import (
     EQUAL,
     RANDOM,
@@ -29,6 +29,7 @@ from masktool.evaluation.parts.lime_alignment import (
     weight_on_object,
 )
 from masktool.evaluation.removal import SegmentChoice
+from masktool.evaluation.running import run_part
 
 HEIGHT, WIDTH = SIZE = (16, 24)
 QUARTERS = np.kron([[0, 1], [2, 3]], np.ones((HEIGHT // 2, WIDTH // 2), np.int64))

@@ -11,8 +11,9 @@ from masktool.datasets.dataset import Dataset, DatasetImage
 from masktool.demo import shapes
 from masktool.evaluation.maps import BASELINE_MAPS, MethodChoice
 from masktool.evaluation.metrics.localisation.boxes import box_of
-from masktool.evaluation.part import NamedModel, run_part
+from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.parts.localisation import BOX_FIGURES, LOWER_IS_BETTER, PIXEL_FIGURES, Localisation
+from masktool.evaluation.running import run_part
 from masktool.evaluation.scene import read_scene
 
 N_IMAGES = 24

@@ -19,9 +19,10 @@ from masktool.evaluation.bootstrap import interval_of_mean, resample
 from masktool.evaluation.metrics.missingness.class_entropy import class_entropy, entropy_intervals
 from masktool.evaluation.metrics.missingness.removal_measures import Answers, measure_similarity
 from masktool.evaluation.metrics.missingness.shape_leak import Leak
-from masktool.evaluation.part import NamedModel, run_part
+from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.parts.missingness import FRACTIONS, Missingness
 from masktool.evaluation.removal import SegmentChoice
+from masktool.evaluation.running import run_part
 
 HEIGHT, WIDTH = SIZE = (16, 24)
 HALVES = np.repeat([[0, 1]], WIDTH // 2, axis=1).repeat(HEIGHT, axis=0)

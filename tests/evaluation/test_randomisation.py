@@ -22,8 +22,9 @@ from masktool.evaluation.metrics.map_similarity import (
     rank_correlation,
     structural_similarity,
 )
-from masktool.evaluation.part import NamedModel, run_part
+from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.parts.randomisation import RESEEDED, SIMILARITIES, Randomisation, RandomisedCopy
+from masktool.evaluation.running import run_part
 from masktool.evaluation.scene import read_scene
 from masktool.explainers.method import METHODS, Attribution, Method
 from masktool.exporters.randomise import choose_stages, find_layers, randomise, read_exported

@@ -11,7 +11,7 @@ from masktool import MasktoolError, load
 from masktool.contract import Preprocessing
 from masktool.datasets.dataset import DatasetImage
 from masktool.evaluation.maps import BASELINE_MAPS, MethodChoice, explain_scene, save_overlay
-from masktool.evaluation.part import NamedModel
+from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.scene import fill_boxes, read_scene, require_label
 
 

@@ -26,7 +26,9 @@ from masktool.datasets.dataset import Dataset, Problem
 from masktool.datasets.extras import require_extra
 from masktool.errors import MasktoolError
 from masktool.evaluation.findings import Evaluation
-from masktool.evaluation.part import NamedModel, Part, run_part
+from masktool.evaluation.named_models import NamedModel
+from masktool.evaluation.part import Part
+from masktool.evaluation.running import run_part
 from masktool.exported_files import metadata_of
 from masktool.interface.models import find_model
 from masktool.interface.options import ModelChoice

@@ -15,8 +15,8 @@ from masktool.commands.evaluate.modes import mode_options, open_modes
 from masktool.commands.explain_options import parse_assignments
 from masktool.errors import MasktoolError
 from masktool.evaluation.metrics.faithfulness.metric import METRICS, Metric, build_metric
+from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.overlays import FOLDER
-from masktool.evaluation.part import NamedModel
 from masktool.evaluation.parts.faithfulness import TARGET_RULES, Faithfulness, TargetRule
 
 MODES = ("layer", "mean")

@@ -11,7 +11,7 @@ import click
 
 from masktool.commands.evaluate.common import EvaluationRequest, exported_mode
 from masktool.errors import MasktoolError
-from masktool.evaluation.part import NamedModel
+from masktool.evaluation.named_models import NamedModel
 from masktool.runtime.session import load
 
 

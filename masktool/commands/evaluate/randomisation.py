@@ -11,8 +11,8 @@ import click
 from masktool.commands import options
 from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish
 from masktool.commands.evaluate.methods import choose_methods, method_options
+from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.overlays import FOLDER
-from masktool.evaluation.part import NamedModel
 from masktool.evaluation.parts.randomisation import Randomisation, RandomisedCopy
 from masktool.exporters.randomise import ORDERS, Order, choose_stages, find_layers, randomise, read_exported
 from masktool.files import temporary_directory

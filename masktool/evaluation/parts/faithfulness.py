@@ -20,7 +20,8 @@ from masktool.evaluation.maps import BASELINE_MAPS, Map, MethodChoice, explain_s
 from masktool.evaluation.metrics.faithfulness.metric import Measured, Metric
 from masktool.evaluation.metrics.faithfulness.summary import PLAIN, Summary
 from masktool.evaluation.metrics.faithfulness.trial import Trial
-from masktool.evaluation.part import NamedModel, Part, check_distinct
+from masktool.evaluation.named_models import NamedModel
+from masktool.evaluation.part import Part, check_distinct, register
 from masktool.evaluation.scene import Scene, require_label
 from masktool.explainers.reading import check_finite
 from masktool.explainers.targets import TOP
@@ -33,6 +34,7 @@ CURVE_DIGITS = 6
 """Decimals of a curve's points in the records: a probability in float32 has no more."""
 
 
+@register
 @dataclasses.dataclass(frozen=True)
 class Faithfulness(Part):
     """Metrics of faithfulness on maps of methods and baselines.

@@ -33,7 +33,8 @@ from numpy.typing import NDArray
 from masktool.evaluation.bootstrap import Interval, as_float, interval_of_mean
 from masktool.evaluation.findings import Cell, Chart, Findings, Line, Table
 from masktool.evaluation.journal import Record
-from masktool.evaluation.part import NamedModel, Part
+from masktool.evaluation.named_models import NamedModel
+from masktool.evaluation.part import Part, register
 from masktool.evaluation.removal import SegmentChoice, cut_segments, descending_order, masks_without, remove_first
 from masktool.evaluation.scene import Scene
 from masktool.explainers.explaining import explain
@@ -53,6 +54,7 @@ Weights = Mapping[str, Sequence[NDArray[np.float64]]]
 """LIME's weights of the segments (S,), by mode, one per seed."""
 
 
+@register
 @dataclasses.dataclass(frozen=True)
 class LimeAlignment(Part):
     """LIME through each masking mode.

@@ -34,7 +34,8 @@ from masktool.evaluation.metrics.localisation.max_box_accuracy import (
 from masktool.evaluation.metrics.localisation.pixel_average_precision import count_pixels, pixel_average_precision
 from masktool.evaluation.metrics.localisation.pointing_game import point
 from masktool.evaluation.metrics.localisation.tight_box import localisation_error, tight_box_iou
-from masktool.evaluation.part import NamedModel, Part, check_distinct
+from masktool.evaluation.named_models import NamedModel
+from masktool.evaluation.part import Part, check_distinct, register
 from masktool.evaluation.scene import Scene, fill_boxes, require_label
 from masktool.explainers.reading import check_finite
 
@@ -74,6 +75,7 @@ class Target:
     box_pixels: NDArray[np.bool_]
 
 
+@register
 @dataclasses.dataclass(frozen=True)
 class Localisation(Part):
     """Maps of the true class against the object of that class.

@@ -40,7 +40,8 @@ from masktool.evaluation.metrics.missingness.removal_measures import (
     similarity_to,
 )
 from masktool.evaluation.metrics.missingness.shape_leak import Leak, leak_masks, summarise_leak
-from masktool.evaluation.part import NamedModel, Part
+from masktool.evaluation.named_models import NamedModel
+from masktool.evaluation.part import Part, register
 from masktool.evaluation.removal import (
     ORDERS,
     Order,
@@ -66,6 +67,7 @@ ByOrder = Mapping[tuple[str, Order], Figures]
 """One measure by mode and order."""
 
 
+@register
 @dataclasses.dataclass(frozen=True)
 class Missingness(Part):
     """Predictions on images of which parts are removed.

@@ -27,7 +27,8 @@ from masktool.evaluation.metrics.map_similarity import (
     rank_correlation,
     structural_similarity,
 )
-from masktool.evaluation.part import NamedModel, Part, check_distinct
+from masktool.evaluation.named_models import NamedModel
+from masktool.evaluation.part import Part, check_distinct, register
 from masktool.evaluation.scene import Scene
 from masktool.explainers.reading import check_finite
 from masktool.runtime.session import MaskedSession
@@ -58,6 +59,7 @@ class RandomisedCopy:
     open: Callable[[], AbstractContextManager[MaskedSession]]
 
 
+@register
 @dataclasses.dataclass(frozen=True)
 class Randomisation(Part):
     """Maps through randomised copies of a network against the original's.

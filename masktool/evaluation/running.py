@@ -1,0 +1,115 @@
+"""How an evaluation is run: image by image, resumable, with whatever cannot be used reported."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from masktool.contract import __version__
+from masktool.datasets.dataset import Dataset, DatasetImage, Problem
+from masktool.errors import MasktoolError
+from masktool.evaluation.findings import Evaluation
+from masktool.evaluation.journal import Journal, Record
+from masktool.evaluation.named_models import NamedModel
+from masktool.evaluation.part import Part
+from masktool.evaluation.scene import read_scene
+from masktool.files import CannotWriteError
+from masktool.identity import digest_code
+from masktool.progress import Progress, Say, log, no_progress
+from masktool.runtime.scores import note_unknown_scores
+
+
+def run_part(
+    part: Part,
+    dataset: Dataset,
+    journal_path: Path | None = None,
+    progress: Progress = no_progress,
+    say: Say = log,
+) -> Evaluation:
+    """Measures every image that an earlier run has not, and sums up.
+
+    Args:
+        part: what to measure.
+        dataset: on what.
+        journal_path: where records are kept while the run lasts; None keeps them in memory.
+        progress: shows how far it is.
+        say: tells what an earlier run has left.
+
+    Raises:
+        MasktoolError: no image could be measured, or the models are of different networks.
+    """
+    started = time.monotonic()
+    check_same_source(part.models)
+    models = [model.describe() for model in part.models]
+    settings = {**part.settings(), "models": models, "tool_version": __version__}
+    digests = {sample.name: sample.digest() for sample in dataset.samples}
+    with Journal(journal_path, {"part": part.name, "code": digest_code(), **settings}) as journal:
+        measured, failed = measure_all(part, dataset.samples, digests, journal, progress, say)
+    problems = (*dataset.problems, *failed)
+    if not measured:
+        first = f"{problems[0].where}: " + problems[0].what if problems else "there are none"
+        raise MasktoolError("no image could be measured", where=f"{len(dataset.samples)} images", got=first)
+    findings = part.summarise(measured)
+    unknown = tuple(note_unknown_scores(part.models[0].session.metadata))
+    findings = dataclasses.replace(findings, notes=(*findings.notes, *unknown))
+    return Evaluation(
+        part=part.name,
+        title=part.title,
+        settings=settings,
+        findings=findings,
+        problems=problems,
+        n_images=len(measured),
+        seconds=time.monotonic() - started,
+        images=measured,
+        data_sha256=hashlib.sha256(json.dumps(digests).encode()).hexdigest(),
+    )
+
+
+def measure_all(
+    part: Part,
+    samples: Sequence[DatasetImage],
+    digests: Mapping[str, str],
+    journal: Journal,
+    progress: Progress,
+    say: Say,
+) -> tuple[dict[str, Record], list[Problem]]:
+    """Returns the records by image, in the order of the images, and what could not be measured.
+
+    Failures are not written down: the next run tries those images again.
+    """
+    found = {sample.name: journal.find(sample.name, digests[sample.name]) for sample in samples}
+    done = sum(record is not None for record in found.values())
+    if journal.changed:
+        say(f"an earlier run had other settings ({', '.join(journal.changed)}): starting anew")
+    if done:
+        say(f"resuming: {done} of {len(samples)} images are measured")
+    failed = []
+    with progress(part.title, len(samples)) as advance:
+        advance(done)
+        for sample in samples:
+            if found[sample.name] is not None:
+                continue
+            try:
+                record = part.measure(read_scene(sample, part.models[0].session))
+            except CannotWriteError:
+                raise
+            except MasktoolError as error:
+                failed.append(Problem(sample.name, error.message))
+            else:
+                found[sample.name] = journal.add(sample.name, digests[sample.name], record)
+            advance(1)
+    return {name: record for name, record in found.items() if record is not None}, failed
+
+
+def check_same_source(models: Sequence[NamedModel]) -> None:
+    """Raises MasktoolError unless all models were exported from one network."""
+    digests = {model.session.metadata.source_sha256 for model in models}
+    if len(digests) > 1:
+        names = ", ".join(f"{model.name}: {model.session.metadata.source}" for model in models)
+        raise MasktoolError(
+            "the models are different networks", expected="exports of one", got=names, fix="evaluate them one by one"
+        )

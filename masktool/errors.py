@@ -132,6 +132,11 @@ def stage(what: str, *, where: object | None = None, fix: str | None = None) -> 
 
 def describe_exception(error: BaseException) -> str:
     """Returns the type of an exception and the first line of its text that says something."""
+    name, text = type(error).__name__, first_line(error)
+    return name if text == name else f"{name}: {text}"
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an exception's text that says something, else its type."""
     lines = (line.strip() for line in str(error).splitlines())
-    text = next((line for line in lines if line), "")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return next((line for line in lines if line), type(error).__name__)

@@ -21,7 +21,7 @@ import click
 
 from masktool import TELEMETRY_SWITCH, __version__
 from masktool.commands.options import json_option
-from masktool.errors import MasktoolError
+from masktool.errors import MasktoolError, describe_exception
 from masktool.printable import printable
 
 NEEDED = {
@@ -130,9 +130,9 @@ def check_package(module: str, distribution: str, *, needed: bool) -> Iterator[C
             detail = "not installed" if needed else "not installed; only exporting from PyTorch needs it"
             yield CheckResult(distribution, "absent", detail, install, needed)
             return
-        yield CheckResult(distribution, "broken", f"{version}: {first_line(error)}", install, needed)
+        yield CheckResult(distribution, "broken", f"{version}: {describe_exception(error)}", install, needed)
     except Exception as error:  # a broken package may raise anything at import
-        yield CheckResult(distribution, "broken", f"{version}: {first_line(error)}", install, needed)
+        yield CheckResult(distribution, "broken", f"{version}: {describe_exception(error)}", install, needed)
     else:
         yield CheckResult(distribution, "ok", version, needed=needed)
 
@@ -147,7 +147,7 @@ def check_runtime() -> Iterator[CheckResult]:
         version = import_onnxruntime().__version__
     except MasktoolError as error:
         yield CheckResult(
-            RUNTIME_MODULE, "broken" if names else "absent", first_line(error.__cause__ or error), install, True
+            RUNTIME_MODULE, "broken" if names else "absent", describe_exception(error.__cause__ or error), install, True
         )
         return
     detail = ", ".join(f"{name} {find_version(name)}" for name in names) or "of unknown origin"
@@ -212,7 +212,8 @@ def check_model() -> Iterator[CheckResult]:
             scores = session.scores(np.zeros(shape, np.float32), np.ones((2, 1, *shape[2:])))
         yield CheckResult(name, "ok", f"runs under a mask, {scores.shape[1]} classes", needed=True)
     except Exception as error:  # whatever is wrong, the report goes on
-        yield CheckResult(name, "broken", first_line(error), f"{PIP} --force-reinstall --no-deps masktool", True)
+        fix = f"{PIP} --force-reinstall --no-deps masktool"
+        yield CheckResult(name, "broken", describe_exception(error), fix, needed=True)
 
 
 def check_provider(name: str, provider: str, fix: str, *, needed: bool) -> CheckResult:
@@ -232,7 +233,7 @@ def check_provider(name: str, provider: str, fix: str, *, needed: bool) -> Check
             )
         session.run(None, {"x": [1.0]})
     except Exception as error:  # ONNX Runtime has one exception class per status code and no common base
-        return CheckResult(name, "broken", first_line(error), fix, needed)
+        return CheckResult(name, "broken", describe_exception(error), fix, needed)
     return CheckResult(name, "ok", "loads and runs", needed=needed)
 
 
@@ -272,8 +273,3 @@ def find_cuda_major() -> str:
 def choose_runtime(names: list[str]) -> str:
     """Returns the one distribution to keep: a build for an accelerator holds the CPU provider too."""
     return next((name for name in names if name != RUNTIME_MODULE), RUNTIME_MODULE)
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the error's class and the first line of its text."""
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no text'}"

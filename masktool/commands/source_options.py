@@ -143,9 +143,9 @@ def choose_output(model: str, output: Path | None, suffix: str) -> Path:
     Raises:
         MasktoolError: that is the model itself, or a directory.
     """
-    from masktool.exporters.torch_sources.hub import is_hub_name
+    from masktool.exporters.torch_sources.hub_names import names_hub_model
 
-    stem = Path(model.rpartition(":")[2]).name if is_hub_name(model) else Path(model).stem
+    stem = Path(model.rpartition(":")[2]).name if names_hub_model(model) else Path(model).stem
     target = Path(stem + suffix) if output is None else output
     check_target(target)
     if target.exists() and Path(model).exists() and target.samefile(model):

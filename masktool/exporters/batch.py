@@ -16,6 +16,7 @@ import onnx_ir
 import onnxruntime
 
 from masktool.contract import DEFAULT_SIZE
+from masktool.errors import first_line
 from masktool.exporters.batch_rewrites import REWRITES, Lift
 from masktool.exporters.canonical import canonicalise
 from masktool.exporters.differences import relative_difference
@@ -28,7 +29,7 @@ from masktool.exporters.independence import (
     prove_independence,
 )
 from masktool.exporters.independence.states import CONTRADICTIONS, BatchRuleError, Rows
-from masktool.exporters.onnx_file import find_other_inputs, first_line, layout_of
+from masktool.exporters.onnx_file import find_other_inputs, layout_of
 from masktool.exporters.probes import Size, feed_of, others_of_graph, sides_of
 from masktool.exporters.storage import AS_ALWAYS, Running, open_model
 from masktool.exporters.tolerance import lift_tolerance_of

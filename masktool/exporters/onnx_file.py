@@ -42,12 +42,6 @@ SPATIAL_AXES: Mapping[Layout, tuple[int, int]] = {"NCHW": (2, 3), "NHWC": (1, 2)
 FLOAT_TYPES = frozenset({onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16, onnx_ir.DataType.DOUBLE})
 
 
-def first_line(error: BaseException) -> str:
-    """Returns the first line of an exception's text that says something, else its type."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line), type(error).__name__)
-
-
 def find_image_input(model: onnx_ir.Model, name: str | None = None) -> onnx_ir.Value:
     """Returns the image input: the one of that name, else the one input of rank 4 that is no initializer.
 

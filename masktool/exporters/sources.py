@@ -30,7 +30,8 @@ from masktool.exporters.onnx_file import channels_of, input_size_of, settle_inpu
 from masktool.exporters.rewrites.deprecated import rewrite_deprecated
 from masktool.exporters.rewrites.sequences import settle_kept_axes
 from masktool.exporters.source_kinds import FileKind, detect_kind
-from masktool.exporters.torch_sources import archives, hub, module_export
+from masktool.exporters.torch_sources import archives, module_export
+from masktool.exporters.torch_sources.hub_names import names_hub_model
 from masktool.exporters.torch_sources.modules import LoadedModule, load_module
 from masktool.identity import digest_model
 from masktool.streams import unheard
@@ -111,7 +112,7 @@ def load_source(
     """
     if isinstance(model, Source):
         return model
-    if isinstance(model, str | os.PathLike) and not hub.names_hub_model(model):
+    if isinstance(model, str | os.PathLike) and not names_hub_model(model):
         return _source_from_file(Path(model), arch, input_size, channels, image_input, trust_code)
     if isinstance(model, onnx.ModelProto):
         name = model.graph.name or "model"

@@ -29,12 +29,12 @@ from masktool.exporters.imported_files import MOST_DATA, data_beside, imported_p
 from masktool.exporters.presets import labels_from, preprocessing_for, source_size
 from masktool.exporters.sources import Source, load_source
 from masktool.exporters.storage import fingerprint
+from masktool.exporters.torch_sources.hub_names import is_hub_name, names_hub_model
 from masktool.files import sha256_of
 from masktool.identity import digest_files, digest_model, mark_files
 from masktool.interface.options import ModelChoice
 from masktool.progress import Say
 
-HUBS = ("torchvision", "timm")
 ONNX_SUFFIX = ".onnx"
 """Files of that name are read without torch; any other may need it."""
 
@@ -65,7 +65,7 @@ def keep_gradients(choice: ModelChoice, path: Path, say: Say) -> Path:
 
 def describe_unwatched(arch: str | None) -> str:
     """Says what a factory of the user's may depend on that a kept export does not know; nothing for a hub's."""
-    if arch is None or arch.partition(":")[0] in HUBS:
+    if arch is None or is_hub_name(arch):
         return ""
     return (
         f" (not watched: the environment, the network, and files that native code opens, beyond {MOST_DATA} data files "
@@ -156,13 +156,8 @@ def name_of(model: object) -> str:
 
 def file_stem(name: str) -> str:
     """Returns a file name's stem for a path, a hub name or the name of a model in memory."""
-    stem = name.replace(":", "-") if is_hub_name(name) else Path(name).stem
+    stem = name.replace(":", "-") if names_hub_model(name) else Path(name).stem
     return re.sub(r"[^\w.-]+", "_", stem) or "model"
-
-
-def is_hub_name(name: str) -> bool:
-    """Tells ``torchvision:resnet50`` from a path."""
-    return name.partition(":")[0] in HUBS and not Path(name).exists()
 
 
 def identify_options(choice: ModelChoice) -> dict[str, object]:
@@ -206,7 +201,7 @@ def identify_source(choice: ModelChoice, name: str) -> dict[str, object]:
     Raises:
         MasktoolError: the source is neither a file nor a hub name.
     """
-    if is_hub_name(name):
+    if names_hub_model(name):
         return {"name": name, "torch": package_versions(TORCH_PACKAGES)}
     path = Path(name)
     if not path.is_file():
@@ -233,9 +228,9 @@ def identify_graph(source: Source) -> dict[str, object]:
 
 def factory_digest(arch: str) -> str | None:
     """Returns the digest of the module's file that builds the architecture, None for a hub's."""
-    package = arch.rpartition(":")[0]
-    if package in HUBS:
+    if is_hub_name(arch):
         return None
+    package = arch.rpartition(":")[0]
     if Path(package).is_file():
         return sha256_of(package)
     try:

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from masktool.errors import MasktoolError
-from masktool.exporters.onnx_file import first_line
+from masktool.errors import MasktoolError, first_line
 from masktool.exporters.source_kinds import check_archive
 from masktool.exporters.torch_sources.weights import check_unpickler, find_cause
 from masktool.files import atomic_path

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from masktool.data_files import check_readable
-from masktool.errors import MasktoolError
+from masktool.errors import MasktoolError, first_line
 from masktool.external_weights import check_named_files
 
 CPU = "CPUExecutionProvider"
@@ -90,7 +90,7 @@ def try_providers(path: Path, wanted: Sequence[str], threads: int | None) -> tup
         try:
             session = make_session(path, list(dict.fromkeys([*wanted, CPU])), threads)
         except Exception as error:  # ONNX Runtime has one exception class per status code and no common base
-            failure = first_line(error)
+            failure = runtime_reason(error)
     if session is not None and set(wanted) <= set(session.get_providers()):
         return session, None
     if session is None:
@@ -116,7 +116,7 @@ def create_session(path: Path, providers: Sequence[str], threads: int | None) ->
         else:
             fix = "the file may be damaged, truncated or of another kind"
         raise MasktoolError(
-            "not an ONNX model that ONNX Runtime can open", where=path, got=first_line(error), fix=fix
+            "not an ONNX model that ONNX Runtime can open", where=path, got=runtime_reason(error), fix=fix
         ) from error
 
 
@@ -230,8 +230,7 @@ def read_reason(log: str) -> str:
     return ""
 
 
-def first_line(error: BaseException) -> str:
+def runtime_reason(error: BaseException) -> str:
     """Returns the first line of an error's text, without the status and the path that ONNX Runtime puts in front."""
-    text = str(error).strip() or type(error).__name__
-    line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text.splitlines()[0])
+    line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first_line(error))
     return re.sub(r"^Load model from .* failed: ?", "", line)

@@ -31,7 +31,7 @@ from masktool.runtime.gradients import IMAGE, MASK, Gradient, check_target, loss
 from masktool.runtime.inputs import NUMPY_TYPES, Inputs, OtherInput, check_others
 from masktool.runtime.one_by_one import each_alone, join_results, shape_of_many
 from masktool.runtime.passes import PassCounter
-from masktool.runtime.providers import first_line, open_session
+from masktool.runtime.providers import open_session, runtime_reason
 from masktool.runtime.scores import drop_trailing_axes, to_probabilities
 
 FLOAT_TYPES: dict[str, type[np.floating[Any]]] = {
@@ -395,7 +395,7 @@ class MaskedSession:
             raise MasktoolError(
                 "ONNX Runtime could not run the model",
                 where=self.path,
-                got=first_line(error),
+                got=runtime_reason(error),
                 fix=None if self.metadata.one_by_one else "try a smaller batch",
             ) from error
         self.counter.add(feed.results)

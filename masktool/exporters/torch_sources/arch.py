@@ -11,11 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from masktool.errors import MasktoolError
+from masktool.errors import MasktoolError, describe_exception, first_line
 from masktool.exporters.imported_files import project_folder, record_files
-from masktool.exporters.onnx_file import first_line
 from masktool.exporters.torch_sources import hub
 from masktool.exporters.torch_sources.hub import Architecture
+from masktool.exporters.torch_sources.hub_names import is_hub_name
 from masktool.exporters.torch_sources.module_export import is_module, quiet, require_torch
 from masktool.identity import digest_files
 
@@ -33,7 +33,7 @@ def build_architecture(arch: str, **options: Any) -> Architecture:
         MasktoolError: the form is wrong, the name is unknown, or the factory fails or gives no ``torch.nn.Module``.
     """
     require_torch("--arch")
-    if hub.is_hub_name(arch):
+    if is_hub_name(arch):
         return hub.build(arch, pretrained=False, **options)
     place, colon, name = arch.rpartition(":")
     if not colon or not place or not name:
@@ -65,9 +65,7 @@ def find_factory(place: str, name: str) -> Any:
     except MasktoolError:
         raise
     except Exception as error:  # importing runs the user's code
-        raise MasktoolError(
-            "cannot import", where=f"--arch {place}", got=f"{type(error).__name__}: {first_line(error)}"
-        ) from error
+        raise MasktoolError("cannot import", where=f"--arch {place}", got=describe_exception(error)) from error
     factory = getattr(namespace, name, None)
     if not callable(factory):
         own = [key for key, value in vars(namespace).items() if callable(value) and not key.startswith("_")]

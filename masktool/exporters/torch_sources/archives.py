@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import onnx_ir
 
-from masktool.errors import MasktoolError, stage
+from masktool.errors import MasktoolError, first_line, stage
 from masktool.exporters.batch import BATCH_NAME
-from masktool.exporters.onnx_file import IMAGE_RANK, first_line
+from masktool.exporters.onnx_file import IMAGE_RANK
 from masktool.exporters.source_kinds import check_archive
 from masktool.exporters.torch_sources.module_export import (
     EXAMPLE_BATCH,

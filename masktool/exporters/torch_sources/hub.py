@@ -5,21 +5,16 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from masktool.contract import Interpolation, Preprocessing
-from masktool.errors import MasktoolError
-from masktool.exporters.onnx_file import first_line
+from masktool.errors import MasktoolError, first_line
 from masktool.exporters.torch_sources.module_export import TORCH_FIX, quiet, require_torch
 
 if TYPE_CHECKING:
     import torch
 
-TORCHVISION = "torchvision:"
-TIMM = "timm:"
 INTERPOLATIONS: Mapping[str, Interpolation] = {
     "nearest": "nearest",
     "bilinear": "bilinear",
@@ -52,16 +47,6 @@ class Architecture:
     n_classes: int | None = None
     files: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     channels: int | None = None
-
-
-def is_hub_name(text: str) -> bool:
-    """Tells whether a text has the form ``torchvision:NAME`` or ``timm:NAME``."""
-    return text.startswith((TORCHVISION, TIMM))
-
-
-def names_hub_model(model: str | os.PathLike[str]) -> bool:
-    """Tells whether what may be a path is a hub's name and no file of that name."""
-    return is_hub_name(os.fspath(model)) and not Path(model).exists()
 
 
 def build(hub_name: str, *, pretrained: bool, **options: Any) -> Architecture:

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import onnx_ir
 
-from masktool.errors import MasktoolError
+from masktool.errors import MasktoolError, first_line
 from masktool.exporters.batch import run_image_by_image
-from masktool.exporters.onnx_file import first_line
 
 if TYPE_CHECKING:
     import torch

@@ -19,6 +19,7 @@ from masktool.exporters.source_kinds import FileKind, detect_kind
 from masktool.exporters.torch_sources import hub, weights
 from masktool.exporters.torch_sources.archives import load_program, shape_of_image
 from masktool.exporters.torch_sources.hub import Architecture
+from masktool.exporters.torch_sources.hub_names import names_hub_model
 from masktool.exporters.torch_sources.module_export import is_module, quiet, require_torch
 from masktool.files import sha256_of
 from masktool.identity import digest_model
@@ -70,7 +71,7 @@ def load_module(model: object, *, arch: str | None = None, trust_code: bool = Fa
     if isinstance(model, LoadedModule):
         return model
     if isinstance(model, str | os.PathLike):
-        if hub.names_hub_model(model):
+        if names_hub_model(model):
             name = os.fspath(model)
             return LoadedModule(hub.build(name, pretrained=True), name)
         return load_module_file(Path(model), arch, trust_code)

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from masktool.errors import MasktoolError, stage
-from masktool.exporters.onnx_file import first_line
+from masktool.errors import MasktoolError, first_line, stage
 from masktool.exporters.source_kinds import FileKind, check_archive
 from masktool.exporters.torch_sources.arch import ARCH_FORMS, build_architecture
-from masktool.exporters.torch_sources.hub import Architecture, is_hub_name
+from masktool.exporters.torch_sources.hub import Architecture
+from masktool.exporters.torch_sources.hub_names import is_hub_name
 from masktool.exporters.torch_sources.module_export import is_module, quiet
 from masktool.exporters.trust import refuse_code
 

@@ -1,0 +1,18 @@
+"""Names of models in torchvision's and timm's hubs, told from paths without loading either."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+TORCHVISION, TIMM = "torchvision:", "timm:"
+
+
+def is_hub_name(text: str) -> bool:
+    """Tells whether a text has the form ``torchvision:NAME`` or ``timm:NAME``."""
+    return text.startswith((TORCHVISION, TIMM))
+
+
+def names_hub_model(model: str | os.PathLike[str]) -> bool:
+    """Tells whether what may be a path is a hub's name and no file of that name."""
+    return is_hub_name(os.fspath(model)) and not Path(model).exists()

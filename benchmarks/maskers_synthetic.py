@@ -45,7 +45,7 @@ from masktool.contract import Preprocessing
 from masktool.demo import shapes
 from masktool.evaluation.maps import BASELINE_MAPS, CENTRE, EDGES, ONES, RANDOM_CELLS, MethodChoice, explain_scene
 from masktool.evaluation.named_models import NamedModel
-from masktool.evaluation.parts.localisation import Localisation, Row, find_target, judge
+from masktool.evaluation.parts.localisation import Localisation, Row, find_target, judge_map
 from masktool.evaluation.scene import Scene, read_scene
 from masktool.maskers.loading import steps_per_epoch
 from masktool.maskers.settings import TrainingSettings
@@ -238,7 +238,7 @@ class Study:
         """Returns how far maps (N, h, w) lie on the objects."""
         row = Row("", "")
         records = [
-            {"right": bool(hit), "maps": {"": {"": judge(each.astype(np.float64), target, signed)}}}
+            {"right": bool(hit), "maps": {"": {"": judge_map(each.astype(np.float64), target, signed)}}}
             for each, target, hit in zip(maps, self.targets, right, strict=True)
         ]
         found = Localisation(modes=(), methods=()).figures(records, row)

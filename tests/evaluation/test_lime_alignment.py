@@ -16,18 +16,10 @@ from masktool import MasktoolError, load
 from masktool.cli import run
 from masktool.datasets.dataset import Dataset, DatasetImage
 from masktool.evaluation.bootstrap import interval_of_mean
+from masktool.evaluation.metrics.lime_alignment.agreement import agreement, expected_jaccard, jaccard
+from masktool.evaluation.metrics.lime_alignment.alignment import EQUAL, cosine, measure_alignment, weight_on_object
 from masktool.evaluation.named_models import NamedModel
-from masktool.evaluation.parts.lime_alignment import (
-    EQUAL,
-    RANDOM,
-    LimeAlignment,
-    agreement,
-    cosine,
-    expected_jaccard,
-    jaccard,
-    measure_alignment,
-    weight_on_object,
-)
+from masktool.evaluation.parts.lime_alignment import RANDOM, LimeAlignment
 from masktool.evaluation.removal import SegmentChoice
 from masktool.evaluation.running import run_part
 

@@ -8,7 +8,7 @@ know nothing of the model (:data:`masktool.evaluation.maps.BASELINE_MAPS`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -16,12 +16,12 @@ import numpy as np
 
 from masktool.evaluation.findings import Findings
 from masktool.evaluation.journal import Record
-from masktool.evaluation.maps import BASELINE_MAPS, Map, MethodChoice, explain_scene, save_overlay
+from masktool.evaluation.maps import BASELINE_MAPS, Map, MethodChoice
 from masktool.evaluation.metrics.faithfulness.metric import Measured, Metric
 from masktool.evaluation.metrics.faithfulness.summary import PLAIN, Summary
 from masktool.evaluation.metrics.faithfulness.trial import Trial
 from masktool.evaluation.named_models import NamedModel
-from masktool.evaluation.part import Part, check_distinct, register
+from masktool.evaluation.part import MapPart, check_distinct, register
 from masktool.evaluation.scene import Scene, require_label
 from masktool.explainers.reading import check_finite
 from masktool.explainers.targets import TOP
@@ -36,7 +36,7 @@ CURVE_DIGITS = 6
 
 @register
 @dataclasses.dataclass(frozen=True)
-class Faithfulness(Part):
+class Faithfulness(MapPart):
     """Metrics of faithfulness on maps of methods and baselines.
 
     Attributes:
@@ -128,11 +128,7 @@ class Faithfulness(Part):
             return BASELINE_MAPS[name](scene, seed)
         choice = next(choice for choice in self.methods if choice.name == name)
         # the rule, where it is the predicted class: some methods say so when a class was named to them
-        explanation = explain_scene(
-            self.explainer, scene, choice, TOP if self.target == TOP else target, seed, self.batch
-        )
-        if self.overlays is not None and scene.sample.name in self.pictured and seed == self.seed:
-            save_overlay(self.overlays, scene, self.explainer, explanation)
+        explanation = self.explain(self.explainer, scene, choice, TOP if self.target == TOP else target, seed)
         return check_finite(explanation.model_attributions).astype(np.float64)
 
     def summarise(self, records: Mapping[str, Record]) -> Findings:
@@ -144,18 +140,20 @@ class Faithfulness(Part):
         return Findings(
             tables=tuple(table for summary in summaries for table in summary.tables()),
             charts=tuple(chart for summary in summaries for chart in summary.charts()),
-            notes=self.notes(len(records)),
+            notes=tuple(self.notes(len(records))),
         )
 
-    def notes(self, n_images: int) -> tuple[str, ...]:
-        """Returns what the reader must know."""
+    def notes(self, n_images: int) -> Iterator[str]:
+        """Yields what the reader must know of the figures."""
         explained = "the class that the model predicts" if self.target == TOP else "the true class"
         through = ", ".join(model.name for model in self.measuring)
-        return (
+        yield (
             f"{n_images} images; maps and scores of {explained}; maps made with {self.explainer.name}, columns are the "
-            f"models that measure ({through}).",
+            f"models that measure ({through})."
+        )
+        yield (
             "Pixels of equal value come in random order, the same for every map; a figure that is undefined for an "
-            "image (a constant map, a score that never moves) does not count in means.",
+            "image (a constant map, a score that never moves) does not count in means."
         )
 
 

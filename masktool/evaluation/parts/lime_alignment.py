@@ -22,17 +22,17 @@ ICCV 2023, https://arxiv.org/abs/2211.14646.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.evaluation.bootstrap import Interval, as_float, interval_of_mean
+from masktool.evaluation.bootstrap import Interval
 from masktool.evaluation.findings import Cell, Chart, Findings, Line, Table
 from masktool.evaluation.journal import Record
+from masktool.evaluation.metrics.lime_alignment.agreement import agreement, expected_jaccard
+from masktool.evaluation.metrics.lime_alignment.alignment import EQUAL, Weights, measure_alignment
 from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.part import Part, register
 from masktool.evaluation.removal import SegmentChoice, cut_segments, descending_order, masks_without, remove_first
@@ -48,10 +48,8 @@ ALPHA = 1.0
 N_SEEDS = 2
 N_TOP = 20
 SUPERPIXELS = SegmentChoice("slic", n_segments=100)
-RANDOM, EQUAL = "random segments", "equal weights"
-"""Rows of what explains nothing."""
-Weights = Mapping[str, Sequence[NDArray[np.float64]]]
-"""LIME's weights of the segments (S,), by mode, one per seed."""
+RANDOM = "random segments"
+"""In place of a mode's name: an order that explains nothing."""
 
 
 @register
@@ -86,9 +84,9 @@ class LimeAlignment(Part):
         check_count("n_top", self.n_top)
 
     @property
-    def models(self) -> Sequence[NamedModel]:
-        """The masking modes."""
-        return self.modes
+    def names(self) -> tuple[str, ...]:
+        """The masking modes' names, as the rows of tables."""
+        return tuple(model.name for model in self.modes)
 
     def settings(self) -> Mapping[str, Any]:
         """Returns everything besides models and images that decides the records."""
@@ -155,69 +153,44 @@ class LimeAlignment(Part):
         return dict(zip(orders, means.tolist(), strict=True))
 
     def summarise(self, records: Mapping[str, Record]) -> Findings:
-        """Sums up: alignment, agreement and deletion, modes as rows."""
-        names = [model.name for model in self.modes]
-        alignment = self.summarise_alignment(records, names)
+        """Sums up: alignment, deletion and agreement, modes as rows."""
         with_top = {name: record for name, record in records.items() if record["top"] is not None}
-        notes = [] if alignment.tables else ["No object is known: there is no alignment."]
-        if len(with_top) < len(records):
-            few = f"{len(records) - len(with_top)} of {len(records)} images have no more than {self.n_top} segments"
-            notes.append(f"{few}: Jaccard index and deletion are undefined for them.")
-        if not with_top:
-            return Findings(alignment.tables, alignment.charts, tuple(notes))
-        tables = [*alignment.tables, self.tabulate_deletion(with_top, names)]
-        if self.n_seeds > 1:
-            tables.append(self.tabulate_jaccard(with_top, names))
-            chance = np.mean([expected_jaccard(record["n_segments"], self.n_top) for record in with_top.values()])
-            notes.append(f"Two random sets of {self.n_top} segments have a Jaccard index of {chance:.3f} on average.")
-        return Findings(tuple(tables), alignment.charts, tuple(notes))
+        alignments = self.alignments(records)
+        n_known = alignments[EQUAL][0].n
+        tables = [self.tabulate_alignment(alignments)] if n_known else []
+        charts = [self.plot(alignments)] if n_known else []
+        if with_top:
+            tables.append(self.tabulate_deletion(with_top))
+            if self.n_seeds > 1:
+                tables.append(self.tabulate_jaccard(with_top))
+        return Findings(tuple(tables), tuple(charts), tuple(self.notes(records, with_top, n_known)))
 
-    def summarise_alignment(self, records: Mapping[str, Record], names: Sequence[str]) -> Findings:
-        """Returns the alignment's table and chart; nothing where no object is known."""
-        found = {
+    def alignments(self, records: Mapping[str, Record]) -> dict[str, tuple[Interval, Interval]]:
+        """Returns the alignment and the weight on the object of each mode, and of equal weights."""
+        return {
             name: (
-                self.interval(record["alignment"][name] for record in records.values()),
-                self.interval(record["on_object"][name] for record in records.values()),
+                self.mean(record["alignment"][name] for record in records.values()),
+                self.mean(record["on_object"][name] for record in records.values()),
             )
-            for name in (*names, EQUAL)
+            for name in (*self.names, EQUAL)
         }
-        known = found[EQUAL][0].n
-        if known == 0:
-            return Findings(())
+
+    def tabulate_alignment(self, alignments: Mapping[str, tuple[Interval, Interval]]) -> Table:
+        """Returns the alignment with the object by mode."""
         caption = (
             "cosine between LIME's weights of the segments and each segment's share of the object, and how much of the "
-            f"weights' length lies on the object, mean of {self.n_seeds} seeds, {known} images with a known object; "
-            "higher is better"
+            f"weights' length lies on the object, mean of {self.n_seeds} seeds, {alignments[EQUAL][0].n} images with a "
+            "known object; higher is better"
         )
-        rows = tuple((name, *cells) for name, cells in found.items())
-        table = Table("alignment", caption, ("mode", "alignment", "weight on the object"), rows)
-        line = Line("cosine", tuple(found[name][0] for name in names))
-        chart = Chart(
-            "alignment", "LIME alignment with the object", "mode", "cosine", tuple(names), (line,), kind="bar"
-        )
-        return Findings((table,), (chart,))
+        rows = tuple((name, *cells) for name, cells in alignments.items())
+        return Table("alignment", caption, ("mode", "alignment", "weight on the object"), rows)
 
-    def tabulate_jaccard(self, records: Mapping[str, Record], names: Sequence[str]) -> Table:
-        """Returns how far the top segments of all pairs of modes agree."""
-        rows: list[tuple[Cell, ...]] = []
-        for mode in names:
-            cells: list[Cell] = [
-                self.interval(agreement(record["top"][mode], record["top"][other]) for record in records.values())
-                for other in names
-            ]
-            rows.append((mode, *cells))
-        caption = (
-            f"Jaccard index of the top {self.n_top} segments in explanations of different seeds, {len(records)} "
-            "images; a mode with itself: how steady it is"
-        )
-        return Table("jaccard", caption, ("mode", *names), tuple(rows))
-
-    def tabulate_deletion(self, records: Mapping[str, Record], names: Sequence[str]) -> Table:
+    def tabulate_deletion(self, records: Mapping[str, Record]) -> Table:
         """Returns what deleting the top segments of each mode does, read through each mode."""
         rows: list[tuple[Cell, ...]] = []
-        for order in (*names, RANDOM):
+        for order in (*self.names, RANDOM):
             cells: list[Cell] = [
-                self.interval(record["deletion"][reader][order] for record in records.values()) for reader in names
+                self.mean(record["deletion"][reader][order] for record in records.values()) for reader in self.names
             ]
             rows.append((order, *cells))
         caption = (
@@ -225,75 +198,35 @@ class LimeAlignment(Part):
             "rows: the mode through which LIME chose them, columns: the mode through which they are removed; lower is "
             "better, within a column"
         )
-        return Table("deletion", caption, ("segments of", *names), tuple(rows))
+        return Table("deletion", caption, ("segments of", *self.names), tuple(rows))
 
-    def interval(self, values: Iterable[float | None]) -> Interval:
-        """Returns the mean of figures of the images."""
-        return interval_of_mean([as_float(value) for value in values], self.seed)
+    def tabulate_jaccard(self, records: Mapping[str, Record]) -> Table:
+        """Returns how far the top segments of all pairs of modes agree."""
+        rows: list[tuple[Cell, ...]] = []
+        for mode in self.names:
+            cells: list[Cell] = [
+                self.mean(agreement(record["top"][mode], record["top"][other]) for record in records.values())
+                for other in self.names
+            ]
+            rows.append((mode, *cells))
+        caption = (
+            f"Jaccard index of the top {self.n_top} segments in explanations of different seeds, {len(records)} "
+            "images; a mode with itself: how steady it is"
+        )
+        return Table("jaccard", caption, ("mode", *self.names), tuple(rows))
 
+    def plot(self, alignments: Mapping[str, tuple[Interval, Interval]]) -> Chart:
+        """Returns bars of the alignment, one per mode."""
+        line = Line("cosine", tuple(alignments[name][0] for name in self.names))
+        return Chart("alignment", "LIME alignment with the object", "mode", "cosine", self.names, (line,), kind="bar")
 
-def measure_alignment(weights: Weights, segments: Segments, inside: NDArray[np.bool_] | None) -> Record:
-    """Returns each mode's alignment with the object and its weight on the object, means of its seeds.
-
-    Args:
-        weights: of the segments.
-        segments: (h, w) labels from 0.
-        inside: (h, w), the object's pixels; None where unknown.
-
-    Returns:
-        Both by mode, and for equal weights; None where the object is unknown, or where weights are all 0.
-    """
-    if inside is None or not inside.any():
-        unknown: dict[str, float | None] = dict.fromkeys((*weights, EQUAL))
-        return {"alignment": unknown, "on_object": unknown}
-    share = np.bincount(segments.ravel(), inside.ravel()) / inside.sum()
-    compared = {**weights, EQUAL: [np.ones_like(share)]}
-    return {
-        "alignment": {mode: mean_of([cosine(own, share) for own in seeds]) for mode, seeds in compared.items()},
-        "on_object": {
-            mode: mean_of([weight_on_object(own, share) for own in seeds]) for mode, seeds in compared.items()
-        },
-    }
-
-
-def mean_of(figures: Sequence[float | None]) -> float | None:
-    """Returns the mean; None where one of the figures is undefined."""
-    defined = [figure for figure in figures if figure is not None]
-    return float(np.mean(defined)) if len(defined) == len(figures) else None
-
-
-def cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float | None:
-    """Returns the cosine of the angle between two vectors, from -1 to 1; None where one is all 0."""
-    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return None if lengths == 0 else float(a @ b) / lengths
-
-
-def weight_on_object(weights: NDArray[np.float64], share: NDArray[np.float64]) -> float | None:
-    """Returns the length of the weights on segments that hold some of the object, as a share of that of all.
-
-    Args:
-        weights: (S,) of the segments.
-        share: (S,) of the object that lies in each.
-
-    Returns:
-        From 0 to 1; None where all weights are 0.
-    """
-    length = float(np.linalg.norm(weights))
-    return None if length == 0 else float(np.linalg.norm(weights[share > 0])) / length
-
-
-def jaccard(a: Sequence[int], b: Sequence[int]) -> float:
-    """Returns the share of two sets' members that are in both, from 0 to 1."""
-    return len(set(a) & set(b)) / len(set(a) | set(b))
-
-
-def agreement(a: Sequence[Sequence[int]], b: Sequence[Sequence[int]]) -> float:
-    """Returns the mean Jaccard index of the sets of one mode and those of another, of different seeds each."""
-    pairs = itertools.permutations(range(len(a)), 2)
-    return float(np.mean([jaccard(a[first], b[second]) for first, second in pairs]))
-
-
-def expected_jaccard(n: int, k: int) -> float:
-    """Returns the mean Jaccard index of two random sets of k among n."""
-    common = range(max(0, 2 * k - n), k + 1)
-    return sum(math.comb(k, c) * math.comb(n - k, k - c) * c / (2 * k - c) for c in common) / math.comb(n, k)
+    def notes(self, records: Mapping[str, Record], with_top: Mapping[str, Record], n_known: int) -> Iterator[str]:
+        """Yields what the reader must know of the images behind the figures."""
+        if not n_known:
+            yield "No object is known: there is no alignment."
+        if len(with_top) < len(records):
+            few = f"{len(records) - len(with_top)} of {len(records)} images have no more than {self.n_top} segments"
+            yield f"{few}: Jaccard index and deletion are undefined for them."
+        if with_top and self.n_seeds > 1:
+            chance = np.mean([expected_jaccard(record["n_segments"], self.n_top) for record in with_top.values()])
+            yield f"Two random sets of {self.n_top} segments have a Jaccard index of {chance:.3f} on average."

@@ -9,7 +9,7 @@ boxes, or the tight rectangle of the object's pixels where there are none.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from masktool.datasets.dataset import Box
 from masktool.errors import MasktoolError
-from masktool.evaluation.bootstrap import Interval, as_float, interval_of_mean
+from masktool.evaluation.bootstrap import Interval
 from masktool.evaluation.findings import Cell, Chart, Findings, Line, Table
 from masktool.evaluation.journal import Record
-from masktool.evaluation.maps import BASELINE_MAPS, CENTRE, Map, MethodChoice, explain_scene, save_overlay
+from masktool.evaluation.maps import BASELINE_MAPS, CENTRE, Map, MethodChoice
 from masktool.evaluation.metrics.localisation.boxes import box_of
 from masktool.evaluation.metrics.localisation.energy import energy_inside
 from masktool.evaluation.metrics.localisation.f1 import soft_f1
@@ -35,7 +35,7 @@ from masktool.evaluation.metrics.localisation.pixel_average_precision import cou
 from masktool.evaluation.metrics.localisation.pointing_game import point
 from masktool.evaluation.metrics.localisation.tight_box import localisation_error, tight_box_iou
 from masktool.evaluation.named_models import NamedModel
-from masktool.evaluation.part import Part, check_distinct, register
+from masktool.evaluation.part import MapPart, check_distinct, register
 from masktool.evaluation.scene import Scene, fill_boxes, require_label
 from masktool.explainers.reading import check_finite
 
@@ -77,7 +77,7 @@ class Target:
 
 @register
 @dataclasses.dataclass(frozen=True)
-class Localisation(Part):
+class Localisation(MapPart):
     """Maps of the true class against the object of that class.
 
     Attributes:
@@ -105,11 +105,6 @@ class Localisation(Part):
         check_distinct("method", [choice.name for choice in self.methods])
 
     @property
-    def models(self) -> Sequence[NamedModel]:
-        """The masking modes."""
-        return self.modes
-
-    @property
     def rows(self) -> list[Row]:
         """What is compared, in the order of the tables."""
         own = [Row(model.name, choice.name) for choice in self.methods for model in self.modes]
@@ -134,14 +129,12 @@ class Localisation(Part):
         found: dict[str, dict[str, Any]] = {model.name: {} for model in self.modes}
         for choice in self.methods:
             for model in self.modes:
-                explanation = explain_scene(model, scene, choice, label, self.seed, self.batch)
-                if self.overlays is not None and scene.sample.name in self.pictured:
-                    save_overlay(self.overlays, scene, model, explanation)
+                explanation = self.explain(model, scene, choice, label)
                 attributions = explanation.model_attributions.astype(np.float64)
-                judged = judge(attributions, target, explanation.signed)
+                judged = judge_map(attributions, target, explanation.signed)
                 found[model.name][choice.name] = {**judged, "passes": explanation.forward_passes}
         found[NO_MODEL] = {
-            name: judge(draw(scene, self.seed), target, name not in UNSIGNED_BASELINES)
+            name: judge_map(draw(scene, self.seed), target, name not in UNSIGNED_BASELINES)
             for name, draw in BASELINE_MAPS.items()
         }
         return {"right": right, "maps": found}
@@ -170,12 +163,12 @@ class Localisation(Part):
         levels = [each["levels"] for each in own if each["levels"] is not None]
         counts = [each["counts"] for each in own if each["counts"] is not None]
         return {
-            "pointing game": interval_of_mean([as_float(each["pointing"]) for each in own], self.seed),
-            "energy": interval_of_mean([as_float(each["energy"]) for each in own], self.seed),
+            "pointing game": self.mean(each["pointing"] for each in own),
+            "energy": self.mean(each["energy"] for each in own),
             "PxAP": pixel_average_precision(counts, self.seed),
-            "F1": interval_of_mean([as_float(each["f1"]) for each in own], self.seed),
-            "LE": interval_of_mean([localisation_error(iou) for iou, _ in boxed], self.seed),
-            "OM": interval_of_mean([localisation_error(iou, right) for iou, right in boxed], self.seed),
+            "F1": self.mean(each["f1"] for each in own),
+            "LE": self.mean(localisation_error(iou) for iou, _ in boxed),
+            "OM": self.mean(localisation_error(iou, right) for iou, right in boxed),
             "MaxBoxAcc V1": max_box_accuracy([each["largest"] for each in levels], V1_LEVELS, self.seed),
             "MaxBoxAcc V2": max_box_accuracy([each["any"] for each in levels], V2_LEVELS, self.seed),
         }
@@ -204,7 +197,7 @@ class Localisation(Part):
 
     def notes(
         self, records: Mapping[str, Record], figures: Mapping[Row, Mapping[str, Interval]], n_used: int
-    ) -> Iterable[str]:
+    ) -> Iterator[str]:
         """Yields what the reader must know of the images behind the figures."""
         right = sum(record["right"] for record in records.values())
         yield f"The model gets {right} of {len(records)} images right."
@@ -236,7 +229,7 @@ def find_target(scene: Scene) -> Target:
     return Target(scene.inside, boxes, fill_boxes(boxes, scene.size))
 
 
-def judge(attributions: Map, target: Target, signed: bool) -> dict[str, Any]:
+def judge_map(attributions: Map, target: Target, signed: bool) -> dict[str, Any]:
     """Returns what the figures need of one map.
 
     Args:

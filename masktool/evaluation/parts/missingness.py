@@ -17,7 +17,7 @@ https://arxiv.org/abs/2204.08945.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -106,11 +106,6 @@ class Missingness(Part):
             raise MasktoolError(
                 "option out of range", where="fractions", expected="numbers from 0 to 1", got=list(self.fractions)
             )
-
-    @property
-    def models(self) -> Sequence[NamedModel]:
-        """The masking modes."""
-        return self.modes
 
     def settings(self) -> Mapping[str, Any]:
         """Returns everything besides models and images that decides the records."""
@@ -215,22 +210,19 @@ class Missingness(Part):
             lines,
         )
 
-    def notes(self, records: Mapping[str, Record], labels: NDArray[np.float64]) -> list[str]:
-        """Returns what the reader must know of the orders, and what the figures start from."""
+    def notes(self, records: Mapping[str, Record], labels: NDArray[np.float64]) -> Iterator[str]:
+        """Yields what the reader must know of the orders, and what the figures start from."""
         first = self.modes[0].name
         unmasked = np.array([record["modes"][first]["unmasked"] for record in records.values()])
         entropy, _ = entropy_intervals(unmasked[:, None], self.seed)
-        found = [f"With nothing removed the class entropy is {entropy.value:.3f}."]
+        yield f"With nothing removed the class entropy is {entropy.value:.3f}."
         if (known := ~np.isnan(labels)).any():
-            found.append(
-                f"With nothing removed {(unmasked == labels).sum()} of {known.sum()} labelled images are right."
-            )
+            yield f"With nothing removed {(unmasked == labels).sum()} of {known.sum()} labelled images are right."
         if set(self.orders) != {"random"}:
-            found.append(
+            yield (
                 f"The salient orders are those of {self.saliency.name} through {first}, for all modes alike; they are "
                 "about the class that is predicted with nothing removed."
             )
-        return found
 
 
 def predict(model: NamedModel, scene: Scene, batches: Iterable[Masks]) -> NDArray[np.int64]:

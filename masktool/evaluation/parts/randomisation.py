@@ -11,24 +11,24 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from masktool.evaluation.bootstrap import Interval, as_float, interval_of_mean
+from masktool.evaluation.bootstrap import Interval
 from masktool.evaluation.findings import Cell, Chart, Findings, Line, Table
 from masktool.evaluation.journal import Record
-from masktool.evaluation.maps import Map, MethodChoice, explain_scene, save_overlay
+from masktool.evaluation.maps import Map, MethodChoice
 from masktool.evaluation.metrics.map_similarity import (
     absolute_rank_correlation,
     rank_correlation,
     structural_similarity,
 )
 from masktool.evaluation.named_models import NamedModel
-from masktool.evaluation.part import Part, check_distinct, register
+from masktool.evaluation.part import MapPart, check_distinct, register
 from masktool.evaluation.scene import Scene
 from masktool.explainers.reading import check_finite
 from masktool.runtime.session import MaskedSession
@@ -61,7 +61,7 @@ class RandomisedCopy:
 
 @register
 @dataclasses.dataclass(frozen=True)
-class Randomisation(Part):
+class Randomisation(MapPart):
     """Maps through randomised copies of a network against the original's.
 
     Attributes:
@@ -143,17 +143,14 @@ class Randomisation(Part):
         return found
 
     def draw(self, model: NamedModel, scene: Scene, choice: MethodChoice, target: int, seed: int) -> Map:
-        """Returns a map at the model's input; writes its picture where that is asked for."""
-        explanation = explain_scene(model, scene, choice, target, seed, self.batch)
-        if self.overlays is not None and scene.sample.name in self.pictured and seed == self.seed:
-            save_overlay(self.overlays, scene, model, explanation)
-        return explanation.model_attributions.astype(np.float64)
+        """Returns one map of an image, (h, w) at the model's input."""
+        return self.explain(model, scene, choice, target, seed).model_attributions.astype(np.float64)
 
     def summarise(self, records: Mapping[str, Record]) -> Findings:
         """Sums up: one table over methods and stages, and one chart per measure."""
         figures = {
-            (choice.name, stage, measure): interval_of_mean(
-                [as_float(record["stages"][stage][choice.name][measure]) for record in records.values()], self.seed
+            (choice.name, stage, measure): self.mean(
+                record["stages"][stage][choice.name][measure] for record in records.values()
             )
             for choice in self.methods
             for stage in self.depths
@@ -166,10 +163,7 @@ class Randomisation(Part):
     def scores(self, records: Mapping[str, Record]) -> dict[str, Interval]:
         """Returns the mean score of the class that the original predicts, at every stage."""
         return {
-            stage: interval_of_mean(
-                [as_float(record["stages"][stage][SCORE]) for record in records.values()], self.seed
-            )
-            for stage in self.depths
+            stage: self.mean(record["stages"][stage][SCORE] for record in records.values()) for stage in self.depths
         }
 
     def tabulate(
@@ -214,7 +208,7 @@ class Randomisation(Part):
             return Chart(name, title, "layers randomised, from the last", measure, x, lines)
         return Chart(name, title, "layer randomised", measure, tuple(self.depths), lines, "bar")
 
-    def notes(self, records: Mapping[str, Record], figures: Mapping[tuple[str, str, str], Interval]) -> Iterable[str]:
+    def notes(self, records: Mapping[str, Record], figures: Mapping[tuple[str, str, str], Interval]) -> Iterator[str]:
         """Yields what the reader must know of the figures."""
         yield (
             "Maps are of the class that the original predicts. 0 layers: the original's maps under another seed, which "

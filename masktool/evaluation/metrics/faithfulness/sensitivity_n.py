@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from masktool.evaluation.metrics.faithfulness.correlation import correlate
 from masktool.evaluation.metrics.faithfulness.metric import Curve, Figure, Measured, Metric, check_shares, register
 from masktool.evaluation.metrics.faithfulness.trial import SCORE_ROUNDING, Trial
+from masktool.evaluation.metrics.means import mean_of_defined
 from masktool.explainers.task import Masks
 from masktool.option_checks import check_count
 
@@ -75,7 +76,9 @@ class SensitivityN(Metric):
             indifferent = np.ptp(drops) <= SCORE_ROUNDING
             for name, each in sums.items():
                 found[name].append(None if indifferent else correlate(subsets.astype(np.float64) @ each, drops))
-        return {name: Measured({self.name: mean_of(values)}, {self.name: values}) for name, values in found.items()}
+        return {
+            name: Measured({self.name: mean_of_defined(values)}, {self.name: values}) for name, values in found.items()
+        }
 
     @staticmethod
     def masks(trial: Trial, subsets: Subsets, labels: NDArray[np.intp]) -> Iterator[Masks]:
@@ -95,9 +98,3 @@ def draw_subsets(random: np.random.Generator, n_subsets: int, n_features: int, n
     """Draws subsets of n features, each of them equally likely."""
     ranks = random.random((n_subsets, n_features)).argsort(axis=1).argsort(axis=1)
     return ranks < n
-
-
-def mean_of(values: Sequence[float | None]) -> float | None:
-    """Returns the mean of the defined values; None where there are none."""
-    defined = [value for value in values if value is not None]
-    return sum(defined) / len(defined) if defined else None

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 from masktool.evaluation.maps import Map
 from masktool.evaluation.metrics.faithfulness.metric import Asks, Figure, Measured, Metric, register
-from masktool.evaluation.metrics.faithfulness.sensitivity_n import mean_of
 from masktool.evaluation.metrics.faithfulness.trial import Trial
 from masktool.evaluation.metrics.map_similarity import is_flat, rank_correlation, structural_similarity
+from masktool.evaluation.metrics.means import mean_of_defined
 from masktool.option_checks import check_count, check_real
 
 
@@ -77,7 +77,9 @@ class Stability(Metric):
             "overlap": lambda a, b: overlap(a, b, self.share),
         }
         pairs = list(itertools.combinations(maps, 2))
-        return Measured({name: mean_of([measure(a, b) for a, b in pairs]) for name, measure in measures.items()})
+        return Measured(
+            {name: mean_of_defined([measure(a, b) for a, b in pairs]) for name, measure in measures.items()}
+        )
 
 
 def overlap(a: Map, b: Map, share: float) -> float | None:

@@ -1,0 +1,1 @@
+"""Metrics of LIME alignment: LIME's weights against the object, and explanations against each other."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from masktool.explainers.explanation import Explanation
     from masktool.exporters import export
     from masktool.exporters.result import Export, NodeRule, SourceSummary
+    from masktool.interface.cache_entries import CacheEntry, clear_cache, list_cache
     from masktool.interface.explain import explain
     from masktool.interface.load import load
     from masktool.interface.options import ExportOptions
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from masktool.runtime.session import MaskedSession
 
 __all__ = [
+    "CacheEntry",
     "Explanation",
     "Export",
     "ExportOptions",
@@ -37,13 +39,16 @@ __all__ = [
     "Preprocessing",
     "SourceSummary",
     "UnsupportedOperatorError",
+    "clear_cache",
     "explain",
     "export",
+    "list_cache",
     "load",
     "train_masker",
 ]
 
 _MODULE_OF_NAME = {
+    "CacheEntry": "masktool.interface.cache_entries",
     "__version__": "masktool.contract",
     "Explanation": "masktool.explainers.explanation",
     "ExportOptions": "masktool.interface.options",
@@ -54,8 +59,10 @@ _MODULE_OF_NAME = {
     "Preprocessing": "masktool.contract",
     "SourceSummary": "masktool.exporters.result",
     "UnsupportedOperatorError": "masktool.errors",
+    "clear_cache": "masktool.interface.cache_entries",
     "explain": "masktool.interface.explain",
     "export": "masktool.exporters",
+    "list_cache": "masktool.interface.cache_entries",
     "load": "masktool.interface.load",
     "train_masker": "masktool.maskers.train",
 }

@@ -128,7 +128,11 @@ def digest_values(values: Mapping[str, object]) -> str:
 
 @functools.cache
 def digest_code(*parts: str) -> str:
-    """Returns one SHA-256 for the source files of parts of masktool, such as ``ops``; without any, for all of them."""
-    places = [CODE / part for part in parts] or [CODE]
+    """Returns one SHA-256 for the source files of parts of masktool; without any, for all of them.
+
+    Args:
+        parts: rooms and files, or patterns of such: ``ops``, ``contract.py``, ``*.py``.
+    """
+    places = [place for part in parts for place in sorted(CODE.glob(part))] or [CODE]
     files = [path for place in places for path in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
     return digest_values({str(path.relative_to(CODE)): sha256_of(path) for path in files})

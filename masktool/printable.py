@@ -9,6 +9,8 @@ HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 line and paragraph separators."""
 JOINERS = "\u200c\u200d"
 """Format characters that Persian, Indic scripts and emoji are spelled with."""
+UNITS = (("TB", 1e12, 1e12), ("GB", 1e9, 1e9), ("MB", 1e6, 1e5), ("kB", 1e3, 0))
+"""Of sizes: name, bytes, and the bytes from which it is used."""
 
 
 def printable(text: object, keep: str = "") -> str:
@@ -32,3 +34,9 @@ def is_shown(character: str) -> bool:
 def escape(character: str) -> str:
     """Returns a character as Python writes it."""
     return character.encode("unicode_escape").decode("ascii")
+
+
+def describe_bytes(count: int) -> str:
+    """Returns a size in the unit that fits it."""
+    unit, size = next((unit, size) for unit, size, least in UNITS if count >= least)
+    return f"{count / size:.1f} {unit}"

@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from masktool.commands.export_check import run_check
-from masktool.commands.info import describe_batch, describe_preprocessing, write_bytes
+from masktool.commands.info import describe_batch, describe_preprocessing
 from masktool.commands.options import baseline_option, console, json_option, masking_option, print_path, say
 from masktool.commands.source_options import (
     ImageOptions,
@@ -33,6 +33,7 @@ from masktool.commands.source_options import (
 from masktool.contract import LOSSES, OutputKind
 from masktool.errors import MasktoolError
 from masktool.option_names import for_command_line
+from masktool.printable import describe_bytes
 
 if TYPE_CHECKING:
     from masktool.contract import Metadata
@@ -190,7 +191,7 @@ def describe_export(exported: Export) -> Iterator[str]:
     yield from (f"missing: {line}" for line in list_missing(metadata))
     if metadata.class_output is None:
         yield f"outputs: {', '.join(source.outputs)}; `masktool explain` asks for --output NAME and --target I,J"
-    yield f"wrote {exported.path} ({write_bytes(exported.n_bytes)})"
+    yield f"wrote {exported.path} ({describe_bytes(exported.n_bytes)})"
 
 
 def describe_class_output(metadata: Metadata) -> Iterator[str]:

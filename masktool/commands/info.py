@@ -14,15 +14,13 @@ import click
 from masktool.commands.options import json_option
 from masktool.contract import MASK_INPUT, RULE_PROPERTY, Metadata, Preprocessing
 from masktool.errors import MasktoolError
-from masktool.printable import printable
+from masktool.printable import describe_bytes, printable
 
 if TYPE_CHECKING:
     import onnx
 
 LABELS_SHOWN = 5
 """Labels in the text; JSON holds all of them."""
-KILOBYTES_UNTIL = 100_000
-"""Bytes below which a size is given in kilobytes."""
 NOT_MASKED = "not masked; `masktool export` makes it so"
 COLUMN = 14
 """Characters before the second column."""
@@ -158,18 +156,13 @@ def write_heading(document: dict[str, Any]) -> str:
     metadata = document["metadata"]
     kind = f"masked by masktool ({describe_masking(metadata)})" if metadata else NOT_MASKED
     opsets = ", ".join(f"{domain} {version}" for domain, version in document["opsets"].items())
-    return f"{document['path']}: {kind}; {write_bytes(document['bytes'])}; opset {opsets}"
+    return f"{document['path']}: {kind}; {describe_bytes(document['bytes'])}; opset {opsets}"
 
 
 def describe_masking(metadata: dict[str, Any]) -> str:
     """Returns the masking mode and, for fill, the baseline."""
     baseline = metadata["baseline"]
     return f"{metadata['masking']}" + (f", baseline {baseline}" if baseline is not None else "")
-
-
-def write_bytes(count: int) -> str:
-    """Returns a size in the unit that fits it."""
-    return f"{count / 1e6:.1f} MB" if count >= KILOBYTES_UNTIL else f"{count / 1e3:.1f} kB"
 
 
 def write_value(value: dict[str, Any], metadata: dict[str, Any] | None) -> str:

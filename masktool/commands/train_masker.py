@@ -13,7 +13,6 @@ import click
 
 from masktool.commands import options
 from masktool.commands.export_check import write_figure
-from masktool.commands.info import write_bytes
 from masktool.commands.photographs import check_writable
 from masktool.commands.source_options import (
     ImageOptions,
@@ -31,6 +30,7 @@ from masktool.commands.source_options import (
 )
 from masktool.commands.training_options import read_settings, training_options
 from masktool.errors import MasktoolError
+from masktool.printable import describe_bytes
 
 if TYPE_CHECKING:
     from masktool.exporters.result import Export
@@ -186,7 +186,7 @@ def conclude(trained: Export) -> Iterator[str]:
     yield f"parity: {', '.join(f'{name} {write_figure(figure)}' for name, figure in metadata.parity.items())}"
     if metadata.masker and metadata.masker["settings"]["classifier"] == "ca":
         yield "note: the file's classifier is the one that was trained alongside; its scores are not MODEL's"
-    yield f"wrote {path} ({write_bytes(trained.n_bytes)})"
+    yield f"wrote {path} ({describe_bytes(trained.n_bytes)})"
     yield f"next: masktool explain IMAGE -m {shlex.quote(str(path))} --method masker"
 
 

@@ -7,6 +7,7 @@ or libraries are not what they were, is made anew.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -28,7 +29,8 @@ KEY_LENGTH = 16
 RECORD = "entry.json"
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 OTHERS = "others may write to it"
-CODE_OF_EXPORTS = ("exporters", "ops", "contract.py")
+CODE_OF_EXPORTS = ("exporters", "ops", "interface", "*.py")
+"""Patterns of masktool's files that may decide what an export holds: all that exporters import, and who calls them."""
 PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu")
 TORCH_PACKAGES = ("torch", "torchvision", "timm", "safetensors")
 
@@ -62,22 +64,34 @@ class ExportRequest:
         stem: begins the entry's name, for people.
         identity: all that decides what the export holds and is known before it is made, as JSON values.
         make: writes the export to a path, and returns what became known only then.
+        source: what the model is called, for people; a file's absolute path.
     """
 
     stem: str
     identity: Mapping[str, object]
     make: Callable[[Path], MadeFrom]
+    source: str | None = None
 
     @property
     def entry(self) -> Path:
         """Directory of the entry."""
-        key = digest_values({**self.identity, "code": digest_code(*CODE_OF_EXPORTS)})[:KEY_LENGTH]
+        key = digest_values({**self.identity, "code": digest_of_code()})[:KEY_LENGTH]
         return cache_directory() / f"{self.stem}-{key}"
 
     @property
     def model(self) -> Path:
         """The exported file."""
-        return self.entry / f"{self.stem}.onnx"
+        return model_in(self.entry)
+
+
+def model_in(entry: Path) -> Path:
+    """Returns the exported file in an entry, which bears its name without the key."""
+    return entry / f"{entry.name[: -KEY_LENGTH - 1]}.onnx"
+
+
+def digest_of_code() -> str:
+    """Returns the digest of masktool's code that may decide what an export holds."""
+    return digest_code(*CODE_OF_EXPORTS)
 
 
 def cache_directory() -> Path:
@@ -117,22 +131,24 @@ def find_kept(request: ExportRequest, say: Say) -> Path | None:
     if not os.path.lexists(request.entry):
         return None
     open_directory(cache_directory())
-    reason = find_obstacle(request)
+    reason = find_obstacle(request.entry)
     if reason is None:
+        with contextlib.suppress(OSError):  # a cache that cannot be written can be used
+            os.utime(request.entry / RECORD)  # the time of its last use
         return request.model
     say(f"the kept export {request.entry} is not used: {reason}")
     return None
 
 
-def find_obstacle(request: ExportRequest) -> str | None:
+def find_obstacle(entry: Path) -> str | None:
     """Says why an entry cannot be used, None where it can."""
-    for path in (request.entry, *sorted(request.entry.glob("*"))):
-        if reason := find_foreign(path, directory=path == request.entry):
+    for path in (entry, *sorted(entry.glob("*"))):
+        if reason := find_foreign(path, directory=path == entry):
             return f"{reason} ({path.name})"
-    record = read_record(request.entry / RECORD)
+    record, model = read_record(entry / RECORD), model_in(entry)
     if record is None:
         return "its record is missing or damaged"
-    if digest_or_none(request.model) is None or digest_model(request.model) != record["model"]:
+    if digest_or_none(model) is None or digest_model(model) != record["model"]:
         return "its bytes are not those that were written"
     if changed := find_changed(MadeFrom(**{name: record[name] for name in ORIGINS})):
         return f"changed since: {', '.join(changed)}"
@@ -168,7 +184,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     whole = isinstance(record, dict) and isinstance(record.get("model"), str)
-    return record if whole and all(isinstance(record.get(name), dict) for name in ORIGINS) else None
+    return record if whole and all(isinstance(record.get(name), dict) for name in (*ORIGINS, "identity")) else None
 
 
 def make_kept(request: ExportRequest) -> Path:
@@ -182,7 +198,13 @@ def make_kept(request: ExportRequest) -> Path:
     with writing(request.entry), temporary_directory(parent) as directory:
         model = directory / request.model.name
         made = request.make(model)
-        record = {"model": digest_model(model), **dataclasses.asdict(made), "identity": request.identity}
+        record = {
+            "source": request.source,
+            "model": digest_model(model),
+            **dataclasses.asdict(made),
+            "identity": request.identity,
+            "code": digest_of_code(),
+        }
         (directory / RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
         for path in directory.iterdir():
             path.chmod(PRIVATE)
@@ -217,7 +239,7 @@ def put_in_place(made: Path, request: ExportRequest) -> None:
     except OSError:
         if not os.path.lexists(request.entry):
             raise
-        if find_obstacle(request) is not None:
+        if find_obstacle(request.entry) is not None:
             remove(request.entry)
             made.rename(request.entry)
     synchronise(request.entry.parent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import re
@@ -32,6 +33,7 @@ from masktool.exporters.storage import fingerprint
 from masktool.exporters.torch_sources.hub_names import is_hub_name, names_hub_model
 from masktool.files import sha256_of
 from masktool.identity import digest_files, digest_model, mark_files
+from masktool.interface.cache_entries import hold_limit, read_limit
 from masktool.interface.options import ModelChoice
 from masktool.progress import Say
 
@@ -50,7 +52,7 @@ def keep_export(choice: ModelChoice, say: Say) -> Path:
         say(f"model: {name} is not masked; using its export {kept}{describe_unwatched(choice.arch)}")
         return kept
     say(f"model: {name} is not masked; exporting it{' with gradients' if choice.gradient else ''} to {request.model}")
-    return make_kept(request)
+    return make_entry(request, say)
 
 
 def keep_gradients(choice: ModelChoice, path: Path, say: Say) -> Path:
@@ -60,7 +62,15 @@ def keep_gradients(choice: ModelChoice, path: Path, say: Say) -> Path:
         say(f"model: {path.name} with gradients, in {kept}")
         return kept
     say(f"model: {path.name} holds no gradients; adding them, in {request.model}")
-    return make_kept(request)
+    return make_entry(request, say)
+
+
+def make_entry(request: ExportRequest, say: Say) -> Path:
+    """Makes an entry of the cache, and room for it; returns the exported file."""
+    read_limit()  # one that is none is told before the work
+    model = make_kept(request)
+    hold_limit(request.entry, say)
+    return model
 
 
 def describe_unwatched(arch: str | None) -> str:
@@ -81,7 +91,7 @@ def request_gradients(choice: ModelChoice, path: Path) -> ExportRequest:
         return MadeFrom()
 
     parts = identify_options(choice) | identify_source(choice, os.fspath(path))
-    return ExportRequest(file_stem(str(path)), parts, make)
+    return ExportRequest(file_stem(str(path)), parts, make, name_source(str(path)))
 
 
 def request_export(choice: ModelChoice) -> ExportRequest:
@@ -94,10 +104,12 @@ def request_export(choice: ModelChoice) -> ExportRequest:
     if isinstance(choice.model, str | os.PathLike):
         name = os.fspath(choice.model)
         parts = options | identify_source(choice, name)
-        return ExportRequest(file_stem(name), parts, lambda target: make_export(choice, target, read_source))
+        make = functools.partial(make_export, choice, read=read_source)
+        return ExportRequest(file_stem(name), parts, make, name_source(name))
     source = read_source(choice)
     parts = options | identify_graph(source) | {"torch": package_versions(TORCH_PACKAGES)}
-    return ExportRequest(file_stem(source.name), parts, lambda target: make_export(choice, target, lambda _: source))
+    make = functools.partial(make_export, choice, read=lambda _: source)
+    return ExportRequest(file_stem(source.name), parts, make, name_of(choice.model))
 
 
 def read_source(choice: ModelChoice) -> Source:
@@ -112,7 +124,7 @@ def read_source(choice: ModelChoice) -> Source:
     )
 
 
-def make_export(choice: ModelChoice, target: Path, read: Callable[[ModelChoice], Source]) -> MadeFrom:
+def make_export(choice: ModelChoice, target: Path, *, read: Callable[[ModelChoice], Source]) -> MadeFrom:
     """Writes an export, and returns what became known of its origin only then."""
     before = set(sys.modules)
     source = read(choice)
@@ -152,6 +164,11 @@ def describe_factory(arch: str, files: Files, before: set[str]) -> MadeFrom:
 def name_of(model: object) -> str:
     """Returns what messages call a model."""
     return os.fspath(model) if isinstance(model, str | os.PathLike) else f"{type(model).__name__} in memory"
+
+
+def name_source(name: str) -> str:
+    """Returns the absolute path of a file, a hub name as it is."""
+    return name if is_hub_name(name) else str(Path(name).absolute())
 
 
 def file_stem(name: str) -> str:

@@ -1,0 +1,224 @@
+"""What the documentation site says that the code knows: options of methods and commands, the names that a program uses.
+
+A page asks for a passage by a line ``<!-- generated: method lime -->``; ``docs/conf.py`` puts Markdown in its place
+when the site is built. So these passages are always those of the code that the site is built from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+import masktool
+from masktool.cli import SUMMARIES
+from masktool.cli import masktool as command_line
+from masktool.explainers.method import METHODS, Method
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+FIGURES = DOCS / "methods" / "figures.json"
+"""What ``scripts/draw_pages.py`` measured while it drew the methods' pictures."""
+PLACE = re.compile(r"^<!-- generated: (\w+) ?(.*?) -->$", re.MULTILINE)
+LINK = re.compile(r"(?<![<(\[])https?://[^\s,;)>]*[^\s,;)>.:]")
+DEFAULT_IN_HELP = re.compile(r"\s*\[default: (.*?)\]", re.DOTALL)
+PRINTED_AS_TYPED = "\b"
+"""Click's mark for a paragraph whose lines stay as they are."""
+
+
+def fill_in(text: str) -> str:
+    """Returns a page with every passage that it asks for."""
+    return PLACE.sub(lambda found: PASSAGES[found[1]](found[2]), text)
+
+
+def describe_method(name: str) -> str:
+    """Returns formula, source, options and cost of a method."""
+    method = METHODS.find(name)
+    return "\n\n".join(
+        (
+            describe_formula(method),
+            "## Options",
+            "\n\n".join(describe_option(method, field) for field in dataclasses.fields(method)) or "It has none.",
+            "## Cost",
+            describe_cost(method),
+        )
+    )
+
+
+def describe_formula(method: type[Method]) -> str:
+    """Returns what stands at the top of the method's file, which is nearly Markdown as it is."""
+    text = inspect.cleandoc(inspect.getmodule(method).__doc__ or "")
+    return LINK.sub(r"<\g<0>>", text.replace("::\n", ":\n"))
+
+
+def describe_option(method: type[Method], field: dataclasses.Field[Any]) -> str:
+    """Returns one option as an entry of a list of definitions."""
+    meanings = {name: text for cls in reversed(method.__mro__) for name, text in list_attributes(cls)}
+    return f"`{field.name}` = `{field.default}`\n: {capitalised(meanings[field.name])}"
+
+
+def list_attributes(cls: type) -> Iterator[tuple[str, str]]:
+    """Yields name and meaning of what the section "Attributes" of a class's docstring names."""
+    _, found, section = inspect.cleandoc(cls.__dict__.get("__doc__") or "").partition("\nAttributes:\n")
+    if found:
+        for entry in re.split(r"\n(?=\S)", textwrap.dedent(section.split("\n\n")[0])):
+            name, _, meaning = entry.partition(": ")
+            yield name, " ".join(meaning.split())
+
+
+def capitalised(text: str) -> str:
+    """Returns a text that begins with a capital, unless it begins with code."""
+    return text[:1].upper() + text[1:]
+
+
+def describe_cost(method: type[Method]) -> str:
+    """Returns what a method needs of the file, how its number of passes is set, and what the sample took."""
+    needs = (
+        "gradients, which `explain` adds in its cache where a file lacks them" if method.needs_gradient else "scores"
+    )
+    outputs = "".join(f" and the output `{name}`, which `{command}` makes" for name, command in method.outputs.items())
+    lines = [f"* Needs of the file: {needs}{outputs}."]
+    if method.samples_option:
+        default = {field.name: field.default for field in dataclasses.fields(method)}[method.samples_option]
+        lines.append(f"* `--samples N` (in Python `n_samples`) sets `{method.samples_option}`, {default} unless given.")
+    if method.in_one_batch:
+        lines.append("* Several photographs share one batch.")
+    figures = read_figures().get(method.name)
+    if figures:
+        lines.append(f"* On the picture below, with the options as they are: {count_passes(figures)}.")
+    return "\n".join(lines)
+
+
+def count_passes(figures: Mapping[str, Any]) -> str:
+    """Returns how often the model ran, in words."""
+    passes = figures["forward_passes"]
+    return f"{passes:,} pass{'' if passes == 1 else 'es'} of the model, {figures['seconds']:.1f} s on one CPU core"
+
+
+def read_figures() -> dict[str, dict[str, Any]]:
+    """Returns what was measured while the methods' pictures were drawn, by method."""
+    found: dict[str, dict[str, Any]] = json.loads(FIGURES.read_text(encoding="utf-8"))
+    return found
+
+
+def list_methods(_: str = "") -> str:
+    """Returns a table of all methods, and what puts their pages into the menu."""
+    rows = [
+        f"| [{method.title}]({name}.md) | {first_sentence(method)} | "
+        f"{'gradients' if method.needs_gradient else ', '.join(method.outputs) or 'scores'} |"
+        for name, method in METHODS.items()
+    ]
+    table = "\n".join(["| method | what it does | needs |", "|---|---|---|", *rows])
+    return f"{table}\n\n{make_toctree(METHODS)}"
+
+
+def first_sentence(method: type[Method]) -> str:
+    """Returns what the first line of a method's file says behind its name."""
+    summary = inspect.cleandoc(inspect.getmodule(method).__doc__ or "").split("\n\n")[0]
+    return capitalised(" ".join(summary.partition(": ")[2].split())).replace("|", "\\|")
+
+
+def describe_commands(_: str = "") -> str:
+    """Returns what is typed before a command, and a list of links to the commands' pages."""
+    context = click.Context(command_line, info_name="masktool")
+    options = [each for each in command_line.get_params(context) if isinstance(each, click.Option)]
+    links = [f"[masktool {name}]({name}.md)\n: {literally(summary)}" for name, summary in SUMMARIES.items()]
+    return "\n\n".join(
+        [
+            *links,
+            "Before the command's name may stand:",
+            *(write_option(each, context) for each in options),
+            make_toctree(SUMMARIES),
+        ]
+    )
+
+
+def make_toctree(pages: Iterable[str]) -> str:
+    """Returns what puts pages of the same folder below this one in the site's menu."""
+    return "\n".join(("```{toctree}", ":hidden:", "", *pages, "```"))
+
+
+def describe_command(name: str) -> str:
+    """Returns usage, meaning and options of a command, and below it those of its subcommands."""
+    whole = click.Context(command_line, info_name="masktool")
+    command = command_line.get_command(whole, name)
+    if command is None:
+        raise LookupError(f"a page describes masktool {name}, which is no command")
+    return "\n\n".join(write_command(command, click.Context(command, whole, info_name=name), heading="##"))
+
+
+def write_command(command: click.Command, context: click.Context, heading: str) -> Iterator[str]:
+    """Yields the passages of a command's page."""
+    usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
+    yield f"```text\n{usage}\n```"
+    yield from write_help(command.help or "")
+    yield from (write_option(each, context) for each in command.get_params(context) if isinstance(each, click.Option))
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            subcommand = command.get_command(context, name)
+            assert subcommand is not None
+            yield f"{heading} {context.command_path} {name}"
+            yield from write_command(subcommand, click.Context(subcommand, context, info_name=name), heading + "#")
+
+
+def write_help(text: str) -> Iterator[str]:
+    """Yields a command's paragraphs."""
+    for paragraph in inspect.cleandoc(text).split("\n\n"):
+        if paragraph.startswith(PRINTED_AS_TYPED):
+            yield f"```text\n{paragraph.removeprefix(PRINTED_AS_TYPED).strip()}\n```"
+        else:
+            yield literally(paragraph)
+
+
+def write_option(option: click.Option, context: click.Context) -> str:
+    """Returns one option as an entry of a list of definitions."""
+    record = option.get_help_record(context)
+    assert record is not None
+    names, help_text = record
+    default = DEFAULT_IN_HELP.search(help_text)
+    told = f" Default: {literally(default[1])}." if default else ""
+    return f"`{' '.join(names.split())}`\n: {literally(DEFAULT_IN_HELP.sub('', help_text).strip())}{told}"
+
+
+def literally(text: str) -> str:
+    """Returns a text of the command line as Markdown that shows the same, code in backticks apart."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if part.startswith("`") else re.sub(r"([*<>|\[\]])", r"\\\1", part) for part in parts)
+
+
+def list_names(_: str = "") -> str:
+    """Returns what asks autodoc for every public name: functions, then types, then errors."""
+    found = {name: getattr(masktool, name) for name in masktool.__all__}
+    functions = [name for name, value in found.items() if not inspect.isclass(value)]
+    errors = [name for name, value in found.items() if inspect.isclass(value) and issubclass(value, Exception)]
+    types = [name for name in found if name not in (*functions, *errors)]
+    sections = {"Functions": functions, "Types": types, "Errors": errors}
+    return "\n\n".join(f"## {title}\n\n" + "\n\n".join(map(ask_for_name, names)) for title, names in sections.items())
+
+
+def ask_for_name(name: str) -> str:
+    """Returns the block that documents one public name from its docstring."""
+    value = getattr(masktool, name)
+    if not inspect.isclass(value):
+        kind, options = ("autofunction", "") if callable(value) else ("autodata", "")
+    elif issubclass(value, Exception):
+        kind, options = "autoexception", ""
+    else:
+        kind, options = "autoclass", "\n   :members:"
+    return f"### {name}\n\n```{{eval-rst}}\n.. {kind}:: masktool.{name}{options}\n```"
+
+
+PASSAGES: Mapping[str, Callable[[str], str]] = {
+    "method": describe_method,
+    "methods": list_methods,
+    "command": describe_command,
+    "commands": describe_commands,
+    "names": list_names,
+}
+"""By the word that a page asks with."""

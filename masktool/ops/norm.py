@@ -1,13 +1,9 @@
-"""Normalisations, and the softmax.
+"""Normalisations to a mean of 0 and a variance of 1.
 
-* Within each place (``LayerNormalization`` and ``Softmax`` over channels, ``LRN`` over neighbouring channels):
-  ``m' = m``. So do ``LpNormalization``, which over places divides by the norm of the kept ones scaled up to all, and
-  ``Hardmax``.
+* Within each place (``LayerNormalization`` over channels): ``m' = m``.
 * Over places (``InstanceNormalization``, ``GroupNormalization``, ``LayerNormalization`` over height or width,
   ``MeanVarianceNormalization``): mean and variance of the kept places; ``m' = m``. The operator itself stays, so that a
   mask of ones is exact: it gets the mean at missing places, and its result is put right. Soft values weigh.
-* ``Softmax`` over places (attention): a missing place gets no weight, ``softmax(x or −∞)``; ``m' = m``. A soft
-  value counts as kept.
 
 Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646 (masked means).
 """
@@ -16,62 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import onnx_ir as ir
 
 from masktool.ops.builder import dims_of, dtype_of, fixed_sizes, input_at, normalised_axes, rank_of, sizes_of
 from masktool.ops.errors import RuleError
-from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, passes_nothing, refuse_parameters
+from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, refuse_parameters
 from masktool.ops.graph import MaskedGraph, mask_rule, state_of_input
 from masktool.ops.kept import Centred, centred_on_kept
 from masktool.ops.samples import Sample, add_samples
 
 MEAN_VARIANCE_EPSILON = 1e-9
 """Of MeanVarianceNormalization, fixed by the ONNX specification."""
-
-
-@mask_rule("LRN")
-def mask_lrn(graph: MaskedGraph, node: ir.Node) -> None:
-    """Divides each place by what its neighbouring channels hold: the mask stays, and zeros under it."""
-    state = state_of_input(graph, node)
-    if {state.batch, *state.axes} & {1}:
-        raise RuleError("it sums over neighbouring places, not channels")
-    graph.set_state(node.outputs[0], state)
-
-
-@mask_rule("Hardmax", "Softmax", "LogSoftmax")
-def mask_softmax(graph: MaskedGraph, node: ir.Node) -> None:
-    """Gives a missing place no weight, where it runs over places; the mask stays."""
-    state, value = state_of_input(graph, node), input_at(node, 0)
-    axis = normalised_axes([node.attributes.get_int("axis", -1)], rank_of(value))[0]
-    if axis == state.batch:
-        raise RuleError("it runs over the batch")
-    if axis in state.axes:
-        lowest = np.finfo(dtype_of(value).numpy()).min  # −∞ would make NaN of a row without any kept place
-        node.replace_input_with(0, graph.replaced(value, empty=float(lowest)))
-    graph.set_state(node.outputs[0], state.replace(zeroed=False))
-
-
-@mask_rule("LpNormalization")
-def mask_lp_normalization(graph: MaskedGraph, node: ir.Node) -> None:
-    """Divides by the norm of each place's channels, or by that of the kept places scaled up to all; the mask stays."""
-    state, value, output = state_of_input(graph, node), input_at(node, 0), node.outputs[0]
-    axis = normalised_axes([node.attributes.get_int("axis", -1)], rank_of(value))[0]
-    if axis == state.batch:
-        raise RuleError("it normalises over the batch")
-    new_state = state.replace(zeroed=False)
-    if axis in state.axes:
-        reduction, along = norm_of(node), graph.constant([axis], ir.DataType.INT64)
-        of_mask, of_ones = (graph.emit(reduction, each, along) for each in (state.mask, graph.ones_like(state.mask)))
-        share = graph.emit("Div", of_mask, of_ones)
-        node.replace_input_with(0, graph.weighted(value))
-        output = graph.emit_after(output, "Mul", output, graph.as_type(share, dtype_of(output)))
-    graph.set_state(output, new_state)
-
-
-def norm_of(node: ir.Node) -> str:
-    """Returns the operator that gives the norm by which an LpNormalization divides."""
-    return f"ReduceL{node.attributes.get_int('p', 2)}"
 
 
 @mask_rule("LayerNormalization")
@@ -164,71 +115,6 @@ def finish(graph: MaskedGraph, node: ir.Node, centred: Centred, parameters: Sequ
     node.replace_input_with(0, centred.value)
     result = graph.emit_after(output, "Mul", output, factor)
     graph.set_state(graph.emit_after(result, "Add", result, rest), state)
-
-
-@gradient_rule("Softmax")
-def vjp_softmax(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """``y · (dy − Σ dy · y)``."""
-    gradient, output = given(gradients), node.outputs[0]
-    axis = graph.ints(node.attributes.get_int("axis", -1))
-    mean = graph.emit("ReduceSum", graph.emit("Mul", gradient, output), axis)
-    return [graph.emit("Mul", output, graph.emit("Sub", gradient, mean))]
-
-
-gradient_rule("Hardmax")(passes_nothing)
-
-
-@gradient_rule("LpNormalization")
-def vjp_lp_normalization(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """``(dy − Σ dy · y · s) / norm`` with s = y, or sign(x) for the sum of absolute values; 0 where the norm is 0."""
-    gradient, value, output = given(gradients), input_at(node, 0), node.outputs[0]
-    axis = graph.ints(node.attributes.get_int("axis", -1))
-    norm = graph.emit(norm_of(node), value, axis)
-    total = graph.emit("ReduceSum", graph.emit("Mul", gradient, output), axis)
-    direction = output if norm_of(node) == "ReduceL2" else graph.emit("Sign", value)
-    across = graph.emit("Sub", gradient, graph.emit("Mul", direction, total))
-    return [graph.masked(graph.emit("Div", across, graph.divisor(norm)), graph.positive(norm))]
-
-
-@gradient_rule("LogSoftmax")
-def vjp_log_softmax(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """``dy − eʸ · Σ dy``."""
-    gradient, output = given(gradients), node.outputs[0]
-    total = graph.emit("ReduceSum", gradient, graph.ints(node.attributes.get_int("axis", -1)))
-    return [graph.emit("Sub", gradient, graph.emit("Mul", graph.emit("Exp", output), total))]
-
-
-@gradient_rule("LRN")
-def vjp_lrn(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """``dy · s^−β − 2αβ · x · mean(dy · y / s)``, over the channels that see this one; s = k + α · mean(x²).
-
-    A window over channels is an average pool over the first of two axes: channels, and all places in one.
-    """
-    gradient, value, output, own = given(gradients), input_at(node, 0), node.outputs[0], node.attributes
-    alpha, beta, size = own.get_float("alpha", 1e-4), own.get_float("beta", 0.75), own["size"].as_int()
-    before, after = (size - 1) // 2, size // 2
-    base = pool_channels(graph, value, graph.emit("Mul", value, value), before, after)
-    base = graph.emit("Mul", base, graph.number(alpha, value))
-    base = graph.emit("Add", base, graph.number(own.get_float("bias", 1.0), value))
-    straight = graph.emit("Mul", gradient, graph.emit("Pow", base, graph.number(-beta, value)))
-    shares = graph.emit("Div", graph.emit("Mul", gradient, output), base)
-    across = graph.emit("Mul", value, pool_channels(graph, value, shares, after, before))
-    return [graph.emit("Sub", straight, graph.emit("Mul", across, graph.number(2 * alpha * beta, value)))]
-
-
-def pool_channels(graph: GradientGraph, like: ir.Value, value: ir.Value, before: int, after: int) -> ir.Value:
-    """Returns the means over neighbouring channels, where what lies outside is 0; the value has the shape of ``like``.
-
-    Args:
-        graph: the graph of gradients.
-        like: (N, C, ...).
-        value: of the same shape.
-        before: number of channels in front of each one that its mean sees.
-        after: likewise, behind it.
-    """
-    rows = graph.emit("Reshape", value, graph.ints(0, 1, fixed_sizes(like)[1], -1))
-    window = {"kernel_shape": [before + 1 + after, 1], "pads": [before, 0, after, 0], "count_include_pad": 1}
-    return graph.reshaped_as(like, graph.emit("AveragePool", rows, **window))
 
 
 @gradient_rule("LayerNormalization")
@@ -330,12 +216,6 @@ add_samples(
     ),
 )
 add_samples(
-    "Softmax",
-    Sample("over channels", "s = Softmax <axis = 1> (x) y = Conv <pads = [1, 1, 1, 1]> (s, w)", {"w": (3, 4, 3, 3)}),
-    Sample("over the width", "y = Softmax <axis = 3> (x)"),
-)
-add_samples("LRN", Sample("before a pool", "n = LRN <size = 3> (x) y = MaxPool <kernel_shape = [2, 2]> (n)"))
-add_samples(
     "InstanceNormalization",
     Sample(
         "before a convolution",
@@ -365,17 +245,4 @@ add_samples(
         {"g": (4,), "b": (4,), "w": (3, 4, 3, 3)},
         opset=21,
     ),
-)
-add_samples(
-    "LpNormalization",
-    Sample(
-        "of channels", "n = LpNormalization <axis = 1> (x) y = Conv <pads = [1, 1, 1, 1]> (n, w)", {"w": (3, 4, 3, 3)}
-    ),
-    Sample("of rows, by absolute values", "y = LpNormalization <axis = 3, p = 1> (x)"),
-    Sample("of columns", "y = LpNormalization <axis = 2> (x)"),
-)
-add_samples(
-    "Hardmax",
-    Sample("over channels", "h = Hardmax <axis = 1> (x) y = Mul (h, x)"),
-    Sample("over a row", "y = Hardmax (x)"),
 )

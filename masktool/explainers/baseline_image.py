@@ -13,6 +13,7 @@ from skimage.filters import gaussian
 from masktool.baselines import BLUR_SIGMA, EXPECTED, constant_baseline, read_baseline
 from masktool.errors import MasktoolError
 from masktool.explainers.task import Differentiable, Task
+from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
 
 
 def check_baseline(name: str, value: object) -> str:
@@ -30,7 +31,7 @@ def baseline_image(task: Task, model: Differentiable, baseline: str) -> NDArray[
         MasktoolError: the file does not say what a pixel becomes, or the colour is for other channels.
     """
     image, layout = task.prepared.array, model.session.layout
-    axes = (1, 2) if layout == "NHWC" else (2, 3)
+    axes = SPATIAL_AXES[layout]
     if baseline == "image-mean":
         return np.broadcast_to(image.mean(axis=axes, keepdims=True), image.shape).astype(np.float32)
     if baseline == "blur":
@@ -39,7 +40,7 @@ def baseline_image(task: Task, model: Differentiable, baseline: str) -> NDArray[
         return gaussian(image, sigma, mode="nearest", preserve_range=True).astype(np.float32)
     values = constant_baseline(
         baseline,
-        (image.shape[3 if layout == "NHWC" else 1], *task.size),
+        (image.shape[CHANNEL_AXIS[layout]], *task.size),
         model.session.metadata.preprocessing,
         layout,
         where=f"baseline {baseline}",

@@ -22,6 +22,7 @@ from masktool.contract import Loss
 from masktool.errors import MasktoolError
 from masktool.explainers.mask_figures import cut_masks
 from masktool.explainers.task import Differentiable, Masks
+from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
 
 Through = Literal["fill", "layer"]
 THROUGH: tuple[Through, ...] = get_args(Through)
@@ -55,8 +56,8 @@ class HiddenParts:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the images."""
-        first = 2 if self.model.session.layout == "NCHW" else 1
-        return self.images.shape[first], self.images.shape[first + 1]
+        height, width = SPATIAL_AXES[self.model.session.layout]
+        return self.images.shape[height], self.images.shape[width]
 
     def differentiate(self, masks: Masks, positions: NDArray[np.intp], loss: Loss) -> Answer:
         """Asks for the targets' scores under soft masks.
@@ -81,8 +82,7 @@ class HiddenParts:
         blended = blend(images, fill, self.like_images(masks))
         found = session.gradient(blended, None, inputs, target=target, loss=loss, of=("image",))
         assert found.image is not None
-        channels = 1 if session.layout == "NCHW" else 3
-        return Answer(found.objective, (found.image * (images - fill)).sum(axis=channels)[:, None])
+        return Answer(found.objective, (found.image * (images - fill)).sum(axis=CHANNEL_AXIS[session.layout])[:, None])
 
     def predict(self, masks: Masks | None = None) -> NDArray[np.float32]:
         """Returns the probabilities (B, K) of the images under masks (B, 1, h, w), soft ones as they are."""

@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.contract import Layout, Preprocessing
+from masktool.layouts import CHANNEL_AXIS
 
 BYTE = 255
 ABOVE_ZERO = 1e-3
@@ -111,7 +112,7 @@ def find_domains(
     """
     image = next(value for value in model.graph.inputs if value.name == image_input)
     assert image.shape is not None  # an image input has rank 4
-    channels = image.shape[1 if layout == "NCHW" else 3]
+    channels = image.shape[CHANNEL_AXIS[layout]]
     if preprocessing is not None and len(preprocessing.mean) == len(preprocessing.std) == channels:
         return [pixels_through(preprocessing)]
     if dtype.kind in "iu":

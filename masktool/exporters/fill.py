@@ -25,8 +25,8 @@ from masktool.errors import MasktoolError
 from masktool.exporters.canonical import opset_of
 from masktool.exporters.fill_functions import fill_function
 from masktool.exporters.integer_images import takes_integers
-from masktool.exporters.onnx_file import SPATIAL_AXES
 from masktool.exporters.propagate import FUNCTION_DOMAIN_VERSION, add_mask_input, rename_batch
+from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
 from masktool.ops.builder import CHOOSABLE
 
 BLUR_REACH = 3
@@ -157,7 +157,7 @@ def input_shape(image: ir.Value, layout: Layout) -> InputShape:
     """
     assert image.shape is not None
     height, width = (image.shape[axis] for axis in SPATIAL_AXES[layout])
-    channels = image.shape[1 if layout == "NCHW" else 3]
+    channels = image.shape[CHANNEL_AXIS[layout]]
     if not isinstance(channels, int):
         raise MasktoolError("the number of channels must be fixed", where=f"input {image.name!r}", got=image.shape)
     return channels, height if isinstance(height, int) else None, width if isinstance(width, int) else None

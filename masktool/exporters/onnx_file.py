@@ -9,6 +9,7 @@ import onnx_ir
 from masktool.contract import MASK_INPUT, Layout
 from masktool.errors import MasktoolError
 from masktool.exporters.declared_shapes import open_lengths
+from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
 from masktool.ops.builder import INTEGER_TYPES
 
 IMAGE_RANK = 4
@@ -38,7 +39,6 @@ PARAMETERS: Mapping[str, tuple[int, int]] = {
     "InstanceNormalization": (1, 0),
 }
 """Of operators whose parameters say how many channels they take: which of their inputs, and which of its axes."""
-SPATIAL_AXES: Mapping[Layout, tuple[int, int]] = {"NCHW": (2, 3), "NHWC": (1, 2)}
 FLOAT_TYPES = frozenset({onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16, onnx_ir.DataType.DOUBLE})
 
 
@@ -197,7 +197,7 @@ def layout_of(image: onnx_ir.Value) -> Layout:
 
 def channel_axis(image: onnx_ir.Value) -> int:
     """Returns the axis of an image input's channels."""
-    return 1 if layout_of(image) == "NCHW" else 3
+    return CHANNEL_AXIS[layout_of(image)]
 
 
 def channels_in_use(image: onnx_ir.Value) -> int | None:

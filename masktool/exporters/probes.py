@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import onnxruntime
 
 from masktool.contract import DEFAULT_SIZE, MASK_INPUT, Layout, Preprocessing
 from masktool.errors import MasktoolError
 from masktool.exporters.domains import Domain
+from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
+from masktool.tensor_types import numpy_type
 
 BATCH_SIZES = (1, 3, 8)
 LARGE_IMAGES: Mapping[int, int] = {10_000_000: 2, 2_000_000: 3}
@@ -30,6 +31,8 @@ OTHER_SIZES = tuple((side, side) for side in (32, 28, 64, 96, 112, 128, 256, 299
 )
 """Tried in this order where the source does not run at the usual size: usual sides of photographs, then usual heights
 of lines of text and spectrograms."""
+TEXTS = "tensor(string)"
+"""What ONNX Runtime calls an input of texts."""
 POISON = (np.nan, np.inf, -np.inf, 1e30)
 """What stands under the mask when nothing there may matter; 1e30 is infinite in float16."""
 Shape = Sequence[int | str | None]
@@ -107,15 +110,12 @@ def others_of_graph(values: Iterable[ir.Value], batch: object) -> dict[str, Draw
 
 
 def type_of(node: Any) -> np.dtype[Any]:
-    """Returns the element type of one of a session's inputs."""
-    element = node.type.removeprefix("tensor(").removesuffix(")")
-    name = {"float": "FLOAT", "double": "DOUBLE"}.get(element, element.upper())
-    try:
-        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.DataType.Value(name)))
-    except (ValueError, KeyError) as error:
-        raise MasktoolError(
-            "an input that is no tensor of numbers", where=f"input {node.name!r}", got=node.type
-        ) from error
+    """Returns the element type of one of a session's inputs.
+
+    Raises:
+        MasktoolError: it is neither a tensor of numbers nor of texts.
+    """
+    return np.dtype(object) if node.type == TEXTS else numpy_type(node)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +193,7 @@ def sides_of(shape: Shape, layout: Layout) -> tuple[int, int | str | None, int |
     Raises:
         MasktoolError: the number of channels is open.
     """
-    channels, height, width = (shape[axis] for axis in ((1, 2, 3) if layout == "NCHW" else (3, 1, 2)))
+    channels, height, width = (shape[axis] for axis in (CHANNEL_AXIS[layout], *SPATIAL_AXES[layout]))
     if not isinstance(channels, int):
         raise MasktoolError("the number of input channels is not fixed", got=tuple(shape), fix="add --channels C")
     return channels, height, width

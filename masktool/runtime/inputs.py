@@ -13,16 +13,8 @@ from masktool.contract import BATCH_AXIS
 from masktool.errors import MasktoolError
 from masktool.runtime.checks import show_shape
 from masktool.runtime.one_by_one import is_row, shape_of_many
+from masktool.tensor_types import numpy_type
 
-NUMPY_TYPES: dict[str, type[np.generic]] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(bool)": np.bool_,
-    **{f"tensor({name})": getattr(np, name) for name in ("int8", "int16", "int32", "int64")},
-    **{f"tensor({name})": getattr(np, name) for name in ("uint8", "uint16", "uint32", "uint64")},
-}
-"""ONNX Runtime's names of element types."""
 Inputs = Mapping[str, npt.ArrayLike]
 
 
@@ -53,10 +45,8 @@ class OtherInput:
         Raises:
             MasktoolError: it is no tensor of numbers.
         """
-        if node.type not in NUMPY_TYPES:
-            raise MasktoolError("an input that is no tensor of numbers", where=f"input {node.name!r}", got=node.type)
         shape = tuple(axis if isinstance(axis, int) else None for axis in node.shape)
-        dtype = np.dtype(NUMPY_TYPES[node.type])
+        dtype = numpy_type(node)
         if one_by_one and is_row(shape):
             return cls(node.name, dtype, shape_of_many(shape), per_result=True)
         return cls(node.name, dtype, shape, node.shape[:1] == [BATCH_AXIS])

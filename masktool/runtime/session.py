@@ -25,20 +25,17 @@ from masktool.contract import (
     Metadata,
 )
 from masktool.errors import MasktoolError
+from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
 from masktool.runtime.batching import choose_batch_size
 from masktool.runtime.checks import check_batches, check_images, check_masks, show_shape
 from masktool.runtime.gradients import IMAGE, MASK, Gradient, check_target, loss_index, outputs_for
-from masktool.runtime.inputs import NUMPY_TYPES, Inputs, OtherInput, check_others
+from masktool.runtime.inputs import Inputs, OtherInput, check_others
 from masktool.runtime.one_by_one import each_alone, join_results, shape_of_many
 from masktool.runtime.passes import PassCounter
 from masktool.runtime.providers import open_session, runtime_reason
 from masktool.runtime.scores import drop_trailing_axes, to_probabilities
+from masktool.tensor_types import FLOAT_TYPES, NUMPY_TYPES
 
-FLOAT_TYPES: dict[str, type[np.floating[Any]]] = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-}
 ANNOUNCED_NAMES = {
     "CPUExecutionProvider": "CPU",
     "CUDAExecutionProvider": "CUDA",
@@ -190,13 +187,13 @@ class MaskedSession:
     @property
     def channels(self) -> int | None:
         """Number of channels of the image input; None where it is dynamic."""
-        return self.input_shape[1 if self.layout == "NCHW" else 3]
+        return self.input_shape[CHANNEL_AXIS[self.layout]]
 
     @property
     def spatial_shape(self) -> tuple[int | None, int | None]:
         """(height, width) of the image input; None where it is dynamic."""
-        first = 2 if self.layout == "NCHW" else 1
-        return self.input_shape[first], self.input_shape[first + 1]
+        height, width = SPATIAL_AXES[self.layout]
+        return self.input_shape[height], self.input_shape[width]
 
     def __call__(
         self, images: npt.ArrayLike, masks: npt.ArrayLike | None = None, inputs: Inputs | None = None
@@ -372,7 +369,8 @@ class MaskedSession:
 
     def _check(self, images: npt.ArrayLike, masks: npt.ArrayLike | None, inputs: Inputs | None) -> Feed:
         checked = check_images(images, self.metadata.image_input, self.input_shape, self._image_type)
-        size = checked.shape[2:] if self.layout == "NCHW" else checked.shape[1:3]
+        height, width = SPATIAL_AXES[self.layout]
+        size = (checked.shape[height], checked.shape[width])
         if masks is not None:
             kept = check_masks(masks, size, self._mask_type)
             check_batches(len(checked), len(kept))

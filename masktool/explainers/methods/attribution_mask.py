@@ -32,6 +32,7 @@ from masktool.explainers.gradient_method import ClassMap, GradientMethod, channe
 from masktool.explainers.method import register
 from masktool.explainers.methods.integrated_gradients import step_rule
 from masktool.explainers.task import Differentiable, Task
+from masktool.layouts import SPATIAL_AXES
 from masktool.option_checks import check_choice, check_count
 
 Rule = Literal["gxsi", "gradient", "input-x-gradient", "magnitude-x-input", "integrated-gradients"]
@@ -205,7 +206,7 @@ def integrate(
 
 def normalise_range(attributions: Floats, layout: Layout) -> NDArray[np.float32]:
     """Brings each image and channel to [0, 1] over its pixels; one without differences becomes 1: it tells nothing."""
-    axes = (2, 3) if layout == "NCHW" else (1, 2)
+    axes = SPATIAL_AXES[layout]
     low = attributions.min(axis=axes, keepdims=True)
     span = attributions.max(axis=axes, keepdims=True) - low
     shares = np.where(span > 0, (attributions - low) / np.where(span > 0, span, 1), 1)

@@ -27,12 +27,10 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from masktool.explainers.mask_figures import cut_masks
 from masktool.explainers.method import Attribution, Method, register
 from masktool.explainers.task import Masks, Task
 from masktool.option_checks import check_choice, check_count, check_real
-
-CUT = 0.5
-"""Soft masks from here on are kept; with p = .5 as many pixels are kept as cells."""
 
 
 @register
@@ -112,7 +110,7 @@ class Rise(Method):
             kept = cells_random.random((len(piece), self.grid_size, self.grid_size)) < self.p
             offsets = offsets_random.random((len(piece), 2))
             soft = upsample(kept.astype(np.float32), offsets, rows, columns)
-            yield (soft >= CUT).astype(np.float32) if self.cuts_masks(task) else soft
+            yield cut_masks(soft) if self.cuts_masks(task) else soft  # with p = .5 as many pixels are kept as cells
 
 
 def enlargement(length: int, grid_size: int) -> NDArray[np.float32]:

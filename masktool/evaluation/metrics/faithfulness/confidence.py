@@ -24,10 +24,8 @@ from numpy.typing import NDArray
 from masktool.evaluation.maps import Map
 from masktool.evaluation.metrics.faithfulness.metric import Figure, Measured, Metric, register
 from masktool.evaluation.metrics.faithfulness.trial import Trial
+from masktool.explainers.mask_figures import cut_masks
 from masktool.option_checks import check_choice
-
-CUT = 0.5
-"""A soft mask keeps from here on."""
 
 
 @register
@@ -86,4 +84,4 @@ def highlight(attributions: Map, *, binary: bool) -> NDArray[np.float32] | None:
     if low == high:
         return None
     scaled = (attributions - low) / (high - low)
-    return (scaled >= CUT if binary else scaled).astype(np.float32)
+    return cut_masks(scaled) if binary else scaled.astype(np.float32)

@@ -32,6 +32,7 @@ from masktool.evaluation.metrics.faithfulness.metric import (
 )
 from masktool.evaluation.metrics.faithfulness.ranking import counts_of, rank_pixels
 from masktool.evaluation.metrics.faithfulness.trial import Trial
+from masktool.layouts import CHANNEL_AXIS
 from masktool.option_checks import check_real
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Road(Metric):
 
     def measure(self, trial: Trial) -> Mapping[str, Measured]:
         """Judges the maps one after the other, all with the same noise."""
-        channels = 1 if trial.layout == "NCHW" else 3
+        channels = CHANNEL_AXIS[trial.layout]
         image = np.moveaxis(trial.image[0], channels - 1, 0)
         imputation = Imputation.of(image)
         noise = trial.random(self.name).standard_normal(image.shape) * image.std(axis=(1, 2), keepdims=True)

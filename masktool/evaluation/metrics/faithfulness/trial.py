@@ -15,6 +15,7 @@ from masktool.contract import Layout, Masking
 from masktool.evaluation.maps import Map
 from masktool.explainers.reading import check_finite
 from masktool.explainers.task import Masks
+from masktool.layouts import SPATIAL_AXES
 
 Answer = Callable[[NDArray[np.float32], Masks | None], NDArray[np.floating[Any]]]
 """From images (N, ...) as the model takes them and masks (M, 1, h, w), or None, to probabilities (max(N, M), K)."""
@@ -53,8 +54,8 @@ class Trial:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the image."""
-        first = 2 if self.layout == "NCHW" else 1
-        return self.image.shape[first], self.image.shape[first + 1]
+        height, width = SPATIAL_AXES[self.layout]
+        return self.image.shape[height], self.image.shape[width]
 
     @functools.cached_property
     def full(self) -> float:

@@ -43,3 +43,8 @@ class NamedModel:
             "providers": self.session.providers,
             "threads": self.session.threads,
         }
+
+
+def count_classes(session: MaskedSession) -> int | None:
+    """Returns how many classes a model tells apart; None where its file does not say."""
+    return session.n_classes if session.metadata.labels is None else len(session.metadata.labels)

@@ -129,7 +129,7 @@ def unique_name(node: ir.Node, weights: Sequence[str], layers: Sequence[Layer]) 
     return node.name if node.name and all(node.name != layer.name for layer in layers) else weights[0]
 
 
-def choose_stages(layers: Sequence[Layer], order: Order, n_stages: int | None = None) -> tuple[tuple[str, ...], ...]:
+def choose_layers(layers: Sequence[Layer], order: Order, n_stages: int | None = None) -> tuple[tuple[str, ...], ...]:
     """Returns which layers are randomised at each stage.
 
     Args:
@@ -179,6 +179,24 @@ def randomise(path: Path, target: Path, names: Sequence[str], seed: int = 0) -> 
         stage.check()
         stage.commit()
     return metadata
+
+
+def write_copies(path: Path, folder: Path, stages: Sequence[Sequence[str]], seed: int = 0) -> list[Path]:
+    """Writes a copy of an exported file for every stage; raises as :func:`randomise` does.
+
+    Args:
+        path: of the exported file.
+        folder: of the copies.
+        stages: names of the layers whose weights are redrawn, see :func:`choose_layers`.
+        seed: of the weights.
+
+    Returns:
+        The paths of the copies.
+    """
+    copies = [folder / f"stage-{position}.onnx" for position in range(len(stages))]
+    for copy, names in zip(copies, stages, strict=True):
+        randomise(path, copy, names, seed)
+    return copies
 
 
 def redraw(value: ir.Value, random: np.random.Generator) -> None:

@@ -238,7 +238,7 @@ def test_an_interruption_before_the_results_are_written_loses_nothing(evaluate, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(common, "write_results", interrupt)
+        patch.setattr(common, "write_evaluation", interrupt)
         assert evaluate()[0] == 130
     code, _, err = evaluate()
     assert code == 0

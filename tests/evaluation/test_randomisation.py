@@ -27,7 +27,7 @@ from masktool.evaluation.parts.randomisation import RESEEDED, SIMILARITIES, Rand
 from masktool.evaluation.running import run_part
 from masktool.evaluation.scene import read_scene
 from masktool.explainers.method import METHODS, Attribution, Method
-from masktool.exporters.randomise import choose_stages, find_layers, randomise, read_exported
+from masktool.exporters.randomise import choose_layers, find_layers, randomise, read_exported
 
 N_IMAGES = 4
 OCCLUSION = MethodChoice("occlusion", {"sliding_window_shapes": 12, "strides": 8})
@@ -83,7 +83,7 @@ def copies(tmp_path_factory):
     """Layers and file of each stage."""
     folder = tmp_path_factory.mktemp("copies")
     found = []
-    for names in choose_stages(find_layers(read_exported(demo.model_path())[0]), "cascading", 3):
+    for names in choose_layers(find_layers(read_exported(demo.model_path())[0]), "cascading", 3):
         randomise(demo.model_path(), folder / f"{len(names)}.onnx", names)
         found.append((names, folder / f"{len(names)}.onnx"))
     return found

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from masktool import MasktoolError
-from masktool.commands.evaluate.results import write_results
 from masktool.datasets.dataset import Problem
 from masktool.evaluation.bootstrap import Interval
 from masktool.evaluation.findings import Chart, Evaluation, Findings, Line, Table
 from masktool.evaluation.overlays import WIDEST, read_name
 from masktool.evaluation.report import make_report, wrap_command
+from masktool.evaluation.results import write_evaluation
 
 HOSTILE = """<script>alert("x")</script>'&{{ 7 * 7 }}"""
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -88,7 +88,7 @@ def evaluation(part="localisation", **changes):
 def directory(tmp_path):
     """A directory with two evaluations and overlays of two images."""
     for part in ("localisation", "missingness"):
-        write_results(evaluation(part), tmp_path)
+        write_evaluation(evaluation(part), tmp_path)
     (tmp_path / "other.json").write_text('{"schema": "something else"}')
     (tmp_path / "overlays").mkdir()
     pixels = np.random.default_rng(0).integers(0, 255, (300, 900, 3), np.uint8)
@@ -185,7 +185,7 @@ def test_the_same_files_give_the_same_page(directory):
 
 def test_no_samples_no_charts_no_command_no_problems(tmp_path):
     plain = evaluation(findings=Findings((Table("t", "c", ("a",), ()),)), problems=(), command="")
-    write_results(plain, tmp_path)
+    write_evaluation(plain, tmp_path)
     page = Page(make_report(tmp_path))
     assert page.images == []
     assert len(page.tables) == 1

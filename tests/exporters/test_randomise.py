@@ -18,7 +18,7 @@ from masktool.cli import run
 from masktool.exporters.randomise import (
     RANDOMISED_KEY,
     Layer,
-    choose_stages,
+    choose_layers,
     find_layers,
     randomise,
     read_exported,
@@ -221,12 +221,12 @@ def test_a_quantised_network_keeps_its_scales_and_types(plain: Path, tmp_path: P
 
 def test_stages() -> None:
     layers = [Layer(name, "Conv", (f"{name}.weight",), 9) for name in LAYERS]
-    assert choose_stages(layers, "cascading") == (("head",), ("head", "body"), ("head", "body", "stem"))
-    assert choose_stages(layers, "independent") == (("head",), ("body",), ("stem",))
-    assert choose_stages(layers, "cascading", 2) == (("head",), ("head", "body", "stem"))
-    assert choose_stages(layers, "independent", 2) == (("head",), ("stem",))
-    assert choose_stages(layers, "independent", 99) == choose_stages(layers, "independent")
-    assert choose_stages(layers, "cascading", 1) == (("head", "body", "stem"),)
+    assert choose_layers(layers, "cascading") == (("head",), ("head", "body"), ("head", "body", "stem"))
+    assert choose_layers(layers, "independent") == (("head",), ("body",), ("stem",))
+    assert choose_layers(layers, "cascading", 2) == (("head",), ("head", "body", "stem"))
+    assert choose_layers(layers, "independent", 2) == (("head",), ("stem",))
+    assert choose_layers(layers, "independent", 99) == choose_layers(layers, "independent")
+    assert choose_layers(layers, "cascading", 1) == (("head", "body", "stem"),)
 
 
 def test_what_cannot_be_randomised_is_one_line(plain: Path, exported: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from masktool.commands import options
-from masktool.commands.evaluate.results import encode, print_problems, print_tables, write_results
+from masktool.commands.evaluate.results import print_problems, print_tables
 from masktool.commands.photographs import check_writable
 from masktool.commands.source_options import (
     channels_option,
@@ -26,8 +26,9 @@ from masktool.datasets.dataset import Dataset, Problem
 from masktool.datasets.extras import require_extra
 from masktool.errors import MasktoolError
 from masktool.evaluation.findings import Evaluation
-from masktool.evaluation.named_models import NamedModel
+from masktool.evaluation.named_models import NamedModel, count_classes
 from masktool.evaluation.part import Part
+from masktool.evaluation.results import encode_evaluation, journal_path, write_evaluation
 from masktool.evaluation.running import run_part
 from masktool.exported_files import metadata_of
 from masktool.interface.models import find_model
@@ -175,16 +176,15 @@ class EvaluationRequest:
             )
         return self.data
 
+    def pictured(self, count: int) -> frozenset[str]:
+        """Returns the names of the first images, of which pictures of the maps are written."""
+        return frozenset(image.name for image in self.dataset().samples[:count])
+
 
 def exported_mode(name: str) -> str | None:
     """Returns the masking mode of a file that ``masktool export`` wrote, a fill's baseline; None for a plain model."""
     metadata = metadata_of(Path(name))
     return None if metadata is None else metadata.baseline or metadata.masking
-
-
-def count_classes(session: MaskedSession) -> int | None:
-    """Returns how many classes a model tells apart; None where its file does not say."""
-    return session.n_classes if session.metadata.labels is None else len(session.metadata.labels)
 
 
 SHARED_OPTIONS: tuple[Callable[[Any], Any], ...] = (
@@ -286,13 +286,12 @@ def finish(request: EvaluationRequest, part: Part) -> int:
     Raises:
         MasktoolError: no image could be measured, or the directory cannot be written.
     """
-    journal = request.directory / f"{part.name}.jsonl"
+    journal = journal_path(request.directory, part.name)
     evaluation = run_part(part, request.dataset(), journal, options.progress, options.say)
     evaluation = dataclasses.replace(spelled(evaluation), command=request.command_line)
-    written = write_results(evaluation, request.directory)
-    journal.unlink(missing_ok=True)
+    written = write_evaluation(evaluation, request.directory)
     if request.as_json:
-        options.print_beside_files(encode(evaluation).removesuffix("\n"))
+        options.print_beside_files(encode_evaluation(evaluation).removesuffix("\n"))
     else:
         print_tables(evaluation)
     options.say(f"{evaluation.n_images} images; written: {', '.join(map(str, written))}")

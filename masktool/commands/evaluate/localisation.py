@@ -46,6 +46,6 @@ def command(
             seed=request.seed,
             batch=request.batch,
             overlays=request.directory / FOLDER,
-            pictured=frozenset(sample.name for sample in request.dataset().samples[:pictures]),
+            pictured=request.pictured(pictures),
         )
         return finish(request, part)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
-from masktool.commands.evaluate.common import EvaluationRequest, count_classes, evaluation_options, finish
+from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish
 from masktool.commands.evaluate.modes import mode_options, open_modes
 from masktool.commands.evaluate.segments import segment_options
 from masktool.datasets.hierarchy import read_hierarchy
 from masktool.evaluation.maps import MethodChoice
+from masktool.evaluation.named_models import count_classes
 from masktool.evaluation.parts.missingness import CELLS, FRACTIONS, SALIENCY, Missingness
 from masktool.evaluation.removal import ORDERS, Order, SegmentChoice, SegmentKind
 from masktool.explainers.method import METHODS

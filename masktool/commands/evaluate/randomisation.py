@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from pathlib import Path
 
 import click
@@ -14,9 +13,8 @@ from masktool.commands.evaluate.methods import choose_methods, method_options
 from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.overlays import FOLDER
 from masktool.evaluation.parts.randomisation import Randomisation, RandomisedCopy
-from masktool.exporters.randomise import ORDERS, Order, choose_stages, find_layers, randomise, read_exported
+from masktool.exporters.randomise import ORDERS, Order, choose_layers, find_layers, read_exported, write_copies
 from masktool.files import temporary_directory
-from masktool.runtime.session import load
 
 STAGES = 8
 
@@ -71,7 +69,7 @@ def command(
             seed=request.seed,
             batch=request.batch,
             overlays=request.directory / FOLDER,
-            pictured=frozenset(sample.name for sample in request.dataset().samples[:pictures]),
+            pictured=request.pictured(pictures),
         )
         return finish(request, part)
 
@@ -81,11 +79,6 @@ def write_stages(original: NamedModel, folder: Path, order: Order, n_stages: int
     session = original.session
     layers = find_layers(read_exported(session.path)[0])
     options.say(f"{len(layers)} layers with weights, from {layers[0].name} to {layers[-1].name}")
-    found = []
-    for position, names in enumerate(choose_stages(layers, order, n_stages)):
-        path = folder / f"stage-{position}.onnx"
-        randomise(session.path, path, names, seed)
-        found.append(
-            RandomisedCopy(names[-1], names, functools.partial(load, path, session.providers, session.threads))
-        )
-    return found
+    stages = choose_layers(layers, order, n_stages)
+    copies = write_copies(session.path, folder, stages, seed)
+    return [RandomisedCopy.at(path, names, session) for path, names in zip(copies, stages, strict=True)]

@@ -1,19 +1,16 @@
-"""How an evaluation reaches the user: tables on stdout, problems on stderr, JSON and charts in a directory."""
+"""How an evaluation is shown: tables on stdout, problems on stderr."""
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from masktool.commands import options
 from masktool.datasets.dataset import Problem
 from masktool.evaluation.bootstrap import Interval
 from masktool.evaluation.findings import Cell, Evaluation, Table
-from masktool.files import atomic_path
 from masktool.printable import printable
 
 if TYPE_CHECKING:
@@ -22,34 +19,6 @@ if TYPE_CHECKING:
 PROBLEMS_SHOWN = 10
 UNBOUNDED = 10_000
 """Columns of the console where stdout is no terminal: nothing is wrapped or cut."""
-
-
-def encode(evaluation: Evaluation) -> str:
-    """Returns the evaluation as a JSON document, a line for each image; NaN is refused, since JSON has none."""
-    document = evaluation.as_json()
-    images = [f"    {json.dumps(name)}: {dump_compactly(record)}" for name, record in document.pop("images").items()]
-    shared = json.dumps(document, indent=2, allow_nan=False).removesuffix("\n}")
-    return f'{shared},\n  "images": {{\n' + ",\n".join(images) + "\n  }\n}\n"
-
-
-def dump_compactly(value: object) -> str:
-    """Returns a JSON value on one line without spaces."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
-
-
-def write_results(evaluation: Evaluation, directory: Path) -> list[Path]:
-    """Writes ``PART.CHART.png`` for every chart, then ``PART.json``; returns the paths."""
-    from masktool.evaluation.plots import draw_chart
-
-    written = []
-    for chart in evaluation.findings.charts:
-        written.append(directory / f"{evaluation.part}.{chart.name}.png")
-        with atomic_path(written[-1]) as temporary:
-            temporary.write_bytes(draw_chart(chart))
-    written.append(directory / f"{evaluation.part}.json")
-    with atomic_path(written[-1]) as temporary:
-        temporary.write_text(encode(evaluation), encoding="utf-8")
-    return written
 
 
 def print_tables(evaluation: Evaluation) -> None:

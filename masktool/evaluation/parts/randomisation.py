@@ -9,6 +9,7 @@ Source: Adebayo et al., "Sanity Checks for Saliency Maps", NeurIPS 2018, section
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.part import MapPart, check_distinct, register
 from masktool.evaluation.scene import Scene
 from masktool.explainers.reading import check_finite
-from masktool.runtime.session import MaskedSession
+from masktool.runtime.session import MaskedSession, load
 
 RESEEDED = "none (other seed)"
 """Name of the stage that compares the original with itself."""
@@ -57,6 +58,17 @@ class RandomisedCopy:
     name: str
     layers: tuple[str, ...]
     open: Callable[[], AbstractContextManager[MaskedSession]]
+
+    @classmethod
+    def at(cls, path: Path, layers: tuple[str, ...], original: MaskedSession) -> RandomisedCopy:
+        """Returns the copy in a file, which is run as the original is.
+
+        Args:
+            path: of the copy.
+            layers: whose weights are redrawn in it, the last one named last.
+            original: session of the network.
+        """
+        return cls(layers[-1], layers, functools.partial(load, path, original.providers, original.threads))
 
 
 @register

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from masktool.contract import __version__ as __version__
     from masktool.errors import MasktoolError, UnsupportedOperatorError
     from masktool.explainers.explanation import Explanation
-    from masktool.exporters import export
+    from masktool.exporters import add_gradients_to, export
     from masktool.exporters.result import Export, NodeRule, SourceSummary
+    from masktool.exporters.settings import Preset
     from masktool.interface.cache_entries import CacheEntry, clear_cache, list_cache
     from masktool.interface.explain import explain
     from masktool.interface.load import load
@@ -37,8 +38,10 @@ __all__ = [
     "MasktoolError",
     "NodeRule",
     "Preprocessing",
+    "Preset",
     "SourceSummary",
     "UnsupportedOperatorError",
+    "add_gradients_to",
     "clear_cache",
     "explain",
     "export",
@@ -57,8 +60,10 @@ _MODULE_OF_NAME = {
     "MasktoolError": "masktool.errors",
     "NodeRule": "masktool.exporters.result",
     "Preprocessing": "masktool.contract",
+    "Preset": "masktool.exporters.settings",
     "SourceSummary": "masktool.exporters.result",
     "UnsupportedOperatorError": "masktool.errors",
+    "add_gradients_to": "masktool.exporters",
     "clear_cache": "masktool.interface.cache_entries",
     "explain": "masktool.interface.explain",
     "export": "masktool.exporters",

@@ -39,6 +39,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "inputs": OptionName("--input"),
     "labels": OptionName("--labels"),
     "learning_rate": OptionName("--learning-rate"),
+    "loss": OptionName("--gradient"),
     "mask_required": OptionName("--mask", words=("optional", "required")),
     "masking": OptionName("--masking"),
     "masks": OptionName("--masks"),
@@ -74,6 +75,7 @@ class CommandName:
 
 COMMANDS: Mapping[str, CommandName] = {
     "export": CommandName("export", (None, "-o")),
+    "add_gradients_to": CommandName("export", (None, "-o")),
     "explain": CommandName("explain", ("-m", None)),
     "train_masker": CommandName("train-masker", (None, "--data", "-o")),
 }

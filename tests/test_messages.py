@@ -131,6 +131,7 @@ def commands():
 
 PLACES = [
     (masktool.export, "export"),
+    (masktool.add_gradients_to, "export"),
     (masktool.explain, "explain"),
     (masktool.load, "explain"),
     (masktool.train_masker, "train-masker"),

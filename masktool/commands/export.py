@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -16,17 +15,16 @@ from masktool.commands.export_check import run_check
 from masktool.commands.info import describe_batch, describe_preprocessing
 from masktool.commands.options import baseline_option, console, json_option, masking_option, print_path, say
 from masktool.commands.source_options import (
-    ImageOptions,
     arch_option,
     channels_option,
     choose_output,
-    choose_preprocessing,
     class_output_option,
     input_size_option,
     labels_option,
     mean_option,
     output_kind_option,
     preprocess_option,
+    read_preset,
     std_option,
     trust_code_option,
 )
@@ -44,6 +42,8 @@ OPTIONS_OF_CHECK = frozenset(
     {"model", "check", "arch", "input_size", "channels", "image_input", "trust_code", "as_json"}
 )
 """Parameters that say what to measure, not what to write."""
+OPTIONS_OF_GRADIENTS = (OPTIONS_OF_CHECK - {"check"}) | {"output", "gradient", "feature_map"}
+"""Parameters that count where gradients are added to a file that was exported before."""
 DIGEST_SHOWN = 12
 """Hexadecimal digits of a SHA-256 in messages; the metadata hold all of them."""
 
@@ -117,45 +117,41 @@ def command(
     """
     from rich.text import Text
 
-    from masktool.exporters import export
-    from masktool.exporters.chosen_boxes import leave_out_lists
-    from masktool.exporters.presets import labels_from, source_size
-    from masktool.exporters.sources import load_source
+    from masktool.exporters import add_gradients_to, export
+    from masktool.exporters.settings import SourceSettings
+    from masktool.exporters.sources import read_source
+    from masktool.exporters.user_choices import read_labels, source_size
 
-    size = input_size if model is None else source_size(model, input_size, preprocess)
-    read = functools.partial(
-        load_source,
-        arch=arch,
-        input_size=size,
-        channels=channels,
-        image_input=image_input,
-        trust_code=trust_code,
-    )
+    preset = read_preset(preprocess, mean, std)
+    size = input_size if model is None else source_size(model, input_size, preset)
+    reading = SourceSettings(arch, size, channels, image_input, trust_code)
     if check is not None:
-        refuse_export_options(context)
-        context.exit(run_check(check, None if model is None else read(model), as_json=as_json))
+        refuse_options(context, OPTIONS_OF_CHECK, "--check writes no file")
+        context.exit(run_check(check, None if model is None else read_source(model, reading), as_json=as_json))
     if model is None:
         raise click.MissingParameter(ctx=context, param_hint="'MODEL'", param_type="argument")
     target = choose_output(model, output, SUFFIX)
-    names = None if labels is None else labels_from(labels)
-    screen = console()
-    with screen.status(Text(f"reading {model}")) as status:  # on terminals only
-        source = read(model)
-        source = leave_out_lists(source, masking or "layer")
+    names = read_labels(labels)
+    with console().status(Text(f"reading {model}")) as status:  # on terminals only
+        source = read_source(model, reading)
         status.update("adding the mask and measuring parity")
-        exported = export(
-            source,
-            target,
-            masking=masking or "layer",
-            baseline=baseline,
-            mask_required=None if mask is None else mask == "required",
-            preprocessing=choose_preprocessing(source, ImageOptions(preprocess, mean, std)),
-            labels=names,
-            class_output=class_output,
-            output_kind=output_kind,
-            gradient=gradient,
-            feature_map=feature_map,
-        )
+        if source.exported_before and gradient is not None:
+            refuse_options(context, OPTIONS_OF_GRADIENTS, "the model was exported before, and has this settled")
+            exported = add_gradients_to(source, target, loss=gradient, feature_map=feature_map)
+        else:
+            exported = export(
+                source,
+                target,
+                masking=masking or "layer",
+                baseline=baseline,
+                mask_required=None if mask is None else mask == "required",
+                preprocessing=preset,
+                labels=names,
+                class_output=class_output,
+                output_kind=output_kind,
+                gradient=gradient,
+                feature_map=feature_map,
+            )
     for line in describe_export(exported):
         say(line)
     if as_json:
@@ -164,12 +160,12 @@ def command(
         print_path(target)
 
 
-def refuse_export_options(context: click.Context) -> None:
-    """Raises MasktoolError where an option that shapes the file to be written comes with --check, which writes none."""
+def refuse_options(context: click.Context, allowed: Collection[str], why: str) -> None:
+    """Raises MasktoolError where an option was typed that is not among those allowed, by parameter, and says why."""
     for parameter in context.command.params:
         given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
-        if given and parameter.name not in OPTIONS_OF_CHECK:
-            raise MasktoolError("--check writes no file", got=parameter.opts[-1], fix="leave that out")
+        if given and parameter.name not in allowed:
+            raise MasktoolError(why, got=parameter.opts[-1], fix="leave that out")
 
 
 def describe_export(exported: Export) -> Iterator[str]:

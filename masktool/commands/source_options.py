@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from masktool.contract import DEFAULT_SIZE, OutputKind
+from masktool.contract import OutputKind
 from masktool.errors import MasktoolError
 from masktool.files import check_target
 
 if TYPE_CHECKING:
-    from masktool.contract import Preprocessing
-    from masktool.exporters.sources import Source
-    from masktool.exporters.torch_sources.modules import LoadedModule
+    from masktool.exporters.settings import Preset
 
 
 class NumberList(click.ParamType):
@@ -86,55 +84,11 @@ trust_code_option = click.option(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageOptions:
-    """What the user says about preprocessing."""
+def read_preset(preprocess: str | None, mean: Sequence[float] | None, std: Sequence[float] | None) -> Preset | None:
+    """Returns what the options say of preprocessing, None where they say nothing."""
+    from masktool.exporters.settings import Preset
 
-    preprocess: str | None
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
-
-
-def choose_preprocessing(source: Source, options: ImageOptions) -> Any:
-    """Returns the preprocessing that the user describes, None where the source's own shall stand."""
-    from masktool.exporters.presets import preprocessing_for
-
-    if options == ImageOptions(None, None, None):
-        return None
-    return preprocessing_for(
-        source.model, options.preprocess, options.mean, options.std, image_input=source.image_input
-    )
-
-
-def choose_module_preprocessing(
-    loaded: LoadedModule, input_size: tuple[int, int] | None, options: ImageOptions, channels: int | None = None
-) -> Preprocessing | None:
-    """Returns the preprocessing that the user describes for a torch module, None where its hub's own shall stand.
-
-    Where neither the options nor the module tell the input's size, a preprocessing file's counts.
-
-    Raises:
-        MasktoolError: as :func:`masktool.exporters.presets.preprocessing_preset`, or the input's size is unknown.
-    """
-    from masktool.exporters.presets import PRESETS, preprocessing_preset, size_in_file
-    from masktool.exporters.torch_sources.module_export import find_channels
-
-    if options == ImageOptions(None, None, None):
-        if channels is not None:
-            raise MasktoolError(
-                "--channels without a preprocessing for them", where=loaded.name, fix="add --preprocess"
-            )
-        return None
-    size = input_size or loaded.input_size
-    if size is None and loaded.known.preprocessing is not None:
-        size = loaded.known.preprocessing.size
-    if size is None and options.preprocess not in (None, *PRESETS):
-        size = size_in_file(options.preprocess) or DEFAULT_SIZE
-    if size is None:
-        raise MasktoolError("input size unknown", where=loaded.name, fix="add --input-size H W")
-    if channels is None:
-        channels, _ = find_channels(loaded.known.module, size, loaded.known.channels)
-    return preprocessing_preset(options.preprocess, size, options.mean, options.std, channels=channels)
+    return None if preprocess is mean is std is None else Preset(preprocess, mean, std)
 
 
 def choose_output(model: str, output: Path | None, suffix: str) -> Path:

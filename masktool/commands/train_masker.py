@@ -15,16 +15,15 @@ from masktool.commands import options
 from masktool.commands.export_check import write_figure
 from masktool.commands.photographs import check_writable
 from masktool.commands.source_options import (
-    ImageOptions,
     arch_option,
     channels_option,
-    choose_module_preprocessing,
     choose_output,
     class_output_option,
     input_size_option,
     labels_option,
     mean_option,
     preprocess_option,
+    read_preset,
     std_option,
     trust_code_option,
 )
@@ -120,14 +119,14 @@ def command(
     """
     from rich.text import Text
 
-    from masktool.exporters.presets import labels_from
     from masktool.exporters.torch_sources.module_export import require_torch
     from masktool.exporters.torch_sources.modules import load_module
+    from masktool.exporters.user_choices import module_preprocessing, read_labels
 
     settings = read_settings(values)
     target = choose_output(model, output, SUFFIX)
     check_files({"MODEL": Path(model), "--data": data}, {"-o": target, "--checkpoint": checkpoint, "--log": log})
-    names = None if labels is None else labels_from(labels)
+    names = read_labels(labels)
     require_torch("training a masking model")
     from masktool.maskers.train import train_masker
 
@@ -138,7 +137,7 @@ def command(
         data,
         target,
         input_size=input_size,
-        preprocessing=choose_module_preprocessing(loaded, input_size, ImageOptions(preprocess, mean, std), channels),
+        preprocessing=module_preprocessing(loaded, input_size, read_preset(preprocess, mean, std), channels),
         labels=names,
         class_output=class_output,
         settings=settings,

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from masktool.contract import METADATA_PREFIX, Masking
+from masktool.contract import Masking
 from masktool.exporters.sources import Source
 
 CHOOSING = "NonMaxSuppression"
@@ -31,8 +31,7 @@ def leave_out_lists(source: Source, masking: Masking) -> Source:
         masking: ``fill`` keeps the lists.
     """
     names = [value.name for value in source.model.graph.outputs]
-    masked_before = METADATA_PREFIX + "schema_version" in source.model.metadata_props
-    if masking == "fill" or masked_before or not chosen_outputs(source.model.graph):
+    if masking == "fill" or source.exported_before or not chosen_outputs(source.model.graph):
         return source
     model = source.model.clone()
     graph = model.graph

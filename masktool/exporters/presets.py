@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import onnx
 import onnx_ir
 
 from masktool.contract import DEFAULT_SIZE, ChannelOrder, Layout, Preprocessing, conforms
 from masktool.data_files import is_there, parse_json, read_json, read_text, shorten
 from masktool.errors import MasktoolError
 from masktool.exporters.onnx_file import channels_of, describe_value, find_image_input, layout_of, open_size_of
-from masktool.exporters.source_kinds import FileKind, detect_kind
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -154,31 +151,6 @@ def size_in_file(name_or_file: str | None) -> tuple[int, int] | None:
         return None
     path = Path(name_or_file)
     return read_preprocessing(path, DEFAULT_SIZE).size if "size" in read_document(path) else None
-
-
-def source_size(
-    model: object, input_size: tuple[int, int] | None, preprocessing: str | os.PathLike[str] | Preprocessing | None
-) -> tuple[int, int] | None:
-    """Returns the (height, width) that a source is read with.
-
-    Args:
-        model: as for :func:`masktool.exporters.sources.load_source`.
-        input_size: (height, width) as the user says; it counts first.
-        preprocessing: as the user says; its size counts for torch weights, programs and modules, which may fix none.
-
-    Returns:
-        None where neither says, or the model is asked itself: an ONNX model, one of a hub's.
-    """
-    if input_size is not None or preprocessing is None or tells_size(model):
-        return input_size
-    return preprocessing.size if isinstance(preprocessing, Preprocessing) else size_in_file(os.fspath(preprocessing))
-
-
-def tells_size(model: object) -> bool:
-    """Tells whether a model is asked itself for its input's size: an ONNX model, or one of a hub's."""
-    if isinstance(model, str | os.PathLike):
-        return not Path(model).is_file() or detect_kind(Path(model)) is FileKind.ONNX
-    return isinstance(model, onnx.ModelProto | onnx_ir.Model)
 
 
 def check_preprocessing(preprocessing: Preprocessing, size: tuple[int, int], channels: int) -> Preprocessing:

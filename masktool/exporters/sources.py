@@ -29,6 +29,7 @@ from masktool.exporters.onnx_door import Opened, open_proto, read_onnx
 from masktool.exporters.onnx_file import channels_of, input_size_of, settle_input
 from masktool.exporters.rewrites.deprecated import rewrite_deprecated
 from masktool.exporters.rewrites.sequences import settle_kept_axes
+from masktool.exporters.settings import SourceSettings
 from masktool.exporters.source_kinds import FileKind, detect_kind
 from masktool.exporters.torch_sources import archives, module_export
 from masktool.exporters.torch_sources.hub_names import names_hub_model
@@ -81,8 +82,12 @@ class Source:
     files: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     path: Path | None = None
 
+    @property
+    def exported_before(self) -> bool:
+        """Whether masktool wrote the graph, so that it takes a mask already."""
+        return was_exported(self.model)
 
-@unheard()
+
 def load_source(
     model: Model | Source,
     *,
@@ -110,59 +115,64 @@ def load_source(
     Raises:
         MasktoolError: the model cannot be read or exported; the message says why and what to do.
     """
+    return read_source(model, SourceSettings(arch, input_size, channels, image_input, trust_code))
+
+
+def was_exported(model: onnx_ir.Model) -> bool:
+    """Tells whether masktool wrote a graph."""
+    return METADATA_PREFIX + "schema_version" in model.metadata_props
+
+
+@unheard()
+def read_source(model: Model | Source, settings: SourceSettings) -> Source:
+    """Reads a model of any supported kind into a plain ONNX graph.
+
+    Args:
+        model: see :func:`load_source`.
+        settings: how it is read.
+
+    Raises:
+        MasktoolError: the model cannot be read or exported; the message says why and what to do.
+    """
     if isinstance(model, Source):
         return model
     if isinstance(model, str | os.PathLike) and not names_hub_model(model):
-        return _source_from_file(Path(model), arch, input_size, channels, image_input, trust_code)
+        return _source_from_file(Path(model), settings)
     if isinstance(model, onnx.ModelProto):
         name = model.graph.name or "model"
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         check_external_data(copy, Path(name))
-        source = _source_from_onnx(open_proto(copy, name), name, None, input_size, image_input, channels)
-        return check_channels(source, channels)
+        return check_channels(_source_from_onnx(open_proto(copy, name), name, None, settings), settings.channels)
     if isinstance(model, onnx_ir.Model):
-        source = _source_from_graph(model.clone(), model.graph.name or "model", None, input_size, image_input, channels)
-        return check_channels(source, channels)
+        source = _source_from_graph(model.clone(), model.graph.name or "model", None, settings)
+        return check_channels(source, settings.channels)
     if isinstance(model, str | os.PathLike) or module_export.is_module(model):
-        return source_from_module(load_module(model), input_size, channels)
+        return source_from_module(load_module(model), settings.input_size, settings.channels)
     raise MasktoolError(
         "not a model", expected="a path, a hub name, a torch.nn.Module or an ONNX model", got=type(model).__name__
     )
 
 
-def _source_from_file(
-    path: Path,
-    arch: str | None,
-    input_size: Size | None,
-    channels: int | None,
-    image_input: str | None,
-    trust_code: bool,
-) -> Source:
-    kind = detect_kind(path)
+def _source_from_file(path: Path, settings: SourceSettings) -> Source:
+    kind, size, channels = detect_kind(path), settings.input_size, settings.channels
     if kind in (FileKind.TORCH_SAVE, FileKind.SAFETENSORS):
-        return source_from_module(load_module(path, arch=arch, trust_code=trust_code), input_size, channels)
+        loaded = load_module(path, arch=settings.arch, trust_code=settings.trust_code)
+        return source_from_module(loaded, size, channels)
     digest = digest_model(path)
     if kind is FileKind.ONNX:
-        source = _source_from_onnx(read_onnx(path), path.name, digest, input_size, image_input, channels)
+        source = _source_from_onnx(read_onnx(path), path.name, digest, settings)
         return check_channels(dataclasses.replace(source, path=path), channels)
     module_export.require_torch(f"a {kind.value}")
     if kind is FileKind.PT2:
-        graph = archives.export_pt2(path, input_size, trust_code=trust_code)
-        return check_channels(_source_from_torch(graph, path.name, digest, input_size), channels)
-    graph = archives.export_torchscript(path, input_size, channels, trust_code=trust_code)
+        graph = archives.export_pt2(path, size, trust_code=settings.trust_code)
+        return check_channels(_source_from_torch(graph, path.name, digest, size), channels)
+    graph = archives.export_torchscript(path, size, channels, trust_code=settings.trust_code)
     return _source_from_torch(graph, path.name, digest)
 
 
-def _source_from_onnx(
-    opened: Opened,
-    name: str,
-    digest: str | None,
-    input_size: Size | None,
-    image_input: str | None,
-    channels: int | None,
-) -> Source:
-    source = _source_from_graph(opened.model, name, digest, input_size, image_input, channels)
+def _source_from_onnx(opened: Opened, name: str, digest: str | None, settings: SourceSettings) -> Source:
+    source = _source_from_graph(opened.model, name, digest, settings)
     return dataclasses.replace(source, labels=opened.tail.labels, notes=(*opened.tail.notes, *source.notes))
 
 
@@ -176,19 +186,11 @@ def check_channels(source: Source, channels: int | None) -> Source:
     return source
 
 
-def _source_from_graph(
-    model: onnx_ir.Model,
-    name: str,
-    digest: str | None,
-    input_size: Size | None,
-    image_input: str | None = None,
-    channels: int | None = None,
-) -> Source:
-    renamed = {} if METADATA_PREFIX + "schema_version" in model.metadata_props else free_ends(model)
+def _source_from_graph(model: onnx_ir.Model, name: str, digest: str | None, settings: SourceSettings) -> Source:
+    renamed = {} if was_exported(model) else free_ends(model)
     rewrite_deprecated(model)
-    image = settle_input(
-        model, input_size, None if image_input is None else renamed.get(image_input, image_input), channels
-    )
+    wanted = None if settings.image_input is None else renamed.get(settings.image_input, settings.image_input)
+    image = settle_input(model, settings.input_size, wanted, settings.channels)
     assert image.name is not None
     with stage("shapes cannot be inferred", where=name):
         settle_kept_axes(model)
@@ -203,7 +205,7 @@ def _source_from_graph(
 def _source_from_torch(
     graph: module_export.TorchGraph, name: str, digest: str | None, input_size: Size | None = None
 ) -> Source:
-    source = _source_from_graph(graph.model, name, digest, input_size)
+    source = _source_from_graph(graph.model, name, digest, SourceSettings(input_size=input_size))
     notes = (*source.notes, *graph.notes)
     return dataclasses.replace(
         source, reference=graph.run, notes=notes, claims=Claims(own_name=module_export.OUTPUT_NAME)

@@ -15,7 +15,7 @@ from typing import Any
 from masktool.contract import Preprocessing, __version__
 from masktool.data_files import URL, check_readable, is_there
 from masktool.errors import MasktoolError
-from masktool.exporters import export
+from masktool.exporters import add_gradients_to, export
 from masktool.exporters.cache import (
     PACKAGES,
     TORCH_PACKAGES,
@@ -27,10 +27,11 @@ from masktool.exporters.cache import (
     package_versions,
 )
 from masktool.exporters.imported_files import MOST_DATA, data_beside, imported_packages, imported_since
-from masktool.exporters.presets import labels_from, preprocessing_for, source_size
+from masktool.exporters.settings import Preset
 from masktool.exporters.sources import Source, load_source
 from masktool.exporters.storage import fingerprint
 from masktool.exporters.torch_sources.hub_names import is_hub_name, names_hub_model
+from masktool.exporters.user_choices import source_size
 from masktool.files import sha256_of
 from masktool.identity import digest_files, digest_model, mark_files
 from masktool.interface.cache_entries import hold_limit, read_limit
@@ -87,7 +88,7 @@ def request_gradients(choice: ModelChoice, path: Path) -> ExportRequest:
     """Returns what to keep of an exported file with gradients added."""
 
     def make(target: Path) -> MadeFrom:
-        export(path, target, gradient="logit", feature_map=choice.feature_map)
+        add_gradients_to(path, target, feature_map=choice.feature_map)
         return MadeFrom()
 
     parts = identify_options(choice) | identify_source(choice, os.fspath(path))
@@ -128,17 +129,13 @@ def make_export(choice: ModelChoice, target: Path, *, read: Callable[[ModelChoic
     """Writes an export, and returns what became known of its origin only then."""
     before = set(sys.modules)
     source = read(choice)
-    preprocessing = choice.preprocessing
-    if preprocessing is not None and not isinstance(preprocessing, Preprocessing):
-        preprocessing = preprocessing_for(source.model, os.fspath(preprocessing), image_input=source.image_input)
-    labels = choice.labels
     export(
         source,
         target,
         masking=choice.masking or "layer",
         baseline=choice.baseline,
-        preprocessing=preprocessing,
-        labels=labels_from(Path(labels)) if isinstance(labels, str | os.PathLike) else labels,
+        preprocessing=choice.preprocessing,
+        labels=choice.labels,
         gradient="logit" if choice.gradient else None,
         feature_map=choice.feature_map if choice.gradient else None,
         class_output=choice.class_output,
@@ -205,6 +202,8 @@ def identify_value(value: Any) -> object:
     """Returns an option's value ready for JSON: for a path the digest of the file, where there is one."""
     if isinstance(value, str | os.PathLike):
         return sha256_of(Path(value)) if Path(value).is_file() else os.fspath(value)
+    if isinstance(value, Preset):
+        return dataclasses.asdict(value) | {"name_or_file": identify_value(value.name_or_file)}
     if isinstance(value, Preprocessing):
         return dataclasses.asdict(value)
     return value if value is None else list(value)

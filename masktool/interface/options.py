@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
-from masktool.contract import Masking, OutputKind, Preprocessing
+from masktool.contract import Masking, OutputKind
 from masktool.errors import MasktoolError
 
 if TYPE_CHECKING:
@@ -15,16 +15,13 @@ if TYPE_CHECKING:
     import onnx_ir
     import torch
 
+    from masktool.exporters.settings import LabelsLike, PreprocessingLike
     from masktool.runtime.session import MaskedSession
 
 ModelLike: TypeAlias = (
     "str | os.PathLike[str] | MaskedSession | torch.nn.Module | onnx.ModelProto | onnx_ir.Model"  # see load
 )
 """What names or is a model; libraries that only a few of these need are not imported for the name."""
-PreprocessingLike: TypeAlias = str | os.PathLike[str] | Preprocessing
-"""How a photograph becomes the input: ``imagenet``, ``caffe``, ``tf``, a JSON file's path, or the steps themselves."""
-LabelsLike: TypeAlias = str | os.PathLike[str] | Sequence[str]
-"""Names of the classes in their order, or the path of a file that holds them: one per line, or ``.json``."""
 
 
 class ExportOptions(TypedDict, total=False):

@@ -16,7 +16,7 @@ import torch
 from masktool.contract import Masking, Preprocessing
 from masktool.datasets.examples import digest
 from masktool.errors import MasktoolError
-from masktool.exporters import export
+from masktool.exporters import add_gradients_to, export
 from masktool.exporters.result import Export
 from masktool.exporters.sources import source_from_module
 from masktool.exporters.torch_sources.modules import LoadedModule, load_module
@@ -51,7 +51,6 @@ def train_masker(
     labels: Sequence[str] | None = None,
     class_output: str | None = None,
     trust_code: bool = False,
-    trust_pickle: bool = False,
     settings: TrainingSettings | None = None,
     masking: Masking = "fill",
     workers: int | None = None,
@@ -78,7 +77,6 @@ def train_masker(
         class_output: name of the output that holds the class scores, where several may.
         trust_code: read a model file although that may run code from it: a pickled module, or a ``torch.export``
             archive that cannot be checked to hold none.
-        trust_pickle: the old name of ``trust_code``.
         settings: of the training; None takes the published ones.
         masking: what the written file's mask does: ``fill`` hides pixels as the training does and costs nothing,
             ``layer`` carries the mask through every layer.
@@ -107,7 +105,7 @@ def train_masker(
         check_target(each)  # before hours of work
     saved = find_saved(target, resume=resume, say=say)
     if not isinstance(model, LoadedModule):
-        model = load_module(model, arch=arch, trust_code=trust_code or trust_pickle)
+        model = load_module(model, arch=arch, trust_code=trust_code)
     plan = make_plan(model, Path(data), input_size, preprocessing, labels, class_output, settings or TrainingSettings())
     identity = plan.identity()
     if saved is not None:
@@ -160,7 +158,7 @@ def open_layer_judge(plan: Plan, stack: contextlib.ExitStack) -> Judge:
     export(
         plan.source, folder / "forward.onnx", masking="layer", class_output=plan.head.name, output_kind=plan.head.kind
     )
-    export(folder / "forward.onnx", folder / "backward.onnx", gradient="log-softmax")
+    add_gradients_to(folder / "forward.onnx", folder / "backward.onnx", loss="log-softmax")
     provider, threads = "auto" if plan.device.type == "cuda" else "cpu", torch.get_num_threads()
     forward, backward = (
         stack.enter_context(load(folder / name, provider, threads)) for name in ("forward.onnx", "backward.onnx")

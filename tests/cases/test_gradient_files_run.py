@@ -171,7 +171,7 @@ def test_gradients_added_later_are_run_too(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(write, "with_gradients", spoiled)
     with pytest.raises(MasktoolError, match=r"gradients\.onnx"):
-        masktool.export(tmp_path / "masked.onnx", tmp_path / "gradients.onnx", gradient="logit")
+        masktool.add_gradients_to(tmp_path / "masked.onnx", tmp_path / "gradients.onnx")
     assert not (tmp_path / "gradients.onnx").exists()
     monkeypatch.setattr(write, "with_gradients", spoil)
-    masktool.export(tmp_path / "masked.onnx", tmp_path / "gradients.onnx", gradient="logit")
+    masktool.add_gradients_to(tmp_path / "masked.onnx", tmp_path / "gradients.onnx")

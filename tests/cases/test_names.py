@@ -86,7 +86,7 @@ def test_an_output_keeps_its_name_without_gradients(name: str, tmp_path: Path) -
 
 def test_gradients_added_later_rename_outputs_too(tmp_path: Path) -> None:
     masktool.export(network(SCORES="loss"), tmp_path / "m.onnx", class_output="loss")
-    metadata = masktool.export(tmp_path / "m.onnx", tmp_path / "g.onnx", gradient="softmax").metadata
+    metadata = masktool.add_gradients_to(tmp_path / "m.onnx", tmp_path / "g.onnx", loss="softmax").metadata
     assert metadata.class_output == "model_loss"
     assert metadata.renamed == {"loss": "model_loss"}
     with masktool.load(tmp_path / "g.onnx") as session:

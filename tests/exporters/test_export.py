@@ -39,7 +39,7 @@ def test_the_file_is_standard_and_says_what_it_is(tmp_path: Path) -> None:
     onnx.save(classifier(), source)
     preprocessing = Preprocessing(size=(8, 8), resize="exact", mean=(0.1, 0.2, 0.3))
     metadata = masktool.export(
-        source, target, preprocessing=preprocessing, labels="abcde", output_kind="logits"
+        source, target, preprocessing=preprocessing, labels=list("abcde"), output_kind="logits"
     ).metadata
     model = onnx.load(target)
     onnx.checker.check_model(model, full_check=True)
@@ -121,7 +121,7 @@ def test_a_subgraph_that_reads_the_image_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": "abc"}, "labels do not fit the model: expected 5 names, got 3"),
+        ({"labels": ["a", "b", "c"]}, "labels do not fit the model: expected 5 names, got 3"),
         ({"preprocessing": Preprocessing(size=(224, 224))}, "another size: expected the model's 8 x 8, got 224 x 224"),
         ({"masking": "blur"}, "unknown masking mode"),
     ],
@@ -137,7 +137,7 @@ def test_what_is_said_of_a_masking_model_is_in_the_file_and_stays_there(tmp_path
     source = dataclasses.replace(load_source(classifier()), masker=masker)
     assert masktool.export(source, tmp_path / "masked.onnx").metadata.masker == masker
     assert masktool.load(tmp_path / "masked.onnx").metadata.masker == masker
-    later = masktool.export(tmp_path / "masked.onnx", tmp_path / "later.onnx", gradient="logit").metadata
+    later = masktool.add_gradients_to(tmp_path / "masked.onnx", tmp_path / "later.onnx").metadata
     assert later.masker == masktool.load(tmp_path / "later.onnx").metadata.masker == masker
     assert masktool.export(classifier(), tmp_path / "other.onnx").metadata.masker is None
 

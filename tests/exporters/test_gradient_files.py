@@ -33,7 +33,7 @@ def test_a_file_exported_before_gets_the_same_gradients(plain: Path, tmp_path: P
     masktool.export(plain, tmp_path / "at_once.onnx", gradient="log-softmax")
     masktool.export(plain, tmp_path / "masked.onnx")
     former = masktool.load(tmp_path / "masked.onnx").metadata
-    metadata = masktool.export(tmp_path / "masked.onnx", tmp_path / "later.onnx", gradient="log-softmax").metadata
+    metadata = masktool.add_gradients_to(tmp_path / "masked.onnx", tmp_path / "later.onnx", loss="log-softmax").metadata
     assert (metadata.gradient, metadata.source_sha256, metadata.parity) == (
         "log-softmax", former.source_sha256, former.parity,
     )  # fmt: skip
@@ -45,20 +45,55 @@ def test_a_file_exported_before_gets_the_same_gradients(plain: Path, tmp_path: P
     np.testing.assert_array_equal(found.mask, expected.mask)
 
 
+@pytest.mark.parametrize("masking", ["layer", "fill"])
+@pytest.mark.parametrize("loss", ["logit", "entropy"])
+def test_the_command_and_the_function_write_the_same_bytes(
+    plain: Path, tmp_path: Path, masking: str, loss: str
+) -> None:
+    masktool.export(plain, tmp_path / "masked.onnx", masking=masking)
+    exported = masktool.add_gradients_to(tmp_path / "masked.onnx", tmp_path / "function.onnx", loss=loss)
+    assert run(["export", str(tmp_path / "masked.onnx"), "-o", str(tmp_path / "command.onnx"), "--gradient", loss]) == 0
+    assert exported.metadata == masktool.load(tmp_path / "command.onnx").metadata
+    assert (tmp_path / "function.onnx").read_bytes() == (tmp_path / "command.onnx").read_bytes()
+
+
 @pytest.mark.parametrize(
-    "options", [{"masking": "fill"}, {"mask_required": True}, {"labels": list("abcd")}, {"output_kind": "sigmoid"}]
+    "typed",
+    [["--masking", "fill"], ["--mask", "required"], ["--labels", "labels.txt"], ["--output-kind", "sigmoid"]],
+    ids=lambda typed: typed[0],
 )
-def test_what_the_file_has_settled_is_refused_not_ignored(plain: Path, tmp_path: Path, options: dict) -> None:
+def test_what_the_file_has_settled_is_refused_not_ignored(
+    plain: Path, tmp_path: Path, typed: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels.txt").write_text("a\nb\nc\nd")
     masktool.export(plain, tmp_path / "masked.onnx")
-    with pytest.raises(MasktoolError, match=f"settled: .*{next(iter(options))}"):
-        masktool.export(tmp_path / "masked.onnx", tmp_path / "later.onnx", gradient="logit", **options)
+    assert run(["export", "masked.onnx", "-o", "later.onnx", "--gradient", "logit", *typed]) == 2
+    assert f"has this settled: {typed[0]}; leave that out" in capsys.readouterr().err
+    assert not (tmp_path / "later.onnx").exists()
+
+
+@pytest.mark.parametrize("options", [{}, {"gradient": "logit"}, {"masking": "fill"}], ids=str)
+def test_an_exported_file_is_not_exported_again(plain: Path, tmp_path: Path, options: dict) -> None:
+    masktool.export(plain, tmp_path / "masked.onnx")
+    with pytest.raises(MasktoolError, match=r"takes a mask already.*masktool\.add_gradients_to"):
+        masktool.export(tmp_path / "masked.onnx", tmp_path / "later.onnx", **options)
+    assert run(["export", str(tmp_path / "masked.onnx"), "-o", str(tmp_path / "later.onnx")]) == 2
+    assert not (tmp_path / "later.onnx").exists()
+
+
+def test_gradients_are_for_exported_files_alone(plain: Path, tmp_path: Path) -> None:
+    with pytest.raises(MasktoolError, match=r"takes no mask yet.*small\.onnx.*masktool\.export"):
+        masktool.add_gradients_to(plain, tmp_path / "later.onnx")
+    with pytest.raises(MasktoolError, match=r"unknown loss: expected logit .*got cosine"):
+        masktool.add_gradients_to(plain, tmp_path / "later.onnx", loss="cosine")
     assert not (tmp_path / "later.onnx").exists()
 
 
 def test_gradients_are_added_once(plain: Path, tmp_path: Path) -> None:
     masktool.export(plain, tmp_path / "once.onnx", gradient="logit")
     with pytest.raises(MasktoolError, match="holds gradients already"):
-        masktool.export(tmp_path / "once.onnx", tmp_path / "twice.onnx", gradient="logit")
+        masktool.add_gradients_to(tmp_path / "once.onnx", tmp_path / "twice.onnx")
 
 
 def test_the_session_says_how_to_get_gradients(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

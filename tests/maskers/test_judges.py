@@ -17,7 +17,7 @@ AGREEMENT = 1e-5
 def judge(tmp_path_factory):
     folder = tmp_path_factory.mktemp("judge")
     masktool.export(small_network(), folder / "forward.onnx", input_size=(16, 16))
-    masktool.export(folder / "forward.onnx", folder / "backward.onnx", gradient="log-softmax")
+    masktool.add_gradients_to(folder / "forward.onnx", folder / "backward.onnx", loss="log-softmax")
     with (
         masktool.load(folder / "forward.onnx", "cpu") as forward,
         masktool.load(folder / "backward.onnx", "cpu") as backward,

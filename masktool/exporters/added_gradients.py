@@ -1,0 +1,55 @@
+"""Gradients for a file that was exported without them: :func:`add_gradients_to`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from masktool.contract import Loss, Metadata
+from masktool.errors import MasktoolError
+from masktool.exporters.settings import check_loss
+from masktool.files import check_target
+from masktool.streams import unheard
+
+if TYPE_CHECKING:
+    from masktool.exporters.result import Export
+    from masktool.exporters.sources import Model, Source
+
+__all__ = ["add_gradients_to"]
+
+
+@unheard()
+def add_gradients_to(
+    model: Model | Source, path: str | os.PathLike[str], *, loss: Loss = "logit", feature_map: str | None = None
+) -> Export:
+    """Adds gradients to a model that was exported before, and changes nothing else of it.
+
+    Args:
+        model: what :func:`masktool.export` wrote: its path, or the model in memory; it stays as it is.
+        path: of the file to write; it appears only when everything has succeeded.
+        loss: what is differentiated by default: ``logit``, ``log-softmax`` or ``softmax`` of the target's score, or the
+            ``entropy`` of all scores; callers of the file may choose another.
+        feature_map: name of the value (N, c, h, w) that the gradients are with respect to, besides image and mask; None
+            takes the last one.
+
+    Returns:
+        What was written; the figures in ``metadata.parity`` are those of the export before.
+
+    Raises:
+        UnsupportedOperatorError: nodes without a gradient rule; it lists all of them.
+        MasktoolError: the model was not exported before, holds gradients already, or has no class scores.
+    """
+    from masktool.exporters.sources import load_source
+    from masktool.exporters.write import write_with_gradients
+
+    check_target(path)
+    check_loss(loss)
+    source = load_source(model)
+    recorded = Metadata.from_properties(source.model.metadata_props)
+    if recorded is None:
+        raise MasktoolError(
+            "the model takes no mask yet: masktool did not export it",
+            where=source.name,
+            fix='export it with gradients at once: masktool.export(..., gradient="logit")',
+        )
+    return write_with_gradients(source, path, recorded, loss, feature_map)

@@ -1,0 +1,57 @@
+"""What a file will say about itself, before anything was measured: its source, its class output, its batch."""
+
+from __future__ import annotations
+
+from masktool.contract import Metadata, __version__, name_classes
+from masktool.exporters.class_output import ClassOutput, choose_class_output
+from masktool.exporters.image_axis import declare_image_axis
+from masktool.exporters.preparation import Prepared
+from masktool.exporters.settings import ExportSettings, OutputSettings
+from masktool.exporters.sources import Source
+from masktool.exporters.storage import fingerprint
+
+
+def find_class_output(source: Source, prepared: Prepared, output: OutputSettings, batch: int | None) -> ClassOutput:
+    """Returns which output of a source holds the class scores, and what is known of it.
+
+    Args:
+        source: with its graph.
+        prepared: its canonical graph.
+        output: what the user says.
+        batch: how many images the source takes, None for any number.
+    """
+    described = declare_image_axis(source.model, prepared.model) if prepared.proved else source.model
+    name = source.renamed.get(output.class_output or "", output.class_output)
+    claims = source.claims.with_user(name, output.output_kind, class_names(source, output))
+    return choose_class_output(described, claims, None if prepared.proved else batch)
+
+
+def class_names(source: Source, output: OutputSettings) -> tuple[str, ...] | None:
+    """Returns the user's names of the classes, else the source's; None where neither are known."""
+    return source.labels if output.labels is None else output.labels
+
+
+def begin_metadata(source: Source, prepared: Prepared, head: ClassOutput, settings: ExportSettings) -> Metadata:
+    """Returns what the file will say about itself, as far as it is known before the masked graph is measured."""
+    return Metadata(
+        masking=settings.masking,
+        source=source.name,
+        source_sha256=source.sha256 or fingerprint(source.model),
+        image_input=source.image_input,
+        class_output=head.name,
+        output_kind=head.kind,
+        preprocessing=prepared.preprocessing,
+        labels=name_classes(class_names(source, settings.output), head.kind),
+        parity={},
+        tool_version=__version__,
+        baseline=settings.baseline,
+        gradient=settings.gradient,
+        feature_map=settings.feature_map,
+        masker=source.masker,
+        renamed=source.renamed or None,
+        output_evidence=head.evidence,
+        batching="any" if prepared.proved else "one",
+        independence=prepared.independence.verdict,
+        batching_reason=prepared.independence.describe() or None,
+        copies=prepared.copies,
+    )

@@ -1,0 +1,80 @@
+"""Which other options would take a source that is refused: an export is tried, so that the advice is true."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from masktool.contract import DEFAULT_BASELINE
+from masktool.errors import MasktoolError, UnsupportedOperatorError
+from masktool.exporters.onnx_file import find_image_input, fix_size, open_size_of
+from masktool.exporters.settings import ExportSettings
+from masktool.exporters.size_trial import advise_size
+from masktool.exporters.sources import Source
+
+Attempt = Callable[[Source, Path, ExportSettings], object]
+"""Exports a source."""
+
+
+@contextlib.contextmanager
+def advising_fill(source: Source, settings: ExportSettings, attempt: Attempt) -> Iterator[None]:
+    """Adds to a refusal that filling the input alone takes the source, where that is so.
+
+    Args:
+        source: with all its outputs.
+        settings: that it is exported with.
+        attempt: exports it.
+    """
+    try:
+        yield
+    except MasktoolError as error:
+        filled = ExportSettings(settings.output, masking="fill", baseline=DEFAULT_BASELINE)
+        if settings.masking == "fill" or not can_export(source, filled, attempt):
+            raise
+        raise error.advised("--masking fill takes this file") from error.__cause__ or error
+
+
+@contextlib.contextmanager
+def advising_a_size(
+    source: Source, settings: ExportSettings, size: tuple[int, int], attempt: Attempt
+) -> Iterator[None]:
+    """Adds to a refusal of gradients that a fixed input size settles it, where that is so.
+
+    Args:
+        source: with all its outputs.
+        settings: that it is exported with.
+        size: (height, width) at which it runs.
+        attempt: exports it.
+    """
+    try:
+        yield
+    except UnsupportedOperatorError as error:
+        baseline = DEFAULT_BASELINE if settings.masking == "fill" else None
+        sized = ExportSettings(settings.output, masking=settings.masking, baseline=baseline, gradient=settings.gradient)
+        fixed = None if settings.gradient is None else with_size(source, size)
+        if fixed is None or not can_export(fixed, sized, attempt):
+            raise
+        raise error.advised(advise_size(error)) from error
+
+
+def can_export(source: Source, settings: ExportSettings, attempt: Attempt) -> bool:
+    """Tells whether a source can be exported with other options than it was refused with, by doing so."""
+    with tempfile.TemporaryDirectory(prefix="masktool-") as directory:
+        try:
+            attempt(source, Path(directory) / "other.onnx", settings)
+        except MasktoolError:
+            return False
+    return True
+
+
+def with_size(source: Source, size: tuple[int, int]) -> Source | None:
+    """Returns a source of open height or width with these fixed; None where they are."""
+    model = source.model.clone()
+    image = find_image_input(model, source.image_input)
+    if None not in open_size_of(image):
+        return None
+    fix_size(image, size)
+    return dataclasses.replace(source, model=model)

@@ -1,0 +1,96 @@
+"""All that a user may say about an export: one frozen object that passes through its steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import TypeAlias, get_args
+
+from masktool.contract import LOSSES, Loss, Masking, OutputKind, Preprocessing
+from masktool.errors import MasktoolError
+from masktool.messages import parameter
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """How photographs become a network's input, whatever size, channels and layout that input turns out to have.
+
+    Attributes:
+        name_or_file: ``imagenet``, ``caffe``, ``tf``, or the path of a JSON file with the fields of
+            :class:`masktool.Preprocessing`; None takes plain pixels in 0..1 with ImageNet's resize and crop.
+        mean: of each channel, in units of the scaled pixels; replaces the preset's or the file's.
+        std: likewise.
+    """
+
+    name_or_file: str | os.PathLike[str] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+    @property
+    def text(self) -> str | None:
+        """Name or path as text."""
+        return None if self.name_or_file is None else os.fspath(self.name_or_file)
+
+
+PreprocessingLike: TypeAlias = str | os.PathLike[str] | Preset | Preprocessing
+"""How a photograph becomes the input: ``imagenet``, ``caffe``, ``tf``, a JSON file's path, a preset with another mean
+or standard deviation, or the steps themselves."""
+LabelsLike: TypeAlias = str | os.PathLike[str] | Sequence[str]
+"""Names of the classes in their order, or the path of a file that holds them: one per line, or ``.json``."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceSettings:
+    """How a model is read: what it does not say of itself. The fields are parameters of :func:`masktool.export`."""
+
+    arch: str | None = None
+    input_size: tuple[int, int] | None = None
+    channels: int | None = None
+    image_input: str | None = None
+    trust_code: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputSettings:
+    """What a model's output means. The fields are parameters of :func:`masktool.export`; labels are read by now."""
+
+    class_output: str | None = None
+    output_kind: OutputKind | None = None
+    labels: tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportSettings:
+    """What :func:`masktool.export` is asked to do with a model that was read.
+
+    Attributes:
+        output: what the model's output means.
+
+    The other fields are parameters of that function.
+    """
+
+    output: OutputSettings = OutputSettings()
+    masking: Masking = "layer"
+    baseline: str | None = None
+    mask_required: bool | None = None
+    preprocessing: Preprocessing | Preset | None = None
+    gradient: Loss | None = None
+    feature_map: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a mode or a loss that there is not, and a feature map without gradients."""
+        if self.masking not in get_args(Masking):
+            raise MasktoolError("unknown masking mode", expected=" | ".join(get_args(Masking)), got=self.masking)
+        if self.gradient is not None:
+            check_loss(self.gradient)
+        elif self.feature_map is not None:
+            raise MasktoolError(
+                "a feature map without gradients", where=self.feature_map, fix="give " + parameter("gradient") + " too"
+            )
+
+
+def check_loss(loss: str) -> None:
+    """Raises MasktoolError for a loss that there is not."""
+    if loss not in LOSSES:
+        raise MasktoolError("unknown loss", expected=" | ".join(LOSSES), got=loss)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from masktool.contract import BASELINES, DEFAULT_BASELINE, Layout, Masking, Preprocessing
 from masktool.errors import MasktoolError
+from masktool.messages import PREPROCESSINGS, SIZE, differently, parameter
 from masktool.normalisation import normalise
 
 BLACK, GREY, WHITE = 0.0, 127.5, 255.0
@@ -43,14 +44,17 @@ def choose_baseline(masking: Masking, baseline: object | None) -> str | None:
     if masking != "fill":
         if baseline is not None:
             raise MasktoolError(
-                "only fill takes a baseline", where=f"--masking {masking}", got=baseline, fix="add --masking fill"
+                "only fill takes a baseline",
+                where=parameter("masking", masking),
+                got=baseline,
+                fix="add " + parameter("masking", "fill"),
             )
         return None
     if baseline is None:
         return DEFAULT_BASELINE
     chosen = read_baseline(baseline)
     if chosen is None:
-        raise MasktoolError("unknown baseline", where=f"--baseline {baseline}", expected=EXPECTED)
+        raise MasktoolError("unknown baseline", where=parameter("baseline", baseline), expected=EXPECTED)
     return chosen
 
 
@@ -115,8 +119,10 @@ def check_preprocessing(preprocessing: Preprocessing | None, channels: int, wher
         raise MasktoolError(
             "a baseline in pixels needs to know how pixels become the input",
             where=where,
-            fix="export with --preprocess imagenet|caffe|tf|FILE.json, or --mean and --std, or take the baseline mean, "
-            "image-mean or blur",
+            fix="export with "
+            + parameter("preprocessing", PREPROCESSINGS)
+            + differently(python="", command=", or --mean and --std")
+            + ", or take the baseline mean, image-mean or blur",
         )
     for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
         if len(values) != channels:
@@ -153,6 +159,6 @@ def draw_noise(shape: InputShape, seed: int, where: str) -> NDArray[Any]:
         raise MasktoolError(
             "noise needs a fixed height and width",
             where=where,
-            fix="give --input-size H W, or take another baseline",
+            fix="give " + parameter("input_size", SIZE) + ", or take another baseline",
         )
     return np.random.default_rng(seed).integers(0, int(WHITE), (height, width, channels), endpoint=True)

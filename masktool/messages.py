@@ -1,9 +1,9 @@
 """Texts in which parameters of masktool's functions stand, for two kinds of readers.
 
 A program that called ``masktool.export`` reads ``input_size=(H, W)``; somebody who typed ``masktool export`` reads
-``--input-size H W``. Both come from one text: :func:`parameter`, :func:`call` and :func:`differently` put a part into
-it that is not spelled yet. As a string it names parameters as Python does; the command line spells them anew, from the
-table in :mod:`masktool.option_names`.
+``--input-size H W``. Both come from one text: :func:`parameter`, :func:`parameters`, :func:`call` and
+:func:`differently` put a part into it that is not spelled yet. As a string it names parameters as Python does; the
+command line spells them anew, from the table in :mod:`masktool.option_names`.
 
 Put them together with ``+`` or :func:`join`: an f-string makes plain text of them, in Python's spelling.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 
 class Unsaid(enum.Enum):
@@ -58,21 +58,36 @@ class Parameter:
 
 
 @dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Several parameters that are given together.
+
+    Attributes:
+        members: in the order in which they are written.
+    """
+
+    members: tuple[Parameter, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.members))
+
+
+@dataclasses.dataclass(frozen=True)
 class FunctionCall:
     """A call of a public function of masktool's, with a command line that does the same.
 
     Attributes:
         function: its name in ``masktool``.
         positional: values by position. ``...`` stands in Python for what a command has a default for.
-        named: parameters by name.
+        named: the others.
     """
 
     function: str
     positional: tuple[object, ...]
-    named: tuple[Parameter, ...]
+    named: Arguments
 
     def __str__(self) -> str:
-        return f"masktool.{self.function}({', '.join([*map(show_value, self.positional), *map(str, self.named)])})"
+        arguments = [*map(show_value, self.positional), *map(str, self.named.members)]
+        return f"masktool.{self.function}({', '.join(arguments)})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +106,7 @@ class TwoWordings:
         return self.python
 
 
-Part = Parameter | FunctionCall | TwoWordings
+Part = Parameter | Arguments | FunctionCall | TwoWordings
 """What a message holds besides text."""
 
 
@@ -143,9 +158,19 @@ def parameter(name: str, value: object = Unsaid.UNSAID) -> Message:
     return Message(Parameter(name, value))
 
 
+def parameters(**values: object) -> Message:
+    """Returns parameters that are given together, each with its value as for :func:`parameter`."""
+    return Message(make_arguments(values))
+
+
 def call(function: str, *positional: object, **named: object) -> Message:
     """Returns a call of a public function, or the command line that does the same, as part of a message."""
-    return Message(FunctionCall(function, positional, tuple(Parameter(*each) for each in named.items())))
+    return Message(FunctionCall(function, positional, make_arguments(named)))
+
+
+def make_arguments(values: Mapping[str, object]) -> Arguments:
+    """Returns arguments from values by the parameters' names."""
+    return Arguments(tuple(Parameter(name, value) for name, value in values.items()))
 
 
 def differently(*, python: str, command: str) -> Message:
@@ -176,3 +201,9 @@ def show_value(value: object) -> str:
     text = str(value)
     plain = text.isprintable() and not set(text) & {'"', "\\"}
     return f'"{text}"' if plain else repr(text)
+
+
+SIZE = (Placeholder("H"), Placeholder("W"))
+"""Example of ``input_size``."""
+PREPROCESSINGS = OneOf(("imagenet", "caffe", "tf", "FILE.json"))
+"""Examples of ``preprocessing``: the presets, and a file."""

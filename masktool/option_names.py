@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from masktool.messages import FunctionCall, Message, OneOf, Parameter, Part, TwoWordings, Unsaid
+from masktool.messages import Arguments, FunctionCall, Message, OneOf, Parameter, Part, TwoWordings, Unsaid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +92,8 @@ def spell(part: Part) -> str:
     match part:
         case Parameter():
             return spell_parameter(part)
+        case Arguments():
+            return spell_arguments(part)
         case FunctionCall():
             return spell_call(part)
         case TwoWordings():
@@ -106,6 +108,11 @@ def spell_parameter(parameter: Parameter) -> str:
     if parameter.value is True and name.words is None:
         return name.option
     return f"{name.option} {spell_value(parameter.value, name)}"
+
+
+def spell_arguments(arguments: Arguments) -> str:
+    """Returns several options as they are typed one behind the other."""
+    return " ".join(map(spell_parameter, arguments.members))
 
 
 def spell_value(value: object, name: OptionName) -> str:
@@ -126,4 +133,4 @@ def spell_call(call: FunctionCall) -> str:
     for value, option in zip(call.positional, name.positional, strict=False):  # a call may give fewer
         if value is not ...:
             words += [*([] if option is None else [option]), str(value)]
-    return " ".join([*words, *map(spell_parameter, call.named)])
+    return " ".join([*words, *map(spell_parameter, call.named.members)])

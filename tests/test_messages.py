@@ -14,13 +14,23 @@ from masktool.cli import masktool as command_line
 from masktool.cli import run
 from masktool.datasets import read_dataset
 from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorError
+from masktool.exporters.presets import PRESETS
 from masktool.maskers.settings import TrainingSettings
-from masktool.messages import Message, OneOf, Placeholder, call, differently, join, parameter
+from masktool.messages import (
+    PREPROCESSINGS,
+    Message,
+    OneOf,
+    Placeholder,
+    call,
+    differently,
+    join,
+    parameter,
+    parameters,
+)
 from masktool.option_names import COMMANDS, OPTIONS, for_command_line
 
 PACKAGE = Path(__file__).parents[1] / "masktool"
 H, W = Placeholder("H"), Placeholder("W")
-PRESETS = OneOf(("imagenet", "caffe", "tf", "FILE.json"))
 SPELLINGS = {
     "alone": (parameter("arch"), "arch", "--arch"),
     "placeholders": (parameter("input_size", (H, W)), "input_size=(H, W)", "--input-size H W"),
@@ -35,7 +45,7 @@ SPELLINGS = {
     "words": (parameter("mask_required", True), "mask_required=True", "--mask required"),
     "other words": (parameter("mask_required", False), "mask_required=False", "--mask optional"),
     "one of": (
-        parameter("preprocessing", PRESETS),
+        parameter("preprocessing", PREPROCESSINGS),
         'preprocessing="imagenet"|"caffe"|"tf"|"FILE.json"',
         "--preprocess imagenet|caffe|tf|FILE.json",
     ),
@@ -53,6 +63,11 @@ SPELLINGS = {
         call("export", Path("m.onnx"), ...),
         'masktool.export("m.onnx", ...)',
         "masktool export m.onnx",
+    ),
+    "together": (
+        parameters(image_input="x", input_size=(H, W)),
+        'image_input="x", input_size=(H, W)',
+        "--image-input x --input-size H W",
     ),
     "other wordings": (differently(python="call it", command="type it"), "call it", "type it"),
 }
@@ -180,8 +195,12 @@ LIBRARY = sorted(
 )
 OPTION = re.compile(r"(?<![\w-])(?:--[a-z][\w-]*|-[a-z](?![\w-]))")
 """An option, such as ``--input-size`` or ``-o``; not a hyphen within a word."""
-LEFT = {"datasets", "evaluation", "explainers", "exporters", "maskers", "runtime"}
+LEFT = {"datasets", "evaluation", "exporters", "maskers"}
 """Rooms whose texts still name options."""
+
+
+MAKERS = {"parameter", "parameters", "call", "differently", "join"}
+"""Functions that make a message."""
 
 
 class Literals(ast.NodeVisitor):
@@ -201,14 +220,14 @@ class Literals(ast.NodeVisitor):
     def visit_JoinedStr(self, node):
         inside = [each for value in node.values for each in ast.walk(value) if isinstance(each, ast.Call)]
         names = {each.func.id for each in inside if isinstance(each.func, ast.Name)}
-        self.formatted += [node.lineno for name in names if name in ("parameter", "call", "differently", "join")]
+        self.formatted += [node.lineno for name in names if name in MAKERS]
         self.generic_visit(node)
 
     def visit_Call(self, node):
         name = node.func.id if isinstance(node.func, ast.Name) else None
         if name == "parameter":
             self.parameters.append((node.lineno, node.args[0].value))
-        elif name == "call":
+        elif name in ("call", "parameters"):
             self.parameters += [(node.lineno, each.arg) for each in node.keywords]
         if name == "differently":
             (command,) = (each.value for each in node.keywords if each.arg == "command")
@@ -263,6 +282,10 @@ def test_the_command_line_reports_its_own_options(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert run(["export", "model.onnx", "-o", str(tmp_path / "file" / "x.onnx")]) == 2
     assert capsys.readouterr().err.rstrip().endswith("choose another output with -o")
+
+
+def test_the_examples_of_preprocessing_are_the_presets():
+    assert {*PRESETS, "FILE.json"} == set(PREPROCESSINGS.values)
 
 
 def test_messages_are_texts():

@@ -20,6 +20,7 @@ from masktool.explainers.reading import Reading, Scale, check_finite, read_score
 from masktool.explainers.subject import ImageLike, Subject, make_subject, read_subject
 from masktool.explainers.targets import TOP, Target
 from masktool.explainers.task import Differentiable, Evaluate, Masks, Predict, ScoredMasks, Task
+from masktool.messages import call
 from masktool.progress import Counting, Progress, no_progress
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.session import MaskedSession, load
@@ -246,7 +247,7 @@ def check_file(session: MaskedSession, method: Method, output: str | None) -> No
         raise MasktoolError(
             f"{method.title} needs gradients, which the file does not hold",
             where=session.path,
-            fix=f"add them: masktool export {session.path} -o NEW.onnx --gradient logit",
+            fix="add them: " + call("export", session.path, "NEW.onnx", gradient="logit"),
         )
     for name, command in method.outputs.items():
         if name not in session.output_names:
@@ -255,7 +256,7 @@ def check_file(session: MaskedSession, method: Method, output: str | None) -> No
                 where=session.path,
                 expected=name,
                 got=session.describe_outputs(),
-                fix=f"make a file that has it: {command}",
+                fix="make a file that has it: " + command,
             )
     if output is not None and (method.needs_gradient or method.outputs):
         raise MasktoolError(

@@ -23,6 +23,7 @@ from masktool.errors import MasktoolError
 from masktool.explainers.mask_figures import cut_masks
 from masktool.explainers.task import Differentiable, Masks
 from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
+from masktool.messages import parameter
 
 Through = Literal["fill", "layer"]
 THROUGH: tuple[Through, ...] = get_args(Through)
@@ -116,6 +117,6 @@ def check_through(through: Through, model: Differentiable) -> None:
             "the file masks its input only",
             where="through=layer",
             expected="a file with layer masking",
-            got="--masking fill",
-            fix="export with --masking layer, or set through=fill",
+            got=parameter("masking", "fill"),
+            fix="export with " + parameter("masking", "layer") + ", or set through=fill",
         )

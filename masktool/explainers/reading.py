@@ -23,6 +23,7 @@ from masktool.explainers.targets import (
     resolve_place,
     resolve_target,
 )
+from masktool.messages import Placeholder, parameter
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.scores import drop_trailing_axes, note_unknown_scores, to_log_odds
 from masktool.runtime.session import MaskedSession
@@ -96,9 +97,10 @@ class Reading:
         if self.output is None:
             yield from note_unknown_scores(self.session.metadata)
         elif not given and self.values.size > 1:
+            chosen = parameter("target", (Placeholder("I"), Placeholder("J")))
             yield (
                 f"this is the largest of all values of {self.output!r}, and the file does not say what they are: where "
-                "some are coordinates, it may be one of them; --target I,J chooses"
+                "some are coordinates, it may be one of them; " + chosen + " chooses"
             )
 
     def note_saturation(self, target: int | Place) -> Iterator[str]:
@@ -107,13 +109,14 @@ class Reading:
         if self.score_name != "probability" or (score != 0 and 1 - score > ROUNDINGS * NEAR_ONE):
             return
         if self.log_odds_tell_more(target):
-            more = "--score log-odds (in Python score='log-odds') shows them"
+            more: str = parameter("score", "log-odds") + " shows them"
         else:
             end = "softmax" if self.session.metadata.output_kind == "probabilities" else "sigmoid"
             more = f"the graph takes its {end} itself: exported from in front of it, with its kind, it can show more"
         exact = f"exactly {score:g}" if score in (0.0, 1.0) else f"within {ROUNDINGS} roundings of 1"
         yield (
-            f"the probability is {exact} in float32: smaller changes than it can tell leave no trace in the map; {more}"
+            f"the probability is {exact} in float32: smaller changes than it can tell leave no trace in the map; "
+            + more
         )
 
     def log_odds_tell_more(self, target: int | Place) -> bool:

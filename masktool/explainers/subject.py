@@ -16,6 +16,7 @@ from masktool.contract import Preprocessing
 from masktool.errors import MasktoolError
 from masktool.explainers.pixels import array_pixels, model_pixels
 from masktool.limits import check_limit
+from masktool.messages import parameter
 from masktool.runtime.arrays import ARRAY_SUFFIX, prepare_array, read_array
 from masktool.runtime.images import notes_of, read_image, to_rgb
 from masktool.runtime.preprocessing import PreparedImage, prepare
@@ -133,6 +134,6 @@ def choose_size(session: MaskedSession, preprocessing: Preprocessing, input_size
             where=session.path,
             expected=" x ".join(str(side or "any") for side in sides),
             got=f"{input_size[0]} x {input_size[1]}",
-            fix="leave --input-size out",
+            fix="leave " + parameter("input_size") + " out",
         )
     return sides[0] or wanted[0], sides[1] or wanted[1]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masktool.errors import MasktoolError
+from masktool.messages import Placeholder, parameter, parameters
 
 Target = str | int | tuple[int, ...] | None
 """Of a class: ``None`` and ``"top"`` for the one with the highest score; an index, also as a string of digits; or a
@@ -74,7 +75,9 @@ def find_label(name: str, labels: Sequence[str] | None) -> int:
         raise several_indices(name)
     if labels is None:
         raise TargetError(
-            "the model has no labels", where=f"target {name!r}", fix="give the class's index, or export with --labels"
+            "the model has no labels",
+            where=f"target {name!r}",
+            fix="give the class's index, or export with " + parameter("labels"),
         )
     for wanted, candidates in ((name, labels), (name.casefold(), [label.casefold() for label in labels])):
         indices = [index for index, label in enumerate(candidates) if label == wanted]
@@ -99,7 +102,7 @@ def several_indices(target: object) -> TargetError:
     return TargetError(
         "several indices are for an output",
         where=f"target {target}",
-        fix="name the output with --output NAME (in Python output=NAME), or give one class",
+        fix="name the output with " + parameter("output", Placeholder("NAME")) + ", or give one class",
     )
 
 
@@ -154,9 +157,10 @@ def hint_place(output: str, shape: Sequence[int | None]) -> str:
         output: its name.
         shape: of one image's output.
     """
-    example = ",".join("0" for _ in shape)
-    place = f" --target {example}" if shape else ""
-    return f"for example --output {output}{place}" + (" (or --target top for its largest value)" if shape else "")
+    if not shape:
+        return "for example " + parameter("output", output)
+    example = parameters(output=output, target=(0,) * len(shape))
+    return "for example " + example + " (or " + parameter("target", TOP) + " for its largest value)"
 
 
 def show_axes(shape: Sequence[int | None]) -> str:

@@ -27,6 +27,7 @@ from masktool.exporters.fill_functions import fill_function
 from masktool.exporters.integer_images import takes_integers
 from masktool.exporters.propagate import FUNCTION_DOMAIN_VERSION, add_mask_input, rename_batch
 from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
+from masktool.messages import parameter
 from masktool.ops.builder import CHOOSABLE
 
 BLUR_REACH = 3
@@ -66,7 +67,7 @@ def fill_model(
         values = emit_kept_average(emit, image, mask, layout, blurred=baseline == "blur")
     else:
         shape = input_shape(image, layout)
-        constant = constant_baseline(baseline, shape, preprocessing, layout, where=f"--baseline {baseline}")
+        constant = constant_baseline(baseline, shape, preprocessing, layout, where=parameter("baseline", baseline))
         values = emit.constant(baseline, constant)
     aligned = mask if layout == "NCHW" else emit.node("Transpose", mask, perm=TO_NHWC)
     filled = emit_filled(emit, image, aligned, values)

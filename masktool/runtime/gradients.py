@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from masktool.contract import FEATURE_MAP, GRADIENT_PREFIX, LOSSES, OBJECTIVE, Loss, Metadata
 from masktool.errors import MasktoolError
+from masktool.messages import parameter
 
 IMAGE, MASK = "image", "mask"
 DIFFERENTIABLE = (IMAGE, MASK, FEATURE_MAP)
@@ -90,6 +91,6 @@ def loss_index(loss: Loss, metadata: Metadata, path: Path) -> np.ndarray:
             where=path,
             expected=" | ".join(metadata.known_losses),
             got=loss,
-            fix=f"export {metadata.source} again with --gradient {loss}",
+            fix=f"export {metadata.source} again with " + parameter("gradient", loss),
         )
     return np.array(metadata.known_losses.index(loss), np.int64)

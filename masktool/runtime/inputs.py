@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from masktool.contract import BATCH_AXIS
 from masktool.errors import MasktoolError
+from masktool.messages import differently
 from masktool.runtime.checks import show_shape
 from masktool.runtime.one_by_one import is_row, shape_of_many
 from masktool.tensor_types import numpy_type
@@ -107,7 +108,7 @@ def check_others(others: Iterable[OtherInput], given: Inputs | None, results: in
         raise MasktoolError(
             "the model needs more than the image",
             where=", ".join(missing),
-            fix="give --input NAME=VALUE or NAME=FILE.npy (in Python inputs={NAME: array})",
+            fix="give " + differently(python="inputs={NAME: array}", command="--input NAME=VALUE or NAME=FILE.npy"),
         )
     if unknown := sorted(set(values) - set(known)):
         raise MasktoolError(

@@ -14,6 +14,7 @@ from PIL import Image
 
 from masktool.contract import Preprocessing
 from masktool.errors import MasktoolError
+from masktool.messages import parameter
 from masktool.normalisation import normalise
 
 LARGEST_INTERMEDIATE = 16_000_000
@@ -131,7 +132,9 @@ def prepare(image: Image.Image, preprocessing: Preprocessing | None) -> Prepared
         raise MasktoolError(
             "the file does not say how to prepare a photograph",
             where="preprocessing",
-            fix="export again with --preprocess, or give the model's input as an array or a .npy file",
+            fix="export again with "
+            + parameter("preprocessing")
+            + ", or give the model's input as an array or a .npy file",
         )
     mode = "L" if preprocessing.channel_order == "L" else "RGB"
     image = image if image.mode == mode else image.convert(mode)

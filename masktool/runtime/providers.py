@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from masktool.data_files import check_readable
 from masktool.errors import MasktoolError, first_line
 from masktool.external_weights import check_named_files
+from masktool.messages import parameter
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -61,7 +62,7 @@ def open_session(path: Path, providers: str | Sequence[str] | None = None, threa
             "provider cannot load",
             where=", ".join(wanted),
             got=reason,
-            fix="`masktool doctor` tells how to mend it; --provider auto takes what works",
+            fix="`masktool doctor` tells how to mend it; " + parameter("providers", "auto") + " takes what works",
         )
     return OpenedSession(session, None)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from masktool.contract import BINARY_KINDS, Metadata, OutputKind
 from masktool.errors import MasktoolError
+from masktool.messages import parameter
 
 LEAST = 1e-45
 """The least positive float32; a probability of 0 counts as this."""
@@ -58,7 +59,10 @@ def to_log_odds(output: np.ndarray, kind: OutputKind | None) -> np.ndarray:
         MasktoolError: that is not known, a binary output has more than one column, or there is no other class.
     """
     if kind is None:
-        raise MasktoolError("log-odds of scores of unknown kind", fix="export with --output-kind or --labels")
+        raise MasktoolError(
+            "log-odds of scores of unknown kind",
+            fix="export with " + parameter("output_kind") + " or " + parameter("labels"),
+        )
     if kind in ("logits", "probabilities") and output.shape[1] == 1:
         raise MasktoolError("log-odds of one class alone", expected="at least 2 columns", got=1)
     values = output.astype(np.float64)
@@ -98,9 +102,10 @@ def note_unknown_scores(metadata: Metadata) -> Iterator[str]:
     if metadata.class_output is None or metadata.output_kind is not None:
         return
     assumed = "" if metadata.labels else "; that they are class scores is assumed"
+    settling = parameter("output_kind") + ", " + parameter("labels") + " or " + parameter("class_output")
     yield (
         f"what output {metadata.class_output!r} holds is not known, so that its values are taken as they are{assumed} "
-        "(settled at export by --output-kind, --labels or --class-output)"
+        "(settled at export by " + settling + ")"
     )
 
 

@@ -26,6 +26,7 @@ from masktool.contract import (
 )
 from masktool.errors import MasktoolError
 from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
+from masktool.messages import call
 from masktool.runtime.batching import choose_batch_size
 from masktool.runtime.checks import check_batches, check_images, check_masks, show_shape
 from masktool.runtime.gradients import IMAGE, MASK, Gradient, check_target, loss_index, outputs_for
@@ -286,7 +287,7 @@ class MaskedSession:
         """
         name = self.metadata.class_output
         if not self.has_gradient or name is None:
-            fix = f"add them: masktool export {self.path} -o NEW.onnx --gradient logit"
+            fix = "add them: " + call("export", self.path, "NEW.onnx", gradient="logit")
             raise MasktoolError("the file holds no gradients", where=self.path, fix=fix)
         feed = self._check(images, masks, inputs)
         feed.values[TARGET_INPUT] = check_target(target, feed.results, self.n_classes)
@@ -428,7 +429,7 @@ def read_metadata(session: Any, path: Path) -> Metadata:
     """
     metadata = Metadata.from_properties(session.get_modelmeta().custom_metadata_map)
     if metadata is None:
-        raise MasktoolError("not a masktool file", where=path, fix=f"run `masktool export {path}` first")
+        raise MasktoolError("not a masktool file", where=path, fix="run `" + call("export", path, ...) + "` first")
     return metadata
 
 

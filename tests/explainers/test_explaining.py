@@ -134,7 +134,7 @@ def test_model_without_preprocessing(tmp_path):
     path = write_region_model(tmp_path / "none.onnx")
     with load(path, providers="cpu") as session:
         object.__setattr__(session.metadata, "preprocessing", None)
-        with pytest.raises(MasktoolError, match="--preprocess"):
+        with pytest.raises(MasktoolError, match="export again with preprocessing"):
             explain(session, bright_photograph())
 
 

@@ -191,7 +191,7 @@ def test_any_feature_map_by_name(tmp_path):
         found = explain(session, image, "grad-cam", feature_map="features")
         assert found.settings["feature_map"] == "features"
         with pytest.raises(
-            MasktoolError, match=r"another feature map \(active\).*--gradient logit --feature-map active"
+            MasktoolError, match=r"another feature map \(active\).*gradient=.logit., feature_map=.active."
         ):
             explain(session, image, "grad-cam", feature_map="active")
 
@@ -236,7 +236,7 @@ last (float[N, 8, 8, 3] image) => (float[N, 4] scores)
 @pytest.mark.parametrize("method", GRADIENT_METHODS)
 def test_a_file_without_gradients_names_the_export(session, method):
     with pytest.raises(
-        MasktoolError, match=r"needs gradients.*masktool export \S*regions\.onnx -o NEW\.onnx --gradient logit"
+        MasktoolError, match=r"needs gradients.*masktool\.export\(.\S*regions\.onnx., .NEW\.onnx., gradient=.logit.\)"
     ) as error:
         explain(session, np.zeros((16, 24, 3), np.uint8), method)
     assert "\n" not in str(error.value)

@@ -213,7 +213,7 @@ def test_a_map_comes_back_to_the_photographs_pixels(tmp_path):
 
 def test_a_file_without_a_map_names_the_command(tmp_path):
     with load(write_region_model(tmp_path / "plain.onnx"), "cpu", threads=1) as plain:
-        with pytest.raises(MasktoolError, match=r"expected saliency_map, got scores .*masktool train-masker MODEL"):
+        with pytest.raises(MasktoolError, match=r"expected saliency_map, got scores .*train_masker\(MODEL, FOLDER"):
             explain(plain, photograph(), "masker")
         assert plain.forward_passes == 0
 

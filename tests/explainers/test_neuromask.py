@@ -239,7 +239,7 @@ def explain_input(session, picture):
 
 def test_bad_use_is_refused(fill_session):
     picture = PICTURES.images[0]
-    with pytest.raises(MasktoolError, match=r"masks its input only.*export with --masking layer"):
+    with pytest.raises(MasktoolError, match=r"masks its input only.*export with masking=.layer."):
         explain(fill_session, picture, "neuromask", through="layer")
     for option, value in {
         "setting": "mnist",
@@ -254,7 +254,7 @@ def test_bad_use_is_refused(fill_session):
         explain_images(fill_session, [], "neuromask")
     with pytest.raises(MasktoolError, match=r"2 targets.*got 1"):
         explain_images(fill_session, [picture, picture], "neuromask", targets=[0])
-    with load(model_path(), "cpu") as session, pytest.raises(MasktoolError, match="--gradient"):
+    with load(model_path(), "cpu") as session, pytest.raises(MasktoolError, match="gradient="):
         explain_images(session, [picture], "neuromask")
 
 

@@ -70,8 +70,8 @@ def test_several_values_share_the_passes_and_texts_mean_the_same(detection):
 
 
 def test_without_an_output_the_error_says_what_to_write(detection):
-    message = r"no class output to explain.*got boxes \(N, 24, 4\), scores \(N, 24, 2\); for example --output boxes"
-    with pytest.raises(MasktoolError, match=message + " --target 0,0"):
+    message = r"no class output to explain.*got boxes \(N, 24, 4\), scores \(N, 24, 2\); for example output=.boxes."
+    with pytest.raises(MasktoolError, match=message + r", target=\(0, 0\)"):
         explain(detection, noise_photograph())
 
 
@@ -79,7 +79,7 @@ def test_without_an_output_the_error_says_what_to_write(detection):
     ("output", "target", "message"),
     [
         ("box", (0, 0), r"no such output \(box\): expected one of boxes \(N, 24, 4\)"),
-        ("boxes", None, r"holds many values: expected one index for each axis of \(24, 4\); .*--target 0,0"),
+        ("boxes", None, r"holds many values: expected one index for each axis of \(24, 4\); .*target=\(0, 0\)"),
         ("boxes", 5, r"boxes' \(24, 4\).*expected 2 indices with commas between them, got 5"),
         ("boxes", "5,4", "expected 0 to 23, 0 to 3, got 5,4"),
         ("boxes", (-1, 0), "got -1,0"),
@@ -103,7 +103,7 @@ def test_places():
 
 def test_several_indices_without_an_output(session):
     for target in ((1, 0), "1,0"):
-        with pytest.raises(TargetError, match=r"several indices are for an output.*--output NAME"):
+        with pytest.raises(TargetError, match=r"several indices are for an output.*output=NAME"):
             explain(session, noise_photograph(), "occlusion", target)
 
 
@@ -170,7 +170,7 @@ def test_an_open_size_is_the_preprocessings_unless_the_user_wants_another(tmp_pa
 
 def test_a_fixed_size_is_not_overruled(session):
     assert explain(session, noise_photograph(), "occlusion", input_size=(16, 24)).score > 0
-    with pytest.raises(MasktoolError, match=r"fixed by the model.*expected 16 x 24, got 8 x 8.*leave --input-size out"):
+    with pytest.raises(MasktoolError, match=r"fixed by the model.*expected 16 x 24, got 8 x 8.*leave input_size out"):
         explain(session, noise_photograph(), input_size=(8, 8))
     with pytest.raises(MasktoolError, match="an array of another size"):
         explain(session, random_images(1, 3, 16, 24)[0], input_size=(8, 8))

@@ -277,19 +277,19 @@ def test_the_noise_is_the_same_every_time_and_covers_the_range():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"baseline": "black"}, r"only fill takes a baseline \(--masking layer\): black; add --masking fill"),
-        ({"masking": "fill", "baseline": "pink"}, r"unknown baseline \(--baseline pink\): expected black, grey, mean"),
-        ({"masking": "fill", "baseline": "1,2"}, r"unknown baseline \(--baseline 1,2\)"),
+        ({"baseline": "black"}, r"only fill takes a baseline \(masking=.layer.\): black; add masking=.fill."),
+        ({"masking": "fill", "baseline": "pink"}, r"unknown baseline \(baseline=.pink.\): expected black, grey, mean"),
+        ({"masking": "fill", "baseline": "1,2"}, r"unknown baseline \(baseline=.1,2.\)"),
         ({"masking": "fill", "baseline": "0,0,256"}, "unknown baseline"),
         ({"masking": "fill", "baseline": "0,nan,0"}, "unknown baseline"),
         ({"masking": "fill", "baseline": ""}, "unknown baseline"),
         *[
-            ({"masking": "fill", "baseline": name}, r"needs to know how pixels become the input .*--preprocess")
+            ({"masking": "fill", "baseline": name}, r"how pixels become the input .*export with preprocessing=")
             for name in ("black", "grey", "noise", "1,2,3")
         ],
         (
             {"masking": "fill", "baseline": "black", "preprocessing": Preprocessing((8, 8), mean=(0.5,))},
-            r"the preprocessing's mean does not fit the model \(--baseline black\): expected 3 numbers, got 1",
+            r"the preprocessing's mean does not fit the model \(baseline=.black.\): expected 3 numbers, got 1",
         ),
     ],
 )
@@ -323,7 +323,7 @@ def test_a_network_for_any_size(baseline: str, tmp_path: Path):
 
 
 def test_noise_needs_a_fixed_size():
-    with pytest.raises(MasktoolError, match=r"noise needs a fixed height and width.*--input-size"):
+    with pytest.raises(MasktoolError, match=r"noise needs a fixed height and width.*input_size=\(H, W\)"):
         constant_baseline("noise", (3, None, 224), CAFFE, "NCHW", where="here")
 
 

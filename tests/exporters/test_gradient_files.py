@@ -100,7 +100,9 @@ def test_the_session_says_how_to_get_gradients(plain: Path, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     masktool.export(plain, "masked.onnx")
     images, _ = draw()
-    with pytest.raises(MasktoolError, match=r"add them: masktool export masked\.onnx -o NEW\.onnx --gradient logit"):
+    with pytest.raises(
+        MasktoolError, match=r"add them: masktool\.export\(.masked\.onnx., .NEW\.onnx., gradient=.logit.\)"
+    ):
         masktool.load("masked.onnx").gradient(images, target=0)
     assert run(["export", "masked.onnx", "-o", "NEW.onnx", "--gradient", "logit"]) == 0
     assert masktool.load("NEW.onnx").gradient(images, target=0).image is not None

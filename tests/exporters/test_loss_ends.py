@@ -247,7 +247,7 @@ def test_an_older_file_refuses_the_entropy_and_keeps_its_losses(file: Path) -> N
         session.gradient(images, target=1, loss="entropy")
     assert str(error.value) == (
         f"the file was written before there was this loss ({file}): expected logit | log-softmax | softmax, "
-        "got entropy; export small.onnx again with --gradient entropy"
+        'got entropy; export small.onnx again with gradient="entropy"'
     )
     with pytest.raises(MasktoolError, match=r"unknown loss: expected logit .* entropy, got cosine"):
         session.gradient(images, target=1, loss="cosine")

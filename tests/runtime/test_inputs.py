@@ -66,7 +66,7 @@ def test_missing_and_unknown_inputs_are_named(several):
     message = (
         r"needs more than the image \('facts' float32 \(N, 2\), 'temperature' float32 \(1\), 'shift' int64 \(1\)\)"
     )
-    with pytest.raises(MasktoolError, match=message + ".*--input NAME=VALUE"):
+    with pytest.raises(MasktoolError, match=message + r".*give inputs=\{NAME: array\}"):
         several(images)
     inputs = {"facts": [0, 0], "temperature": 1, "shift": 0}
     with pytest.raises(MasktoolError, match=r"no such input \(fact\): expected 'facts' float32"):

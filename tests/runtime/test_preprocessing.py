@@ -225,7 +225,7 @@ def test_extreme_photographs_get_maps_of_their_size(size):
 @pytest.mark.parametrize(
     ("preprocessing", "message"),
     [
-        (None, "does not say how to prepare a photograph .*; export again with --preprocess"),
+        (None, "does not say how to prepare a photograph .*; export again with preprocessing"),
         (Preprocessing((8, 8)), "preprocessing without a resize_to"),
         (
             Preprocessing((8, 8), resize="exact", mean=(0.5,)),

@@ -155,7 +155,7 @@ def test_truncated_file(model, share):
 
 def test_not_a_masktool_file(tmp_path):
     path = write_model(tmp_path / "plain.onnx", masked=False)
-    with pytest.raises(MasktoolError, match=r"not a masktool file \(.*\); run `masktool export .*plain.onnx` first"):
+    with pytest.raises(MasktoolError, match=r"not a masktool file \(.*\); run `masktool.export\(.*plain.onnx., ...\)`"):
         load(path)
 
 

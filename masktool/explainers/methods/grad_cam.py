@@ -23,6 +23,7 @@ from masktool.errors import MasktoolError
 from masktool.explainers.gradient_method import ClassMap, GradientMethod
 from masktool.explainers.method import register
 from masktool.explainers.task import Differentiable, Task
+from masktool.messages import call
 from masktool.runtime.preprocessing import find_sources, interpolate
 
 
@@ -70,8 +71,8 @@ class GradCam(GradientMethod):
                 "the file holds another feature map",
                 where=self.feature_map,
                 got=metadata.feature_map,
-                fix=f"export it again: masktool export {metadata.source} --gradient logit "
-                f"--feature-map {self.feature_map}",
+                fix="export it again: "
+                + call("export", metadata.source, ..., gradient="logit", feature_map=self.feature_map),
             )
 
     def settings(self, task: Task) -> dict[str, Any]:

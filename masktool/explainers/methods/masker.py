@@ -36,6 +36,7 @@ from masktool.errors import MasktoolError
 from masktool.explainers.mask_figures import SURVIVES, areas_of, cut_masks, describe_answer, loses_class
 from masktool.explainers.method import Attribution, Method, register
 from masktool.explainers.task import Masks, Task
+from masktool.messages import Placeholder, call
 from masktool.option_checks import check_choice
 
 
@@ -53,7 +54,9 @@ class Masker(Method):
     meaning: ClassVar[str] = "salient for the predicted class (1) or not (0)"
     signed: ClassVar[bool] = False
     samples_option: ClassVar[str | None] = None
-    outputs: ClassVar[Mapping[str, str]] = {SALIENCY_MAP: "masktool train-masker MODEL --data FOLDER -o masker.onnx"}
+    outputs: ClassVar[Mapping[str, str]] = {
+        SALIENCY_MAP: call("train_masker", Placeholder("MODEL"), Placeholder("FOLDER"), "masker.onnx")
+    }
 
     judge: bool = False
 

@@ -20,10 +20,11 @@ class RuleTable(Registry[Rule]):
 
     Args:
         kind: what messages call a rule, such as ``mask rule``.
+        package: the package whose files register the rules.
     """
 
-    def __init__(self, kind: str) -> None:
-        super().__init__(kind, "masktool.ops")
+    def __init__(self, kind: str, package: str = "masktool.ops") -> None:
+        super().__init__(kind, package)
 
     def rule_of(self, node: ir.Node) -> Rule | None:
         """Returns the rule of a node, or None."""

@@ -53,7 +53,7 @@ def test_a_wrong_rule_is_noticed(op_type: str, monkeypatch: pytest.MonkeyPatch):
     def lose_nothing(graph: states.BatchGraph, node: Any) -> list[states.State]:
         return [states.Rows(0)] * len(node.outputs)
 
-    monkeypatch.setitem(states.IMAGE_RULES._rules, op_type, lose_nothing)
+    monkeypatch.setitem(states.IMAGE_RULES._entries, op_type, lose_nothing)
     rules = [rule for rule in RULES if rule.__name__ in (WRONG[op_type], "unary", "binary")]
     judged = (judge_graph(draw_graph(seed, rules), seed) for seed in range(300))
     assert any("proved, and" in each.fault for each in judged)

@@ -21,6 +21,7 @@ import onnx_ir as ir
 
 from masktool.exporters.independence.lengths import ONE, Product, multiply, product_of
 from masktool.exporters.subgraphs import nodes_inside
+from masktool.ops.rules import RuleTable
 
 MOST_ELEMENTS = 64
 """Longest integer vector whose elements are followed: shapes, starts and ends are far shorter."""
@@ -249,37 +250,13 @@ class BatchGraph:
         return Rows(axes[0], inner=inner)
 
 
-Rule = Callable[[BatchGraph, ir.Node], States]
-
-
-class BatchRules:
-    """Rules by ``op_type`` of the standard domain."""
-
-    def __init__(self) -> None:
-        self._rules: dict[str, Rule] = {}
-
-    def register(self, *op_types: str) -> Callable[[Rule], Rule]:
-        """Registers the decorated function as the rule of these operators."""
-
-        def add(rule: Rule) -> Rule:
-            for op_type in op_types:
-                if op_type in self._rules:
-                    raise ValueError(f"two rules for {op_type}: {self._rules[op_type].__name__} and {rule.__name__}")
-                self._rules[op_type] = rule
-            return rule
-
-        return add
-
-    def find(self, node: ir.Node) -> Rule | None:
-        """Returns the rule of a node, or None."""
-        return self._rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-
-
-IMAGE_RULES = BatchRules()
+BatchRule = Callable[[BatchGraph, ir.Node], States]
+PACKAGE = "masktool.exporters.independence"
+IMAGE_RULES: RuleTable[BatchRule] = RuleTable("batch rule", PACKAGE)
 """For nodes that read something of the images."""
-COUNT_RULES = BatchRules()
+COUNT_RULES: RuleTable[BatchRule] = RuleTable("count rule", PACKAGE)
 """For nodes that read lengths alone; without one, their results vary where an input does."""
-PLACE_RULES = BatchRules()
+PLACE_RULES: RuleTable[BatchRule] = RuleTable("place rule", PACKAGE)
 """For nodes that compute with places; behind any other, nothing is known but that the place matters."""
 batch_rule = IMAGE_RULES.register
 count_rule = COUNT_RULES.register
@@ -316,13 +293,13 @@ def apply_rule(graph: BatchGraph, node: ir.Node) -> States:
     if any(isinstance(state, Lost) for state in states):
         return [Lost()] * len(node.outputs)
     if inner or any(isinstance(state, Rows) for state in states):
-        rule = IMAGE_RULES.find(node)
+        rule = IMAGE_RULES.rule_of(node)
         if rule is None:
             raise UnprovedError("nothing is known of this operator")
         return rule(graph, node)
     if all(state is None for state in states):
         return [None] * len(node.outputs)
-    rule = (PLACE_RULES if any(isinstance(state, Places) for state in states) else COUNT_RULES).find(node)
+    rule = (PLACE_RULES if any(isinstance(state, Places) for state in states) else COUNT_RULES).rule_of(node)
     if rule is not None:
         return rule(graph, node)
     return same(

@@ -11,7 +11,7 @@ from masktool.data_files import shorten
 from masktool.errors import MasktoolError
 
 
-def fold(name: str) -> str:
+def fold_case(name: str) -> str:
     """Returns a name as it is compared where no class has it exactly: no cases, and underscores are spaces."""
     return " ".join(name.casefold().replace("_", " ").split())
 
@@ -38,11 +38,11 @@ class Classes:
         self.folded: dict[str, list[int]] = defaultdict(list)
         for index, name in enumerate(names or ()):
             self.exact[name].append(index)
-            self.folded[fold(name)].append(index)
+            self.folded[fold_case(name)].append(index)
 
     def find(self, name: str) -> tuple[int, ...]:
         """Returns the indices of the classes of a name: of exactly that name, else of one that reads alike."""
-        return tuple(self.exact.get(name) or self.folded.get(fold(name)) or ())
+        return tuple(self.exact.get(name) or self.folded.get(fold_case(name)) or ())
 
     def resolve(self, label: Any) -> int:
         """Returns the index that a label means.

@@ -16,7 +16,7 @@ import numpy as np
 from masktool.data_files import shorten
 from masktool.datasets.classes import Classes, parse_index
 from masktool.datasets.folders import list_folder, list_subfolders
-from masktool.datasets.headers import read_header
+from masktool.datasets.headers import read_image_header
 from masktool.datasets.labels import read_labels
 from masktool.errors import MasktoolError
 from masktool.runtime.arrays import ARRAY_SUFFIX
@@ -229,16 +229,16 @@ def draw_choice(n: int, count: int, seed: int, label: int) -> list[int]:
 
 def check_headers(examples: Iterable[Example], data: Path) -> None:
     """Raises MasktoolError where files do not begin as images do."""
-    faults = sorted(example.name for example in examples if not opens(example.path))
+    faults = sorted(example.name for example in examples if not opens_as_image(example.path))
     if faults:
         raise MasktoolError(
             "files that do not open as images", where=data, got=list_some(faults), fix="mend them, or take them away"
         )
 
 
-def opens(path: Path) -> bool:
+def opens_as_image(path: Path) -> bool:
     """Tells whether a file begins as a photograph does; an array holds none."""
-    return path.suffix.lower() != ARRAY_SUFFIX and read_header(path) is not None
+    return path.suffix.lower() != ARRAY_SUFFIX and read_image_header(path) is not None
 
 
 def describe_class(label: int, class_names: Sequence[str] | None) -> str:

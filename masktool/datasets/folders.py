@@ -35,7 +35,7 @@ def image_extensions() -> frozenset[str]:
     return picture_extensions() | {ARRAY_SUFFIX}
 
 
-def list_entries(directory: Path) -> list[Path]:
+def list_directory(directory: Path) -> list[Path]:
     """Returns all files and folders in a directory, sorted.
 
     Raises:
@@ -48,14 +48,14 @@ def list_entries(directory: Path) -> list[Path]:
 
 
 def list_subfolders(directory: Path) -> list[Path]:
-    """Returns the folders in a directory by name, hidden ones left out; raises as :func:`list_entries` does."""
-    return [path for path in list_entries(directory) if is_directory(path) and not path.name.startswith(".")]
+    """Returns the folders in a directory by name, hidden ones left out; raises as :func:`list_directory` does."""
+    return [path for path in list_directory(directory) if is_directory(path) and not path.name.startswith(".")]
 
 
 def list_folder(directory: Path) -> FolderContents:
-    """Sorts out what stands in a directory, which is not searched deeper; raises as :func:`list_entries` does."""
+    """Sorts out what stands in a directory, which is not searched deeper; raises as :func:`list_directory` does."""
     extensions = image_extensions()
-    entries = [path for path in list_entries(directory) if not path.name.startswith(".")]
+    entries = [path for path in list_directory(directory) if not path.name.startswith(".")]
     subfolders = {path for path in entries if is_directory(path)}
     files = [path for path in entries if path not in subfolders]
     candidates = [path for path in files if path.suffix.lower() in extensions]

@@ -32,7 +32,7 @@ class Header:
     exact: bool = True
 
 
-def read_header(path: Path) -> Header | None:
+def read_image_header(path: Path) -> Header | None:
     """Returns an image's header; None where it has none that can be read, or an array's axes do not tell its sides."""
     try:
         if path.suffix.lower() == ARRAY_SUFFIX:

@@ -47,7 +47,7 @@ class Hierarchy:
     """
 
     def __init__(self, parents: Parents, class_names: Sequence[str] | None, n_classes: int | None) -> None:
-        self.nodes = find_nodes(parents, class_names, n_classes)
+        self.nodes = place_classes(parents, class_names, n_classes)
         if not self.nodes:
             example = class_names[0] if class_names else "0"
             raise MasktoolError("no class of the model stands in the hierarchy", expected=f"names such as {example!r}")
@@ -103,7 +103,7 @@ def parse_parents(above: Any, where: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def find_nodes(parents: Parents, class_names: Sequence[str] | None, n_classes: int | None) -> dict[int, str]:
+def place_classes(parents: Parents, class_names: Sequence[str] | None, n_classes: int | None) -> dict[int, str]:
     """Returns the name under which each class stands, for those that do."""
     if class_names is None:
         indices = (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from masktool.data_files import open_data
 from masktool.datasets.dataset import Problem
-from masktool.datasets.headers import Header, read_header
+from masktool.datasets.headers import Header, read_image_header
 from masktool.datasets.images import list_images
 from masktool.datasets.matching import ImageNames, match_entries
 from masktool.errors import MasktoolError
@@ -45,7 +45,7 @@ def find_pixel_files(
     found, problems = match_entries(files.items(), names, headers, str(folder), what)
     fitting = {}
     for name, path in found.items():
-        header = read_header(path)
+        header = read_image_header(path)
         wrong = explain_unread(path) if header is None else find_fault(header, headers[name])
         if wrong is None:
             fitting[name] = path

@@ -10,7 +10,7 @@ from masktool.datasets.classes import Classes
 from masktool.datasets.dataset import Box, Dataset, DatasetImage, Problem
 from masktool.datasets.fitting import fit_box
 from masktool.datasets.formats import read_objects
-from masktool.datasets.headers import Header, read_header
+from masktool.datasets.headers import Header, read_image_header
 from masktool.datasets.images import class_folder, list_images, spread_evenly
 from masktool.datasets.labels import read_labels
 from masktool.datasets.matching import ImageNames, match_entries
@@ -59,9 +59,9 @@ def read_dataset(
     chosen = dict.fromkeys(spread_evenly(images, limit))
     classes = Classes(class_names, n_classes)
     sized = boxes is not None or masks is not None or segments is not None
-    headers = {name: read_header(images[name]) if sized else None for name in chosen}
+    headers = {name: read_image_header(images[name]) if sized else None for name in chosen}
     problems: Problems = []
-    label_of, found = find_labels(labels, names, chosen, classes)
+    label_of, found = label_images(labels, names, chosen, classes)
     problems += found
     boxes_of, outline_of, found = find_objects(boxes, names, headers, label_of, classes)
     problems += found
@@ -83,7 +83,7 @@ def read_dataset(
     return Dataset(samples, tuple(problems))
 
 
-def find_labels(
+def label_images(
     path: Path | None, names: ImageNames, chosen: Collection[str], classes: Classes
 ) -> tuple[dict[str, int], Problems]:
     """Returns the images' classes from a file, else from their subfolders."""

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from masktool.data_files import shorten
-from masktool.datasets.extras import require_extra
 from masktool.datasets.fields import read_numbers
 from masktool.errors import MasktoolError
+from masktool.extras import require_extra
 
 MIN_COORDINATES = 6
 """A polygon has three vertices; pycocotools takes four numbers for a box."""
@@ -75,13 +75,13 @@ def merge_segmentations(segmentations: Sequence[Any], size: tuple[int, int]) -> 
     from pycocotools.mask import area, merge
 
     width, height = size
-    merged = merge([encode(each, height, width) for each in segmentations])
+    merged = merge([encode_segmentation(each, height, width) for each in segmentations])
     if area(merged) == 0:
         raise MasktoolError("a segmentation that covers no pixel")
     return RunLengthMask((height, width), merged["counts"])
 
 
-def encode(segmentation: Any, height: int, width: int) -> Any:
+def encode_segmentation(segmentation: Any, height: int, width: int) -> Any:
     """Returns one object's compressed run lengths."""
     from pycocotools.mask import frPyObjects, merge
 

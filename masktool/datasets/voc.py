@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import ParseError
 
 from masktool.data_files import read_bytes
-from masktool.datasets.extras import require_extra
-from masktool.datasets.folders import list_entries
+from masktool.datasets.folders import list_directory
 from masktool.datasets.objects import AnnotatedImage, AnnotatedObject, Size
 from masktool.errors import MasktoolError
+from masktool.extras import require_extra
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -33,7 +33,7 @@ def read_voc_folder(folder: Path) -> list[AnnotatedImage]:
     Raises:
         MasktoolError: there is none, or one is no Pascal VOC.
     """
-    files = [path for path in list_entries(folder) if path.suffix.lower() == ".xml" and path.is_file()]
+    files = [path for path in list_directory(folder) if path.suffix.lower() == ".xml" and path.is_file()]
     if not files:
         raise MasktoolError("no boxes", where=folder, expected=f"{EXPECTED} files, NAME.xml")
     return [read_voc(path) for path in files]

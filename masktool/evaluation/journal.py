@@ -57,7 +57,7 @@ class Journal:
             try:
                 self._read(self.path)
                 header = json.dumps({"settings": self.settings}, sort_keys=True)
-                lines = [header, *(encode(name, entry) for name, entry in self.entries.items())]
+                lines = [header, *(encode_line(name, entry) for name, entry in self.entries.items())]
                 with atomic_path(self.path) as temporary:  # drops records of other settings, and half a last line
                     temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
                 self._stream = self.path.open("a", encoding="utf-8")
@@ -83,7 +83,7 @@ class Journal:
         Raises:
             MasktoolError: the file cannot be written.
         """
-        line = encode(name, Entry(digest, record))
+        line = encode_line(name, Entry(digest, record))
         if self.path is not None and self._stream is not None:
             try:
                 self._stream.write(line + "\n")
@@ -98,7 +98,7 @@ class Journal:
         if not path.is_file():
             return
         header, *lines = path.read_bytes().split(b"\n")
-        found = decode(header)
+        found = decode_line(header)
         if found is None or not isinstance(found.get("settings"), dict):
             return
         if found["settings"] != self.settings:
@@ -106,17 +106,17 @@ class Journal:
             self.changed = tuple(sorted(n for n in names if found["settings"].get(n) != self.settings.get(n)))
             return
         for line in lines[:-1]:  # what follows the last line end is empty, or half a line
-            entry = decode(line)
+            entry = decode_line(line)
             if entry is not None and all(conforms(entry.get(name), kind) for name, kind in LINE.items()):
                 self.entries[entry["image"]] = Entry(entry["digest"], entry["record"])
 
 
-def encode(name: str, entry: Entry) -> str:
+def encode_line(name: str, entry: Entry) -> str:
     """Returns one line; NaN is refused, since JSON has none: undefined figures are None."""
     return json.dumps({"image": name, "digest": entry.digest, "record": entry.record}, allow_nan=False)
 
 
-def decode(line: bytes) -> dict[str, Any] | None:
+def decode_line(line: bytes) -> dict[str, Any] | None:
     """Returns what a line holds; None for one that was damaged: that image is measured again."""
     try:
         found = json.loads(line)

@@ -12,11 +12,11 @@ from typing import Any
 
 from masktool.contract import __version__
 from masktool.data_files import read_bytes
-from masktool.datasets.extras import require_extra
 from masktool.errors import MasktoolError
 from masktool.evaluation.findings import Table
 from masktool.evaluation.overlays import arrange, data_uri, find_overlays
 from masktool.evaluation.saved import find_inside, read_evaluation
+from masktool.extras import require_extra
 from masktool.runtime.pictures import open_picture
 
 ORDER = ("missingness", "faithfulness", "localisation", "lime-alignment", "randomisation")

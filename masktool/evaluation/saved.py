@@ -68,24 +68,24 @@ def check_table(table: Mapping[str, Any], where: str) -> None:
     check_fields(table, TABLE, where)
     for row in table["rows"]:
         if len(row) != len(table["columns"]):
-            raise damaged(where, f"{len(table['columns'])} cells a row", len(row))
+            raise damaged_evaluation(where, f"{len(table['columns'])} cells a row", len(row))
         for cell in row:
             if isinstance(cell, dict):
                 check_fields(cell, INTERVAL, where)
             elif not conforms(cell, CELL):
-                raise damaged(where, "a text, a number or an interval", shorten(cell))
+                raise damaged_evaluation(where, "a text, a number or an interval", shorten(cell))
 
 
 def check_fields(entry: Mapping[str, Any], fields: Mapping[str, Any], where: str) -> None:
     """Raises MasktoolError unless an object has fields of the right types."""
     for name, kind in fields.items():
         if name not in entry:
-            raise damaged(where, repr(name), "none")
+            raise damaged_evaluation(where, repr(name), "none")
         if not conforms(entry[name], kind):
-            raise damaged(f"{where}, {name}", "another type", shorten(entry[name]))
+            raise damaged_evaluation(f"{where}, {name}", "another type", shorten(entry[name]))
 
 
-def damaged(where: str, expected: object, got: object) -> MasktoolError:
+def damaged_evaluation(where: str, expected: object, got: object) -> MasktoolError:
     """Returns the error for a file that is not as it was written."""
     return MasktoolError("a damaged evaluation", where=where, expected=expected, got=got, fix="measure again")
 

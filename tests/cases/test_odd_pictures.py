@@ -14,7 +14,7 @@ from PIL import Image, TiffImagePlugin
 
 from masktool import MasktoolError
 from masktool.datasets.folders import list_folder
-from masktool.datasets.headers import read_header
+from masktool.datasets.headers import read_image_header
 from masktool.explainers.segmentation import read_label_map
 from masktool.explainers.subject import read_subject
 from masktool.limits import limits
@@ -199,7 +199,7 @@ def test_a_named_pipe_is_refused_at_once(tmp_path, read):
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(MasktoolError, match=r"not a file \(.*a\.png\): expected an image, got a pipe; write what"):
         read(tmp_path / "a.png")
-    assert read_header(tmp_path / "a.png") is None
+    assert read_image_header(tmp_path / "a.png") is None
     assert [path.name for path in list_folder(tmp_path).images] == ["a.png"]
 
 
@@ -264,7 +264,7 @@ def test_formats_that_nobody_photographs_in_are_not_opened(tmp_path, content, na
     for read in (read_image, read_label_map):
         with pytest.raises(MasktoolError, match=rf"not an image .*{named}"):
             read(tmp_path / "photo.jpg")
-    assert read_header(tmp_path / "photo.jpg") is None
+    assert read_image_header(tmp_path / "photo.jpg") is None
 
 
 def test_every_format_that_is_promised_is_opened(tmp_path):

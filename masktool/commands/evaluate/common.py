@@ -23,7 +23,6 @@ from masktool.commands.source_options import (
 )
 from masktool.contract import OutputKind
 from masktool.datasets.dataset import Dataset, Problem
-from masktool.datasets.extras import require_extra
 from masktool.errors import MasktoolError
 from masktool.evaluation.findings import Evaluation
 from masktool.evaluation.named_models import NamedModel, count_classes
@@ -31,6 +30,7 @@ from masktool.evaluation.part import Part
 from masktool.evaluation.results import encode_evaluation, journal_path, write_evaluation
 from masktool.evaluation.running import run_part
 from masktool.exported_files import metadata_of
+from masktool.extras import require_extra
 from masktool.interface.models import find_model
 from masktool.interface.options import ModelChoice
 from masktool.lazy import typed_arguments

@@ -55,9 +55,11 @@ class Summary:
             figures = [figure for figure in self.metric.figures if other is None or figure.better]
             if self.by_model:
                 for figure in figures:
-                    yield self.table(figure.name, describe(figure), [(figure, model) for model in self.models], other)
+                    yield self.table(
+                        figure.name, describe_figure(figure), [(figure, model) for model in self.models], other
+                    )
             else:
-                caption = " ".join(f"{figure.name}: {describe(figure)}" for figure in figures)
+                caption = " ".join(f"{figure.name}: {describe_figure(figure)}" for figure in figures)
                 yield self.table(self.metric.name, caption, [(figure, PLAIN) for figure in figures], other)
 
     def table(self, name: str, caption: str, columns: Sequence[tuple[Figure, str]], other: str | None) -> Table:
@@ -103,6 +105,6 @@ class Summary:
         return tuple(interval_of_mean(column, self.seed) for column in values.T)
 
 
-def describe(figure: Figure) -> str:
+def describe_figure(figure: Figure) -> str:
     """Returns what a figure is and which way is better."""
     return f"{figure.meaning[0].upper()}{figure.meaning[1:]}. {WAYS[figure.better]}"

@@ -1,4 +1,4 @@
-"""Packages that only evaluation needs, and that a plain installation lacks."""
+"""Packages of the extra ``evaluate``, which a plain installation lacks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INSTALL = "pip install 'masktool[evaluate]'"
 
 @contextlib.contextmanager
 def require_extra(purpose: str) -> Iterator[None]:
-    """Context manager for the import of such a package.
+    """Context manager for the import of such a package: that it is missing becomes an error with the command to run.
 
     Args:
         purpose: what it is needed for, such as "drawing charts".

@@ -195,7 +195,7 @@ LIBRARY = sorted(
 )
 OPTION = re.compile(r"(?<![\w-])(?:--[a-z][\w-]*|-[a-z](?![\w-]))")
 """An option, such as ``--input-size`` or ``-o``; not a hyphen within a word."""
-LEFT = {"datasets", "evaluation", "exporters", "maskers"}
+LEFT = {"exporters"}
 """Rooms whose texts still name options."""
 
 

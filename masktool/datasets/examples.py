@@ -19,6 +19,7 @@ from masktool.datasets.folders import list_folder, list_subfolders
 from masktool.datasets.headers import read_image_header
 from masktool.datasets.labels import read_labels
 from masktool.errors import MasktoolError
+from masktool.messages import parameter
 from masktool.runtime.arrays import ARRAY_SUFFIX
 
 N_LISTED = 3
@@ -141,7 +142,7 @@ def resolve_folders(names: list[str], classes: Classes, data: Path) -> dict[str,
             where=data,
             expected=f"{classes.count} subfolders, one per class in the order of the classes",
             got=len(names),
-            fix="name the classes with --labels, or call the subfolders by the index of their class",
+            fix="name the classes with " + parameter("labels") + ", or call the subfolders by the index of their class",
         )
     labels = resolve_all(names, classes, data, "subfolders that are no class of the model")
     return dict(zip(names, labels, strict=True))
@@ -216,7 +217,7 @@ def choose_per_class(
             where=data,
             expected=f"{count} of each",
             got=list_some(short),
-            fix="add images, or lower --per-class",
+            fix="add images, or lower " + parameter("per_class"),
         )
     return [found[i] for label, found in members.items() for i in draw_choice(len(found), count, seed, label)]
 

@@ -15,6 +15,7 @@ from masktool.datasets.dataset import Box, DatasetImage
 from masktool.errors import MasktoolError
 from masktool.explainers.segmentation import read_label_map
 from masktool.explainers.subject import Subject, make_subject, read_subject
+from masktool.messages import parameter
 from masktool.runtime.preprocessing import PreparedImage
 from masktool.runtime.session import MaskedSession
 
@@ -110,5 +111,5 @@ def require_label(scene: Scene) -> int:
         MasktoolError: it is not known.
     """
     if scene.sample.label is None:
-        raise MasktoolError("no label", where=scene.sample.name, fix="name it in --labels")
+        raise MasktoolError("no label", where=scene.sample.name, fix="name it in " + parameter("labels"))
     return scene.sample.label

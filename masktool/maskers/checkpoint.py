@@ -17,6 +17,7 @@ from masktool.errors import MasktoolError, first_line
 from masktool.exporters.source_kinds import check_archive
 from masktool.exporters.torch_sources.weights import check_unpickler, find_cause
 from masktool.files import atomic_path
+from masktool.messages import parameter
 
 VERSION = 1
 SHOWN = 60
@@ -86,7 +87,10 @@ def check_identity(saved: Mapping[str, Any], current: Mapping[str, Any], path: P
             where=path,
             expected=", ".join(f"{name} {shorten(saved.get(name))}" for name in names),
             got=", ".join(f"{name} {shorten(current.get(name))}" for name in names),
-            fix="give the settings of that training, or leave --resume out and choose another --checkpoint",
+            fix="give the settings of that training, or leave "
+            + parameter("resume")
+            + " out and choose another "
+            + parameter("checkpoint"),
         )
 
 

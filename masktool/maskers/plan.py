@@ -24,6 +24,7 @@ from masktool.maskers.loading import steps_per_epoch
 from masktool.maskers.settings import TrainingSettings
 from masktool.maskers.stages import Stage, choose_stages, list_maps
 from masktool.maskers.training import choose_device
+from masktool.messages import PREPROCESSINGS, parameter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +102,7 @@ def make_plan(
             "the classifier cannot be trained alongside",
             where=loaded.name,
             got="an exported program, whose weights are frozen",
-            fix="give the state dict and --arch, or --classifier fix",
+            fix="give the state dict and " + parameter("arch") + ", or " + parameter("classifier", "fix"),
         )
     preprocessing = choose_preprocessing(loaded, input_size, preprocessing)
     loaded = own_module(loaded)
@@ -127,7 +128,7 @@ def choose_preprocessing(
     chosen = preprocessing or loaded.known.preprocessing
     if chosen is None:
         raise MasktoolError(
-            "preprocessing unknown", where=loaded.name, fix="add --preprocess imagenet|caffe|tf|FILE.json"
+            "preprocessing unknown", where=loaded.name, fix="add " + parameter("preprocessing", PREPROCESSINGS)
         )
     return chosen if size is None else chosen.scaled_to(size)
 

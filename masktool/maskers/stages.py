@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from masktool.errors import MasktoolError
 from masktool.maskers.settings import Stages
+from masktool.messages import parameter
 
 LAST = 2
 """Stages from the end of the classifier, on which the authors settled."""
@@ -157,7 +158,7 @@ def choose_stages(maps: Sequence[Stage], wanted: Stages, where: str) -> tuple[St
             "no stage to read: a masker needs maps of more than one pixel",
             where=where,
             got=describe(chosen or maps) or "no module whose output is a map (N, C, h, w)",
-            fix="choose modules with --stages, or a larger --input-size",
+            fix="choose modules with " + parameter("stages") + ", or a larger " + parameter("input_size"),
         )
     return tuple(sorted(chosen, key=lambda each: each.size, reverse=True))
 

@@ -30,6 +30,7 @@ from masktool.maskers.network import ExplainedClassifier
 from masktool.maskers.plan import Plan, make_plan
 from masktool.maskers.settings import TrainingSettings
 from masktool.maskers.training import Record, Training
+from masktool.messages import parameter
 from masktool.progress import Progress, Say, log, no_progress
 from masktool.runtime.session import load
 
@@ -136,7 +137,7 @@ def find_saved(path: Path, *, resume: bool, say: Say) -> Checkpoint | None:
             "an unfinished training is kept there",
             where=path,
             got=f"{saved.state['done']} of {saved.steps} steps",
-            fix="go on with --resume, or delete it",
+            fix="go on with " + parameter("resume", True) + ", or delete it",
         )
     if resume and saved is None:
         say(f"nothing to resume at {path}: training from the start")
@@ -212,7 +213,8 @@ class TrainingRun:
                 if stopped:  # as asked before the checkpoint was written: a later signal waits for the next step
                     say(
                         f"stopped after step {self.training.done} of {self.plan.steps}, kept in {self.checkpoint}; "
-                        f"--resume goes on"
+                        + parameter("resume", True)
+                        + " goes on"
                     )
                     raise KeyboardInterrupt
 

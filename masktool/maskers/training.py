@@ -30,6 +30,7 @@ from masktool.maskers.network import MaskerNetwork
 from masktool.maskers.objectives import PictureBatch, is_right, masker_loss
 from masktool.maskers.settings import TrainingSettings
 from masktool.maskers.stages import Stage
+from masktool.messages import parameter
 
 MOMENTUM = 0.9
 DECAY_PHASES = 3
@@ -124,8 +125,8 @@ class Training:
         if own_loss is not None and self.classifier_optimizer is not None:
             set_gradients(self.classifier.module, own_loss)
             self.classifier_optimizer.step()
-        for parameter, gradient in zip(self.masker.parameters(), gradients, strict=True):
-            parameter.grad = gradient
+        for tensor, gradient in zip(self.masker.parameters(), gradients, strict=True):
+            tensor.grad = gradient
         nn.utils.clip_grad_norm_(self.masker.parameters(), self.settings.clip)
         self.optimizer.step()
         self.done += 1
@@ -170,7 +171,7 @@ class Training:
                 where=f"step {self.done + 1} of {self.steps}",
                 expected="numbers",
                 got=", ".join(f"{name} {record[name]}" for name in broken),
-                fix="lower --learning-rate, or check the classifier's weights and the preprocessing",
+                fix="lower " + parameter("learning_rate") + ", or check the classifier's weights and the preprocessing",
             )
 
     def state(self) -> State:
@@ -232,5 +233,5 @@ def set_gradients(module: nn.Module, loss: Tensor) -> None:
     """Gives every trainable weight of a module its gradient of the loss, and those without any none."""
     parameters = [each for each in module.parameters() if each.requires_grad]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
+    for tensor, gradient in zip(parameters, gradients, strict=True):
+        tensor.grad = gradient

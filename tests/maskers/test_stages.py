@@ -120,7 +120,7 @@ def test_an_unknown_stage_is_told_which_there_are():
 
 def test_maps_of_one_pixel_are_no_stages():
     network = nn.Sequential(nn.Conv2d(3, 4, 8), nn.ReLU(), nn.Flatten(), nn.Linear(4, 2))
-    with pytest.raises(MasktoolError, match=r"no stage to read.*tiny.*0 4 x 1 x 1.*--stages"):
+    with pytest.raises(MasktoolError, match=r"no stage to read.*tiny.*0 4 x 1 x 1.*choose modules with stages"):
         choose_stages(list_maps(network, torch.zeros(2, 3, 8, 8)), "last-two", "tiny")
     with pytest.raises(MasktoolError, match="no stage to read"):
         choose_stages(list_maps(network, torch.zeros(2, 3, 8, 8)), ("0",), "tiny")

@@ -90,7 +90,7 @@ def test_an_interrupted_training_ends_as_the_uninterrupted_one(folder, tmp_path,
         train(folder, tmp_path / "parts.onnx", **options)
     assert load_checkpoint(tmp_path / "parts.onnx.checkpoint").state["done"] == 3
     monkeypatch.undo()
-    with pytest.raises(MasktoolError, match=r"an unfinished training is kept there.*3 of 9 steps.*--resume"):
+    with pytest.raises(MasktoolError, match=r"an unfinished training is kept there.*3 of 9 steps.*resume=True"):
         train(folder, tmp_path / "parts.onnx", **options)
     train(folder, tmp_path / "parts.onnx", **options, resume=True)
     assert (tmp_path / "parts.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()

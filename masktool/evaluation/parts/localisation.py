@@ -38,6 +38,7 @@ from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.part import MapPart, check_distinct, register
 from masktool.evaluation.scene import Scene, fill_boxes, require_label
 from masktool.explainers.reading import check_finite
+from masktool.messages import parameter
 
 NO_MODEL = "none"
 """In place of a model's name beside the baseline maps."""
@@ -222,7 +223,9 @@ def find_target(scene: Scene) -> Target:
     """
     if scene.inside is None:
         raise MasktoolError(
-            "no object", where=scene.sample.name, fix="name its box in --boxes or its pixels in --masks"
+            "no object",
+            where=scene.sample.name,
+            fix="name its box in " + parameter("boxes") + " or its pixels in " + parameter("masks"),
         )
     rectangle = box_of(scene.inside)
     boxes = scene.boxes if scene.sample.boxes else () if rectangle is None else (rectangle,)

@@ -22,12 +22,7 @@ from masktool.commands.explain_options import (
     share_options,
 )
 from masktool.commands.photographs import check_writable, choose_stems, collect_photographs
-from masktool.commands.source_options import (
-    channels_option,
-    class_output_option,
-    output_kind_option,
-    trust_code_option,
-)
+from masktool.commands.source_options import READING_OPTIONS
 from masktool.errors import MasktoolError
 from masktool.explainers import Explanation, explain_targets
 from masktool.explainers.explanation import FORMATS
@@ -90,22 +85,7 @@ class ExplainRequest:
     help=f"What `masktool export` wrote, or anything it takes: that is exported into a cache first.  "
     f"[default: ${MODEL_VARIABLE}, else a small built-in model]",
 )
-@click.option("--arch", metavar="NAME", help="Architecture of a MODEL that is a state dict, as for export.")
-@click.option(
-    "--input-size",
-    nargs=2,
-    type=click.IntRange(min=1),
-    metavar="H W",
-    help="Height and width of the input, where MODEL does not fix them.  [default: its preprocessing's]",
-)
-@channels_option
-@click.option("--image-input", metavar="NAME", help="Which input is the image, of a MODEL that is not masked yet.")
-@click.option(
-    "--preprocess", metavar="NAME|FILE", help="Preprocessing of a MODEL that is not masked yet, as for export."
-)
-@class_output_option
-@output_kind_option
-@trust_code_option
+@options.in_order(READING_OPTIONS)
 @options.masking_option
 @options.baseline_option
 @click.option(

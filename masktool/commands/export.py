@@ -13,20 +13,14 @@ from click.core import ParameterSource
 
 from masktool.commands.export_check import run_check
 from masktool.commands.info import describe_batch, describe_preprocessing
-from masktool.commands.options import baseline_option, console, json_option, masking_option, print_path, say
+from masktool.commands.options import baseline_option, console, in_order, json_option, masking_option, print_path, say
 from masktool.commands.source_options import (
-    arch_option,
-    channels_option,
+    READING_OPTIONS,
     choose_output,
-    class_output_option,
-    input_size_option,
     labels_option,
     mean_option,
-    output_kind_option,
-    preprocess_option,
     read_preset,
     std_option,
-    trust_code_option,
 )
 from masktool.contract import LOSSES, OutputKind
 from masktool.errors import MasktoolError
@@ -60,7 +54,7 @@ DIGEST_SHOWN = 12
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: MODEL's name.masked.onnx]"
 )
-@arch_option
+@in_order(READING_OPTIONS)
 @masking_option
 @baseline_option
 @click.option(
@@ -69,16 +63,9 @@ DIGEST_SHOWN = 12
     help="Whether callers may leave the mask out; required suits runtimes that know no optional inputs.  [default: "
     "optional, or required where MODEL leaves its height or width open]",
 )
-@click.option("--image-input", metavar="NAME", help="Which input of MODEL is the image, where several may be.")
-@input_size_option
-@channels_option
-@preprocess_option
 @mean_option
 @std_option
 @labels_option
-@class_output_option
-@output_kind_option
-@trust_code_option
 @click.option(
     "--gradient",
     type=click.Choice(LOSSES),

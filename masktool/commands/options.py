@@ -7,9 +7,9 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -38,6 +38,20 @@ def read_auto(minimum: int) -> Callable[[click.Context, click.Parameter, str], i
         return number
 
     return read
+
+
+Decorator = Callable[[Any], Any]
+
+
+def in_order(options: Sequence[Decorator]) -> Decorator:
+    """Returns a decorator that adds options to a command, in the order of its help."""
+
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 provider_option = click.option(

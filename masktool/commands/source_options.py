@@ -82,6 +82,20 @@ trust_code_option = click.option(
     help="Read MODEL although that may run code from it, as from a pickled module, TorchScript, or a .pt2 that cannot "
     "be checked; such files are refused otherwise.",
 )
+image_input_option = click.option(
+    "--image-input", metavar="NAME", help="Which input of MODEL is the image, where several may be."
+)
+READING_OPTIONS = (
+    arch_option,
+    input_size_option,
+    channels_option,
+    image_input_option,
+    preprocess_option,
+    class_output_option,
+    output_kind_option,
+    trust_code_option,
+)
+"""What a MODEL that is not masked yet does not say of itself, for every command that exports it."""
 
 
 def read_preset(preprocess: str | None, mean: Sequence[float] | None, std: Sequence[float] | None) -> Preset | None:

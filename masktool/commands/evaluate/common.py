@@ -15,12 +15,7 @@ import click
 from masktool.commands import options
 from masktool.commands.evaluate.results import print_problems, print_tables
 from masktool.commands.photographs import check_writable
-from masktool.commands.source_options import (
-    channels_option,
-    class_output_option,
-    output_kind_option,
-    trust_code_option,
-)
+from masktool.commands.source_options import READING_OPTIONS
 from masktool.contract import OutputKind
 from masktool.datasets.dataset import Dataset, Problem
 from masktool.errors import MasktoolError
@@ -217,22 +212,7 @@ SHARED_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--limit", type=click.IntRange(min=1), metavar="N", help="Use only N images, evenly spread over the names."
     ),
-    click.option("--arch", metavar="NAME", help="Architecture of a MODEL that is a state dict, as for export."),
-    click.option(
-        "--input-size",
-        nargs=2,
-        type=click.IntRange(min=1),
-        metavar="H W",
-        help="Height and width of the input, where MODEL does not fix them.  [default: its preprocessing's]",
-    ),
-    click.option("--image-input", metavar="NAME", help="Which input is the image, of a MODEL that is not masked yet."),
-    click.option(
-        "--preprocess", metavar="NAME|FILE", help="Preprocessing of a MODEL that is not masked yet, as for export."
-    ),
-    class_output_option,
-    output_kind_option,
-    channels_option,
-    trust_code_option,
+    *READING_OPTIONS,
     options.seed_option,
     click.option(
         "-o",
@@ -272,9 +252,7 @@ def evaluation_options(function: Callable[..., Any]) -> Callable[..., Any]:
         check_writable(request.directory)
         return function(request, **values)
 
-    decorated: Callable[..., Any] = wrapped
-    for decorate in reversed(SHARED_OPTIONS):
-        decorated = decorate(decorated)
+    decorated: Callable[..., Any] = options.in_order(SHARED_OPTIONS)(wrapped)
     return decorated
 
 

@@ -26,7 +26,7 @@ from benchmarks.timing import seconds_of
 from masktool.contract import Preprocessing
 from masktool.exporters.sources import load_source
 from masktool.runtime.preprocessing import prepare
-from masktool.runtime.providers import open_session
+from masktool.runtime.providers import open_on_providers
 from masktool.runtime.session import MaskedSession
 
 LIMIT = 1.3
@@ -91,7 +91,7 @@ def make_jobs(network: Network, folder: Path, session: MaskedSession) -> tuple[d
     random = np.random.default_rng(0)
     name = write_plain(network, folder / "plain.onnx")
     plain, masker = (
-        open_session(path, "cpu", session.threads).session for path in (folder / "plain.onnx", session.path)
+        open_on_providers(path, "cpu", session.threads).session for path in (folder / "plain.onnx", session.path)
     )
     images = random.standard_normal((1, 3, network.side, network.side)).astype(np.float32)
     photograph = Image.fromarray(random.integers(0, 256, (*PHOTOGRAPH_SIZE, 3), np.uint8))

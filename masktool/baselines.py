@@ -103,13 +103,13 @@ def constant_baseline(
     if baseline == "mean":
         return np.zeros((1, 1, 1, 1), np.float32)
     channels = shape[0]
-    preprocessing = check_preprocessing(preprocessing, channels, where)
+    preprocessing = require_preprocessing(preprocessing, channels, where)
     pixels = draw_noise(shape, seed, where) if baseline == "noise" else colour_pixels(baseline, channels, where)
     values = normalise(pixels, preprocessing)[None]
     return np.ascontiguousarray(values if layout == "NHWC" else values.transpose(0, 3, 1, 2))
 
 
-def check_preprocessing(preprocessing: Preprocessing | None, channels: int, where: str) -> Preprocessing:
+def require_preprocessing(preprocessing: Preprocessing | None, channels: int, where: str) -> Preprocessing:
     """Returns the preprocessing if it tells what a pixel becomes in every channel.
 
     Raises:

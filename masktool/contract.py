@@ -292,7 +292,7 @@ class Metadata:
         values = read_properties(properties)
         for field in dataclasses.fields(cls):
             if field.name not in values and field.default is dataclasses.MISSING:
-                raise damaged(field.name, "a value", "none")
+                raise damaged_metadata(field.name, "a value", "none")
         if values["preprocessing"] is not None:
             values["preprocessing"] = Preprocessing.from_json(values["preprocessing"])
         for name in ("labels", "losses", "output_evidence"):
@@ -319,9 +319,9 @@ def read_properties(properties: Mapping[str, str]) -> dict[str, Any]:
         try:
             values[name] = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise damaged(name, "JSON", error) from error
+            raise damaged_metadata(name, "JSON", error) from error
         if not conforms(values[name], hints[name]):
-            raise damaged(name, describe_kind(hints[name]), show(values[name]))
+            raise damaged_metadata(name, describe_field_type(hints[name]), show(values[name]))
         if name == "schema_version" and values[name] > SCHEMA_VERSION:
             raise MasktoolError(
                 "file written by a newer masktool",
@@ -333,11 +333,11 @@ def read_properties(properties: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
-def describe_kind(kind: Any) -> str:
+def describe_field_type(kind: Any) -> str:
     """Returns what a field's type asks for, in JSON's words."""
     words = {str: "a text", int: "a whole number", float: "a number", type(None): "null", Preprocessing: "an object"}
     if get_origin(kind) in (Union, types.UnionType):
-        return " or ".join(describe_kind(each) for each in get_args(kind))
+        return " or ".join(describe_field_type(each) for each in get_args(kind))
     if get_origin(kind) is Literal:
         return " | ".join(get_args(kind))
     if get_origin(kind) is tuple:
@@ -345,7 +345,7 @@ def describe_kind(kind: Any) -> str:
     return words.get(kind, "an object")
 
 
-def damaged(name: str, expected: str, got: object) -> MasktoolError:
+def damaged_metadata(name: str, expected: str, got: object) -> MasktoolError:
     """Returns the error for an entry that does not say what it must."""
     where = f"metadata {METADATA_PREFIX + name}"
     return MasktoolError(

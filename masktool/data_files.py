@@ -76,7 +76,7 @@ def check_readable(path: Path, expected: str) -> None:
         path: as the user gave it.
         expected: what the file should be, for the error.
     """
-    kind = find_kind(path, expected)
+    kind = find_kind_of_file(path, expected)
     if kind is not None:
         raise not_a_file(path, expected, kind)
     with open_data(path, expected, bounded=False):
@@ -99,7 +99,7 @@ def open_data(path: Path, expected: str, *, bounded: bool = True) -> Iterator[Bi
     if descriptor is not None:
         yield read_descriptor(descriptor, path, expected)
         return
-    kind = find_kind(path, expected)
+    kind = find_kind_of_file(path, expected)
     if kind is not None:
         raise not_a_file(path, expected, kind)
     with open_regular(path, expected) as stream:
@@ -111,7 +111,7 @@ def open_data(path: Path, expected: str, *, bounded: bool = True) -> Iterator[Bi
         yield stream
 
 
-def find_kind(path: Path, expected: str) -> str | None:
+def find_kind_of_file(path: Path, expected: str) -> str | None:
     """Returns what a path is that is no regular file; None for one that is.
 
     Raises:
@@ -139,7 +139,7 @@ def read_descriptor(descriptor: int, path: Path, expected: str) -> BinaryIO:
     Raises:
         MasktoolError: it holds nothing, more than the limit, or is neither a file nor a pipe.
     """
-    kind = find_kind(path, expected)
+    kind = find_kind_of_file(path, expected)
     if kind not in (None, "a pipe", "a socket"):
         got = "a terminal" if kind == "a device" and os.isatty(descriptor) else kind
         raise MasktoolError("not a file", where=path, expected=expected, got=got)

@@ -54,7 +54,7 @@ def check_target(target: str | os.PathLike[str]) -> Path:
         raise cannot_write(target, error) from error
     if not stat.S_ISREG(kind):
         raise MasktoolError(
-            f"the output is {describe_kind(kind)}",
+            f"the output is {describe_mode(kind)}",
             where=target,
             expected="a file",
             fix="choose another with " + parameter("path"),
@@ -62,7 +62,7 @@ def check_target(target: str | os.PathLike[str]) -> Path:
     return found
 
 
-def describe_kind(mode: int) -> str:
+def describe_mode(mode: int) -> str:
     """Returns in words what a mode says of a path that is no ordinary file."""
     kinds = {
         stat.S_IFDIR: "a directory",

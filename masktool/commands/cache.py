@@ -29,7 +29,7 @@ def command() -> None:
 
 @command.command("list")
 @json_option
-def list_entries(as_json: bool) -> None:
+def list_kept(as_json: bool) -> None:
     """List the kept exports: source, size, last use, and whether each is still valid."""
     entries, limit = list_cache(), read_limit()
     if as_json:

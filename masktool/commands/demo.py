@@ -103,17 +103,17 @@ def command(output: Path, samples: int, seed: int, provider: str, threads: int |
     copy_sample(output)
     with load(demo.model_path(), provider, threads) as session:
         introduce(session, sample)
-        predictions = predict(session, sample)
+        predictions = predict_parts(session, sample)
         if not as_json:
             print_predictions(predictions)
-        say("\nexplain", f"why {sample.label}? Three methods hide parts of the picture and watch its probability")
+        say_under("\nexplain", f"why {sample.label}? Three methods hide parts of the picture and watch its probability")
         outcomes = [explain_sample(session, sample, method, output, samples, seed) for method in SHOWN_METHODS]
         report = describe_run(session, sample, predictions, outcomes, time.perf_counter() - started)
     if as_json:
         click.echo(json.dumps(report))
     else:
         print_outcomes(outcomes)
-    conclude(output)
+    say_next_steps(output)
 
 
 def read_sample() -> SamplePicture:
@@ -128,7 +128,7 @@ def copy_sample(directory: Path) -> None:
         shutil.copyfile(demo.sample_path(), temporary)
 
 
-def predict(session: MaskedSession, sample: SamplePicture) -> list[Prediction]:
+def predict_parts(session: MaskedSession, sample: SamplePicture) -> list[Prediction]:
     """Runs the model on the whole picture, on the object alone, and on all but the object."""
     assert session.metadata.preprocessing is not None  # the built-in model's is known
     prepared = prepare(sample.picture, session.metadata.preprocessing)
@@ -199,18 +199,18 @@ def introduce(session: MaskedSession, sample: SamplePicture) -> None:
     """Says what is about to be explained, by what."""
     labels = session.metadata.labels or ()
     _, _, height, width = session.input_shape
-    say("model", f"{demo.model_path().name}, a small CNN that tells {len(labels)} shapes apart:")
-    say("", ", ".join(labels))
-    say("", f"{width} x {height} pixels, {session.metadata.masking} masking, {session.announcement}")
+    say_under("model", f"{demo.model_path().name}, a small CNN that tells {len(labels)} shapes apart:")
+    say_under("", ", ".join(labels))
+    say_under("", f"{width} x {height} pixels, {session.metadata.masking} masking, {session.announcement}")
     share = f"{sample.object_mask.mean():.1%}"
     size = f"{sample.picture.width} x {sample.picture.height}"
-    say("picture", f"{demo.sample_path().name}, {size} pixels: a {sample.label} that covers {share} of it")
+    say_under("picture", f"{demo.sample_path().name}, {size} pixels: a {sample.label} that covers {share} of it")
 
 
 def print_predictions(predictions: list[Prediction]) -> None:
     """Prints one line per mask on stdout."""
     true_class = predictions[0].true_class
-    say("\npredict", "with nothing masked, with all but the object masked, with the object masked")
+    say_under("\npredict", "with nothing masked, with all but the object masked, with the object masked")
     click.echo(f"{'the model sees':<18}  {'predicts':<8}  {'probability':>11}  probability of {true_class}")
     for each in predictions:
         click.echo(f"{each.shown:<18}  {each.predicted:<8}  {each.probability:>11.3f}  {each.true_probability:.3f}")
@@ -226,17 +226,17 @@ def print_outcomes(outcomes: list[Outcome]) -> None:
     click.echo(f"{'random map':<10}  {outcomes[0].random_iou:>4.2f}")
 
 
-def conclude(directory: Path) -> None:
+def say_next_steps(directory: Path) -> None:
     """Says how to read the figures, and what to do next."""
-    say("IoU", "overlap over union of the object and the map, cut to the same area; 1 = exactly the object")
-    say("passes", "how often the model ran")
-    say("picture", "left the photograph, right what counted; hatched is what the model's square input leaves out")
-    say("\nnext", f"masktool explain {shlex.quote(str(directory / demo.sample_path().name))} --method rise")
-    say("", "masktool export MODEL -o model.onnx")
-    say("", "masktool explain PHOTOGRAPH -m model.onnx")
+    say_under("IoU", "overlap over union of the object and the map, cut to the same area; 1 = exactly the object")
+    say_under("passes", "how often the model ran")
+    say_under("picture", "left the photograph, right what counted; hatched is what the model's square input leaves out")
+    say_under("\nnext", f"masktool explain {shlex.quote(str(directory / demo.sample_path().name))} --method rise")
+    say_under("", "masktool export MODEL -o model.onnx")
+    say_under("", "masktool explain PHOTOGRAPH -m model.onnx")
 
 
-def say(heading: str, text: str) -> None:
+def say_under(heading: str, text: str) -> None:
     """Writes a line for the user on stderr, under a heading or below the line before."""
     from rich.text import Text
 

@@ -16,9 +16,9 @@ from masktool.commands import options
 from masktool.commands.explain_options import (
     choose_formats,
     gradient_needs,
+    lime_segments,
     parse_assignments,
     parse_inputs,
-    segment_options,
     share_options,
 )
 from masktool.commands.photographs import check_writable, choose_stems, collect_photographs
@@ -192,7 +192,7 @@ def command(
     nevertheless.
     """
     request = ExplainRequest(
-        methods=share_options(methods, samples, segment_options(segments, n_segments) | parse_assignments(assignments)),
+        methods=share_options(methods, samples, lime_segments(segments, n_segments) | parse_assignments(assignments)),
         targets=tuple(dict.fromkeys(targets)) or (None,),
         output=output,
         score=score,
@@ -286,7 +286,7 @@ def write_explanations(explanations: Sequence[Explanation], path: Path, stem: st
             written = explanation.save(request.directory, request.formats, name)
         except MasktoolError as error:
             raise OutputError(error.message) from error
-        options.say(f"{path}: {describe(explanation)}")
+        options.say(f"{path}: {describe_explanation(explanation)}")
         for note in explanation.notes:
             options.say(f"{path}: {note}")
         if request.as_json:
@@ -306,7 +306,7 @@ def target_slug(explanation: Explanation) -> str:
     return f"{explanation.target}-{label}" if label else str(explanation.target)
 
 
-def describe(explanation: Explanation) -> str:
+def describe_explanation(explanation: Explanation) -> str:
     """Returns one line on what was explained, at what cost, and how sure it is."""
     line = (
         f"{explanation.title} of {explanation.name}, {explanation.score_name} {explanation.score:.3g}, "

@@ -18,7 +18,7 @@ from masktool.explainers.segmentation import SEGMENTERS, read_label_map
 from masktool.runtime.arrays import ARRAY_SUFFIX, read_array
 
 
-def segment_options(segments: str | None, n_segments: int | None) -> dict[str, Any]:
+def lime_segments(segments: str | None, n_segments: int | None) -> dict[str, Any]:
     """Returns LIME's options from --segments and --n-segments."""
     values: dict[str, Any] = {} if n_segments is None else {"n_segments": n_segments}
     if segments is None:

@@ -76,15 +76,15 @@ def describe_model(proto: onnx.ModelProto, path: Path) -> dict[str, Any]:
         "masked": metadata is not None,
         "ir_version": proto.ir_version,
         "opsets": {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import},
-        "inputs": [describe_value(value) | {"required": value.name not in optional} for value in inputs],
-        "outputs": [describe_value(value) for value in proto.graph.output],
+        "inputs": [describe_proto(value) | {"required": value.name not in optional} for value in inputs],
+        "outputs": [describe_proto(value) for value in proto.graph.output],
         "metadata": dataclasses.asdict(metadata) if metadata else None,
         "nodes": count_op_types(walk_nodes(proto.graph)),
         "functions": {f"{function.domain}::{function.name}": len(function.node) for function in proto.functions},
     }
 
 
-def describe_value(value: onnx.ValueInfoProto) -> dict[str, Any]:
+def describe_proto(value: onnx.ValueInfoProto) -> dict[str, Any]:
     """Returns name, dtype and shape of an input or output; an axis is a number, a name, or None when unknown."""
     import onnx
 

@@ -151,7 +151,7 @@ def progress(description: str, total: int | None = None) -> Iterator[Advance]:
         A function to call with the number of steps that were done since the last call, and perhaps a note.
     """
     screen, description = console(), printable(description)
-    show, stop = draw_bar(screen, description, total) if screen.is_terminal else draw_lines(screen, description, total)
+    show, stop = show_bar(screen, description, total) if screen.is_terminal else show_lines(screen, description, total)
     started, done = time.monotonic(), 0
 
     def advance(count: int, note: str = "", /) -> None:
@@ -169,7 +169,7 @@ def progress(description: str, total: int | None = None) -> Iterator[Advance]:
 Drawing = tuple[Callable[[int, str], None], Callable[[], None]]
 
 
-def draw_bar(screen: Console, description: str, total: int | None) -> Drawing:
+def show_bar(screen: Console, description: str, total: int | None) -> Drawing:
     """Returns functions that show a bar with the note below it, started when first shown, and that take it away."""
     from rich.console import RenderableType
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -195,7 +195,7 @@ def draw_bar(screen: Console, description: str, total: int | None) -> Drawing:
     return show, bar.stop
 
 
-def draw_lines(screen: Console, description: str, total: int | None) -> Drawing:
+def show_lines(screen: Console, description: str, total: int | None) -> Drawing:
     """Returns functions that print a plain line, not too often, and that do nothing."""
     shown = -LINE_SECONDS
 

@@ -11,30 +11,30 @@ __all__ = ["model_path", "program_path", "sample_label", "sample_mask_path", "sa
 
 def model_path() -> Path:
     """Returns the path of the exported network: ``explain``'s model where none is named."""
-    return data_path("shapes.onnx")
+    return shipped_file("shapes.onnx")
 
 
 def program_path() -> Path:
     """Returns the path of the same network as torch saves it, a source for ``masktool export``."""
-    return data_path("shapes.pt2")
+    return shipped_file("shapes.pt2")
 
 
 def sample_path() -> Path:
     """Returns the path of the sample picture."""
-    return data_path("sample.png")
+    return shipped_file("sample.png")
 
 
 def sample_mask_path() -> Path:
     """Returns the path of the sample's object: a PNG of the same size, 0 or 255 (1-bit), 255 = object."""
-    return data_path("sample_mask.png")
+    return shipped_file("sample_mask.png")
 
 
 def sample_label() -> str:
     """Returns the sample's class."""
-    label: str = json.loads(data_path("sample.json").read_text(encoding="utf-8"))["label"]
+    label: str = json.loads(shipped_file("sample.json").read_text(encoding="utf-8"))["label"]
     return label
 
 
-def data_path(name: str) -> Path:
+def shipped_file(name: str) -> Path:
     """Returns the path of a file that the package ships; an installed package lies unpacked."""
     return Path(str(resources.files(__name__) / "data" / name))

@@ -173,7 +173,7 @@ def explain_all(
     with contextlib.ExitStack() as stack:
         if not isinstance(session, MaskedSession):
             session = stack.enter_context(load(session))
-        check_file(session, method, settings.output)
+        check_offers(session, method, settings.output)
         check_scale(settings.score, method, settings.output)
         chosen = [
             (make_subject(picture, session, settings.input_size), wanted)
@@ -241,7 +241,7 @@ def make_task(
     )
 
 
-def check_file(session: MaskedSession, method: Method, output: str | None) -> None:
+def check_offers(session: MaskedSession, method: Method, output: str | None) -> None:
     """Raises a MasktoolError where a method asks for gradients or outputs that the file does not hold."""
     if method.needs_gradient and not session.has_gradient:
         raise MasktoolError(

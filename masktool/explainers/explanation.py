@@ -136,11 +136,11 @@ class Explanation:
 
     def json_pieces(self, extra: Mapping[str, Any] | None = None) -> Iterator[str]:
         """Yields the JSON document piece by piece: a map of a large photograph is long."""
-        yield encode({**(extra or {}), **self.summary()})[:-1]
+        yield encode_compactly({**(extra or {}), **self.summary()})[:-1]
         for name in ("attributions", "model_attributions", "segments"):
             yield f',"{name}":'
             yield from encode_map(None if name == "attributions" and self.too_large else getattr(self, name))
-        yield f',"timing":{encode({"seconds": self.seconds})}}}'
+        yield f',"timing":{encode_compactly({"seconds": self.seconds})}}}'
 
     def to_json(self, extra: Mapping[str, Any] | None = None) -> str:
         """Returns one compact JSON document; the same run gives the same bytes, apart from the key ``timing``.
@@ -155,7 +155,7 @@ class Explanation:
         arrays: dict[str, NDArray[Any]] = {
             "attributions": self.attributions,
             "model_attributions": self.model_attributions,
-            "explanation": np.array(encode(self.summary())),
+            "explanation": np.array(encode_compactly(self.summary())),
         }
         if self.segments is not None:
             arrays["segments"] = self.segments
@@ -242,21 +242,21 @@ class Explanation:
             path.write_bytes(self.to_npz())
         else:
             text = PngImagePlugin.PngInfo()
-            text.add_text(PNG_KEY, encode(self.summary()))
+            text.add_text(PNG_KEY, encode_compactly(self.summary()))
             self.plot().save(path, format="PNG", pnginfo=text, optimize=True)
 
 
-def encode(value: Any) -> str:
+def encode_compactly(value: Any) -> str:
     """Returns compact JSON with numbers rounded to six digits, and null for what is no number."""
-    return json.dumps(rounded(value), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return json.dumps(round_floats(value), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def rounded(value: Any) -> Any:
+def round_floats(value: Any) -> Any:
     """Rounds every float in a nest of JSON values; NaN and infinity become None."""
     if isinstance(value, Mapping):
-        return {str(key): rounded(each) for key, each in value.items()}
+        return {str(key): round_floats(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(each) for each in value]
+        return [round_floats(each) for each in value]
     if isinstance(value, float | np.floating):
         return float(NUMBER % value) if np.isfinite(value) else None
     return value

@@ -80,7 +80,7 @@ class HiddenParts:
             assert found.mask is not None
             return Answer(found.objective, found.mask)
         fill = self.fill[positions]
-        blended = blend(images, fill, self.like_images(masks))
+        blended = fill_missing(images, fill, self.like_images(masks))
         found = session.gradient(blended, None, inputs, target=target, loss=loss, of=("image",))
         assert found.image is not None
         return Answer(found.objective, (found.image * (images - fill)).sum(axis=CHANNEL_AXIS[session.layout])[:, None])
@@ -91,7 +91,7 @@ class HiddenParts:
         for part in self.parts(len(self.images)):
             images, kept = self.images[part], None if masks is None else masks[part]
             if kept is not None and self.fill is not None:
-                images, kept = blend(images, self.fill[part], self.like_images(kept)), None
+                images, kept = fill_missing(images, self.fill[part], self.like_images(kept)), None
             found.append(self.model.session.scores(images, kept, self.model.inputs))
         return np.concatenate(found)
 
@@ -105,7 +105,9 @@ class HiddenParts:
         return masks if self.model.session.layout == "NCHW" else masks.transpose(0, 2, 3, 1)
 
 
-def blend(images: NDArray[np.float32], fill: NDArray[np.float32], masks: NDArray[np.float32]) -> NDArray[np.float32]:
+def fill_missing(
+    images: NDArray[np.float32], fill: NDArray[np.float32], masks: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """Returns x·m + b·(1 − m)."""
     return fill + masks * (images - fill)
 

@@ -145,7 +145,7 @@ def learn(
         if len(positions) == 0:
             break
         found = objective(parameters[positions], positions, step)
-        check_numbers(found, step, optimiser.learning_rate)
+        check_step_finite(found, step, optimiser.learning_rate)
         changed = parameters[positions] + optimiser.changes(found.gradients, positions)
         parameters[positions] = np.clip(changed, *bounds)
         losses[step, positions] = found.losses
@@ -164,7 +164,7 @@ def have_settled(losses: NDArray[np.float64], tolerance: float) -> NDArray[np.bo
     return settled
 
 
-def check_numbers(found: Step, step: int, learning_rate: float) -> None:
+def check_step_finite(found: Step, step: int, learning_rate: float) -> None:
     """Raises a MasktoolError that names the step and the setting to change, where something is no number."""
     for name, values in (("loss", found.losses), ("gradient", found.gradients)):
         if not np.isfinite(values).all():

@@ -234,11 +234,13 @@ def overlay(photograph: Image.Image, values: NDArray[np.float32], scale: Scale) 
     faded = DESATURATION * grey + (1 - DESATURATION) * pixels
     seen = np.isfinite(values)
     colours, alpha = scale.colours(np.where(seen, values, 0))
-    painted = np.where(seen[:, :, None], blend(faded, colours, alpha), hatch(faded))
+    painted = np.where(seen[:, :, None], lay_over(faded, colours, alpha), hatch(faded))
     return Image.fromarray(np.rint(painted * 255).astype(np.uint8))
 
 
-def blend(beneath: NDArray[np.float64], above: NDArray[np.float64], alpha: NDArray[np.float64]) -> NDArray[np.float64]:
+def lay_over(
+    beneath: NDArray[np.float64], above: NDArray[np.float64], alpha: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Returns ``above`` laid over ``beneath`` with the given opacity."""
     return alpha * above + (1 - alpha) * beneath
 
@@ -248,7 +250,7 @@ def hatch(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
     rows, columns = np.indices(pixels.shape[:2])
     stripe = (rows + columns) % HATCH_SPACING < HATCH_SPACING // 3
     shade = np.where(stripe, *HATCH_SHADES)[:, :, None]
-    return blend(pixels, np.broadcast_to(shade, pixels.shape), np.full((1, 1, 1), HATCH_OPACITY))
+    return lay_over(pixels, np.broadcast_to(shade, pixels.shape), np.full((1, 1, 1), HATCH_OPACITY))
 
 
 def lay_out(panels: list[Image.Image], scale: Scale, head_lines: tuple[str, str], foot_lines: list[str]) -> Image.Image:
@@ -270,14 +272,14 @@ def lay_out(panels: list[Image.Image], scale: Scale, head_lines: tuple[str, str]
     step = (0, height + MARGIN) if stacked else (width + MARGIN, 0)
     for index, panel in enumerate(panels):
         canvas.paste(panel, (left + index * step[0], head + index * step[1]))
-    draw_bar(canvas, scale, (MARGIN, head + used[1] + MARGIN), room, small)
+    draw_colour_bar(canvas, scale, (MARGIN, head + used[1] + MARGIN), room, small)
     for index, line in enumerate(foot_lines):
         y = canvas.height - MARGIN - round(FOOT_LINE_HEIGHT * text_size * (len(foot_lines) - index))
         draw.text((canvas_width // 2, y), shorten(line, small, room), FAINT_INK, small, anchor="ma")
     return canvas
 
 
-def draw_bar(canvas: Image.Image, scale: Scale, corner: tuple[int, int], width: int, font: Font) -> None:
+def draw_colour_bar(canvas: Image.Image, scale: Scale, corner: tuple[int, int], width: int, font: Font) -> None:
     """Draws the colour bar as the colours appear over a photograph, with ticks."""
     left, top = corner
     draw = ImageDraw.Draw(canvas)
@@ -285,7 +287,7 @@ def draw_bar(canvas: Image.Image, scale: Scale, corner: tuple[int, int], width: 
     bar_width, bar_height = width // 2, unit
     values = np.linspace(scale.low, scale.high, bar_width)[None].repeat(bar_height, axis=0)
     colours, alpha = scale.colours(values)
-    pixels = blend(np.full((*values.shape, 3), BAR_BACKGROUND), colours, alpha)
+    pixels = lay_over(np.full((*values.shape, 3), BAR_BACKGROUND), colours, alpha)
     start = left + (width - bar_width) // 2
     canvas.paste(Image.fromarray(np.rint(pixels * 255).astype(np.uint8)), (start, top))
     draw.rectangle((start - 1, top - 1, start + bar_width, top + bar_height), outline=FAINT_INK)

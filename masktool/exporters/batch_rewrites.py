@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir
 
 from masktool.exporters.independence.layout import around_images, split_at_images
-from masktool.exporters.independence.lengths import Product, multiply
+from masktool.exporters.independence.lengths import Product, multiply_lengths
 from masktool.exporters.independence.states import BatchGraph, Rows, constant_of, input_of
 from masktool.exporters.inference import infer_types_and_shapes
 
@@ -46,7 +46,7 @@ class Lift:
 
     def length_of(self, rows: Rows) -> Product | None:
         """Returns the fixed length of an axis on which images lie."""
-        return multiply([rows.outer, Product(self.batch), rows.inner])
+        return multiply_lengths([rows.outer, Product(self.batch), rows.inner])
 
 
 Emitted = Sequence[onnx_ir.Node]

@@ -130,7 +130,7 @@ def find_kept(request: ExportRequest, say: Say) -> Path | None:
     """
     if not os.path.lexists(request.entry):
         return None
-    open_directory(cache_directory())
+    make_private_directory(cache_directory())
     reason = find_obstacle(request.entry)
     if reason is None:
         with contextlib.suppress(OSError):  # a cache that cannot be written can be used
@@ -194,7 +194,7 @@ def make_kept(request: ExportRequest) -> Path:
         MasktoolError: it cannot be made or written, or the cache is another user's.
     """
     parent = cache_directory()
-    open_directory(parent)
+    make_private_directory(parent)
     with writing(request.entry), temporary_directory(parent) as directory:
         model = directory / request.model.name
         made = request.make(model)
@@ -213,7 +213,7 @@ def make_kept(request: ExportRequest) -> Path:
     return request.model
 
 
-def open_directory(path: Path) -> None:
+def make_private_directory(path: Path) -> None:
     """Makes the cache for the user alone.
 
     Raises:

@@ -70,15 +70,15 @@ def canonical_copy(model: ir.Model) -> ir.Model:
     model = lift_opset(model)
     common.NameFixPass()(model)  # every node has a name of its own from here on, by which messages call it
     name_batches(model.graph)
-    fold(model)
+    fold_constants(model)
     if (inlined := inline_schema_functions(model)) is not model:
         model = inlined
-        fold(model)
+        fold_constants(model)
     while inline_control_flow(model.graph):
-        fold(model)
+        fold_constants(model)
     remove_dropouts(model.graph)
     if any([rewrite_quantized(model.graph), rewrite_fused(model.graph)]):
-        fold(model)
+        fold_constants(model)
     remove_identities(model.graph)
     common.RemoveUnusedNodesPass()(model)
     common.RemoveUnusedOpsetsPass()(model)
@@ -122,7 +122,7 @@ def inline_functions(model: ir.Model) -> None:
         common.InlinePass()(model)
 
 
-def fold(model: ir.Model) -> None:
+def fold_constants(model: ir.Model) -> None:
     """Infers shapes, and folds what depends on constants and fixed lengths alone into initializers, in place."""
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     infer_shapes(model)

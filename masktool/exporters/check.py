@@ -74,7 +74,7 @@ def check_file(path: Path, source: Source | None = None) -> Check:
     source = None if source is None else leave_out_lists(source, metadata.masking)
     masked = RunnableModel.of(functools.partial(open_session, str(path)), metadata.image_input)
     limits = widened(limits_of(model, metadata.image_input), metadata.parity)
-    figures, cause = measure(masked, model, metadata, limits, source)
+    figures, cause = measure_file(masked, model, metadata, limits, source)
     limits = limits if source is None else without_unfused(limits, source.model)
     verdicts = [*judge_parity(figures, limits), *judge_record(figures["response"], metadata)]
     if source is not None:
@@ -82,7 +82,7 @@ def check_file(path: Path, source: Source | None = None) -> Check:
     return Check(metadata, tuple(verdicts), None if source is None else source.name, cause)
 
 
-def measure(
+def measure_file(
     masked: RunnableModel, model: onnx_ir.Model, metadata: Metadata, limits: Mapping[str, float], source: Source | None
 ) -> tuple[dict[str, float], str | None]:
     """Returns the figures of a file, and what is wrong with its source where that is why one is beyond its limit."""

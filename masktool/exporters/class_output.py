@@ -261,13 +261,13 @@ def find_backing(
     if end == "Complement":
         yield "p and 1 - p of one sigmoid in its two columns"
     elif end is not None:
-        columns_named = "its one column" if columns == 1 else f"all {count_of(columns, 'column')}"
+        columns_named = "its one column" if columns == 1 else f"all {count_in_words(columns, 'column')}"
         alike = " (numbers scaled to 0..1, such as coordinates, would end alike)" if end.startswith("Sigmoid") else ""
         yield f"{end.split()[0]} over {columns_named}{alike}"
     if claims.name is not None:
         yield "named by --class-output"
     if claims.labels is not None:
-        yield f"{count_of(len(claims.labels), 'label')} for {count_of(columns, 'column')}"
+        yield f"{count_in_words(len(claims.labels), 'label')} for {count_in_words(columns, 'column')}"
     if not unbounded or columns is None:
         return
     if claims.n_classes is not None and claims.n_classes == columns > 1:
@@ -283,7 +283,7 @@ def speaks_for(value: ir.Value, claims: Claims) -> set[str]:
     return set() if value.name == claims.own_name else words_of(value) & SPEAKING_FOR
 
 
-def count_of(number: int | None, thing: str) -> str:
+def count_in_words(number: int | None, thing: str) -> str:
     """Returns how many there are, in words; K where that is open."""
     return f"{number or 'K'} {thing}{'' if number == 1 else 's'}"
 
@@ -448,7 +448,7 @@ def settle_kind(chosen: Candidate, claims: Claims) -> OutputKind | None:
         MasktoolError: the user says what the graph contradicts: a softmax or sigmoid would be taken twice; or two
             labels are of one column that is not known to tell two classes apart.
     """
-    kind = find_kind(chosen, claims)
+    kind = find_output_kind(chosen, claims)
     named = claims.labels is not None and len(claims.labels) > 1
     if named and chosen.columns == 1 and kind not in BINARY_KINDS:
         kinds = " or ".join(each for each in sorted(BINARY_KINDS) if each in (chosen.kinds or BINARY_KINDS))
@@ -462,7 +462,7 @@ def settle_kind(chosen: Candidate, claims: Claims) -> OutputKind | None:
     return kind
 
 
-def find_kind(chosen: Candidate, claims: Claims) -> OutputKind | None:
+def find_output_kind(chosen: Candidate, claims: Claims) -> OutputKind | None:
     """Returns what the user says that an output holds, else what its end says.
 
     Raises:

@@ -18,7 +18,7 @@ from masktool.limits import check_limit
 BATCH = 0
 
 
-def open_lengths(model: ir.Model) -> None:
+def open_unknown_lengths(model: ir.Model) -> None:
     """Makes lengths of inputs that are 0 or negative open, in place: so some converters write what they do not know."""
     for value in model.graph.inputs:
         if value.shape is not None and value.name not in model.graph.initializers:

@@ -66,7 +66,7 @@ def excuse(
         found["ones_unfused"] = measure_unfused(masked, plain, trial.probes)
     if all(verdict.passed is not False for verdict in judge_parity(found, limits)):
         return found
-    if cause := find_cause(plain, probe, model, alone=masked.one_by_one):
+    if cause := find_fault_of_source(plain, probe, model, alone=masked.one_by_one):
         raise cause
     if change := mixing_of(masked, probe):
         raise MasktoolError(
@@ -81,7 +81,7 @@ def excuse(
     return found
 
 
-def find_cause(plain: RunnableModel, probe: Probe, model: ir.Model, *, alone: bool) -> MasktoolError | None:
+def find_fault_of_source(plain: RunnableModel, probe: Probe, model: ir.Model, *, alone: bool) -> MasktoolError | None:
     """Returns what is wrong with a source itself, None where nothing is that could be found.
 
     Args:
@@ -171,10 +171,10 @@ def mixing_of(subject: RunnableModel, probe: Probe) -> float:
     others = np.concatenate([batch[:1], np.flip(batch[1:], axis=-1)])
     ones = np.ones((count, *probe.masks.shape[1:]), probe.masks.dtype) if subject.takes_mask else None
     found, expected = subject.run(others, ones), subject.run(batch, ones)
-    return relative_difference(first_rows(found, count), first_rows(expected, count))
+    return relative_difference(rows_of_first_image(found, count), rows_of_first_image(expected, count))
 
 
-def first_rows(outputs: Outputs, count: int) -> Outputs:
+def rows_of_first_image(outputs: Outputs, count: int) -> Outputs:
     """Returns what the first image has in every output that has one share for each image."""
     return [each.reshape(count, -1)[:1] for each in outputs if each.ndim and each.shape[0] % count == 0]
 

@@ -136,14 +136,14 @@ def range_of_quantisation(image: ir.Value) -> Iterator[Domain]:
         value = waiting.pop()
         for node in value.consumers():
             if node.op_type == "QuantizeLinear" and node.inputs[0] is value:
-                yield from bounds_of(node)
+                yield from quantised_range(node)
                 return
             if node.op_type in PASSED_ON and node.outputs[0] not in seen:
                 seen.add(node.outputs[0])
                 waiting.append(node.outputs[0])
 
 
-def bounds_of(node: ir.Node) -> Iterator[Domain]:
+def quantised_range(node: ir.Node) -> Iterator[Domain]:
     """Yields the least and the largest number that a QuantizeLinear tells apart."""
     parameters = [constant_of(value) for value in node.inputs[1:3]]
     if len(parameters) == 2 and all(each is not None and each.size == 1 for each in parameters):

@@ -36,7 +36,9 @@ def find_feature_map(
     """
     before_scores = values_before(scores)
     maps = [
-        value for value in channels_first_values(graph) if value in before_scores and depends(value) and is_map(value)
+        value
+        for value in channels_first_values(graph)
+        if value in before_scores and depends(value) and is_feature_map(value)
     ]
     if name is None:
         return maps[-1] if maps else None
@@ -79,7 +81,7 @@ def channels_first_values(graph: ir.Graph) -> list[ir.Value]:
     return [value for value in known if not (value.name or "").startswith(MASKTOOL_PREFIX)]
 
 
-def is_map(value: ir.Value) -> bool:
+def is_feature_map(value: ir.Value) -> bool:
     """Whether a value is floating point and has more than one place and channel."""
     shape = value.shape
     if shape is None or len(shape) != 4 or value.dtype is None or not value.dtype.is_floating_point():

@@ -56,7 +56,7 @@ def foresee_abort(model: ir.Model, image: ir.Value, where: object) -> None:
     if suspects := [node for node in every_node(model) if node.op_type in ABORTING]:
         ending = try_in_child(lambda: rehearse(model))
         if ending.signal is not None:
-            raise explain(model, image, where, suspects, ending.signal)
+            raise explain_death(model, image, where, suspects, ending.signal)
 
 
 def rehearse(model: ir.Model) -> str:
@@ -92,12 +92,12 @@ def lengths_of(value: ir.Value) -> list[int | str]:
     return [length if isinstance(length, int) else length.value or "?" for length in value.shape or ()]
 
 
-def explain(model: ir.Model, image: ir.Value, where: object, suspects: list[ir.Node], died: str) -> MasktoolError:
+def explain_death(model: ir.Model, image: ir.Value, where: object, suspects: list[ir.Node], died: str) -> MasktoolError:
     """Returns what is wrong with a model of whose inference a child died."""
     count = count_survived(model)
     nodes = list(model.graph)
     if count == len(nodes):
-        names = ", ".join(describe(node) for node in suspects[:NAMED])
+        names = ", ".join(type_and_name(node) for node in suspects[:NAMED])
         return MasktoolError(
             "ONNX's libraries end the process once constants are computed, as they do at a Slice of a value that has a"
             " length below 0",
@@ -109,7 +109,7 @@ def explain(model: ir.Model, image: ir.Value, where: object, suspects: list[ir.N
     if not said:
         return MasktoolError(
             "ONNX's shape inference ends the process at this node",
-            where=f"{where}, {describe(nodes[count])}",
+            where=f"{where}, {type_and_name(nodes[count])}",
             got=died,
             fix="export the network again",
         )
@@ -148,7 +148,7 @@ def too_short(value: ir.Value, lengths: list[int | str], image: ir.Value, where:
     larger = "it needs larger images: give a larger --input-size where the file leaves the size open"
     return MasktoolError(
         f"an image of {height} x {width} is too small for this node" if small else "a value with a length below 0",
-        where=f"{where}, {describe(node)}",
+        where=f"{where}, {type_and_name(node)}",
         expected="lengths of 0 or more",
         got=f"({', '.join(map(str, lengths))})",
         fix=larger if small else "export the network again",
@@ -169,6 +169,6 @@ def follows(value: ir.Value, image: ir.Value) -> bool:
     return False
 
 
-def describe(node: ir.Node) -> str:
+def type_and_name(node: ir.Node) -> str:
     """Returns operator and name of a node, or of what it gives."""
     return f"{node.op_type} {(node.name or node.outputs[0].name)!r}"

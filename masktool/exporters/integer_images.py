@@ -46,7 +46,7 @@ def note_assumed(image: ir.Value) -> str:
     )
 
 
-def check_preprocessing(image: ir.Value, preprocessing: Preprocessing) -> None:
+def check_gives_integers(image: ir.Value, preprocessing: Preprocessing) -> None:
     """Raises MasktoolError where pixels become fractions, or numbers that do not fit, and the image takes integers."""
     if not takes_integers(image) or image.dtype is None:
         return

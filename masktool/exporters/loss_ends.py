@@ -122,7 +122,7 @@ def exclusive_ends(graph: GradientGraph, logits: ir.Value, chosen: ir.Value) -> 
     shares, logs = graph.emit("Softmax", logits, axis=1), graph.emit("LogSoftmax", logits, axis=1)
     share, towards = picked(graph, shares, chosen), graph.emit("Sub", chosen, shares)
     surprise = graph.emit("Min", graph.emit("Neg", logs), graph.number(SURE, logs))
-    entropy = summed(graph, graph.emit("Mul", shares, surprise))
+    entropy = sum_over_classes(graph, graph.emit("Mul", shares, surprise))
     slope = graph.emit("Mul", shares, graph.emit("Sub", surprise, entropy))
     return {
         "logit": LossEnd(picked(graph, logits, chosen), chosen),
@@ -153,7 +153,7 @@ def independent_ends(graph: GradientGraph, logits: ir.Value, chosen: ir.Value) -
         "logit": LossEnd(score, chosen),
         "log-softmax": LossEnd(logarithm, graph.emit("Mul", chosen, rest)),
         "softmax": LossEnd(share, graph.emit("Mul", chosen, graph.emit("Mul", share, rest))),
-        "entropy": LossEnd(summed(graph, entropies), graph.emit("Neg", graph.emit("Mul", bounded, slope))),
+        "entropy": LossEnd(sum_over_classes(graph, entropies), graph.emit("Neg", graph.emit("Mul", bounded, slope))),
     }
 
 
@@ -168,10 +168,10 @@ def one_hot(graph: GradientGraph, logits: ir.Value, classes: int) -> ir.Value:
 
 def picked(graph: GradientGraph, values: ir.Value, chosen: ir.Value) -> ir.Value:
     """Returns the target's value, (B, 1)."""
-    return summed(graph, graph.emit("Where", graph.positive(chosen), values, graph.number(0, values)))
+    return sum_over_classes(graph, graph.emit("Where", graph.positive(chosen), values, graph.number(0, values)))
 
 
-def summed(graph: GradientGraph, values: ir.Value) -> ir.Value:
+def sum_over_classes(graph: GradientGraph, values: ir.Value) -> ir.Value:
     """Returns the sum over the classes, (B, 1)."""
     return graph.emit("ReduceSum", values, graph.ints(1), keepdims=1)
 

@@ -30,20 +30,20 @@ def free_ends(model: ir.Model) -> dict[str, str]:
         free_lengths(value)
     clashing = [value for value in model.graph.inputs if is_own(value.name, OWN_NAMES)]
     clashing += [value for value in model.graph.outputs if is_own(value.name, {MASK_INPUT})]
-    return rename(model.graph, clashing)
+    return rename_values(model.graph, clashing)
 
 
 def free_gradient_names(model: ir.Model) -> dict[str, str]:
     """Renames outputs that clash with what gradients add, in place; returns new names by old."""
-    return rename(model.graph, [value for value in model.graph.outputs if is_own(value.name, OWN_NAMES)])
+    return rename_values(model.graph, [value for value in model.graph.outputs if is_own(value.name, OWN_NAMES)])
 
 
 def free_inside(model: ir.Model) -> None:
     """Renames nodes and values inside the graph that are called as something of masktool's, in place."""
     for graph in model.graphs():
         ends = {*model.graph.inputs, *model.graph.outputs}
-        inside = (value for value in values_of(graph) if value not in ends and is_own(value.name, OWN_NAMES))
-        rename(model.graph, inside)
+        inside = (value for value in every_value(graph) if value not in ends and is_own(value.name, OWN_NAMES))
+        rename_values(model.graph, inside)
         for node in graph:
             if is_own(node.name, ()):
                 node.name = NEW_PREFIX + str(node.name)
@@ -60,7 +60,7 @@ def is_own(name: str | None, names: Iterable[str]) -> bool:
     return name is not None and (name in names or name.startswith(OWN_PREFIX))
 
 
-def values_of(graph: ir.Graph) -> Iterator[ir.Value]:
+def every_value(graph: ir.Graph) -> Iterator[ir.Value]:
     """Yields the inputs and weights of a graph, and the results of its nodes."""
     yield from graph.inputs
     yield from graph.initializers.values()
@@ -75,12 +75,12 @@ def free_lengths(value: ir.Value) -> None:
         value.shape = ir.Shape([NEW_PREFIX + str(name) if name in OWN_LENGTHS else name for name in names])
 
 
-def rename(graph: ir.Graph, values: Iterable[ir.Value]) -> dict[str, str]:
+def rename_values(graph: ir.Graph, values: Iterable[ir.Value]) -> dict[str, str]:
     """Gives values names that nothing in the graph has, in place; returns new names by old."""
     taken: set[str | None] = set()
     renamed: dict[str, str] = {}
     for value in tuple(dict.fromkeys(values)):
-        taken = taken or {each.name for part in (graph, *graph.subgraphs()) for each in values_of(part)}
+        taken = taken or {each.name for part in (graph, *graph.subgraphs()) for each in every_value(part)}
         assert value.name is not None  # as they were found by it
         new = NEW_PREFIX + value.name
         while new in taken:

@@ -70,7 +70,7 @@ def check_proto(model: onnx.ModelProto, where: object) -> None:
     for function in model.functions:
         sort_nodes(function, set(function.input), where)
     sort_nodes(model.graph, set(), where)
-    check_inputs(model.graph, where)
+    check_input_lengths(model.graph, where)
 
 
 def check_opsets(model: onnx.ModelProto, where: object) -> None:
@@ -281,7 +281,7 @@ def names_read(node: onnx.NodeProto) -> Iterator[str]:
         yield from (value.name for value in subgraph.output if value.name not in own)
 
 
-def check_inputs(graph: onnx.GraphProto, where: object) -> None:
+def check_input_lengths(graph: onnx.GraphProto, where: object) -> None:
     """Raises MasktoolError where one image, or one row of another input, holds more numbers than the limit.
 
     What a file of a few hundred bytes declares is allocated many times over: as images, masks and activations.

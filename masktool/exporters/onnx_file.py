@@ -8,7 +8,7 @@ import onnx_ir
 
 from masktool.contract import MASK_INPUT, Layout
 from masktool.errors import MasktoolError
-from masktool.exporters.declared_shapes import open_lengths
+from masktool.exporters.declared_shapes import open_unknown_lengths
 from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
 from masktool.ops.builder import INTEGER_TYPES
 
@@ -124,7 +124,7 @@ def settle_input(
     Raises:
         MasktoolError: the graph fixes another size, or has no image input.
     """
-    open_lengths(model)
+    open_unknown_lengths(model)
     for value in model.graph.inputs:
         if value.name == image_input and value.shape is None and isinstance(value.type, onnx_ir.TensorType):
             value.shape = onnx_ir.Shape([None] * IMAGE_RANK)

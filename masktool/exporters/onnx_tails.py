@@ -209,9 +209,9 @@ def cut_tail(model: onnx.ModelProto) -> Tail:
     model.graph.output.extend(outputs)
     texts, lookups = find_texts(model.graph), set(graph.lookups_by_best())
     removed = remove_unread(model.graph)
-    labels = find_labels(removed, texts, lookups, outputs)
+    labels = find_cut_labels(removed, texts, lookups, outputs)
     remove_texts(model.graph)
-    return Tail(labels, (describe(removed, [value.name for value in outputs], labels),))
+    return Tail(labels, (describe_cut(removed, [value.name for value in outputs], labels),))
 
 
 def refuse_sequences(graph: onnx.GraphProto, sequences: set[str]) -> None:
@@ -275,7 +275,7 @@ def remove_texts(graph: onnx.GraphProto) -> None:
         graph.initializer.extend(copies)
 
 
-def find_labels(
+def find_cut_labels(
     removed: Iterable[onnx.NodeProto],
     texts: Mapping[str, Sequence[bytes]],
     lookups: set[str],
@@ -307,7 +307,7 @@ def find_labels(
     return None
 
 
-def describe(removed: Iterable[onnx.NodeProto], outputs: Iterable[str], labels: tuple[str, ...] | None) -> str:
+def describe_cut(removed: Iterable[onnx.NodeProto], outputs: Iterable[str], labels: tuple[str, ...] | None) -> str:
     """Returns what the user should know."""
     operators = ", ".join(dict.fromkeys(node.op_type for node in removed))
     taken = "" if labels is None else f"; {len(labels)} names of classes are taken as labels"

@@ -34,7 +34,7 @@ def name_open_lengths(graph: ir.Graph) -> None:
                 if new != known:
                     names[new], found = known, True
         if found:
-            rename(graph, {name: resolve(name) for name in names})
+            rename_lengths(graph, {name: resolve(name) for name in names})
 
 
 def equal_lengths(node: ir.Node) -> Iterator[tuple[str, str]]:
@@ -88,7 +88,7 @@ def length_at(value: ir.Value | None, axis: int) -> int | str | None:
     return length if isinstance(length, int) else length.value
 
 
-def rename(graph: ir.Graph, names: dict[str, str]) -> None:
+def rename_lengths(graph: ir.Graph, names: dict[str, str]) -> None:
     """Replaces names of open lengths everywhere."""
     for node in graph:
         for value in node.outputs:

@@ -12,7 +12,7 @@ from masktool.exporters.batch import lift_batch
 from masktool.exporters.canonical import canonicalise
 from masktool.exporters.fill import fill_model
 from masktool.exporters.independence import Independence
-from masktool.exporters.integer_images import check_preprocessing
+from masktool.exporters.integer_images import check_gives_integers
 from masktool.exporters.one_image import one_image_model, take_one_image
 from masktool.exporters.onnx_file import find_image_input, input_size_of, layout_of
 from masktool.exporters.propagate import mask_model
@@ -58,7 +58,7 @@ def prepare(source: Source, plain: RunnableModel, preprocessing: Preprocessing |
         preprocessing: how a photograph becomes the input; None where that is not known.
     """
     if preprocessing is not None:
-        check_preprocessing(find_image_input(source.model, source.image_input), preprocessing)
+        check_gives_integers(find_image_input(source.model, source.image_input), preprocessing)
     model = canonicalise(source.model)
     layout = layout_of(find_image_input(model, source.image_input))
     trial, taken = try_batches(plain, source.model, layout, preprocessing)

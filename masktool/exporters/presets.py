@@ -159,7 +159,7 @@ def check_preprocessing(preprocessing: Preprocessing, size: tuple[int, int], cha
     Raises:
         MasktoolError: naming the first field that does not.
     """
-    complaints = itertools.chain(check_geometry(preprocessing, size), check_numbers(preprocessing, channels))
+    complaints = itertools.chain(check_geometry(preprocessing, size), check_channel_numbers(preprocessing, channels))
     for field, expected in complaints:
         raise MasktoolError("bad preprocessing", where=field, expected=expected, got=getattr(preprocessing, field))
     return preprocessing
@@ -174,15 +174,19 @@ def check_geometry(preprocessing: Preprocessing, size: tuple[int, int]) -> Itera
         yield "resize_to", f'a length in pixels, which {SHORTEST} needs; or "resize": "exact", or "none"'
 
 
-def check_numbers(preprocessing: Preprocessing, channels: int) -> Iterator[Complaint]:
+def check_channel_numbers(preprocessing: Preprocessing, channels: int) -> Iterator[Complaint]:
     """Complains about channels, scale, mean and std."""
     if CHANNELS_OF_ORDER[preprocessing.channel_order] != channels:
         yield "channel_order", f"one for {channels} channels"
-    if not is_number(preprocessing.scale) or preprocessing.scale <= 0:
+    if not is_finite_number(preprocessing.scale) or preprocessing.scale <= 0:
         yield "scale", "a positive number"
     for field in ("mean", "std"):
         values = getattr(preprocessing, field)
-        if not isinstance(values, tuple) or len(values) != channels or not all(is_number(value) for value in values):
+        if (
+            not isinstance(values, tuple)
+            or len(values) != channels
+            or not all(is_finite_number(value) for value in values)
+        ):
             yield field, f"{channels} numbers"
     if 0 in preprocessing.std:
         yield "std", "no 0"
@@ -193,7 +197,7 @@ def check_numbers(preprocessing: Preprocessing, channels: int) -> Iterator[Compl
         )
 
 
-def is_number(value: object) -> bool:
+def is_finite_number(value: object) -> bool:
     """Tells whether a value is a finite number."""
     return conforms(value, float)
 

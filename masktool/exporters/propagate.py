@@ -127,7 +127,7 @@ def apply_rules(graph: MaskedGraph, nodes: Sequence[ir.Node]) -> list[Unsupporte
     refused: dict[UnsupportedNode, None] = {}
     for node in nodes:
         try:
-            reason = apply_rule(graph, node)
+            reason = apply_mask_rule(graph, node)
         except MasktoolError:
             if refused:  # states behind a refused node are guessed, and rules may trip over them
                 break
@@ -137,7 +137,7 @@ def apply_rules(graph: MaskedGraph, nodes: Sequence[ir.Node]) -> list[Unsupporte
     return list(refused)
 
 
-def apply_rule(graph: MaskedGraph, node: ir.Node) -> UnsupportedNode | None:
+def apply_mask_rule(graph: MaskedGraph, node: ir.Node) -> UnsupportedNode | None:
     """Runs the rule of a node that reads a masked value; returns why it cannot be treated, if so."""
     captured = [value for inner in nodes_inside(node) for value in inner.inputs]
     states = [state for value in (*node.inputs, *captured) if (state := graph.state(value)) is not None]

@@ -126,10 +126,10 @@ def inputs_of(session: onnxruntime.InferenceSession) -> list[onnxruntime.NodeArg
 
 def stack(runs: list[Outputs]) -> Outputs:
     """Joins runs along the batch, output by output; lists of another length for each image are laid out flat."""
-    return [join([np.atleast_1d(part) for part in parts]) for parts in zip(*runs, strict=True)]
+    return [join_arrays([np.atleast_1d(part) for part in parts]) for parts in zip(*runs, strict=True)]
 
 
-def join(parts: Sequence[np.ndarray]) -> np.ndarray:
+def join_arrays(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Returns arrays behind each other, laid out flat where they differ beyond their first axis."""
     alike = len({part.shape[1:] for part in parts}) == 1
     return np.concatenate(parts if alike else [part.reshape(-1) for part in parts])

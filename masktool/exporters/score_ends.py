@@ -122,7 +122,7 @@ def lone_operand(node: ir.Node) -> ir.Value | None:
     return changing[0] if len(changing) == 1 else None
 
 
-def constant_of(value: ir.Value | None) -> np.ndarray | None:
+def constant_behind(value: ir.Value | None) -> np.ndarray | None:
     """Returns the numbers of a constant, rearranged or not; None for anything else."""
     tensor = None if value is None else ir.convenience.get_const_tensor(core_of(value))
     return None if tensor is None else tensor.numpy()
@@ -216,7 +216,7 @@ def shared_axes(node: ir.Node) -> list[int] | None:
         or not same_exponential(numerator, total.inputs[0])
     ):
         return None
-    given = constant_of(total.inputs[1]) if len(total.inputs) > 1 else None
+    given = constant_behind(total.inputs[1]) if len(total.inputs) > 1 else None
     if given is not None:
         return [int(each) for each in given.reshape(-1)]
     listed = total.attributes.get_ints("axes", None)
@@ -229,7 +229,7 @@ def kept_from_zero(node: ir.Node) -> ir.Value | None:
     if node.op_type == "Expand":
         return node.inputs[0]
     if node.op_type in SUMS:
-        added = [number for each in node.inputs if (number := constant_of(each)) is not None]
+        added = [number for each in node.inputs if (number := constant_behind(each)) is not None]
         small = all(np.abs(number).max(initial=0) <= SMALL for number in added)
         return lone_operand(node) if added and small else None
     return passed_on(node)
@@ -282,7 +282,7 @@ def is_sigmoid(node: ir.Node) -> bool:
 
 def is_one(value: ir.Value | None) -> bool:
     """Tells whether a value is the constant 1."""
-    number = constant_of(value)
+    number = constant_behind(value)
     return number is not None and number.size > 0 and bool((number == 1).all())
 
 
@@ -421,7 +421,7 @@ def find_selection(value: ir.Value, depth: int = DEEPEST) -> ir.Node | None:
             return node
         passes = node.op_type in ARRANGING | PICKING | NORMALISING | ELEMENTWISE
         if passes or (node.op_type in SCALING and lone_operand(node) is not None):
-            found = [each for each in values_of(node) if each not in seen]
+            found = [each for each in passed_values(node) if each not in seen]
             seen.update(found)
             waiting.extend(found)
         elif node.op_type in SCALING | SUMS | CLIPPING and depth:
@@ -432,7 +432,7 @@ def find_selection(value: ir.Value, depth: int = DEEPEST) -> ir.Node | None:
     return None
 
 
-def values_of(node: ir.Node) -> list[ir.Value]:
+def passed_values(node: ir.Node) -> list[ir.Value]:
     """Returns the inputs whose values a node passes on or picks from: of a Where the two values, and the condition only
     where both are constant, so that it alone tells images apart.
     """

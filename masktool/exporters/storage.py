@@ -181,13 +181,13 @@ def fingerprint(model: ir.Model) -> str:
     with temporary_directory() as directory:
         graph = write_files(model, directory / "model.onnx")
         digest = hashlib.sha256(graph.read_bytes())
-        with data_path(graph).open("rb") as stream:
+        with weights_path(graph).open("rb") as stream:
             while chunk := stream.read(2**24):
                 digest.update(chunk)
     return digest.hexdigest()
 
 
-def data_path(path: Path) -> Path:
+def weights_path(path: Path) -> Path:
     """Returns where the weights of a large model stand."""
     return path.with_name(path.name + DATA_SUFFIX)
 
@@ -206,10 +206,10 @@ class Staging:
         self.large = is_large(model)
         self.opened: bytes | None = None
         if self.large:
-            refuse_own_weights(model, data_path(target))
+            refuse_own_source(model, weights_path(target))
             with writing(target):
                 ir.external_data.unload_from_model(
-                    model, directory, data_path(target).name, size_threshold_bytes=SMALLEST_OUTSIDE
+                    model, directory, weights_path(target).name, size_threshold_bytes=SMALLEST_OUTSIDE
                 )
 
     def open(self, running: Running = AS_ALWAYS) -> onnxruntime.InferenceSession:
@@ -239,12 +239,12 @@ class Staging:
         with writing(self.target):
             if self.large:
                 self.target.unlink(missing_ok=True)
-                replace_durably(data_path(self.path), data_path(self.target))
+                replace_durably(weights_path(self.path), weights_path(self.target))
             replace_durably(self.path, self.target)
 
     def count_bytes(self) -> int:
         """Returns the size of what was moved to its place."""
-        files = (self.target, data_path(self.target)) if self.large else (self.target,)
+        files = (self.target, weights_path(self.target)) if self.large else (self.target,)
         return sum(file.stat().st_size for file in files)
 
 
@@ -270,7 +270,7 @@ def staging(target: Path, model: ir.Model) -> Iterator[Staging]:
         yield Staging(place, directory, model)
 
 
-def refuse_own_weights(model: ir.Model, data: Path) -> None:
+def refuse_own_source(model: ir.Model, data: Path) -> None:
     """Raises MasktoolError where the file to write is one that the model reads its weights from."""
     tensors = (value.const_value for graph in model.graphs() for value in graph.initializers.values())
     for tensor in tensors:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from masktool.exporters.score_ends import ARRANGING, MEANS, constant_of, is_sigmoid, shared_axes
+from masktool.exporters.score_ends import ARRANGING, MEANS, constant_behind, is_sigmoid, shared_axes
 
 ROUNDING = 1e-6
 """Beyond 0 and 1, what the rounding of float32 may add."""
@@ -64,7 +64,7 @@ def bounds_of(value: ir.Value | None, depth: int, known: dict[ir.Value, Bounds])
 def find_bounds(value: ir.Value, depth: int, known: dict[ir.Value, Bounds]) -> Bounds:
     """Returns the bounds of a value that was not met before."""
     node = value.producer()
-    constant = constant_of(value) if node is None or node.op_type == "Constant" else None
+    constant = constant_behind(value) if node is None or node.op_type == "Constant" else None
     if constant is not None and constant.size and constant.dtype.kind in "fiu":
         return Bounds(float(constant.min()), float(constant.max()))
     if node is None or not depth:
@@ -94,7 +94,7 @@ def negate(one: Bounds) -> Bounds:
     return Bounds(-one.high, -one.low)
 
 
-def multiply(given: Sequence[Bounds]) -> Bounds:
+def multiply_bounds(given: Sequence[Bounds]) -> Bounds:
     """Returns bounds of a product of two."""
     one, other = given
     ends = [0.0 if 0 in (a, b) else a * b for a in one for b in other]  # 0 times infinity is 0: no end is reached
@@ -125,8 +125,8 @@ RULES: dict[str, Callable[[Sequence[Bounds]], Bounds]] = {
     **dict.fromkeys(("Add", "Sum"), add),
     "Sub": lambda given: add([given[0], negate(given[1])]),
     "Neg": lambda given: negate(given[0]),
-    "Mul": multiply,
-    "Div": lambda given: multiply([given[0], invert(given[1])]),
+    "Mul": multiply_bounds,
+    "Div": lambda given: multiply_bounds([given[0], invert(given[1])]),
     "Reciprocal": lambda given: invert(given[0]),
     "Clip": clip,
     "Max": lambda given: Bounds(max(each.low for each in given), max(each.high for each in given)),

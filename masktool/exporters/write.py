@@ -27,7 +27,7 @@ from masktool.exporters.baseline_trial import find_baselines
 from masktool.exporters.class_output import is_vector
 from masktool.exporters.diagnosis import excuse
 from masktool.exporters.gradient import add_gradients
-from masktool.exporters.integer_images import check_preprocessing, refuse_gradients
+from masktool.exporters.integer_images import check_gives_integers, refuse_gradients
 from masktool.exporters.names import NEW_PREFIX, OWN_NAMES, free_gradient_names, is_own
 from masktool.exporters.onnx_file import describe_value, find_other_inputs
 from masktool.exporters.parity import DEFECT, check_parity, measure_parity
@@ -76,7 +76,7 @@ def write_masked(
     with staging(Path(path), model) as stage:
         limits = without_unfused(limits_of(model, source.image_input), source.model)
         masked = RunnableModel.of(stage.open, metadata.image_input)
-        figures = measure(masked, trial, source, metadata, limits)
+        figures = measure_model(masked, trial, source, metadata, limits)
         metadata = dataclasses.replace(metadata, parity=figures)
         measured = answer(masked, trial.probes[0])
         declare_ranks(model, masked, trial.probes[0])
@@ -194,7 +194,7 @@ def complete(metadata: Metadata, model: ir.Model, layout: Layout) -> Metadata:
                 fix="correct the size in the preprocessing, or give --input-size",
             )
         image = next(value for value in model.graph.inputs if value.name == metadata.image_input)
-        check_preprocessing(image, preprocessing)
+        check_gives_integers(image, preprocessing)
         metadata = dataclasses.replace(metadata, preprocessing=preprocessing)
     return dataclasses.replace(metadata, layout=layout)
 
@@ -234,7 +234,7 @@ def advise_baseline(failed: str, metadata: Metadata, trial: TriedNetwork) -> str
     return f"it has no answer to the baseline {failed}, nor to any other that was tried{known}"
 
 
-def measure(
+def measure_model(
     masked: RunnableModel, trial: TriedNetwork, source: Source, metadata: Metadata, limits: Mapping[str, float]
 ) -> Mapping[str, float | str]:
     """Runs the parity measurement on a masked model that is not written yet.

@@ -15,7 +15,7 @@ from masktool.exporters.cache import (
     cache_directory,
     digest_of_code,
     find_obstacle,
-    open_directory,
+    make_private_directory,
     package_versions,
     read_record,
     remove,
@@ -75,7 +75,7 @@ def list_cache() -> list[CacheEntry]:
     directory = cache_directory()
     if not directory.is_dir():
         return []
-    open_directory(directory)
+    make_private_directory(directory)
     paths = [path for path in directory.iterdir() if not path.name.startswith(TEMPORARY_PREFIX)]
     return sorted(map(read_entry, paths), key=lambda entry: (-entry.last_used, entry.name))
 

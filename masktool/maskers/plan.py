@@ -104,7 +104,7 @@ def make_plan(
             got="an exported program, whose weights are frozen",
             fix="give the state dict and " + parameter("arch") + ", or " + parameter("classifier", "fix"),
         )
-    preprocessing = choose_preprocessing(loaded, input_size, preprocessing)
+    preprocessing = preprocessing_at(loaded, input_size, preprocessing)
     loaded = own_module(loaded)
     channels = len(preprocessing.mean)
     source = source_from_module(loaded, preprocessing.size, channels)
@@ -121,7 +121,7 @@ def make_plan(
     return Plan(loaded, source, head, preprocessing, names, examples, stages, settings, choose_device(settings.device))
 
 
-def choose_preprocessing(
+def preprocessing_at(
     loaded: LoadedModule, size: tuple[int, int] | None, preprocessing: Preprocessing | None
 ) -> Preprocessing:
     """Returns how a picture becomes the input, at the size that is asked for."""

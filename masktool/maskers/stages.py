@@ -150,14 +150,14 @@ def choose_stages(maps: Sequence[Stage], wanted: Stages, where: str) -> tuple[St
     else:
         if unknown := [name for name in wanted if name not in known]:
             raise MasktoolError(
-                "no map comes out of such a module", where=", ".join(unknown), expected=f"some of {describe(maps)}"
+                "no map comes out of such a module", where=", ".join(unknown), expected=f"some of {describe_maps(maps)}"
             )
         chosen = [known[name] for name in wanted]
     if not chosen or any(min(each.size) == 1 for each in chosen):
         raise MasktoolError(
             "no stage to read: a masker needs maps of more than one pixel",
             where=where,
-            got=describe(chosen or maps) or "no module whose output is a map (N, C, h, w)",
+            got=describe_maps(chosen or maps) or "no module whose output is a map (N, C, h, w)",
             fix="choose modules with " + parameter("stages") + ", or a larger " + parameter("input_size"),
         )
     return tuple(sorted(chosen, key=lambda each: each.size, reverse=True))
@@ -176,7 +176,7 @@ def find_stages(maps: Sequence[Stage]) -> list[Stage]:
     return sorted(stages.values(), key=lambda each: each.size, reverse=True)
 
 
-def describe(maps: Sequence[Stage]) -> str:
+def describe_maps(maps: Sequence[Stage]) -> str:
     """Returns names and shapes for a message, the stages before anything else where there are many."""
     listed = list(maps) if len(maps) <= MAPS_LISTED else find_stages(maps) or list(maps)[-MAPS_LISTED:]
     more = f" and {len(maps) - len(listed)} more" if len(listed) < len(maps) else ""

@@ -16,7 +16,14 @@ import onnx_ir as ir
 
 from masktool.ops.builder import dtype_of, input_at, rank_of
 from masktool.ops.errors import RuleError
-from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, passes_nothing, refuse_parameters
+from masktool.ops.gradients import (
+    GradientGraph,
+    Gradients,
+    first_gradient,
+    gradient_rule,
+    passes_nothing,
+    refuse_parameters,
+)
 from masktool.ops.graph import MaskedGraph, mask_rule, state_of_input
 from masktool.ops.samples import Sample, add_samples
 from masktool.ops.slopes import SLOPES
@@ -79,14 +86,14 @@ gradient_rule("Ceil", "Floor", "IsInf", "IsNaN", "Not", "Round", "Sign")(passes_
 @gradient_rule("Identity", "Neg")
 def vjp_sign(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Passes the gradient on, with the operator's sign."""
-    gradient = given(gradients)
+    gradient = first_gradient(gradients)
     return [graph.emit("Neg", gradient) if node.op_type == "Neg" else gradient]
 
 
 @gradient_rule("Cast", "CastLike")
 def vjp_cast(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Casts back."""
-    return [graph.as_type(given(gradients), dtype_of(input_at(node, 0)))]
+    return [graph.as_type(first_gradient(gradients), dtype_of(input_at(node, 0)))]
 
 
 @gradient_rule("Relu")
@@ -96,7 +103,7 @@ def vjp_relu(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradi
     ``HardSigmoid(alpha = 3e38)(y)`` is exactly [y > 0] for every normal float32 number, and one of the few operators
     that ONNX Runtime leaves in the blocked layout of its convolutions; Greater and Where are not.
     """
-    gradient, output = given(gradients), node.outputs[0]
+    gradient, output = first_gradient(gradients), node.outputs[0]
     if dtype_of(output) not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         return [graph.masked(gradient, graph.positive(output))]
     return [graph.emit("Mul", gradient, step(graph, output))]
@@ -117,13 +124,13 @@ def vjp_batch_normalization(graph: GradientGraph, node: ir.Node, gradients: Grad
     deviation = graph.emit("Sqrt", graph.emit("Add", variance, epsilon))
     shape = graph.ints(1, -1, *[1] * (rank_of(input_at(node, 0)) - 2))
     factor = graph.emit("Reshape", graph.emit("Div", scale, deviation), shape)
-    return [graph.scaled_by_channel(given(gradients), factor)]
+    return [graph.scaled_by_channel(first_gradient(gradients), factor)]
 
 
 @gradient_rule("Clip")
 def vjp_clip(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Passes what lies within the bounds, these included."""
-    gradient, value = given(gradients), input_at(node, 0)
+    gradient, value = first_gradient(gradients), input_at(node, 0)
     refuse_parameters(graph, node)
     bounds = [*node.inputs[1:], None, None]
     if bounds[0] is not None:
@@ -136,7 +143,7 @@ def vjp_clip(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradi
 @gradient_rule("LeakyRelu")
 def vjp_leaky_relu(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Scales what is not positive."""
-    gradient, value = given(gradients), input_at(node, 0)
+    gradient, value = first_gradient(gradients), input_at(node, 0)
     alpha = graph.number(node.attributes.get_float("alpha", 0.01), value)
     return [graph.emit("Where", graph.positive(value), gradient, graph.emit("Mul", gradient, alpha))]
 
@@ -144,7 +151,7 @@ def vjp_leaky_relu(graph: GradientGraph, node: ir.Node, gradients: Gradients) ->
 @gradient_rule("ThresholdedRelu", "Shrink", "HardSigmoid")
 def vjp_gate(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Passes what lies in the operator's open range, times its slope."""
-    gradient, value, own = given(gradients), input_at(node, 0), node.attributes
+    gradient, value, own = first_gradient(gradients), input_at(node, 0), node.attributes
     if node.op_type == "ThresholdedRelu":
         threshold = graph.number(own.get_float("alpha", 1.0), value)
         return [graph.masked(gradient, graph.emit("Greater", value, threshold))]
@@ -160,7 +167,7 @@ def vjp_gate(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradi
 @gradient_rule(*SLOPES)
 def vjp_activation(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Multiplies by the slope."""
-    return [graph.emit("Mul", given(gradients), SLOPES[node.op_type](graph, node))]
+    return [graph.emit("Mul", first_gradient(gradients), SLOPES[node.op_type](graph, node))]
 
 
 add_samples("Relu", Sample("after a convolution", "h = Conv (x, w) y = Relu (h)", {"w": (3, 4, 1, 1)}))

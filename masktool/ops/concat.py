@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from masktool.ops.builder import input_at, normalised_axes, rank_of, sizes_of
 from masktool.ops.errors import RuleError
-from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
+from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule
 from masktool.ops.graph import Masked, MaskedGraph, mask_rule, share_batch, state_of_input
 from masktool.ops.samples import Sample, add_samples
 
@@ -105,7 +105,7 @@ def mask_split(graph: MaskedGraph, node: ir.Node) -> None:
 @gradient_rule("Concat")
 def vjp_concat(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Cuts out what belongs to each part."""
-    gradient = given(gradients)
+    gradient = first_gradient(gradients)
     axis = normalised_axes([node.attributes["axis"].as_int()], rank_of(node.outputs[0]))[0]
     found: list[ir.Value | None] = []
     start = 0

@@ -23,7 +23,7 @@ import onnx_ir as ir
 from masktool.ops.builder import dtype_of, fixed_sizes, input_at
 from masktool.ops.errors import RuleError
 from masktool.ops.fill import fill
-from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
+from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule
 from masktool.ops.graph import MaskedGraph, mask_rule
 from masktool.ops.samples import Sample, add_samples
 from masktool.ops.windows import Window, fixed_window, pool_mask, window_of
@@ -32,7 +32,7 @@ from masktool.ops.windows import Window, fixed_window, pool_mask, window_of
 @mask_rule("Conv")
 def mask_conv(graph: MaskedGraph, node: ir.Node) -> None:
     """Fills the input's missing places from their neighbours, or counts kept places only."""
-    refuse_own_weights(graph, node)
+    refuse_computed_weights(graph, node)
     window, state = window_of(node, graph)
     new_mask = pool_mask(graph, state.mask, window)
     if graph.masking == "partial" and not window.is_point:
@@ -45,7 +45,7 @@ def mask_conv(graph: MaskedGraph, node: ir.Node) -> None:
         graph.set_state(node.outputs[0], state.replace(mask=new_mask, zeroed=False))
 
 
-def refuse_own_weights(graph: MaskedGraph, node: ir.Node) -> None:
+def refuse_computed_weights(graph: MaskedGraph, node: ir.Node) -> None:
     """Raises RuleError where a convolution's weights depend on the image."""
     if any(graph.state(value) is not None for value in node.inputs[1:]):
         raise RuleError("its weights depend on the image")
@@ -88,7 +88,7 @@ def vjp_conv(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradi
 
     ONNX Runtime multiplies and adds up columns for the latter, which its convolutions outrun at stride 1 alone.
     """
-    gradient, factor = graph.unscaled(given(gradients))
+    gradient, factor = graph.unscaled(first_gradient(gradients))
     value, weight = input_at(node, 0), input_at(node, 1)
     window = fixed_window(node)
     if factor is not None:

@@ -14,9 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.ops.builder import fixed_sizes, input_at
-from masktool.ops.conv import count_kept, refuse_own_weights
+from masktool.ops.conv import count_kept, refuse_computed_weights
 from masktool.ops.fill import fill
-from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
+from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule
 from masktool.ops.graph import MaskedGraph, mask_rule
 from masktool.ops.samples import Sample, add_samples
 from masktool.ops.windows import Window, image_state, read_window
@@ -27,7 +27,7 @@ TRANSPOSED_ATTRIBUTES = ("auto_pad", "dilations", "output_padding", "output_shap
 @mask_rule("ConvTranspose")
 def mask_conv_transpose(graph: MaskedGraph, node: ir.Node) -> None:
     """Masks as for a convolution: one output sees inputs at most (kernel − 1) / stride pixels apart."""
-    refuse_own_weights(graph, node)
+    refuse_computed_weights(graph, node)
     state, window = image_state(graph, node), read_window(node)
     attributes = {name: node.attributes[name].value for name in TRANSPOSED_ATTRIBUTES if name in node.attributes}
     if "output_shape" in attributes:  # of old files, with batch and channels in front
@@ -70,7 +70,7 @@ def vjp_conv_transpose(graph: GradientGraph, node: ir.Node, gradients: Gradients
         )
     ]
     pads = [*begins, *ends]
-    gradient, axes = given(gradients), len(begins)
+    gradient, axes = first_gradient(gradients), len(begins)
     if min(pads) < 0:
         cut = [min(pad, 0) for pad in pads]
         gradient = graph.emit("Pad", gradient, graph.ints(0, 0, *cut[:axes], 0, 0, *cut[axes:]))

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from masktool.ops.builder import input_at, rank_of, sizes_of
 from masktool.ops.errors import RuleError
-from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
+from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule
 from masktool.ops.graph import Masked, MaskedGraph, mask_rule
 from masktool.ops.joins import smallest
 from masktool.ops.samples import Sample, add_samples
@@ -64,7 +64,7 @@ def vjp_einsum(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gra
         if not graph.needs(value):
             found.append(None)
             continue
-        terms = [given(gradients) if other == index else input_at(node, other) for other in range(len(labels))]
+        terms = [first_gradient(gradients) if other == index else input_at(node, other) for other in range(len(labels))]
         term_labels = [result if other == index else labels[other] for other in range(len(labels))]
         known = [label for label in own if any(label in of_term for of_term in term_labels)]
         part = graph.emit("Einsum", *terms, equation=f"{','.join(term_labels)}->{''.join(known)}")

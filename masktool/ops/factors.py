@@ -156,7 +156,7 @@ def take_factors(old: list[tuple[int, Length]], new: list[tuple[int, Length]]) -
             factors.append(Common(1, None, target))
             source = None
         elif isinstance(m, int) and isinstance(n, int):
-            factors.append(divide(old, new, m, n))
+            factors.append(take_common_length(old, new, m, n))
             continue
         else:
             break
@@ -167,7 +167,7 @@ def take_factors(old: list[tuple[int, Length]], new: list[tuple[int, Length]]) -
     return factors
 
 
-def divide(old: list[tuple[int, Length]], new: list[tuple[int, Length]], m: int, n: int) -> Common:
+def take_common_length(old: list[tuple[int, Length]], new: list[tuple[int, Length]], m: int, n: int) -> Common:
     """Takes the shorter of the last lengths m and n off both lists, and leaves what remains of the longer."""
     (source, _), (target, _) = old[-1], new[-1]
     longer, shorter = (old, new) if m > n else (new, old)

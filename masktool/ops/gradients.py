@@ -239,7 +239,7 @@ def run_gradient_rule(rule: GradientRule, graph: GradientGraph, node: ir.Node, g
     return found
 
 
-def given(gradients: Gradients) -> ir.Value:
+def first_gradient(gradients: Gradients) -> ir.Value:
     """Returns the gradient of a node's first output.
 
     Raises:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from masktool.ops.builder import dtype_of, input_at, rank_of, sizes_of
 from masktool.ops.errors import RuleError
-from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, passes_nothing
+from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule, passes_nothing
 from masktool.ops.graph import Masked, MaskedGraph, mask_rule, share_batch
 from masktool.ops.samples import Sample, add_samples
 
@@ -89,7 +89,7 @@ def summed(graph: GradientGraph, node: ir.Node, parts: Sequence[ir.Value | None]
 @gradient_rule("Add", "Mean", "Sub", "Sum")
 def vjp_sum(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Gives every summand the gradient, with its sign or share."""
-    gradient = given(gradients)
+    gradient = first_gradient(gradients)
     if node.op_type == "Mean":
         gradient = graph.emit("Mul", gradient, graph.number(1 / len(node.inputs), gradient))
     parts = [gradient if graph.needs(value) else None for value in node.inputs]
@@ -101,7 +101,7 @@ def vjp_sum(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradie
 @gradient_rule("Mul")
 def vjp_mul(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Multiplies with the other factor."""
-    gradient, (left, right) = given(gradients), (input_at(node, 0), input_at(node, 1))
+    gradient, (left, right) = first_gradient(gradients), (input_at(node, 0), input_at(node, 1))
     return summed(
         graph,
         node,
@@ -115,7 +115,7 @@ def vjp_mul(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradie
 @gradient_rule("Div")
 def vjp_div(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """``dy / b``, and ``−dy / b · y``."""
-    share = graph.emit("Div", given(gradients), input_at(node, 1))
+    share = graph.emit("Div", first_gradient(gradients), input_at(node, 1))
     by_divisor = None
     if graph.needs(node.inputs[1]):
         by_divisor = graph.emit("Neg", graph.emit("Mul", share, node.outputs[0]))
@@ -125,7 +125,7 @@ def vjp_div(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradie
 @gradient_rule("Mod")
 def vjp_mod(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """``dy``, and ``−dy · (a − y) / b``, as y = a − b · q with a whole number q."""
-    gradient, dividend, divisor = given(gradients), input_at(node, 0), input_at(node, 1)
+    gradient, dividend, divisor = first_gradient(gradients), input_at(node, 0), input_at(node, 1)
     by_divisor = None
     if graph.needs(divisor):
         quotient = graph.emit("Div", graph.emit("Sub", dividend, node.outputs[0]), divisor)
@@ -136,7 +136,7 @@ def vjp_mod(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradie
 @gradient_rule("Pow")
 def vjp_pow(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """``dy · p · xᵖ⁻¹``, and ``dy · y · log(x)``."""
-    gradient, base, output = given(gradients), input_at(node, 0), node.outputs[0]
+    gradient, base, output = first_gradient(gradients), input_at(node, 0), node.outputs[0]
     power = graph.as_type(input_at(node, 1), dtype_of(base))
     parts: list[ir.Value | None] = [None, None]
     if graph.needs(base) and not is_everywhere(node, 1, 0):
@@ -157,7 +157,7 @@ def is_everywhere(node: ir.Node, index: int, number: float) -> bool:
 @gradient_rule("Max", "Min")
 def vjp_extreme(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Gives the gradient to the first of the inputs that is the extreme one."""
-    left, output = given(gradients), node.outputs[0]
+    left, output = first_gradient(gradients), node.outputs[0]
     parts: list[ir.Value | None] = []
     for index in range(len(node.inputs)):
         value = input_at(node, index)
@@ -170,7 +170,7 @@ def vjp_extreme(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gr
 @gradient_rule("PRelu")
 def vjp_prelu(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Scales what is not positive; the slope gets x there."""
-    gradient, value, slope = given(gradients), input_at(node, 0), input_at(node, 1)
+    gradient, value, slope = first_gradient(gradients), input_at(node, 0), input_at(node, 1)
     rises = graph.positive(value)
     parts: list[ir.Value | None] = [None, None]
     if graph.needs(value):
@@ -183,7 +183,7 @@ def vjp_prelu(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Grad
 @gradient_rule("Where")
 def vjp_where(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Gives each place to what was chosen there, whatever the gradient of the other would be (0 · ∞ is NaN)."""
-    gradient, condition = given(gradients), input_at(node, 0)
+    gradient, condition = first_gradient(gradients), input_at(node, 0)
     chosen = graph.masked(gradient, condition) if graph.needs(node.inputs[1]) else None
     other = graph.zero_where(gradient, condition) if graph.needs(node.inputs[2]) else None
     return summed(graph, node, [None, chosen, other])

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from masktool.ops.builder import constant_of, dtype_of, input_at, rank_of, sizes_of
 from masktool.ops.errors import RuleError
-from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
+from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule
 from masktool.ops.graph import Masked, MaskedGraph, mask_rule, state_of_input
 from masktool.ops.samples import Sample, add_samples
 
@@ -69,13 +69,13 @@ def vjp_transpose(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> 
     """Permutes the axes back."""
     rank = rank_of(input_at(node, 0))
     perm = list(node.attributes.get_ints("perm") or reversed(range(rank)))
-    return [graph.emit("Transpose", given(gradients), perm=[perm.index(axis) for axis in range(rank)])]
+    return [graph.emit("Transpose", first_gradient(gradients), perm=[perm.index(axis) for axis in range(rank)])]
 
 
 @gradient_rule("Expand")
 def vjp_expand(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Sums over what was repeated."""
-    return [graph.summed_to(input_at(node, 0), given(gradients), node.outputs[0])]
+    return [graph.summed_to(input_at(node, 0), first_gradient(gradients), node.outputs[0])]
 
 
 @gradient_rule("Tile")
@@ -85,18 +85,18 @@ def vjp_tile(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradi
     assert repeats is not None
     cut: list[int] = []
     repeated: list[int] = []
-    for length, times in zip(open_lengths(input_at(node, 0)), repeats.tolist(), strict=True):
+    for length, times in zip(lengths_of_axes(input_at(node, 0)), repeats.tolist(), strict=True):
         if times != 1:
             repeated.append(len(cut))
             cut.append(times)
         cut.append(length)
     if not repeated:
         return gradients
-    parts = graph.emit("Reshape", given(gradients), graph.ints(*cut))
+    parts = graph.emit("Reshape", first_gradient(gradients), graph.ints(*cut))
     return [graph.emit("ReduceSum", parts, graph.ints(*repeated), keepdims=0)]
 
 
-def open_lengths(value: ir.Value) -> list[int]:
+def lengths_of_axes(value: ir.Value) -> list[int]:
     """Returns the length of every axis, -1 for one that is open.
 
     Raises:

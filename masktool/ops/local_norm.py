@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from masktool.ops.builder import dtype_of, fixed_sizes, input_at, normalised_axes, rank_of
 from masktool.ops.errors import RuleError
-from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
+from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule
 from masktool.ops.graph import MaskedGraph, mask_rule, state_of_input
 from masktool.ops.samples import Sample, add_samples
 
@@ -52,7 +52,7 @@ def norm_of(node: ir.Node) -> str:
 @gradient_rule("LpNormalization")
 def vjp_lp_normalization(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """``(dy − Σ dy · y · s) / norm`` with s = y, or sign(x) for the sum of absolute values; 0 where the norm is 0."""
-    gradient, value, output = given(gradients), input_at(node, 0), node.outputs[0]
+    gradient, value, output = first_gradient(gradients), input_at(node, 0), node.outputs[0]
     axis = graph.ints(node.attributes.get_int("axis", -1))
     norm = graph.emit(norm_of(node), value, axis)
     total = graph.emit("ReduceSum", graph.emit("Mul", gradient, output), axis)
@@ -67,7 +67,7 @@ def vjp_lrn(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradie
 
     A window over channels is an average pool over the first of two axes: channels, and all places in one.
     """
-    gradient, value, output, own = given(gradients), input_at(node, 0), node.outputs[0], node.attributes
+    gradient, value, output, own = first_gradient(gradients), input_at(node, 0), node.outputs[0], node.attributes
     alpha, beta, size = own.get_float("alpha", 1e-4), own.get_float("beta", 0.75), own["size"].as_int()
     before, after = (size - 1) // 2, size // 2
     base = pool_channels(graph, value, graph.emit("Mul", value, value), before, after)

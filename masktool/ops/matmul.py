@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from masktool.ops.builder import dims_of, input_at, rank_of
 from masktool.ops.errors import RuleError
-from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
+from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule
 from masktool.ops.graph import Masked, MaskedGraph, mask_rule
 from masktool.ops.joins import smallest
 from masktool.ops.samples import Sample, add_samples
@@ -61,7 +61,7 @@ def state_of_factor(graph: MaskedGraph, node: ir.Node, index: int, contracted: i
 @gradient_rule("MatMul")
 def vjp_matmul(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """``dy Bᵀ``, and ``Aᵀ dy``, summed over the matrices that one was multiplied with."""
-    gradient, (left, right) = given(gradients), (input_at(node, 0), input_at(node, 1))
+    gradient, (left, right) = first_gradient(gradients), (input_at(node, 0), input_at(node, 1))
     if min(rank_of(left), rank_of(right)) < 2:
         raise RuleError("it multiplies with a vector")
     if rank_of(left) == rank_of(right) == 2:
@@ -93,7 +93,7 @@ def summed_matrices(graph: GradientGraph, node: ir.Node, value: ir.Value, gradie
 @gradient_rule("Gemm")
 def vjp_gemm(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """The same for ``y = α A B + β C``, either factor transposed or not."""
-    gradient, own = given(gradients), node.attributes
+    gradient, own = first_gradient(gradients), node.attributes
     found = gradients_of_product(
         graph,
         gradient,

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from masktool.ops.builder import dims_of, dtype_of, fixed_sizes, input_at, normalised_axes, rank_of, sizes_of
 from masktool.ops.errors import RuleError
-from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, refuse_parameters
+from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule, refuse_parameters
 from masktool.ops.graph import MaskedGraph, mask_rule, state_of_input
 from masktool.ops.kept import Centred, centred_on_kept
 from masktool.ops.samples import Sample, add_samples
@@ -32,7 +32,7 @@ def mask_layer_normalization(graph: MaskedGraph, node: ir.Node) -> None:
     first = normalised_axes([node.attributes.get_int("axis", -1)], rank)[0]
     if set(state.axes) & set(range(first, rank)):
         epsilon = node.attributes.get_float("epsilon", 1e-5)
-        normalise(graph, node, range(first, rank), epsilon, node.inputs[1:])
+        normalise_over_kept(graph, node, range(first, rank), epsilon, node.inputs[1:])
     else:
         graph.set_state(node.outputs[0], state.replace(zeroed=False))
 
@@ -44,7 +44,7 @@ def mask_mean_variance_normalization(graph: MaskedGraph, node: ir.Node) -> None:
     axes = normalised_axes(node.attributes.get_ints("axes") or (0, 2, 3), rank)
     if state.batch in axes:
         raise RuleError(f"it normalises over axes {axes}, among them the batch")
-    normalise(graph, node, axes, MEAN_VARIANCE_EPSILON, ())
+    normalise_over_kept(graph, node, axes, MEAN_VARIANCE_EPSILON, ())
 
 
 @mask_rule("InstanceNormalization")
@@ -53,7 +53,7 @@ def mask_instance_normalization(graph: MaskedGraph, node: ir.Node) -> None:
     state_of_input(graph, node)
     rank = rank_of(input_at(node, 0))
     per_channel = [by_channel(graph, input_at(node, index), rank) for index in (1, 2)]
-    normalise(graph, node, range(2, rank), node.attributes.get_float("epsilon", 1e-5), per_channel)
+    normalise_over_kept(graph, node, range(2, rank), node.attributes.get_float("epsilon", 1e-5), per_channel)
 
 
 @mask_rule("GroupNormalization")
@@ -84,7 +84,7 @@ def mask_group_normalization(graph: MaskedGraph, node: ir.Node) -> None:
         )
 
     in_channels = Centred(ungrouped, per_channel(centred.factor), per_channel(centred.shift))
-    finish(graph, node, in_channels, [by_channel(graph, input_at(node, index), 4) for index in (1, 2)])
+    correct_norm(graph, node, in_channels, [by_channel(graph, input_at(node, index), 4) for index in (1, 2)])
 
 
 def by_channel(graph: MaskedGraph, parameter: ir.Value, rank: int) -> ir.Value:
@@ -92,16 +92,16 @@ def by_channel(graph: MaskedGraph, parameter: ir.Value, rank: int) -> ir.Value:
     return graph.emit("Unsqueeze", parameter, graph.constant(list(range(1, rank - 1)), ir.DataType.INT64))
 
 
-def normalise(
+def normalise_over_kept(
     graph: MaskedGraph, node: ir.Node, axes: Sequence[int], epsilon: float, parameters: Sequence[ir.Value | None]
 ) -> None:
     """Lets a normalising node see the kept places along ``axes`` only; ``parameters`` are its scale and bias."""
     if len(node.outputs) > 1:
         raise RuleError("its further outputs (mean, deviation) have no mask rule")
-    finish(graph, node, centred_on_kept(graph, input_at(node, 0), axes, epsilon), parameters)
+    correct_norm(graph, node, centred_on_kept(graph, input_at(node, 0), axes, epsilon), parameters)
 
 
-def finish(graph: MaskedGraph, node: ir.Node, centred: Centred, parameters: Sequence[ir.Value | None]) -> None:
+def correct_norm(graph: MaskedGraph, node: ir.Node, centred: Centred, parameters: Sequence[ir.Value | None]) -> None:
     """Puts right what the node makes of the centred value: ``y · f + (b · (1 − f) + a · shift)``; the mask stays."""
     state, output = state_of_input(graph, node).replace(zeroed=False), node.outputs[0]
     factor = graph.as_type(centred.factor, dtype_of(output))
@@ -130,7 +130,7 @@ def vjp_layer_normalization(graph: GradientGraph, node: ir.Node, gradients: Grad
         output.type = ir.TensorType(ir.DataType(node.attributes.get_int("stash_type", 1)))
     mean, inverse = (graph.as_type(output, dtype_of(value)) for output in node.outputs[1:])
     normal = graph.emit("Mul", graph.emit("Sub", value, mean), inverse)
-    scaled = graph.emit("Mul", given(gradients), input_at(node, 1))
+    scaled = graph.emit("Mul", first_gradient(gradients), input_at(node, 1))
     return [normalise_back(graph, scaled, normal, inverse, axes)]
 
 
@@ -140,7 +140,7 @@ def vjp_instance_normalization(graph: GradientGraph, node: ir.Node, gradients: G
     refuse_parameters(graph, node)
     rank = rank_of(input_at(node, 0))
     by_channel = graph.emit("Unsqueeze", input_at(node, 1), graph.ints(*range(1, rank - 1)))
-    scaled = graph.emit("Mul", given(gradients), by_channel)
+    scaled = graph.emit("Mul", first_gradient(gradients), by_channel)
     epsilon = node.attributes.get_float("epsilon", 1e-5)
     return [gradient_of_normal(graph, input_at(node, 0), scaled, range(2, rank), epsilon)]
 
@@ -153,7 +153,9 @@ def vjp_group_normalization(graph: GradientGraph, node: ir.Node, gradients: Grad
     channels, rank, groups = fixed_sizes(value)[1], rank_of(value), node.attributes["num_groups"].as_int()
     if sizes_of(scale) != (channels,):
         raise RuleError("it scales groups, not channels, as opset 18 alone has it")
-    scaled = graph.emit("Mul", given(gradients), graph.emit("Unsqueeze", scale, graph.ints(*range(1, rank - 1))))
+    scaled = graph.emit(
+        "Mul", first_gradient(gradients), graph.emit("Unsqueeze", scale, graph.ints(*range(1, rank - 1)))
+    )
     grouped, scaled = (graph.emit("Reshape", part, graph.ints(0, groups, -1)) for part in (value, scaled))
     epsilon = node.attributes.get_float("epsilon", 1e-5)
     return [graph.reshaped_as(value, gradient_of_normal(graph, grouped, scaled, [2], epsilon))]
@@ -166,7 +168,7 @@ def vjp_mean_variance_normalization(graph: GradientGraph, node: ir.Node, gradien
     axes = normalised_axes(node.attributes.get_ints("axes") or (0, 2, 3), rank_of(value))
     if 0 in axes:
         raise RuleError(f"it normalises over axes {axes}, among them the batch")
-    return [gradient_of_normal(graph, value, given(gradients), axes, MEAN_VARIANCE_EPSILON**2)]
+    return [gradient_of_normal(graph, value, first_gradient(gradients), axes, MEAN_VARIANCE_EPSILON**2)]
 
 
 def gradient_of_normal(

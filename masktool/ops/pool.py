@@ -24,7 +24,7 @@ import onnx_ir as ir
 
 from masktool.ops.builder import dtype_of, fixed_sizes, input_at, rank_of
 from masktool.ops.errors import RuleError
-from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
+from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule
 from masktool.ops.graph import MaskedGraph, mask_rule
 from masktool.ops.kept import average_kept, extreme_kept
 from masktool.ops.samples import Sample, add_samples
@@ -96,7 +96,7 @@ def mask_global_max_pool(graph: MaskedGraph, node: ir.Node) -> None:
 @gradient_rule("MaxPool")
 def vjp_max_pool(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Adds the gradient at the indices of the maxima, which the node of the forward pass gives as a second output."""
-    gradient, value = given(gradients), input_at(node, 0)
+    gradient, value = first_gradient(gradients), input_at(node, 0)
     if len(node.outputs) == 1:
         node.resize_outputs(2)
         indices = node.outputs[1]
@@ -123,14 +123,14 @@ def vjp_average_pool(graph: GradientGraph, node: ir.Node, gradients: Gradients) 
         share = graph.emit("AveragePool", ones, **window.attributes, count_include_pad=1)
     numbers = inside.max() if (inside == inside.max()).all() else inside[None, None]
     share = graph.emit("Div", share, graph.constant(numbers, dtype_of(node.outputs[0])))
-    return [spread(graph, node, graph.emit("Mul", given(gradients), share), window)]
+    return [spread(graph, node, graph.emit("Mul", first_gradient(gradients), share), window)]
 
 
 @gradient_rule("LpPool")
 def vjp_lp_pool(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """``sign(x) |x|ᵖ⁻¹`` times the windows' sum of ``dy / yᵖ⁻¹``; 0 for a window of zeros."""
     value, power = input_at(node, 0), node.attributes.get_int("p", 2)
-    share = graph.emit("Div", given(gradients), graph.divisor(raised(graph, node.outputs[0], power - 1)))
+    share = graph.emit("Div", first_gradient(gradients), graph.divisor(raised(graph, node.outputs[0], power - 1)))
     spread_share = spread(graph, node, share, fixed_window(node))
     return [graph.emit("Mul", spread_share, signed_power(graph, value, power - 1))]
 
@@ -140,7 +140,7 @@ def vjp_global_average_pool(graph: GradientGraph, node: ir.Node, gradients: Grad
     """Spreads the gradient evenly over the image."""
     value = input_at(node, 0)
     sizes = fixed_sizes(value)[2:]
-    gradient = graph.emit("Div", given(gradients), graph.number(float(np.prod(sizes)), value))
+    gradient = graph.emit("Div", first_gradient(gradients), graph.number(float(np.prod(sizes)), value))
     return [graph.emit("Expand", gradient, graph.ints(1, 1, *sizes))]
 
 
@@ -148,7 +148,7 @@ def vjp_global_average_pool(graph: GradientGraph, node: ir.Node, gradients: Grad
 def vjp_global_lp_pool(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """``dy · sign(x) |x|ᵖ⁻¹ / yᵖ⁻¹``."""
     power = node.attributes.get_int("p", 2)
-    share = graph.emit("Div", given(gradients), graph.divisor(raised(graph, node.outputs[0], power - 1)))
+    share = graph.emit("Div", first_gradient(gradients), graph.divisor(raised(graph, node.outputs[0], power - 1)))
     return [graph.emit("Mul", signed_power(graph, input_at(node, 0), power - 1), share)]
 
 
@@ -157,7 +157,7 @@ def vjp_global_max_pool(graph: GradientGraph, node: ir.Node, gradients: Gradient
     """Gives the gradient to the maxima, in equal shares."""
     value = input_at(node, 0)
     axes = list(range(2, rank_of(value)))
-    return [graph.shared_by_equals(value, node.outputs[0], given(gradients), axes)]
+    return [graph.shared_by_equals(value, node.outputs[0], first_gradient(gradients), axes)]
 
 
 def raised(graph: GradientGraph, value: ir.Value, power: int) -> ir.Value:

@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from masktool.ops.builder import constant_of, dtype_of, input_at, normalised_axes, rank_of, sizes_of
 from masktool.ops.errors import RuleError
-from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, passes_nothing
+from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule, passes_nothing
 from masktool.ops.graph import Masked, MaskedGraph, mask_rule, state_of_input
 from masktool.ops.kept import average_kept, extreme_kept
 from masktool.ops.samples import Sample, add_samples
@@ -99,7 +99,7 @@ def reduced_axes(graph: MaskedGraph, node: ir.Node) -> list[int]:
         RuleError: it reduces the batch.
     """
     state = state_of_input(graph, node)
-    axes = axes_of(node)
+    axes = axes_to_reduce(node)
     if state.batch in axes:
         raise RuleError(f"it reduces axes {axes}, among them the batch")
     return axes
@@ -124,8 +124,8 @@ gradient_rule("ArgMax", "ArgMin")(passes_nothing)
 @gradient_rule("ReduceMean", "ReduceSum")
 def vjp_reduce_sum(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Repeats the gradient along the axes."""
-    value, axes = input_at(node, 0), axes_of(node)
-    gradient = with_axes(graph, node, given(gradients), axes)
+    value, axes = input_at(node, 0), axes_to_reduce(node)
+    gradient = with_axes(graph, node, first_gradient(gradients), axes)
     lengths = [sizes_of(value)[axis] for axis in axes]
     if None in lengths:
         raise RuleError(f"it reduces {value.name!r} along axes whose lengths are not fixed")
@@ -139,8 +139,8 @@ def vjp_reduce_sum(graph: GradientGraph, node: ir.Node, gradients: Gradients) ->
 @gradient_rule("ReduceL1", "ReduceL2", "ReduceSumSquare")
 def vjp_reduce_norm(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """``sign(x)``, ``x / y`` (0 for a norm of 0) or ``2x``, times the gradient."""
-    value, axes = input_at(node, 0), axes_of(node)
-    gradient = with_axes(graph, node, given(gradients), axes)
+    value, axes = input_at(node, 0), axes_to_reduce(node)
+    gradient = with_axes(graph, node, first_gradient(gradients), axes)
     if node.op_type == "ReduceL1":
         return [graph.emit("Mul", graph.emit("Sign", value), gradient)]
     if node.op_type == "ReduceL2":
@@ -152,8 +152,8 @@ def vjp_reduce_norm(graph: GradientGraph, node: ir.Node, gradients: Gradients) -
 @gradient_rule("ReduceLogSum", "ReduceLogSumExp")
 def vjp_reduce_log_sum(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """``dy · exp(−y)``, and ``dy · exp(x − y)``."""
-    value, axes = input_at(node, 0), axes_of(node)
-    gradient, output = (with_axes(graph, node, part, axes) for part in (given(gradients), node.outputs[0]))
+    value, axes = input_at(node, 0), axes_to_reduce(node)
+    gradient, output = (with_axes(graph, node, part, axes) for part in (first_gradient(gradients), node.outputs[0]))
     if node.op_type == "ReduceLogSumExp":
         return [graph.emit("Mul", gradient, graph.emit("Exp", graph.emit("Sub", value, output)))]
     share = graph.emit("Mul", gradient, graph.emit("Exp", graph.emit("Neg", output)))
@@ -163,12 +163,12 @@ def vjp_reduce_log_sum(graph: GradientGraph, node: ir.Node, gradients: Gradients
 @gradient_rule("ReduceMax", "ReduceMin")
 def vjp_reduce_extreme(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Gives the gradient to the extreme numbers, in equal shares."""
-    value, axes = input_at(node, 0), axes_of(node)
-    gradient, extreme = (with_axes(graph, node, part, axes) for part in (given(gradients), node.outputs[0]))
+    value, axes = input_at(node, 0), axes_to_reduce(node)
+    gradient, extreme = (with_axes(graph, node, part, axes) for part in (first_gradient(gradients), node.outputs[0]))
     return [graph.shared_by_equals(value, extreme, gradient, axes)]
 
 
-def axes_of(node: ir.Node) -> list[int]:
+def axes_to_reduce(node: ir.Node) -> list[int]:
     """Returns the axes that a node reduces, in ascending order."""
     rank = rank_of(input_at(node, 0))
     listed = constant_of(node, 1, "the list of axes")

@@ -23,7 +23,7 @@ import onnx_ir as ir
 from masktool.ops.builder import Length, dims_of, input_at, rank_of
 from masktool.ops.errors import RuleError
 from masktool.ops.factors import Common, NoCommonFactorError, common_factors, name_factors, parts_on, united
-from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
+from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule
 from masktool.ops.graph import IMAGES, Masked, MaskedGraph, mask_rule, state_of_input
 from masktool.ops.samples import Sample, add_samples
 
@@ -100,7 +100,7 @@ def reshaped_mask(graph: MaskedGraph, value: ir.Value, new_rank: int, factors: S
     if repeated:
         mask = graph.emit("ReduceMax", mask, shape_of(graph, repeated))
     full_targets = {factor.target for factor in carried}
-    spread = [number(f) if f.target in full_targets and f.kind in ("free", "repeated") else 1 for f in factors]
+    spread = [fixed_length(f) if f.target in full_targets and f.kind in ("free", "repeated") else 1 for f in factors]
     if any(length != 1 for length in spread):
         mask = graph.emit("Expand", mask, shape_of(graph, spread))
     new_shape = [1] * new_rank
@@ -112,10 +112,10 @@ def reshaped_mask(graph: MaskedGraph, value: ir.Value, new_rank: int, factors: S
 
 def length_in(factor: Common) -> int:
     """Returns a factor's length as a target shape has it: -1 for the images."""
-    return -1 if factor.kind == "images" else number(factor)
+    return -1 if factor.kind == "images" else fixed_length(factor)
 
 
-def number(factor: Common) -> int:
+def fixed_length(factor: Common) -> int:
     """Returns a length that has to be fixed.
 
     Raises:
@@ -134,7 +134,7 @@ def shape_of(graph: MaskedGraph, lengths: Sequence[int]) -> ir.Value:
 @gradient_rule("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 def vjp_reshape(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Reshapes back."""
-    return [graph.reshaped_as(input_at(node, 0), given(gradients))]
+    return [graph.reshaped_as(input_at(node, 0), first_gradient(gradients))]
 
 
 add_samples("Unsqueeze", Sample("new axis", "y = Unsqueeze (x, a)", constants={"a": (1,)}))

@@ -31,7 +31,7 @@ from masktool.ops.builder import (
 )
 from masktool.ops.errors import RuleError
 from masktool.ops.fill import fill
-from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule
+from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule
 from masktool.ops.graph import Masked, MaskedGraph, mask_rule, state_of_input
 from masktool.ops.samples import Sample, add_samples
 from masktool.ops.windows import image_state
@@ -135,7 +135,7 @@ def vjp_resize(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gra
 
     The matrix of an axis is what the node itself makes of the rows of a unit matrix; ONNX Runtime computes it once.
     """
-    gradient, value, output, own = given(gradients), input_at(node, 0), node.outputs[0], node.attributes
+    gradient, value, output, own = first_gradient(gradients), input_at(node, 0), node.outputs[0], node.attributes
     if own.get_string("coordinate_transformation_mode") == "tf_crop_and_resize":
         raise RuleError("it crops: tf_crop_and_resize has no gradient rule")
     if own.get_string("keep_aspect_ratio_policy", "stretch") != "stretch":
@@ -194,7 +194,7 @@ def matrix_of_axis(graph: GradientGraph, node: ir.Node, size: int, out_size: int
 @gradient_rule("DepthToSpace")
 def vjp_depth_to_space(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Moves the pixels of each block back into channels."""
-    gradient, size = given(gradients), node.attributes["blocksize"].as_int()
+    gradient, size = first_gradient(gradients), node.attributes["blocksize"].as_int()
     if node.attributes.get_string("mode", "DCR") == "DCR":
         return [graph.emit("SpaceToDepth", gradient, blocksize=size)]
     channels, height, width = fixed_sizes(input_at(node, 0))[1:]
@@ -206,7 +206,7 @@ def vjp_depth_to_space(graph: GradientGraph, node: ir.Node, gradients: Gradients
 @gradient_rule("SpaceToDepth")
 def vjp_space_to_depth(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Moves the channels back into the pixels of each block."""
-    return [graph.emit("DepthToSpace", given(gradients), blocksize=node.attributes["blocksize"].as_int())]
+    return [graph.emit("DepthToSpace", first_gradient(gradients), blocksize=node.attributes["blocksize"].as_int())]
 
 
 BEFORE_CONVOLUTION = "y = Conv <pads = [1, 1, 1, 1]> (r, w)"

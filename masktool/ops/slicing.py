@@ -17,9 +17,9 @@ import onnx_ir as ir
 
 from masktool.ops.builder import constant_of, dtype_of, input_at, normalised_axes, rank_of, sizes_of
 from masktool.ops.errors import RuleError
-from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, refuse_parameters
+from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule, refuse_parameters
 from masktool.ops.graph import MaskedGraph, mask_rule, state_of_input
-from masktool.ops.layout import open_lengths, set_or_spend
+from masktool.ops.layout import lengths_of_axes, set_or_spend
 from masktool.ops.samples import Sample, add_samples
 
 
@@ -101,8 +101,8 @@ def pads_of(node: ir.Node) -> tuple[np.ndarray, np.ndarray]:
 @gradient_rule("Slice")
 def vjp_slice(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Puts zeros in the places that were left out: between those that were chosen, then around them."""
-    gradient, value = given(gradients), input_at(node, 0)
-    lengths, rank = open_lengths(node.outputs[0]), rank_of(value)
+    gradient, value = first_gradient(gradients), input_at(node, 0)
+    lengths, rank = lengths_of_axes(node.outputs[0]), rank_of(value)
     begins, ends = [0] * rank, [0] * rank
     for axis, chosen in chosen_places(node):
         size = sizes_of(value)[axis]
@@ -147,7 +147,7 @@ def spread_apart(graph: GradientGraph, value: ir.Value, axis: int, step: int, le
 @gradient_rule("Gather")
 def vjp_gather(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Adds up what each place was asked for."""
-    gradient, value, indices = given(gradients), input_at(node, 0), input_at(node, 1)
+    gradient, value, indices = first_gradient(gradients), input_at(node, 0), input_at(node, 1)
     axis, rank = normalised_axes([node.attributes.get_int("axis", 0)], rank_of(value))[0], rank_of(value)
     if rank_of(indices) != 1:  # as many as there are, in one axis
         lengths = [-1 if length is None else length for length in sizes_of(value)]
@@ -173,7 +173,7 @@ def add_at(
 def vjp_pad(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Cuts the border off; where it was made of copies, their gradients are added to what they are copies of."""
     refuse_parameters(graph, node)
-    gradient, value = given(gradients), input_at(node, 0)
+    gradient, value = first_gradient(gradients), input_at(node, 0)
     begins, ends = pads_of(node)
     mode = node.attributes.get_string("mode", "constant")
     if mode == "constant":

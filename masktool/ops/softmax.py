@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from masktool.ops.builder import dtype_of, input_at, normalised_axes, rank_of
 from masktool.ops.errors import RuleError
-from masktool.ops.gradients import GradientGraph, Gradients, given, gradient_rule, passes_nothing
+from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule, passes_nothing
 from masktool.ops.graph import MaskedGraph, mask_rule, state_of_input
 from masktool.ops.samples import Sample, add_samples
 
@@ -35,7 +35,7 @@ def mask_softmax(graph: MaskedGraph, node: ir.Node) -> None:
 @gradient_rule("Softmax")
 def vjp_softmax(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """``y · (dy − Σ dy · y)``."""
-    gradient, output = given(gradients), node.outputs[0]
+    gradient, output = first_gradient(gradients), node.outputs[0]
     axis = graph.ints(node.attributes.get_int("axis", -1))
     mean = graph.emit("ReduceSum", graph.emit("Mul", gradient, output), axis)
     return [graph.emit("Mul", output, graph.emit("Sub", gradient, mean))]
@@ -47,7 +47,7 @@ gradient_rule("Hardmax")(passes_nothing)
 @gradient_rule("LogSoftmax")
 def vjp_log_softmax(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """``dy − eʸ · Σ dy``."""
-    gradient, output = given(gradients), node.outputs[0]
+    gradient, output = first_gradient(gradients), node.outputs[0]
     total = graph.emit("ReduceSum", gradient, graph.ints(node.attributes.get_int("axis", -1)))
     return [graph.emit("Sub", gradient, graph.emit("Mul", graph.emit("Exp", output), total))]
 

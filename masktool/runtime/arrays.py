@@ -56,7 +56,7 @@ def check_header(stream: BinaryIO, path: Path) -> ArrayHeader:
     Raises:
         MasktoolError: it is no such file, a truncated one, holds no numbers, or more than the limit.
     """
-    header = read_header(stream, path)
+    header = read_npy_header(stream, path)
     if header.dtype.kind not in NUMBERS:
         got = "pickled objects, which are not read" if header.dtype.hasobject else header.dtype
         raise MasktoolError("not an array of numbers", where=path, expected="float32", got=got)
@@ -71,7 +71,7 @@ def check_header(stream: BinaryIO, path: Path) -> ArrayHeader:
     return header
 
 
-def read_header(stream: BinaryIO, path: Path) -> ArrayHeader:
+def read_npy_header(stream: BinaryIO, path: Path) -> ArrayHeader:
     """Returns what a ``.npy`` file says of its array; numpy raises many things over a damaged one."""
     try:
         version = np.lib.format.read_magic(stream)

@@ -59,7 +59,7 @@ def outputs_for(of: Sequence[str], available: Sequence[str]) -> list[str]:
     return names
 
 
-def check_target(target: npt.ArrayLike, results: int, classes: int | None) -> np.ndarray:
+def check_target_classes(target: npt.ArrayLike, results: int, classes: int | None) -> np.ndarray:
     """Returns the target classes as the model takes them, (1,) or (B,) int64.
 
     Raises:

@@ -41,7 +41,9 @@ class OpenedSession(NamedTuple):
     note: str | None
 
 
-def open_session(path: Path, providers: str | Sequence[str] | None = None, threads: int | None = None) -> OpenedSession:
+def open_on_providers(
+    path: Path, providers: str | Sequence[str] | None = None, threads: int | None = None
+) -> OpenedSession:
     """Opens an ONNX file; arguments as for :func:`masktool.load`.
 
     Raises:

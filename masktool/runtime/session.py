@@ -29,11 +29,11 @@ from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
 from masktool.messages import call
 from masktool.runtime.batching import choose_batch_size
 from masktool.runtime.checks import check_batches, check_images, check_masks, show_shape
-from masktool.runtime.gradients import IMAGE, MASK, Gradient, check_target, loss_index, outputs_for
+from masktool.runtime.gradients import IMAGE, MASK, Gradient, check_target_classes, loss_index, outputs_for
 from masktool.runtime.inputs import Inputs, OtherInput, check_others
 from masktool.runtime.one_by_one import each_alone, join_results, shape_of_many
 from masktool.runtime.passes import PassCounter
-from masktool.runtime.providers import open_session, runtime_reason
+from masktool.runtime.providers import open_on_providers, runtime_reason
 from masktool.runtime.scores import drop_trailing_axes, to_probabilities
 from masktool.tensor_types import FLOAT_TYPES, NUMPY_TYPES
 
@@ -101,7 +101,7 @@ class MaskedSession:
         threads: int | None = None,
     ) -> None:
         self.path = Path(path)
-        opened = open_session(self.path, providers, threads)
+        opened = open_on_providers(self.path, providers, threads)
         self._session: Any = opened.session
         self.threads = threads
         self.provider_note = opened.note
@@ -109,7 +109,7 @@ class MaskedSession:
         self.metadata = read_metadata(opened.session, self.path)
         required = {node.name: node for node in opened.session.get_inputs()}
         inputs = required | {node.name: node for node in opened.session.get_overridable_initializers()}
-        check_inputs(inputs, self.metadata, self.path)
+        check_has_mask(inputs, self.metadata, self.path)
         self.mask_required = MASK_INPUT in required
         self.counter = PassCounter()
         image, mask = inputs[self.metadata.image_input], inputs[MASK_INPUT]
@@ -290,7 +290,7 @@ class MaskedSession:
             fix = "add them: " + call("export", self.path, "NEW.onnx", gradient="logit")
             raise MasktoolError("the file holds no gradients", where=self.path, fix=fix)
         feed = self._check(images, masks, inputs)
-        feed.values[TARGET_INPUT] = check_target(target, feed.results, self.n_classes)
+        feed.values[TARGET_INPUT] = check_target_classes(target, feed.results, self.n_classes)
         if loss is not None:
             feed.values[LOSS_INPUT] = loss_index(loss, self.metadata, self.path)
         names = [name, *outputs_for(of, self._gradient_outputs)]
@@ -433,7 +433,7 @@ def read_metadata(session: Any, path: Path) -> Metadata:
     return metadata
 
 
-def check_inputs(inputs: dict[str, Any], metadata: Metadata, path: Path) -> None:
+def check_has_mask(inputs: dict[str, Any], metadata: Metadata, path: Path) -> None:
     """Raises MasktoolError unless the image and the mask are among the file's inputs, as its metadata say."""
     expected = {metadata.image_input, MASK_INPUT}
     if not expected <= set(inputs) or len(inputs[MASK_INPUT].shape) != 4:

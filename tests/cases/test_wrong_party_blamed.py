@@ -17,7 +17,7 @@ from masktool import MasktoolError
 from masktool.cli import run
 from masktool.contract import Masking
 from masktool.exporters.check import check_file
-from masktool.exporters.diagnosis import find_cause, mixing_of, unsteady
+from masktool.exporters.diagnosis import find_fault_of_source, mixing_of, unsteady
 from masktool.exporters.domains import NORMAL
 from masktool.exporters.parity import open_session
 from masktool.exporters.probes import Probe
@@ -95,8 +95,10 @@ def test_what_a_batch_does_to_a_network_that_mixes_it_is_held_against_nobody(nam
     plain = RunnableModel.of(functools.partial(open_session, MIXING[name].SerializeToString()), "image")
     probe = Probe.draw((3, 16, 16), "NCHW", np.dtype(np.float32), NORMAL)
     assert mixing_of(plain, probe) > 0.001
-    assert "mixes the images of a batch" in str(find_cause(plain, probe, ir.from_proto(MIXING[name]), alone=False))
-    assert find_cause(plain, probe, ir.from_proto(MIXING[name]), alone=True) is None
+    assert "mixes the images of a batch" in str(
+        find_fault_of_source(plain, probe, ir.from_proto(MIXING[name]), alone=False)
+    )
+    assert find_fault_of_source(plain, probe, ir.from_proto(MIXING[name]), alone=True) is None
 
 
 def test_a_network_that_keeps_images_apart_mixes_none():

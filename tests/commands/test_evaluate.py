@@ -15,7 +15,7 @@ from PIL import Image
 from masktool import demo
 from masktool.cli import run
 from masktool.commands.evaluate import SUMMARIES
-from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish
+from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish_evaluation
 from masktool.demo import shapes
 from masktool.evaluation.bootstrap import as_float, interval_of_mean
 from masktool.evaluation.findings import Chart, Findings, Line, Table
@@ -76,7 +76,7 @@ def tiny(request: EvaluationRequest, modes, digits, gradient):
     with contextlib.ExitStack() as stack:
         models = request.open_models(stack, modes.split(",") if modes else None, gradient)
         assert all(model.session.has_gradient for model in models) or not gradient
-        return finish(request, Tiny(models, request.seed, request.batch, digits))
+        return finish_evaluation(request, Tiny(models, request.seed, request.batch, digits))
 
 
 @pytest.fixture(autouse=True)

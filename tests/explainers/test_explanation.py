@@ -9,7 +9,7 @@ from PIL import Image
 
 from explainers.models import noise_photograph
 from masktool import MasktoolError, explain
-from masktool.explainers.explanation import encode, encode_map
+from masktool.explainers.explanation import encode_compactly, encode_map
 from masktool.runtime.pictures import PNG_KEY
 
 
@@ -36,7 +36,9 @@ def test_json_holds_everything(found):
 def test_numbers_are_short_and_nan_is_null():
     values = np.array([[np.nan, 0.1], [1 / 3, -1e-9]], np.float32)
     assert "".join(encode_map(values)) == "[[null,0.1],[0.333333,-1e-09]]"
-    assert encode({"a": float("nan"), "b": [np.float32(0.1), 2, None, "x"]}) == '{"a":null,"b":[0.1,2,null,"x"]}'
+    assert (
+        encode_compactly({"a": float("nan"), "b": [np.float32(0.1), 2, None, "x"]}) == '{"a":null,"b":[0.1,2,null,"x"]}'
+    )
     assert "".join(encode_map(None)) == "null"
 
 

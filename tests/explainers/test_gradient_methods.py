@@ -16,7 +16,7 @@ from masktool.explainers import explain_targets
 from masktool.explainers.method import METHODS
 from masktool.explainers.methods.grad_cam import enlarge
 from masktool.explainers.methods.integrated_gradients import step_rule
-from masktool.explainers.methods.smoothgrad import draw_noise
+from masktool.explainers.methods.smoothgrad import draw_gaussian_noise
 
 LINEAR = """
 <ir_version: 10, opset_import: ["" : 20]>
@@ -143,7 +143,7 @@ def test_smoothgrad_of_a_linear_network_is_its_gradient(linear, image):
 
 def test_smoothgrad_noise_is_a_share_of_the_range_and_does_not_depend_on_the_batch(convolutional, image):
     image = np.linspace(-2, 3, 192, dtype=np.float32).reshape(3, 8, 8)
-    noise = draw_noise(np.random.default_rng(0), 400, image[None], 0.1)
+    noise = draw_gaussian_noise(np.random.default_rng(0), 400, image[None], 0.1)
     assert noise.std() == pytest.approx(0.1 * 5, rel=0.01)
     batches = [
         explain(convolutional, image, "smoothgrad", n_samples=10, perturbations_per_eval=size) for size in (3, 10)
@@ -369,7 +369,7 @@ def test_captum_smoothgrad(trained, monkeypatch):
     attr = pytest.importorskip("captum.attr")
     torch = pytest.importorskip("torch")
     network, _, session, image = trained
-    noise = draw_noise(np.random.default_rng(11), 12, image, 0.1)
+    noise = draw_gaussian_noise(np.random.default_rng(11), 12, image, 0.1)
     monkeypatch.setattr(torch, "normal", lambda _, deviations: torch.from_numpy(noise).reshape(deviations.shape))
     expected = attr.NoiseTunnel(attr.Saliency(network)).attribute(
         torch.from_numpy(image), target=4, nt_type="smoothgrad", nt_samples=12, stdevs=1.0, abs=False

@@ -15,7 +15,7 @@ from masktool.explainers.methods.neuromask import (
     SETTINGS,
     NeuroMask,
     draw_start,
-    evaluate,
+    evaluate_maps,
     extend_inside,
     laplacian,
     laplacian_adjoint,
@@ -144,7 +144,7 @@ def test_whole_steps_follow_torch(fill_session, name, weights, bound):
     setting, start = method.choose(hidden.size), draw_start(5, hidden.size)[None]
     twin = TorchTwin(image, fill, 3, setting)
     expected = twin.gradient(twin.torch.from_numpy(start).requires_grad_()).numpy()
-    found = evaluate(start, hidden, np.array([0]), setting).gradients
+    found = evaluate_maps(start, hidden, np.array([0]), setting).gradients
     assert np.abs(found - expected).max() <= bound * np.abs(expected).max()
     learned = method.learn(hidden, [5], lambda *_: None)
     np.testing.assert_allclose(learned.course.parameters, twin.learn(start), rtol=1e-5, atol=1e-6)

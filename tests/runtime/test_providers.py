@@ -7,7 +7,7 @@ import pytest
 
 from masktool import MasktoolError, load
 from masktool.runtime import providers
-from masktool.runtime.providers import CPU, CUDA, TENSORRT, native_stderr, open_session, read_reason
+from masktool.runtime.providers import CPU, CUDA, TENSORRT, native_stderr, open_on_providers, read_reason
 from runtime.models import make_images, write_model
 
 LOADER_LOG = (
@@ -57,13 +57,13 @@ def test_auto_announces_its_choice(model):
 
 
 def test_auto_takes_a_provider_that_loads(machine, model):
-    session, note = open_session(model)
+    session, note = open_on_providers(model)
     assert (session.get_providers(), note) == ([CUDA, CPU], None)
 
 
 def test_auto_says_why_not_the_gpu(machine, model, capfd):
     machine.loading, machine.log = {CPU}, LOADER_LOG
-    session, note = open_session(model, "auto")
+    session, note = open_on_providers(model, "auto")
     assert session.get_providers() == [CPU]
     assert note == f"no CUDA: {LOADER_REASON}"
     assert capfd.readouterr().err == ""
@@ -72,7 +72,7 @@ def test_auto_says_why_not_the_gpu(machine, model, capfd):
 @pytest.mark.parametrize("finder", ["find_driver_obstacle", "find_missing_build"])
 def test_auto_attempts_nothing_without_gpu_or_build(machine, model, monkeypatch, finder):
     monkeypatch.setattr(providers, finder, lambda *_: "there is none")
-    assert open_session(model).note == "no CUDA: there is none"
+    assert open_on_providers(model).note == "no CUDA: there is none"
     assert machine.attempts == [[CPU]]
 
 
@@ -80,18 +80,18 @@ def test_auto_attempts_nothing_without_gpu_or_build(machine, model, monkeypatch,
 def test_an_asked_for_provider_must_load(machine, model, asked):
     machine.loading, machine.log = {CPU}, LOADER_LOG
     with pytest.raises(MasktoolError, match=rf"provider cannot load \({CUDA}.*\): {LOADER_REASON}; `masktool doctor`"):
-        open_session(model, asked)
+        open_on_providers(model, asked)
 
 
 def test_every_one_of_a_list_must_load(machine, model):
     with pytest.raises(MasktoolError, match=rf"provider cannot load \({TENSORRT}, {CUDA}\): ONNX Runtime fell back"):
-        open_session(model, ["tensorrt", "cuda"])
+        open_on_providers(model, ["tensorrt", "cuda"])
 
 
 def test_a_provider_that_raises_is_told_from_a_damaged_file(machine, model):
     machine.raising = RuntimeError("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 35: driver too old\nat line 3")
     with pytest.raises(MasktoolError, match=r"provider cannot load .*: CUDA failure 35: driver too old; "):
-        open_session(model, "cuda")
+        open_on_providers(model, "cuda")
 
 
 def test_cuda_where_there_is_none(model):
@@ -108,7 +108,7 @@ def test_damaged_file_with_a_gpu_provider_is_a_damaged_file(tmp_path, monkeypatc
     path.write_text("not a model\n" * 9)
     monkeypatch.setattr(providers, "find_missing_build", lambda _: None)
     with pytest.raises(MasktoolError, match=r"not an ONNX model that ONNX Runtime can open"):
-        open_session(path, "cuda")
+        open_on_providers(path, "cuda")
 
 
 def test_unknown_provider(model):

@@ -256,7 +256,7 @@ def evaluation_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return decorated
 
 
-def finish(request: EvaluationRequest, part: Part) -> int:
+def finish_evaluation(request: EvaluationRequest, part: Part) -> int:
     """Runs an evaluation, prints and writes what it finds, and returns the exit code.
 
     The journal ``PART.jsonl`` in the directory holds what was measured until the results are written.

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish
+from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish_evaluation
 from masktool.commands.evaluate.methods import choose_methods, method_options
 from masktool.commands.evaluate.modes import mode_options, open_modes
 from masktool.commands.explain_options import parse_assignments
@@ -91,7 +91,7 @@ def command(
             overlays=request.directory / FOLDER,
             pictured=request.pictured(pictures),
         )
-        return finish(request, part)
+        return finish_evaluation(request, part)
 
 
 def choose_metrics(names: Sequence[str], assignments: Sequence[str]) -> list[Metric]:

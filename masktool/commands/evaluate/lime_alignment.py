@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish
+from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish_evaluation
 from masktool.commands.evaluate.modes import mode_options, open_modes
 from masktool.commands.evaluate.segments import segment_options
 from masktool.evaluation.parts.lime_alignment import N_SAMPLES, N_SEEDS, N_TOP, SUPERPIXELS, LimeAlignment
@@ -66,4 +66,4 @@ def command(
             seed=request.seed,
             batch=request.batch,
         )
-        return finish(request, part)
+        return finish_evaluation(request, part)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish
+from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish_evaluation
 from masktool.commands.evaluate.methods import choose_methods, method_options
 from masktool.commands.evaluate.modes import mode_options, open_modes
 from masktool.evaluation.overlays import FOLDER
@@ -48,4 +48,4 @@ def command(
             overlays=request.directory / FOLDER,
             pictured=request.pictured(pictures),
         )
-        return finish(request, part)
+        return finish_evaluation(request, part)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from masktool.commands import options
-from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish
+from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish_evaluation
 from masktool.commands.evaluate.methods import choose_methods, method_options
 from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.overlays import FOLDER
@@ -71,7 +71,7 @@ def command(
             overlays=request.directory / FOLDER,
             pictured=request.pictured(pictures),
         )
-        return finish(request, part)
+        return finish_evaluation(request, part)
 
 
 def write_stages(original: NamedModel, folder: Path, order: Order, n_stages: int, seed: int) -> list[RandomisedCopy]:

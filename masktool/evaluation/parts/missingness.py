@@ -132,9 +132,9 @@ class Missingness(Part):
         found = {}
         for model in self.modes:
             batch = model.session.batch_size(self.batch)
-            classes = predict(model, scene, masks_without(distinct, segments, batch))[positions.reshape(-1)]
+            classes = predict_classes(model, scene, masks_without(distinct, segments, batch))[positions.reshape(-1)]
             by_order = classes[1:].reshape(len(self.orders), -1).tolist()
-            leak = [] if holes is None else predict(model, scene, [holes]).tolist()
+            leak = [] if holes is None else predict_classes(model, scene, [holes]).tolist()
             found[model.name] = {
                 "unmasked": int(classes[0]),
                 "predicted": dict(zip(self.orders, by_order, strict=True)),
@@ -225,7 +225,7 @@ class Missingness(Part):
             )
 
 
-def predict(model: NamedModel, scene: Scene, batches: Iterable[Masks]) -> NDArray[np.int64]:
+def predict_classes(model: NamedModel, scene: Scene, batches: Iterable[Masks]) -> NDArray[np.int64]:
     """Returns the class that a model predicts under each mask, (M,)."""
     found = [check_finite(scores).argmax(axis=1) for scores in model.session.masked_scores(scene.array, batches)]
     return np.concatenate(found)

@@ -94,7 +94,7 @@ class NeuroMask(LearnedMask):
         start = np.stack([draw_start(seed, hidden.size) for seed in seeds])
         course = learn(
             start,
-            lambda maps, positions, _: evaluate(maps, hidden, positions, chosen),
+            lambda maps, positions, _: evaluate_maps(maps, hidden, positions, chosen),
             RmsProp(start.shape, self.learning_rate),
             n_iterations=self.n_iterations,
             tolerance=self.tolerance,
@@ -134,7 +134,7 @@ def sigmoid(values: Floats) -> Floats:
     return 0.5 * (np.tanh(0.5 * values) + 1)
 
 
-def evaluate(maps: Floats, hidden: HiddenParts, positions: NDArray[np.intp], setting: Setting) -> Step:
+def evaluate_maps(maps: Floats, hidden: HiddenParts, positions: NDArray[np.intp], setting: Setting) -> Step:
     """Returns the whole loss of maps w (n, 1, h, w) of the images at ``positions``, and its gradients."""
     masks = sigmoid(maps / setting.temperature)
     answer = hidden.differentiate(masks, positions, "log-softmax")

@@ -55,7 +55,7 @@ class SmoothGrad(GradientMethod):
         random = np.random.default_rng(task.seed)  # the same noise for every class
         with model.counting(self.n_samples) as advance:
             for piece in task.batch_ranges(self.n_samples):
-                noisy = image + draw_noise(random, len(piece), image, self.noise_level)
+                noisy = image + draw_gaussian_noise(random, len(piece), image, self.noise_level)
                 found = model.gradient(noisy, task.targets[position])
                 assert found.image is not None
                 gradients = channels_first(found.image, model)
@@ -73,7 +73,7 @@ class SmoothGrad(GradientMethod):
         )
 
 
-def draw_noise(
+def draw_gaussian_noise(
     random: np.random.Generator, count: int, image: NDArray[np.float32], noise_level: float
 ) -> NDArray[np.float32]:
     """Returns noise for ``count`` copies of an image (1, ...); which one a copy gets does not depend on the batch."""

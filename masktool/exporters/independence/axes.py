@@ -15,11 +15,11 @@ from masktool.exporters.independence.states import (
     Rows,
     States,
     UnprovedError,
-    axes_of,
     axis_of,
     batch_rule,
     constant_of,
     input_of,
+    listed_axes,
     same,
 )
 
@@ -51,7 +51,7 @@ SIGNAL_RANK, SIGNAL_AXIS = 3, 1
 def batch_reduce(graph: BatchGraph, node: ir.Node) -> States:
     """Reduces along axes, all of them where none are given."""
     rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
-    axes = axes_of(node, 1, rank)
+    axes = listed_axes(node, 1, rank)
     if not axes:
         if node.attributes.get_int("noop_with_empty_axes", 0):
             return same(node, rows)

@@ -56,7 +56,7 @@ def decide(graph: BatchGraph, value: ir.Value | None, what: str) -> None:
         raise MixesError(f"{what} depends on how many images there are")
 
 
-def join(left: State, right: State) -> State:
+def join_states(left: State, right: State) -> State:
     """Returns what holds for either of two values.
 
     Raises:
@@ -78,7 +78,7 @@ def batch_if(graph: BatchGraph, node: ir.Node) -> States:
     """Both branches keep images apart, and in the same place."""
     decide(graph, node.inputs[0], "its condition")
     branches = [follow_body(graph, node.attributes[name].as_graph()) for name in ("then_branch", "else_branch")]
-    return [join(left, right) for left, right in zip(*branches, strict=True)]
+    return [join_states(left, right) for left, right in zip(*branches, strict=True)]
 
 
 @batch_rule("Loop")
@@ -170,7 +170,7 @@ def settle(
         for value, state in zip(inputs, current, strict=True):
             graph.set_state(value, state)
         found = follow_body(graph, body)
-        new = [join(old, state) for old, state in zip(current, found[first : first + len(current)], strict=True)]
+        new = [join_states(old, state) for old, state in zip(current, found[first : first + len(current)], strict=True)]
         if new == current:
             return found
         current = new

@@ -121,7 +121,7 @@ def count_arithmetic(graph: BatchGraph, node: ir.Node) -> States:
     count = max(len(left), len(right))
     pairs = zip(left * (count // len(left)), right * (count // len(right)), strict=True)
     elements = tuple(calculate(node.op_type, first, second) for first, second in pairs)
-    return same(node, count_of(graph, elements) if None not in elements else unknown)
+    return same(node, count_of_lengths(graph, elements) if None not in elements else unknown)
 
 
 def calculate(op_type: str, left: Product | None, right: Product | None) -> Product | None:
@@ -138,7 +138,7 @@ def calculate(op_type: str, left: Product | None, right: Product | None) -> Prod
     return Product(left.number + (right.number if op_type == "Add" else -right.number), left.symbols)
 
 
-def count_of(graph: BatchGraph, elements: tuple[Product | None, ...]) -> Count:
+def count_of_lengths(graph: BatchGraph, elements: tuple[Product | None, ...]) -> Count:
     """Returns the state of a vector of lengths."""
     return Count(any(each is None or graph.batch.symbols[0] in each.symbols for each in elements), elements)
 

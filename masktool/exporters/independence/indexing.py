@@ -6,7 +6,7 @@ import dataclasses
 
 import onnx_ir as ir
 
-from masktool.exporters.independence.elementwise import count_of, varies_beside
+from masktool.exporters.independence.elementwise import count_of_lengths, varies_beside
 from masktool.exporters.independence.lengths import ONE, Product
 from masktool.exporters.independence.states import (
     BatchGraph,
@@ -60,7 +60,7 @@ def count_gather(graph: BatchGraph, node: ir.Node) -> States:
         return same(node, Count(varies_beside(graph, node, None)))
     if any(not -len(elements) <= index < len(elements) for index in indices.reshape(-1).tolist()):
         raise UnprovedError("its index is beyond the shape")
-    return same(node, count_of(graph, tuple(elements[index] for index in indices.reshape(-1).tolist())))
+    return same(node, count_of_lengths(graph, tuple(elements[index] for index in indices.reshape(-1).tolist())))
 
 
 @batch_rule("GatherElements", "ScatterElements")

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from masktool.exporters.independence.elementwise import broadcast_rows, count_of, varies_beside
-from masktool.exporters.independence.lengths import ONE, Product, multiply, solve_unknown
+from masktool.exporters.independence.elementwise import broadcast_rows, count_of_lengths, varies_beside
+from masktool.exporters.independence.lengths import ONE, Product, multiply_lengths, solve_unknown
 from masktool.exporters.independence.states import (
     BatchGraph,
     Count,
@@ -16,12 +16,12 @@ from masktool.exporters.independence.states import (
     Rows,
     States,
     UnprovedError,
-    axes_of,
     axis_of,
     batch_rule,
     constant_of,
     count_rule,
     input_of,
+    listed_axes,
     same,
 )
 
@@ -65,11 +65,11 @@ def reshaped_rows(graph: BatchGraph, value: ir.Value | None, lengths: Lengths) -
         BatchRuleError: they are cut apart, or not all lengths are known.
     """
     outer, inner = around_images(graph, value)
-    total = multiply([outer, graph.batch, inner])
+    total = multiply_lengths([outer, graph.batch, inner])
     assert total is not None
     solved = solve_unknown(lengths, total)
     for rows in split_at_images(outer, inner, solved):
-        if solved[rows.axis] == multiply([rows.outer, graph.batch, rows.inner]):
+        if solved[rows.axis] == multiply_lengths([rows.outer, graph.batch, rows.inner]):
             return rows
     if None in solved:
         raise UnprovedError("the shape that it gives is not known")
@@ -84,8 +84,8 @@ def around_images(graph: BatchGraph, value: ir.Value | None) -> tuple[Product, P
     """
     rows, lengths = graph.rows(value), graph.lengths(value)
     assert rows is not None
-    outer = multiply([*lengths[: rows.axis], rows.outer])
-    inner = multiply([rows.inner, *lengths[rows.axis + 1 :]])
+    outer = multiply_lengths([*lengths[: rows.axis], rows.outer])
+    inner = multiply_lengths([rows.inner, *lengths[rows.axis + 1 :]])
     if outer is None or inner is None:
         raise UnprovedError("the shape of its input is not known")
     return outer, inner
@@ -94,7 +94,7 @@ def around_images(graph: BatchGraph, value: ir.Value | None) -> tuple[Product, P
 def split_at_images(outer: Product, inner: Product, lengths: Lengths) -> Iterator[Rows]:
     """Yields every axis on which the images may lie, with what would be merged with them there."""
     for axis in range(len(lengths)):
-        before, behind = multiply(lengths[:axis]), multiply(lengths[axis + 1 :])
+        before, behind = multiply_lengths(lengths[:axis]), multiply_lengths(lengths[axis + 1 :])
         if before is None or behind is None:
             continue
         left, right = outer.over(before), inner.over(behind)
@@ -108,14 +108,16 @@ def batch_flatten(graph: BatchGraph, node: ir.Node) -> States:
     lengths = graph.lengths(node.inputs[0])
     axis = node.attributes.get_int("axis", 1) or 0
     axis = axis + len(lengths) if axis < 0 else axis
-    return same(node, reshaped_rows(graph, node.inputs[0], [multiply(lengths[:axis]), multiply(lengths[axis:])]))
+    return same(
+        node, reshaped_rows(graph, node.inputs[0], [multiply_lengths(lengths[:axis]), multiply_lengths(lengths[axis:])])
+    )
 
 
 @batch_rule("Squeeze")
 def batch_squeeze(graph: BatchGraph, node: ir.Node) -> States:
     """Drops axes of length 1; the images' has another."""
     rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
-    axes = axes_of(node, 1, rank)
+    axes = listed_axes(node, 1, rank)
     if not axes:
         raise UnprovedError("it drops every axis of length 1, the batch too where there is one image")
     if rows.axis in axes:
@@ -152,7 +154,7 @@ def batch_expand(graph: BatchGraph, node: ir.Node) -> States:
     target = graph.elements(node.inputs[1])
     count = graph.rank(node.outputs[0]) if target is None else len(target)
     moved = rows.at(rows.axis + max(count - rank, 0))
-    own = multiply([rows.outer, graph.batch, rows.inner])
+    own = multiply_lengths([rows.outer, graph.batch, rows.inner])
     asked = target[rows.axis + count - rank] if target and rows.axis + count - rank >= 0 else ONE
     if target is not None and asked not in (ONE, own):
         raise UnprovedError("it asks for a number of images")
@@ -195,7 +197,7 @@ def batch_tile(graph: BatchGraph, node: ir.Node) -> States:
     rows, repeats = graph.rows_of(node), graph.elements(node.inputs[1])
     if repeats is None or repeats[rows.axis] is None:
         raise UnprovedError("how often it repeats the batch is computed")
-    outer = multiply([repeats[rows.axis], rows.outer])
+    outer = multiply_lengths([repeats[rows.axis], rows.outer])
     assert outer is not None
     return same(node, Rows(rows.axis, outer, rows.inner))
 
@@ -238,7 +240,7 @@ def count_concat(graph: BatchGraph, node: ir.Node) -> States:
     parts = [graph.elements(value) for value in node.inputs]
     if any(part is None for part in parts):
         return same(node, Count(varies_beside(graph, node, None)))
-    return same(node, count_of(graph, tuple(each for part in parts if part is not None for each in part)))
+    return same(node, count_of_lengths(graph, tuple(each for part in parts if part is not None for each in part)))
 
 
 @batch_rule("Split")
@@ -259,7 +261,7 @@ def batch_slice(graph: BatchGraph, node: ir.Node) -> States:
     rows, rank = graph.rows(node.inputs[0]), graph.rank(node.inputs[0])
     if rows is None:
         raise UnprovedError("where it cuts depends on the images")
-    axes = axes_of(node, 3, rank)
+    axes = listed_axes(node, 3, rank)
     if axes is None:
         axes = list(range(graph.rank(node.inputs[0])))[: slice_count(graph, node)]
     if rows.axis in axes and not takes_all(graph, node, axes.index(rows.axis), rows):
@@ -291,7 +293,7 @@ def takes_all(graph: BatchGraph, node: ir.Node, index: int, rows: Rows) -> bool:
     ):
         return False
     end = ends[index]
-    whole = multiply([rows.outer, graph.batch, rows.inner])
+    whole = multiply_lengths([rows.outer, graph.batch, rows.inner])
     return end is not None and (end == whole or (not end.symbols and end.number >= TO_THE_END))
 
 
@@ -303,14 +305,14 @@ def count_slice(graph: BatchGraph, node: ir.Node) -> States:
         return same(node, Count(varies_beside(graph, node, None)))
     numbers = [int(np.asarray(each).reshape(-1)[0]) for each in cut]
     step = numbers[3] if len(numbers) > 3 else 1
-    return same(node, count_of(graph, elements[numbers[0] : numbers[1] : step]))
+    return same(node, count_of_lengths(graph, elements[numbers[0] : numbers[1] : step]))
 
 
 @batch_rule("Pad")
 def batch_pad(graph: BatchGraph, node: ir.Node) -> States:
     """Pads other axes; along the images' it adds nothing."""
     rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
-    axes = axes_of(node, 3, rank)
+    axes = listed_axes(node, 3, rank)
     axes = list(range(rank)) if axes is None else axes
     if rows.axis not in axes:
         return same(node, rows)
@@ -327,10 +329,10 @@ def batch_shape(graph: BatchGraph, node: ir.Node) -> States:
     """The lengths of all axes, or of some that follow each other."""
     lengths = graph.lengths(node.inputs[0])
     start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
-    return same(node, count_of(graph, tuple(lengths[start:end])))
+    return same(node, count_of_lengths(graph, tuple(lengths[start:end])))
 
 
 @batch_rule("Size")
 def batch_size(graph: BatchGraph, node: ir.Node) -> States:
     """The number of elements."""
-    return same(node, count_of(graph, (multiply(graph.lengths(node.inputs[0])),)))
+    return same(node, count_of_lengths(graph, (multiply_lengths(graph.lengths(node.inputs[0])),)))

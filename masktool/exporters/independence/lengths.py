@@ -41,7 +41,7 @@ def product_of(length: Length) -> Product | None:
     return None if length is None else Product(1, (length,))
 
 
-def multiply(factors: Iterable[Product | None]) -> Product | None:
+def multiply_lengths(factors: Iterable[Product | None]) -> Product | None:
     """Returns the product of all factors, None where one is unknown."""
     total = ONE
     for factor in factors:
@@ -56,6 +56,6 @@ def solve_unknown(lengths: Sequence[Product | None], total: Product) -> list[Pro
     unknown = [index for index, length in enumerate(lengths) if length is None]
     if len(unknown) != 1:
         return list(lengths)
-    known = multiply(length for length in lengths if length is not None)
+    known = multiply_lengths(length for length in lengths if length is not None)
     assert known is not None
     return [total.over(known) if index == unknown[0] else length for index, length in enumerate(lengths)]

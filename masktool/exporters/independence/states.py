@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from masktool.exporters.independence.lengths import ONE, Product, multiply, product_of
+from masktool.exporters.independence.lengths import ONE, Product, multiply_lengths, product_of
 from masktool.exporters.subgraphs import nodes_inside
 from masktool.ops.rules import RuleTable
 
@@ -192,7 +192,7 @@ class BatchGraph:
         state = self._states.get(value)
         if isinstance(state, Rows):
             assert state.axis < rank
-            lengths[state.axis] = multiply([state.outer, self.batch, state.inner])
+            lengths[state.axis] = multiply_lengths([state.outer, self.batch, state.inner])
         return lengths
 
     def elements(self, value: ir.Value | None) -> tuple[Product | None, ...] | None:
@@ -275,12 +275,12 @@ def follow_node(graph: BatchGraph, node: ir.Node) -> States:
         BatchRuleError: nothing is known of them.
     """
     try:
-        return apply_rule(graph, node)
+        return apply_batch_rule(graph, node)
     except CONTRADICTIONS as error:
         raise UnprovedError(f"its shapes or attributes do not fit the operator ({type(error).__name__})") from error
 
 
-def apply_rule(graph: BatchGraph, node: ir.Node) -> States:
+def apply_batch_rule(graph: BatchGraph, node: ir.Node) -> States:
     """Returns the states of a node's results.
 
     Raises:
@@ -331,7 +331,7 @@ def axis_of(node: ir.Node, rank: int, default: int | None = None) -> int:
     return axis % max(rank, 1)
 
 
-def axes_of(node: ir.Node, index: int, rank: int) -> list[int] | None:
+def listed_axes(node: ir.Node, index: int, rank: int) -> list[int] | None:
     """Returns axes from an input or else the attribute ``axes``, counted from the front; None where none are given.
 
     Raises:

@@ -9,10 +9,10 @@ from masktool.exporters.independence.states import (
     MixesError,
     States,
     UnprovedError,
-    axes_of,
     batch_rule,
     constant_of,
     input_of,
+    listed_axes,
     same,
     shared,
 )
@@ -79,7 +79,7 @@ def batch_resize(graph: BatchGraph, node: ir.Node) -> States:
     if rows is None:
         raise UnprovedError("its sizes depend on the images")
     rank = graph.rank(node.inputs[0])
-    axes = axes_of(node, len(node.inputs), rank)  # an attribute alone
+    axes = listed_axes(node, len(node.inputs), rank)  # an attribute alone
     axes = list(range(rank)) if axes is None else axes
     position = axes.index(rows.axis) if rows.axis in axes else None
     others = [index for index in range(len(axes)) if index != position]

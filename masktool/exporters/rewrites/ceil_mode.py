@@ -60,7 +60,7 @@ def settle_ceil_mode(graph: ir.Graph) -> bool:
     """
     for node in graph:
         rounds_up = node.op_type in POOLS and node.attributes.get_int("ceil_mode", 0) == 1
-        axes = axes_of(node) if rounds_up else None
+        axes = pooled_axes(node) if rounds_up else None
         if axes is not None and any(axis.inferred != axis.windows for axis in axes):
             forget_shapes_behind(node)
             if any(axis.unseen < 0 for axis in axes):
@@ -71,7 +71,7 @@ def settle_ceil_mode(graph: ir.Graph) -> bool:
     return False
 
 
-def axes_of(node: ir.Node) -> list[PooledAxis] | None:
+def pooled_axes(node: ir.Node) -> list[PooledAxis] | None:
     """Returns the axes of a pool; None where their lengths or its pads are not written out."""
     value, kernel = node.inputs[0], node.attributes.get_ints("kernel_shape")
     if value is None or value.shape is None or not kernel or len(value.shape) != len(kernel) + 2:

@@ -41,7 +41,7 @@ def rewrite_experimental(graph: ir.Graph, opset: int) -> None:
         )
 
 
-def number(new: Replacement, value: float | Sequence[float], shape: Sequence[int] = ()) -> ir.Value:
+def typed_constant(new: Replacement, value: float | Sequence[float], shape: Sequence[int] = ()) -> ir.Value:
     """Adds a constant of the element type of the node's input."""
     source = new.node.inputs[0]
     dtype = ir.DataType.FLOAT if source is None or source.dtype is None else source.dtype
@@ -53,16 +53,16 @@ def rewrite_image_scaler(new: Replacement, node: ir.Node) -> Sequence[ir.Value |
     bias = node.attributes.get_floats("bias")
     if not bias:
         return None
-    scaled = new.emit("Mul", node.inputs[0], number(new, node.attributes.get_float("scale", 1.0)))
-    return [new.emit("Add", scaled, number(new, bias, (1, len(bias), 1, 1)))]
+    scaled = new.emit("Mul", node.inputs[0], typed_constant(new, node.attributes.get_float("scale", 1.0)))
+    return [new.emit("Add", scaled, typed_constant(new, bias, (1, len(bias), 1, 1)))]
 
 
 def rewrite_affine(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
     """Affine: alpha · x + beta; Scale: scale · x."""
     factor = node.attributes.get_float("scale" if node.op_type == "Scale" else "alpha", 1.0)
-    scaled = new.emit("Mul", node.inputs[0], number(new, factor))
+    scaled = new.emit("Mul", node.inputs[0], typed_constant(new, factor))
     beta = node.attributes.get_float("beta", 0.0)
-    return [new.emit("Add", scaled, number(new, beta)) if beta else scaled]
+    return [new.emit("Add", scaled, typed_constant(new, beta)) if beta else scaled]
 
 
 def rewrite_scaled(op_type: str) -> Rewrite:
@@ -72,8 +72,8 @@ def rewrite_scaled(op_type: str) -> Rewrite:
         alpha, beta = node.attributes.get_float("alpha"), node.attributes.get_float("beta")
         if alpha is None or beta is None:
             return None
-        inner = new.emit(op_type, new.emit("Mul", node.inputs[0], number(new, beta)))
-        return [new.emit("Mul", inner, number(new, alpha))]
+        inner = new.emit(op_type, new.emit("Mul", node.inputs[0], typed_constant(new, beta)))
+        return [new.emit("Mul", inner, typed_constant(new, alpha))]
 
     return rewrite
 

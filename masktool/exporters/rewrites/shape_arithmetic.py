@@ -49,7 +49,7 @@ def fold_shape_arithmetic(graph: ir.Graph) -> bool:
         entries = None if evaluate is None else evaluate(node, known)
         if entries is None:
             continue
-        entries = rounded(entries, node.outputs[0])
+        entries = round_to_type(entries, node.outputs[0])
         known[node.outputs[0]] = entries
         if all(is_number(entry) for entry in entries.flat) and node.outputs[0].dtype is not None:
             make_constant(graph, node, entries)
@@ -70,7 +70,7 @@ def is_number(entry: object) -> bool:
     return entry is not None and not isinstance(entry, str)
 
 
-def rounded(entries: Entries, value: ir.Value) -> Entries:
+def round_to_type(entries: Entries, value: ir.Value) -> Entries:
     """Returns entries with every number rounded to the value's element type, as the runtime does after every step."""
     if value.dtype is None:
         return entries
@@ -170,7 +170,7 @@ def evaluate_with(compute: Callable[..., Any]) -> Callable[[ir.Node, Known], Ent
     return evaluate
 
 
-def divide(a: float, b: float) -> float | None:
+def divide_numbers(a: float, b: float) -> float | None:
     """Divides as ONNX does: integers are cut off towards 0."""
     if b == 0:
         return None
@@ -200,7 +200,7 @@ EVALUATIONS: Mapping[str, Callable[[ir.Node, Known], Entries | None]] = {
     "Add": evaluate_with(operator.add),
     "Sub": evaluate_with(operator.sub),
     "Mul": evaluate_with(operator.mul),
-    "Div": evaluate_with(divide),
+    "Div": evaluate_with(divide_numbers),
     "Max": evaluate_with(lambda *entries: max(entries)),
     "Min": evaluate_with(lambda *entries: min(entries)),
     "Floor": evaluate_with(math.floor),

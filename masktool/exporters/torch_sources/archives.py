@@ -18,11 +18,11 @@ from masktool.exporters.torch_sources.module_export import (
     EXAMPLE_BATCH,
     IMAGE_NAME,
     TorchGraph,
-    evaluate,
     evaluation_mode,
     export_quietly,
     find_channels,
     flatten_outputs,
+    in_evaluation_mode,
     make_example,
     quiet,
     root_cause,
@@ -167,7 +167,7 @@ def export_torchscript(
     with evaluation_mode(module):
         names = list(flatten_outputs(run_once(module, example)))
         model = trace_legacy(module, example, names)
-    return with_reference(model, evaluate(module), example)._replace(notes=notes)
+    return with_reference(model, in_evaluation_mode(module), example)._replace(notes=notes)
 
 
 def trace_legacy(module: torch.nn.Module, example: torch.Tensor, names: list[str]) -> onnx_ir.Model:

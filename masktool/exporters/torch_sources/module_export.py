@@ -110,7 +110,7 @@ def export_module(
             input_names=[IMAGE_NAME],
             output_names=names,
         )
-    return with_reference(program.model, evaluate(module), example)._replace(notes=notes)
+    return with_reference(program.model, in_evaluation_mode(module), example)._replace(notes=notes)
 
 
 def export_quietly(model: Any, arguments: tuple[Any, ...] | None = None, **options: Any) -> Any:
@@ -331,7 +331,7 @@ def as_array(tensor: torch.Tensor) -> np.ndarray:
     return array
 
 
-def evaluate(module: torch.nn.Module) -> Callable[[torch.Tensor], Any]:
+def in_evaluation_mode(module: torch.nn.Module) -> Callable[[torch.Tensor], Any]:
     """Returns a function that runs a module in evaluation mode and gives its parts their modes back."""
 
     def call(images: torch.Tensor) -> Any:

@@ -81,7 +81,7 @@ def copy_archive(path: Path) -> io.BytesIO:
     try:
         with zipfile.ZipFile(path) as source, zipfile.ZipFile(copy, "w") as target:
             names = list_members(source)
-            program = check_program(read_json(source, names[PROGRAM]), PROGRAM)
+            program = check_program(read_member(source, names[PROGRAM]), PROGRAM)
             write(target, PROGRAM, json.dumps(program).encode())
             write(target, SAMPLES, make_samples(image_sizes(program)))
             for name, content in {**FORMAT, **CONTAINER}.items():
@@ -138,7 +138,7 @@ def check_member(name: str) -> None:
         raise UnknownFormError(f"member {shorten(name)} is none of a program's")
 
 
-def read_json(source: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
+def read_member(source: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
     """Returns a member as JSON values.
 
     Raises:
@@ -168,7 +168,7 @@ def copy_payloads(
     Raises:
         UnknownFormError: one is no raw tensor, or reaches beyond its bytes.
     """
-    content = read_json(source, names[listing])
+    content = read_member(source, names[listing])
     refuse_pickles(content, listing)
     config = TABLE_FORM(content, listing)
     write(target, listing, json.dumps(config).encode())
@@ -177,7 +177,7 @@ def copy_payloads(
         member = folder + payload["path_name"]
         if member not in names:
             raise UnknownFormError(f"{listing}, {name}: {member} is missing")
-        check_extent(payload["tensor_meta"], names[member].file_size, f"{listing}, {name}")
+        check_within_bytes(payload["tensor_meta"], names[member].file_size, f"{listing}, {name}")
         if member not in copied:
             copied.add(member)
             write(target, member, source.read(names[member]))
@@ -192,7 +192,7 @@ def refuse_pickles(content: Any, listing: str) -> None:
             raise UnknownFormError(f"{listing}: {shorten(name)} is pickled ({shorten(kind)})")
 
 
-def check_extent(tensor: Mapping[str, Any], size: int, place: str) -> None:
+def check_within_bytes(tensor: Mapping[str, Any], size: int, place: str) -> None:
     """Raises UnknownFormError for a tensor that is not within its bytes: torch would allocate what it says instead."""
     shape = [each["as_int"] for each in tensor["sizes"]]
     strides = [each["as_int"] for each in tensor["strides"]]

@@ -165,7 +165,7 @@ def test_a_download_that_fails_is_one_line(
         print("Downloading: ...")
         raise urllib.error.URLError("Name or service not known")
 
-    monkeypatch.setattr(hubs, f"create_{hub}", fail)
+    monkeypatch.setattr(hubs, "make_module", fail)
     with pytest.raises(MasktoolError) as error:
         load_source(f"{hub}:resnet18")
     assert str(error.value) == (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ INTERPOLATIONS: Mapping[str, Interpolation] = {
     "hamming": "hamming",
 }
 IMAGENET_CLASSES = 1000
+RGB = 3
+SLOW_TO_INITIALISE = ("googlenet", "inception_v3")
+"""Their random initialisation takes minutes, and is overwritten."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +53,19 @@ class Architecture:
     channels: int | None = None
 
 
+def is_published(hub_name: str) -> bool:
+    """Tells whether a hub publishes weights of a model that it builds; torchvision does of each."""
+    hub, _, name = hub_name.partition(":")
+    return hub != "timm" or bool(import_hub(hub).is_model_pretrained(name))
+
+
 def build(hub_name: str, *, pretrained: bool, **options: Any) -> Architecture:
     """Builds ``torchvision:NAME`` or ``timm:NAME``.
 
     Args:
         hub_name: hub and model name.
         pretrained: download (or take from the hub's own cache) the default weights.
-        options: for the hub's factory, such as ``num_classes``.
+        options: see :func:`make_module`.
 
     Raises:
         MasktoolError: the hub cannot be imported, does not know the name, or the weights cannot be downloaded.
@@ -66,10 +76,10 @@ def build(hub_name: str, *, pretrained: bool, **options: Any) -> Architecture:
     known = library.is_model(name) if hub == "timm" else name in library.models.list_models()
     if not known and not name.startswith("hf-hub:"):
         raise MasktoolError(f"unknown {hub} model", where=hub_name, fix=suggest_names(hub, library, name))
-    factory = create_timm if hub == "timm" else create_torchvision
     try:
         with quiet():
-            return factory(library, name, pretrained, options)
+            module = make_module(hub, library, name, pretrained, options)
+            described = describe_timm(module) if hub == "timm" else describe_torchvision(library, name, module, options)
     except OSError as error:  # URLError, HTTPError and the hub clients' own errors are all OSErrors
         raise MasktoolError(
             f"cannot download the weights of {hub_name}",
@@ -78,6 +88,56 @@ def build(hub_name: str, *, pretrained: bool, **options: Any) -> Architecture:
         ) from error
     except Exception as error:  # a factory may raise anything about its arguments
         raise MasktoolError(f"cannot build {hub_name}", got=first_line(error)) from error
+    if "channels" in options:  # the hub's mean and standard deviation are of others
+        return dataclasses.replace(described, preprocessing=None, channels=options["channels"])
+    return described
+
+
+def make_module(hub: str, library: Any, name: str, pretrained: bool, options: Mapping[str, Any]) -> torch.nn.Module:
+    """Calls a hub's factory.
+
+    Args:
+        hub: ``torchvision`` or ``timm``.
+        library: the imported hub.
+        name: of the model.
+        pretrained: with the hub's default weights.
+        options: ``channels`` of the images, which the hubs name differently or not at all; others are the factory's.
+    """
+    options = dict(options)
+    channels = options.pop("channels", None)
+    if hub == "timm":
+        if channels is not None:
+            options["in_chans"] = channels
+        module: torch.nn.Module = library.create_model(name, pretrained=pretrained, exportable=True, **options)
+        return module
+    module = make_torchvision_module(library, name, pretrained, options)
+    if channels is not None:
+        replace_stem(module, channels)
+    return module
+
+
+def make_torchvision_module(library: Any, name: str, pretrained: bool, options: dict[str, Any]) -> torch.nn.Module:
+    """Calls a factory of torchvision; without weights it downloads none, and initialises none for minutes."""
+    models = library.models
+    if pretrained:
+        options["weights"] = models.get_model_weights(name).DEFAULT
+    elif "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
+        options["weights_backbone"] = None
+    elif name in SLOW_TO_INITIALISE:
+        options["init_weights"] = False
+    module: torch.nn.Module = models.get_model(name, **{"weights": None, **options})
+    return module
+
+
+def replace_stem(module: torch.nn.Module, channels: int) -> None:
+    """Gives the first convolution on RGB images a weight for images of another number of channels, as its users do."""
+    import torch
+
+    stem = next(part for part in module.modules() if isinstance(part, torch.nn.Conv2d) and part.in_channels == RGB)
+    out_channels, _, *window = stem.weight.shape
+    stem.weight = torch.nn.Parameter(stem.weight.new_empty((out_channels, channels, *window)))
+    stem.in_channels = channels
+    stem.reset_parameters()
 
 
 def recognise(module: torch.nn.Module) -> Architecture:
@@ -122,12 +182,9 @@ def suggest_names(hub: str, library: Any, name: str) -> str:
     return f"did you mean {' or '.join(near)}?" if near else f"see {hub}.list_models()"
 
 
-def create_torchvision(library: Any, name: str, pretrained: bool, options: Mapping[str, Any]) -> Architecture:
-    """Builds a torchvision model; the configuration is its DEFAULT weights'."""
+def describe_torchvision(library: Any, name: str, module: torch.nn.Module, options: Mapping[str, Any]) -> Architecture:
+    """Returns a torchvision module with what its DEFAULT weights' entry says."""
     weights = library.models.get_model_weights(name).DEFAULT
-    if name in ("googlenet", "inception_v3") and not pretrained:
-        options = {"init_weights": False, **options}  # their random initialisation takes minutes and is overwritten
-    module = library.models.get_model(name, weights=weights if pretrained else None, **options)
     categories = read_categories(weights)
     n_classes = options.get("num_classes", None if categories is None else len(categories))
     return Architecture(module, read_torchvision_transforms(weights), categories, str(weights), n_classes)
@@ -153,12 +210,6 @@ def read_categories(weights: Any) -> tuple[str, ...] | None:
     """Returns the class names of a torchvision weights entry."""
     categories = weights.meta.get("categories")
     return tuple(categories) if categories else None
-
-
-def create_timm(library: Any, name: str, pretrained: bool, options: Mapping[str, Any]) -> Architecture:
-    """Builds a timm model; the configuration is its ``pretrained_cfg``."""
-    module = library.create_model(name, pretrained=pretrained, exportable=True, **options)
-    return describe_timm(module)
 
 
 def describe_timm(module: Any) -> Architecture:

@@ -34,7 +34,8 @@ class NumberList(click.ParamType):
 arch_option = click.option(
     "--arch",
     metavar="NAME",
-    help="Architecture of a state dict: torchvision:NAME, timm:NAME, module:factory or file.py:factory.",
+    help="Architecture of a state dict: torchvision:NAME, timm:NAME, auto (whichever of these it fits), module:factory "
+    "or file.py:factory.",
 )
 input_size_option = click.option(
     "--input-size",

@@ -30,7 +30,7 @@ from masktool.exporters.imported_files import MOST_DATA, data_beside, imported_p
 from masktool.exporters.settings import Preset
 from masktool.exporters.sources import Source, load_source
 from masktool.exporters.storage import fingerprint
-from masktool.exporters.torch_sources.hub_names import is_hub_name, names_hub_model
+from masktool.exporters.torch_sources.hub_names import AUTO, is_hub_name, names_hub_model
 from masktool.exporters.user_choices import source_size
 from masktool.files import sha256_of
 from masktool.identity import digest_files, digest_model, mark_files
@@ -76,7 +76,7 @@ def make_entry(request: ExportRequest, say: Say) -> Path:
 
 def describe_unwatched(arch: str | None) -> str:
     """Says what a factory of the user's may depend on that a kept export does not know; nothing for a hub's."""
-    if arch is None or is_hub_name(arch):
+    if arch is None or arch == AUTO or is_hub_name(arch):
         return ""
     return (
         f" (not watched: the environment, the network, and files that native code opens, beyond {MOST_DATA} data files "

@@ -129,8 +129,8 @@ def test_a_state_dict_that_does_not_fit_is_told_key_by_key(folder: Path):
 @pytest.mark.parametrize(
     ("arch", "message"),
     [
-        (None, r"a state dict holds weights only .*add --arch torchvision:NAME, timm:NAME"),
-        ("resnet18", r"not an architecture .--arch.: expected torchvision:NAME.*got resnet18"),
+        (None, r"a state dict holds weights only .*add arch=torchvision:NAME, timm:NAME"),
+        ("resnet18", r"not an architecture .--arch.: expected auto, torchvision:NAME.*got resnet18"),
         ("nowhere_to_be_found:net", r"cannot import .--arch nowhere_to_be_found.: ModuleNotFoundError"),
         ("missing.py:net", r"no such file .--arch missing\.py"),
         ("own_factories:net", r"no such factory .*expected one of small, fails, three, got net"),

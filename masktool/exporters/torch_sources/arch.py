@@ -15,7 +15,7 @@ from masktool.errors import MasktoolError, describe_exception, first_line
 from masktool.exporters.imported_files import project_folder, record_files
 from masktool.exporters.torch_sources import hub
 from masktool.exporters.torch_sources.hub import Architecture
-from masktool.exporters.torch_sources.hub_names import is_hub_name
+from masktool.exporters.torch_sources.hub_names import AUTO, is_hub_name
 from masktool.exporters.torch_sources.module_export import is_module, quiet, require_torch
 from masktool.identity import digest_files
 
@@ -37,7 +37,7 @@ def build_architecture(arch: str, **options: Any) -> Architecture:
         return hub.build(arch, pretrained=False, **options)
     place, colon, name = arch.rpartition(":")
     if not colon or not place or not name:
-        raise MasktoolError("not an architecture", where="--arch", expected=ARCH_FORMS, got=arch)
+        raise MasktoolError("not an architecture", where="--arch", expected=f"{AUTO}, {ARCH_FORMS}", got=arch)
     with quiet(), looked_in(project_folder(place)), record_files(place) as files:
         factory = find_factory(place, name)
         try:

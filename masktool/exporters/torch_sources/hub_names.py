@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 TORCHVISION, TIMM = "torchvision:", "timm:"
+AUTO = "auto"
+"""In place of an architecture's name: the one of the hubs that has the keys and shapes of the state dict."""
 
 
 def is_hub_name(text: str) -> bool:

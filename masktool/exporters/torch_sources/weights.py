@@ -6,16 +6,18 @@ import dataclasses
 import re
 import tarfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from masktool.errors import MasktoolError, first_line, stage
 from masktool.exporters.source_kinds import FileKind, check_archive
-from masktool.exporters.torch_sources.arch import ARCH_FORMS, build_architecture
+from masktool.exporters.torch_sources.arch import build_architecture
+from masktool.exporters.torch_sources.fitting import compare_shapes, find_options, shapes_of
 from masktool.exporters.torch_sources.hub import Architecture
-from masktool.exporters.torch_sources.hub_names import is_hub_name
+from masktool.exporters.torch_sources.hub_names import AUTO, is_hub_name
 from masktool.exporters.torch_sources.module_export import is_module, quiet
+from masktool.exporters.torch_sources.recognition import recognise_architecture, refuse_without_architecture
 from masktool.exporters.trust import refuse_code
 
 if TYPE_CHECKING:
@@ -27,8 +29,6 @@ NESTING_KEYS = ("state_dict", "model_state_dict", "model", "net", "module", "wei
 """Under these, training programs keep the state dict beside optimizer state, epoch and the like."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 """Put before every key by DataParallel, torch.compile and Lightning modules."""
-COUNTER_SUFFIX = "num_batches_tracked"
-"""A batch norm's step counter: absent from old files and without effect in evaluation."""
 KEYS_SHOWN = 3
 SAFE_TORCH = (2, 10)
 """The first release of torch whose ``weights_only`` no crafted file can break."""
@@ -147,8 +147,9 @@ def strip_prefixes(state: StateDict) -> StateDict:
 def build_with_weights(arch: str | None, state: StateDict, path: Path) -> tuple[Architecture, tuple[str, ...]]:
     """Builds an architecture and loads a state dict into it.
 
-    A hub's architecture is built again with the file's number of classes, or without auxiliary heads, where the file
-    was saved from such a one.
+    ``auto`` stands for the one architecture of a hub's that the state dict fits. A hub's architecture is built again
+    with the file's number of classes or channels, or with or without auxiliary heads, where the file was saved from
+    such a one.
 
     Returns:
         The architecture with weights, its labels dropped where the classes are others; and notes for the user.
@@ -156,17 +157,19 @@ def build_with_weights(arch: str | None, state: StateDict, path: Path) -> tuple[
     Raises:
         MasktoolError: there is no architecture, or keys or shapes do not fit it.
     """
-    if arch is None:
-        raise MasktoolError(
-            "a state dict holds weights only", where=path, expected="its architecture", fix=f"add --arch {ARCH_FORMS}"
-        )
-    known = build_architecture(arch)
     state = {LEGACY_DENSENET_KEY.sub(r"\1\2.", key): value for key, value in state.items()}
     notes: list[str] = []
-    options = find_variant(known.module, state) if is_hub_name(arch) else {}
+    if arch is None:
+        raise refuse_without_architecture(state, path)
+    if arch == AUTO:
+        recognised = recognise_architecture(state, path)
+        arch, notes = recognised.name, [*recognised.notes]
+    known = build_architecture(arch)
+    differences = compare_shapes(shapes_of(state), shapes_of(known.module.state_dict()))
+    options = find_options(differences) if is_hub_name(arch) else {}
     if options:
         known = build_architecture(arch, **options)
-        notes = [f"{arch} built with {key}={value}, as the weights want it" for key, value in options.items()]
+        notes += [f"{arch} built with {key}={value}, as the weights want it" for key, value in options.items()]
     check_fit(known.module, state, arch, path)
     known.module.load_state_dict(state, strict=False)  # all that may be missing are batch norm's counters
     if "num_classes" in options:
@@ -174,42 +177,13 @@ def build_with_weights(arch: str | None, state: StateDict, path: Path) -> tuple[
     return known, tuple(notes)
 
 
-def find_variant(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """Returns the factory options under which a hub's module would fit the weights better, read off the differences."""
-    expected = module.state_dict()
-    options: dict[str, Any] = {}
-    misshaped = [key for key in state if key in expected and state[key].shape != expected[key].shape]
-    classes = {state[key].shape[0] for key in misshaped if state[key].ndim > 0}
-    if misshaped and len(classes) == 1 and all(state[key].shape[1:] == expected[key].shape[1:] for key in misshaped):
-        options["num_classes"] = classes.pop()
-    missing = [key for key in expected if key not in state and not key.endswith(COUNTER_SUFFIX)]
-    if missing and all(key.lower().startswith("aux") for key in missing):
-        options["aux_logits"] = False
-    return options
-
-
 def check_fit(module: torch.nn.Module, state: Mapping[str, torch.Tensor], arch: str, path: Path) -> None:
     """Raises MasktoolError when keys are missing, unexpected or of another shape, with counts and a few of each."""
-    expected = module.state_dict()
-    missing = [key for key in expected if key not in state and not key.endswith(COUNTER_SUFFIX)]
-    unexpected = [key for key in state if key not in expected and not key.endswith(COUNTER_SUFFIX)]
-    misshaped = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
-        for key in state
-        if key in expected and state[key].shape != expected[key].shape
-    ]
-    groups = {"missing": missing, "unexpected": unexpected, "of another shape": misshaped}
-    differences = [show_keys(name, keys) for name, keys in groups.items() if keys]
+    differences = compare_shapes(shapes_of(state), shapes_of(module.state_dict()))
     if differences:
         raise MasktoolError(
             "the state dict does not fit the architecture",
             where=f"{path}, --arch {arch}",
-            got=" | ".join(differences),
+            got=differences.describe(),
             fix="give the architecture that the weights were trained with",
         )
-
-
-def show_keys(name: str, keys: Sequence[str]) -> str:
-    """Returns a count and the first few keys."""
-    more = ", ..." if len(keys) > KEYS_SHOWN else ""
-    return f"{len(keys)} {name}: {', '.join(keys[:KEYS_SHOWN])}{more}"

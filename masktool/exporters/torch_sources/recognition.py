@@ -1,0 +1,214 @@
+"""The architecture of a state dict that comes without one: which of the hubs' it is, or what there is to choose from.
+
+Keys and shapes do not tell everything: strides, padding, activations and anti-aliasing leave no trace in them. So
+networks that have the same ones are run on the same weights, and only where all give the same do they count as one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from masktool.contract import DEFAULT_SIZE, Preprocessing
+from masktool.errors import MasktoolError
+from masktool.exporters.torch_sources import hub
+from masktool.exporters.torch_sources.arch import ARCH_FORMS
+from masktool.exporters.torch_sources.fitting import RGB, shapes_of
+from masktool.exporters.torch_sources.hub_names import AUTO
+from masktool.exporters.torch_sources.hub_search import Fit, Search, parameters_on_meta, search_hubs
+from masktool.exporters.torch_sources.module_export import flatten_outputs, quiet
+from masktool.messages import Message, Placeholder, join, parameter
+
+if TYPE_CHECKING:
+    import torch
+
+NAMES_SHOWN = 10
+IMAGES_COMPARED = 2
+"""Outputs that are the same for both images would be no evidence."""
+COMPARED_SIZE_RATIO = 2
+"""Networks are compared on images of half their size, in a quarter of the time, where they run on such."""
+SAME_OUTPUT = 1e-9
+"""Relative difference in float64 of two networks that compute the same: rounding gives 1e-12, another epsilon of a
+batch norm more than 1e-8."""
+ADVICE_ON_FORMS = "add " + parameter("arch", Placeholder(ARCH_FORMS))
+
+
+@dataclasses.dataclass(frozen=True)
+class Recognised:
+    """A unique architecture for a state dict.
+
+    Attributes:
+        name: ``torchvision:NAME`` or ``timm:NAME``.
+        notes: what the user should be told of the choice.
+    """
+
+    name: str
+    notes: tuple[str, ...]
+
+
+def recognise_architecture(state: Mapping[str, torch.Tensor], path: Path) -> Recognised:
+    """Finds the one architecture of the installed hubs that a state dict fits.
+
+    Args:
+        state: the state dict, its wrappers' prefixes stripped.
+        path: of its file.
+
+    Raises:
+        MasktoolError: none fits, or several that do not compute the same; the message names them.
+    """
+    search = search_hubs(shapes_of(state))
+    fits = order_fits(search.fits, path)
+    where = Message(str(path), ", ") + parameter("arch", AUTO)
+    if not fits:
+        failure = describe_failure(search)
+        raise MasktoolError("no architecture recognised", where=where, got=failure, fix=ADVICE_ON_FORMS)
+    found = choose_unique(search.fits, state)
+    if found is None:
+        raise MasktoolError("several architectures fit", where=where, got=list_names(fits), fix=advise_choice(fits))
+    missed = [f"{failure.what}, and was not searched" for failure in search.failures]
+    return dataclasses.replace(found, notes=(*found.notes, *missed))
+
+
+def refuse_without_architecture(state: Mapping[str, torch.Tensor], path: Path) -> MasktoolError:
+    """Returns the refusal of a state dict without an architecture, which names those that it fits."""
+    search = search_hubs(shapes_of(state))
+    fits = order_fits(search.fits, path)
+    if not fits:
+        return refuse_bare(path, describe_failure(search), ADVICE_ON_FORMS)
+    found = choose_unique(search.fits, state)
+    fix = advise_choice(fits) if found is None else "add " + parameter("arch", found.name)
+    return refuse_bare(path, f"the keys and shapes of {list_names(fits)}", fix)
+
+
+def refuse_bare(path: Path, got: str, fix: str) -> MasktoolError:
+    """Returns the refusal of a state dict without an architecture."""
+    what, expected = "a state dict holds weights only", "an architecture beside it"
+    return MasktoolError(what, where=path, expected=expected, got=got, fix=fix)
+
+
+def order_fits(fits: Sequence[Fit], path: Path) -> list[Fit]:
+    """Returns fits with the most likely first: those with published weights, then those that the file's name says."""
+    return sorted(fits, key=lambda fit: (not hub.is_published(fit.name), -length_in_name(fit.name, path)))
+
+
+def length_in_name(name: str, path: Path) -> int:
+    """Returns how many letters of a file's name are a model's, as in downloaded files; 0 where it is not in it."""
+    model = name.rpartition(":")[2]
+    return len(model) if model in path.name else 0
+
+
+def choose_unique(fits: Sequence[Fit], state: Mapping[str, torch.Tensor]) -> Recognised | None:
+    """Returns the architecture that all fits agree on; None where two of them do not compute the same.
+
+    One that its hub publishes no weights of gives way to those with weights, and is named in a note.
+
+    Args:
+        fits: in the order of the search; the first of those that agree is taken, whatever the file is called.
+        state: the state dict that they fit.
+    """
+    competing = [fit for fit in fits if hub.is_published(fit.name)] or list(fits)
+    first, *others = competing
+    if any(not compute_the_same(first, other, state) for other in others):
+        return None
+    notes = [f"architecture recognised from keys and shapes: {first.name}"]
+    notes += [describe_twin(first, other) for other in others]
+    notes += [
+        f"{fit.name} has these keys and shapes too, but no published weights: name it if the weights were trained as it"
+        for fit in fits
+        if fit not in competing
+    ]
+    return Recognised(first.name, tuple(notes))
+
+
+def describe_twin(first: Fit, other: Fit) -> str:
+    """Says that another name stands for the same network, and whether its hub prepares images in the same way."""
+    own, others = (build_outline(fit).preprocessing for fit in (first, other))
+    difference = "" if own == others else f", resized and cropped otherwise: {first.name}'s preprocessing is taken"
+    return f"{other.name} is the same network{difference}"
+
+
+def compute_the_same(first: Fit, second: Fit, state: Mapping[str, torch.Tensor]) -> bool:
+    """Tells whether two networks that a state dict fits are one: normalised alike, and giving the same on images.
+
+    What cannot be compared counts as different.
+    """
+    import torch
+
+    one, other = load_outline(first, state), load_outline(second, state)
+    if normalisation(one.preprocessing) != normalisation(other.preprocessing):
+        return False
+    height, width = one.preprocessing.size if one.preprocessing else DEFAULT_SIZE
+    for ratio in (COMPARED_SIZE_RATIO, 1):
+        shape = (IMAGES_COMPARED, one.channels or RGB, height // ratio, width // ratio)
+        images = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        try:
+            with quiet(), torch.inference_mode():
+                pair = [flatten_outputs(each.module(images)) for each in (one, other)]
+        except Exception:  # the size may not suit them; the networks' code may raise anything
+            continue
+        return equal_outputs(*pair)
+    return False
+
+
+def equal_outputs(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:
+    """Tells whether two networks gave the same outputs, in numbers that depend on the image."""
+    if len(first) != len(second) or not first:
+        return False
+    return all(
+        one.shape == other.shape and is_evidence(one) and largest(one - other) <= SAME_OUTPUT * largest(one)
+        for one, other in zip(first.values(), second.values(), strict=True)
+    )
+
+
+def is_evidence(output: torch.Tensor) -> bool:
+    """Tells whether the outputs for two images are finite and differ by more than what counts as the same."""
+    return bool(output.isfinite().all()) and largest(output[0] - output[1]) > SAME_OUTPUT * largest(output)
+
+
+def largest(values: torch.Tensor) -> float:
+    """Returns the largest absolute value."""
+    return float(values.abs().max())
+
+
+def normalisation(preprocessing: Preprocessing | None) -> Any:
+    """Returns what a preprocessing does to the numbers of pixels; None for none."""
+    return None if preprocessing is None else (preprocessing.mean, preprocessing.std, preprocessing.channel_order)
+
+
+def build_outline(fit: Fit) -> hub.Architecture:
+    """Builds a network on the meta device."""
+    with parameters_on_meta():
+        return hub.build(fit.name, pretrained=False, **fit.options)
+
+
+def load_outline(fit: Fit, state: Mapping[str, torch.Tensor]) -> hub.Architecture:
+    """Builds a network with weights, in float64 and evaluation mode."""
+    known = build_outline(fit)
+    known.module.load_state_dict(state, strict=False, assign=True)
+    known.module.double().eval()
+    return known
+
+
+def list_names(fits: Sequence[Fit]) -> str:
+    """Returns the names of the first fits and the number of others."""
+    more = f" and {len(fits) - NAMES_SHOWN} more" if len(fits) > NAMES_SHOWN else ""
+    return ", ".join(fit.name for fit in fits[:NAMES_SHOWN]) + more
+
+
+def advise_choice(fits: Sequence[Fit]) -> Message:
+    """Returns what to do where several architectures fit, and do not compute the same."""
+    why = "; keys and shapes hold no strides, padding, activations or preprocessing, so whoever trained them must tell"
+    return "add " + parameter("arch", fits[0].name) + ", or whichever of these the weights were trained as" + why
+
+
+def describe_failure(search: Search) -> Message:
+    """Says that nothing fits where that was looked for, what comes nearest, and what could not be searched."""
+    said: list[str] = []
+    if search.searched:
+        said.append(f"keys and shapes of no network of {' or '.join(search.searched)}")
+    if search.nearest is not None:
+        name, differences = search.nearest
+        said.append(f"{name} comes nearest, with {differences.describe()}")
+    return join("; ", [*said, *(failure.message for failure in search.failures)])

@@ -19,9 +19,10 @@ from masktool import demo
 from masktool.commands import options
 from masktool.contract import Preprocessing
 from masktool.demo.score import expect_random_iou, measure_iou
-from masktool.explainers import Explanation, explain
+from masktool.explainers import Explanation
 from masktool.explainers.method import METHODS
 from masktool.files import atomic_path
+from masktool.interface.explain import explain
 from masktool.printable import printable
 from masktool.runtime.images import read_image
 from masktool.runtime.pictures import open_picture

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.scene import Scene
-from masktool.explainers.explaining import explain
+from masktool.explainers.explaining import explain_images
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.targets import Target
 from masktool.files import atomic_path
@@ -47,16 +47,17 @@ def explain_scene(
     model: NamedModel, scene: Scene, choice: MethodChoice, target: Target, seed: int, batch: int | None = None
 ) -> Explanation:
     """Explains one image with one method, ``batch`` masks at once."""
-    return explain(
+    (explanation,) = explain_images(
         model.session,
-        scene.image,
+        [scene.image],
         choice.name,
-        target,
+        [target],
         n_samples=choice.n_samples,
         seed=seed,
         perturbations_per_eval=batch,
         **choice.options,
     )
+    return explanation
 
 
 def save_overlay(folder: Path, scene: Scene, model: NamedModel, explanation: Explanation) -> None:

@@ -21,84 +21,23 @@ from masktool.explainers.subject import ImageLike, Subject, make_subject, read_s
 from masktool.explainers.targets import TOP, Target
 from masktool.explainers.task import Differentiable, Evaluate, Masks, Predict, ScoredMasks, Task
 from masktool.messages import call
-from masktool.progress import Counting, Progress, no_progress
-from masktool.runtime.inputs import Inputs
+from masktool.progress import Counting, no_progress
 from masktool.runtime.session import MaskedSession, load
 
 SessionLike = MaskedSession | str | os.PathLike[str]
 
 
-def explain(
-    session: SessionLike,
-    image: ImageLike,
-    method: str = "lime",
-    target: Target = None,
-    *,
-    output: str | None = None,
-    score: Scale = "probability",
-    inputs: Inputs | None = None,
-    input_size: tuple[int, int] | None = None,
-    n_samples: int | None = None,
-    seed: int = 0,
-    perturbations_per_eval: int | None = None,
-    progress: Progress | None = None,
-    **options: Any,
-) -> Explanation:
-    """Says which parts of a photograph a model's score for one class relied on.
-
-    Args:
-        session: from :func:`masktool.load`, or the path of an exported file.
-        image: a photograph: a Pillow image, a path, or (H, W, 3) uint8 RGB. Or the model's input as it is, for networks
-            that look at something else: any other array (C, H, W) or (H, W, C), or the path of a ``.npy`` file.
-        method: ``lime``, ``occlusion``, ``rise`` or another registered one.
-        target: None or ``"top"`` for the class with the highest score, an index, or a label; with ``output``, indices
-            into all its axes but the batch, such as ``(5, 0)``, or ``"top"`` for its largest value.
-        output: name of an output to explain one value of, as the model gives it; None explains a class.
-        score: of a class: its ``probability``, or its ``log-odds`` log p - log(1 - p), which go on where p is rounded
-            to 0 or 1. Not for methods that differentiate, which have their own ``loss``.
-        inputs: by name, what the model asks for besides the image and the mask.
-        input_size: (height, width) for a model that leaves them open; None takes its preprocessing's.
-        n_samples: number of masks; by default the method's own.
-        seed: of every random choice.
-        perturbations_per_eval: masks per forward pass; chosen from the input's size by default.
-        progress: is called with a description and the number of masks (for methods that ask for gradients: of images
-            or steps), and returns a context manager that yields a function to call with the number just done and, in
-            methods that iterate, a note such as the loss.
-        **options: the method's own, see ``masktool.explainers.methods``.
-
-    Returns:
-        The attributions in the photograph's pixels, in units of the score, with all that is needed to repeat the run.
-
-    Raises:
-        MasktoolError: bad image, model, target or option.
-    """
-    if isinstance(target, list):
-        raise MasktoolError("explain takes one target", got=target, fix="call masktool.explainers.explain_targets")
-    built = build_method(method, options, n_samples)
-    settings = ExplanationSettings(
-        output=output,
-        score=score,
-        inputs=inputs,
-        input_size=input_size,
-        seed=seed,
-        perturbations_per_eval=perturbations_per_eval,
-        progress=progress,
-    )
-    ((explanation,),) = explain_all(session, [image], [[target]], built, settings)
-    return explanation
-
-
 def explain_targets(
     session: SessionLike, image: ImageLike, targets: Sequence[Target], method: str = "lime", **arguments: Any
 ) -> list[Explanation]:
-    """Like :func:`explain` for several targets of one image, which share the forward passes.
+    """Explains several targets of one image, which share the forward passes.
 
     Args:
-        session: as for ``explain``.
-        image: likewise.
-        targets: classes, or values of an output.
-        method: as for ``explain``.
-        **arguments: likewise, the method's own options among them.
+        session: from :func:`masktool.load`, or the path of an exported file.
+        image: as for :func:`masktool.explain`.
+        targets: classes, or values of an output, each as for ``explain``.
+        method: ``lime``, ``occlusion``, ``rise`` or another registered one.
+        **arguments: the method's own options, ``n_samples``, and what :class:`ExplanationSettings` holds.
 
     Returns:
         One explanation per target.
@@ -114,23 +53,23 @@ def explain_images(
     targets: Sequence[Target] | None = None,
     **arguments: Any,
 ) -> list[Explanation]:
-    """Like :func:`explain` for several images; methods that learn a mask learn all of them in one batch.
+    """Explains one target of each of several images; methods that learn a mask learn all of them in one batch.
 
     Every image gets what it would get alone, up to rounding. Where images share a batch, ``seconds`` and
     ``forward_passes`` of each are its share of the whole.
 
     Args:
-        session: as for ``explain``.
-        images: likewise, each.
-        method: as for ``explain``.
+        session: as for :func:`explain_targets`.
+        images: each likewise.
+        method: likewise.
         targets: one per image; None takes the class with the highest score of each.
-        **arguments: as for ``explain``, the method's own options among them.
+        **arguments: as for :func:`explain_targets`.
 
     Returns:
         One explanation per image.
     """
     built, settings = build_run(method, arguments)
-    if not images:
+    if len(images) == 0:
         raise MasktoolError("no images to explain", expected="at least one")
     wanted = [None] * len(images) if targets is None else list(targets)
     if len(wanted) != len(images):

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from masktool.errors import MasktoolError
-from masktool.explainers.explaining import explain_targets
+from masktool.explainers.explaining import explain_all
 from masktool.explainers.explanation import Explanation
+from masktool.explainers.explanation_settings import ExplanationSettings
 from masktool.explainers.method import Method, build_method
 from masktool.explainers.reading import Scale
 from masktool.explainers.subject import ImageLike, read_subject
@@ -76,6 +77,15 @@ def explain(
         raise MasktoolError("explain takes one target", got=target, fix="call masktool.explainers.explain_targets")
     own, of_export = split_options(method, options)
     built = build_method(method, own, n_samples)
+    settings = ExplanationSettings(
+        output=output,
+        score=score,
+        inputs=inputs,
+        input_size=input_size,
+        seed=seed,
+        perturbations_per_eval=perturbations_per_eval,
+        progress=progress,
+    )
     image = read_subject(image)
     with contextlib.ExitStack() as stack:
         if isinstance(model, MaskedSession):
@@ -94,21 +104,7 @@ def explain(
                     **of_export,
                 )
             )
-        (explanation,) = explain_targets(
-            session,
-            image,
-            [target],
-            method,
-            output=output,
-            score=score,
-            inputs=inputs,
-            input_size=input_size,
-            n_samples=n_samples,
-            seed=seed,
-            perturbations_per_eval=perturbations_per_eval,
-            progress=progress,
-            **own,
-        )
+        ((explanation,),) = explain_all(session, [image], [[target]], built, settings)
     return explanation
 
 

@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from masktool import MasktoolError, cli, load
+from masktool import MasktoolError, cli, explain, load
 from masktool.commands import options
 from masktool.demo import model_path, sample_path
 from masktool.evaluation.findings import Table
-from masktool.explainers import explain
 from masktool.exporters.cache import cache_directory
 from masktool.printable import printable
 

@@ -37,7 +37,7 @@ from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.part import Part, register
 from masktool.evaluation.removal import SegmentChoice, cut_segments, descending_order, masks_without, remove_first
 from masktool.evaluation.scene import Scene
-from masktool.explainers.explaining import explain
+from masktool.explainers.explaining import explain_images
 from masktool.explainers.segmentation import Segments
 from masktool.option_checks import check_count
 
@@ -111,11 +111,11 @@ class LimeAlignment(Part):
         first_pixels = np.unique(segments, return_index=True)[1]
         found = []
         for seed in range(self.seed, self.seed + self.n_seeds):
-            explanation = explain(
+            (explanation,) = explain_images(
                 model.session,
-                scene.image,
+                [scene.image],
                 "lime",
-                target,
+                [target],
                 n_samples=self.n_samples,
                 seed=seed,
                 perturbations_per_eval=self.batch,

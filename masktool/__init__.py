@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from masktool.exporters.result import Export, NodeRule, SourceSummary
     from masktool.exporters.settings import Preset
     from masktool.interface.cache_entries import CacheEntry, clear_cache, list_cache
+    from masktool.interface.evaluate import evaluate
     from masktool.interface.explain import explain
     from masktool.interface.load import load
     from masktool.interface.options import ExportOptions
@@ -43,6 +44,7 @@ __all__ = [
     "UnsupportedOperatorError",
     "add_gradients_to",
     "clear_cache",
+    "evaluate",
     "explain",
     "export",
     "list_cache",
@@ -65,6 +67,7 @@ _MODULE_OF_NAME = {
     "UnsupportedOperatorError": "masktool.errors",
     "add_gradients_to": "masktool.exporters",
     "clear_cache": "masktool.interface.cache_entries",
+    "evaluate": "masktool.interface.evaluate",
     "explain": "masktool.interface.explain",
     "export": "masktool.exporters",
     "list_cache": "masktool.interface.cache_entries",

@@ -25,6 +25,7 @@ class OptionName:
 
 
 OPTIONS: Mapping[str, OptionName] = {
+    "also": OptionName("--also"),
     "arch": OptionName("--arch"),
     "baseline": OptionName("--baseline"),
     "boxes": OptionName("--boxes"),

@@ -15,6 +15,7 @@ from masktool.cli import run
 from masktool.datasets import read_dataset
 from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorError
 from masktool.exporters.presets import PRESETS
+from masktool.interface.parts.missingness import MissingnessOptions
 from masktool.maskers.settings import TrainingSettings
 from masktool.messages import (
     PREPROCESSINGS,
@@ -152,6 +153,7 @@ PLACES = [
     (masktool.train_masker, "train-masker"),
     (TrainingSettings, "train-masker"),
     (read_dataset, "evaluate missingness"),
+    (MissingnessOptions, "evaluate missingness"),
 ]
 """Functions, and the commands that do what they do."""
 APART = {

@@ -44,7 +44,7 @@ class Tiny(Part):
     def settings(self):
         return {"seed": self.seed, "batch": self.batch, "digits": self.digits}
 
-    def measure(self, scene):
+    def measure_part(self, scene):
         if len(Tiny.measured) == Tiny.interrupt_at:
             raise KeyboardInterrupt
         Tiny.measured.append(scene.sample.name)
@@ -74,9 +74,10 @@ class Tiny(Part):
 def tiny(request: EvaluationRequest, modes, digits, gradient):
     """Measure for a test."""
     with contextlib.ExitStack() as stack:
-        models = request.open_models(stack, modes.split(",") if modes else None, gradient)
+        study = request.study(stack)
+        models = study.open_models(modes.split(",") if modes else None, gradient)
         assert all(model.session.has_gradient for model in models) or not gradient
-        return finish_evaluation(request, Tiny(models, request.seed, request.batch, digits))
+        return finish_evaluation(request, study, Tiny(models, request.seed, request.batch, digits))
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +17,20 @@ from masktool.commands.evaluate.results import print_problems, print_tables
 from masktool.commands.photographs import check_writable
 from masktool.commands.source_options import READING_OPTIONS
 from masktool.contract import OutputKind
-from masktool.datasets.dataset import Dataset, Problem
-from masktool.errors import MasktoolError
+from masktool.datasets.dataset import Problem
 from masktool.evaluation.findings import Evaluation
-from masktool.evaluation.named_models import NamedModel, count_classes
 from masktool.evaluation.part import Part
 from masktool.evaluation.results import encode_evaluation, journal_path, write_evaluation
 from masktool.evaluation.running import run_part
-from masktool.exported_files import metadata_of
 from masktool.extras import require_extra
-from masktool.interface.models import find_model
-from masktool.interface.options import ModelChoice
+from masktool.interface.options import ExportOptions
+from masktool.interface.part_options import PartOptions
+from masktool.interface.study import Study
 from masktool.lazy import typed_arguments
 from masktool.option_names import for_command_line
-from masktool.runtime.session import MaskedSession, load
 
 BAD_INPUT = 2
 DIRECTORY = Path("masktool-evaluation")
-OWN_MASKINGS = ("layer", "partial")
-"""Names of modes that are ways of masking; every other name is a baseline of ``fill``."""
 
 
 @dataclasses.dataclass
@@ -66,8 +61,6 @@ class EvaluationRequest:
         threads: within one operator.
         batch: masked images per forward pass; None for the session's choice.
         command_line: as the user typed it.
-        session: the first that was opened; what it knows of the model outlives its closing.
-        data: the images, once they were read.
     """
 
     model: str
@@ -93,93 +86,36 @@ class EvaluationRequest:
     threads: int | None
     batch: int | None
     command_line: str = ""
-    session: MaskedSession | None = None
-    data: Dataset | None = None
 
-    def open_models(
-        self, stack: contextlib.ExitStack, modes: Sequence[str] | None, gradient: bool = False
-    ) -> list[NamedModel]:
-        """Opens the model once per masking mode, exporting it into the cache where it is not masked yet.
-
-        Args:
-            stack: closes the sessions.
-            modes: ``layer``, ``partial``, or baselines of ``fill``; None for the one mode that an exported model has,
-                ``layer`` for any other.
-            gradient: whether the files must hold gradients.
-
-        Returns:
-            One model per distinct mode, in their order, named after it.
-
-        Raises:
-            MasktoolError: there is no such model, it cannot be exported, or it is exported and asked for another mode.
-        """
-        own = exported_mode(self.model)
-        names = list(dict.fromkeys(modes)) if modes is not None else [own or OWN_MASKINGS[0]]
-        if own is not None and names != [own]:
-            raise MasktoolError(
-                "an exported model has one masking mode",
-                where=self.model,
-                expected=own,
-                got=", ".join(names),
-                fix="name the plain model, which is exported in each mode",
-            )
-        paths = [find_model(self.choose(None if own else name, gradient), options.say) for name in names]
-        sessions = [stack.enter_context(load(path, self.provider, self.threads)) for path in paths]
-        if sessions and self.session is None:
-            self.session = sessions[0]
-            options.say(self.session.announcement)
-        return [NamedModel(name, session) for name, session in zip(names, sessions, strict=True)]
-
-    def choose(self, mode: str | None, gradient: bool) -> ModelChoice:
-        """Returns the choice of the model in one mode; None leaves the mode to the exported file."""
-        masking: Any = None if mode is None else mode if mode in OWN_MASKINGS else "fill"
-        return ModelChoice(
-            self.model,
-            self.arch,
-            self.input_size,
-            self.preprocess,
-            masking,
-            mode if masking == "fill" else None,
-            self.image_input,
-            gradient=gradient,
-            class_output=self.class_output,
-            output_kind=self.output_kind,
-            channels=self.channels,
-            trust_code=self.trust_code,
+    def study(self, stack: contextlib.ExitStack) -> Study:
+        """Returns the model and the images that the options name; the stack closes what the study opens."""
+        export: ExportOptions = {
+            "arch": self.arch,
+            "input_size": self.input_size,
+            "image_input": self.image_input,
+            "preprocessing": self.preprocess,
+            "class_output": self.class_output,
+            "output_kind": self.output_kind,
+            "channels": self.channels,
+            "trust_code": self.trust_code,
+        }
+        return Study(
+            model=self.model,
+            folder=self.folder,
+            stack=stack,
+            export=export,
+            labels=self.labels,
+            boxes=self.boxes,
+            masks=self.masks,
+            segments_folder=self.segments_folder,
+            limit=self.limit,
+            seed=self.seed,
+            batch=self.batch,
+            directory=self.directory,
+            providers=self.provider,
+            threads=self.threads,
+            say=options.say,
         )
-
-    def dataset(self) -> Dataset:
-        """Reads the images' names and what is known of them, once; labels are those of the model's classes.
-
-        Raises:
-            MasktoolError: there are no images, or a file that was named cannot be read.
-        """
-        if self.data is None:
-            from masktool.datasets import read_dataset
-
-            with contextlib.ExitStack() as stack:
-                session = self.session or self.open_models(stack, None)[0].session
-            self.data = read_dataset(
-                self.folder,
-                labels=self.labels,
-                boxes=self.boxes,
-                masks=self.masks,
-                segments=self.segments_folder,
-                class_names=session.metadata.labels,
-                n_classes=count_classes(session),
-                limit=self.limit,
-            )
-        return self.data
-
-    def pictured(self, count: int) -> frozenset[str]:
-        """Returns the names of the first images, of which pictures of the maps are written."""
-        return frozenset(image.name for image in self.dataset().samples[:count])
-
-
-def exported_mode(name: str) -> str | None:
-    """Returns the masking mode of a file that ``masktool export`` wrote, a fill's baseline; None for a plain model."""
-    metadata = metadata_of(Path(name))
-    return None if metadata is None else metadata.baseline or metadata.masking
 
 
 SHARED_OPTIONS: tuple[Callable[[Any], Any], ...] = (
@@ -230,7 +166,7 @@ SHARED_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     options.threads_option,
 )
 """In the order of the help."""
-INTERNAL = {"command_line", "session", "data"}
+INTERNAL = {"command_line"}
 """Fields of a request that are no options."""
 
 
@@ -256,7 +192,14 @@ def evaluation_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return decorated
 
 
-def finish_evaluation(request: EvaluationRequest, part: Part) -> int:
+def measure_part(request: EvaluationRequest, part_options: PartOptions) -> int:
+    """Builds a part from its options, runs it, prints and writes what it finds, and returns the exit code."""
+    with contextlib.ExitStack() as stack:
+        study = request.study(stack)
+        return finish_evaluation(request, study, part_options.build(study))
+
+
+def finish_evaluation(request: EvaluationRequest, study: Study, part: Part) -> int:
     """Runs an evaluation, prints and writes what it finds, and returns the exit code.
 
     The journal ``PART.jsonl`` in the directory holds what was measured until the results are written.
@@ -265,7 +208,7 @@ def finish_evaluation(request: EvaluationRequest, part: Part) -> int:
         MasktoolError: no image could be measured, or the directory cannot be written.
     """
     journal = journal_path(request.directory, part.name)
-    evaluation = run_part(part, request.dataset(), journal, options.progress, options.say)
+    evaluation = run_part(part, study.dataset(), journal, options.progress, options.say)
     evaluation = dataclasses.replace(spelled(evaluation), command=request.command_line)
     written = write_evaluation(evaluation, request.directory)
     if request.as_json:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import click
 
-from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish_evaluation
-from masktool.commands.evaluate.modes import mode_options, open_modes
+from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, measure_part
+from masktool.commands.evaluate.modes import mode_options
 from masktool.commands.evaluate.segments import segment_options
-from masktool.evaluation.parts.lime_alignment import N_SAMPLES, N_SEEDS, N_TOP, SUPERPIXELS, LimeAlignment
-from masktool.evaluation.removal import SegmentChoice, SegmentKind
-
-MODES = ("layer", "grey", "black")
+from masktool.evaluation.parts.lime_alignment import N_SAMPLES, N_SEEDS, N_TOP, SUPERPIXELS
+from masktool.evaluation.removal import SegmentKind
+from masktool.interface.parts.lime_alignment import MODES, LimeAlignmentOptions
 
 
 @click.command(name="lime-alignment")
@@ -56,14 +54,16 @@ def command(
     the cosine between LIME's weights and the segments' shares of the object. Always: how far the top segments of two
     runs agree, and what deleting them does to the class's probability.
     """
-    with contextlib.ExitStack() as stack:
-        part = LimeAlignment(
-            modes=open_modes(request, stack, modes, also, MODES),
-            segments=SegmentChoice(segments, side, n_segments),
+    return measure_part(
+        request,
+        LimeAlignmentOptions(
+            modes=modes,
+            also=also,
+            segments=segments,
+            side=side,
+            n_segments=n_segments,
             n_samples=samples,
             n_seeds=seeds,
             n_top=top,
-            seed=request.seed,
-            batch=request.batch,
-        )
-        return finish_evaluation(request, part)
+        ),
+    )

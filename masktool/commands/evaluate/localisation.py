@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import click
 
-from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish_evaluation
+from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, measure_part
 from masktool.commands.evaluate.methods import choose_methods, method_options
-from masktool.commands.evaluate.modes import mode_options, open_modes
-from masktool.evaluation.overlays import FOLDER
-from masktool.evaluation.parts.localisation import Localisation
-
-MODES = ("layer",)
+from masktool.commands.evaluate.modes import mode_options
+from masktool.interface.parts.localisation import MODES, LocalisationOptions
 
 
 @click.command(name="localisation")
@@ -37,15 +33,8 @@ def command(
     --masks: pointing game, energy, PxAP, F1, localisation error (LE, OM) and MaxBoxAcc. Beside every method stand maps
     that know nothing of the model: centre, random, random-cells, ones, edges.
     """
-    choices = choose_methods(methods, samples, assignments)
-    with contextlib.ExitStack() as stack:
-        part = Localisation(
-            modes=open_modes(request, stack, modes, also, MODES, choices.gradient, everywhere=True),
-            methods=choices.methods,
-            correct_only=correct_only,
-            seed=request.seed,
-            batch=request.batch,
-            overlays=request.directory / FOLDER,
-            pictured=request.pictured(pictures),
-        )
-        return finish_evaluation(request, part)
+    chosen = choose_methods(methods, samples, assignments)
+    return measure_part(
+        request,
+        LocalisationOptions(modes=modes, also=also, methods=chosen, correct_only=correct_only, pictures=pictures),
+    )

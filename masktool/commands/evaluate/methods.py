@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
-from masktool.commands.explain_options import gradient_needs, parse_assignments, share_options
-from masktool.evaluation.maps import MethodChoice
+from masktool.commands.explain_options import parse_assignments, share_options
 from masktool.explainers.method import METHODS
-
-DEFAULT_METHODS = ("occlusion", "lime", "rise")
-"""They need no gradients in the file."""
-PICTURES = 4
-
-
-class MethodChoices(NamedTuple):
-    """What the options say.
-
-    Attributes:
-        methods: with their options.
-        gradient: whether any of them needs gradients.
-    """
-
-    methods: list[MethodChoice]
-    gradient: bool
+from masktool.interface.part_options import DEFAULT_METHODS, PICTURES, OptionsByName
 
 
 def method_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,17 +50,10 @@ def method_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def choose_methods(methods: Sequence[str], samples: int | None, assignments: Sequence[str]) -> MethodChoices:
+def choose_methods(methods: Sequence[str], samples: int | None, assignments: Sequence[str]) -> OptionsByName:
     """Returns what the options say, each method with the options that it knows.
 
     Raises:
         MasktoolError: an option that none of the methods knows, or a value out of range.
     """
-    options = share_options(methods, samples, parse_assignments(assignments))
-    choices = []
-    for name, given in options.items():
-        own = METHODS[name].samples_option
-        choices.append(
-            MethodChoice(name, {k: v for k, v in given.items() if k != own}, given.get(own) if own else None)
-        )
-    return MethodChoices(choices, gradient_needs(options)[0])
+    return share_options(methods, samples, parse_assignments(assignments))

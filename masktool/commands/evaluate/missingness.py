@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 
 import click
 
-from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish_evaluation
-from masktool.commands.evaluate.modes import mode_options, open_modes
+from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, measure_part
+from masktool.commands.evaluate.modes import mode_options
 from masktool.commands.evaluate.segments import segment_options
-from masktool.datasets.hierarchy import read_hierarchy
-from masktool.evaluation.maps import MethodChoice
-from masktool.evaluation.named_models import count_classes
-from masktool.evaluation.parts.missingness import CELLS, FRACTIONS, SALIENCY, Missingness
-from masktool.evaluation.removal import ORDERS, Order, SegmentChoice, SegmentKind
-from masktool.explainers.method import METHODS
-
-MODES = ("layer", "partial", "black", "grey", "blur")
-"""Both ways of masking, and the fills that the literature compares them with."""
+from masktool.evaluation.parts.missingness import CELLS, FRACTIONS, SALIENCY
+from masktool.evaluation.removal import ORDERS, Order, SegmentKind
+from masktool.interface.parts.missingness import MODES, MissingnessOptions
 
 
 @click.command(name="missingness")
@@ -67,21 +60,17 @@ def command(
     classes stay where a --hierarchy is given. With --masks or --boxes of the objects also whether the outline of what
     is missing tells the class.
     """
-    orders = tuple(dict.fromkeys(orders)) or ORDERS
-    gradient = orders != ("random",) and METHODS.find(saliency).needs_gradient
-    with contextlib.ExitStack() as stack:
-        models = open_modes(request, stack, modes, also, MODES, gradient)
-        session = models[0].session
-        part = Missingness(
-            modes=models,
-            segments=SegmentChoice(segments, side, n_segments),
-            orders=orders,
-            fractions=tuple(sorted(set(fractions))) or FRACTIONS,
-            saliency=MethodChoice(saliency),
-            hierarchy=None
-            if hierarchy is None
-            else read_hierarchy(hierarchy, session.metadata.labels, count_classes(session)),
-            seed=request.seed,
-            batch=request.batch,
-        )
-        return finish_evaluation(request, part)
+    return measure_part(
+        request,
+        MissingnessOptions(
+            modes=modes,
+            also=also,
+            segments=segments,
+            side=side,
+            n_segments=n_segments,
+            orders=orders or ORDERS,
+            fractions=fractions or FRACTIONS,
+            saliency=saliency,
+            hierarchy=hierarchy,
+        ),
+    )

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from pathlib import Path
-
 import click
 
-from masktool.commands import options
-from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, finish_evaluation
+from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, measure_part
 from masktool.commands.evaluate.methods import choose_methods, method_options
-from masktool.evaluation.named_models import NamedModel
-from masktool.evaluation.overlays import FOLDER
-from masktool.evaluation.parts.randomisation import Randomisation, RandomisedCopy
-from masktool.exporters.randomise import ORDERS, Order, choose_layers, find_layers, read_exported, write_copies
-from masktool.files import temporary_directory
-
-STAGES = 8
+from masktool.exporters.randomise import ORDERS, Order
+from masktool.interface.parts.randomisation import STAGES, RandomisationOptions
 
 
 @click.command(name="randomisation")
@@ -58,27 +49,7 @@ def command(
     with the original's: Spearman's rank correlation, with and without absolute values, and SSIM. The copies stand in a
     temporary directory while the command runs.
     """
-    choices = choose_methods(methods, samples, assignments)
-    with contextlib.ExitStack() as stack:
-        (original,) = request.open_models(stack, None if mode is None else [mode], choices.gradient)
-        folder = stack.enter_context(temporary_directory())
-        part = Randomisation(
-            original=original,
-            stages=write_stages(original, folder, order, stages, request.seed),
-            methods=choices.methods,
-            seed=request.seed,
-            batch=request.batch,
-            overlays=request.directory / FOLDER,
-            pictured=request.pictured(pictures),
-        )
-        return finish_evaluation(request, part)
-
-
-def write_stages(original: NamedModel, folder: Path, order: Order, n_stages: int, seed: int) -> list[RandomisedCopy]:
-    """Writes a randomised copy of a model for every stage."""
-    session = original.session
-    layers = find_layers(read_exported(session.path)[0])
-    options.say(f"{len(layers)} layers with weights, from {layers[0].name} to {layers[-1].name}")
-    stages = choose_layers(layers, order, n_stages)
-    copies = write_copies(session.path, folder, stages, seed)
-    return [RandomisedCopy.at(path, names, session) for path, names in zip(copies, stages, strict=True)]
+    chosen = choose_methods(methods, samples, assignments)
+    return measure_part(
+        request, RandomisationOptions(mode=mode, methods=chosen, order=order, stages=stages, pictures=pictures)
+    )

@@ -1,0 +1,122 @@
+"""How far explanations, and the masking beneath them, can be trusted: :func:`evaluate`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from masktool.errors import MasktoolError
+from masktool.evaluation.findings import Evaluation
+from masktool.evaluation.results import journal_path, write_evaluation
+from masktool.evaluation.running import run_part
+from masktool.interface.options import EXPORT_OPTIONS, ModelLike
+from masktool.interface.part_options import PART_OPTIONS, PartOptions
+from masktool.interface.study import Study
+from masktool.progress import Progress, Say, log, no_progress
+
+NOT_OF_STUDIES = ("labels", "masking", "baseline")
+"""Options of an export that mean another thing here, or that the modes of a part say."""
+
+
+def evaluate(
+    part: str,
+    model: ModelLike,
+    folder: str | os.PathLike[str],
+    *,
+    labels: str | os.PathLike[str] | None = None,
+    boxes: str | os.PathLike[str] | None = None,
+    masks: str | os.PathLike[str] | None = None,
+    segments_folder: str | os.PathLike[str] | None = None,
+    limit: int | None = None,
+    directory: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    perturbations_per_eval: int | None = None,
+    providers: str | Sequence[str] | None = None,
+    threads: int | None = None,
+    progress: Progress = no_progress,
+    say: Say = log,
+    **options: Any,
+) -> Evaluation:
+    """Measures explanations, or the masking, on a folder of images.
+
+    Args:
+        part: what is measured: ``missingness``, ``faithfulness``, ``localisation``, ``lime-alignment`` or
+            ``randomisation``.
+        model: whatever :func:`masktool.load` takes; one that is not masked yet is exported in every mode.
+        folder: of the images.
+        labels: file with the images' classes, CSV or JSON; None takes the names of the folder's subfolders.
+        boxes: file or folder with the objects' boxes: JSON, COCO JSON, or Pascal VOC XML.
+        masks: folder with the objects' pixels, a file per image, not 0 where the object is.
+        segments_folder: with label maps of the images' parts, a file per image.
+        limit: use only so many images, evenly spread over the names.
+        directory: for figures and charts; with one, an interrupted measurement goes on where it was. None writes
+            nothing.
+        seed: of every random choice.
+        perturbations_per_eval: masks per forward pass; chosen from the input's size by default.
+        providers: where to run, see :func:`masktool.load`.
+        threads: likewise.
+        progress: is called with a description and the number of images, and returns a context manager that yields a
+            function to call with the number just done.
+        say: is told what the user should know, a line at a time; by default the logger ``masktool`` (level INFO).
+        **options: the part's own, see ``masktool.interface.parts``; and how a model that is not masked yet is exported,
+            see :class:`masktool.ExportOptions`: the masking is the part's ``modes`` to say.
+
+    Returns:
+        Tables with bootstrap intervals, charts, notes, problems with the data, and the record of every image.
+
+    Raises:
+        MasktoolError: no image could be measured, or a model, a file of data or an option cannot be used.
+    """
+    own, of_export = split_part_options(part, options)
+    with contextlib.ExitStack() as stack:
+        study = Study(
+            model=model,
+            folder=Path(folder),
+            stack=stack,
+            export=of_export,  # type: ignore[arg-type]  # its names were checked
+            labels=as_path(labels),
+            boxes=as_path(boxes),
+            masks=as_path(masks),
+            segments_folder=as_path(segments_folder),
+            limit=limit,
+            seed=seed,
+            batch=perturbations_per_eval,
+            directory=as_path(directory),
+            providers=providers,
+            threads=threads,
+            say=say,
+        )
+        built = PART_OPTIONS.find(part)(**own).build(study)
+        journal = None if study.directory is None else journal_path(study.directory, part)
+        evaluation = run_part(built, study.dataset(), journal, progress, say)
+        if study.directory is not None:
+            write_evaluation(evaluation, study.directory)
+    return evaluation
+
+
+def split_part_options(part: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the options that are the part's own, and those of an export.
+
+    Raises:
+        MasktoolError: there is no such part, or an option that is neither's.
+    """
+    kind: type[PartOptions] = PART_OPTIONS.find(part)
+    own = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # it is a dataclass
+    of_export = [name for name in EXPORT_OPTIONS if name not in NOT_OF_STUDIES]
+    if unknown := sorted(set(options) - {*own, *of_export}):
+        raise MasktoolError(
+            f"unknown option of {part}",
+            where=", ".join(unknown),
+            expected=f"some of {', '.join((*own, *of_export))}",
+        )
+    chosen = {name: value for name, value in options.items() if name in own}
+    return chosen, {name: value for name, value in options.items() if name not in chosen}
+
+
+def as_path(path: str | os.PathLike[str] | None) -> Path | None:
+    """Returns a path where there is one."""
+    return None if path is None else Path(path)

@@ -1,0 +1,76 @@
+"""Options of the parts of an evaluation, as a user gives them; and the parts that they make of a study.
+
+A part's options are a frozen dataclass in a file of its own under ``parts/``, registered by the part's name.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from masktool.evaluation.maps import MethodChoice
+from masktool.evaluation.overlays import FOLDER
+from masktool.evaluation.part import Part
+from masktool.explainers.method import METHODS, build_method
+from masktool.interface.study import Study
+from masktool.registry import Registry
+
+OptionsByName: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Names of methods or metrics with the options of each."""
+DEFAULT_METHODS = ("occlusion", "lime", "rise")
+"""They need no gradients in the file."""
+PICTURES = 4
+"""Images whose explanations are written as pictures, for the report."""
+
+
+class PartOptions(abc.ABC):
+    """Options of one part."""
+
+    @abc.abstractmethod
+    def build(self, study: Study) -> Part:
+        """Returns the part, its models opened.
+
+        Raises:
+            MasktoolError: an option is out of range, or a model cannot be exported or opened.
+        """
+
+
+PART_OPTIONS: Registry[type[PartOptions]] = Registry("evaluation", "masktool.interface.parts")
+"""The options of every part, by its name."""
+
+
+def read_methods(methods: Sequence[str] | OptionsByName) -> list[MethodChoice]:
+    """Returns methods of explanation with their options.
+
+    Args:
+        methods: their names, perhaps with the options of each; ``n_samples`` is whatever a method calls its number of
+            masks.
+
+    Raises:
+        MasktoolError: there is no such method or option, or a value is out of range.
+    """
+    found = []
+    for name, given in with_options(methods).items():
+        own = METHODS.find(name).samples_option
+        options = {key: value for key, value in given.items() if key not in (own, "n_samples")}
+        n_samples = given.get("n_samples", None if own is None else given.get(own))
+        build_method(name, options, n_samples)
+        found.append(MethodChoice(name, options, n_samples))
+    return found
+
+
+def with_options(names: Sequence[str] | OptionsByName) -> OptionsByName:
+    """Returns names with their options, none where names alone are given."""
+    return names if isinstance(names, Mapping) else {name: {} for name in names}
+
+
+def need_gradients(methods: Sequence[MethodChoice]) -> bool:
+    """Tells whether one of the methods asks for gradients."""
+    return any(METHODS[each.name].needs_gradient for each in methods)
+
+
+def overlays_in(directory: Path | None) -> Path | None:
+    """Returns the folder of the maps' pictures; None where nothing is written."""
+    return None if directory is None else directory / FOLDER

@@ -1,0 +1,81 @@
+"""Options of ``faithfulness``: do explanations say what the model relies on?"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+from masktool.evaluation.metrics.faithfulness.metric import build_metric
+from masktool.evaluation.named_models import NamedModel
+from masktool.evaluation.parts.faithfulness import Faithfulness, TargetRule
+from masktool.interface.part_options import (
+    DEFAULT_METHODS,
+    PART_OPTIONS,
+    PICTURES,
+    OptionsByName,
+    PartOptions,
+    need_gradients,
+    overlays_in,
+    read_methods,
+    with_options,
+)
+from masktool.interface.study import Study
+
+MODES = ("layer", "mean")
+"""Layer masking, and the fill that is the usual control."""
+DEFAULT_METRICS = ("insertion-deletion", "road", "confidence", "sensitivity-n", "infidelity")
+"""Stability makes every map once more for each further seed, so it is measured when asked for."""
+
+
+@PART_OPTIONS.register("faithfulness")
+@dataclasses.dataclass(frozen=True)
+class FaithfulnessOptions(PartOptions):
+    """Options of the part.
+
+    Attributes:
+        modes: masking modes that maps are measured through; without any, the usual ones, or that of an exported model.
+        also: files that hold the network in further modes.
+        explain_with: masking mode that the maps are made with; None for the first.
+        methods: of explanation, perhaps with the options of each.
+        metrics: to measure, likewise.
+        target: class to explain: ``top``, the one that the model predicts, or ``label``, the image's own.
+        pictures: how many images get pictures of their maps, in the directory.
+    """
+
+    modes: Sequence[str] = ()
+    also: Sequence[str | os.PathLike[str]] = ()
+    explain_with: str | None = None
+    methods: Sequence[str] | OptionsByName = DEFAULT_METHODS
+    metrics: Sequence[str] | OptionsByName = DEFAULT_METRICS
+    target: TargetRule = "top"
+    pictures: int = PICTURES
+
+    def build(self, study: Study) -> Faithfulness:
+        """Returns the part, its models opened."""
+        methods = read_methods(self.methods)
+        metrics = [build_metric(name, given) for name, given in with_options(self.metrics).items()]
+        measuring = study.compare_modes(self.modes, self.also, MODES)
+        return Faithfulness(
+            explainer=open_explainer(study, measuring, self.explain_with, need_gradients(methods)),
+            measuring=measuring,
+            methods=methods,
+            metrics=metrics,
+            target=self.target,
+            seed=study.seed,
+            batch=study.batch,
+            overlays=overlays_in(study.directory),
+            pictured=study.pictured(self.pictures),
+        )
+
+
+def open_explainer(study: Study, measuring: Sequence[NamedModel], name: str | None, gradient: bool) -> NamedModel:
+    """Returns the model that maps are made with.
+
+    It is opened anew, with gradients, where a method needs them: in the models that measure they would only cost time.
+    """
+    found = next((model for model in measuring if model.name == name), None if name else measuring[0])
+    if found is not None and (found.session.has_gradient or not gradient):
+        return found
+    (opened,) = study.open_models([found.name if found else str(name)], gradient)
+    return opened

@@ -1,0 +1,68 @@
+"""Options of ``missingness``: what a network makes of images with parts removed, in each masking mode."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from masktool.datasets.hierarchy import read_hierarchy
+from masktool.evaluation.maps import MethodChoice
+from masktool.evaluation.named_models import count_classes
+from masktool.evaluation.parts.missingness import CELLS, FRACTIONS, SALIENCY, Missingness
+from masktool.evaluation.removal import ORDERS, Order, SegmentChoice, SegmentKind
+from masktool.explainers.method import METHODS
+from masktool.interface.part_options import PART_OPTIONS, PartOptions
+from masktool.interface.study import Study
+
+MODES = ("layer", "partial", "black", "grey", "blur")
+"""Both ways of masking, and the fills that the literature compares them with."""
+
+
+@PART_OPTIONS.register("missingness")
+@dataclasses.dataclass(frozen=True)
+class MissingnessOptions(PartOptions):
+    """Options of the part.
+
+    Attributes:
+        modes: masking modes to compare: ``layer``, ``partial``, or baselines of ``fill``; without any, the usual ones,
+            or that of an exported model.
+        also: files that hold the network in further modes.
+        segments: how images are cut up.
+        side: of a cell, in pixels of the model's input.
+        n_segments: roughly how many superpixels.
+        orders: in which segments go.
+        fractions: of the segments to remove.
+        saliency: method behind the salient orders.
+        hierarchy: JSON file {child: parent} of classes.
+    """
+
+    modes: Sequence[str] = ()
+    also: Sequence[str | os.PathLike[str]] = ()
+    segments: SegmentKind = CELLS.kind
+    side: int | None = CELLS.side
+    n_segments: int = CELLS.n_segments
+    orders: Sequence[Order] = ORDERS
+    fractions: Sequence[float] = FRACTIONS
+    saliency: str = SALIENCY.name
+    hierarchy: str | os.PathLike[str] | None = None
+
+    def build(self, study: Study) -> Missingness:
+        """Returns the part, its models opened."""
+        orders = tuple(dict.fromkeys(self.orders))
+        gradient = orders != ("random",) and METHODS.find(self.saliency).needs_gradient
+        models = study.compare_modes(self.modes, self.also, MODES, gradient)
+        session = models[0].session
+        return Missingness(
+            modes=models,
+            segments=SegmentChoice(self.segments, self.side, self.n_segments),
+            orders=orders,
+            fractions=tuple(sorted(set(self.fractions))),
+            saliency=MethodChoice(self.saliency),
+            hierarchy=None
+            if self.hierarchy is None
+            else read_hierarchy(Path(self.hierarchy), session.metadata.labels, count_classes(session)),
+            seed=study.seed,
+            batch=study.batch,
+        )

@@ -1,0 +1,81 @@
+"""Options of ``randomisation``: do explanations change when weights are randomised?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from masktool.evaluation.named_models import NamedModel
+from masktool.evaluation.parts.randomisation import Randomisation, RandomisedCopy
+from masktool.files import temporary_directory
+from masktool.interface.part_options import (
+    DEFAULT_METHODS,
+    PART_OPTIONS,
+    PICTURES,
+    OptionsByName,
+    PartOptions,
+    need_gradients,
+    overlays_in,
+    read_methods,
+)
+from masktool.interface.study import Study
+from masktool.option_checks import check_choice, check_count
+
+if TYPE_CHECKING:
+    from masktool.exporters.randomise import Order
+
+STAGES = 8
+
+
+@PART_OPTIONS.register("randomisation")
+@dataclasses.dataclass(frozen=True)
+class RandomisationOptions(PartOptions):
+    """Options of the part.
+
+    Attributes:
+        mode: masking mode; None takes that of an exported model, else ``layer``.
+        methods: of explanation, perhaps with the options of each.
+        order: ``cascading``, from the last layer to the first, each stage adding to the one before, or
+            ``independent``, one layer at a time.
+        stages: at how many of the layers to explain, evenly over the network.
+        pictures: how many images get pictures of their maps, in the directory.
+    """
+
+    mode: str | None = None
+    methods: Sequence[str] | OptionsByName = DEFAULT_METHODS
+    order: Order = "cascading"
+    stages: int = STAGES
+    pictures: int = PICTURES
+
+    def __post_init__(self) -> None:
+        from masktool.exporters.randomise import ORDERS
+
+        check_choice("order", self.order, ORDERS)
+        check_count("stages", self.stages)
+
+    def build(self, study: Study) -> Randomisation:
+        """Returns the part, its model opened; the copies stand in a temporary directory of the study."""
+        methods = read_methods(self.methods)
+        modes = None if self.mode is None else [self.mode]
+        (original,) = study.open_models(modes, need_gradients(methods))
+        return Randomisation(
+            original=original,
+            stages=self.write_stages(original, study),
+            methods=methods,
+            seed=study.seed,
+            batch=study.batch,
+            overlays=overlays_in(study.directory),
+            pictured=study.pictured(self.pictures),
+        )
+
+    def write_stages(self, original: NamedModel, study: Study) -> list[RandomisedCopy]:
+        """Writes a randomised copy of a model for every stage."""
+        from masktool.exporters.randomise import choose_layers, find_layers, read_exported, write_copies
+
+        session = original.session
+        layers = find_layers(read_exported(session.path)[0])
+        study.say(f"{len(layers)} layers with weights, from {layers[0].name} to {layers[-1].name}")
+        stages = choose_layers(layers, self.order, self.stages)
+        copies = write_copies(session.path, study.stack.enter_context(temporary_directory()), stages, study.seed)
+        return [RandomisedCopy.at(path, names, session) for path, names in zip(copies, stages, strict=True)]

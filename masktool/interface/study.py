@@ -1,0 +1,182 @@
+"""One network and the images that it is evaluated on: models are opened, and images read, when they are asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from masktool.contract import Masking
+from masktool.datasets import read_dataset
+from masktool.datasets.dataset import Dataset
+from masktool.errors import MasktoolError
+from masktool.evaluation.named_models import NamedModel, count_classes
+from masktool.exported_files import metadata_of
+from masktool.interface.load import load
+from masktool.interface.models import masked_file
+from masktool.interface.options import ExportOptions, ModelLike
+from masktool.messages import parameter
+from masktool.progress import Say, log
+from masktool.runtime.session import MaskedSession
+
+OWN_MASKINGS: tuple[Masking, ...] = ("layer", "partial")
+"""Names of modes that are ways of masking; every other name is a baseline of ``fill``."""
+Paths = str | os.PathLike[str]
+
+
+@dataclasses.dataclass
+class Study:
+    """What an evaluation works on.
+
+    Attributes:
+        model: as for :func:`masktool.load`.
+        folder: of the images.
+        stack: closes the sessions.
+        export: how a model that is not masked yet is exported, the masking mode apart.
+        labels: file with the images' classes.
+        boxes: file or folder with the objects' boxes.
+        masks: folder with the objects' pixels.
+        segments_folder: with label maps of the images' parts.
+        limit: use only so many images; None uses all.
+        seed: of every random choice.
+        batch: masked images per forward pass; None for the session's choice.
+        directory: for everything that is written; None writes nothing.
+        providers: where to run.
+        threads: within one operator.
+        say: is told what the user should know, a line at a time.
+        session: the first that was opened; what it knows of the model outlives its closing.
+        data: the images, once they were read.
+    """
+
+    model: ModelLike
+    folder: Path
+    stack: contextlib.ExitStack
+    export: ExportOptions = dataclasses.field(default_factory=ExportOptions)
+    labels: Path | None = None
+    boxes: Path | None = None
+    masks: Path | None = None
+    segments_folder: Path | None = None
+    limit: int | None = None
+    seed: int = 0
+    batch: int | None = None
+    directory: Path | None = None
+    providers: str | Sequence[str] | None = None
+    threads: int | None = None
+    say: Say = log
+    session: MaskedSession | None = None
+    data: Dataset | None = None
+
+    def open_models(self, modes: Sequence[str] | None = None, gradient: bool = False) -> list[NamedModel]:
+        """Opens the model once per masking mode, exporting it into the cache where it is not masked yet.
+
+        Args:
+            modes: ``layer``, ``partial``, or baselines of ``fill``; None for the one mode that an exported model has,
+                ``layer`` for any other.
+            gradient: whether the files must hold gradients.
+
+        Returns:
+            One model per distinct mode, in their order, named after it.
+
+        Raises:
+            MasktoolError: there is no such model, it cannot be exported, or it is exported and asked for another mode.
+        """
+        own = exported_mode(self.model)
+        names = list(dict.fromkeys(modes)) if modes is not None else [own or OWN_MASKINGS[0]]
+        if own is not None and names != [own]:
+            raise MasktoolError(
+                "an exported model has one masking mode",
+                where=self.model if isinstance(self.model, str | os.PathLike) else None,
+                expected=own,
+                got=", ".join(names),
+                fix="name the plain model, which is exported in each mode",
+            )
+        return [NamedModel(name, self.open(None if own else name, gradient)) for name in names]
+
+    def open(self, mode: str | None, gradient: bool) -> MaskedSession:
+        """Opens the model in one mode; None leaves the mode to the exported file."""
+        if isinstance(self.model, MaskedSession):
+            session = self.model
+        else:
+            options: ExportOptions = {**self.export, **({} if mode is None else masking_of(mode))}
+            session = self.stack.enter_context(
+                load(self.model, self.providers, self.threads, gradient=gradient, say=self.say, **options)
+            )
+        if self.session is None:
+            self.session = session
+            self.say(session.announcement)
+        return session
+
+    def compare_modes(
+        self,
+        modes: Sequence[str],
+        also: Sequence[Paths],
+        defaults: Sequence[str],
+        gradient: bool = False,
+        everywhere: bool = False,
+    ) -> list[NamedModel]:
+        """Opens the network in the modes to compare.
+
+        Args:
+            modes: that were named.
+            also: files that hold the network in further modes.
+            defaults: modes of a plain model where none were named.
+            gradient: whether the first one must hold gradients; in the others they would only cost time,
+            everywhere: unless all of them explain.
+
+        Raises:
+            MasktoolError: a file that is not exported, or two of one mode; else as :meth:`open_models`.
+        """
+        names = list(dict.fromkeys(modes or ([] if exported_mode(self.model) else defaults)))
+        models = self.open_models(names[:1] or None, gradient)
+        if names[1:]:
+            models += self.open_models(names[1:], gradient and everywhere)
+        for path in also:
+            session = self.stack.enter_context(MaskedSession(path, providers=self.providers, threads=self.threads))
+            models.append(NamedModel(session.metadata.baseline or session.metadata.masking, session))
+        found = [model.name for model in models]
+        if twice := sorted({name for name in found if found.count(name) > 1}):
+            raise MasktoolError("one masking mode twice", where=parameter("also"), got=", ".join(twice))
+        return models
+
+    def dataset(self) -> Dataset:
+        """Reads the images' names and what is known of them, once; labels are those of the model's classes.
+
+        Raises:
+            MasktoolError: there are no images, or a file that was named cannot be read.
+        """
+        if self.data is None:
+            session = self.session or self.open_models()[0].session
+            self.data = read_dataset(
+                self.folder,
+                labels=self.labels,
+                boxes=self.boxes,
+                masks=self.masks,
+                segments=self.segments_folder,
+                class_names=session.metadata.labels,
+                n_classes=count_classes(session),
+                limit=self.limit,
+            )
+        return self.data
+
+    def pictured(self, count: int) -> frozenset[str]:
+        """Returns the names of the first images, of which pictures of the maps are written."""
+        shown = [] if self.directory is None else self.dataset().samples[:count]
+        return frozenset(image.name for image in shown)
+
+
+def exported_mode(model: ModelLike) -> str | None:
+    """Returns the masking mode of an exported model, a fill's baseline; None for a plain one."""
+    if isinstance(model, MaskedSession):
+        return model.metadata.baseline or model.metadata.masking
+    path = masked_file(model)
+    metadata = None if path is None else metadata_of(path)
+    return None if metadata is None else metadata.baseline or metadata.masking
+
+
+def masking_of(mode: str) -> ExportOptions:
+    """Returns how a mode is exported."""
+    if mode in OWN_MASKINGS:
+        return {"masking": OWN_MASKINGS[OWN_MASKINGS.index(mode)]}
+    return {"masking": "fill", "baseline": mode}

@@ -186,7 +186,7 @@ def check_offers(session: MaskedSession, method: Method, output: str | None) -> 
         raise MasktoolError(
             f"{method.title} needs gradients, which the file does not hold",
             where=session.path,
-            fix="add them: " + call("export", session.path, "NEW.onnx", gradient="logit"),
+            fix="add them: " + call("add_gradients_to", session.path, "NEW.onnx", loss="logit"),
         )
     for name, command in method.outputs.items():
         if name not in session.output_names:

@@ -287,7 +287,7 @@ class MaskedSession:
         """
         name = self.metadata.class_output
         if not self.has_gradient or name is None:
-            fix = "add them: " + call("export", self.path, "NEW.onnx", gradient="logit")
+            fix = "add them: " + call("add_gradients_to", self.path, "NEW.onnx", loss="logit")
             raise MasktoolError("the file holds no gradients", where=self.path, fix=fix)
         feed = self._check(images, masks, inputs)
         feed.values[TARGET_INPUT] = check_target_classes(target, feed.results, self.n_classes)

@@ -234,9 +234,10 @@ last (float[N, 8, 8, 3] image) => (float[N, 4] scores)
 
 
 @pytest.mark.parametrize("method", GRADIENT_METHODS)
-def test_a_file_without_gradients_names_the_export(session, method):
+def test_a_file_without_gradients_names_what_adds_them(session, method):
     with pytest.raises(
-        MasktoolError, match=r"needs gradients.*masktool\.export\(.\S*regions\.onnx., .NEW\.onnx., gradient=.logit.\)"
+        MasktoolError,
+        match=r"needs gradients.*masktool\.add_gradients_to\(.\S*regions\.onnx., .NEW\.onnx., loss=.logit.\)",
     ) as error:
         explain(session, np.zeros((16, 24, 3), np.uint8), method)
     assert "\n" not in str(error.value)

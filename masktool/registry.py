@@ -10,7 +10,7 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from masktool.errors import MasktoolError
 
@@ -67,6 +67,23 @@ class Registry(Mapping[str, Entry]):
     def __len__(self) -> int:
         import_files(self._package)
         return len(self._entries)
+
+
+class Named(Protocol):
+    """What has a name of its own, by which it is found."""
+
+    name: ClassVar[str]
+
+
+NamedKind = TypeVar("NamedKind", bound=Named)
+
+
+class ClassRegistry(Registry[type[NamedKind]]):
+    """Classes by their own names."""
+
+    def add(self, kind: type[NamedKind]) -> type[NamedKind]:
+        """Registers the decorated class."""
+        return self.register(kind.name)(kind)
 
 
 @functools.cache

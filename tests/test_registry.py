@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from masktool.errors import MasktoolError
-from masktool.registry import Registry, import_files
+from masktool.registry import ClassRegistry, Registry, import_files
 
 PACKAGE = "colours_of_a_test"
 COLOUR = """
@@ -60,3 +60,16 @@ def test_a_name_is_registered_once(package):
     assert "red" in package.COLOURS
     with pytest.raises(ValueError, match="the colour 'red' is registered twice"):
         package.COLOURS.register("red")("another")
+
+
+@pytest.mark.usefixtures("package")
+def test_classes_are_registered_by_their_own_names():
+    kinds = ClassRegistry("kind", PACKAGE)
+
+    @kinds.add
+    class Kind:
+        name = "one"
+
+    assert dict(kinds) == {"one": Kind}
+    with pytest.raises(ValueError, match="the kind 'one' is registered twice"):
+        kinds.add(Kind)

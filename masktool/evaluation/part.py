@@ -22,7 +22,7 @@ from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.scene import Scene
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.targets import Target
-from masktool.registry import Registry
+from masktool.registry import ClassRegistry
 
 
 class Part(abc.ABC):
@@ -102,13 +102,9 @@ class MapPart(Part):
         return explanation
 
 
-PARTS: Registry[type[Part]] = Registry("evaluation", "masktool.evaluation.parts")
+PARTS: ClassRegistry[Part] = ClassRegistry("evaluation", "masktool.evaluation.parts")
 """The class of every part, by its name."""
-
-
-def register(part: type[Part]) -> type[Part]:
-    """Class decorator that makes a part known by its name."""
-    return PARTS.register(part.name)(part)
+register = PARTS.add
 
 
 def check_distinct(what: str, names: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from masktool.errors import MasktoolError
 from masktool.explainers.task import Task
 from masktool.option_checks import build_with_options
-from masktool.registry import Registry
+from masktool.registry import ClassRegistry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,13 +78,9 @@ class Method(abc.ABC):
         return [self.attribute(task) for task in tasks]
 
 
-METHODS: Registry[type[Method]] = Registry("method", "masktool.explainers.methods")
+METHODS: ClassRegistry[Method] = ClassRegistry("method", "masktool.explainers.methods")
 """The class of every method, by its name."""
-
-
-def register(method: type[Method]) -> type[Method]:
-    """Class decorator that makes a method known by its name."""
-    return METHODS.register(method.name)(method)
+register = METHODS.add
 
 
 def build_method(name: str, options: Mapping[str, Any], n_samples: int | None = None) -> Method:

@@ -16,7 +16,7 @@ import numpy as np
 from masktool.errors import MasktoolError
 from masktool.evaluation.metrics.faithfulness.trial import Trial
 from masktool.option_checks import build_with_options
-from masktool.registry import Registry
+from masktool.registry import ClassRegistry
 
 Asks = Literal["masks", "images", "nothing"]
 """What a metric asks the model about: masked images, and so it is measured through each masking mode; images without a
@@ -88,13 +88,9 @@ class Metric(abc.ABC):
         """Judges every map of a trial, under the maps' names."""
 
 
-METRICS: Registry[type[Metric]] = Registry("metric", "masktool.evaluation.metrics.faithfulness")
+METRICS: ClassRegistry[Metric] = ClassRegistry("metric", "masktool.evaluation.metrics.faithfulness")
 """The class of every metric, by its name."""
-
-
-def register(metric: type[Metric]) -> type[Metric]:
-    """Class decorator that makes a metric known by its name."""
-    return METRICS.register(metric.name)(metric)
+register = METRICS.add
 
 
 def build_metric(name: str, options: Mapping[str, Any]) -> Metric:

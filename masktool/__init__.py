@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from masktool.errors import MasktoolError, UnsupportedOperatorError
     from masktool.explainers.explanation import Explanation
     from masktool.exporters import add_gradients_to, export
+    from masktool.exporters.description import ModelDescription, TensorDescription, describe
     from masktool.exporters.result import Export, NodeRule, SourceSummary
     from masktool.exporters.settings import Preset
     from masktool.interface.cache_entries import CacheEntry, clear_cache, list_cache
@@ -37,13 +38,16 @@ __all__ = [
     "ExportOptions",
     "MaskedSession",
     "MasktoolError",
+    "ModelDescription",
     "NodeRule",
     "Preprocessing",
     "Preset",
     "SourceSummary",
+    "TensorDescription",
     "UnsupportedOperatorError",
     "add_gradients_to",
     "clear_cache",
+    "describe",
     "evaluate",
     "explain",
     "export",
@@ -60,13 +64,16 @@ _MODULE_OF_NAME = {
     "Export": "masktool.exporters.result",
     "MaskedSession": "masktool.runtime.session",
     "MasktoolError": "masktool.errors",
+    "ModelDescription": "masktool.exporters.description",
     "NodeRule": "masktool.exporters.result",
     "Preprocessing": "masktool.contract",
     "Preset": "masktool.exporters.settings",
     "SourceSummary": "masktool.exporters.result",
+    "TensorDescription": "masktool.exporters.description",
     "UnsupportedOperatorError": "masktool.errors",
     "add_gradients_to": "masktool.exporters",
     "clear_cache": "masktool.interface.cache_entries",
+    "describe": "masktool.exporters.description",
     "evaluate": "masktool.interface.evaluate",
     "explain": "masktool.interface.explain",
     "export": "masktool.exporters",

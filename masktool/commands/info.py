@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from masktool.commands.options import json_option
-from masktool.contract import MASK_INPUT, RULE_PROPERTY, Metadata, Preprocessing
-from masktool.errors import MasktoolError
+from masktool.contract import MASK_INPUT, Preprocessing
 from masktool.printable import describe_bytes, printable
 
 if TYPE_CHECKING:
-    import onnx
+    from masktool.exporters.description import ModelDescription, TensorDescription
 
 LABELS_SHOWN = 5
 """Labels in the text; JSON holds all of them."""
@@ -32,107 +30,39 @@ COLUMN = 14
 @json_option
 def command(model: Path, rules: bool, as_json: bool) -> None:
     """Show what an ONNX file holds: inputs, metadata, parity, mask rules."""
-    proto = read_model(model)
-    document = describe_model(proto, model)
+    from masktool.exporters.description import describe
+
+    described = describe(model)
+    document = document_model(described)
     if rules:
-        document["rules"] = list_rules(proto.graph)
+        document["rules"] = [dataclasses.asdict(rule) for rule in described.rules]
     if as_json:
         click.echo(json.dumps(document, indent=2))
     else:
         click.echo("\n".join(printable(line, keep="\t") for line in write_text(document)))
 
 
-def read_model(path: Path) -> onnx.ModelProto:
-    """Reads an ONNX file without its external weights.
-
-    Raises:
-        MasktoolError: missing, empty or not an ONNX model.
-    """
-    from masktool.data_files import check_readable
-
-    check_readable(path, "an ONNX model")
-    import onnx
-
-    try:
-        proto = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's errors have no common base across its implementations
-        raise MasktoolError(
-            "not an ONNX model", where=path, got=error, fix="the file may be damaged, truncated or of another kind"
-        ) from error
-    if not proto.graph.node and not proto.graph.output:
-        raise MasktoolError("not an ONNX model", where=path, expected="a graph", got="none")
-    return proto
-
-
-def describe_model(proto: onnx.ModelProto, path: Path) -> dict[str, Any]:
-    """Returns what the file holds, ready for JSON."""
-    metadata = Metadata.from_properties({entry.key: entry.value for entry in proto.metadata_props})
-    weights = {tensor.name for tensor in proto.graph.initializer}
-    optional = weights if metadata else set()
-    inputs = [value for value in proto.graph.input if value.name not in weights - optional]
+def document_model(model: ModelDescription) -> dict[str, Any]:
+    """Returns what the file holds, ready for JSON; the rules of its nodes apart."""
     return {
-        "path": str(path),
-        "bytes": count_bytes(proto, path),
-        "masked": metadata is not None,
-        "ir_version": proto.ir_version,
-        "opsets": {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import},
-        "inputs": [describe_proto(value) | {"required": value.name not in optional} for value in inputs],
-        "outputs": [describe_proto(value) for value in proto.graph.output],
-        "metadata": dataclasses.asdict(metadata) if metadata else None,
-        "nodes": count_op_types(walk_nodes(proto.graph)),
-        "functions": {f"{function.domain}::{function.name}": len(function.node) for function in proto.functions},
+        "path": str(model.path),
+        "bytes": model.n_bytes,
+        "masked": model.masked,
+        "ir_version": model.ir_version,
+        "opsets": dict(model.opsets),
+        "inputs": [
+            document_tensor(each) | {"required": each.name not in model.optional_inputs} for each in model.inputs
+        ],
+        "outputs": [document_tensor(each) for each in model.outputs],
+        "metadata": dataclasses.asdict(model.metadata) if model.metadata else None,
+        "nodes": dict(model.operators),
+        "functions": dict(model.functions),
     }
 
 
-def describe_proto(value: onnx.ValueInfoProto) -> dict[str, Any]:
-    """Returns name, dtype and shape of an input or output; an axis is a number, a name, or None when unknown."""
-    import onnx
-
-    tensor = value.type.tensor_type
-    axes = [axis.dim_value if axis.HasField("dim_value") else (axis.dim_param or None) for axis in tensor.shape.dim]
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name if tensor.elem_type else None
-    return {"name": value.name, "dtype": dtype, "shape": axes if tensor.HasField("shape") else None}
-
-
-def count_bytes(proto: onnx.ModelProto, path: Path) -> int:
-    """Returns the size of the file and of the files beside it that hold its weights."""
-    names = {
-        entry.value for tensor in proto.graph.initializer for entry in tensor.external_data if entry.key == "location"
-    }
-    beside = [path.parent / name for name in names]
-    return path.stat().st_size + sum(file.stat().st_size for file in beside if file.is_file())
-
-
-def walk_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Yields every node, those in the bodies of control flow too."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                yield from walk_nodes(body)
-
-
-def name_operator(node: onnx.NodeProto) -> str:
-    """Returns the op_type, with its domain where that is not ONNX's own."""
-    return f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
-
-
-def count_op_types(nodes: Iterable[onnx.NodeProto]) -> dict[str, int]:
-    """Counts nodes by operator, the most frequent first."""
-    counts = collections.Counter(name_operator(node) for node in nodes)
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def list_rules(graph: onnx.GraphProto) -> list[dict[str, str | None]]:
-    """Returns name, op_type and mask rule of every node; None where no rule is noted."""
-    return [
-        {
-            "name": node.name,
-            "op_type": name_operator(node),
-            "rule": next((entry.value for entry in node.metadata_props if entry.key == RULE_PROPERTY), None),
-        }
-        for node in walk_nodes(graph)
-    ]
+def document_tensor(tensor: TensorDescription) -> dict[str, Any]:
+    """Returns an input or output, ready for JSON."""
+    return dataclasses.asdict(tensor)
 
 
 def write_text(document: dict[str, Any]) -> Iterator[str]:

@@ -10,9 +10,10 @@ from onnx import helper, numpy_helper
 from runtime.models import make_metadata, write_model
 
 from masktool.cli import masktool
-from masktool.commands.info import command, list_rules
+from masktool.commands.info import command
 from masktool.contract import RULE_PROPERTY
 from masktool.errors import MasktoolError
+from masktool.exporters.description import list_rules
 
 
 def run(*arguments):
@@ -97,7 +98,7 @@ def test_nodes_without_a_rule_and_of_functions_and_bodies():
     inner = helper.make_graph([helper.make_node("NeighborFill", ["x"], ["y"], domain="masktool")], "inner", [], [])
     node = helper.make_node("If", ["c"], ["z"], name="choose", then_branch=inner, else_branch=inner)
     rules = list_rules(helper.make_graph([node], "outer", [], []))
-    assert [(rule["op_type"], rule["rule"]) for rule in rules] == [
+    assert [(rule.op_type, rule.rule) for rule in rules] == [
         ("If", None),
         ("masktool::NeighborFill", None),
         ("masktool::NeighborFill", None),

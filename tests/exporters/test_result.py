@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx
 import pytest
 from networks.small_graphs import classifier, parse
 
 import masktool
-from masktool.commands.info import count_bytes, list_rules, read_model
-from masktool.contract import Metadata
 from masktool.exporters import storage
 
 
 @pytest.mark.parametrize("options", [{}, {"masking": "fill"}, {"gradient": "logit"}], ids=["layer", "fill", "gradient"])
 def test_it_says_what_the_file_says(tmp_path: Path, options: dict[str, str]):
     exported = masktool.export(classifier(), tmp_path / "masked.onnx", **options)
-    proto = onnx.load(tmp_path / "masked.onnx")
-    assert exported.path == tmp_path / "masked.onnx"
-    assert exported.metadata == Metadata.from_properties({entry.key: entry.value for entry in proto.metadata_props})
-    in_file = [(entry["name"], entry["op_type"], entry["rule"]) for entry in list_rules(proto.graph)]
-    assert [(node.name, node.op_type, node.rule) for node in exported.rules] == in_file
-    assert sum(exported.rule_counts.values()) == sum(rule is not None for _, _, rule in in_file)
-    assert exported.n_bytes == (tmp_path / "masked.onnx").stat().st_size
+    found = masktool.describe(tmp_path / "masked.onnx")
+    assert exported.path == found.path
+    assert exported.metadata == found.metadata
+    assert exported.rules == found.rules
+    assert sum(exported.rule_counts.values()) == sum(node.rule is not None for node in found.rules)
+    assert exported.n_bytes == found.n_bytes == (tmp_path / "masked.onnx").stat().st_size
     assert exported.source.n_nodes == len(classifier().graph.node)
 
 
@@ -33,7 +29,7 @@ def test_the_weights_beside_the_file_count(tmp_path: Path, monkeypatch: pytest.M
     exported = masktool.export(classifier(), tmp_path / "masked.onnx")
     sizes = [path.stat().st_size for path in tmp_path.iterdir()]
     assert len(sizes) == 2
-    assert exported.n_bytes == sum(sizes) == count_bytes(read_model(exported.path), exported.path)
+    assert exported.n_bytes == sum(sizes) == masktool.describe(exported.path).n_bytes
 
 
 def test_notes_tell_of_inputs_and_of_new_names(tmp_path: Path):

@@ -1,0 +1,169 @@
+"""What an ONNX file holds, masked or not: :func:`describe`. Weights beside the file are counted, not read."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from masktool.contract import RULE_PROPERTY, Metadata
+from masktool.data_files import check_readable
+from masktool.errors import MasktoolError
+from masktool.exporters.result import NodeRule, name_operator
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["ModelDescription", "TensorDescription", "describe"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorDescription:
+    """An input or output of a model.
+
+    Attributes:
+        name: by which it is fed or asked for.
+        dtype: NumPy's name of its element type; None where it is not known.
+        shape: its axes: a number, a name where it is open, None where it is not known; None where it is all unknown.
+    """
+
+    name: str
+    dtype: str | None
+    shape: tuple[int | str | None, ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelDescription:
+    """What an ONNX file holds.
+
+    Attributes:
+        path: of the file.
+        n_bytes: size of the file and of the files beside it that hold its weights.
+        ir_version: of the ONNX format.
+        opsets: version by domain; ONNX's own is ``ai.onnx``.
+        inputs: in the graph's order, without weights.
+        optional_inputs: names of the inputs that may be left out, such as ``mask``.
+        outputs: in the graph's order.
+        metadata: what a file that masktool exported says about itself; None for any other.
+        operators: how many nodes there are of each, the most frequent first, those in the bodies of control flow
+            included.
+        functions: how many nodes each function of the file has.
+        rules: every node with the mask rule that was applied to it.
+    """
+
+    path: Path
+    n_bytes: int
+    ir_version: int
+    opsets: Mapping[str, int]
+    inputs: tuple[TensorDescription, ...]
+    optional_inputs: frozenset[str]
+    outputs: tuple[TensorDescription, ...]
+    metadata: Metadata | None
+    operators: Mapping[str, int]
+    functions: Mapping[str, int]
+    rules: tuple[NodeRule, ...]
+
+    @property
+    def masked(self) -> bool:
+        """Whether masktool exported the file, so that it takes a mask."""
+        return self.metadata is not None
+
+
+def describe(path: str | os.PathLike[str]) -> ModelDescription:
+    """Returns what an ONNX file holds: inputs, outputs, operators, and what masktool wrote about it.
+
+    Args:
+        path: of the file; files of weights beside it need not be there.
+
+    Raises:
+        MasktoolError: missing, empty or not an ONNX model, or metadata that are damaged or of a newer schema.
+    """
+    path = Path(path)
+    model = read_graph(path)
+    graph = model.graph
+    metadata = Metadata.from_properties({entry.key: entry.value for entry in model.metadata_props})
+    weights = {tensor.name for tensor in graph.initializer}
+    optional = frozenset(weights) if metadata else frozenset()
+    rules = list_rules(graph)
+    return ModelDescription(
+        path=path,
+        n_bytes=count_bytes(model, path),
+        ir_version=model.ir_version,
+        opsets={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
+        inputs=tuple(describe_tensor(value) for value in graph.input if value.name not in weights - optional),
+        optional_inputs=optional & {value.name for value in graph.input},
+        outputs=tuple(map(describe_tensor, graph.output)),
+        metadata=metadata,
+        operators=count_operators(rules),
+        functions={f"{function.domain}::{function.name}": len(function.node) for function in model.functions},
+        rules=rules,
+    )
+
+
+def read_graph(path: Path) -> onnx.ModelProto:
+    """Reads an ONNX file without the weights beside it.
+
+    Raises:
+        MasktoolError: missing, empty or not an ONNX model.
+    """
+    check_readable(path, "an ONNX model")
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's errors have no common base across its implementations
+        raise MasktoolError(
+            "not an ONNX model", where=path, got=error, fix="the file may be damaged, truncated or of another kind"
+        ) from error
+    if not model.graph.node and not model.graph.output:
+        raise MasktoolError("not an ONNX model", where=path, expected="a graph", got="none")
+    return model
+
+
+def describe_tensor(value: onnx.ValueInfoProto) -> TensorDescription:
+    """Returns name, element type and shape of an input or output."""
+    import onnx
+
+    tensor = value.type.tensor_type
+    axes = tuple(axis.dim_value if axis.HasField("dim_value") else axis.dim_param or None for axis in tensor.shape.dim)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name if tensor.elem_type else None
+    return TensorDescription(value.name, dtype, axes if tensor.HasField("shape") else None)
+
+
+def count_bytes(model: onnx.ModelProto, path: Path) -> int:
+    """Returns the size of a model's file and of the files beside it that hold its weights."""
+    names = {
+        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+    beside = [path.parent / name for name in names]
+    return path.stat().st_size + sum(file.stat().st_size for file in beside if file.is_file())
+
+
+def walk_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yields every node, those in the bodies of control flow too."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from walk_nodes(body)
+
+
+def list_rules(graph: onnx.GraphProto) -> tuple[NodeRule, ...]:
+    """Returns every node with the mask rule that was applied to it."""
+    return tuple(
+        NodeRule(
+            node.name,
+            name_operator(node.domain, node.op_type),
+            next((entry.value for entry in node.metadata_props if entry.key == RULE_PROPERTY), None),
+        )
+        for node in walk_nodes(graph)
+    )
+
+
+def count_operators(nodes: Iterable[NodeRule]) -> dict[str, int]:
+    """Returns how many nodes there are of each operator, the most frequent first."""
+    counts = collections.Counter(node.op_type for node in nodes)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -24,7 +24,7 @@ def parse_boxes(document: Any, path: Path) -> list[AnnotatedImage]:
 
     Args:
         document: the file's content.
-        path: of the file, for errors.
+        path: path of the file, for errors.
 
     Raises:
         MasktoolError: it is of another form; the error names the entry.

@@ -27,8 +27,8 @@ class Classes:
     """Finds classes by index or name.
 
     Args:
-        names: one per class; None where the model has none.
-        count: of the classes; None where it is unknown.
+        names: names of the classes, one each; None where the model has none.
+        count: number of the classes; None where it is unknown.
     """
 
     def __init__(self, names: Sequence[str] | None, count: int | None) -> None:

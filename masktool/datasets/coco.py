@@ -34,7 +34,7 @@ def parse_coco(document: Any, path: Path) -> list[AnnotatedImage]:
 
     Args:
         document: the file's content.
-        path: of the file, for errors.
+        path: path of the file, for errors.
 
     Raises:
         MasktoolError: a key is missing or holds something else; the error names the place.

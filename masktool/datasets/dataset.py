@@ -23,8 +23,8 @@ class Problem:
     """Something in the data that could not be used.
 
     Attributes:
-        where: file, or entry of a file.
-        what: is wrong with it, in one line.
+        where: the file, or the entry of a file.
+        what: the reason, in one line.
     """
 
     where: str
@@ -36,10 +36,10 @@ class DatasetImage:
     """One image and what is known of it.
 
     Attributes:
-        name: unique within the dataset, as messages and results show it; the file's name, or its path below the folder.
-        path: of the image.
-        label: index of its true class, where known.
-        boxes: of the objects of that class; empty where none are known.
+        name: name that is unique within the data set: the file's, or its path below the folder.
+        path: path of the image.
+        label: index of the image's class; None where it is unknown.
+        boxes: boxes of the objects of that class; empty where none are known.
         object_mask: file with the object's pixels (non-zero), or what ``numpy.asarray`` turns into (H, W) bool; None
             where unknown.
         segments: file with a label map to remove parts by; None where there is none.
@@ -64,8 +64,8 @@ class Dataset:
     """Images in a fixed order.
 
     Attributes:
-        samples: those that can be used.
-        problems: what was wrong with the rest, and with entries that belong to no image.
+        samples: the images that can be used.
+        problems: values and entries of files that could not be used.
     """
 
     samples: tuple[DatasetImage, ...]

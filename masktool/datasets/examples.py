@@ -34,8 +34,8 @@ class Example:
     """One picture and its class.
 
     Attributes:
-        name: unique, with ``/`` between folders: the path below the data's folder, or as the CSV has it.
-        path: of the picture.
+        name: unique name, with ``/`` between folders: the path below the data's folder, or as the CSV has it.
+        path: path of the picture.
         label: index of its class.
     """
 
@@ -55,10 +55,10 @@ def read_examples(
             labels are indices of classes or their names; where the model's classes have no names and the subfolders are
             no indices, but as many as there are classes, they are the classes in sorted order (torchvision's
             convention).
-        class_names: of the model's classes; None where it has none.
-        n_classes: how many the model has.
-        per_class: take so many of each class; None takes all.
-        seed: of that choice, which is made for each class on its own; more of a class contain the fewer.
+        class_names: names of the model's classes; None where it has none.
+        n_classes: number of the model's classes.
+        per_class: number of examples to take of each class; None takes all.
+        seed: seed of that choice, made for each class on its own; a larger choice holds the smaller one.
 
     Returns:
         The examples, sorted by name.

@@ -13,9 +13,9 @@ def read_field(entry: Any, key: str, kind: type | tuple[type, ...], where: str, 
 
     Args:
         entry: the object.
-        key: of the field.
+        key: name of the field.
         kind: the field's type; a bool is no number.
-        where: the object stands, for the error.
+        where: place of the object, for the error.
         meaning: what the field should be, for the error.
 
     Raises:
@@ -36,9 +36,9 @@ def read_numbers(value: Any, count: int, where: str, meaning: str) -> tuple[floa
 
     Args:
         value: the list.
-        count: how many there must be.
-        where: the list stands, for the error.
-        meaning: of the numbers, for the error.
+        count: number of numbers that there must be.
+        where: place of the list, for the error.
+        meaning: what the numbers should be, for the error.
 
     Raises:
         MasktoolError: it is anything else.

@@ -16,7 +16,7 @@ def fit_box(box: Box, size: Size | None) -> tuple[Box | None, str | None]:
 
     Args:
         box: (x0, y0, x1, y1) in the image's pixels.
-        size: of the image; None where it is unknown, and no border is checked.
+        size: size of the image; None where it is unknown, and no border is checked.
 
     Returns:
         The box, None where nothing of it can be used; a remark, None where there is nothing to say. A box that is

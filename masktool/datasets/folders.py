@@ -18,9 +18,9 @@ class FolderContents:
 
     Attributes:
         images: photographs and ``.npy`` files, by their extension: whether they open shows when they are read.
-        own: pictures that ``masktool explain`` made.
+        own: pictures of explanations that masktool made.
         others: files that are no images.
-        subfolders: not searched.
+        subfolders: folders, which are not searched.
     """
 
     images: tuple[Path, ...]

@@ -35,9 +35,9 @@ class Hierarchy:
     """Classes under common names.
 
     Args:
-        parents: of every name.
-        class_names: of the model's classes; None where it has none.
-        n_classes: how many the model has; None where that is unknown.
+        parents: names above each name.
+        class_names: names of the model's classes; None where it has none.
+        n_classes: number of the model's classes; None where it is unknown.
 
     Attributes:
         unknown: indices of the classes that do not stand in it.
@@ -61,7 +61,7 @@ class Hierarchy:
 
         Args:
             a: index of a class.
-            b: of another, or the same: 1.
+            b: index of another class, or of the same.
 
         Returns:
             None where one of them does not stand in the hierarchy, or they have no common ancestor.
@@ -77,9 +77,9 @@ def read_hierarchy(path: Path, class_names: Sequence[str] | None, n_classes: int
     """Reads a hierarchy from JSON.
 
     Args:
-        path: of the file.
-        class_names: of the model's classes; None where it has none.
-        n_classes: how many the model has; None where that is unknown.
+        path: path of the file.
+        class_names: names of the model's classes; None where it has none.
+        n_classes: number of the model's classes; None where it is unknown.
 
     Raises:
         MasktoolError: it cannot be read, is no hierarchy, goes in a circle, or holds none of the model's classes.

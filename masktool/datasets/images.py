@@ -31,8 +31,8 @@ def spread_evenly(names: Iterable[str], limit: int | None) -> tuple[str, ...]:
     """Returns at most so many names, evenly spread over all: the first ones may all be of one class.
 
     Args:
-        names: in order.
-        limit: at least 1; None takes all.
+        names: names of the images, in order.
+        limit: largest number of names, at least 1; None takes all.
     """
     every = tuple(names)
     if limit is None or limit >= len(every):

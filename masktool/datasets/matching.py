@@ -33,7 +33,7 @@ class Match(NamedTuple):
 
     Attributes:
         rank: 0 for the very name, more for a looser match.
-        names: of the images.
+        names: names of the images.
     """
 
     rank: int
@@ -53,7 +53,7 @@ class ImageNames:
     The first of these that finds anything counts.
 
     Args:
-        names: of the images, with ``/`` between folders.
+        names: names of the images, with ``/`` between folders.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -94,11 +94,11 @@ def match_entries(
     does.
 
     Args:
-        entries: what they call the image, and what they say of it.
-        names: of all images of the folder.
+        entries: pairs of what an entry calls the image and what it says of it.
+        names: names of all images of the folder.
         chosen: names of the images that are used.
         source: the entries' file, for problems.
-        what: an entry is, such as "label", for problems.
+        what: word for an entry, such as "label", for problems.
 
     Returns:
         What is said of each image that is used; entries that belong to no image or to several, and images without an

@@ -17,9 +17,9 @@ class AnnotatedObject:
     """One object.
 
     Attributes:
-        box: as annotated, unchecked, in continuous pixels: pixel i covers [i, i + 1].
-        class_name: None where the format names none: it is of the image's class.
-        segmentation: COCO's, unchecked; None where there is none.
+        box: box as annotated, unchecked, in continuous pixels: pixel i covers [i, i + 1].
+        class_name: name of the object's class; None where the format has none, and it is the image's.
+        segmentation: segmentation as COCO writes it, unchecked; None where there is none.
     """
 
     box: Box
@@ -32,10 +32,10 @@ class AnnotatedImage:
     """The objects of one image.
 
     Attributes:
-        name: of the image, as the file has it.
-        objects: that count; those that a benchmark would ignore are left out.
-        size: of the image when it was annotated; None where the file does not say.
-        n_ignored: how many objects were left out.
+        name: name of the image, as the file has it.
+        objects: objects that count; those that a benchmark would ignore are left out.
+        size: size of the image when it was annotated; None where the file does not say.
+        n_ignored: number of objects that were left out.
     """
 
     name: str
@@ -55,9 +55,9 @@ def choose_objects(
        several classes, that is remarked.
 
     Args:
-        image: its objects.
-        label: index of its class, where known.
-        classes: of the model.
+        image: objects of the image.
+        label: index of the image's class; None where it is unknown.
+        classes: classes of the model.
     """
     if not image.objects:
         ignored = f"; {image.n_ignored} marked as difficult or crowd" if image.n_ignored else ""

@@ -24,11 +24,11 @@ def find_pixel_files(
     """Returns the file of each photograph.
 
     Args:
-        folder: with files named like the photographs, whatever their extension; in subfolders as they are, or not. None
+        folder: folder with files named like the photographs, whatever their extension; in subfolders or not. None
             where there is none.
-        names: of all photographs.
-        headers: of those that are used, by name; None for one that does not open.
-        what: the files are, for problems.
+        names: names of all photographs.
+        headers: headers of the photographs that are used, by name; None for one that does not open.
+        what: word for such a file, such as "mask", for problems.
 
     Returns:
         The files that fit; problems: files of no photograph, photographs without a file, files that are not of the

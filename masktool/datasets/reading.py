@@ -41,15 +41,15 @@ def read_dataset(
     segmentations in ``boxes`` where every object that counts has one.
 
     Args:
-        folder: of images or, where it holds none, of subfolders of images; their names are then the labels (an index,
+        folder: folder of images or, where it holds none, of subfolders of images, whose names are the labels (an index,
             or the name of a class) unless ``labels`` is given.
         labels: CSV or JSON; see :mod:`masktool.datasets.labels`.
         boxes: our JSON, COCO JSON, a Pascal VOC XML file or a folder of them; see the modules of these names.
         masks: folder of images named like the photographs, non-zero where the object is.
         segments: folder of label maps named like the photographs.
-        class_names: of the model's classes; None where it has none.
-        n_classes: how many the model has; None where that is unknown.
-        limit: use at most so many images, evenly spread over the sorted names; None uses all.
+        class_names: names of the model's classes; None where it has none.
+        n_classes: number of the model's classes; None where it is unknown.
+        limit: largest number of images to use, evenly spread over the sorted names; None uses all.
 
     Raises:
         MasktoolError: there are no images, or a file cannot be read or is not what it should be.

@@ -48,8 +48,8 @@ def parse_voc(content: bytes, path: Path) -> AnnotatedImage:
     """Returns the objects in one file.
 
     Args:
-        content: of the file.
-        path: of the file, for errors.
+        content: bytes of the file.
+        path: path of the file, for errors.
 
     Raises:
         MasktoolError: it is no Pascal VOC, or defines entities, which may be made to fill the memory.

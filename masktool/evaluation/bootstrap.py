@@ -33,7 +33,7 @@ class Interval:
     Attributes:
         value: the figure over all images; NaN where it is defined for none.
         low: lower end of the 95 % interval.
-        high: upper end.
+        high: upper end of it.
         n: number of images that it is defined for.
     """
 
@@ -53,9 +53,9 @@ def resample(n: int, seed: int = 0, n_resamples: int = N_RESAMPLES, block: int =
 
     Args:
         n: number of images.
-        seed: of the resamples.
-        n_resamples: how many.
-        block: others for every number.
+        seed: seed of the resamples.
+        n_resamples: number of resamples.
+        block: number of the block of resamples; each block holds other resamples.
     """
     drawn = np.random.default_rng([seed, block]).integers(n, size=(n_resamples, n))
     drawn += np.arange(n_resamples)[:, None] * n
@@ -77,8 +77,8 @@ def interval_of(statistic: Statistic, n: int, seed: int = 0, n_resamples: int = 
     Args:
         statistic: the figure as a function of the images' weights.
         n: number of images.
-        seed: of the resamples.
-        n_resamples: how many.
+        seed: seed of the resamples.
+        n_resamples: number of resamples.
     """
     if n == 0:
         return Interval(float("nan"), float("nan"), float("nan"), 0)
@@ -101,7 +101,7 @@ def interval_of_mean(values: npt.ArrayLike, seed: int = 0) -> Interval:
 
     Args:
         values: (N,) one figure per image.
-        seed: of the resamples.
+        seed: seed of the resamples.
     """
     array = np.asarray(values, np.float64)
     defined = array[~np.isnan(array)]

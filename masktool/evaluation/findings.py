@@ -20,10 +20,10 @@ class Table:
     """One table.
 
     Attributes:
-        name: short, for files and headings.
+        name: short name, for files and headings.
         caption: what is measured, on what, and which way is better.
-        columns: headings.
-        rows: one cell per column.
+        columns: headings of the columns.
+        rows: cells, one per column.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Line:
     """One line of a chart, or one group of bars.
 
     Attributes:
-        label: in the legend.
+        label: text in the legend.
         y: values with their intervals, as many as the chart has x.
     """
 
@@ -65,13 +65,13 @@ class Chart:
     """One picture of figures.
 
     Attributes:
-        name: short, for files and headings.
+        name: short name, for files and headings.
         title: what is shown.
-        x_label: with its unit.
-        y_label: with its unit.
+        x_label: what the horizontal axis shows, with its unit.
+        y_label: what the vertical axis shows, with its unit.
         x: positions of the points, or names of the bars.
         lines: what is compared.
-        kind: of drawing.
+        kind: whether lines or bars are drawn.
     """
 
     name: str
@@ -93,9 +93,9 @@ class Findings:
     """What all images together say.
 
     Attributes:
-        tables: figures.
-        charts: the same as pictures, where a picture says more.
-        notes: what the reader must know, one sentence each.
+        tables: tables of the figures.
+        charts: charts of the figures, where a picture says more.
+        notes: sentences on what the reader must know.
     """
 
     tables: tuple[Table, ...]
@@ -108,15 +108,15 @@ class Evaluation:
     """A finished evaluation.
 
     Attributes:
-        part: name of what was evaluated.
-        title: the same in words, for headings.
+        part: name of the part.
+        title: title of the part, for headings.
         settings: everything that decides the figures: models with their digests, options, seed.
         findings: the figures.
-        problems: data that was skipped.
-        n_images: how many images were measured.
+        problems: data that could not be used.
+        n_images: number of images that were measured.
         seconds: wall time of this run, images of an earlier, stopped run not counted.
         data_sha256: digest of the images and of all that is known of them.
-        command: that was typed; empty where none was.
+        command: the command that was typed; empty where none was.
         images: what was measured of each image, by its name, so that two runs can be compared image by image.
     """
 

@@ -33,9 +33,9 @@ class Journal:
     """The records of one evaluation, in a file or, without a path, in memory; a context manager.
 
     Attributes:
-        path: of the file.
+        path: path of the file; None keeps the records in memory.
         settings: what decides the records besides the images.
-        entries: by the images' names.
+        entries: entries by the images' names.
         changed: names of the settings in which the file that was there differs; its records are dropped.
     """
 

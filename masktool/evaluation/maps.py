@@ -29,7 +29,7 @@ class MethodChoice:
     """A method of explanation with its options.
 
     Attributes:
-        name: of the method.
+        name: name of the method.
         options: what differs from the method's defaults.
         n_samples: number of masks, whatever the method's own word for it; None takes its default.
     """

@@ -16,8 +16,8 @@ class NamedModel:
     """A model under the name that tables show.
 
     Attributes:
-        name: such as the masking mode, ``layer`` or ``black``.
-        session: of the exported file.
+        name: name such as that of the masking mode, ``layer`` or ``black``.
+        session: session of the exported file.
     """
 
     name: str

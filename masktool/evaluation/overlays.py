@@ -28,8 +28,8 @@ class Overlay:
     Attributes:
         image: name of the image.
         model: name of the model, its masking mode.
-        method: of explanation.
-        path: of the picture.
+        method: name of the method of explanation.
+        path: path of the picture.
     """
 
     image: str
@@ -43,10 +43,10 @@ class Sheet:
     """All overlays of one image.
 
     Attributes:
-        image: its name.
-        models: the rows.
-        methods: the columns.
-        pictures: by (model, method), as data URIs; some may be missing.
+        image: name of the image.
+        models: names of the models, the rows.
+        methods: names of the methods, the columns.
+        pictures: pictures by (model, method), as data URIs; some may be missing.
     """
 
     image: str
@@ -59,8 +59,8 @@ def find_overlays(directory: Path, models: Collection[str]) -> list[Overlay]:
     """Returns the overlays ``overlays/IMAGE.MODEL.METHOD.png`` below a directory, by name.
 
     Args:
-        directory: of the evaluations.
-        models: names that are known; one may contain dots.
+        directory: directory of the evaluations.
+        models: names of models that are known; one may contain dots.
     """
     paths = sorted(path for path in (directory / FOLDER).glob(f"*{SUFFIX}") if not path.name.startswith("."))
     return [overlay for path in paths if (overlay := read_name(path, models)) is not None]
@@ -78,9 +78,9 @@ def arrange(overlays: Collection[Overlay], models: Collection[str], limit: int) 
     """Returns one sheet for each of the first images.
 
     Args:
-        overlays: of any number of images.
-        models: names in the order of the rows; others follow.
-        limit: how many images.
+        overlays: overlays of any number of images.
+        models: names of models in the order of the rows; others follow.
+        limit: largest number of images.
 
     Raises:
         MasktoolError: a picture cannot be read.

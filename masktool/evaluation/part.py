@@ -29,13 +29,13 @@ class Part(abc.ABC):
     """One kind of evaluation.
 
     Class attributes:
-        name: on the command line and in files.
-        title: in headings and progress.
+        name: name on the command line and in files.
+        title: title in headings and progress.
 
     Attributes:
         modes: one network, exported in the masking modes to compare; a part of other models overrides ``models``.
-        seed: of every random choice and of the resamples.
-        batch: masks per forward pass; None takes the session's own.
+        seed: seed of every random choice and of the resamples.
+        batch: number of masks per forward pass; None takes the session's own.
     """
 
     name: ClassVar[str]
@@ -75,7 +75,7 @@ class MapPart(Part):
     """A part that judges maps of methods of explanation.
 
     Attributes:
-        methods: of explanation.
+        methods: methods of explanation, with their options.
         overlays: directory for pictures of the maps; None writes none.
         pictured: names of the images that get pictures.
     """
@@ -90,11 +90,11 @@ class MapPart(Part):
         """Explains one image with one method, and writes the picture of the map where one is wanted.
 
         Args:
-            model: to explain.
+            model: the model to explain.
             scene: the image.
-            choice: of the method.
+            choice: the method with its options.
             target: the class.
-            seed: of the method's random choices; None takes the part's. Maps of other seeds get no picture.
+            seed: seed of the method's random choices; None takes the part's. Maps of other seeds get no picture.
         """
         explanation = explain_scene(model, scene, choice, target, self.seed if seed is None else seed, self.batch)
         if self.overlays is not None and scene.sample.name in self.pictured and seed in (None, self.seed):

@@ -33,9 +33,9 @@ class SegmentChoice:
 
     Attributes:
         kind: ``grid`` (square cells), ``slic`` (superpixels), or ``given`` (each sample's own label map).
-        side: of a grid's cells, in pixels of the model's input; None for a fourteenth of its shorter side. Cells at the
+        side: side of a grid's cells, in pixels of the model's input; None for a 14th of its shorter side. Cells at the
             right and the lower border are smaller where it does not divide the input.
-        n_segments: roughly how many superpixels.
+        n_segments: rough number of superpixels.
     """
 
     kind: SegmentKind = "grid"
@@ -107,7 +107,7 @@ def masks_without(removed: NDArray[np.bool_], segments: Segments, batch: int) ->
     Args:
         removed: (M, S), which segments are gone.
         segments: (h, w) labels from 0.
-        batch: masks at once.
+        batch: number of masks at once.
     """
     kept = (~removed).astype(np.float32)
     for start in range(0, len(kept), batch):

@@ -32,9 +32,9 @@ class Picture:
     """A chart in the page.
 
     Attributes:
-        name: of the chart.
-        title: what it shows.
-        uri: that holds the PNG.
+        name: name of the chart.
+        title: what the chart shows.
+        uri: URI that holds the PNG.
         wide: whether it needs the page's whole width.
     """
 
@@ -49,11 +49,11 @@ class Section:
     """One evaluation in the page.
 
     Attributes:
-        document: as it was saved.
-        tables: of it.
+        document: the evaluation as it was saved.
+        tables: its tables.
         pictures: its charts.
-        command: that measured it, an option per line; empty where none was typed.
-        settings: as indented JSON.
+        command: the command that measured it, an option per line; empty where none was typed.
+        settings: its settings, as indented JSON.
     """
 
     document: Mapping[str, Any]
@@ -67,8 +67,8 @@ def make_report(directory: Path, n_images: int = IMAGES) -> str:
     """Returns the page; the same files give the same text.
 
     Args:
-        directory: that evaluations were written into.
-        n_images: of how many images to show sample overlays, at most.
+        directory: directory that evaluations were written into.
+        n_images: largest number of images to show sample overlays of.
 
     Raises:
         MasktoolError: there is no evaluation, a file cannot be read, or the template engine is not installed.

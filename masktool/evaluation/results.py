@@ -13,8 +13,8 @@ def journal_path(directory: Path, part: str) -> Path:
     """Returns where the records of a part are kept until its results are written.
 
     Args:
-        directory: of the results.
-        part: its name.
+        directory: directory of the results.
+        part: name of the part.
     """
     return directory / f"{part}.jsonl"
 

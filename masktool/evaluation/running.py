@@ -33,11 +33,11 @@ def run_part(
     """Measures every image that an earlier run has not, and sums up.
 
     Args:
-        part: what to measure.
-        dataset: on what.
-        journal_path: where records are kept while the run lasts; None keeps them in memory.
-        progress: shows how far it is.
-        say: tells what an earlier run has left.
+        part: the part to measure.
+        dataset: the data set to measure it on.
+        journal_path: file in which records are kept; None keeps them in memory.
+        progress: function that shows how far the run is.
+        say: function that is told what an earlier run has left.
 
     Raises:
         MasktoolError: no image could be measured, or the models are of different networks.

@@ -42,11 +42,11 @@ class Faithfulness(MapPart):
     Attributes:
         explainer: the model that the maps explain; it also answers metrics that need no mask.
         measuring: the models that answer the others.
-        methods: of explanation.
-        metrics: to measure.
-        target: which class.
-        seed: of every random choice.
-        batch: images in one pass; None takes each session's choice.
+        methods: methods of explanation, with their options.
+        metrics: metrics to measure.
+        target: rule for the class that is explained.
+        seed: seed of every random choice.
+        batch: number of images in one pass; None takes each session's choice.
         overlays: directory for pictures of the maps; None writes none.
         pictured: names of the images that get pictures.
     """

@@ -60,11 +60,11 @@ class LimeAlignment(Part):
     Attributes:
         modes: one network, exported in the masking modes to compare.
         segments: how images are cut up.
-        n_samples: masks of each explanation.
-        n_seeds: explanations of each image in each mode; of one alone there is no Jaccard index.
-        n_top: segments that count as the top; images with no more segments have neither Jaccard index nor deletion.
-        seed: of the first explanation, the following ones count up from it; and of ties and random segments.
-        batch: masks per forward pass; None takes the session's own.
+        n_samples: number of masks of each explanation.
+        n_seeds: number of explanations of each image in each mode; of one alone there is no Jaccard index.
+        n_top: number of top segments; images with no more segments have neither Jaccard index nor deletion.
+        seed: seed of the first explanation, from which the others' count up; and of ties and random segments.
+        batch: number of masks per forward pass; None takes the session's own.
     """
 
     name: ClassVar[str] = "lime-alignment"

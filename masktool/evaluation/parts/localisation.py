@@ -66,8 +66,8 @@ class Target:
     """Where the object is.
 
     Attributes:
-        inside: (h, w), its pixels.
-        boxes: around it; none where the crop left it out.
+        inside: (h, w), the object's pixels.
+        boxes: boxes around it; none where the crop left it out.
         box_pixels: (h, w), the pixels in any of the boxes.
     """
 
@@ -83,10 +83,10 @@ class Localisation(MapPart):
 
     Attributes:
         modes: one network, in one or several masking modes.
-        methods: to judge, through each of them.
-        correct_only: leave out images that the first model gets wrong.
-        seed: of the methods, the random baseline and the resamples.
-        batch: masks per forward pass; None takes the session's own.
+        methods: methods of explanation to judge, through each of the modes.
+        correct_only: whether images that the first model gets wrong are left out.
+        seed: seed of the methods, the random baseline and the resamples.
+        batch: number of masks per forward pass; None takes the session's own.
         overlays: directory for pictures of the maps; None writes none.
         pictured: names of the images that get pictures.
     """

@@ -75,12 +75,12 @@ class Missingness(Part):
     Attributes:
         modes: one network, exported in the masking modes to compare; the salient orders are made with the first.
         segments: how images are cut up.
-        orders: in which segments go.
-        fractions: of the segments, removed.
+        orders: orders in which segments go.
+        fractions: fractions of the segments that are removed.
         saliency: the map behind the salient orders, of the class that is predicted with nothing missing.
-        hierarchy: how alike classes are, where known.
-        seed: of random orders, ties, places of moved shapes and resamples.
-        batch: masks per forward pass; None takes the session's own.
+        hierarchy: hierarchy that says how alike classes are; None where it is unknown.
+        seed: seed of random orders, ties, places of moved shapes and resamples.
+        batch: number of masks per forward pass; None takes the session's own.
     """
 
     name: ClassVar[str] = "missingness"

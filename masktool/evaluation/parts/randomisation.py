@@ -50,9 +50,9 @@ class RandomisedCopy:
     """A copy of the network with some layers randomised.
 
     Attributes:
-        name: of the layer that was randomised last.
-        layers: all that were.
-        open: opens the copy; it is closed before the next one is opened, so that memory holds one of them.
+        name: name of the layer that was randomised last.
+        layers: names of all layers that were.
+        open: function that opens the copy; memory holds one copy at a time.
     """
 
     name: str
@@ -64,8 +64,8 @@ class RandomisedCopy:
         """Returns the copy in a file, which is run as the original is.
 
         Args:
-            path: of the copy.
-            layers: whose weights are redrawn in it, the last one named last.
+            path: path of the copy.
+            layers: names of the layers whose weights are redrawn in it, the one redrawn last at the end.
             original: session of the network.
         """
         return cls(layers[-1], layers, functools.partial(load, path, original.providers, original.threads))
@@ -79,9 +79,9 @@ class Randomisation(MapPart):
     Attributes:
         original: the network.
         stages: its copies, the least randomised first.
-        methods: to check.
-        seed: of the methods and the resamples; the same for all copies.
-        batch: masks per forward pass; None takes the session's own.
+        methods: methods of explanation to check.
+        seed: seed of the methods and the resamples; the same for all copies.
+        batch: number of masks per forward pass; None takes the session's own.
         overlays: directory for pictures of the maps; None writes none.
         pictured: names of the images that get pictures.
     """

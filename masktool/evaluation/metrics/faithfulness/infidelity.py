@@ -34,7 +34,7 @@ class Infidelity(Metric):
     """Mean squared error of predicted drops under removal of random squares.
 
     Attributes:
-        n_squares: how many perturbations.
+        n_squares: number of perturbations.
         smallest: side of a square as a share of the image's shorter side, at least.
         largest: likewise, at most.
     """

@@ -33,7 +33,7 @@ class InsertionDeletion(Metric):
     """Areas under the curves of insertion and deletion.
 
     Attributes:
-        n_steps: from nothing to everything, each of as many pixels.
+        n_steps: number of steps from nothing to everything, of as many pixels each.
     """
 
     name: ClassVar[str] = "insertion-deletion"

@@ -27,8 +27,8 @@ class Figure(NamedTuple):
     """One number that a metric gives per map.
 
     Attributes:
-        name: in records and tables.
-        meaning: what it is, in one line.
+        name: name in records and tables.
+        meaning: what the number is, in one line.
         better: which way is better; None where that depends on the rest.
     """
 
@@ -41,10 +41,10 @@ class Curve(NamedTuple):
     """One series of numbers that a metric gives per map.
 
     Attributes:
-        name: in records and charts.
+        name: name in records and charts.
         title: what is shown.
-        x_label: with its unit.
-        y_label: with its unit.
+        x_label: what the horizontal axis shows, with its unit.
+        y_label: what the vertical axis shows, with its unit.
         x: positions of the points.
     """
 
@@ -67,10 +67,10 @@ class Metric(abc.ABC):
     """A metric; the fields of a subclass are its options.
 
     Class attributes:
-        name: on the command line and in records.
-        title: in headings.
-        figures: that it gives.
-        asks: what it asks the model about.
+        name: name on the command line and in records.
+        title: title in headings.
+        figures: figures that the metric gives.
+        asks: what the metric asks the model about.
     """
 
     name: ClassVar[str]

@@ -48,7 +48,7 @@ class Road(Metric):
     """Predictions with parts imputed.
 
     Attributes:
-        shares: of the pixels that are imputed.
+        shares: shares of the pixels that are imputed.
         noise: its standard deviation, in standard deviations of the image's channel; the authors' program has .01.
     """
 

@@ -39,7 +39,7 @@ class SensitivityN(Metric):
 
     Attributes:
         shares: n, each as a share of the cells; the paper ends at .8.
-        n_subsets: for each n.
+        n_subsets: number of subsets for each n.
         cells: per side of the grid; no more than the side has pixels.
     """
 

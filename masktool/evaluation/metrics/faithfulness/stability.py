@@ -36,8 +36,8 @@ class Stability(Metric):
     """Agreement of maps over seeds.
 
     Attributes:
-        n_seeds: maps of each method.
-        share: of the pixels that count as the most important.
+        n_seeds: number of maps of each method.
+        share: share of the pixels that count as the most important.
     """
 
     name: ClassVar[str] = "stability"

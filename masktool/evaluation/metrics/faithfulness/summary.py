@@ -26,11 +26,11 @@ class Summary:
     """What all images say of one metric.
 
     Attributes:
-        metric: that was measured.
-        models: names of what it was measured through.
-        maps: names of what was judged, as the rows of tables.
-        records: of the images.
-        seed: of the resamples.
+        metric: the metric that was measured.
+        models: names of the models that it was measured through.
+        maps: names of the maps that were judged, the rows of tables.
+        records: records of the images.
+        seed: seed of the resamples.
     """
 
     metric: Metric

@@ -28,16 +28,16 @@ class Trial:
     """One image and one model: all that a metric may ask about. Scores are probabilities of the target.
 
     Attributes:
-        name: of the image; random numbers are its own.
+        name: name of the image, on which random numbers depend.
         image: (1, C, h, w) or (1, h, w, C) float32, as the model takes it.
-        layout: of the image's axes.
+        layout: order of the image's axes.
         maps: (h, w) each, the larger the more important, by the names that tables show.
-        redraw: makes the map of that name again with another seed.
+        redraw: function that makes the map of a name again with another seed.
         target: index of the class that the maps explain.
-        answer: the model's.
+        answer: function that runs the model.
         masking: what the model does with masks.
-        batch: images in one pass.
-        seed: of every random choice.
+        batch: number of images in one pass.
+        seed: seed of every random choice.
     """
 
     name: str

@@ -28,7 +28,7 @@ def measure_alignment(weights: Weights, segments: Segments, inside: NDArray[np.b
     """Returns each mode's alignment with the object and its weight on the object, means of its seeds.
 
     Args:
-        weights: of the segments.
+        weights: weights of the segments, by mode and seed.
         segments: (h, w) labels from 0.
         inside: (h, w), the object's pixels; None where unknown.
 
@@ -58,8 +58,8 @@ def weight_on_object(weights: NDArray[np.float64], share: NDArray[np.float64]) -
     """Returns the length of the weights on segments that hold some of the object, as a share of that of all.
 
     Args:
-        weights: (S,) of the segments.
-        share: (S,) of the object that lies in each.
+        weights: (S,) weights of the segments.
+        share: (S,) share of the object that lies in each.
 
     Returns:
         From 0 to 1; None where all weights are 0.

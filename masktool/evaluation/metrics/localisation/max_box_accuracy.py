@@ -35,7 +35,7 @@ def passed_levels(attributions: Map, boxes: Sequence[Box]) -> Mapping[str, str] 
 
     Args:
         attributions: (h, w).
-        boxes: of the object, (x0, y0, x1, y1) in the map's pixels.
+        boxes: boxes of the object, (x0, y0, x1, y1) in the map's pixels.
 
     Returns:
         For the box of the ``largest`` component and for the one of ``any`` component that agrees best; None without
@@ -61,9 +61,9 @@ def max_box_accuracy(levels: Sequence[str], wanted: Sequence[int], seed: int = 0
     """Returns MaxBoxAcc over images; each resample has its own best threshold.
 
     Args:
-        levels: of each image, as :func:`passed_levels` gives them: ``largest`` for V1, ``any`` for V2.
+        levels: levels of each image, as :func:`passed_levels` gives them: ``largest`` for V1, ``any`` for V2.
         wanted: :data:`V1_LEVELS` or :data:`V2_LEVELS`.
-        seed: of the resamples.
+        seed: seed of the resamples.
     """
     digits = np.array([[int(digit) for digit in text] for text in levels]).reshape(len(levels), len(THRESHOLDS))
 

@@ -36,7 +36,7 @@ def tight_box_iou(attributions: Map, boxes: Sequence[Box]) -> float | None:
 
     Args:
         attributions: (h, w).
-        boxes: of the object, (x0, y0, x1, y1) in the map's pixels.
+        boxes: boxes of the object, (x0, y0, x1, y1) in the map's pixels.
     """
     return best_iou(tight_box(attributions), boxes) if boxes else None
 

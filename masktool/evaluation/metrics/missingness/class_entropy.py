@@ -42,7 +42,7 @@ def entropy_intervals(predicted: NDArray[np.int64], seed: int = 0) -> tuple[Inte
 
     Args:
         predicted: (N, F) classes, one column per fraction removed.
-        seed: of the resamples.
+        seed: seed of the resamples.
     """
     count = len(predicted)
     values = np.array([class_entropy(np.full((1, count), 1 / count), column)[0] for column in predicted.T])

@@ -44,10 +44,10 @@ class Measure:
     """One measure; higher is better.
 
     Attributes:
-        name: short, for files and headings.
-        title: in charts.
-        meaning: in captions.
-        figures: measures answers, with the seed of the resamples.
+        name: short name, for files and headings.
+        title: title in charts.
+        meaning: what is measured, for captions.
+        figures: function of answers and the seed of the resamples.
     """
 
     name: str

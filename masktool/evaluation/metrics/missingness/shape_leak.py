@@ -29,7 +29,7 @@ def move_shape(shape: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np
 
     Args:
         shape: (h, w), at least one pixel of it true.
-        rng: chooses among all such places, each as likely.
+        rng: random numbers for the choice among all such places, each as likely.
 
     Returns:
         (h, w); None where there is no such place.
@@ -52,7 +52,7 @@ def leak_masks(shape: NDArray[np.bool_], rng: np.random.Generator) -> Masks:
 
     Args:
         shape: (h, w), the object.
-        rng: chooses the place.
+        rng: random numbers for the place.
 
     Returns:
         (2, 1, h, w) float32, or (1, 1, h, w).
@@ -85,9 +85,9 @@ def summarise_leak(leaks: Mapping[str, Leak], chance: float, seed: int) -> Findi
     """Sums the shape leak up; nothing where it is defined for no image.
 
     Args:
-        leaks: by mode.
+        leaks: leak of each mode.
         chance: accuracy of guessing, 1 / number of classes of the data set.
-        seed: of the resamples.
+        seed: seed of the resamples.
     """
     figures = {name: leak.figures(chance, seed) for name, leak in leaks.items()}
     first = next(iter(figures.values()))

@@ -164,7 +164,7 @@ class Study:
             )
         self.scenes = self.read_scenes()
         self.targets = [find_target(scene) for scene in self.scenes]
-        self.labels = np.array([scene.sample.label for scene in self.scenes])
+        self.labels = np.array([scene.known.label for scene in self.scenes])
         self.inputs = np.concatenate([scene.array for scene in self.scenes])
 
     def read_scenes(self) -> list[Scene]:
@@ -172,7 +172,7 @@ class Study:
         (self.temporary / "test").mkdir()
         dataset = draw_dataset(TEST_SEED + self.seed, self.options.test_pictures, self.temporary / "test")
         with masktool.load(self.classifier, "cpu", self.options.threads) as session:
-            return [read_scene(sample, session) for sample in dataset.samples]
+            return [read_scene(sample, session) for sample in dataset.images]
 
     def settings(self, name: str) -> TrainingSettings:
         """Returns the settings of a variant; the number of steps is the same for all."""

@@ -135,7 +135,7 @@ def main() -> None:
     options = parser.parse_args()
     for network in options.network or [demo.program_path()]:
         with tempfile.TemporaryDirectory() as folder, open_models(export_modes(network, Path(folder))) as models:
-            samples = draw_dataset(options.seed, options.leak_pictures, Path(folder)).samples
+            samples = draw_dataset(options.seed, options.leak_pictures, Path(folder)).images
             report("/".join(network.parts[-2:]), measure(models, samples, options))
 
 

@@ -64,11 +64,11 @@ class Dataset:
     """Images in a fixed order.
 
     Attributes:
-        samples: the images that can be used.
+        images: the images that can be used.
         problems: values and entries of files that could not be used.
     """
 
-    samples: tuple[DatasetImage, ...]
+    images: tuple[DatasetImage, ...]
     problems: tuple[Problem, ...] = ()
 
 

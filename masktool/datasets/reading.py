@@ -54,12 +54,12 @@ def read_dataset(
     Raises:
         MasktoolError: there are no images, or a file cannot be read or is not what it should be.
     """
-    images = list_images(folder)
-    names = ImageNames(images)
-    chosen = dict.fromkeys(spread_evenly(images, limit))
+    paths = list_images(folder)
+    names = ImageNames(paths)
+    chosen = dict.fromkeys(spread_evenly(paths, limit))
     classes = Classes(class_names, n_classes)
     sized = boxes is not None or masks is not None or segments is not None
-    headers = {name: read_image_header(images[name]) if sized else None for name in chosen}
+    headers = {name: read_image_header(paths[name]) if sized else None for name in chosen}
     problems: Problems = []
     label_of, found = label_images(labels, names, chosen, classes)
     problems += found
@@ -69,10 +69,10 @@ def read_dataset(
     problems += found
     segments_of, found = find_pixel_files(segments, names, headers, "label map")
     problems += found
-    samples = tuple(
+    images = tuple(
         DatasetImage(
             name,
-            images[name],
+            paths[name],
             label_of.get(name),
             boxes_of.get(name, ()),
             mask_of.get(name) if masks is not None else outline_of.get(name),
@@ -80,7 +80,7 @@ def read_dataset(
         )
         for name in chosen
     )
-    return Dataset(samples, tuple(problems))
+    return Dataset(images, tuple(problems))
 
 
 def label_images(

@@ -62,7 +62,7 @@ def explain_scene(
 
 def save_overlay(folder: Path, scene: Scene, model: NamedModel, explanation: Explanation) -> None:
     """Writes ``IMAGE.MODEL.METHOD.png``, for the report's samples."""
-    stem = scene.sample.name.replace("/", "_")
+    stem = scene.known.name.replace("/", "_")
     with atomic_path(folder / f"{stem}.{model.name}.{explanation.method}.png") as temporary:
         explanation.plot().save(temporary, format="PNG")
 

@@ -97,7 +97,7 @@ class MapPart(Part):
             seed: seed of the method's random choices; None takes the part's. Maps of other seeds get no picture.
         """
         explanation = explain_scene(model, scene, choice, target, self.seed if seed is None else seed, self.batch)
-        if self.overlays is not None and scene.sample.name in self.pictured and seed in (None, self.seed):
+        if self.overlays is not None and scene.known.name in self.pictured and seed in (None, self.seed):
             save_overlay(self.overlays, scene, model, explanation)
         return explanation
 

@@ -32,7 +32,7 @@ class SegmentChoice:
     """How images are cut up.
 
     Attributes:
-        kind: ``grid`` (square cells), ``slic`` (superpixels), or ``given`` (each sample's own label map).
+        kind: ``grid`` (square cells), ``slic`` (superpixels), or ``given`` (each image's own label map).
         side: side of a grid's cells, in pixels of the model's input; None for a 14th of its shorter side. Cells at the
             right and the lower border are smaller where it does not divide the input.
         n_segments: rough number of superpixels.
@@ -67,9 +67,9 @@ def cut_segments(scene: Scene, choice: SegmentChoice) -> Segments:
         return cut_cells(scene.size, choice.side or max(1, round(min(scene.size) / CELLS_PER_SIDE)))
     if choice.kind == "slic":
         return relabel(SEGMENTERS["slic"](scene.pixels, choice.n_segments))
-    if scene.sample.segments is None:
-        raise MasktoolError("no label map", where=scene.sample.name, fix="give one, or cut by grid or slic")
-    return relabel(scene.at_input(read_label_map(scene.sample.segments)))
+    if scene.known.segments is None:
+        raise MasktoolError("no label map", where=scene.known.name, fix="give one, or cut by grid or slic")
+    return relabel(scene.at_input(read_label_map(scene.known.segments)))
 
 
 def cut_cells(size: tuple[int, int], side: int) -> Segments:

@@ -46,13 +46,13 @@ def run_part(
     check_same_source(part.models)
     models = [model.describe() for model in part.models]
     settings = {**part.settings(), "models": models, "tool_version": __version__}
-    digests = {sample.name: sample.digest() for sample in dataset.samples}
+    digests = {image.name: image.digest() for image in dataset.images}
     with Journal(journal_path, {"part": part.name, "code": digest_code(), **settings}) as journal:
-        measured, failed = measure_all(part, dataset.samples, digests, journal, progress, say)
+        measured, failed = measure_all(part, dataset.images, digests, journal, progress, say)
     problems = (*dataset.problems, *failed)
     if not measured:
         first = f"{problems[0].where}: " + problems[0].what if problems else "there are none"
-        raise MasktoolError("no image could be measured", where=f"{len(dataset.samples)} images", got=first)
+        raise MasktoolError("no image could be measured", where=f"{len(dataset.images)} images", got=first)
     findings = part.summarise(measured)
     unknown = tuple(note_unknown_scores(part.models[0].session.metadata))
     findings = dataclasses.replace(findings, notes=(*findings.notes, *unknown))
@@ -71,7 +71,7 @@ def run_part(
 
 def measure_all(
     part: Part,
-    samples: Sequence[DatasetImage],
+    images: Sequence[DatasetImage],
     digests: Mapping[str, str],
     journal: Journal,
     progress: Progress,
@@ -81,26 +81,26 @@ def measure_all(
 
     Failures are not written down: the next run tries those images again.
     """
-    found = {sample.name: journal.find(sample.name, digests[sample.name]) for sample in samples}
+    found = {image.name: journal.find(image.name, digests[image.name]) for image in images}
     done = sum(record is not None for record in found.values())
     if journal.changed:
         say(f"an earlier run had other settings ({', '.join(journal.changed)}): starting anew")
     if done:
-        say(f"resuming: {done} of {len(samples)} images are measured")
+        say(f"resuming: {done} of {len(images)} images are measured")
     failed = []
-    with progress(part.title, len(samples)) as advance:
+    with progress(part.title, len(images)) as advance:
         advance(done)
-        for sample in samples:
-            if found[sample.name] is not None:
+        for image in images:
+            if found[image.name] is not None:
                 continue
             try:
-                record = part.measure(read_scene(sample, part.models[0].session))
+                record = part.measure(read_scene(image, part.models[0].session))
             except CannotWriteError:
                 raise
             except MasktoolError as error:
-                failed.append(Problem(sample.name, error.message))
+                failed.append(Problem(image.name, error.message))
             else:
-                found[sample.name] = journal.add(sample.name, digests[sample.name], record)
+                found[image.name] = journal.add(image.name, digests[image.name], record)
             advance(1)
     return {name: record for name, record in found.items() if record is not None}, failed
 

@@ -28,15 +28,15 @@ class Scene:
     """One image at the model's input.
 
     Attributes:
-        sample: what is known of the photograph.
+        known: what the data set says of the photograph.
         image: the photograph as it was read, or an array that is the model's input.
         subject: the photograph, prepared.
-        boxes: the sample's, (x0, y0, x1, y1) in the input's pixels, cut at its borders; those that the crop left out
-            are gone.
+        boxes: boxes of the objects, (x0, y0, x1, y1) in the input's pixels, cut at its borders; without those that the
+            crop left out.
         inside: (h, w) bool, the object's pixels from its mask, else those in its boxes; None where neither is known.
     """
 
-    sample: DatasetImage
+    known: DatasetImage
     image: Image.Image | NDArray[Any]
     subject: Subject
     boxes: tuple[Box, ...]
@@ -60,29 +60,29 @@ class Scene:
 
     def random(self, seed: int) -> np.random.Generator:
         """Returns random numbers of this image's own, whichever images are measured before it."""
-        return np.random.default_rng([seed, zlib.crc32(self.sample.name.encode())])
+        return np.random.default_rng([seed, zlib.crc32(self.known.name.encode())])
 
     def at_input(self, labels: NDArray[Any]) -> NDArray[Any]:
         """Returns a map (H0, W0) over the photograph at the model's input (h, w)."""
         return self.subject.prepared.from_original(labels)
 
 
-def read_scene(sample: DatasetImage, session: MaskedSession) -> Scene:
+def read_scene(known: DatasetImage, session: MaskedSession) -> Scene:
     """Reads an image for a model.
 
     Raises:
         MasktoolError: the image or its object mask cannot be read, or they differ in size.
     """
-    image = read_subject(sample.path)
+    image = read_subject(known.path)
     subject = make_subject(image, session)
-    boxes = tuple(box for box in (move_box(each, subject.prepared) for each in sample.boxes) if box is not None)
+    boxes = tuple(box for box in (move_box(each, subject.prepared) for each in known.boxes) if box is not None)
     inside = None
-    if sample.object_mask is not None:
-        mask = read_label_map(sample.object_mask) if isinstance(sample.object_mask, Path) else sample.object_mask
+    if known.object_mask is not None:
+        mask = read_label_map(known.object_mask) if isinstance(known.object_mask, Path) else known.object_mask
         inside = subject.prepared.from_original(np.asarray(mask) != 0)
-    elif sample.boxes:
+    elif known.boxes:
         inside = fill_boxes(boxes, subject.prepared.size)
-    return Scene(sample, image, subject, boxes, inside)
+    return Scene(known, image, subject, boxes, inside)
 
 
 def move_box(box: Box, prepared: PreparedImage) -> Box | None:
@@ -110,6 +110,6 @@ def require_label(scene: Scene) -> int:
     Raises:
         MasktoolError: it is not known.
     """
-    if scene.sample.label is None:
-        raise MasktoolError("no label", where=scene.sample.name, fix="name it in " + parameter("labels"))
-    return scene.sample.label
+    if scene.known.label is None:
+        raise MasktoolError("no label", where=scene.known.name, fix="name it in " + parameter("labels"))
+    return scene.known.label

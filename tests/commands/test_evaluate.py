@@ -47,7 +47,7 @@ class Tiny(Part):
     def measure_part(self, scene):
         if len(Tiny.measured) == Tiny.interrupt_at:
             raise KeyboardInterrupt
-        Tiny.measured.append(scene.sample.name)
+        Tiny.measured.append(scene.known.name)
         label = require_label(scene)
         scores = [model.session.scores(scene.array)[0, label] for model in self.all_models]
         noise = scene.random(self.seed).random()

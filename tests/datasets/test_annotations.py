@@ -41,9 +41,9 @@ def test_a_folder_alone(folder):
     (folder / "notes.txt").write_text("no image")
     (folder / ".hidden.png").write_text("no image")
     dataset = read_dataset(folder)
-    assert [sample.name for sample in dataset.samples] == ["a.jpg", "b.jpg", "c.png"]
-    assert dataset.samples[0].path == folder / "a.jpg"
-    assert {(sample.label, sample.boxes, sample.object_mask, sample.segments) for sample in dataset.samples} == {
+    assert [sample.name for sample in dataset.images] == ["a.jpg", "b.jpg", "c.png"]
+    assert dataset.images[0].path == folder / "a.jpg"
+    assert {(sample.label, sample.boxes, sample.object_mask, sample.segments) for sample in dataset.images} == {
         (None, (), None, None)
     }
     assert dataset.problems == ()
@@ -54,7 +54,7 @@ def test_subfolders_are_classes_by_name_or_index(tmp_path):
         save(tmp_path / name)
     (tmp_path / "empty").mkdir()
     dataset = read_dataset(tmp_path, class_names=NAMES)
-    assert {sample.name: sample.label for sample in dataset.samples} == {
+    assert {sample.name: sample.label for sample in dataset.images} == {
         "0/1.png": 0,
         "7/1.png": None,
         "dog/1.png": 1,
@@ -73,22 +73,22 @@ def test_a_label_file_takes_the_place_of_subfolders(tmp_path):
     save(tmp_path / "set" / "x" / "1.png")
     labels = write(tmp_path / "labels.json", {"x/1.png": "dog"})
     dataset = read_dataset(tmp_path / "set", labels=labels, class_names=NAMES)
-    assert dataset.samples[0].label == 1
+    assert dataset.images[0].label == 1
     assert dataset.problems == ()
 
 
 def test_a_limit_takes_images_of_all_classes(tmp_path):
     for name in ("0/1.png", "0/2.png", "1/1.png", "1/2.png", "2/1.png", "2/2.png"):
         save(tmp_path / name)
-    names = [sample.name for sample in read_dataset(tmp_path, limit=3).samples]
+    names = [sample.name for sample in read_dataset(tmp_path, limit=3).images]
     assert names == ["0/1.png", "1/1.png", "2/1.png"]
-    assert len(read_dataset(tmp_path, limit=99).samples) == 6
+    assert len(read_dataset(tmp_path, limit=99).images) == 6
 
 
 def test_what_the_limit_leaves_out_is_no_problem(folder, tmp_path):
     labels = write(tmp_path / "labels.json", {"a.jpg": 0, "b.jpg": 99})
     dataset = read_dataset(folder, labels=labels, n_classes=3, limit=1)
-    assert [sample.label for sample in dataset.samples] == [0]
+    assert [sample.label for sample in dataset.images] == [0]
     assert dataset.problems == ()
 
 
@@ -113,8 +113,8 @@ def test_problems_are_listed_and_nothing_else_is_lost(folder, tmp_path):
         },
     )
     dataset = read_dataset(folder, labels=labels, boxes=boxes, class_names=NAMES)
-    assert [sample.label for sample in dataset.samples] == [0, None, None]
-    assert [sample.boxes for sample in dataset.samples] == [
+    assert [sample.label for sample in dataset.images] == [0, None, None]
+    assert [sample.boxes for sample in dataset.images] == [
         ((5, 6, 25, 20), (30.5, 20, 40, 30), (30, 20, 40, 30)),
         ((1, 2, 3, 4),),
         (),
@@ -136,7 +136,7 @@ def test_problems_are_listed_and_nothing_else_is_lost(folder, tmp_path):
 def test_boxes_of_another_size_are_not_used(folder, tmp_path):
     boxes = write(tmp_path / "boxes.json", {"a": {"boxes": [[1, 2, 3, 4]], "size": [500, 375]}})
     dataset = read_dataset(folder, boxes=boxes, limit=1)
-    assert dataset.samples[0].boxes == ()
+    assert dataset.images[0].boxes == ()
     assert whats(dataset) == ["boxes.json: a.jpg: annotated at 500 x 375, the image has 40 x 30; not used"]
 
 
@@ -146,7 +146,7 @@ def test_boxes_count_the_right_way_up(tmp_path):
     save(tmp_path / "set" / "a.jpg", exif=exif)
     boxes = write(tmp_path / "boxes.json", {"a.jpg": [[2, 30, 28, 39]]})
     dataset = read_dataset(tmp_path / "set", boxes=boxes)
-    assert dataset.samples[0].boxes == ((2, 30, 28, 39),)
+    assert dataset.images[0].boxes == ((2, 30, 28, 39),)
     assert dataset.problems == ()
 
 
@@ -158,7 +158,7 @@ def test_images_that_do_not_open_are_left_to_whoever_reads_them(folder, tmp_path
     save(masks / "b.png")
     boxes = write(tmp_path / "boxes.json", {name: [[1, 2, 300, 400]] for name in ("b.jpg", "d.npy", "e.npy")})
     dataset = read_dataset(folder, boxes=boxes, masks=masks)
-    samples = {sample.name: sample for sample in dataset.samples}
+    samples = {sample.name: sample for sample in dataset.images}
     assert samples["b.jpg"].boxes == samples["d.npy"].boxes == samples["e.npy"].boxes == ((1, 2, 300, 400),)
     assert samples["b.jpg"].object_mask == masks / "b.png"
     assert not any("b.jpg" in line for line in whats(dataset))
@@ -192,8 +192,8 @@ def test_real_photographs(data_dir):
     )
     expected = json.loads((folder / "boxes.json").read_text())
     assert dataset.problems == ()
-    assert len(dataset.samples) == len(expected) == 200
-    for sample in dataset.samples:
+    assert len(dataset.images) == len(expected) == 200
+    for sample in dataset.images:
         entry = expected[sample.name]
         assert sample.label == entry["index"]
         assert np.abs(np.subtract(sample.boxes, entry["boxes"])).max() <= 1  # some touch the border, rounded
@@ -203,9 +203,9 @@ def test_real_photographs_of_which_some_have_no_box(data_dir):
     folder = data_dir / "images"
     dataset = read_dataset(folder, labels=folder / "labels.json", boxes=folder / "boxes.json", n_classes=1000)
     boxed = set(json.loads((folder / "boxes.json").read_text()))
-    assert {sample.name for sample in dataset.samples if sample.boxes} == boxed
+    assert {sample.name for sample in dataset.images if sample.boxes} == boxed
     assert sorted(dataset.problems, key=str) == sorted(
-        [Problem(sample.name, "no boxes in boxes.json") for sample in dataset.samples if sample.name not in boxed],
+        [Problem(sample.name, "no boxes in boxes.json") for sample in dataset.images if sample.name not in boxed],
         key=str,
     )
-    assert 0 < len(dataset.problems) < len(dataset.samples)
+    assert 0 < len(dataset.problems) < len(dataset.images)

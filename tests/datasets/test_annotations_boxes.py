@@ -210,19 +210,19 @@ def test_real_voc(data_dir, tmp_path):
     labels = write(tmp_path / "labels.csv", "".join(f"{name},{image['target']}\n" for name, image in images.items()))
     dataset = read_dataset(folder, labels=labels, boxes=annotations, class_names=classes)
     assert dataset.problems == ()
-    assert len(dataset.samples) == 12
-    for sample in dataset.samples:
+    assert len(dataset.images) == 12
+    for sample in dataset.images:
         image = images[sample.name]
         assert classes[sample.label] == image["target"]
         objects = [each["box"] for each in image["objects"] if each["name"] == image["target"]]
         assert list(sample.boxes) == [(x0 - 1, y0 - 1, x1, y1) for x0, y0, x1, y1 in objects]
-    assert {sample.name: sample.boxes for sample in dataset.samples}["2007_000063.jpg"] == ((122, 114, 379, 275),)
+    assert {sample.name: sample.boxes for sample in dataset.images}["2007_000063.jpg"] == ((122, 114, 379, 275),)
 
     without_labels = read_dataset(folder, boxes=annotations, class_names=classes)
     several = {name for name, image in images.items() if len({each["name"] for each in image["objects"]}) > 1}
     assert {problem.where for problem in without_labels.problems} == {f"Annotations: {name}" for name in several}
-    assert [len(sample.boxes) for sample in without_labels.samples] == [
-        len(images[sample.name]["objects"]) for sample in without_labels.samples
+    assert [len(sample.boxes) for sample in without_labels.images] == [
+        len(images[sample.name]["objects"]) for sample in without_labels.images
     ]
 
 
@@ -232,5 +232,5 @@ def test_one_voc_file(tmp_path):
     Image.new("RGB", (500, 375)).save(photographs / "a.jpg")
     path = write(tmp_path / "a.xml", voc([voc_object("dog", (1, 1, 500, 375))]))
     dataset = read_dataset(photographs, boxes=path)
-    assert dataset.samples[0].boxes == ((0, 0, 500, 375),)
+    assert dataset.images[0].boxes == ((0, 0, 500, 375),)
     assert dataset.problems == ()

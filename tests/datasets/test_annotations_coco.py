@@ -95,7 +95,7 @@ def test_the_masks_of_the_class_are_united(read):
     cat = annotation(category_id=1, segmentation=[[0, 0, 6, 0, 6, 5, 0, 5]])
     dataset = read(document([annotation(segmentation=SQUARE), cat, annotation((4, 2, 1, 3), segmentation=COLUMN)]))
     assert dataset.problems == ()
-    sample = dataset.samples[0]
+    sample = dataset.images[0]
     assert sample.boxes == ((1, 1, 3, 3), (4, 2, 5, 5))
     mask = np.asarray(sample.object_mask)
     assert mask.dtype == bool
@@ -127,11 +127,11 @@ def test_masks_agree_with_the_coco_api(tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
     assert dataset.problems == ()
     api = COCO(path)
-    for sample, each in zip(dataset.samples, annotations, strict=True):
+    for sample, each in zip(dataset.images, annotations, strict=True):
         expected = api.annToMask(each)
         assert 0 < expected.sum() < expected.size
         np.testing.assert_array_equal(np.asarray(sample.object_mask), expected)
-    np.testing.assert_array_equal(np.asarray(dataset.samples[1].object_mask), blob)
+    np.testing.assert_array_equal(np.asarray(dataset.images[1].object_mask), blob)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99, 1.0])
@@ -175,7 +175,7 @@ def test_a_mask_decodes_to_any_type():
 )
 def test_a_segmentation_that_is_none_leaves_the_boxes(read, segmentation, message):
     dataset = read(document([annotation(segmentation=segmentation)]))
-    sample = dataset.samples[0]
+    sample = dataset.images[0]
     assert (sample.boxes, sample.object_mask) == (((1, 1, 3, 3),), None)
     (problem,) = dataset.problems
     assert problem.where == "coco.json: a.png"
@@ -187,14 +187,14 @@ def test_a_segmentation_that_is_none_leaves_the_boxes(read, segmentation, messag
 def test_objects_without_a_segmentation_leave_the_boxes(read, segmentation):
     objects = [annotation(segmentation=SQUARE), annotation((4, 2, 1, 3), segmentation=segmentation)]
     dataset = read(document(objects))
-    assert (len(dataset.samples[0].boxes), dataset.samples[0].object_mask) == (2, None)
+    assert (len(dataset.images[0].boxes), dataset.images[0].object_mask) == (2, None)
     assert dataset.problems == ()
 
 
 def test_an_object_outside_the_image_takes_its_mask_along(read):
     far = annotation((20, 20, 3, 3), segmentation=COLUMN)
     dataset = read(document([annotation(segmentation=SQUARE), far]))
-    assert np.asarray(dataset.samples[0].object_mask).sum() == 4
+    assert np.asarray(dataset.images[0].object_mask).sum() == 4
     assert [problem.what for problem in dataset.problems] == [
         "box (20, 20, 23, 23) lies outside the image, 6 x 5; not used"
     ]
@@ -203,7 +203,7 @@ def test_an_object_outside_the_image_takes_its_mask_along(read):
 def test_annotations_of_another_size_or_no_image(read):
     images = [{"id": 7, "file_name": "a.png", "width": HEIGHT, "height": WIDTH}]
     dataset = read(document([annotation(), {**annotation(), "image_id": 8}], images))
-    assert dataset.samples[0].boxes == ()
+    assert dataset.images[0].boxes == ()
     assert [f"{problem.where}: {problem.what}" for problem in dataset.problems] == [
         "coco.json: image_id 8: no such image in the folder",
         "coco.json: a.png: annotated at 5 x 6, the image has 6 x 5; not used",
@@ -251,7 +251,7 @@ def test_without_categories_objects_are_of_the_images_class(tmp_path):
 def test_segmentations_need_pycocotools_and_boxes_do_not(read, monkeypatch):
     monkeypatch.setitem(sys.modules, "pycocotools.mask", None)
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    assert read(document([annotation()])).samples[0].boxes == ((1, 1, 3, 3),)
+    assert read(document([annotation()])).images[0].boxes == ((1, 1, 3, 3),)
     with pytest.raises(MasktoolError, match=r"reading COCO segmentations needs pycocotools.*masktool\[evaluate\]"):
         read(document([annotation(segmentation=SQUARE)]))
 
@@ -271,9 +271,9 @@ def test_exact_objects_reach_the_models_input(tmp_path):
         folder, boxes=write(tmp_path, document(annotations, images, categories)), class_names=shapes.LABELS
     )
     assert dataset.problems == ()
-    assert all(isinstance(sample.object_mask, RunLengthMask) for sample in dataset.samples)
+    assert all(isinstance(sample.object_mask, RunLengthMask) for sample in dataset.images)
     with masktool.load(model_path()) as session:
-        for sample, mask in zip(dataset.samples, drawn.object_masks, strict=True):
+        for sample, mask in zip(dataset.images, drawn.object_masks, strict=True):
             scene = read_scene(sample, session)
             np.testing.assert_array_equal(scene.inside, mask)
             rows, columns = np.nonzero(mask)

@@ -36,7 +36,7 @@ def test_files_are_found_in_subfolders_or_beside_each_other(folder, tmp_path, op
     }
     np.save(files / "dog" / "3.npy", np.zeros(SIZE[::-1], np.int32))
     dataset = read_dataset(folder, n_classes=9, **{option: files})
-    assert {sample.name: getattr(sample, attribute) for sample in dataset.samples} == expected
+    assert {sample.name: getattr(sample, attribute) for sample in dataset.images} == expected
     assert not any(str(files) in problem.where for problem in dataset.problems)
 
 
@@ -47,7 +47,7 @@ def test_files_that_do_not_fit_are_problems(folder, tmp_path):
     save(files / "3.jpg")
     save(files / "4.png")
     dataset = read_dataset(folder, masks=files, class_names=["cat", "dog"])
-    assert all(sample.object_mask is None for sample in dataset.samples)
+    assert all(sample.object_mask is None for sample in dataset.images)
     assert [(problem.where, problem.what) for problem in dataset.problems] == [
         (f"{files}: 4.png", "no such image in the folder"),
         (f"{files}: 1.png", "may be cat/1.jpg or dog/1.jpg"),
@@ -75,7 +75,7 @@ def test_a_mask_fits_the_photograph_as_it_is_seen(tmp_path):
     save(tmp_path / "photographs" / "a.jpg", exif=exif)
     mask = save(tmp_path / "masks" / "a.png", SIZE[::-1])
     dataset = read_dataset(tmp_path / "photographs", masks=tmp_path / "masks")
-    assert dataset.samples[0].object_mask == mask
+    assert dataset.images[0].object_mask == mask
     assert dataset.problems == ()
 
 
@@ -88,7 +88,7 @@ def test_masks_of_a_folder_take_the_place_of_segmentations(tmp_path):
     )
     (tmp_path / "masks").mkdir()
     mask = save(tmp_path / "masks" / "a.png", (6, 5))
-    assert read_dataset(tmp_path / "photographs", boxes=boxes, masks=tmp_path / "masks").samples[0].object_mask == mask
+    assert read_dataset(tmp_path / "photographs", boxes=boxes, masks=tmp_path / "masks").images[0].object_mask == mask
 
 
 def test_a_folder_that_is_none(folder, tmp_path):

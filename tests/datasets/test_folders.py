@@ -54,7 +54,7 @@ def test_the_contents_of_a_folder_are_sorted_out(folder):
 
 
 def test_a_data_set_of_subfolders_is_listed_once(folder, scans):
-    assert [image.name for image in read_dataset(folder).samples] == ["0/a.png", "0/b.png", "1/c.png"]
+    assert [image.name for image in read_dataset(folder).images] == ["0/a.png", "0/b.png", "1/c.png"]
     assert scans == {"data": 1, "0": 1, "1": 1}
 
 

@@ -62,7 +62,7 @@ def dataset(tmp_path_factory):
 
 
 def first_images(dataset, count):
-    return Dataset(dataset.samples[:count])
+    return Dataset(dataset.images[:count])
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def object_figures(layer, dataset):
     """By figure and map, one value per image, for the object's own pixels and for noise, through layer masking."""
     part = Faithfulness(layer, [layer], [], MEASURED)
     found = {}
-    for sample in dataset.samples:
+    for sample in dataset.images:
         scene = read_scene(sample, layer.session)
         target = int(layer.session.scores(scene.array)[0].argmax())
         maps = {"object": scene.inside.astype(np.float64), "random": BASELINE_MAPS["random"](scene, 0)}
@@ -113,7 +113,7 @@ def part(layer, black):
 
 @pytest.fixture(scope="module")
 def records(part, dataset):
-    samples = dataset.samples[:N_MEASURED]
+    samples = dataset.images[:N_MEASURED]
     return {sample.name: part.measure(read_scene(sample, part.explainer.session)) for sample in samples}
 
 
@@ -175,9 +175,9 @@ def test_charts_show_the_curves_through_every_model(findings):
 
 
 def test_maps_are_made_once_and_measured_through_each(part, layer, black, dataset, records):
-    scene = read_scene(dataset.samples[0], layer.session)
+    scene = read_scene(dataset.images[0], layer.session)
     alone = Faithfulness(layer, [black], part.methods, MEASURED[:1]).measure(scene)
-    both = records[scene.sample.name]
+    both = records[scene.known.name]
     for name in ("occlusion", "lime", "random"):
         assert (
             alone["measured"]["black"]["insertion-deletion"][name]
@@ -197,7 +197,7 @@ def test_methods_are_stable_or_not_as_they_should_be(findings):
 
 
 def test_records_are_json_and_do_not_depend_on_what_ran_before(part, layer, dataset, records):
-    name, scene = dataset.samples[2].name, read_scene(dataset.samples[2], layer.session)
+    name, scene = dataset.images[2].name, read_scene(dataset.images[2], layer.session)
     assert json.dumps(part.measure(scene), allow_nan=False) == json.dumps(records[name], allow_nan=False)
     assert (
         dataclasses.replace(part, seed=1, measuring=[layer]).measure(scene)["measured"]["layer"]
@@ -225,17 +225,17 @@ def test_settings_tell_all_options(part):
 
 def test_the_true_class_may_be_the_target(layer, dataset, tmp_path):
     part = Faithfulness(layer, [layer], [], MEASURED[:1], target="label")
-    sample = dataclasses.replace(dataset.samples[0], label=(dataset.samples[0].label + 1) % 8)
+    sample = dataclasses.replace(dataset.images[0], label=(dataset.images[0].label + 1) % 8)
     record = part.measure(read_scene(sample, layer.session))
     assert record["target"] == sample.label
-    unlabelled = Dataset((dataset.samples[0], dataclasses.replace(dataset.samples[1], label=None)))
+    unlabelled = Dataset((dataset.images[0], dataclasses.replace(dataset.images[1], label=None)))
     found = run_part(part, unlabelled)
     assert found.n_images == 1
-    assert [problem.where for problem in found.problems] == [dataset.samples[1].name]
+    assert [problem.where for problem in found.problems] == [dataset.images[1].name]
 
 
 def test_pictures_are_of_the_maps_that_are_judged(layer, dataset, tmp_path):
-    name = dataset.samples[0].name
+    name = dataset.images[0].name
     part = Faithfulness(
         layer, [layer], [LIME], [Stability(n_seeds=2)], overlays=tmp_path / "overlays", pictured=frozenset({name})
     )
@@ -284,7 +284,7 @@ def test_a_new_metric_needs_nothing_else(layer, dataset):
 def command_line(dataset, tmp_path, monkeypatch, capsys):
     """Runs ``masktool evaluate faithfulness`` on the demo model; returns the exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-    folder = dataset.samples[0].path.parent
+    folder = dataset.images[0].path.parent
 
     def call(*arguments):
         options = ["--limit", "2", "--threads", "1", "--provider", "cpu", "-o", "out"]

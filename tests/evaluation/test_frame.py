@@ -127,7 +127,7 @@ class Brightness(Part):
     def measure(self, scene):
         if len(self.seen) == self.stop_at:
             raise KeyboardInterrupt
-        self.seen.append(scene.sample.name)
+        self.seen.append(scene.known.name)
         return {"mean": float(scene.array.mean())}
 
     def summarise(self, records):
@@ -157,9 +157,9 @@ def test_a_run_measures_every_image_and_lists_what_it_could_not(session, dataset
     assert found.settings["seed"] == 7
     assert found.settings["models"][0]["masking"] == "layer"
     assert (found.part, found.title) == ("brightness", "Brightness")
-    subject = make_subject(read_subject(dataset.samples[0].path), session)
+    subject = make_subject(read_subject(dataset.images[0].path), session)
     expected = interval_of_mean([subject.prepared.array.mean()]).value
-    assert run_part(part, Dataset(dataset.samples[:1])).findings.tables[0].rows[0][1].value == pytest.approx(expected)
+    assert run_part(part, Dataset(dataset.images[:1])).findings.tables[0].rows[0][1].value == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("after", range(3))
@@ -179,7 +179,7 @@ def test_a_run_that_was_stopped_gives_the_same_in_the_end(session, dataset, tmp_
 def test_images_of_an_earlier_run_that_are_not_asked_for_do_not_count(session, dataset, tmp_path):
     part = Brightness(NamedModel("layer", session))
     run_part(part, dataset, tmp_path / "j.jsonl")
-    found = run_part(part, Dataset(dataset.samples[2:]), tmp_path / "j.jsonl")
+    found = run_part(part, Dataset(dataset.images[2:]), tmp_path / "j.jsonl")
     assert found.findings.tables[0].rows[0][0] == "2.png, 3.png"
     assert len(part.seen) == 3
 
@@ -188,7 +188,7 @@ def test_the_digest_of_the_data_is_theirs_alone(session, dataset, tmp_path):
     part = Brightness(NamedModel("layer", session))
     first = run_part(part, dataset).data_sha256
     assert run_part(part, dataset, tmp_path / "j.jsonl").data_sha256 == first
-    labelled = tuple(dataclasses.replace(sample, label=0) for sample in dataset.samples)
+    labelled = tuple(dataclasses.replace(sample, label=0) for sample in dataset.images)
     assert run_part(part, Dataset(labelled)).data_sha256 != first
 
 
@@ -207,7 +207,7 @@ def test_progress_counts_every_image(session, dataset):
 def test_no_image_that_can_be_measured(session, dataset):
     part = Brightness(NamedModel("layer", session))
     with pytest.raises(MasktoolError, match=r"no image could be measured \(1 images\): 1\.png: not an image"):
-        run_part(part, Dataset(dataset.samples[1:2]))
+        run_part(part, Dataset(dataset.images[1:2]))
     with pytest.raises(MasktoolError, match="there are none"):
         run_part(part, Dataset(()))
 

@@ -143,7 +143,7 @@ def test_findings_of_a_linear_model(part, data):
 
 def test_what_is_undefined_is_said(session, data):
     part = LimeAlignment([NamedModel("layer", session)], SegmentChoice("given"), n_samples=20, n_top=4)
-    findings = run_part(part, Dataset(data.samples[1:])).findings
+    findings = run_part(part, Dataset(data.images[1:])).findings
     assert findings.tables == ()
     assert findings.notes[0] == "No object is known: there is no alignment."
     assert findings.notes[1].startswith("1 of 1 images have no more than 4 segments")
@@ -156,7 +156,7 @@ def test_what_is_undefined_is_said(session, data):
 
 def test_records_depend_on_the_image_and_the_seed_alone(part, data, tmp_path):
     one = records_of(part, data, tmp_path / "1.jsonl")
-    other = records_of(part, Dataset(data.samples[::-1]), tmp_path / "2.jsonl")
+    other = records_of(part, Dataset(data.images[::-1]), tmp_path / "2.jsonl")
     assert one == other
 
 

@@ -116,7 +116,7 @@ def test_predictions_by_hand(modes, data, tmp_path):
 def test_each_set_of_segments_runs_once_per_mode(modes, data):
     before = modes[1].session.forward_passes
     part = Missingness(modes, GIVEN, fractions=(0, 0.5, 1))
-    run_part(part, Dataset(data.samples[:1]))
+    run_part(part, Dataset(data.images[:1]))
     assert (
         modes[1].session.forward_passes - before == 4 + 2
     )  # nothing, left, right, all; the object, and its shape elsewhere
@@ -166,7 +166,7 @@ def test_similarity_is_undefined_where_a_class_is_unknown():
 
 
 def test_without_labels_there_is_neither_accuracy_nor_leak(modes, data):
-    findings = run_part(Missingness(modes, GIVEN, ("random",)), Dataset(data.samples[1:])).findings
+    findings = run_part(Missingness(modes, GIVEN, ("random",)), Dataset(data.images[1:])).findings
     assert [table.name for table in findings.tables] == ["class-entropy", "unchanged"]
     assert len(findings.notes) == 1
 
@@ -174,7 +174,7 @@ def test_without_labels_there_is_neither_accuracy_nor_leak(modes, data):
 def test_records_depend_on_the_image_and_the_seed_alone(modes, data, tmp_path):
     settings = {"segments": SegmentChoice("grid", side=3), "fractions": (0.2, 0.6)}
     one = records_of(Missingness(modes, **settings), data, tmp_path / "1.jsonl")
-    other = records_of(Missingness(modes, batch=1, **settings), Dataset(data.samples[::-1]), tmp_path / "2.jsonl")
+    other = records_of(Missingness(modes, batch=1, **settings), Dataset(data.images[::-1]), tmp_path / "2.jsonl")
     alone = records_of(Missingness(modes[1:], orders=("random",), **settings), data, tmp_path / "3.jsonl")
     assert one == other
     for name, record in one.items():

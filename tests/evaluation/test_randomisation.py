@@ -185,7 +185,7 @@ def test_charts_follow_the_depth(evaluation):
 
 
 def test_results_do_not_depend_on_which_images_ran_before(part, data, session):
-    scenes = [read_scene(sample, session) for sample in data.samples[:2]]
+    scenes = [read_scene(sample, session) for sample in data.images[:2]]
     part = dataclasses.replace(part, methods=[LIME])
     forwards = [json.dumps(part.measure(scene)) for scene in scenes]
     assert forwards == [json.dumps(part.measure(scene)) for scene in scenes[::-1]][::-1]
@@ -203,7 +203,7 @@ def test_no_two_copies_are_open_at_once(part, data, session, copies):
         opened.remove(path)
 
     stages = [RandomisedCopy(names[-1], names, functools.partial(watched, path)) for names, path in copies]
-    found = dataclasses.replace(part, stages=stages, methods=[BLIND]).measure(read_scene(data.samples[0], session))
+    found = dataclasses.replace(part, stages=stages, methods=[BLIND]).measure(read_scene(data.images[0], session))
     assert list(found["stages"]) == [RESEEDED, *(names[-1] for names, _ in copies)]
     assert not opened
 
@@ -222,7 +222,7 @@ def test_scores_that_are_not_finite_leave_the_stage_undefined(part, data, copies
 
 def test_layers_one_at_a_time_are_bars(part, data, stages):
     alone = [dataclasses.replace(stage, layers=stage.layers[-1:]) for stage in stages]
-    found = run_part(dataclasses.replace(part, stages=alone, methods=[BLIND]), Dataset(data.samples[:1]))
+    found = run_part(dataclasses.replace(part, stages=alone, methods=[BLIND]), Dataset(data.images[:1]))
     assert {chart.kind for chart in found.findings.charts} == {"bar"}
     assert found.findings.tables[0].columns[1] == "layer"
 

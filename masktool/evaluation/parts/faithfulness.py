@@ -110,7 +110,7 @@ class Faithfulness(MapPart):
     def trial(self, scene: Scene, model: NamedModel, maps: Mapping[str, Map], target: int) -> Trial:
         """Returns what a metric may ask of one image and one model."""
         return Trial(
-            name=scene.sample.name,
+            name=scene.known.name,
             image=scene.array,
             layout=model.session.layout,
             maps=maps,

@@ -224,11 +224,11 @@ def find_target(scene: Scene) -> Target:
     if scene.inside is None:
         raise MasktoolError(
             "no object",
-            where=scene.sample.name,
+            where=scene.known.name,
             fix="name its box in " + parameter("boxes") + " or its pixels in " + parameter("masks"),
         )
     rectangle = box_of(scene.inside)
-    boxes = scene.boxes if scene.sample.boxes else () if rectangle is None else (rectangle,)
+    boxes = scene.boxes if scene.known.boxes else () if rectangle is None else (rectangle,)
     return Target(scene.inside, boxes, fill_boxes(boxes, scene.size))
 
 

@@ -141,7 +141,7 @@ class Missingness(Part):
                 "object_removed": leak[0] if leak else None,
                 "hole_elsewhere": leak[1] if len(leak) > 1 else None,
             }
-        return {"label": scene.sample.label, "n_segments": removed.shape[1], "modes": found}
+        return {"label": scene.known.label, "n_segments": removed.shape[1], "modes": found}
 
     def remove(self, scene: Scene, segments: Segments) -> NDArray[np.bool_]:
         """Returns which segments are gone, (orders · fractions, S), order by order."""
@@ -156,7 +156,7 @@ class Missingness(Part):
 
     def make_holes(self, scene: Scene) -> Masks | None:
         """Returns the masks for the shape leak; None where label or object are unknown, or the crop left it out."""
-        if scene.sample.label is None or scene.inside is None or not scene.inside.any():
+        if scene.known.label is None or scene.inside is None or not scene.inside.any():
             return None
         *_, place = scene.random(self.seed).spawn(3)
         return leak_masks(scene.inside, place)

@@ -162,7 +162,7 @@ class Study:
 
     def pictured(self, count: int) -> frozenset[str]:
         """Returns the names of the first images, of which pictures of the maps are written."""
-        shown = [] if self.directory is None else self.dataset().samples[:count]
+        shown = [] if self.directory is None else self.dataset().images[:count]
         return frozenset(image.name for image in shown)
 
 

@@ -162,14 +162,14 @@ def test_folders_that_are_no_class(data):
 def test_folders_without_meaning_of_another_number(data):
     assert refusal(data, None, 4) == (
         "the model's classes have no names (DATA): expected 4 subfolders, one per class in the order of the classes, "
-        "got 3; name the classes with --labels, or call the subfolders by the index of their class"
+        "got 3; name the classes with labels, or call the subfolders by the index of their class"
     )
 
 
 def test_too_few_of_a_class(data):
     assert refusal(data, per_class=6) == (
         "classes with too few images (DATA): expected 6 of each, got 0 'cat' (4), 1 'dog' (5); "
-        "add images, or lower --per-class"
+        "add images, or lower per_class"
     )
 
 

@@ -44,7 +44,7 @@ class Tiny(Part):
     def settings(self):
         return {"seed": self.seed, "batch": self.batch, "digits": self.digits}
 
-    def measure_part(self, scene):
+    def measure(self, scene):
         if len(Tiny.measured) == Tiny.interrupt_at:
             raise KeyboardInterrupt
         Tiny.measured.append(scene.known.name)

@@ -17,7 +17,7 @@ from masktool.exporters.source_kinds import detect_kind
 from masktool.exporters.sources import load_source
 from masktool.exporters.torch_sources import hub, hub_search
 from masktool.exporters.torch_sources.fitting import compare_shapes, find_options, shapes_of
-from masktool.exporters.torch_sources.hub_names import TIMM
+from masktool.exporters.torch_sources.hub_names import TIMM, TORCHVISION
 from masktool.exporters.torch_sources.recognition import equal_outputs
 from masktool.exporters.torch_sources.weights import build_with_weights, load_torch_file
 
@@ -180,6 +180,25 @@ def test_published_weights_of_imagenet(data_dir: Path, tmp_path: Path, few_netwo
 def test_published_weights_that_no_hub_has(data_dir: Path, few_networks: None):
     text = refusal(data_dir / "weights" / "cifar_resnet20.th", "auto")
     assert text.startswith("no architecture recognised")
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b1_pruned", "fastvit_mci0", "vit_small_patch14_dinov2"])
+def test_networks_that_are_cut_or_have_no_head_are_recognised(timm: ModuleType, name: str):
+    with hub_search.parameters_on_meta():
+        given = shapes_of(hub.make_module("timm", timm, name, False, {}).state_dict())
+    found = hub_search.try_network(TIMM, timm, name, given)
+    assert isinstance(found, hub_search.Fit)
+    with hub_search.parameters_on_meta():
+        built = hub.make_module("timm", timm, name, False, found.options)
+    assert shapes_of(built.state_dict()) == given
+
+
+def test_a_detector_is_recognised(torchvision_models: ModuleType):
+    library = hub.import_hub("torchvision")
+    with hub_search.parameters_on_meta():
+        module = hub.make_module("torchvision", library, "retinanet_resnet50_fpn", False, {})
+    found = hub_search.try_network(TORCHVISION, library, "retinanet_resnet50_fpn", shapes_of(module.state_dict()))
+    assert found == hub_search.Fit("torchvision:retinanet_resnet50_fpn", {})
 
 
 # What cannot be searched

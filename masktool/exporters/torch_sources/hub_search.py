@@ -9,6 +9,8 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import math
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -36,6 +38,9 @@ MARKED_CLASSES = 1009
 MOST_STRANGE = 8
 """Parameters of shapes that the state dict lacks, before a candidate is given up: some networks make layers that they
 throw away (timm's EfficientNet tries its squeeze-and-excitation), or have auxiliary heads that the weights lack."""
+
+CUT_DOWN = re.compile(r"_pruned$|^vit_small_resnet50d")
+"""Names of the networks that timm builds larger, and then cuts; these few are built whole."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +83,11 @@ class ShapeWatch:
 
     Args:
         given: shapes of the state dict.
+        limit: number of parameters of other shapes that do not end it.
     """
 
-    def __init__(self, given: Shapes) -> None:
+    def __init__(self, given: Shapes, limit: float = MOST_STRANGE) -> None:
+        self.limit = limit
         self.left = collections.Counter(given.values())
         self.windows = {without_channels(shape) for shape in self.left if len(shape) == 4}
         self.thread = threading.get_ident()
@@ -91,7 +98,7 @@ class ShapeWatch:
         if parameter is None or threading.get_ident() != self.thread or self.holds(tuple(parameter.shape)):
             return
         self.strange += 1
-        if self.strange > MOST_STRANGE:
+        if self.strange > self.limit:
             raise StrangeShapes
 
     def holds(self, shape: Shape) -> bool:
@@ -155,19 +162,24 @@ def try_network(name: str, library: Any, candidate: str, given: Shapes) -> Fit |
     if expected is None:
         return None
     differences = compare_shapes(given, expected)
-    options = find_options(differences)
-    built = outline(name, library, candidate, given, options) if options else None
-    if built is None:
-        return differences
-    differences = compare_shapes(given, built)
-    return differences or Fit(f"{name}{candidate}", options)
+    attempts = [options] if (options := find_options(differences)) else []
+    if len(differences) <= MOST_STRANGE:  # as it is built by default: without a head, or with one of another kind
+        attempts.append({})
+    for options in attempts:
+        built = outline(name, library, candidate, given, options)
+        if built is not None:
+            closer = compare_shapes(given, built)
+            if not closer:
+                return Fit(f"{name}{candidate}", options)
+            differences = min(differences, closer, key=len)
+    return differences
 
 
 def outline(name: str, library: Any, candidate: str, given: Shapes, options: Mapping[str, Any]) -> Shapes | None:
     """Returns the shapes of a network's state dict; None where it was given up or cannot be built so."""
     from torch.nn.modules.module import register_module_parameter_registration_hook
 
-    watch = ShapeWatch(given)
+    watch = ShapeWatch(given, MOST_STRANGE if CUT_DOWN.search(candidate) is None else math.inf)
     handle = register_module_parameter_registration_hook(lambda _module, _name, parameter: watch.look_at(parameter))
     try:
         with parameters_on_meta():

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from masktool.errors import MasktoolError
 from masktool.limits import check_limit, limit
+from masktool.printable import cut_text
 
 STANDARD_INPUT = "-"
 HANDED_OVER = re.compile(r"/(?:dev|proc/self)/fd/(\d{1,9})")
@@ -282,4 +283,4 @@ def shorten(value: Any) -> str:
         text = json.dumps(value)
     except RecursionError:
         return "a deep nest of lists or objects"
-    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    return cut_text(text, LONGEST)

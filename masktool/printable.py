@@ -40,3 +40,8 @@ def describe_bytes(count: int) -> str:
     """Returns a size in the unit that fits it."""
     unit, size = next((unit, size) for unit, size, least in UNITS if count >= least)
     return f"{count / size:.1f} {unit}"
+
+
+def cut_text(text: str, most: int) -> str:
+    """Returns a text of at most so many characters, with an ellipsis where the rest is left out."""
+    return text if len(text) <= most else text[: most - 3] + "..."

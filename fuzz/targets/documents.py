@@ -95,9 +95,9 @@ def use_objects(path: Path) -> None:
 
 def use_dataset_labels(path: Path) -> None:
     """As the labels of a data set."""
-    from masktool.datasets.labels import read_labels
+    from masktool.datasets.labels import read_label_entries
 
-    read_labels(path)
+    read_label_entries(path)
 
 
 def use_report(path: Path) -> str:

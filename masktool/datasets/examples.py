@@ -17,7 +17,7 @@ from masktool.data_files import shorten
 from masktool.datasets.classes import Classes, parse_index
 from masktool.datasets.folders import list_folder, list_subfolders
 from masktool.datasets.headers import read_image_header
-from masktool.datasets.labels import read_labels
+from masktool.datasets.labels import read_label_entries
 from masktool.errors import MasktoolError
 from masktool.messages import parameter
 from masktool.runtime.arrays import ARRAY_SUFFIX
@@ -175,7 +175,7 @@ def read_listed(data: Path, classes: Classes) -> list[Example]:
     """
     if not data.exists():
         raise MasktoolError("no such data", where=data, expected=LAYOUT)
-    entries = [(entry.replace("\\", "/").removeprefix("./"), label) for entry, label in read_labels(data)]
+    entries = [(entry.replace("\\", "/").removeprefix("./"), label) for entry, label in read_label_entries(data)]
     paths = [Path(os.path.normpath(data.parent / entry)) for entry, _ in entries]
     if not entries:
         raise MasktoolError("no images", where=data, expected=LAYOUT)

@@ -25,7 +25,7 @@ Label = tuple[str, Any]
 """What the file calls the image, and its label as it stands there."""
 
 
-def read_labels(path: Path) -> list[Label]:
+def read_label_entries(path: Path) -> list[Label]:
     """Reads a file of labels; what starts with a brace is JSON.
 
     Raises:

@@ -12,7 +12,7 @@ from masktool.datasets.fitting import fit_box
 from masktool.datasets.formats import read_objects
 from masktool.datasets.headers import Header, read_image_header
 from masktool.datasets.images import class_folder, list_images, spread_evenly
-from masktool.datasets.labels import read_labels
+from masktool.datasets.labels import read_label_entries
 from masktool.datasets.matching import ImageNames, match_entries
 from masktool.datasets.objects import AnnotatedImage, AnnotatedObject, choose_objects
 from masktool.datasets.pixel_files import find_pixel_files
@@ -89,7 +89,7 @@ def label_images(
     """Returns the images' classes from a file, else from their subfolders."""
     if path is None:
         return label_by_folder(chosen, classes)
-    values, problems = match_entries(read_labels(path), names, chosen, path.name, "label")
+    values, problems = match_entries(read_label_entries(path), names, chosen, path.name, "label")
     label_of = {}
     for name, value in values.items():
         try:

@@ -266,8 +266,10 @@ def lay_out(panels: list[Image.Image], scale: Scale, head_lines: tuple[str, str]
     canvas = Image.new("RGB", (canvas_width, head + used[1] + foot), PAPER)
     draw = ImageDraw.Draw(canvas)
     room = canvas_width - 2 * MARGIN
-    draw.text((MARGIN, MARGIN), shorten(head_lines[0], large, room), INK, large)
-    draw.text((MARGIN, MARGIN + round(TITLE_HEIGHT * text_size)), shorten(head_lines[1], small, room), FAINT_INK, small)
+    draw.text((MARGIN, MARGIN), fit_line(head_lines[0], large, room), INK, large)
+    draw.text(
+        (MARGIN, MARGIN + round(TITLE_HEIGHT * text_size)), fit_line(head_lines[1], small, room), FAINT_INK, small
+    )
     left = (canvas_width - used[0]) // 2
     step = (0, height + MARGIN) if stacked else (width + MARGIN, 0)
     for index, panel in enumerate(panels):
@@ -275,7 +277,7 @@ def lay_out(panels: list[Image.Image], scale: Scale, head_lines: tuple[str, str]
     draw_colour_bar(canvas, scale, (MARGIN, head + used[1] + MARGIN), room, small)
     for index, line in enumerate(foot_lines):
         y = canvas.height - MARGIN - round(FOOT_LINE_HEIGHT * text_size * (len(foot_lines) - index))
-        draw.text((canvas_width // 2, y), shorten(line, small, room), FAINT_INK, small, anchor="ma")
+        draw.text((canvas_width // 2, y), fit_line(line, small, room), FAINT_INK, small, anchor="ma")
     return canvas
 
 
@@ -297,7 +299,7 @@ def draw_colour_bar(canvas: Image.Image, scale: Scale, corner: tuple[int, int], 
         draw.text((x, top + bar_height + unit // 2), text, INK, font, anchor="ma")
 
 
-def shorten(text: str, font: Font, room: float) -> str:
+def fit_line(text: str, font: Font, room: float) -> str:
     """Returns a text as one line, cut with an ellipsis so that it fits into ``room`` pixels."""
     line = printable(text[:LONGEST_LINE])
     if len(text) <= LONGEST_LINE and font.getlength(line) <= room:

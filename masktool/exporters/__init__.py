@@ -125,7 +125,7 @@ def export_source(whole: Source, path: str | os.PathLike[str], settings: ExportS
     from masktool.exporters.chosen_boxes import leave_out_lists
     from masktool.exporters.file_metadata import begin_metadata, find_class_output
     from masktool.exporters.other_ways import advising_a_size, advising_fill
-    from masktool.exporters.preparation import add_mask, prepare
+    from masktool.exporters.preparation import add_mask, prepare_graph
     from masktool.exporters.trial import open_source
     from masktool.exporters.user_choices import source_preprocessing
     from masktool.exporters.write import write_masked
@@ -133,7 +133,7 @@ def export_source(whole: Source, path: str | os.PathLike[str], settings: ExportS
     refuse_exported(whole)
     source = leave_out_lists(whole, settings.masking)
     plain = open_source(source.model, source.image_input, source.path)  # what ONNX Runtime refuses needs no other look
-    prepared = prepare(source, plain, source_preprocessing(source, settings.preprocessing))
+    prepared = prepare_graph(source, plain, source_preprocessing(source, settings.preprocessing))
     head = find_class_output(source, prepared, settings.output, plain.batch)
     with advising_fill(whole, settings, export_source):
         add_mask(source, prepared, settings)

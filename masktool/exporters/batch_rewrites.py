@@ -14,8 +14,9 @@ import onnx_ir
 
 from masktool.exporters.independence.layout import around_images, split_at_images
 from masktool.exporters.independence.lengths import Product, multiply_lengths
-from masktool.exporters.independence.states import BatchGraph, Rows, constant_of, input_of
+from masktool.exporters.independence.states import BatchGraph, Rows
 from masktool.exporters.inference import infer_types_and_shapes
+from masktool.exporters.node_inputs import constant_of, input_of
 
 LONG_AGO = 2**62
 """An end that is beyond every axis."""

@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.contract import Layout, Preprocessing
+from masktool.exporters.node_inputs import constant_of
 from masktool.layouts import CHANNEL_AXIS
 
 BYTE = 255
@@ -151,12 +152,6 @@ def quantised_range(node: ir.Node) -> Iterator[Domain]:
         bounds = np.iinfo(zero.dtype)
         ends = [float((end - int(zero)) * float(scale)) for end in (bounds.min, bounds.max)]
         yield Domain("range", (ends[0],), (ends[1],))
-
-
-def constant_of(value: ir.Value | None) -> np.ndarray | None:
-    """Returns a constant, None where a value is computed."""
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
 
 
 def choose_domain(run: Callable[[Domain], Outputs], domains: Sequence[Domain]) -> Domain | None:

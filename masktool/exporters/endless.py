@@ -14,10 +14,11 @@ from masktool.errors import MasktoolError, stage
 from masktool.exporters.canonical import canonicalise
 from masktool.exporters.declared_shapes import check_sizes
 from masktool.exporters.inference import every_node
+from masktool.exporters.node_inputs import input_of
 from masktool.exporters.one_image import with_batch
 from masktool.exporters.onnx_file import fix_size, open_size_of
 from masktool.exporters.rewrites.control_flow import stays_true
-from masktool.exporters.rewrites.replacement import given, read_constant
+from masktool.exporters.rewrites.replacement import read_constant
 from masktool.limits import check_limit
 
 
@@ -33,9 +34,9 @@ def refuse_endless_loops(model: ir.Model, image: ir.Value, where: object) -> Non
     for node in loops:
         place = f"{where}, Loop {(node.name or node.outputs[0].name)!r}"
         with stage("a Loop that cannot be read", where=place, fix="export the network again"):
-            endless, trips = stays_true(node, node.attributes["body"].as_graph()), read_constant(given(node, 0))
+            endless, trips = stays_true(node, node.attributes["body"].as_graph()), read_constant(input_of(node, 0))
             count = None if trips is None else int(trips.item())
-        if endless and given(node, 0) is None:
+        if endless and input_of(node, 0) is None:
             raise MasktoolError(
                 "a Loop that never ends",
                 where=place,

@@ -6,7 +6,8 @@ import onnx
 import onnx_ir as ir
 
 from masktool.errors import MasktoolError
-from masktool.exporters.rewrites.replacement import given, read_constant
+from masktool.exporters.node_inputs import input_of
+from masktool.exporters.rewrites.replacement import read_constant
 
 MINIMUM_OPSET = 18
 MINIMUM_IR_VERSION = 10
@@ -113,6 +114,6 @@ def state_coordinates(graph: ir.Graph) -> None:
             node.attributes["coordinate_transformation_mode"] = ir.AttrString(
                 "coordinate_transformation_mode", "asymmetric"
             )
-            scales = read_constant(given(node, 2))
+            scales = read_constant(input_of(node, 2))
             shrinks = scales is not None and bool((scales < 1).any())
             node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "ceil" if shrinks else "floor")

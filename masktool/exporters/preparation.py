@@ -49,7 +49,7 @@ class Prepared(NamedTuple):
         return self.independence.verdict == "proved"
 
 
-def prepare(source: Source, plain: RunnableModel, preprocessing: Preprocessing | None) -> Prepared:
+def prepare_graph(source: Source, plain: RunnableModel, preprocessing: Preprocessing | None) -> Prepared:
     """Returns the canonical graph of a source, for as many images at once as it keeps apart.
 
     Args:

@@ -105,15 +105,15 @@ def request_export(choice: ModelChoice) -> ExportRequest:
     if isinstance(choice.model, str | os.PathLike):
         name = os.fspath(choice.model)
         parts = options | identify_source(choice, name)
-        make = functools.partial(make_export, choice, read=read_source)
+        make = functools.partial(make_export, choice, read=source_of_choice)
         return ExportRequest(file_stem(name), parts, make, name_source(name))
-    source = read_source(choice)
+    source = source_of_choice(choice)
     parts = options | identify_graph(source) | {"torch": package_versions(TORCH_PACKAGES)}
     make = functools.partial(make_export, choice, read=lambda _: source)
     return ExportRequest(file_stem(source.name), parts, make, name_of(choice.model))
 
 
-def read_source(choice: ModelChoice) -> Source:
+def source_of_choice(choice: ModelChoice) -> Source:
     """Reads a model that is not masked yet."""
     return load_source(
         choice.model,

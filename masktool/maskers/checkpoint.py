@@ -18,6 +18,7 @@ from masktool.exporters.source_kinds import check_archive
 from masktool.exporters.torch_sources.weights import check_unpickler, find_cause
 from masktool.files import atomic_path
 from masktool.messages import parameter
+from masktool.printable import cut_text
 
 VERSION = 1
 SHOWN = 60
@@ -85,19 +86,13 @@ def check_identity(saved: Mapping[str, Any], current: Mapping[str, Any], path: P
         raise MasktoolError(
             "the checkpoint is another training's",
             where=path,
-            expected=", ".join(f"{name} {shorten(saved.get(name))}" for name in names),
-            got=", ".join(f"{name} {shorten(current.get(name))}" for name in names),
+            expected=", ".join(f"{name} {cut_text(str(saved.get(name)), SHOWN)}" for name in names),
+            got=", ".join(f"{name} {cut_text(str(current.get(name)), SHOWN)}" for name in names),
             fix="give the settings of that training, or leave "
             + parameter("resume")
             + " out and choose another "
             + parameter("checkpoint"),
         )
-
-
-def shorten(value: object) -> str:
-    """Returns a value as a message shows it."""
-    text = str(value)
-    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
 
 
 def digest_weights(module: nn.Module) -> str:

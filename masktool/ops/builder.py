@@ -210,7 +210,7 @@ def input_at(node: ir.Node, index: int) -> ir.Value:
     return value
 
 
-def constant_of(node: ir.Node, index: int, what: str) -> np.ndarray | None:
+def constant_input(node: ir.Node, index: int, what: str) -> np.ndarray | None:
     """Returns a constant input as an array; None where the node leaves it out.
 
     Raises:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from masktool.ops.builder import constant_of, dtype_of, input_at, rank_of, sizes_of
+from masktool.ops.builder import constant_input, dtype_of, input_at, rank_of, sizes_of
 from masktool.ops.errors import RuleError
 from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule
 from masktool.ops.graph import Masked, MaskedGraph, mask_rule, state_of_input
@@ -33,7 +33,7 @@ def set_or_spend(graph: MaskedGraph, node: ir.Node, state: Masked) -> None:
 def mask_tile(graph: MaskedGraph, node: ir.Node) -> None:
     """Repeats the mask along with the places."""
     state = state_of_input(graph, node)
-    repeats = constant_of(node, 1, "the number of repeats")
+    repeats = constant_input(node, 1, "the number of repeats")
     assert repeats is not None
     if repeats[state.batch] != 1:
         raise RuleError("it repeats the batch")
@@ -81,7 +81,7 @@ def vjp_expand(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gra
 @gradient_rule("Tile")
 def vjp_tile(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Sums over the repeats."""
-    repeats = constant_of(node, 1, "the number of repeats")
+    repeats = constant_input(node, 1, "the number of repeats")
     assert repeats is not None
     cut: list[int] = []
     repeated: list[int] = []

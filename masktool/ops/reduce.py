@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from masktool.ops.builder import constant_of, dtype_of, input_at, normalised_axes, rank_of, sizes_of
+from masktool.ops.builder import constant_input, dtype_of, input_at, normalised_axes, rank_of, sizes_of
 from masktool.ops.errors import RuleError
 from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule, passes_nothing
 from masktool.ops.graph import Masked, MaskedGraph, mask_rule, state_of_input
@@ -171,7 +171,7 @@ def vjp_reduce_extreme(graph: GradientGraph, node: ir.Node, gradients: Gradients
 def axes_to_reduce(node: ir.Node) -> list[int]:
     """Returns the axes that a node reduces, in ascending order."""
     rank = rank_of(input_at(node, 0))
-    listed = constant_of(node, 1, "the list of axes")
+    listed = constant_input(node, 1, "the list of axes")
     if listed is not None and listed.size:
         return sorted(normalised_axes(listed.tolist(), rank))
     return [] if node.attributes.get_int("noop_with_empty_axes", 0) == 1 else list(range(rank))

@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.ops.builder import (
-    constant_of,
+    constant_input,
     dims_of,
     dtype_of,
     fixed_sizes,
@@ -88,7 +88,7 @@ def resized(
     """
     output = node.outputs[0]
     axes, rank = list(state.axes), rank_of(output)
-    scales = constant_of(node, 2, "the scale")
+    scales = constant_input(node, 2, "the scale")
     if scales is not None and scales.size:
         given = normalised_axes(node.attributes.get_ints("axes") or range(rank), rank)
         by_axis = dict(zip(given, scales.tolist(), strict=True))
@@ -162,7 +162,7 @@ def resized_axes(node: ir.Node) -> list[tuple[int, float | None]]:
     """Returns the axes that a Resize changes, each with its scale, or None where the node has sizes."""
     rank = rank_of(node.outputs[0])
     axes = normalised_axes(node.attributes.get_ints("axes") or range(rank), rank)
-    scales = constant_of(node, 2, "the scale")
+    scales = constant_input(node, 2, "the scale")
     if scales is not None and scales.size:
         return [(axis, scale) for axis, scale in zip(axes, scales.tolist(), strict=True) if scale != 1]
     before, after = dims_of(input_at(node, 0)), dims_of(node.outputs[0])

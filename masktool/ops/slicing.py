@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from masktool.ops.builder import constant_of, dtype_of, input_at, normalised_axes, rank_of, sizes_of
+from masktool.ops.builder import constant_input, dtype_of, input_at, normalised_axes, rank_of, sizes_of
 from masktool.ops.errors import RuleError
 from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule, refuse_parameters
 from masktool.ops.graph import MaskedGraph, mask_rule, state_of_input
@@ -30,7 +30,7 @@ def mask_gather(graph: MaskedGraph, node: ir.Node) -> None:
     axis = normalised_axes([node.attributes.get_int("axis", 0)], rank_of(input_at(node, 0)))[0]
     if axis == state.batch:
         raise RuleError("it gathers along the batch")
-    indices = constant_of(node, 1, "the index")
+    indices = constant_input(node, 1, "the index")
     assert indices is not None
     added = indices.ndim - 1
     if axis in state.axes:
@@ -48,8 +48,8 @@ def mask_gather(graph: MaskedGraph, node: ir.Node) -> None:
 def mask_slice(graph: MaskedGraph, node: ir.Node) -> None:
     """Slices the mask along with the places."""
     state = state_of_input(graph, node)
-    starts, ends = constant_of(node, 1, "its start"), constant_of(node, 2, "its end")
-    axes, steps = constant_of(node, 3, "the list of axes"), constant_of(node, 4, "its step")
+    starts, ends = constant_input(node, 1, "its start"), constant_input(node, 2, "its end")
+    axes, steps = constant_input(node, 3, "the list of axes"), constant_input(node, 4, "its step")
     assert starts is not None
     assert ends is not None
     rank = rank_of(input_at(node, 0))
@@ -82,7 +82,7 @@ def mask_pad(graph: MaskedGraph, node: ir.Node) -> None:
         if mode == "constant":
             operands.append(graph.constant(1, dtype_of(mask)))
         mask = graph.emit("Pad", mask, *operands, mode=mode)
-    padding = constant_of(node, 2, "the number that it pads with")
+    padding = constant_input(node, 2, "the number that it pads with")
     adds_zero = mode != "constant" or padding is None or not padding.any()
     graph.set_state(node.outputs[0], state.recut(mask, state.axes, zeroed=state.zeroed and adds_zero))
 
@@ -90,7 +90,7 @@ def mask_pad(graph: MaskedGraph, node: ir.Node) -> None:
 def pads_of(node: ir.Node) -> tuple[np.ndarray, np.ndarray]:
     """Returns how many places a Pad adds in front and behind, for every axis."""
     rank = rank_of(input_at(node, 0))
-    pads, axes = constant_of(node, 1, "the number of places to add"), constant_of(node, 3, "the list of axes")
+    pads, axes = constant_input(node, 1, "the number of places to add"), constant_input(node, 3, "the list of axes")
     assert pads is not None
     begins, ends = np.zeros(rank, np.int64), np.zeros(rank, np.int64)
     along = list(range(rank)) if axes is None else normalised_axes(axes.tolist(), rank)
@@ -126,8 +126,8 @@ def vjp_slice(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Grad
 
 def chosen_places(node: ir.Node) -> list[tuple[int, slice]]:
     """Returns which places a Slice takes along which axis."""
-    starts, ends = constant_of(node, 1, "its start"), constant_of(node, 2, "its end")
-    axes, steps = constant_of(node, 3, "the list of axes"), constant_of(node, 4, "its step")
+    starts, ends = constant_input(node, 1, "its start"), constant_input(node, 2, "its end")
+    axes, steps = constant_input(node, 3, "the list of axes"), constant_input(node, 4, "its step")
     assert starts is not None
     assert ends is not None
     along = range(len(starts)) if axes is None else normalised_axes(axes.tolist(), rank_of(input_at(node, 0)))

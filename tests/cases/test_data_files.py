@@ -14,7 +14,7 @@ from masktool.cli import run
 from masktool.data_files import read_json, read_text, shorten
 from masktool.datasets.formats import read_objects
 from masktool.datasets.headers import Header
-from masktool.datasets.labels import read_labels
+from masktool.datasets.labels import read_label_entries
 from masktool.datasets.matching import ImageNames
 from masktool.datasets.pixel_files import find_pixel_files
 from masktool.demo import model_path, sample_path
@@ -119,9 +119,9 @@ def test_an_empty_label_map_is_no_interruption(tmp_path, capsys):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 def test_text_is_read_as_its_byte_order_mark_says(tmp_path, encoding):
     (tmp_path / "labels.json").write_text('{"ä.jpg": "Käfer"}', encoding=encoding)
-    assert read_labels(tmp_path / "labels.json") == [("ä.jpg", "Käfer")]
+    assert read_label_entries(tmp_path / "labels.json") == [("ä.jpg", "Käfer")]
     (tmp_path / "labels.csv").write_text("file,label\nä.jpg,Käfer\n", encoding=encoding)
-    assert read_labels(tmp_path / "labels.csv") == [("ä.jpg", "Käfer")]
+    assert read_label_entries(tmp_path / "labels.csv") == [("ä.jpg", "Käfer")]
 
 
 def test_text_without_a_mark_that_is_not_utf_8(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from masktool.datasets.labels import read_labels
+from masktool.datasets.labels import read_label_entries
 from masktool.errors import MasktoolError
 
 PAIRS = [("a.jpg", "3"), ("b c.jpg", "tench, Tinca tinca")]
@@ -22,7 +22,7 @@ PAIRS = [("a.jpg", "3"), ("b c.jpg", "tench, Tinca tinca")]
 def test_csv(tmp_path, text):
     path = tmp_path / "labels.csv"
     path.write_text(text, encoding="utf-8", newline="")
-    assert read_labels(path) == PAIRS
+    assert read_label_entries(path) == PAIRS
 
 
 def test_json(tmp_path):
@@ -30,7 +30,7 @@ def test_json(tmp_path):
     path.write_text(
         ' {"a": 3, "b": "tench", "c": {"name": "x", "index": 5}, "d": {"name": "y"}, "e": {"label": "z", "name": "y"}}'
     )
-    assert read_labels(path) == [("a", 3), ("b", "tench"), ("c", 5), ("d", "y"), ("e", "z")]
+    assert read_label_entries(path) == [("a", 3), ("b", "tench"), ("c", 5), ("d", "y"), ("e", "z")]
 
 
 @pytest.mark.parametrize(
@@ -52,13 +52,13 @@ def test_a_file_that_is_none(tmp_path, content, message):
     path = tmp_path / "labels.csv"
     path.write_bytes(content)
     with pytest.raises(MasktoolError) as caught:
-        read_labels(path)
+        read_label_entries(path)
     assert str(caught.value).startswith(message.format(path=path))
     assert "\n" not in str(caught.value)
 
 
 def test_no_file(tmp_path):
     with pytest.raises(MasktoolError, match=r"^file not found"):
-        read_labels(tmp_path / "labels.csv")
+        read_label_entries(tmp_path / "labels.csv")
     with pytest.raises(MasktoolError, match=r"^not a file .*got a directory"):
-        read_labels(tmp_path)
+        read_label_entries(tmp_path)

@@ -20,8 +20,8 @@ from masktool.explainers.methods.neuromask import (
     laplacian,
     laplacian_adjoint,
     map_terms,
-    sigmoid,
 )
+from masktool.runtime.scores import sigmoid
 
 STEPS = 3
 PICTURES = shapes.draw(11, 24)

@@ -13,9 +13,9 @@ from masktool.explainers.picture import (
     choose_panel,
     choose_view,
     draw_picture,
+    fit_line,
     overlay,
     render_map,
-    shorten,
 )
 
 
@@ -143,8 +143,8 @@ def test_long_text_is_cut():
     from PIL import ImageFont
 
     font = ImageFont.load_default(16)
-    assert shorten("short", font, 500) == "short"
-    cut = shorten("x" * 300, font, 100)
+    assert fit_line("short", font, 500) == "short"
+    cut = fit_line("x" * 300, font, 100)
     assert cut.endswith("...")
     assert font.getlength(cut) <= 100
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from explainers.models import SIZE, bright_photograph, noise_photograph, write_region_model
 from masktool import MasktoolError, explain, load
-from masktool.explainers.methods.rise import Rise, enlargement, upsample
+from masktool.explainers.methods.rise import Rise, enlargements, upsample
 from masktool.explainers.subject import Subject
 from masktool.explainers.task import Task
 from masktool.runtime.preprocessing import PreparedImage
@@ -59,7 +59,7 @@ def test_masks_are_cut_where_the_masking_ignores_their_scale():
 def test_enlargement_agrees_with_scikit_image():
     transform = pytest.importorskip("skimage.transform")
     grid = np.random.default_rng(0).random((7, 7))
-    rows, columns = enlargement(20, 7), enlargement(30, 7)
+    rows, columns = enlargements(20, 7), enlargements(30, 7)
     full = transform.resize(grid, (8 * 3, 8 * 5), order=1, mode="edge", anti_aliasing=False)
     offsets = np.array([[2 / 3 + 0.01, 3 / 5 + 0.01]])
     (mask,) = upsample(grid[None].astype(np.float32), offsets, rows, columns)
@@ -67,9 +67,9 @@ def test_enlargement_agrees_with_scikit_image():
 
 
 def test_offsets_reach_every_position():
-    assert enlargement(20, 7).shape == (3, 20, 7)
-    assert enlargement(5, 7).shape == (1, 5, 7)
-    np.testing.assert_allclose(enlargement(30, 7).sum(axis=2), 1, rtol=1e-6)
+    assert enlargements(20, 7).shape == (3, 20, 7)
+    assert enlargements(5, 7).shape == (1, 5, 7)
+    np.testing.assert_allclose(enlargements(30, 7).sum(axis=2), 1, rtol=1e-6)
 
 
 def test_map_is_the_published_sum(session):

@@ -32,6 +32,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from masktool.explainers.hiding import HiddenParts
+from masktool.explainers.interpolation import enlargement
 from masktool.explainers.learned_mask import Learned, LearnedMask
 from masktool.explainers.learning import Floats, Momentum, Step, learn
 from masktool.explainers.mask_figures import SURVIVES
@@ -184,12 +185,6 @@ class SmoothMasks:
             for column in range(2 * REACH + 1):
                 padded[:, row : row + height, column : column + width] += parts[..., row, column]
         return padded[:, REACH : REACH + height, REACH : REACH + width]
-
-
-def enlargement(length: int, cells: int) -> NDArray[np.float64]:
-    """Returns the bilinear interpolation (length, cells) between the cells' centres; rows sum to 1."""
-    positions = np.clip((np.arange(length) + 0.5) * cells / length - 0.5, 0, cells - 1)
-    return np.maximum(1 - np.abs(positions[:, None] - np.arange(cells)), 0)
 
 
 def area_terms(masks: Floats, area: float) -> Step:

@@ -32,6 +32,7 @@ from masktool.explainers.learning import Floats, RmsProp, Step, learn
 from masktool.explainers.method import register
 from masktool.option_checks import check_choice, check_real
 from masktool.progress import Advance
+from masktool.runtime.scores import sigmoid
 
 RANGE = 10.0
 """W: the map starts within -W..W, and is drawn towards -W, where it hides."""
@@ -127,11 +128,6 @@ def extend_inside(masks: Floats, margin: int) -> Floats:
 def draw_start(seed: int, size: tuple[int, int]) -> NDArray[np.float32]:
     """Draws the map w to start from: (1, h, w), uniform in -W..W."""
     return np.random.default_rng(seed).uniform(-RANGE, RANGE, (1, *size)).astype(np.float32)
-
-
-def sigmoid(values: Floats) -> Floats:
-    """Returns 1 / (1 + exp(-v)) without overflow."""
-    return 0.5 * (np.tanh(0.5 * values) + 1)
 
 
 def evaluate_maps(maps: Floats, hidden: HiddenParts, positions: NDArray[np.intp], setting: Setting) -> Step:

@@ -27,6 +27,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from masktool.explainers.interpolation import enlargement
 from masktool.explainers.mask_figures import cut_masks
 from masktool.explainers.method import Attribution, Method, register
 from masktool.explainers.task import Masks, Task
@@ -105,7 +106,7 @@ class Rise(Method):
     def masks(self, task: Task) -> Iterator[Masks]:
         """Yields the masks of one forward pass at a time; which masks these are does not depend on the batch."""
         cells_random, offsets_random = np.random.default_rng(task.seed).spawn(2)
-        rows, columns = (enlargement(length, self.grid_size) for length in task.size)
+        rows, columns = (enlargements(length, self.grid_size) for length in task.size)
         for piece in task.batch_ranges(self.n_masks):
             kept = cells_random.random((len(piece), self.grid_size, self.grid_size)) < self.p
             offsets = offsets_random.random((len(piece), 2))
@@ -113,7 +114,7 @@ class Rise(Method):
             yield cut_masks(soft) if self.cuts_masks(task) else soft  # with p = .5 as many pixels are kept as cells
 
 
-def enlargement(length: int, grid_size: int) -> NDArray[np.float32]:
+def enlargements(length: int, grid_size: int) -> NDArray[np.float32]:
     """Returns the bilinear interpolation along one axis for every possible offset.
 
     Returns:
@@ -121,9 +122,7 @@ def enlargement(length: int, grid_size: int) -> NDArray[np.float32]:
         (grid_size + 1) cells, to the ``length`` pixels that start at ``offset``. Rows sum to 1.
     """
     cell = -(-length // grid_size)
-    enlarged = (grid_size + 1) * cell
-    positions = np.clip((np.arange(enlarged) + 0.5) * grid_size / enlarged - 0.5, 0, grid_size - 1)
-    weights = np.maximum(1 - np.abs(positions[:, None] - np.arange(grid_size)), 0).astype(np.float32)
+    weights = enlargement((grid_size + 1) * cell, grid_size).astype(np.float32)
     return np.stack([weights[offset : offset + length] for offset in range(cell)])
 
 

@@ -17,11 +17,10 @@ from masktool.exporters.independence.states import (
     UnprovedError,
     axis_of,
     batch_rule,
-    constant_of,
-    input_of,
     listed_axes,
     same,
 )
+from masktool.exporters.node_inputs import constant_of, input_of
 
 REDUCTIONS = {
     "ReduceL1": "sums",

@@ -19,8 +19,8 @@ from masktool.exporters.independence.states import (
     States,
     UnprovedError,
     batch_rule,
-    input_of,
 )
+from masktool.exporters.node_inputs import input_of
 from masktool.exporters.subgraphs import nodes_inside
 
 MOST_ROUNDS = 4

@@ -18,13 +18,12 @@ from masktool.exporters.independence.states import (
     UnprovedError,
     axis_of,
     batch_rule,
-    constant_of,
     count_rule,
-    input_of,
     place_rule,
     same,
     shared,
 )
+from masktool.exporters.node_inputs import constant_of, input_of
 
 BY_PLACE = "takes images by their place in the batch"
 PAIRS = "reads what belongs to all images for each of them"

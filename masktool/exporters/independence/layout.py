@@ -18,12 +18,11 @@ from masktool.exporters.independence.states import (
     UnprovedError,
     axis_of,
     batch_rule,
-    constant_of,
     count_rule,
-    input_of,
     listed_axes,
     same,
 )
+from masktool.exporters.node_inputs import constant_of, input_of
 
 TO_THE_END = 2**31 - 1
 """Ends of a Slice from here on mean the end of the axis."""

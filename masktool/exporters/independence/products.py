@@ -12,10 +12,10 @@ from masktool.exporters.independence.states import (
     States,
     UnprovedError,
     batch_rule,
-    input_of,
     same,
     shared,
 )
+from masktool.exporters.node_inputs import input_of
 
 SUMS = "sums over the batch"
 PAIRS = "meets every image with every other"

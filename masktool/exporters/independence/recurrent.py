@@ -10,8 +10,8 @@ from masktool.exporters.independence.states import (
     States,
     UnprovedError,
     batch_rule,
-    input_of,
 )
+from masktool.exporters.node_inputs import input_of
 
 SEQUENCE, LENGTHS, STATES = 0, 4, (5, 6)
 """Indices of the inputs with one row per image."""

@@ -20,6 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.exporters.independence.lengths import ONE, Product, multiply_lengths, product_of
+from masktool.exporters.node_inputs import constant_of, input_of
 from masktool.exporters.subgraphs import nodes_inside
 from masktool.ops.rules import RuleTable
 
@@ -310,17 +311,6 @@ def apply_batch_rule(graph: BatchGraph, node: ir.Node) -> States:
 def same(node: ir.Node, state: State) -> States:
     """Returns the same state for every result of a node."""
     return [state] * len(node.outputs)
-
-
-def constant_of(value: ir.Value | None) -> np.ndarray | None:
-    """Returns a constant as an array, None where a value is left out or computed."""
-    tensor = None if value is None else ir.convenience.get_const_tensor(value)
-    return None if tensor is None else tensor.numpy()
-
-
-def input_of(node: ir.Node, index: int) -> ir.Value | None:
-    """Returns an input, None where it is left out."""
-    return node.inputs[index] if index < len(node.inputs) else None
 
 
 def axis_of(node: ir.Node, rank: int, default: int | None = None) -> int:

@@ -10,12 +10,11 @@ from masktool.exporters.independence.states import (
     States,
     UnprovedError,
     batch_rule,
-    constant_of,
-    input_of,
     listed_axes,
     same,
     shared,
 )
+from masktool.exporters.node_inputs import constant_of, input_of
 
 IMAGE_INPUTS = {
     "Conv": (0,),

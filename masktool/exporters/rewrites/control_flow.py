@@ -17,7 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from masktool.exporters.rewrites.replacement import Replacement, given, read_constant
+from masktool.exporters.node_inputs import input_of
+from masktool.exporters.rewrites.replacement import Replacement, read_constant
 
 MAX_UNROLLED_NODES = 10_000
 """Of one Loop written out: networks have a few hundred nodes, and rules, inference and checks walk over all of them."""
@@ -50,7 +51,7 @@ def inline_if(graph: ir.Graph, node: ir.Node) -> list[ir.Value] | None:
 def unroll_loop(graph: ir.Graph, node: ir.Node) -> list[ir.Value] | None:
     """Emits the body of a Loop once per iteration; None where their number is not known, is 0 or is too large."""
     body = node.attributes["body"].as_graph()
-    count, carried = read_constant(given(node, 0)), list(node.inputs[2:])
+    count, carried = read_constant(input_of(node, 0)), list(node.inputs[2:])
     if count is None or not stays_true(node, body):
         return None
     trips = int(count.item())
@@ -74,7 +75,7 @@ def unroll_loop(graph: ir.Graph, node: ir.Node) -> list[ir.Value] | None:
 
 def stays_true(node: ir.Node, body: ir.Graph) -> bool:
     """Whether the condition of a Loop is true at the start and behind every iteration."""
-    start, behind = given(node, 1), body.outputs[0]
+    start, behind = input_of(node, 1), body.outputs[0]
     initial = read_constant(start)
     if start is not None and (initial is None or not initial.item()):
         return False

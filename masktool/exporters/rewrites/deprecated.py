@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from masktool.exporters.node_inputs import input_of
 from masktool.exporters.opset import opset_of
-from masktool.exporters.rewrites.replacement import Replacement, Rewrite, given, rewrite_nodes
+from masktool.exporters.rewrites.replacement import Replacement, Rewrite, rewrite_nodes
 
 SCALES_CHANNELS_SINCE = 21
 """Opset from which on GroupNormalization is the operator that stayed."""
@@ -33,7 +34,7 @@ def rewrite_deprecated(model: ir.Model) -> None:
 
 def rewrite_group_normalization(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
     """(x - mean) / √(variance + ε) over each group, then one scale and one bias for each group."""
-    value, scale, bias = (given(node, index) for index in range(3))
+    value, scale, bias = (input_of(node, index) for index in range(3))
     groups = node.attributes.get_int("num_groups")
     if value is None or scale is None or bias is None or groups is None:
         return None

@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from masktool.exporters.node_inputs import input_of
 from masktool.exporters.rewrites.replacement import (
     Replacement,
     Rewrite,
     attributes_of,
-    given,
     rewrite_nodes,
 )
 
@@ -63,7 +63,7 @@ def rewrite_conv(channels_last: bool) -> Rewrite:
 
     def rewrite(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
         x, weight = node.inputs[:2]
-        bias, residual = given(node, 2), given(node, 3)
+        bias, residual = input_of(node, 2), input_of(node, 3)
         x = new.to_nchw(x) if channels_last else x
         inputs = (x, weight) if bias is None else (x, weight, bias)
         y = new.emit("Conv", *inputs, **attributes_of(node, *CONV_ATTRIBUTES))
@@ -123,7 +123,7 @@ def rewrite_gelu(emit: Callable[[Replacement, ir.Value], ir.Value]) -> Rewrite:
     """Returns the rewrite of a GELU (x, optional bias)."""
 
     def rewrite(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None]:
-        x, bias = node.inputs[0], given(node, 1)
+        x, bias = node.inputs[0], input_of(node, 1)
         assert x is not None
         return [emit(new, x if bias is None else new.emit("Add", x, bias))]
 
@@ -141,7 +141,7 @@ def rewrite_quick_gelu(new: Replacement, node: ir.Node) -> Sequence[ir.Value | N
 def rewrite_skip_norm(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
     """SkipLayerNormalization (x, skip, gamma, beta, bias) → y, and the sum before the norm as fourth output."""
     x, skip, gamma = node.inputs[:3]
-    beta, bias = given(node, 3), given(node, 4)
+    beta, bias = input_of(node, 3), input_of(node, 4)
     total = new.emit("Add", x, skip)
     total = total if bias is None else new.emit("Add", total, bias)
     y = new.emit("LayerNormalization", total, gamma, beta, **attributes_of(node, "epsilon"), axis=-1)

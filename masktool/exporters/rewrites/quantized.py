@@ -22,11 +22,11 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from masktool.exporters.node_inputs import input_of
 from masktool.exporters.rewrites.replacement import (
     Replacement,
     Rewrite,
     attributes_of,
-    given,
     is_used,
     read_constant,
     rewrite_nodes,
@@ -74,11 +74,11 @@ def rewrite_quantized(graph: ir.Graph) -> bool:
 def settle_pad_values(graph: ir.Graph) -> None:
     """Gives a Pad the number itself where that comes out of a DequantizeLinear of constants."""
     for node in graph:
-        value = given(node, PAD_VALUE) if node.op_type == "Pad" else None
+        value = input_of(node, PAD_VALUE) if node.op_type == "Pad" else None
         producer = None if value is None else value.producer()
         if producer is None or producer.op_type != "DequantizeLinear":
             continue
-        integer, scale, zero = (read_constant(given(producer, index)) for index in range(3))
+        integer, scale, zero = (read_constant(input_of(producer, index)) for index in range(3))
         if integer is not None and scale is not None and integer.size == scale.size == 1:
             steps = integer.astype(np.int32) - (0 if zero is None else zero.astype(np.int32))
             number = (steps.reshape(()) * scale.reshape(())).astype(scale.dtype)
@@ -88,10 +88,10 @@ def settle_pad_values(graph: ir.Graph) -> None:
 def raise_to_unsigned(graph: ir.Graph) -> None:
     """Writes values of int8 that only stand between QuantizeLinear and DequantizeLinear as uint8, in place."""
     for node in tuple(graph):
-        zero = read_constant(given(node, 2)) if node.op_type == "QuantizeLinear" else None
+        zero = read_constant(input_of(node, 2)) if node.op_type == "QuantizeLinear" else None
         if zero is None or zero.dtype != np.int8 or zero.size != 1 or node.outputs[0].is_graph_output():
             continue
-        scale = content_of((given(node, 1), given(node, 2)))
+        scale = content_of((input_of(node, 1), input_of(node, 2)))
         readers = [(user, index) for user, index in node.outputs[0].uses()]
         if scale is not None and all(reads_at(user, index, scale) for user, index in readers):
             raised = Replacement(graph, node).constant((zero.reshape(()).astype(np.int16) + SIGN).astype(np.uint8))
@@ -102,7 +102,11 @@ def raise_to_unsigned(graph: ir.Graph) -> None:
 
 def reads_at(node: ir.Node, index: int, scale: tuple[float, int]) -> bool:
     """Whether a node dequantises what it reads at an input, with a given scale and zero point."""
-    return node.op_type == "DequantizeLinear" and index == 0 and content_of((given(node, 1), given(node, 2))) == scale
+    return (
+        node.op_type == "DequantizeLinear"
+        and index == 0
+        and content_of((input_of(node, 1), input_of(node, 2))) == scale
+    )
 
 
 def dequantize(new: Replacement, value: ir.Value | None, scale: Scale, axis: int | None = None) -> ir.Value:
@@ -129,7 +133,7 @@ def as_scalars(new: Replacement, scale: Scale) -> list[ir.Value | None]:
 def rewrite_conv(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
     """QLinearConv (x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias), also channels last."""
     x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = node.inputs[:8]
-    bias = given(node, 8)
+    bias = input_of(node, 8)
     bias_scale = product_of_scales(x_scale, w_scale)
     if bias is not None and bias_scale is None:
         return None
@@ -164,7 +168,7 @@ def rewrite_matmul(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None]
 def rewrite_gemm(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
     """QGemm (a, a_scale, a_zero, b, b_scale, b_zero, c, y_scale, y_zero); without a y_scale the result is float."""
     a, a_scale, a_zero, b, b_scale, b_zero = node.inputs[:6]
-    c, y_scale, y_zero = (given(node, index) for index in (6, 7, 8))
+    c, y_scale, y_zero = (input_of(node, index) for index in (6, 7, 8))
     alpha = node.attributes.get_float("alpha", 1.0)
     c_scale = product_of_scales(a_scale, b_scale, alpha)
     if c is not None and c_scale is None:
@@ -181,7 +185,7 @@ def rewrite_binary(op_type: str) -> Rewrite:
     """Returns the rewrite of (a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero)."""
 
     def rewrite(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None]:
-        a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = (given(node, index) for index in range(8))
+        a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = (input_of(node, index) for index in range(8))
         y = new.emit(op_type, dequantize(new, a, (a_scale, a_zero)), dequantize(new, b, (b_scale, b_zero)))
         return [quantize(new, y, (y_scale, y_zero))]
 
@@ -192,7 +196,7 @@ def rewrite_unary(op_type: str, *attributes: str) -> Rewrite:
     """Returns the rewrite of (x, x_scale, x_zero, y_scale, y_zero), also channels last."""
 
     def rewrite(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None]:
-        x, x_scale, x_zero, y_scale, y_zero = (given(node, index) for index in range(5))
+        x, x_scale, x_zero, y_scale, y_zero = (input_of(node, index) for index in range(5))
         channels_last = node.attributes.get_int("channels_last", 0) == 1
         value = dequantize(new, new.to_nchw(x) if channels_last else x, (x_scale, x_zero))
         y = quantize(new, new.emit(op_type, value, **attributes_of(node, *attributes)), (y_scale, y_zero))
@@ -224,7 +228,7 @@ def rewrite_nhwc_max_pool(new: Replacement, node: ir.Node) -> Sequence[ir.Value 
 
 def rewrite_to_standard(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
     """QuantizeLinear and DequantizeLinear of ONNX Runtime's domain, for the element types that ONNX has as well."""
-    integers = given(node, 2) or (node.inputs[0] if node.op_type == "DequantizeLinear" else None)
+    integers = input_of(node, 2) or (node.inputs[0] if node.op_type == "DequantizeLinear" else None)
     if integers is None or integers.dtype not in STANDARD_TYPES:
         return None
     return [new.emit(node.op_type, *node.inputs, **attributes_of(node, "axis"))]
@@ -255,8 +259,8 @@ def surround_moves(graph: ir.Graph) -> bool:
     scales: dict[ir.Value, Scale] = {}
     found = False
     for node in tuple(graph):
-        if node.op_type == "QuantizeLinear" and content_of((given(node, 1), given(node, 2))):
-            scales[node.outputs[0]] = (given(node, 1), given(node, 2))
+        if node.op_type == "QuantizeLinear" and content_of((input_of(node, 1), input_of(node, 2))):
+            scales[node.outputs[0]] = (input_of(node, 1), input_of(node, 2))
         elif node.op_type in MOVES and node.domain == "" and (scale := common_scale(node, scales)):
             new = Replacement(graph, node)
             for index in range(len(node.inputs) if node.op_type == "Concat" else 1):
@@ -270,7 +274,7 @@ def surround_moves(graph: ir.Graph) -> bool:
 
 def dequantize_pad_value(new: Replacement, node: ir.Node, scale: Scale) -> None:
     """Gives a Pad of integers, which pads with 0 where it does not say with what, the number that stands for it."""
-    value, content = read_constant(given(node, PAD_VALUE)), content_of(scale)
+    value, content = read_constant(input_of(node, PAD_VALUE)), content_of(scale)
     assert content is not None  # common_scale looks at it
     factor, zero = content
     number = np.float32((0 if value is None else int(value.item())) - zero) * np.float32(factor)
@@ -280,7 +284,11 @@ def dequantize_pad_value(new: Replacement, node: ir.Node, scale: Scale) -> None:
 
 def common_scale(node: ir.Node, scales: dict[ir.Value, Scale]) -> Scale | None:
     """Returns the scale of a node's data inputs; None where they have none, or not one and the same."""
-    if node.op_type == "Pad" and given(node, PAD_VALUE) is not None and read_constant(given(node, PAD_VALUE)) is None:
+    if (
+        node.op_type == "Pad"
+        and input_of(node, PAD_VALUE) is not None
+        and read_constant(input_of(node, PAD_VALUE)) is None
+    ):
         return None
     data = node.inputs if node.op_type == "Concat" else node.inputs[:1]
     found = [scales.get(value) if value is not None else None for value in data]

@@ -86,11 +86,6 @@ def is_used(value: ir.Value) -> bool:
     return bool(value.uses()) or value.is_graph_output()
 
 
-def given(node: ir.Node, index: int) -> ir.Value | None:
-    """Returns an input of a node; None where it is left out."""
-    return node.inputs[index] if index < len(node.inputs) else None
-
-
 def read_constant(value: ir.Value | None) -> np.ndarray | None:
     """Returns the content of a constant; None where it is left out or computed."""
     tensor = None if value is None or value.is_graph_input() else ir.convenience.get_const_tensor(value)

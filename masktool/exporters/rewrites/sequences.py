@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.exporters.inference import every_node
-from masktool.exporters.rewrites.replacement import Replacement, given, read_constant
+from masktool.exporters.node_inputs import input_of
+from masktool.exporters.rewrites.replacement import Replacement, read_constant
 
 MOST_PARTS = 256
 """Of one sequence that is written out: networks split into heads, scales, gates and the like."""
@@ -26,7 +27,7 @@ def settle_kept_axes(model: ir.Model) -> None:
     for node in every_node(model):
         if node.op_type != "SplitToSequence" or node.domain != "" or node.attributes.get_int("keepdims", 1) == 1:
             continue
-        lengths = read_constant(given(node, 1))
+        lengths = read_constant(input_of(node, 1))
         if lengths is not None and lengths.ndim:
             del node.attributes["keepdims"]
         elif lengths is not None and lengths.item() == 1:
@@ -51,10 +52,10 @@ def lengths_of_parts(node: ir.Node) -> list[int] | None:
 
     Source: ONNX operator specification, SplitToSequence: as listed, or all of one length and the last one shorter.
     """
-    value, axis, lengths = node.inputs[0], node.attributes.get_int("axis", 0), read_constant(given(node, 1))
+    value, axis, lengths = node.inputs[0], node.attributes.get_int("axis", 0), read_constant(input_of(node, 1))
     if value is None or value.shape is None or not -len(value.shape) <= axis < len(value.shape):
         return None
-    if lengths is None and given(node, 1) is not None:  # they are computed
+    if lengths is None and input_of(node, 1) is not None:  # they are computed
         return None
     if lengths is not None and lengths.ndim:
         return lengths.tolist() if lengths.size <= MOST_PARTS else None
@@ -66,7 +67,7 @@ def lengths_of_parts(node: ir.Node) -> list[int] | None:
 
 def replace_by_split(new: Replacement, node: ir.Node, lengths: list[int]) -> None:
     """Puts a Split into parts of these lengths, and a sequence of them, in the place of a node."""
-    value, listed = node.inputs[0], read_constant(given(node, 1))
+    value, listed = node.inputs[0], read_constant(input_of(node, 1))
     assert value is not None  # lengths are known
     assert value.shape is not None
     axis = node.attributes.get_int("axis", 0) % len(value.shape)

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from masktool.exporters.rewrites.replacement import Replacement, given, is_used, read_constant
+from masktool.exporters.node_inputs import input_of
+from masktool.exporters.rewrites.replacement import Replacement, is_used, read_constant
 
 MAX_ENTRIES = 64
 """Longer constants are weights, not shapes."""
@@ -116,7 +117,7 @@ def evaluate_slice(node: ir.Node, known: Known) -> Entries | None:
     """Slice: some entries."""
     entries = entries_of(node.inputs[0], known)
     start, end = read_constant(node.inputs[1]), read_constant(node.inputs[2])
-    step = np.array([1]) if given(node, 4) is None else read_constant(node.inputs[4])
+    step = np.array([1]) if input_of(node, 4) is None else read_constant(node.inputs[4])
     if entries is None or entries.ndim != 1 or start is None or end is None or step is None:
         return None
     return entries[int(start.item()) : int(end.item()) : int(step.item())]
@@ -263,7 +264,7 @@ def retarget_squeeze(graph: ir.Graph, node: ir.Node, known: Known) -> None:
     """Names the axes of length 1 where the batch is open: it is no axis to drop, whatever its length."""
     del known
     value = node.inputs[0]
-    if given(node, 1) is not None or value is None or value.shape is None or not len(value.shape):
+    if input_of(node, 1) is not None or value is None or value.shape is None or not len(value.shape):
         return
     batch, *sizes = value.shape
     if not isinstance(batch, int) and all(isinstance(size, int) for size in sizes):
@@ -274,7 +275,7 @@ def retarget_squeeze(graph: ir.Graph, node: ir.Node, known: Known) -> None:
 
 def open_target(node: ir.Node, index: int, known: Known) -> Entries | None:
     """Returns the entries of a target that is no constant; None where nothing is known of it, or nothing is to do."""
-    target = given(node, index)
+    target = input_of(node, index)
     return None if target is None or read_constant(target) is not None else known.get(target)
 
 

@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from masktool.printable import cut_text
+
 Form = Callable[[Any, str], Any]
 
 INTEGER_LIMIT = 2**63
@@ -37,16 +39,17 @@ GUARD_OPERATORS = (ast.Add, ast.FloorDiv, ast.Mod, ast.Mult, ast.Sub)
 GUARD_COMPARISONS = (ast.Eq, ast.Gt, ast.GtE, ast.Lt, ast.LtE, ast.NotEq)
 CONTAINERS = frozenset({"builtins.dict", "builtins.list", "builtins.tuple", "collections.OrderedDict"})
 TREE_DEPTH = 8
+SHOWN = 80
+"""Characters of a value in a message."""
 
 
 class UnknownFormError(Exception):
     """A value has none of the forms that are known to hold no code; the text says which value, and where."""
 
 
-def shorten(value: object) -> str:
+def shown_form(value: object) -> str:
     """Returns a value as a message shows it."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return cut_text(repr(value), SHOWN)
 
 
 def record(
@@ -57,11 +60,11 @@ def record(
 
     def check(value: Any, place: str) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise UnknownFormError(f"{place} is {shorten(value)}")
+            raise UnknownFormError(f"{place} is {shown_form(value)}")
         if missing := [key for key in required if key not in value]:
             raise UnknownFormError(f"{place} lacks {missing[0]}")
         if unknown := [key for key in value if key not in known and key not in left_out]:
-            raise UnknownFormError(f"{place} holds {shorten(unknown[0])}")
+            raise UnknownFormError(f"{place} holds {shown_form(unknown[0])}")
         return {key: form(value[key], f"{place}.{key}") for key, form in known.items() if key in value}
 
     return check
@@ -72,10 +75,10 @@ def variant(forms: Mapping[str, Form]) -> Form:
 
     def check(value: Any, place: str) -> dict[str, Any]:
         if not isinstance(value, dict) or len(value) != 1:
-            raise UnknownFormError(f"{place} is {shorten(value)}")
+            raise UnknownFormError(f"{place} is {shown_form(value)}")
         ((key, inner),) = value.items()
         if key not in forms:
-            raise UnknownFormError(f"{place} holds {shorten(key)}")
+            raise UnknownFormError(f"{place} holds {shown_form(key)}")
         return {key: forms[key](inner, f"{place}.{key}")}
 
     return check
@@ -86,7 +89,7 @@ def sequence(form: Form) -> Form:
 
     def check(value: Any, place: str) -> list[Any]:
         if not isinstance(value, list):
-            raise UnknownFormError(f"{place} is {shorten(value)}")
+            raise UnknownFormError(f"{place} is {shown_form(value)}")
         return [form(each, place) for each in value]
 
     return check
@@ -97,7 +100,7 @@ def table(key: Form, form: Form) -> Form:
 
     def check(value: Any, place: str) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise UnknownFormError(f"{place} is {shorten(value)}")
+            raise UnknownFormError(f"{place} is {shown_form(value)}")
         return {key(name, f"{place}, a key"): form(each, f"{place}.{name}") for name, each in value.items()}
 
     return check
@@ -114,7 +117,7 @@ def text(pattern: str) -> Form:
 
     def check(value: Any, place: str) -> str:
         if not isinstance(value, str) or len(value) > TEXT_LENGTH or compiled.fullmatch(value) is None:
-            raise UnknownFormError(f"{place} is {shorten(value)}")
+            raise UnknownFormError(f"{place} is {shown_form(value)}")
         return value
 
     return check
@@ -125,7 +128,7 @@ def integer(lowest: int = -INTEGER_LIMIT, highest: int = INTEGER_LIMIT) -> Form:
 
     def check(value: Any, place: str) -> int:
         if type(value) is not int or not lowest <= value <= highest:
-            raise UnknownFormError(f"{place} is {shorten(value)}")
+            raise UnknownFormError(f"{place} is {shown_form(value)}")
         return value
 
     return check
@@ -134,7 +137,7 @@ def integer(lowest: int = -INTEGER_LIMIT, highest: int = INTEGER_LIMIT) -> Form:
 def flag(value: Any, place: str) -> bool:
     """The form of true and false."""
     if type(value) is not bool:
-        raise UnknownFormError(f"{place} is {shorten(value)}")
+        raise UnknownFormError(f"{place} is {shown_form(value)}")
     return value
 
 
@@ -142,14 +145,14 @@ def number(value: Any, place: str) -> float | str:
     """The form of a number, of which torch writes infinities and NaN as texts."""
     if type(value) in (int, float) or value in ("Infinity", "-Infinity", "NaN"):
         return value
-    raise UnknownFormError(f"{place} is {shorten(value)}")
+    raise UnknownFormError(f"{place} is {shown_form(value)}")
 
 
 def identifier(value: Any, place: str) -> str:
     """The form of a name that torch writes into the Python code that it makes of a graph."""
     name: str = text(r"[A-Za-z_]\w*")(value, place)
     if keyword.iskeyword(name):
-        raise UnknownFormError(f"{place} is {shorten(name)}")
+        raise UnknownFormError(f"{place} is {shown_form(name)}")
     return name
 
 
@@ -157,7 +160,7 @@ def module_path(value: Any, place: str) -> str:
     """The form of the path of a module or a weight, whose parts torch looks up as attributes."""
     path: str = text(r"(?:[\w@-]+(?:\.[\w@-]+)*)?")(value, place)
     if any(part.startswith("__") for part in path.split(".")):
-        raise UnknownFormError(f"{place} is {shorten(path)}")
+        raise UnknownFormError(f"{place} is {shown_form(path)}")
     return path
 
 
@@ -174,18 +177,18 @@ def condition(value: Any, place: str) -> str:
 def parse_expression(value: Any, place: str) -> ast.expr:
     """Returns the parsed form of a text that would be run as Python."""
     if not isinstance(value, str) or len(value) > EXPRESSION_LENGTH or not value.isascii():
-        raise UnknownFormError(f"{place} is {shorten(value)}")
+        raise UnknownFormError(f"{place} is {shown_form(value)}")
     try:
         return ast.parse(value, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise UnknownFormError(f"{place} is {shorten(value)}") from error
+        raise UnknownFormError(f"{place} is {shown_form(value)}") from error
 
 
 def rebuild_expression(value: Any, place: str, functions: frozenset[str]) -> str:
     """Returns an expression written anew from its parsed form, for sympy evaluates the text as Python."""
     parsed = parse_expression(value, place)
     if not is_arithmetic(parsed, functions, EXPRESSION_DEPTH):
-        raise UnknownFormError(f"{place} is more than integer arithmetic: {shorten(value)}")
+        raise UnknownFormError(f"{place} is more than integer arithmetic: {shown_form(value)}")
     return ast.unparse(parsed)
 
 
@@ -230,7 +233,7 @@ def guard(value: Any, place: str) -> str:
     """The form of a condition on the image's shape, ``L['x'].size()[2] // 2 != 1``, which torch runs as Python."""
     parsed = parse_expression(value, place)
     if not is_guard(parsed, EXPRESSION_DEPTH):
-        raise UnknownFormError(f"{place} is more than a condition on lengths: {shorten(value)}")
+        raise UnknownFormError(f"{place} is more than a condition on lengths: {shown_form(value)}")
     return ast.unparse(parsed)
 
 
@@ -291,9 +294,9 @@ def tree(key: Form) -> Form:
         try:
             parsed = json.loads(value) if isinstance(value, str) else None
         except (ValueError, RecursionError) as error:
-            raise UnknownFormError(f"{place} is {shorten(value)}") from error
+            raise UnknownFormError(f"{place} is {shown_form(value)}") from error
         if not isinstance(parsed, list) or len(parsed) != 2 or parsed[0] != 1 or parsed[0] is True:
-            raise UnknownFormError(f"{place} is {shorten(value)}")
+            raise UnknownFormError(f"{place} is {shown_form(value)}")
         return json.dumps([1, check_branch(parsed[1], place, key, TREE_DEPTH)])
 
     return check
@@ -302,10 +305,10 @@ def tree(key: Form) -> Form:
 def check_branch(value: Any, place: str, key: Form, depth: int) -> dict[str, Any]:
     """Returns a copy of one level of a nesting; its context, which may name classes to import, holds keys alone."""
     if depth == 0 or not isinstance(value, dict) or set(value) != {"type", "context", "children_spec"}:
-        raise UnknownFormError(f"{place} is {shorten(value)}")
+        raise UnknownFormError(f"{place} is {shown_form(value)}")
     kind, children = value["type"], value["children_spec"]
     if not isinstance(children, list) or not (kind is None or kind in CONTAINERS):
-        raise UnknownFormError(f"{place} is {shorten(value)}")
+        raise UnknownFormError(f"{place} is {shown_form(value)}")
     context = None if kind is None and value["context"] is None else check_context(value["context"], place, key)
     branches = [check_branch(child, place, key, depth - 1) for child in children]
     return {"type": kind, "context": context, "children_spec": branches}
@@ -316,9 +319,9 @@ def check_context(value: Any, place: str, key: Form) -> str:
     try:
         keys = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError) as error:
-        raise UnknownFormError(f"{place} is {shorten(value)}") from error
+        raise UnknownFormError(f"{place} is {shown_form(value)}") from error
     if keys is None and isinstance(value, str):
         return "null"
     if not isinstance(keys, list) or not isinstance(value, str):
-        raise UnknownFormError(f"{place} is {shorten(value)}")
+        raise UnknownFormError(f"{place} is {shown_form(value)}")
     return json.dumps([key(each, place) for each in keys])

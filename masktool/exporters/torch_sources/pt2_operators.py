@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from masktool.exporters.torch_sources.pt2_grammar import UnknownFormError, shorten
+from masktool.exporters.torch_sources.pt2_grammar import UnknownFormError, shown_form
 
 TARGET = re.compile(r"torch\.ops\.aten\.(\w+)\.([A-Za-z]\w*)", re.ASCII)
 ATEN = frozenset(
@@ -70,7 +70,9 @@ def operator(value: object, place: str) -> str:
         return value
     found = TARGET.fullmatch(value) if isinstance(value, str) else None
     if found is None or not is_listed(found[1]) or not is_overload(found[1], found[2]):
-        raise UnknownFormError(f"{place}, operator {shorten(value)}, is none of those that are known to compute alone")
+        raise UnknownFormError(
+            f"{place}, operator {shown_form(value)}, is none of those that are known to compute alone"
+        )
     return str(value)
 
 

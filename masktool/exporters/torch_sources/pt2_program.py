@@ -22,7 +22,7 @@ from masktool.exporters.torch_sources.pt2_grammar import (
     optional,
     record,
     sequence,
-    shorten,
+    shown_form,
     table,
     text,
     tree,
@@ -92,7 +92,7 @@ PART_OF_STACK = text(r"(?:[\w.@'\[\]<>-]*,){2}[\w.<>-]*")
 def module_stack(value: Any, place: str) -> str:
     """The form of the modules that a node stood in, from the outermost; torch unflattens a program by them."""
     if not isinstance(value, str):
-        raise UnknownFormError(f"{place} is {shorten(value)}")
+        raise UnknownFormError(f"{place} is {shown_form(value)}")
     return ";".join(PART_OF_STACK(part, place) for part in value.split(";"))
 
 

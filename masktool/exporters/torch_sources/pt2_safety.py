@@ -30,7 +30,7 @@ from masktool.exporters.torch_sources.pt2_grammar import (
     flag,
     module_path,
     record,
-    shorten,
+    shown_form,
     table,
     text,
 )
@@ -111,11 +111,11 @@ def list_members(source: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     for entry in entries:
         folder, _, name = entry.filename.partition("/")
         if not folder or entry.filename.split("/")[0] != entries[0].filename.split("/")[0] or name in found:
-            raise UnknownFormError(f"member {shorten(entry.filename)} is none of a program's")
+            raise UnknownFormError(f"member {shown_form(entry.filename)} is none of a program's")
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-            raise UnknownFormError(f"member {shorten(name)} is compressed, which torch's own are not")
+            raise UnknownFormError(f"member {shown_form(name)} is compressed, which torch's own are not")
         if name in FORMAT and source.read(entry) != FORMAT[name]:
-            raise UnknownFormError(f"member {name} is {shorten(source.read(entry))}, expected {FORMAT[name]!r}")
+            raise UnknownFormError(f"member {name} is {shown_form(source.read(entry))}, expected {FORMAT[name]!r}")
         check_member(name)
         found[name] = entry
     needed = (PROGRAM, *(f"{folder}model_{kind}s_config.json" for kind, folder in PAYLOAD_FOLDERS.items()))
@@ -127,7 +127,7 @@ def list_members(source: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 def check_member(name: str) -> None:
     """Raises UnknownFormError for the name of a member that means code, or that no program has."""
     if name.startswith(LIBRARIES):
-        raise UnknownFormError(f"{shorten(name)} is part of a compiled library, which runs as soon as it is opened")
+        raise UnknownFormError(f"{shown_form(name)} is part of a compiled library, which runs as soon as it is opened")
     if name in (f"{folder}model.pt" for folder in PAYLOAD_FOLDERS.values()):
         raise UnknownFormError(f"{name} is pickled, as torch 2.8 and older wrote it")
     if OBJECT.fullmatch(name):
@@ -135,7 +135,7 @@ def check_member(name: str) -> None:
     tables = (f"{folder}model_{kind}s_config.json" for kind, folder in PAYLOAD_FOLDERS.items())
     plain = name == PROGRAM or name in FORMAT or name in tables or PAYLOAD.fullmatch(name) or LEFT_OUT.fullmatch(name)
     if not plain:
-        raise UnknownFormError(f"member {shorten(name)} is none of a program's")
+        raise UnknownFormError(f"member {shown_form(name)} is none of a program's")
 
 
 def read_member(source: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
@@ -189,7 +189,7 @@ def refuse_pickles(content: Any, listing: str) -> None:
     for name, payload in config.items() if isinstance(config, dict) else ():
         kind = payload.get("path_name") if isinstance(payload, dict) else None
         if isinstance(payload, dict) and (payload.get("use_pickle") is not False or "obj" in str(kind)):
-            raise UnknownFormError(f"{listing}: {shorten(name)} is pickled ({shorten(kind)})")
+            raise UnknownFormError(f"{listing}: {shown_form(name)} is pickled ({shown_form(kind)})")
 
 
 def check_within_bytes(tensor: Mapping[str, Any], size: int, place: str) -> None:

@@ -15,6 +15,7 @@ from onnx_ir.passes import common
 
 from masktool.contract import Masking
 from masktool.exporters.sources import Source
+from masktool.messages import parameter
 
 CHOOSING = "NonMaxSuppression"
 CHOSEN_FROM = 2
@@ -46,7 +47,7 @@ def leave_out_lists(source: Source, masking: Masking) -> Source:
     now = ", ".join(repr(value.name) for value in graph.outputs)
     note = (
         f"left out: {left_out}, which {CHOOSING} chose: a list of boxes has no place for a pixel; "
-        f"the outputs are {now}; --masking fill keeps all"
+        f"the outputs are {now}; " + parameter("masking", "fill") + " keeps all"
     )
     places = None if added else [names.index(value.name) for value in kept]
     reference = None if places is None else only(source.reference, places)

@@ -40,6 +40,7 @@ from masktool.exporters.score_ends import (
     scales_to_unit_length,
 )
 from masktool.exporters.value_bounds import lies_between_0_and_1
+from masktool.messages import OneOf, Placeholder, call, parameter
 
 NONE = "none"
 """What ``--class-output`` takes for a graph that has none."""
@@ -162,7 +163,7 @@ def choose_class_output(model: ir.Model, claims: Claims = Claims(), batch: int |
     """
     outputs = [value for value in model.graph.outputs if is_vector(value, batch)]
     if claims.name == NONE and all(value.name != NONE for value in model.graph.outputs):
-        return ClassOutput(None, None, ("--class-output none",))
+        return ClassOutput(None, None, ("none, as the user says",))
     if claims.name is not None:
         outputs = [named_output(model, claims.name, batch)]
     candidates = [describe_candidate(value, claims) for value in outputs if find_selection(value) is None]
@@ -184,7 +185,7 @@ def choose_class_output(model: ir.Model, claims: Claims = Claims(), batch: int |
         raise MasktoolError(
             f"{len(plausible)} outputs may hold the class scores",
             got=" | ".join(map(str, plausible)),
-            fix=f"say which: --class-output {' or '.join(each.name for each in plausible)} or {NONE}",
+            fix="say which: " + parameter("class_output", OneOf((*(each.name for each in plausible), NONE), " or ")),
         )
     (chosen,) = plausible
     kind = settle_kind(chosen, claims)
@@ -220,7 +221,7 @@ def named_output(model: ir.Model, name: str, batch: int | None) -> ir.Value:
     Raises:
         MasktoolError: there is none of that name, or it cannot hold class scores.
     """
-    where = f"--class-output {name}"
+    where = parameter("class_output", name)
     found = next((value for value in model.graph.outputs if value.name == name), None)
     if found is None:
         listed = ", ".join(describe_value(value) for value in model.graph.outputs)
@@ -231,14 +232,17 @@ def named_output(model: ir.Model, name: str, batch: int | None) -> ir.Value:
             where=where,
             expected="floating point (N, K), (N, K, 1, 1) or (N,)" + ("" if batch is None else f", N = {batch}"),
             got=describe_value(found),
-            fix=f"--class-output {NONE}; `masktool explain --output {name} --target I,J` explains one of its values",
+            fix=parameter("class_output", NONE)
+            + "; `"
+            + call("explain", ..., ..., output=name, target=(Placeholder("I"), Placeholder("J")))
+            + "` explains one of its values",
         )
     if (selection := find_selection(found)) is not None:
         raise MasktoolError(
             "not one score per class",
             where=where,
             got=f"what {name_node(selection)} selects",
-            fix=f"--class-output {NONE}, or the scores in front of that node",
+            fix=parameter("class_output", NONE) + ", or the scores in front of that node",
         )
     return found
 
@@ -265,7 +269,7 @@ def find_backing(
         alike = " (numbers scaled to 0..1, such as coordinates, would end alike)" if end.startswith("Sigmoid") else ""
         yield f"{end.split()[0]} over {columns_named}{alike}"
     if claims.name is not None:
-        yield "named by --class-output"
+        yield "named by the user"
     if claims.labels is not None:
         yield f"{count_in_words(len(claims.labels), 'label')} for {count_in_words(columns, 'column')}"
     if not unbounded or columns is None:
@@ -337,7 +341,7 @@ def keep_fitting(candidates: Sequence[Candidate], claims: Claims) -> list[Candid
         kinds = "logits, probabilities or sigmoid" if several else "binary, binary-probability or sigmoid"
         raise MasktoolError(
             "no output is of that kind",
-            where=f"--output-kind {claims.kind}",
+            where=parameter("output_kind", claims.kind),
             expected="one column" if several else "several columns",
             got=", ".join(describe_value(each.value) for each in fitting),
             fix=f"{kinds} are for {'several columns' if several else 'one column'}",
@@ -451,13 +455,13 @@ def settle_kind(chosen: Candidate, claims: Claims) -> OutputKind | None:
     kind = find_output_kind(chosen, claims)
     named = claims.labels is not None and len(claims.labels) > 1
     if named and chosen.columns == 1 and kind not in BINARY_KINDS:
-        kinds = " or ".join(each for each in sorted(BINARY_KINDS) if each in (chosen.kinds or BINARY_KINDS))
+        kinds = OneOf(tuple(each for each in sorted(BINARY_KINDS) if each in (chosen.kinds or BINARY_KINDS)), " or ")
         said = f", called {kind}" if kind is not None else ", of unknown kind"
         raise MasktoolError(
             "two labels for one column are its negative and its positive class",
-            expected=kinds,
+            expected=" or ".join(map(str, kinds.values)),
             got=f"{chosen.name!r}, which {chosen.ends_in}{said}",
-            fix=f"say --output-kind {kinds}, or give one label",
+            fix="say " + parameter("output_kind", kinds) + ", or give one label",
         )
     return kind
 
@@ -474,11 +478,11 @@ def find_output_kind(chosen: Candidate, claims: Claims) -> OutputKind | None:
             told = chosen.end is not None and chosen.end.split()[0] in chosen.ends_in
             raise MasktoolError(
                 "the graph says otherwise",
-                where=f"--output-kind {claims.kind}",
+                where=parameter("output_kind", claims.kind),
                 expected=" or ".join(allowed),
                 got=f"{chosen.name!r}, which {chosen.ends_in}"
                 + (" and lies between 0 and 1" if chosen.share and not told else ""),
-                fix="leave --output-kind out",
+                fix="leave " + parameter("output_kind") + " out",
             )
         return claims.kind
     if allowed is not None and chosen.end is not None:
@@ -493,7 +497,7 @@ def find_output_kind(chosen: Candidate, claims: Claims) -> OutputKind | None:
 
 def tell_evidence(chosen: Candidate, kind: OutputKind | None, claims: Claims) -> tuple[str, ...]:
     """Returns what speaks for a decision, in words."""
-    said = ("kind by --output-kind",) if claims.kind is not None else ()
+    said = ("kind by the user",) if claims.kind is not None else ()
     assumed = () if chosen.backing or said else ("assumed, not known: nothing says that these are class scores",)
     unknown = ("what the values are is not known",) if kind is None and chosen.backing else ()
     return (chosen.ends_in, *chosen.backing, *chosen.against, *said, *assumed, *unknown)

@@ -21,6 +21,7 @@ from masktool.exporters.declared_shapes import infer_anew
 from masktool.exporters.forked import try_in_child
 from masktool.exporters.inference import every_node
 from masktool.exporters.onnx_file import open_size_of
+from masktool.messages import parameter
 
 ABORTING = frozenset({"Slice"})
 """Operators at which shape inference is known to end the process. Split is looked at in :mod:`.onnx_nodes`."""
@@ -145,7 +146,7 @@ def too_short(value: ir.Value, lengths: list[int | str], image: ir.Value, where:
     assert node is not None  # inputs have no such lengths, see open_lengths
     height, width = open_size_of(image)
     small = node.op_type in SHRINKING and height is not None and width is not None and follows(value, image)
-    larger = "it needs larger images: give a larger --input-size where the file leaves the size open"
+    larger = "it needs larger images: give a larger " + parameter("input_size") + " where the file leaves the size open"
     return MasktoolError(
         f"an image of {height} x {width} is too small for this node" if small else "a value with a length below 0",
         where=f"{where}, {type_and_name(node)}",

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from masktool.contract import ChannelOrder, Preprocessing
 from masktool.errors import MasktoolError
+from masktool.messages import differently, parameter
 from masktool.normalisation import normalise_levels
 from masktool.ops.builder import INTEGER_TYPES
 
@@ -42,7 +43,7 @@ def note_assumed(image: ir.Value) -> str:
     """Returns what the user should know of :func:`assumed_preprocessing`."""
     return (
         f"the image input {image.name!r} takes uint8: photographs are assumed to go in as pixels 0..255, red first "
-        "(scale 1, no mean); --preprocess FILE.json says otherwise"
+        "(scale 1, no mean); " + parameter("preprocessing", "FILE.json") + " says otherwise"
     )
 
 
@@ -58,7 +59,10 @@ def check_gives_integers(image: ir.Value, preprocessing: Preprocessing) -> None:
             where=f"input {image.name!r}, {image.dtype.name.lower()}",
             expected=f"whole numbers from {bounds.min} to {bounds.max} for pixels 0..255",
             got=f"scale {preprocessing.scale:g}, mean {list(preprocessing.mean)}, std {list(preprocessing.std)}",
-            fix='leave --preprocess, --mean and --std out, or give a FILE.json with "scale": 1',
+            fix=differently(
+                python="leave preprocessing out, or give one with scale=1",
+                command='leave --preprocess, --mean and --std out, or give a FILE.json with "scale": 1',
+            ),
         )
 
 
@@ -70,5 +74,5 @@ def refuse_gradients(image: ir.Value) -> None:
             where=f"input {image.name!r}",
             expected="an image of floating point",
             got=image.dtype.name.lower(),
-            fix="leave --gradient out, or export the network without the Cast in front of it",
+            fix="leave " + parameter("gradient") + " out, or export the network without the Cast in front of it",
         )

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import onnx_ir as ir
 
 from masktool.contract import BATCH_AXIS, GRADIENT_OUTPUTS, LOSS_INPUT, MASK_INPUT, TARGET_INPUT
+from masktool.messages import parameter
 
 OWN_NAMES = frozenset({MASK_INPUT, TARGET_INPUT, LOSS_INPUT}) | GRADIENT_OUTPUTS
 OWN_PREFIX = "masktool"
@@ -96,6 +97,8 @@ def note_renamed(outputs: Iterable[ir.Value], renamed: Mapping[str, str]) -> Ite
     names = {value.name for value in outputs}
     for old, new in renamed.items():
         if not names & {old, new}:
-            yield f"the model's input {old!r} is called {new!r} in the file, and by --input: {old!r} is masktool's own"
+            called = f"the model's input {old!r} is called {new!r} in the file, and by "
+            yield called + parameter("inputs") + f": {old!r} is masktool's own"
         else:
-            yield f"the model's output {old!r} is called {new!r} in the file; --output takes both names"
+            called = f"the model's output {old!r} is called {new!r} in the file; "
+            yield called + parameter("output") + " takes both names"

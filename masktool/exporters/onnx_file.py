@@ -10,6 +10,7 @@ from masktool.contract import MASK_INPUT, Layout
 from masktool.errors import MasktoolError
 from masktool.exporters.declared_shapes import open_unknown_lengths
 from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
+from masktool.messages import SIZE, OneOf, Placeholder, differently, parameter, parameters
 from masktool.ops.builder import INTEGER_TYPES
 
 IMAGE_RANK = 4
@@ -64,7 +65,7 @@ def find_image_input(model: onnx_ir.Model, name: str | None = None) -> onnx_ir.V
             return chosen[0]
         raise MasktoolError(
             "no such image input",
-            where=f"--image-input {name}",
+            where=parameter("image_input", name),
             expected="the name of an input of rank 4 that holds numbers",
             got=found,
         )
@@ -73,12 +74,13 @@ def find_image_input(model: onnx_ir.Model, name: str | None = None) -> onnx_ir.V
         alone = any(value.shape is not None and value.shape.rank() == IMAGE_RANK - 1 for value in inputs)
         fix = "export the network with a batch axis in front, for images (1, C, H, W)" if alone else None
         if unknown := [value.name for value in inputs if value.shape is None and value.dtype in FLOAT_TYPES]:
-            fix = f"if {unknown[0]!r} is the image: --image-input {unknown[0]} --channels C --input-size H W"
+            settled = parameters(image_input=unknown[0], channels=Placeholder("C"), input_size=SIZE)
+            fix = f"if {unknown[0]!r} is the image: " + settled
         raise MasktoolError("no image input", expected=expected, got=found, fix=fix)
     if len(images) > 1:
-        names = " or ".join(str(value.name) for value in images)
+        names = OneOf(tuple(value.name for value in images), " or ")
         raise MasktoolError(
-            f"{len(images)} inputs may be the image", got=found, fix=f"say which: --image-input {names}"
+            f"{len(images)} inputs may be the image", got=found, fix="say which: " + parameter("image_input", names)
         )
     return images[0]
 
@@ -177,7 +179,11 @@ def fix_size(image: onnx_ir.Value, input_size: tuple[int, int]) -> None:
             where=f"input {image.name!r}",
             expected=" x ".join(str(dims[axis]) for axis in axes),
             got=f"{input_size[0]} x {input_size[1]}",
-            fix="give that size (--input-size, or in the file of --preprocess), or none",
+            fix="give that size ("
+            + parameter("input_size")
+            + ", or in "
+            + differently(python="preprocessing", command="the file of --preprocess")
+            + "), or none",
         )
     for axis, side in zip(axes, input_size, strict=True):
         dims[axis] = side

@@ -14,6 +14,7 @@ from masktool.exporters.onnx_file import find_image_input, fix_size, open_size_o
 from masktool.exporters.settings import ExportSettings
 from masktool.exporters.size_trial import advise_size
 from masktool.exporters.sources import Source
+from masktool.messages import parameter
 
 Attempt = Callable[[Source, Path, ExportSettings], object]
 """Exports a source."""
@@ -34,7 +35,7 @@ def advising_fill(source: Source, settings: ExportSettings, attempt: Attempt) ->
         filled = ExportSettings(settings.output, masking="fill", baseline=DEFAULT_BASELINE)
         if settings.masking == "fill" or not can_export(source, filled, attempt):
             raise
-        raise error.advised("--masking fill takes this file") from error.__cause__ or error
+        raise error.advised(parameter("masking", "fill") + " takes this file") from error.__cause__ or error
 
 
 @contextlib.contextmanager

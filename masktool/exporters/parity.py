@@ -19,6 +19,7 @@ from masktool.exporters.probes import BATCH_SIZES, Probe
 from masktool.exporters.runnable import Outputs, RunnableModel, stack
 from masktool.exporters.storage import open_session
 from masktool.exporters.tolerance import LIMITS, widened
+from masktool.messages import SIZE, parameter
 
 __all__ = ["MEANINGS", "Verdict", "check_parity", "judge_parity", "measure_parity", "open_session"]
 
@@ -79,7 +80,7 @@ def run_source(plain: RunnableModel, probe: Probe, *, alone: bool) -> Outputs:
         alone: whether each image is run alone.
     """
     open_size = not all(isinstance(side, int) for side in plain.image_shape[1:])
-    fix = "give --input-size H W, if it is made for another size" if open_size else None
+    fix = "give " + parameter("input_size", SIZE) + ", if it is made for another size" if open_size else None
     images = f"random images of {probe.size}"
     if alone and plain.batch is None and not plain.takes_mask:
         images += ", one at a time"

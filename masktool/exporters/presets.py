@@ -14,6 +14,7 @@ from masktool.contract import DEFAULT_SIZE, ChannelOrder, Layout, Preprocessing,
 from masktool.data_files import is_there, parse_json, read_json, read_text, shorten
 from masktool.errors import MasktoolError
 from masktool.exporters.onnx_file import channels_of, describe_value, find_image_input, layout_of, open_size_of
+from masktool.messages import differently, parameter
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -84,7 +85,7 @@ def preprocessing_for(
     image = find_image_input(model, image_input)
     channels = channels_of(model, image_input)
     if channels is None:
-        raise MasktoolError("number of channels unknown", where="--preprocess", got=describe_value(image))
+        raise MasktoolError("number of channels unknown", where=parameter("preprocessing"), got=describe_value(image))
     sides = open_size_of(image)
     if None in sides and name_or_file is not None and name_or_file not in PRESETS:
         usual = read_preprocessing(Path(name_or_file), DEFAULT_SIZE).size
@@ -109,10 +110,10 @@ def _named_preset(name: str | None, size: tuple[int, int], channels: int, *, own
     if channels != len(IMAGENET_MEAN) and not own_mean:
         raise MasktoolError(
             "preset for colour images",
-            where=f"--preprocess {name}",
+            where=parameter("preprocessing", name),
             expected="3 channels",
             got=channels,
-            fix="add --mean",
+            fix=differently(python="give a Preprocessing with a mean of its own", command="add --mean"),
         )
     if name == "caffe":
         order: ChannelOrder = "L" if channels == 1 else "BGR"
@@ -138,7 +139,7 @@ def read_document(path: Path) -> dict[str, Any]:
     """
     expected = f"{', '.join(PRESETS)} or a JSON file"
     if not is_there(path):
-        raise MasktoolError("no such file", where=f"--preprocess {path}", expected=expected)
+        raise MasktoolError("no such file", where=parameter("preprocessing", path), expected=expected)
     document = read_json(path, expected, "text")
     if not isinstance(document, dict):
         raise MasktoolError("not a JSON object", where=path, expected='{"mean": [...], ...}')
@@ -193,7 +194,9 @@ def check_channel_numbers(preprocessing: Preprocessing, channels: int) -> Iterat
     if preprocessing.scale == UNIT_SCALE and max(preprocessing.mean) > 1:
         yield (
             "mean",
-            "at most 1, since pixels are scaled to 0..1 (for 0..255: --preprocess caffe or a file with scale 1)",
+            "at most 1, since pixels are scaled to 0..1 (for 0..255: "
+            + parameter("preprocessing", "caffe")
+            + " or a file with scale 1)",
         )
 
 
@@ -220,7 +223,7 @@ def labels_from(path: str | Path) -> tuple[str, ...]:
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines or not all(line.strip() for line in lines):
-        raise MasktoolError("an empty label", where=f"--labels {path}", expected="one name per line")
+        raise MasktoolError("an empty label", where=parameter("labels", path), expected="one name per line")
     return tuple(line.strip() for line in lines)
 
 
@@ -231,18 +234,18 @@ def _labels_from_json(document: Any, path: Path) -> tuple[str, ...]:
             entries = [numbered[index] for index in range(len(numbered))]
         except (ValueError, KeyError) as error:
             raise MasktoolError(
-                "labels without an order", where=f"--labels {path}", expected="keys 0 to K-1", got=f"key {error}"
+                "labels without an order", where=parameter("labels", path), expected="keys 0 to K-1", got=f"key {error}"
             ) from error
     elif isinstance(document, list):
         entries = document
     else:
-        raise MasktoolError("not labels", where=f"--labels {path}", expected="a JSON list or object")
+        raise MasktoolError("not labels", where=parameter("labels", path), expected="a JSON list or object")
     names = [entry[-1] if isinstance(entry, list) and entry else entry for entry in entries]
     for index, name in enumerate(names):
         if not isinstance(name, str) or not name.strip():
             raise MasktoolError(
-                "not a class name", where=f"--labels {path}, class {index}", got=shorten(entries[index])
+                "not a class name", where=parameter("labels", path) + f", class {index}", got=shorten(entries[index])
             )
     if not names:
-        raise MasktoolError("no labels", where=f"--labels {path}")
+        raise MasktoolError("no labels", where=parameter("labels", path))
     return tuple(names)

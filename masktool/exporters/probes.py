@@ -14,6 +14,7 @@ from masktool.contract import DEFAULT_SIZE, MASK_INPUT, Layout, Preprocessing
 from masktool.errors import MasktoolError
 from masktool.exporters.domains import Domain
 from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
+from masktool.messages import Placeholder, parameter
 from masktool.tensor_types import numpy_type
 
 BATCH_SIZES = (1, 3, 8)
@@ -195,7 +196,11 @@ def sides_of(shape: Shape, layout: Layout) -> tuple[int, int | str | None, int |
     """
     channels, height, width = (shape[axis] for axis in (CHANNEL_AXIS[layout], *SPATIAL_AXES[layout]))
     if not isinstance(channels, int):
-        raise MasktoolError("the number of input channels is not fixed", got=tuple(shape), fix="add --channels C")
+        raise MasktoolError(
+            "the number of input channels is not fixed",
+            got=tuple(shape),
+            fix="add " + parameter("channels", Placeholder("C")),
+        )
     return channels, height, width
 
 

@@ -19,6 +19,7 @@ from masktool.exporters.opset import opset_of
 from masktool.exporters.refusals import reason_without_rule, unsupported
 from masktool.exporters.requantize import find_quantised_nodes, requantize
 from masktool.exporters.subgraphs import nodes_inside
+from masktool.messages import SIZE, parameter
 from masktool.ops.builder import CHOOSABLE, INTEGER_TYPES, dtype_of
 from masktool.ops.errors import RuleError
 from masktool.ops.functions import neighbor_fill
@@ -91,7 +92,7 @@ def add_mask_input(graph: ir.Graph, image: ir.Value, layout: Layout, *, mask_req
                 "an optional mask needs a fixed height and width",
                 where=f"input {image.name!r}",
                 got=image.shape,
-                fix="give --input-size H W, or --mask required",
+                fix="give " + parameter("input_size", SIZE) + ", or " + parameter("mask_required", True),
             )
         mask.const_value = ir.tensor(np.ones((1, 1, height, width), np.float32), name=MASK_INPUT)
         graph.register_initializer(mask)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from masktool.contract import RULE_PROPERTY, Metadata
+from masktool.messages import SIZE, parameter
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -115,7 +116,7 @@ def note_inputs(model: ir.Model, image_input: str) -> Iterator[str]:
     from masktool.exporters.onnx_file import describe_value, find_other_inputs, input_size_of
 
     if input_size_of(model, image_input) is None:
-        yield "height or width is open, so that the mask is required; --input-size H W fixes them"
+        yield "height or width is open, so that the mask is required; " + parameter("input_size", SIZE) + " fixes them"
     if others := find_other_inputs(model, image_input):
         named = ", ".join(describe_value(value) for value in others)
         yield f"the image is {image_input!r}; to be fed besides: {named}"

@@ -13,6 +13,7 @@ from masktool.exporters.canonical import canonicalise
 from masktool.exporters.foreseen import foresee_abort
 from masktool.exporters.onnx_file import fix_size, layout_of, open_size_of
 from masktool.exporters.propagate import mask_model
+from masktool.messages import SIZE, parameter
 
 
 @contextlib.contextmanager
@@ -37,7 +38,7 @@ def trying_a_size(model: ir.Model, image_input: str, masking: Masking) -> Iterat
 
 def advise_size(error: UnsupportedOperatorError) -> str:
     """Returns what to do about nodes that a fixed input size settles."""
-    return f"a fixed size settles {'it' if len(error.nodes) == 1 else 'them'}: add --input-size H W"
+    return f"a fixed size settles {'it' if len(error.nodes) == 1 else 'them'}: add " + parameter("input_size", SIZE)
 
 
 def image_of(model: ir.Model, image_input: str) -> ir.Value:

@@ -35,6 +35,7 @@ from masktool.exporters.torch_sources import archives, module_export
 from masktool.exporters.torch_sources.hub_names import names_hub_model
 from masktool.exporters.torch_sources.modules import LoadedModule, load_module
 from masktool.identity import digest_model
+from masktool.messages import SIZE, parameter
 from masktool.streams import unheard
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def source_from_module(loaded: LoadedModule, input_size: Size | None = None, cha
     known = loaded.known
     size = input_size or (known.preprocessing.size if known.preprocessing else None)
     if size is None:
-        raise MasktoolError("input size unknown", where=loaded.name, fix="add --input-size H W")
+        raise MasktoolError("input size unknown", where=loaded.name, fix="add " + parameter("input_size", SIZE))
     graph = module_export.export_module(known.module, size, channels, known.channels)
     source = _source_from_torch(graph, loaded.name, loaded.sha256)
     columns = {count_columns(value) for value in source.model.graph.outputs if is_vector(value)}

@@ -22,6 +22,7 @@ from masktool.errors import MasktoolError, stage
 from masktool.exporters.forked import CAN_FORK, try_in_child
 from masktool.external_weights import check_named_files
 from masktool.files import check_target, replace_durably, temporary_directory, writing
+from masktool.messages import parameter
 
 LARGEST_WEIGHTS = 2**31 - 2**26
 """Bytes of weights up to which a model is one file: 2 GiB less 64 MiB for the graph, its names and its metadata."""
@@ -261,7 +262,7 @@ def staging(target: Path, model: ir.Model) -> Iterator[Staging]:
             "a model above 2 GiB is two files, which stand beside each other",
             where=target,
             got=f"a symbolic link to {place}",
-            fix="choose the file itself with -o",
+            fix="choose the file itself with " + parameter("path"),
         )
     with contextlib.ExitStack() as stack:
         with writing(target):
@@ -276,5 +277,7 @@ def refuse_own_source(model: ir.Model, data: Path) -> None:
     for tensor in tensors:
         if isinstance(tensor, ir.ExternalTensor) and data.exists() and data.samefile(tensor.path):
             raise MasktoolError(
-                "the output would overwrite the source's weights", where=data, fix="choose another output with -o"
+                "the output would overwrite the source's weights",
+                where=data,
+                fix="choose another output with " + parameter("path"),
             )

@@ -23,6 +23,7 @@ from masktool.exporters.parity import DEFECT, run_source
 from masktool.exporters.probes import Probe, choose_sizes, sides_of, usual_size
 from masktool.exporters.runnable import Outputs, RunnableModel
 from masktool.exporters.storage import opens
+from masktool.messages import parameter
 
 OTHER_BATCHES = (2, 4, 8, 16, 3)
 """Images at once that a network is tried with where it runs with no single one: those that traces are made with."""
@@ -134,7 +135,7 @@ def try_source(
             "the source itself gives no numbers",
             where=f"random images of {tried}",
             got="NaN or infinity in every place of an output",
-            fix="if it is made for other numbers, say how photographs become its input: --preprocess",
+            fix="if it is made for other numbers, say how photographs become its input: " + parameter("preprocessing"),
         )
     return TriedNetwork(subject, chosen, drawn[chosen], sizes[0] == usual_size(sides, preprocessing))
 

@@ -13,7 +13,7 @@ from masktool.errors import MasktoolError
 from masktool.exporters.presets import PRESETS, labels_from, preprocessing_for, preprocessing_preset, size_in_file
 from masktool.exporters.settings import LabelsLike, PreprocessingLike, Preset
 from masktool.exporters.source_kinds import FileKind, detect_kind
-from masktool.messages import parameter
+from masktool.messages import SIZE, parameter
 
 if TYPE_CHECKING:
     from masktool.exporters.sources import Source
@@ -128,7 +128,9 @@ def module_preprocessing(
     if not isinstance(choice, Preset):
         if channels is not None and choice is None:
             raise MasktoolError(
-                "--channels without a preprocessing for them", where=loaded.name, fix="add --preprocess"
+                parameter("channels") + " without a preprocessing for them",
+                where=loaded.name,
+                fix="add " + parameter("preprocessing"),
             )
         return choice
     size = input_size or loaded.input_size
@@ -137,7 +139,7 @@ def module_preprocessing(
     if size is None and choice.text not in (None, *PRESETS):
         size = size_in_file(choice.text) or DEFAULT_SIZE
     if size is None:
-        raise MasktoolError("input size unknown", where=loaded.name, fix="add --input-size H W")
+        raise MasktoolError("input size unknown", where=loaded.name, fix="add " + parameter("input_size", SIZE))
     if channels is None:
         channels, _ = find_channels(loaded.known.module, size, loaded.known.channels)
     return preprocessing_preset(choice.text, size, choice.mean, choice.std, channels=channels)

@@ -38,6 +38,7 @@ from masktool.exporters.runnable import RunnableModel
 from masktool.exporters.storage import staging
 from masktool.exporters.tolerance import limits_of, widened, without_unfused
 from masktool.exporters.trial import TriedNetwork, try_source
+from masktool.messages import OneOf, Placeholder, parameter
 
 if TYPE_CHECKING:
     from masktool.exporters.sources import Source
@@ -137,11 +138,12 @@ def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
         MasktoolError: the model has no class output, or names that the gradients need.
     """
     if metadata.class_output is None:
+        named = parameter("class_output", Placeholder("NAME"))
         raise MasktoolError(
             "gradients are of class scores (N, K), and the model has none",
             got=", ".join(describe_value(value) for value in model.graph.outputs),
             fix="methods without gradients (lime, occlusion, rise) explain one value of any output"
-            + ("; or export with --class-output NAME" if any(map(is_vector, model.graph.outputs)) else ""),
+            + ("; or export with " + named if any(map(is_vector, model.graph.outputs)) else ""),
         )
     refuse_gradients(next(value for value in model.graph.inputs if value.name == metadata.image_input))
     if taken := sorted(str(value.name) for value in model.graph.inputs if value.name in (TARGET_INPUT, LOSS_INPUT)):
@@ -191,7 +193,7 @@ def complete(metadata: Metadata, model: ir.Model, layout: Layout) -> Metadata:
                 "the preprocessing is for another size",
                 expected=f"the model's {sides[0]} x {sides[1]}",
                 got=f"{preprocessing.size[0]} x {preprocessing.size[1]}",
-                fix="correct the size in the preprocessing, or give --input-size",
+                fix="correct the size in the preprocessing, or give " + parameter("input_size"),
             )
         image = next(value for value in model.graph.inputs if value.name == metadata.image_input)
         check_gives_integers(image, preprocessing)
@@ -219,7 +221,7 @@ def refuse_infinite_response(response: float, metadata: Metadata, model: ir.Mode
         )
     raise MasktoolError(
         "with half of an image hidden the network gives NaN or infinity",
-        where=f"--masking {metadata.masking}",
+        where=parameter("masking", metadata.masking),
         fix=DEFECT if metadata.baseline is None else advise_baseline(metadata.baseline, metadata, trial),
     )
 
@@ -229,9 +231,11 @@ def advise_baseline(failed: str, metadata: Metadata, trial: TriedNetwork) -> str
     assert metadata.layout is not None  # completed by now
     found = find_baselines(trial.plain, trial.probes[0], metadata.layout, metadata.preprocessing, failed)
     if found:
-        return f"it has no answer to the baseline {failed}, and one to --baseline {' | '.join(found)}"
-    known = "" if metadata.preprocessing else "; where --preprocess is given, colours can be tried too"
-    return f"it has no answer to the baseline {failed}, nor to any other that was tried{known}"
+        others = parameter("baseline", OneOf(tuple(found), " | "))
+        return f"it has no answer to the baseline {failed}, and one to " + others
+    known = "; where " + parameter("preprocessing") + " is given, colours can be tried too"
+    nothing = f"it has no answer to the baseline {failed}, nor to any other that was tried"
+    return nothing if metadata.preprocessing else nothing + known
 
 
 def measure_model(

@@ -125,14 +125,14 @@ def test_a_sigmoid_at_the_end_makes_it_a_probability(tmp_path: Path):
     with pytest.raises(MasktoolError) as error:
         masktool.export(model, tmp_path / "m.onnx", output_kind="binary")
     assert str(error.value) == (
-        "the graph says otherwise (--output-kind binary): expected binary-probability or sigmoid, got 'y', which ends "
-        "in Sigmoid; leave --output-kind out"
+        "the graph says otherwise (output_kind=\"binary\"): expected binary-probability or sigmoid, got 'y', which "
+        "ends in Sigmoid; leave output_kind out"
     )
 
 
 def test_several_columns_are_not_binary(tmp_path: Path):
     model = network("N, 2", "two = Constant<value_ints = [1, 2]>() y = Tile(z, two)")
-    with pytest.raises(MasktoolError, match=r"no output is of that kind .--output-kind binary.: expected one column"):
+    with pytest.raises(MasktoolError, match=r"no output is of that kind .output_kind=.binary..: expected one column"):
         masktool.export(model, tmp_path / "m.onnx", output_kind="binary")
 
 
@@ -218,7 +218,8 @@ def test_two_labels_of_a_column_that_is_not_binary_are_a_question(nodes: str, ki
     with pytest.raises(MasktoolError) as error:
         masktool.export(model, tmp_path / "m.onnx", output_kind=kind, labels=["healthy", "tumour"])
     assert str(error.value).startswith("two labels for one column are its negative and its positive class: expected")
-    assert f"say --output-kind {expected}, or give one label" in str(error.value)
+    kinds = expected.replace(" or ", '" or "')
+    assert f'say output_kind="{kinds}", or give one label' in str(error.value)
     assert not (tmp_path / "m.onnx").exists()
     for said in expected.split(" or "):
         masktool.export(model, tmp_path / "m.onnx", output_kind=said, labels=["healthy", "tumour"])
@@ -251,7 +252,7 @@ def test_a_sigmoid_is_never_applied_twice(name: str, tmp_path: Path):
     with pytest.raises(MasktoolError) as error:
         masktool.export(model, tmp_path / "m.onnx", output_kind="binary")
     assert str(error.value).startswith(
-        "the graph says otherwise (--output-kind binary): expected binary-probability or sigmoid, got 'y', which "
+        "the graph says otherwise (output_kind=\"binary\"): expected binary-probability or sigmoid, got 'y', which "
     )
     assert ("lies between 0 and 1" in str(error.value)) == (name != "probability (N, 1)")
     if name in KNOWN_SIGMOIDS:
@@ -260,7 +261,7 @@ def test_a_sigmoid_is_never_applied_twice(name: str, tmp_path: Path):
         with load(tmp_path / "m.onnx") as session:
             np.testing.assert_allclose(session.scores(images())[:, 1], positive(model, "binary-probability"), atol=1e-6)
     else:
-        with pytest.raises(MasktoolError, match="say --output-kind binary-probability, or give one label"):
+        with pytest.raises(MasktoolError, match=r"say output_kind=.binary-probability., or give one label"):
             masktool.export(model, tmp_path / "m.onnx", labels=["healthy", "tumour"])
 
 
@@ -270,7 +271,7 @@ def test_a_sigmoid_is_never_applied_twice(name: str, tmp_path: Path):
 def test_one_column_holds_no_classes_that_exclude_one_another(kind: OutputKind, labels, shape: str, tmp_path: Path):
     nodes = "one = Constant<value_ints = [1]>() y = Squeeze(z, one)" if shape == "N" else "y = Identity(z)"
     with pytest.raises(
-        MasktoolError, match=rf"no output is of that kind .--output-kind {kind}.: expected several columns, got 'y'"
+        MasktoolError, match=rf"no output is of that kind .output_kind=.{kind}..: expected several columns, got 'y'"
     ):
         masktool.export(network(shape, nodes), tmp_path / "m.onnx", output_kind=kind, labels=labels)
 

@@ -104,7 +104,7 @@ def test_the_channels_are_those_that_the_network_runs_on(make, channels):
 
 def test_where_both_run_the_note_says_which_was_taken():
     source = load_source(Sum().eval(), input_size=SIZE)
-    assert source.notes == ("the model runs on images of 3 channels and of 1; 3 taken, --channels chooses",)
+    assert source.notes == ("the model runs on images of 3 channels and of 1; 3 taken, channels chooses",)
     assert load_source(Sum().eval(), input_size=SIZE, channels=4).notes == ()
     assert find_channels(Sum().eval(), SIZE, configured=4) == (4, ())
     assert find_channels(Grey().eval(), SIZE, configured=3) == (1, ())
@@ -134,7 +134,7 @@ def test_networks_with_such_stems_export_and_agree_with_torch(make, archive, tmp
 
 
 def test_a_network_that_runs_on_neither_names_the_option(tmp_path: Path):
-    with pytest.raises(MasktoolError, match="check --input-size and --channels"):
+    with pytest.raises(MasktoolError, match="check input_size and channels"):
         load_source(Repeated().eval(), input_size=SIZE)
     assert load_source(Repeated().eval(), input_size=SIZE, channels=1).model.graph.inputs[0].shape[1] == 1
 
@@ -200,7 +200,7 @@ def test_open_channels_are_those_of_the_first_convolution(kind: str, channels, m
 
 def test_open_channels_that_nothing_settles_are_asked_for(tmp_path: Path) -> None:
     model = open_channels("pool", "C")
-    with pytest.raises(MasktoolError, match=r"number of input channels is not fixed.*; add --channels C"):
+    with pytest.raises(MasktoolError, match=r"number of input channels is not fixed.*; add channels=C"):
         export(model, tmp_path / "m.onnx")
     export(load_source(model, channels=3), tmp_path / "m.onnx")
     agrees(model, tmp_path, 3)
@@ -219,7 +219,9 @@ def test_open_channels_take_what_the_user_says_where_it_can_be(tmp_path: Path) -
 @pytest.mark.parametrize("kind", ["convolution", "pool", "last"])
 def test_an_image_without_a_shape_is_of_the_one_that_the_user_says(kind: str, masking, tmp_path: Path) -> None:
     model = open_channels(kind, "C", shaped=False)
-    with pytest.raises(MasktoolError, match=r"'x' float of unknown shape; if 'x' is the image: --image-input x"):
+    with pytest.raises(
+        MasktoolError, match=r"'x' float of unknown shape; if 'x' is the image: image_input=.x., channels=C"
+    ):
         load_source(model)
     source = load_source(model, image_input="x", channels=3, input_size=(8, 8))
     export(source, tmp_path / "m.onnx", masking=masking)

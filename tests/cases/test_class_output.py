@@ -82,7 +82,7 @@ def test_two_heads_are_a_question():
     assert str(error.value).startswith(
         "2 outputs may hold the class scores: 'emotion' float (N, 7) ends in Gemm | 'gen"
     )
-    assert str(error.value).endswith("say which: --class-output emotion or gender or none")
+    assert str(error.value).endswith('say which: class_output="emotion" or "gender" or "none"')
 
 
 def test_of_two_heads_the_one_with_evidence_is_taken():
@@ -98,7 +98,7 @@ def test_the_user_chooses_and_may_choose_none():
     assert choose(heads, nodes, Claims(name="gender"), **weights)[:2] == ("gender", "logits")
     assert choose(heads, nodes, Claims(name="none"), **weights)[:2] == (None, None)
     with pytest.raises(
-        MasktoolError, match=r"no such output .--class-output race.: expected one of 'emotion'.*or none"
+        MasktoolError, match=r"no such output .class_output=.race..: expected one of 'emotion'.*or none"
     ):
         choose(heads, nodes, Claims(name="race"), **weights)
 
@@ -189,7 +189,9 @@ def test_an_inner_softmax_or_sigmoid_beside_what_is_computed_from_it_is_a_questi
     outputs = dict(list(inner_outputs(case).items())[::order])
     with pytest.raises(MasktoolError, match=r"2 outputs may hold the class scores: .*'inner' float") as error:
         choose(outputs, INNER[case][1], **WEIGHTS)
-    assert str(error.value).endswith(f"say which: --class-output {' or '.join(outputs)} or none")
+    assert str(error.value).endswith(
+        "say which: class_output=" + " or ".join(f'"{each}"' for each in (*outputs, "none"))
+    )
     assert choose(outputs, INNER[case][1], Claims(name="y"), **WEIGHTS).name == "y"
     assert choose(outputs, INNER[case][1], Claims(name="inner"), **WEIGHTS).kind in ("probabilities", "sigmoid")
 
@@ -268,7 +270,7 @@ SELECTED = {
 def test_what_an_operator_selects_is_never_a_class_score(nodes: str):
     outputs = {"y": "float[N, 3]"}
     assert choose(outputs, nodes, h=(8, 10), z2=(10, 3))[:2] == (None, None)
-    with pytest.raises(MasktoolError, match=r"not one score per class .--class-output y.: what \w+ selects"):
+    with pytest.raises(MasktoolError, match=r"not one score per class .class_output=.y..: what \w+ selects"):
         choose(outputs, nodes, Claims(name="y"), h=(8, 10), z2=(10, 3))
 
 
@@ -397,7 +399,7 @@ def test_the_kind_of_an_end_that_is_written_out(name: str, count: str):
 )  # fmt: skip
 def test_a_softmax_is_never_applied_twice(name: str):
     nodes = f"{ONE} {CLIP} z = Gemm(f, h) {ENDS[name][0]}"
-    with pytest.raises(MasktoolError, match=r"the graph says otherwise .--output-kind logits.: expected .*'y', which"):
+    with pytest.raises(MasktoolError, match=r"the graph says otherwise .output_kind=.logits..: expected .*'y', which"):
         choose({"y": "float[N, 4]"}, nodes, Claims(kind="logits"), h=(8, 4))
 
 
@@ -460,7 +462,7 @@ def test_shapes_of_class_outputs(shapes: dict[str, str], expected: str | None):
     ],
 )
 def test_a_kind_that_the_graph_contradicts_is_refused(end: str, kind, expected: str):
-    with pytest.raises(MasktoolError, match=rf"the graph says otherwise .--output-kind {kind}.: expected {expected}"):
+    with pytest.raises(MasktoolError, match=rf"the graph says otherwise .output_kind=.{kind}..: expected {expected}"):
         choose({"y": "float[N, 4]"}, f"z = Gemm(f, h) y = {end}(z)", Claims(kind=kind), h=(8, 4))
 
 

@@ -188,7 +188,7 @@ def test_an_if_with_an_identity_in_fill(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "size"), [(SQUEEZED, (3, 8)), (INVERTED, (10, 8))])
 def test_the_refusal_says_that_a_size_settles_it(text: str, size: tuple[int, int], tmp_path: Path) -> None:
-    with pytest.raises(MasktoolError, match=r"a fixed size settles (it|them): add --input-size H W"):
+    with pytest.raises(MasktoolError, match=r"a fixed size settles (it|them): add input_size=\(H, W\)"):
         masktool.export(sized(text), tmp_path / "m.onnx")
     metadata = masktool.export(load_source(sized(text), input_size=size), tmp_path / "m.onnx").metadata
     assert metadata.parity["ones"] == 0
@@ -198,7 +198,7 @@ def test_no_size_is_promised_where_none_helps(tmp_path: Path) -> None:
     model = sized(INVERTED.replace("f = Flatten (r)", "f = CumSum (r, m)").replace("(r, m2)", "(f, m2)"))
     with pytest.raises(MasktoolError) as caught:
         masktool.export(model, tmp_path / "m.onnx")
-    assert "--input-size" not in str(caught.value)
+    assert "input_size" not in str(caught.value)
 
 
 # What would be allocated

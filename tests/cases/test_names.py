@@ -97,7 +97,7 @@ def test_an_image_named_mask_and_what_the_user_says(tmp_path: Path) -> None:
     source = load_source(network(IMAGE="mask"), image_input="mask")
     assert source.image_input == "model_mask"
     assert source.notes == (
-        "the model's input 'mask' is called 'model_mask' in the file, and by --input: 'mask' is masktool's own",
+        "the model's input 'mask' is called 'model_mask' in the file, and by inputs: 'mask' is masktool's own",
     )
     metadata = masktool.export(source, tmp_path / "m.onnx").metadata
     assert metadata.image_input == "model_mask"

@@ -56,7 +56,7 @@ def test_fill_takes_them_and_says_at_what_size_it_was_measured(case: str, tmp_pa
 def test_layer_masking_is_refused_and_a_size_settles_it(tmp_path: Path) -> None:
     source, target = tmp_path / "in.onnx", tmp_path / "out.onnx"
     onnx.save(parse(HEAD + TEXT_LINES.format(batch="n", height=32)), source)
-    with pytest.raises(MasktoolError, match=r"a fixed size settles it: add --input-size H W; --masking fill takes"):
+    with pytest.raises(MasktoolError, match=r"a fixed size settles it: add input_size=\(H, W\); masking=.fill. takes"):
         masktool.export(source, target)
     metadata = masktool.export(source, target, input_size=(32, 100)).metadata
     assert metadata.parity["ones"] == 0
@@ -68,6 +68,6 @@ def test_layer_masking_is_refused_and_a_size_settles_it(tmp_path: Path) -> None:
 def test_a_network_that_takes_no_size_that_is_tried_is_asked_for_one(tmp_path: Path) -> None:
     source = tmp_path / "in.onnx"
     onnx.save(parse(HEAD + FLAT.format(batch="n", numbers=2 * 9 * 11)), source)
-    with pytest.raises(MasktoolError, match=r"224 x 224.*give --input-size H W"):
+    with pytest.raises(MasktoolError, match=r"224 x 224.*give input_size=\(H, W\)"):
         masktool.export(source, tmp_path / "out.onnx", masking="fill")
     masktool.export(source, tmp_path / "out.onnx", masking="fill", input_size=(9, 11))

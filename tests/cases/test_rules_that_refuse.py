@@ -66,7 +66,7 @@ def test_the_node_that_lost_the_map_is_named(name: str, tmp_path: Path) -> None:
         masktool.export(source, tmp_path / "masked.onnx")
     assert len(caught.value.nodes) == 1
     assert caught.value.nodes[0][:2] == ("view", "Reshape")
-    assert str(caught.value).endswith("--masking fill takes this file")
+    assert str(caught.value).endswith('masking="fill" takes this file')
     masktool.export(source, tmp_path / "filled.onnx", masking="fill")
 
 
@@ -74,12 +74,12 @@ def test_fill_is_not_offered_where_it_refuses_too(tmp_path: Path, monkeypatch: p
     def refuses(*arguments: object, **options: object) -> None:
         raise MasktoolError("no")
 
-    monkeypatch.setattr("masktool.exporters.fill.fill_model", refuses)
+    monkeypatch.setattr("masktool.exporters.preparation.fill_model", refuses)
     channels, size, nodes, constants, into = SCATTERED["likewise, 4 channels"]
     source = write(tmp_path, nodes, channels, size, {"w": (3, into, 3, 3), "v": (3, 5)}, constants)
     with pytest.raises(UnsupportedOperatorError) as caught:
         masktool.export(source, tmp_path / "masked.onnx")
-    assert "--masking fill" not in str(caught.value)
+    assert "masking=" not in str(caught.value)
 
 
 def unshuffled(images: np.ndarray, order: str) -> np.ndarray:

@@ -179,7 +179,7 @@ def test_a_sequence_of_maps_is_refused_where_masks_are_carried(masking: Any, tmp
         masktool.export(build(body), tmp_path / "m.onnx", masking=masking)
     assert caught.value.nodes[0].op_type == "SequenceConstruct"
     assert "it makes a sequence or an optional value, and masks lie on tensors alone" in str(caught.value)
-    assert str(caught.value).endswith("--masking fill takes this file")
+    assert str(caught.value).endswith('masking="fill" takes this file')
     check_filled(build(body), tmp_path / "m.onnx")
 
 

@@ -228,7 +228,7 @@ def test_a_network_without_convolutions(tmp_path: Path):
     { flat = Flatten(image) hard = Hardmax(flat) product = MatMul(flat, weight) sum = ReduceMean(hard)
       scores = Add(product, sum) }"""
     model = parse(text)
-    with pytest.raises(MasktoolError, match=r"not a convolutional network.*--masking fill takes this file"):
+    with pytest.raises(MasktoolError, match=r"not a convolutional network.*masking=.fill. takes this file"):
         masktool.export(model, tmp_path / "layer.onnx")
     masktool.export(model, tmp_path / "fill.onnx", masking="fill")
     assert read_metadata(tmp_path / "fill.onnx").baseline == "mean"

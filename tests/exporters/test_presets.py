@@ -43,7 +43,9 @@ def test_mean_and_std_replace_the_presets():
 
 
 def test_grey_images_need_their_own_mean():
-    with pytest.raises(MasktoolError, match=r"preset for colour images .--preprocess imagenet.: expected 3 channels"):
+    with pytest.raises(
+        MasktoolError, match=r"preset for colour images .preprocessing=.imagenet..: expected 3 channels"
+    ):
         preprocessing_preset("imagenet", SIZE, channels=1)
     grey = preprocessing_preset(None, (28, 28), mean=(0.1307,), std=(0.3081,), channels=1)
     assert (grey.channel_order, grey.mean, grey.std) == ("L", (0.1307,), (0.3081,))
@@ -84,7 +86,7 @@ def test_a_file_keeps_what_it_says(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no such file .--preprocess .*expected imagenet, caffe, tf or a JSON file"),
+        (None, "no such file .preprocessing=.*expected imagenet, caffe, tf or a JSON file"),
         (b"mean: 1", "not JSON"),
         (b"[1, 2]", "not a JSON object"),
         (b"\xff\xfe\x00", "not UTF-16 text"),

@@ -41,7 +41,7 @@ def test_notes_tell_of_inputs_and_of_new_names(tmp_path: Path):
         parse(text), tmp_path / "m.onnx", image_input="image", class_output="loss", gradient="logit"
     )
     assert exported.notes == (
-        "the model's output 'loss' is called 'model_loss' in the file; --output takes both names",
+        "the model's output 'loss' is called 'model_loss' in the file; output takes both names",
         "the image is 'image'; to be fed besides: 'scale' float (N, 6, 1, 1)",
     )
     assert exported.source.outputs == ("'loss' float (N, 6)",)

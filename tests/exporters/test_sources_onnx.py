@@ -102,7 +102,7 @@ def test_the_image_among_several_inputs():
     two = "g (float[N, 3, 8, 8] a, float[N, 3, 8, 8] b, int64[1] k) => (float[N, 3, 8, 8] y) { y = Add(a, b) }"
     assert load_source(graph(two), image_input="b").image_input == "b"
     for name in ("k", "c"):
-        with pytest.raises(MasktoolError, match=rf"no such image input .--image-input {name}.*'k' int64"):
+        with pytest.raises(MasktoolError, match=rf"no such image input .image_input=.{name}.*'k' int64"):
             load_source(graph(two), image_input=name)
 
 

@@ -31,6 +31,7 @@ from masktool.exporters.torch_sources.module_export import (
 )
 from masktool.exporters.torch_sources.pt2_safety import copy_archive
 from masktool.exporters.trust import refuse_code
+from masktool.messages import SIZE, parameter
 
 if TYPE_CHECKING:
     import torch
@@ -133,7 +134,7 @@ def make_program_example(program: Any, path: Path, input_size: tuple[int, int] |
     fallback = (EXAMPLE_BATCH, None, *(input_size or (None, None)))
     shape = [dim if isinstance(dim, int) else other for dim, other in zip(taken, fallback, strict=True)]
     if None in shape:
-        raise MasktoolError("input size unknown", where=path, got=taken, fix="add --input-size H W")
+        raise MasktoolError("input size unknown", where=path, got=taken, fix="add " + parameter("input_size", SIZE))
     (image,) = values_of_inputs(program)
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(image.dtype)
 
@@ -161,7 +162,7 @@ def export_torchscript(
     except Exception as error:  # the loader raises RuntimeError and more
         raise MasktoolError("cannot read the TorchScript archive", where=path, got=first_line(error)) from error
     if input_size is None:
-        raise MasktoolError("input size unknown", where=path, fix="add --input-size H W")
+        raise MasktoolError("input size unknown", where=path, fix="add " + parameter("input_size", SIZE))
     channels, notes = (channels, ()) if channels is not None else find_channels(module, input_size)
     example = make_example(module, input_size, channels)
     with evaluation_mode(module):

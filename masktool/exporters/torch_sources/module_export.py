@@ -17,6 +17,7 @@ import onnx_ir
 
 from masktool.errors import MasktoolError, first_line
 from masktool.exporters.batch import run_image_by_image
+from masktool.messages import differently, parameter
 
 if TYPE_CHECKING:
     import torch
@@ -131,7 +132,9 @@ def export_quietly(model: Any, arguments: tuple[Any, ...] | None = None, **optio
         raise MasktoolError(
             "torch cannot export the model to ONNX",
             got=first_line(root_cause(error)),
-            fix="export it to .onnx by other means; --debug shows the whole reason",
+            fix="export it to .onnx by other means; "
+            + differently(python="the causes of this error tell", command="--debug shows")
+            + " the whole reason",
         ) from error
 
 
@@ -174,8 +177,8 @@ def find_channels(
         running = [count for count in (likely, first) if runs_on(module, make_example(module, input_size, count))]
     if len(running) != 2 or configured is not None:
         return (running or [likely])[0], ()
-    note = f"the model runs on images of {likely} channels and of {first}; {likely} taken, --channels chooses"
-    return likely, (note,)
+    note = f"the model runs on images of {likely} channels and of {first}; {likely} taken, "
+    return likely, (note + parameter("channels") + " chooses",)
 
 
 def runs_on(module: Callable[..., Any], example: torch.Tensor) -> bool:
@@ -235,7 +238,7 @@ def does_not_run(module: Callable[..., Any], example: torch.Tensor, error: Excep
         "the model does not run on an image",
         where=f"input {tuple(example.shape)}",
         got=first_line(error),
-        fix="check --input-size and --channels",
+        fix="check " + parameter("input_size") + " and " + parameter("channels"),
     )
 
 

@@ -23,6 +23,7 @@ from masktool.exporters.torch_sources.hub_names import names_hub_model
 from masktool.exporters.torch_sources.module_export import is_module, quiet, require_torch
 from masktool.files import sha256_of
 from masktool.identity import digest_model
+from masktool.messages import parameter
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +96,7 @@ def load_module_file(path: Path, arch: str | None, trust_code: bool) -> LoadedMo
             where=path,
             expected=NEEDED,
             got=f"a {kind.value}",
-            fix="save the state dict of the module that it was made from, and give --arch",
+            fix="save the state dict of the module that it was made from, and give " + parameter("arch"),
         )
     require_torch(f"a {kind.value}")
     digest = sha256_of(path)

@@ -37,6 +37,7 @@ from masktool.exporters.torch_sources.pt2_grammar import (
 from masktool.exporters.torch_sources.pt2_program import FIXED_SIZE, check_program, image_sizes, tensor_form
 from masktool.exporters.trust import refuse_code
 from masktool.limits import check_limit
+from masktool.messages import parameter
 
 PROGRAM = "models/model.json"
 SAMPLES = "data/sample_inputs/model.pt"
@@ -68,7 +69,7 @@ ITEM_SIZES: Mapping[int, int] = {
     11: 16,
 }
 """Bytes of an element, by torch's number of its type (ScalarType in torch's schema)."""
-FIX = "save the state dict instead and give --arch, or export the network to .onnx"
+FIX = "save the state dict instead and give " + parameter("arch") + ", or export the network to .onnx"
 
 
 def copy_archive(path: Path) -> io.BytesIO:

@@ -16,7 +16,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 import masktool
 from masktool import MasktoolError
 from masktool.contract import Masking
-from masktool.exporters import propagate
+from masktool.exporters import preparation
 from masktool.exporters.canonical import canonicalise
 from masktool.exporters.check import check_file
 from masktool.exporters.domains import draw_pictures
@@ -192,7 +192,7 @@ def test_what_onnx_runtime_fuses_in_the_masked_graph_alone_is_no_defect(
 def test_a_defect_behind_what_onnx_runtime_fuses_is_still_one(
     share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    whole = propagate.mask_model
+    whole = preparation.mask_model
 
     def spoil(model, *arguments, **options):
         whole(model, *arguments, **options)
@@ -201,7 +201,7 @@ def test_a_defect_behind_what_onnx_runtime_fuses_is_still_one(
         )
         weight.const_value = ir.tensor(weight.const_value.numpy() * np.float32(share), name=name)
 
-    monkeypatch.setattr(propagate, "mask_model", spoil)
+    monkeypatch.setattr(preparation, "mask_model", spoil)
     with pytest.raises(MasktoolError, match="this is a defect of masktool") as caught:
         masktool.export(optimised_again("EXTENDED", "QDQ", tmp_path), tmp_path / "masked.onnx")
     assert "masked_spread" not in str(caught.value)

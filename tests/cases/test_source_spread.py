@@ -66,16 +66,16 @@ def test_a_steady_source_is_judged_as_ever(tmp_path: Path):
 
 
 def test_a_defect_behind_an_unsteady_source_is_still_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from masktool.exporters import propagate
+    from masktool.exporters import preparation
 
-    whole = propagate.mask_model
+    whole = preparation.mask_model
 
     def spoil(model, *arguments, **options):
         whole(model, *arguments, **options)
         weight = model.graph.initializers["w2"]
         weight.const_value = onnx_ir.tensor(weight.const_value.numpy() * np.float32(1.01))
 
-    monkeypatch.setattr(propagate, "mask_model", spoil)
+    monkeypatch.setattr(preparation, "mask_model", spoil)
     with pytest.raises(MasktoolError, match=r"ones_unfused ≤ 1e-05, got.*this is a defect of masktool"):
         masktool.export(token_mixer(ENDS["fringes"], gain=1e4), tmp_path / "masked.onnx")
 

@@ -155,15 +155,15 @@ def test_a_file_that_onnx_runtime_takes_is_not_called_one_that_it_does_not(tmp_p
 
 
 def test_a_masked_graph_that_does_not_open_is_masktools_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from masktool.exporters import propagate
+    from masktool.exporters import preparation
 
-    whole = propagate.mask_model
+    whole = preparation.mask_model
 
     def break_it(model: ir.Model, *arguments: object, **options: object) -> None:
         whole(model, *arguments, **options)
         next(node for node in model.graph if node.op_type == "Relu").op_type = "ThereIsNoSuchOperator"
 
-    monkeypatch.setattr(propagate, "mask_model", break_it)
+    monkeypatch.setattr(preparation, "mask_model", break_it)
     with pytest.raises(MasktoolError, match="does not take the masked graph, a defect of masktool"):
         masktool.export(classifier(), tmp_path / "masked.onnx")
 

@@ -104,7 +104,7 @@ def mutate_node(path: Path, tree: ast.Module, node: ast.AST) -> Iterator[SourceM
         if changed is None:
             continue
         source = ast.unparse(replaced(tree, node, changed))
-        yield SourceMutant(path, getattr(node, "lineno", 0), first_line(node), first_line(changed), source)
+        yield SourceMutant(path, getattr(node, "lineno", 0), line_of_source(node), line_of_source(changed), source)
 
 
 def replaced(tree: ast.Module, old: ast.AST, new: ast.AST) -> ast.Module:
@@ -120,7 +120,7 @@ def replaced(tree: ast.Module, old: ast.AST, new: ast.AST) -> ast.Module:
     return ast.fix_missing_locations(changed)
 
 
-def first_line(node: ast.AST) -> str:
+def line_of_source(node: ast.AST) -> str:
     """Returns a node as source, shortened to a line."""
     return ast.unparse(node).splitlines()[0][:90]
 

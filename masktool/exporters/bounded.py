@@ -28,12 +28,12 @@ class TimeLimitError(MasktoolError):
 
 
 def run_within_limit(
-    subject: RunnableModel, run: Callable[[RunnableModel], Outputs], images: int, where: object
+    runnable: RunnableModel, run: Callable[[RunnableModel], Outputs], images: int, where: object
 ) -> Outputs:
     """Returns what a run gives.
 
     Args:
-        subject: what runs.
+        runnable: what runs.
         run: runs what it is given.
         images: how many it runs on, each of which may take as long as the limit says.
         where: for the message.
@@ -48,7 +48,7 @@ def run_within_limit(
 
     def work() -> None:
         try:
-            results.append(run(dataclasses.replace(subject, options=options)))
+            results.append(run(dataclasses.replace(runnable, options=options)))
         except BaseException as error:  # raised again where it is waited for
             errors.append(error)
         finally:

@@ -91,7 +91,7 @@ def measure_file(
     if source is None:
         alone = try_source(masked, model, layout, metadata.preprocessing, recorded)
         return measure_parity(masked, alone.probes, None), None
-    plain = plain_subject(source, metadata, masked.outputs)
+    plain = plain_runnable(source, metadata, masked.outputs)
     plain = dataclasses.replace(plain, image_shape=[plain.image_shape[0], *masked.image_shape[1:]])  # fixed at export
     trial, _ = try_batches(plain, source.model, layout, metadata.preprocessing, recorded)
     figures = measure_parity(masked, trial.probes, trial.plain, source.reference)
@@ -108,7 +108,7 @@ def refuse_other_input(session: onnxruntime.InferenceSession, image_input: str, 
         raise MasktoolError("no such image input", where=where, expected=image_input, got=found)
 
 
-def plain_subject(source: Source, metadata: Metadata, outputs: list[str]) -> RunnableModel:
+def plain_runnable(source: Source, metadata: Metadata, outputs: list[str]) -> RunnableModel:
     """Opens a source; MasktoolError where its inputs or outputs are not the file's."""
     rename_as_before(source.model, metadata.renamed or {})
     session = open_to_measure(source.model, metadata.image_input)

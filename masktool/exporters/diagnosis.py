@@ -158,19 +158,19 @@ def name_nodes(nodes: Sequence[ir.Node]) -> str:
     return ", ".join(named) + (f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else "")
 
 
-def mixing_of(subject: RunnableModel, probe: Probe) -> float:
+def mixing_of(runnable: RunnableModel, probe: Probe) -> float:
     """Returns how far one image's answer moves when the others of its batch change, relative to max |output|.
 
     Batches of one size are computed by the same kernels, so that an answer that follows its own image alone keeps
     every bit.
     """
-    count = subject.batch or len(probe.images)
+    count = runnable.batch or len(probe.images)
     if count == 1:
         return 0.0
     batch = np.resize(probe.images, (count, *probe.images.shape[1:]))
     others = np.concatenate([batch[:1], np.flip(batch[1:], axis=-1)])
-    ones = np.ones((count, *probe.masks.shape[1:]), probe.masks.dtype) if subject.takes_mask else None
-    found, expected = subject.run(others, ones), subject.run(batch, ones)
+    ones = np.ones((count, *probe.masks.shape[1:]), probe.masks.dtype) if runnable.takes_mask else None
+    found, expected = runnable.run(others, ones), runnable.run(batch, ones)
     return relative_difference(rows_of_first_image(found, count), rows_of_first_image(expected, count))
 
 

@@ -36,10 +36,10 @@ def difference_of_output(found: np.ndarray, expected: np.ndarray) -> float:
         difference = np.max(np.where(same, 0.0, np.abs(found - expected)), initial=0.0)
     if not np.isfinite(difference):
         return float("inf")
-    scale = largest(expected) if largest(expected) >= SMALLEST_SCALE else largest(found)
+    scale = largest_finite(expected) if largest_finite(expected) >= SMALLEST_SCALE else largest_finite(found)
     return float(difference / max(scale, SMALLEST_SCALE))
 
 
-def largest(values: np.ndarray) -> float:
+def largest_finite(values: np.ndarray) -> float:
     """Returns max |values| of those that are finite; 0 of none."""
     return float(np.max(np.abs(values), initial=0.0, where=np.isfinite(values)))

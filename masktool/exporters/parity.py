@@ -85,10 +85,10 @@ def run_source(plain: RunnableModel, probe: Probe, *, alone: bool) -> Outputs:
     if alone and plain.batch is None and not plain.takes_mask:
         images += ", one at a time"
 
-    def run(subject: RunnableModel) -> Outputs:
-        if subject.takes_mask:
-            return subject.run(probe.images, np.ones_like(probe.masks))
-        return subject.run_alone(probe.images) if alone else subject.run_plain(probe.images)
+    def run(runnable: RunnableModel) -> Outputs:
+        if runnable.takes_mask:
+            return runnable.run(probe.images, np.ones_like(probe.masks))
+        return runnable.run_alone(probe.images) if alone else runnable.run_plain(probe.images)
 
     with stage("the source itself does not run in ONNX Runtime", where=images, fix=fix):
         return run_within_limit(plain, run, len(probe.images), images) if plain.loops else run(plain)

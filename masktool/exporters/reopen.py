@@ -21,9 +21,9 @@ from masktool.exporters.runnable import Outputs, RunnableModel
 from masktool.exporters.storage import open_session
 
 
-def answer(subject: RunnableModel, probe: Probe) -> Outputs:
+def answer(runnable: RunnableModel, probe: Probe) -> Outputs:
     """Returns every output but gradients for the first image of a probe under the first mask."""
-    return subject.run(probe.images[:1], probe.masks[:1])
+    return runnable.run(probe.images[:1], probe.masks[:1])
 
 
 def check_written(path: Path, metadata: Metadata, probe: Probe, expected: Outputs, tolerance: float) -> None:
@@ -40,11 +40,11 @@ def check_written(path: Path, metadata: Metadata, probe: Probe, expected: Output
         MasktoolError: it does not open or run, or gives something else.
     """
     with stage("the file that was written does not run", where=path.name, fix=DEFECT):
-        subject = RunnableModel.of(functools.partial(open_session, str(path)), metadata.image_input)
-        session = subject.session
-        feed = {subject.image_input: probe.images[:1], MASK_INPUT: probe.masks[:1]} | feed_of(subject.others, 1)
+        runnable = RunnableModel.of(functools.partial(open_session, str(path)), metadata.image_input)
+        session = runnable.session
+        feed = {runnable.image_input: probe.images[:1], MASK_INPUT: probe.masks[:1]} | feed_of(runnable.others, 1)
         results = dict(zip([output.name for output in session.get_outputs()], session.run(None, feed), strict=True))
-    difference = relative_difference([np.asarray(results[name]) for name in subject.outputs], expected)
+    difference = relative_difference([np.asarray(results[name]) for name in runnable.outputs], expected)
     if not difference <= tolerance:
         raise MasktoolError(
             "the file that was written gives something else than the graph that was measured",

@@ -80,7 +80,7 @@ class TriedNetwork:
 
 
 def try_source(
-    subject: RunnableModel,
+    runnable: RunnableModel,
     model: ir.Model,
     layout: Layout,
     preprocessing: Preprocessing | None,
@@ -89,7 +89,7 @@ def try_source(
     """Finds out on what images a network gives numbers.
 
     Args:
-        subject: the source, or a masked model where that is all there is.
+        runnable: the source, or a masked model where that is all there is.
         model: the graph of either.
         layout: of the images.
         preprocessing: None where it is unknown.
@@ -98,17 +98,17 @@ def try_source(
     Raises:
         MasktoolError: it does not run, gives no numbers, or gives NaN and has weights that are NaN.
     """
-    domains = find_domains(model, subject.image_input, layout, subject.image_type, preprocessing)
+    domains = find_domains(model, runnable.image_input, layout, runnable.image_type, preprocessing)
     domains = [domain for domain in domains if domain.name == recorded] or domains
-    channels, *sides = sides_of(subject.image_shape, layout)
+    channels, *sides = sides_of(runnable.image_shape, layout)
     computed = largest_tensor(model)
 
     def draw(domain: Domain, size: tuple[int, int]) -> Probe:
-        return Probe.draw((channels, *size), layout, subject.image_type, domain, computed=computed)
+        return Probe.draw((channels, *size), layout, runnable.image_type, domain, computed=computed)
 
     def runs(size: tuple[int, int]) -> bool:
         try:
-            run_source(subject, draw(domains[0], size).first(1), alone=True)
+            run_source(runnable, draw(domains[0], size).first(1), alone=True)
         except TimeLimitError:
             raise
         except MasktoolError:
@@ -121,12 +121,12 @@ def try_source(
 
     def run(domain: Domain) -> Outputs:
         drawn[domain] = [draw(domain, size) for size in sizes]
-        answers[domain] = run_source(subject, drawn[domain][0].first(1), alone=True)
+        answers[domain] = run_source(runnable, drawn[domain][0].first(1), alone=True)
         return answers[domain]
 
     chosen = choose_domain(run, domains)
     refuse_spoiled_weights(answers[chosen or domains[-1]], model)
-    if chosen is None and subject.image_type.kind in "iu":
+    if chosen is None and runnable.image_type.kind in "iu":
         above_zero = dataclasses.replace(domains[-1], low=(1.0,))
         raise no_numbers_on_integers(domains[-1], above_zero, numbers_above=all_numbers(run(above_zero)))
     if chosen is None:
@@ -137,11 +137,11 @@ def try_source(
             got="NaN or infinity in every place of an output",
             fix="if it is made for other numbers, say how photographs become its input: " + parameter("preprocessing"),
         )
-    return TriedNetwork(subject, chosen, drawn[chosen], sizes[0] == usual_size(sides, preprocessing))
+    return TriedNetwork(runnable, chosen, drawn[chosen], sizes[0] == usual_size(sides, preprocessing))
 
 
 def try_batches(
-    subject: RunnableModel,
+    runnable: RunnableModel,
     model: ir.Model,
     layout: Layout,
     preprocessing: Preprocessing | None,
@@ -153,7 +153,7 @@ def try_batches(
     batch.
 
     Args:
-        subject: the source.
+        runnable: the source.
         model: its graph; it stays as it is.
         layout: of the images.
         preprocessing: None where it is unknown.
@@ -167,12 +167,12 @@ def try_batches(
         MasktoolError: see :func:`try_source`.
     """
     try:
-        return try_source(subject, model, layout, preprocessing, recorded), model
+        return try_source(runnable, model, layout, preprocessing, recorded), model
     except MasktoolError as error:
-        if subject.batch is not None or error.__cause__ is None:  # ONNX Runtime runs it, and its numbers are at fault
+        if runnable.batch is not None or error.__cause__ is None:  # ONNX Runtime runs it, and its numbers are at fault
             raise
         for count in OTHER_BATCHES:
-            alike = dataclasses.replace(subject, image_shape=[count, *subject.image_shape[1:]])
+            alike = dataclasses.replace(runnable, image_shape=[count, *runnable.image_shape[1:]])
             try:
                 trial = try_source(alike, model, layout, preprocessing, recorded)
             except TimeLimitError:
@@ -180,7 +180,7 @@ def try_batches(
             except MasktoolError:
                 continue
             if gives_rows(trial, count):
-                return trial, with_batch(model, subject.image_input, count)
+                return trial, with_batch(model, runnable.image_input, count)
             raise error.advised(f"with {count} at once it does, but gives no row for each image") from error.__cause__
         *most, last = OTHER_BATCHES
         raise error.advised(f"nor does it with {', '.join(map(str, most))} or {last} at once") from error.__cause__

@@ -121,12 +121,10 @@ def command(
 
     from masktool.exporters.torch_sources.module_export import require_torch
     from masktool.exporters.torch_sources.modules import load_module
-    from masktool.exporters.user_choices import module_preprocessing, read_labels
 
     settings = read_settings(values)
     target = choose_output(model, output, SUFFIX)
     check_files({"MODEL": Path(model), "--data": data}, {"-o": target, "--checkpoint": checkpoint, "--log": log})
-    names = read_labels(labels)
     require_torch("training a masking model")
     from masktool.maskers.train import train_masker
 
@@ -137,8 +135,9 @@ def command(
         data,
         target,
         input_size=input_size,
-        preprocessing=module_preprocessing(loaded, input_size, read_preset(preprocess, mean, std), channels),
-        labels=names,
+        channels=channels,
+        preprocessing=read_preset(preprocess, mean, std),
+        labels=labels,
         class_output=class_output,
         settings=settings,
         masking=masking,

@@ -13,13 +13,15 @@ from typing import Any
 
 import torch
 
-from masktool.contract import Masking, Preprocessing
+from masktool.contract import Masking
 from masktool.datasets.examples import digest
 from masktool.errors import MasktoolError
 from masktool.exporters import add_gradients_to, export
 from masktool.exporters.result import Export
+from masktool.exporters.settings import LabelsLike, PreprocessingLike
 from masktool.exporters.sources import source_from_module
 from masktool.exporters.torch_sources.modules import LoadedModule, load_module
+from masktool.exporters.user_choices import module_preprocessing, read_labels
 from masktool.files import atomic_path, check_target, temporary_directory
 from masktool.maskers.checkpoint import Checkpoint, check_identity, load_checkpoint
 from masktool.maskers.classifier import TorchClassifier
@@ -48,8 +50,9 @@ def train_masker(
     *,
     arch: str | None = None,
     input_size: tuple[int, int] | None = None,
-    preprocessing: Preprocessing | None = None,
-    labels: Sequence[str] | None = None,
+    channels: int | None = None,
+    preprocessing: PreprocessingLike | None = None,
+    labels: LabelsLike | None = None,
     class_output: str | None = None,
     trust_code: bool = False,
     settings: TrainingSettings | None = None,
@@ -73,8 +76,10 @@ def train_masker(
         path: of the file to write.
         arch: architecture that a state dict belongs to.
         input_size: (height, width) of the input in pixels; None takes the preprocessing's.
-        preprocessing: of the pictures; None takes what the model's hub says.
-        labels: names of the classes; None takes what the model's hub says.
+        channels: of the pictures that a preset is for; None finds them.
+        preprocessing: of the pictures, in any form that :func:`masktool.export` takes; None takes what the model's hub
+            says.
+        labels: names of the classes, or the path of a file of them; None takes what the model's hub says.
         class_output: name of the output that holds the class scores, where several may.
         trust_code: read a model file although that may run code from it: a pickled module, or a ``torch.export``
             archive that cannot be checked to hold none.
@@ -100,14 +105,15 @@ def train_masker(
             where the checkpoint would be written and ``resume`` is off.
         KeyboardInterrupt: SIGINT or SIGTERM came; the checkpoint is written.
     """
-    path = Path(path)
+    path, names = Path(path), read_labels(labels)
     target = Path(f"{path}{CHECKPOINT_SUFFIX}") if checkpoint is None else Path(checkpoint)
     for each in (path, target, *([] if log is None else [Path(log)])):
         check_target(each)  # before hours of work
     saved = find_saved(target, resume=resume, say=say)
     if not isinstance(model, LoadedModule):
         model = load_module(model, arch=arch, trust_code=trust_code)
-    plan = make_plan(model, Path(data), input_size, preprocessing, labels, class_output, settings or TrainingSettings())
+    steps = module_preprocessing(model, input_size, preprocessing, channels)
+    plan = make_plan(model, Path(data), input_size, steps, names, class_output, settings or TrainingSettings())
     identity = plan.identity()
     if saved is not None:
         check_identity(saved.identity, identity, target)

@@ -1,6 +1,7 @@
 """The whole path: pictures in a folder, one file out that classifies as before and explains."""
 
 import copy
+import dataclasses
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ import masktool
 from maskers.small import small_network
 from masktool.contract import Preprocessing
 from masktool.errors import MasktoolError
+from masktool.exporters.settings import Preset
 from masktool.maskers.checkpoint import load_checkpoint
 from masktool.maskers.settings import TrainingSettings
 from masktool.maskers.train import train_masker
@@ -186,3 +188,15 @@ def test_settings_out_of_range_are_named(settings):
     with pytest.raises(MasktoolError) as raised:
         TrainingSettings(**settings)
     assert next(iter(settings)) in str(raised.value)
+
+
+def test_preprocessing_and_labels_come_in_every_form(folder, tmp_path):
+    document = dataclasses.asdict(PREPROCESSING) | {"layout": "NCHW"}
+    (tmp_path / "how.json").write_text(json.dumps(document))
+    (tmp_path / "labels.txt").write_text("\n".join("0123"))
+    given = {"preprocessing": str(tmp_path / "how.json"), "labels": tmp_path / "labels.txt"}
+    found = train(folder, tmp_path / "masker.onnx", **given)
+    assert (found.preprocessing, found.labels) == (PREPROCESSING, tuple("0123"))
+    preset = Preset("imagenet", mean=(0.1, 0.2, 0.3))
+    found = train(folder, tmp_path / "other.onnx", preprocessing=preset, input_size=PREPROCESSING.size)
+    assert (found.preprocessing.size, found.preprocessing.mean) == (PREPROCESSING.size, (0.1, 0.2, 0.3))

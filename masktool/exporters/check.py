@@ -22,6 +22,7 @@ from masktool.exporters.runnable import RunnableModel
 from masktool.exporters.storage import open_session
 from masktool.exporters.tolerance import limits_of, widened, without_unfused
 from masktool.exporters.trial import open_source, try_batches, try_source
+from masktool.messages import call
 from masktool.streams import unheard
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def check_file(path: Path, source: Source | None = None) -> Check:
     session = open_session(str(path))
     metadata = Metadata.from_properties(session.get_modelmeta().custom_metadata_map)
     if metadata is None:
-        raise MasktoolError("not a masktool file", where=path, fix=f"run `masktool export {path}` first")
+        raise MasktoolError("not a masktool file", where=path, fix="run `" + call("export", path, ...) + "` first")
     refuse_other_input(session, metadata.image_input, path)
     model = onnx_ir.load(path)
     source = None if source is None else leave_out_lists(source, metadata.masking)

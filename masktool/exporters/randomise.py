@@ -30,6 +30,7 @@ import onnx_ir as ir
 from masktool.contract import METADATA_PREFIX, Metadata
 from masktool.errors import MasktoolError
 from masktool.exporters.storage import staging
+from masktool.messages import call
 
 LAYER_TYPES = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Integer kinds of them are these between QuantizeLinear and DequantizeLinear in an exported file."""
@@ -73,7 +74,7 @@ def read_exported(path: Path) -> tuple[ir.Model, Metadata]:
         raise MasktoolError("cannot read the model", where=path, got=error) from error
     metadata = Metadata.from_properties(model.metadata_props)
     if metadata is None:
-        raise MasktoolError("not a masktool file", where=path, fix=f"run `masktool export {path}` first")
+        raise MasktoolError("not a masktool file", where=path, fix="run `" + call("export", path, ...) + "` first")
     return model, metadata
 
 

@@ -139,7 +139,7 @@ def test_the_older_keys_of_published_densenets(tmp_path: Path, torchvision_model
 def test_another_hub_architecture_does_not_fit(tmp_path: Path, torchvision_models: ModuleType):
     state, path = saved(tmp_path, torchvision_models.resnet18(weights=None))
     with pytest.raises(
-        MasktoolError, match=r"does not fit the architecture .*--arch torchvision:resnet34.: 80 missing: layer1"
+        MasktoolError, match=r"does not fit the architecture .*arch=.torchvision:resnet34..: 80 missing: layer1"
     ):
         build_with_weights("torchvision:resnet34", state, path)
 
@@ -170,7 +170,7 @@ def test_a_download_that_fails_is_one_line(
         load_source(f"{hub}:resnet18")
     assert str(error.value) == (
         f"cannot download the weights of {hub}:resnet18: <urlopen error Name or service not known>; "
-        f"fetch them where there is a connection, then: masktool export FILE --arch {hub}:resnet18"
+        f'fetch them where there is a connection, then: masktool.export(FILE, ..., arch="{hub}:resnet18")'
     )
     assert capfd.readouterr() == ("", "")
 

@@ -121,7 +121,7 @@ def test_a_state_dict_that_does_not_fit_is_told_key_by_key(folder: Path):
         load_source(folder / "weights.pt", arch="own_factories:small", input_size=SIZE)
     text = str(error.value)
     assert "does not fit the architecture" in text
-    assert "weights.pt, --arch own_factories:small" in text
+    assert 'weights.pt, arch="own_factories:small"' in text
     assert "1 missing: 0.bias | 5 unexpected: extra.0, extra.1, extra.2, ... | 1 of another shape: " in text
     assert "4.weight (6, 4) instead of (5, 4)" in text
 
@@ -130,12 +130,12 @@ def test_a_state_dict_that_does_not_fit_is_told_key_by_key(folder: Path):
     ("arch", "message"),
     [
         (None, r"a state dict holds weights only .*add arch=torchvision:NAME, timm:NAME"),
-        ("resnet18", r"not an architecture .--arch.: expected auto, torchvision:NAME.*got resnet18"),
-        ("nowhere_to_be_found:net", r"cannot import .--arch nowhere_to_be_found.: ModuleNotFoundError"),
-        ("missing.py:net", r"no such file .--arch missing\.py"),
+        ("resnet18", r"not an architecture .arch.: expected auto, torchvision:NAME.*got resnet18"),
+        ("nowhere_to_be_found:net", r"cannot import .arch=.nowhere_to_be_found..: ModuleNotFoundError"),
+        ("missing.py:net", r"no such file .arch=.missing\.py"),
         ("own_factories:net", r"no such factory .*expected one of small, fails, three, got net"),
         ("own_factories:constant", r"no such factory .*got constant"),
-        ("own_factories:fails", r"the factory fails .--arch own_factories:fails.: no"),
+        ("own_factories:fails", r"the factory fails .arch=.own_factories:fails..: no"),
         ("own_factories:three", r"the factory gives no module .*expected a torch\.nn\.Module, got int"),
     ],
 )

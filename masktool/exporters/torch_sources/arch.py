@@ -18,6 +18,7 @@ from masktool.exporters.torch_sources.hub import Architecture
 from masktool.exporters.torch_sources.hub_names import AUTO, is_hub_name
 from masktool.exporters.torch_sources.module_export import is_module, quiet, require_torch
 from masktool.identity import digest_files
+from masktool.messages import parameter
 
 ARCH_FORMS = "torchvision:NAME, timm:NAME, package.module:factory or path/to/file.py:factory"
 
@@ -32,22 +33,22 @@ def build_architecture(arch: str, **options: Any) -> Architecture:
     Raises:
         MasktoolError: the form is wrong, the name is unknown, or the factory fails or gives no ``torch.nn.Module``.
     """
-    require_torch("--arch")
+    require_torch(parameter("arch"))
     if is_hub_name(arch):
         return hub.build(arch, pretrained=False, **options)
     place, colon, name = arch.rpartition(":")
     if not colon or not place or not name:
-        raise MasktoolError("not an architecture", where="--arch", expected=f"{AUTO}, {ARCH_FORMS}", got=arch)
+        raise MasktoolError("not an architecture", where=parameter("arch"), expected=f"{AUTO}, {ARCH_FORMS}", got=arch)
     with quiet(), looked_in(project_folder(place)), record_files(place) as files:
         factory = find_factory(place, name)
         try:
             module = factory()
         except Exception as error:  # the factory is the user's code
-            raise MasktoolError("the factory fails", where=f"--arch {arch}", got=first_line(error)) from error
+            raise MasktoolError("the factory fails", where=parameter("arch", arch), got=first_line(error)) from error
     if not is_module(module):
         raise MasktoolError(
             "the factory gives no module",
-            where=f"--arch {arch}",
+            where=parameter("arch", arch),
             expected="a torch.nn.Module",
             got=type(module).__name__,
         )
@@ -65,12 +66,12 @@ def find_factory(place: str, name: str) -> Any:
     except MasktoolError:
         raise
     except Exception as error:  # importing runs the user's code
-        raise MasktoolError("cannot import", where=f"--arch {place}", got=describe_exception(error)) from error
+        raise MasktoolError("cannot import", where=parameter("arch", place), got=describe_exception(error)) from error
     factory = getattr(namespace, name, None)
     if not callable(factory):
         own = [key for key, value in vars(namespace).items() if callable(value) and not key.startswith("_")]
         raise MasktoolError(
-            "no such factory", where=f"--arch {place}", expected=f"one of {', '.join(own) or 'none'}", got=name
+            "no such factory", where=parameter("arch", place), expected=f"one of {', '.join(own) or 'none'}", got=name
         )
     return factory
 
@@ -90,7 +91,7 @@ def looked_in(folder: Path) -> Iterator[None]:
 def import_file(path: Path) -> ModuleType:
     """Imports a Python file by its path."""
     if not path.is_file():
-        raise MasktoolError("no such file", where=f"--arch {path}", expected=ARCH_FORMS)
+        raise MasktoolError("no such file", where=parameter("arch", path), expected=ARCH_FORMS)
     spec = importlib.util.spec_from_file_location(f"masktool_arch_{path.stem}", path)
     assert spec is not None  # the suffix is .py, for which Python has a loader
     assert spec.loader is not None

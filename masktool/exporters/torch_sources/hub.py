@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from masktool.contract import Interpolation, Preprocessing
 from masktool.errors import MasktoolError, first_line
 from masktool.exporters.torch_sources.module_export import TORCH_FIX, quiet, require_torch
+from masktool.messages import Placeholder, call
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +85,8 @@ def build(hub_name: str, *, pretrained: bool, **options: Any) -> Architecture:
         raise MasktoolError(
             f"cannot download the weights of {hub_name}",
             got=first_line(error),
-            fix=f"fetch them where there is a connection, then: masktool export FILE --arch {hub_name}",
+            fix="fetch them where there is a connection, then: "
+            + call("export", Placeholder("FILE"), ..., arch=hub_name),
         ) from error
     except Exception as error:  # a factory may raise anything about its arguments
         raise MasktoolError(f"cannot build {hub_name}", got=first_line(error)) from error

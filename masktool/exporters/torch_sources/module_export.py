@@ -45,7 +45,7 @@ class TorchGraph(NamedTuple):
 def require_torch(needed_for: str) -> None:
     """Raises MasktoolError with the install command when torch is not installed."""
     if importlib.util.find_spec("torch") is None:
-        raise MasktoolError(f"torch is not installed, which {needed_for} needs", fix=TORCH_FIX)
+        raise MasktoolError("torch is not installed, which " + needed_for + " needs", fix=TORCH_FIX)
 
 
 def is_module(model: object) -> bool:

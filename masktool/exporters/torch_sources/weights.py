@@ -19,6 +19,7 @@ from masktool.exporters.torch_sources.hub_names import AUTO, is_hub_name
 from masktool.exporters.torch_sources.module_export import is_module, quiet
 from masktool.exporters.torch_sources.recognition import recognise_architecture, refuse_without_architecture
 from masktool.exporters.trust import refuse_code
+from masktool.messages import Message, parameter
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,7 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 KEYS_SHOWN = 3
 SAFE_TORCH = (2, 10)
 """The first release of torch whose ``weights_only`` no crafted file can break."""
-WEIGHTS_FIX = "save model.state_dict() and give --arch"
+WEIGHTS_FIX = "save model.state_dict() and give " + parameter("arch")
 ADVICE = ("Weights only load failed", "weights_only", "torch.load", "torch.serialization", "safe_globals")
 """Words of torch's advice on how to read a file after all."""
 LEGACY_DENSENET_KEY = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
@@ -183,7 +184,7 @@ def check_fit(module: torch.nn.Module, state: Mapping[str, torch.Tensor], arch: 
     if differences:
         raise MasktoolError(
             "the state dict does not fit the architecture",
-            where=f"{path}, --arch {arch}",
+            where=Message(str(path), ", ") + parameter("arch", arch),
             got=differences.describe(),
             fix="give the architecture that the weights were trained with",
         )

@@ -20,6 +20,9 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 source_suffix = {".md": "markdown"}
 exclude_patterns: list[str] = []
 
+smartquotes = False
+"""It would make a dash of the -- of an option."""
+
 html_theme = "furo"
 html_title = f"masktool {release}"
 html_static_path = ["static"]

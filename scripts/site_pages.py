@@ -195,7 +195,7 @@ def literally(text: str) -> str:
 def list_names(_: str = "") -> str:
     """Returns what asks autodoc for every public name: functions, then types, then errors."""
     found = {name: getattr(masktool, name) for name in masktool.__all__}
-    functions = [name for name, value in found.items() if not inspect.isclass(value)]
+    functions = [name for name, value in found.items() if inspect.isroutine(value)]
     errors = [name for name, value in found.items() if inspect.isclass(value) and issubclass(value, Exception)]
     types = [name for name in found if name not in (*functions, *errors)]
     sections = {"Functions": functions, "Types": types, "Errors": errors}
@@ -206,7 +206,7 @@ def ask_for_name(name: str) -> str:
     """Returns the block that documents one public name from its docstring."""
     value = getattr(masktool, name)
     if not inspect.isclass(value):
-        kind, options = ("autofunction", "") if callable(value) else ("autodata", "")
+        kind, options = ("autofunction", "") if inspect.isroutine(value) else ("autodata", "")
     elif issubclass(value, Exception):
         kind, options = "autoexception", ""
     else:

@@ -18,7 +18,8 @@ QUICK = ["--epochs", "1", "--per-class", "4"]
 
 def find_blocks(language: str) -> list[str]:
     """Returns the page's blocks of code in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(rf"^```{language}(?: exit-2)?\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    return [block.replace("\\\n", " ") for block in blocks]
 
 
 def describe_option(option: click.Option) -> str:

@@ -1,0 +1,232 @@
+"""Every code block of the README and of the site is run, in a folder that holds the files that it speaks of.
+
+The marks behind a fence's language: ``no-run`` for what installs, downloads or is of another language, each listed
+here with the reason; ``exit-2`` for a command that is to be refused. What takes long is listed, and runs with the slow
+tests.
+"""
+
+import json
+import re
+import shlex
+import shutil
+import textwrap
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import onnx.parser
+import pytest
+from PIL import Image
+
+from masktool import demo
+from masktool.cli import run
+from masktool.explainers.method import METHODS
+from masktool.exporters import export
+from masktool.ops.graph import MASK_RULES
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^( *)```([\w{}-]*) *([\w-]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+NO_CODE = {"", "text", "{image}", "{include}", "{toctree}"}
+"""Languages of blocks that show what is printed, and what the site's generator does."""
+
+INSTALLS = "installs packages"
+HAS_NO_DATA = "needs data sets or weights that are not shipped"
+TESTS_ITSELF = "sets up the tests or is one of them"
+OTHER_LANGUAGE = "is no Python"
+NOT_RUN = {
+    ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt . "): INSTALLS,
+    ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt -e '.[dev]'"): INSTALLS,
+    ("README.md", "pip install"): INSTALLS,
+    ("README.md", "masktool train-masker torchvision:resnet50"): HAS_NO_DATA,
+    ("CONTRIBUTING.md", "python3 -m venv"): INSTALLS,
+    ("CONTRIBUTING.md", ".venv/bin/pytest tests/ops"): TESTS_ITSELF,
+    ("CONTRIBUTING.md", ".venv/bin/pytest tests/explainers"): TESTS_ITSELF,
+    ("CONTRIBUTING.md", ".venv/bin/pytest tests/evaluation"): TESTS_ITSELF,
+    ("docs/start.md", "python3 -m venv"): INSTALLS,
+    ("docs/start.md", "pip install"): INSTALLS,
+    ("docs/howto/service.md", "#include"): OTHER_LANGUAGE,
+    ("docs/howto/service.md", "import * as ort"): OTHER_LANGUAGE,
+    ("docs/evidence.md", "masktool evaluate missingness squeezenet.onnx"): HAS_NO_DATA,
+    ("docs/evidence.md", "python -m benchmarks.missingness"): HAS_NO_DATA,
+    ("docs/evidence.md", "masktool evaluate faithfulness mobilenet.onnx"): HAS_NO_DATA,
+    ("docs/evidence.md", "masktool evaluate localisation squeezenet.onnx"): HAS_NO_DATA,
+    ("docs/evidence.md", "masktool evaluate randomisation mobilenet.onnx"): HAS_NO_DATA,
+}
+"""By page and the beginning of the block."""
+LONG = {"masktool evaluate missingness", "masktool train-masker shapes.pt2 --data"}
+"""Beginnings of blocks that take minutes."""
+NEEDS_TORCH = {"docs/start.md", "docs/train-masker.md"}
+
+
+class Block(NamedTuple):
+    """One fenced block: its language, the mark behind that, and its text."""
+
+    language: str
+    mark: str
+    text: str
+
+    @property
+    def is_long(self):
+        return any(self.text.startswith(beginning) for beginning in LONG)
+
+
+def read_blocks(path):
+    found = FENCE.findall(path.read_text(encoding="utf-8"))
+    return [Block(language, mark, textwrap.dedent(text)) for _, language, mark, text in found]
+
+
+def name(path):
+    return str(path.relative_to(ROOT))
+
+
+RUN_PAGES = [path for path in PAGES if any(block.language in ("python", "sh") for block in read_blocks(path))]
+
+
+LONG_PAGES = [path for path in RUN_PAGES if any(block.is_long for block in read_blocks(path))]
+
+
+def weights(*shape):
+    return (np.random.default_rng(0).standard_normal(shape) * 0.2).astype(np.float32)
+
+
+def save_network(path, inputs, outputs, nodes, **tensors):
+    header = '<ir_version: 10, opset_import: ["": 18]>'
+    model = onnx.parser.parse_model(f"{header} network ({inputs}) => ({outputs}) {{ {nodes} }}")
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(value, key) for key, value in tensors.items())
+    onnx.save(model, path)
+
+
+IMAGE, SCORES = "float[N,3,64,64] image", "float[N,5] scores"
+CONVOLUTION = "a = Conv<pads=[1,1,1,1], strides=[2,2]>(image, w) b = Relu(a)"
+HEAD = "e = Flatten(d) scores = Gemm(e, v)"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder with a file of every name that a page speaks of."""
+    folder = tmp_path_factory.mktemp("pages")
+    w, v = weights(8, 3, 3, 3), weights(8, 5)
+    pooled = f"d = GlobalAveragePool(b) {HEAD}"
+    save_network(folder / "model.onnx", IMAGE, SCORES, f"{CONVOLUTION} {pooled}", w=w, v=v)
+    summed = f"{CONVOLUTION} c = CumSum(b, axis) d = GlobalAveragePool(c) {HEAD}"
+    save_network(folder / "refused.onnx", IMAGE, SCORES, summed, w=w, v=v, axis=np.array(1))
+    both = f"image = Add(photo, depth) {CONVOLUTION} {pooled}".replace("image", "i").replace("photo", "image")
+    inputs, outputs = f"{IMAGE}, float[N,3,64,64] depth", f"{SCORES}, float[N,5] quality"
+    save_network(folder / "two-inputs.onnx", inputs, outputs, f"{both} quality = Gemm(e, v)", w=w, v=v)
+    boxes = "a = Conv<strides=[16,16]>(image, w) b = Reshape(a, s) boxes = Transpose<perm=[0,2,1]>(b)"
+    shape = np.array([0, 6, -1])
+    save_network(folder / "detector.onnx", IMAGE, "float[N,16,6] boxes", boxes, w=weights(6, 3, 3, 3), s=shape)
+    write_data(folder)
+    preset = {"preprocessing": "imagenet", "labels": folder / "classes.txt"}
+    export(folder / "model.onnx", folder / "masked.onnx", **preset)
+    export(folder / "detector.onnx", folder / "detector.masked.onnx", class_output="none", preprocessing="imagenet")
+    return folder
+
+
+def write_data(folder):
+    """Photographs with what is known of them, names of classes, the demo's sample, and a network of torch's."""
+    names = ("cat", "dog", "bird", "fish", "tree")
+    (folder / "classes.txt").write_text("\n".join(names))
+    sample = Image.open(demo.sample_path()).convert("RGB")
+    sample.save(folder / "photo.jpg")
+    (folder / "photos").mkdir()
+    photos = [f"{number}.jpg" for number in range(2)]
+    for number, photo in enumerate(photos):
+        sample.rotate(90 * number).save(folder / "photos" / photo)
+    rows = [f"{photo},{label}" for photo, label in zip(photos, names, strict=False)]
+    (folder / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    (folder / "boxes.json").write_text(json.dumps({photo: [[200, 60, 380, 240]] for photo in photos}))
+    (folder / "masktool-demo").mkdir()
+    shutil.copy(demo.sample_path(), folder / "masktool-demo" / "sample.png")
+    (folder / "network.py").write_text(
+        textwrap.dedent("""
+        from torch import nn
+
+        def build():
+            head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
+            return nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), *head)
+        """)
+    )
+
+
+@pytest.fixture
+def workplace(prepared, tmp_path, monkeypatch):
+    """A copy of the folder to work in, and registries that are as before afterwards."""
+    shutil.copytree(prepared, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for registry in (METHODS, MASK_RULES):
+        monkeypatch.setattr(registry, "_entries", {key: registry[key] for key in registry})
+    return tmp_path / "work"
+
+
+def save_state_dict(folder):
+    import torch
+
+    namespace = {}
+    exec((folder / "network.py").read_text(), namespace)
+    torch.manual_seed(0)
+    torch.save(namespace["build"]().state_dict(), folder / "weights.pt")
+
+
+def run_page(path, folder, *, long):
+    if name(path) in NEEDS_TORCH:
+        pytest.importorskip("torch")
+        save_state_dict(folder)
+    names = {"__name__": "__main__"}
+    for block in read_blocks(path):
+        if block.mark == "no-run" or (block.is_long and not long):
+            continue
+        if block.language == "python":
+            exec(compile(block.text, name(path), "exec"), names)
+        if block.language == "sh":
+            run_lines(block)
+
+
+def run_lines(block):
+    for line in block.text.replace("\\\n", " ").splitlines():
+        program, *arguments = shlex.split(line, comments=True) or ["masktool", "--version"]
+        assert program == "masktool", f"mark it no-run, and list it here with the reason: {line}"
+        assert run(arguments) == (2 if block.mark == "exit-2" else 0), line
+
+
+@pytest.mark.parametrize("path", RUN_PAGES, ids=name)
+def test_the_blocks_run(path, workplace):
+    run_page(path, workplace, long=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", LONG_PAGES, ids=name)
+def test_the_long_blocks_run(path, workplace):
+    run_page(path, workplace, long=True)
+
+
+def test_what_is_not_run_is_listed_with_its_reason():
+    unmatched = set(NOT_RUN)
+    for path in PAGES:
+        for block in read_blocks(path):
+            listed = {(page, start) for page, start in NOT_RUN if page == name(path) and block.text.startswith(start)}
+            assert bool(listed) == (block.mark == "no-run"), f"{name(path)}: {block.text}"
+            unmatched -= listed
+    assert not unmatched
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_every_block_is_of_a_kind_that_is_known(path):
+    for block in read_blocks(path):
+        assert block.mark in ("", "no-run", "exit-2")
+        assert block.language in NO_CODE | {"python", "sh"} or block.mark == "no-run"
+    text = path.read_text(encoding="utf-8")
+    assert text.count("```") == 2 * len(FENCE.findall(text))
+
+
+def test_a_block_that_fails_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AssertionError):
+        run_lines(Block("sh", "", "masktool info missing.onnx\n"))
+    with pytest.raises(AssertionError, match="mark it no-run"):
+        run_lines(Block("sh", "", "pip install something\n"))
+    run_lines(Block("sh", "exit-2", "masktool info missing.onnx\n"))

@@ -95,15 +95,15 @@ def describe_cost(method: type[Method]) -> str:
     return "\n".join(lines)
 
 
-def count_passes(figures: Mapping[str, Any]) -> str:
+def count_passes(figures: Mapping[str, int]) -> str:
     """Returns how often the model ran, in words."""
     passes = figures["forward_passes"]
-    return f"{passes:,} pass{'' if passes == 1 else 'es'} of the model, {figures['seconds']:.1f} s on one CPU core"
+    return f"{passes:,} pass{'' if passes == 1 else 'es'} of the model"
 
 
-def read_figures() -> dict[str, dict[str, Any]]:
+def read_figures() -> dict[str, dict[str, int]]:
     """Returns what was measured while the methods' pictures were drawn, by method."""
-    found: dict[str, dict[str, Any]] = json.loads(FIGURES.read_text(encoding="utf-8"))
+    found: dict[str, dict[str, int]] = json.loads(FIGURES.read_text(encoding="utf-8"))
     return found
 
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from masktool import MasktoolError, load
-from masktool.runtime import providers
+from masktool import MasktoolError
+from masktool.runtime import load, providers
 from masktool.runtime.providers import CPU, CUDA, TENSORRT, native_stderr, open_on_providers, read_reason
 from runtime.models import make_images, write_model
 

@@ -15,35 +15,106 @@ if not os.environ.get(TELEMETRY_SWITCH):  # it takes an empty value for none; 0 
     os.environ[TELEMETRY_SWITCH] = "1"
 
 if TYPE_CHECKING:
-    from masktool.contract import Preprocessing
+    from masktool.contract import (
+        Batching,
+        ChannelOrder,
+        Independence,
+        Interpolation,
+        Layout,
+        Loss,
+        Masking,
+        Metadata,
+        OutputKind,
+        Preprocessing,
+        ResizeRule,
+    )
     from masktool.contract import __version__ as __version__
-    from masktool.errors import MasktoolError, UnsupportedOperatorError
+    from masktool.datasets.dataset import Problem
+    from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorError
+    from masktool.evaluation.bootstrap import Interval
+    from masktool.evaluation.findings import Cell, Chart, Evaluation, Findings, Line, Table
     from masktool.explainers.explanation import Explanation
+    from masktool.explainers.reading import Scale
+    from masktool.explainers.subject import ImageLike
+    from masktool.explainers.targets import ClassScore, Place, Target
     from masktool.exporters import add_gradients_to, export
     from masktool.exporters.description import ModelDescription, TensorDescription, describe
     from masktool.exporters.result import Export, NodeRule, SourceSummary
-    from masktool.exporters.settings import Preset
+    from masktool.exporters.settings import LabelsLike, PreprocessingLike, Preset
     from masktool.interface.cache_entries import CacheEntry, clear_cache, list_cache
     from masktool.interface.evaluate import evaluate
     from masktool.interface.explain import explain
     from masktool.interface.load import load
-    from masktool.interface.options import ExportOptions
+    from masktool.interface.options import ExportOptions, ModelLike
+    from masktool.maskers.settings import (
+        Classifier,
+        Infiller,
+        Objective,
+        OutLoss,
+        Precision,
+        Stages,
+        Through,
+        TrainingSettings,
+    )
     from masktool.maskers.train import train_masker
+    from masktool.progress import Advance, Progress, Say
+    from masktool.runtime.gradients import Gradient
+    from masktool.runtime.inputs import Inputs
     from masktool.runtime.session import MaskedSession
 
 __all__ = [
+    "Advance",
+    "Batching",
     "CacheEntry",
+    "Cell",
+    "ChannelOrder",
+    "Chart",
+    "ClassScore",
+    "Classifier",
+    "Evaluation",
     "Explanation",
     "Export",
     "ExportOptions",
+    "Findings",
+    "Gradient",
+    "ImageLike",
+    "Independence",
+    "Infiller",
+    "Inputs",
+    "Interpolation",
+    "Interval",
+    "LabelsLike",
+    "Layout",
+    "Line",
+    "Loss",
     "MaskedSession",
+    "Masking",
     "MasktoolError",
+    "Metadata",
     "ModelDescription",
+    "ModelLike",
     "NodeRule",
+    "Objective",
+    "OutLoss",
+    "OutputKind",
+    "Place",
+    "Precision",
     "Preprocessing",
+    "PreprocessingLike",
     "Preset",
+    "Problem",
+    "Progress",
+    "ResizeRule",
+    "Say",
+    "Scale",
     "SourceSummary",
+    "Stages",
+    "Table",
+    "Target",
     "TensorDescription",
+    "Through",
+    "TrainingSettings",
+    "UnsupportedNode",
     "UnsupportedOperatorError",
     "add_gradients_to",
     "clear_cache",
@@ -57,19 +128,59 @@ __all__ = [
 ]
 
 _MODULE_OF_NAME = {
-    "CacheEntry": "masktool.interface.cache_entries",
     "__version__": "masktool.contract",
+    "Advance": "masktool.progress",
+    "Batching": "masktool.contract",
+    "CacheEntry": "masktool.interface.cache_entries",
+    "Cell": "masktool.evaluation.findings",
+    "ChannelOrder": "masktool.contract",
+    "Chart": "masktool.evaluation.findings",
+    "ClassScore": "masktool.explainers.targets",
+    "Classifier": "masktool.maskers.settings",
+    "Evaluation": "masktool.evaluation.findings",
     "Explanation": "masktool.explainers.explanation",
-    "ExportOptions": "masktool.interface.options",
     "Export": "masktool.exporters.result",
+    "ExportOptions": "masktool.interface.options",
+    "Findings": "masktool.evaluation.findings",
+    "Gradient": "masktool.runtime.gradients",
+    "ImageLike": "masktool.explainers.subject",
+    "Independence": "masktool.contract",
+    "Infiller": "masktool.maskers.settings",
+    "Inputs": "masktool.runtime.inputs",
+    "Interpolation": "masktool.contract",
+    "Interval": "masktool.evaluation.bootstrap",
+    "LabelsLike": "masktool.exporters.settings",
+    "Layout": "masktool.contract",
+    "Line": "masktool.evaluation.findings",
+    "Loss": "masktool.contract",
     "MaskedSession": "masktool.runtime.session",
+    "Masking": "masktool.contract",
     "MasktoolError": "masktool.errors",
+    "Metadata": "masktool.contract",
     "ModelDescription": "masktool.exporters.description",
+    "ModelLike": "masktool.interface.options",
     "NodeRule": "masktool.exporters.result",
+    "Objective": "masktool.maskers.settings",
+    "OutLoss": "masktool.maskers.settings",
+    "OutputKind": "masktool.contract",
+    "Place": "masktool.explainers.targets",
+    "Precision": "masktool.maskers.settings",
     "Preprocessing": "masktool.contract",
+    "PreprocessingLike": "masktool.exporters.settings",
     "Preset": "masktool.exporters.settings",
+    "Problem": "masktool.datasets.dataset",
+    "Progress": "masktool.progress",
+    "ResizeRule": "masktool.contract",
+    "Say": "masktool.progress",
+    "Scale": "masktool.explainers.reading",
     "SourceSummary": "masktool.exporters.result",
+    "Stages": "masktool.maskers.settings",
+    "Table": "masktool.evaluation.findings",
+    "Target": "masktool.explainers.targets",
     "TensorDescription": "masktool.exporters.description",
+    "Through": "masktool.maskers.settings",
+    "TrainingSettings": "masktool.maskers.settings",
+    "UnsupportedNode": "masktool.errors",
     "UnsupportedOperatorError": "masktool.errors",
     "add_gradients_to": "masktool.exporters",
     "clear_cache": "masktool.interface.cache_entries",

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import pickle
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ import masktool
 from masktool.cli import masktool as command_line
 from masktool.cli import run
 from masktool.datasets import read_dataset
+from masktool.demo import model_path, sample_path
 from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorError
 from masktool.exporters.presets import PRESETS
 from masktool.interface.parts.missingness import MissingnessOptions
@@ -291,3 +293,18 @@ def test_the_examples_of_preprocessing_are_the_presets():
 def test_messages_are_texts():
     assert isinstance(parameter("arch"), str)
     assert Message("a", parameter("arch")).parts == ("a", *parameter("arch").parts)
+
+
+def test_problems_of_an_evaluation_name_options_where_they_are_printed_and_written(tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes(sample_path().read_bytes())
+    (tmp_path / "labels.csv").write_text("a.png,0\nb.png,0\n")
+    (tmp_path / "boxes.json").write_text(json.dumps({"a.png": [[10, 10, 60, 60]]}))
+    given = ["--labels", str(tmp_path / "labels.csv"), "--boxes", str(tmp_path / "boxes.json"), "--method", "gradient"]
+    assert run(["evaluate", "localisation", str(model_path()), str(folder), *given, "-o", str(tmp_path / "out")]) == 0
+    said = "no object (b.png); name its box in --boxes or its pixels in --masks"
+    assert f"b.png: {said}" in capsys.readouterr().err
+    written = json.loads((tmp_path / "out" / "localisation.json").read_text())
+    assert {"where": "b.png", "what": said} in written["problems"]

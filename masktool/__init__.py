@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorError
     from masktool.evaluation.bootstrap import Interval
     from masktool.evaluation.findings import Cell, Chart, Evaluation, Findings, Line, Table
+    from masktool.evaluation.report import write_report
     from masktool.explainers.explanation import Explanation
     from masktool.explainers.reading import Scale
     from masktool.explainers.subject import ImageLike
@@ -125,6 +126,7 @@ __all__ = [
     "list_cache",
     "load",
     "train_masker",
+    "write_report",
 ]
 
 _MODULE_OF_NAME = {
@@ -191,6 +193,7 @@ _MODULE_OF_NAME = {
     "list_cache": "masktool.interface.cache_entries",
     "load": "masktool.interface.load",
     "train_masker": "masktool.maskers.train",
+    "write_report": "masktool.evaluation.report",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.resources
 import json
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,11 +18,14 @@ from masktool.evaluation.findings import Table
 from masktool.evaluation.overlays import arrange, data_uri, find_overlays
 from masktool.evaluation.saved import find_inside, read_evaluation
 from masktool.extras import require_extra
+from masktool.files import atomic_path
 from masktool.runtime.pictures import open_picture
 
 ORDER = ("missingness", "faithfulness", "localisation", "lime-alignment", "randomisation")
 """Of the sections; others follow by name."""
 TEMPLATE = "report.html"
+PAGE = "report.html"
+"""The page, in the directory, where no other is named."""
 IMAGES = 4
 WIDE = 2.0
 """Width over height from which a chart's writing is too small beside another chart."""
@@ -61,6 +65,27 @@ class Section:
     pictures: tuple[Picture, ...]
     command: str
     settings: str
+
+
+def write_report(
+    directory: str | os.PathLike[str], path: str | os.PathLike[str] | None = None, n_images: int = IMAGES
+) -> Path:
+    """Writes one HTML page of everything that was measured, which needs no network; returns its path.
+
+    Args:
+        directory: that :func:`masktool.evaluate` wrote into.
+        path: of the page; None is ``report.html`` in the directory.
+        n_images: show sample explanations of at most so many images.
+
+    Raises:
+        MasktoolError: nothing was measured there, a file is damaged, or the page cannot be written.
+    """
+    directory = Path(directory)
+    target = directory / PAGE if path is None else Path(path)
+    page = make_report(directory, n_images)
+    with atomic_path(target) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # of half a character in JSON
+    return target
 
 
 def make_report(directory: Path, n_images: int = IMAGES) -> str:

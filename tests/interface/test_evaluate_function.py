@@ -67,6 +67,10 @@ def test_the_command_and_the_function_write_the_same(work, capsys):
         document.pop("timing")
         document.pop("command")
     assert documents[0] == documents[1]
+    page = masktool.write_report("function")
+    assert page == Path("function", "report.html")
+    assert "Localisation" in page.read_text(encoding="utf-8")
+    page.unlink()
     assert {path.name for path in Path("function").iterdir()} == {path.name for path in Path("command").iterdir()}
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from masktool.commands.options import print_path
-from masktool.evaluation.report import IMAGES, make_report
-from masktool.files import atomic_path
+from masktool.evaluation.report import IMAGES, write_report
 
 
 @click.command(name="report")
@@ -34,8 +33,4 @@ def command(directory: Path, output: Path | None, images: int) -> None:
     DIR is the directory that the other commands wrote into. The page holds their tables, charts, notes, problems and
     settings, and samples of the explanations; it needs no network. Prints its path.
     """
-    target = output or directory / "report.html"
-    page = make_report(directory, images)
-    with atomic_path(target) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # of half a character in JSON
-    print_path(target)
+    print_path(write_report(directory, output, images))

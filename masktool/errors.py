@@ -125,9 +125,29 @@ def stage(what: str, *, where: object | None = None, fix: str | None = None) -> 
     except MasktoolError:
         raise
     except Exception as error:  # see above
-        if isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY):
+        if is_out_of_memory(error):
             raise MasktoolError(f"{what}: not enough memory", where=where) from error
         raise MasktoolError(what, where=where, got=describe_exception(error), fix=fix) from error
+
+
+@contextlib.contextmanager
+def needing_memory(what: str) -> Iterator[None]:
+    """Turns the exception of a native library that ran out of memory in a block into a MasktoolError; lets others pass.
+
+    Args:
+        what: failed, as a whole sentence without a full stop.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, MasktoolError) or not is_out_of_memory(error):
+            raise
+        raise MasktoolError(f"{what}: not enough memory") from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tells whether an exception, of whatever library, says that there was not enough memory."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
 def describe_exception(error: BaseException) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 
 from masktool.contract import BATCH_AXIS, GRADIENT_OUTPUTS, MASK_INPUT, TARGET_INPUT
+from masktool.errors import needing_memory
 from masktool.exporters.one_image import first_rows
 from masktool.exporters.probes import DrawnValue, feed_of, others_of_session, type_of
 
@@ -96,7 +97,9 @@ class RunnableModel:
         """Returns every output of one call, in the graph's order."""
         count = len(images) if masks is None else max(len(images), len(masks))
         feed = {self.image_input: images} | feed_of(self.others, count)
-        results = self.session.run(self.outputs, feed | ({} if masks is None else {MASK_INPUT: masks}), self.options)
+        feed |= {} if masks is None else {MASK_INPUT: masks}
+        with needing_memory("the model does not run"):
+            results = self.session.run(self.outputs, feed, self.options)
         return [np.asarray(each) for each in results]
 
     def run_plain(self, images: np.ndarray) -> Outputs:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +78,39 @@ def test_memory_that_is_not_there_is_nobody_else_s_fault(text: str) -> None:
         stage("it does not run", where="a place", fix="this is a defect of masktool"),
     ):
         raise RuntimeError(text)
+
+
+BROAD = """
+<ir_version: 10, opset_import: ["" : 20]>
+broad (float[N, 3, 64, 64] image) => (float[N, 10] scores)
+<float[1024, 3, 3, 3] wide, float[1024, 10] weight>
+{
+    a = Conv<pads = [1, 1, 1, 1]>(image, wide)
+    pooled = GlobalAveragePool(a)
+    flat = Flatten(pooled)
+    scores = Gemm(flat, weight)
+}
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space are Linux's")
+def test_a_run_without_memory_says_so(tmp_path: Path) -> None:
+    """Whatever the run: ONNX Runtime's own exception went through as an unexpected one where figures are measured."""
+    code = f"""
+import resource, sys
+from pathlib import Path
+import masktool
+from masktool.exporters.trial import open_source
+import numpy as np
+import onnx_ir as ir
+runnable = open_source(ir.load({str(tmp_path / "in.onnx")!r}), "image", None)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
+try:
+    runnable.run(np.zeros((64, 3, 64, 64), np.float32))
+except masktool.MasktoolError as error:
+    print(error)
+"""
+    onnx.save(parse(BROAD), tmp_path / "in.onnx")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.returncode) == ("the model does not run: not enough memory\n", 0), done.stderr

@@ -59,8 +59,6 @@ NOT_RUN = {
 LONG = {"masktool evaluate missingness", "masktool train-masker shapes.pt2 --data"}
 """Beginnings of blocks that take minutes."""
 NEEDS_TORCH = {"docs/start.md", "docs/train-masker.md"}
-GIVEN = {"README.md": {"images": np.zeros((1, 3, 64, 64), np.float32), "masks": np.ones((2, 1, 64, 64), np.float32)}}
-"""What the reader of a page has already, by its name in the page's programs."""
 
 
 class Block(NamedTuple):
@@ -178,7 +176,7 @@ def run_page(path, folder, *, long):
     if name(path) in NEEDS_TORCH:
         pytest.importorskip("torch")
         save_state_dict(folder)
-    names = dict(GIVEN.get(name(path), {}))
+    names = {}
     for block in read_blocks(path):
         if block.mark == "no-run" or (block.is_long and not long):
             continue

@@ -17,7 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from masktool.errors import MasktoolError
 from masktool.limits import check_limit
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 """Of masktool, which every file that it writes records; ``masktool.__version__`` is this one."""
 SCHEMA_VERSION = 1
 MASK_INPUT = "mask"

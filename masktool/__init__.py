@@ -200,7 +200,16 @@ _MODULE_OF_NAME = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF_NAME:
         raise AttributeError(f"module 'masktool' has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULE_OF_NAME[name]), name)
+    try:
+        return getattr(importlib.import_module(_MODULE_OF_NAME[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        from masktool.errors import MasktoolError
+
+        raise MasktoolError(
+            f"torch is not installed, which masktool.{name} needs", fix="pip install 'masktool[torch]'"
+        ) from error
 
 
 def __dir__() -> list[str]:

@@ -187,3 +187,20 @@ def test_what_an_import_loads(statement, absent):
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "masktool" in loaded
     assert not absent & set(loaded)
+
+
+def test_training_without_torch_says_what_to_install():
+    """A bare ModuleNotFoundError before; all else that ``masktool`` exports needs no torch."""
+    code = """
+import sys
+sys.modules["torch"] = None
+import masktool
+for name in sorted(set(masktool.__all__) - {"train_masker"}):
+    getattr(masktool, name)
+try:
+    masktool.train_masker
+except masktool.MasktoolError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "torch is not installed, which masktool.train_masker needs; pip install 'masktool[torch]'\n"

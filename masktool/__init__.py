@@ -6,13 +6,11 @@ Names are loaded on first use, so that ``import masktool`` pulls in neither torc
 from __future__ import annotations
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
-TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
-"""ONNX Runtime reads it once, when it is imported: off later still leaves a device identifier in the user's cache."""
-if not os.environ.get(TELEMETRY_SWITCH):  # it takes an empty value for none; 0 is the user's own word and stays
-    os.environ[TELEMETRY_SWITCH] = "1"
+from masktool.telemetry import switch_off_telemetry
+
+switch_off_telemetry()
 
 if TYPE_CHECKING:
     from masktool.contract import (
@@ -39,12 +37,15 @@ if TYPE_CHECKING:
     from masktool.explainers.subject import ImageLike
     from masktool.explainers.targets import ClassScore, Place, Target
     from masktool.exporters import add_gradients_to, export
+    from masktool.exporters.check import ExportCheck, check_export
     from masktool.exporters.description import ModelDescription, TensorDescription, describe
+    from masktool.exporters.parity import Verdict
     from masktool.exporters.result import Export, NodeRule, SourceSummary
     from masktool.exporters.settings import LabelsLike, PreprocessingLike, Preset
     from masktool.interface.cache_entries import CacheEntry, clear_cache, list_cache
     from masktool.interface.evaluate import evaluate
-    from masktool.interface.explain import explain
+    from masktool.interface.explain import explain, explain_images, explain_targets
+    from masktool.interface.installation import CheckState, DoctorFinding, doctor
     from masktool.interface.load import load
     from masktool.interface.options import ExportOptions, ModelLike
     from masktool.maskers.settings import (
@@ -70,11 +71,14 @@ __all__ = [
     "Cell",
     "ChannelOrder",
     "Chart",
+    "CheckState",
     "ClassScore",
     "Classifier",
+    "DoctorFinding",
     "Evaluation",
     "Explanation",
     "Export",
+    "ExportCheck",
     "ExportOptions",
     "Findings",
     "Gradient",
@@ -117,11 +121,16 @@ __all__ = [
     "TrainingSettings",
     "UnsupportedNode",
     "UnsupportedOperatorError",
+    "Verdict",
     "add_gradients_to",
+    "check_export",
     "clear_cache",
     "describe",
+    "doctor",
     "evaluate",
     "explain",
+    "explain_images",
+    "explain_targets",
     "export",
     "list_cache",
     "load",
@@ -130,18 +139,20 @@ __all__ = [
 ]
 
 _MODULE_OF_NAME = {
-    "__version__": "masktool.contract",
     "Advance": "masktool.progress",
     "Batching": "masktool.contract",
     "CacheEntry": "masktool.interface.cache_entries",
     "Cell": "masktool.evaluation.findings",
     "ChannelOrder": "masktool.contract",
     "Chart": "masktool.evaluation.findings",
+    "CheckState": "masktool.interface.installation",
     "ClassScore": "masktool.explainers.targets",
     "Classifier": "masktool.maskers.settings",
+    "DoctorFinding": "masktool.interface.installation",
     "Evaluation": "masktool.evaluation.findings",
     "Explanation": "masktool.explainers.explanation",
     "Export": "masktool.exporters.result",
+    "ExportCheck": "masktool.exporters.check",
     "ExportOptions": "masktool.interface.options",
     "Findings": "masktool.evaluation.findings",
     "Gradient": "masktool.runtime.gradients",
@@ -184,11 +195,17 @@ _MODULE_OF_NAME = {
     "TrainingSettings": "masktool.maskers.settings",
     "UnsupportedNode": "masktool.errors",
     "UnsupportedOperatorError": "masktool.errors",
+    "Verdict": "masktool.exporters.parity",
+    "__version__": "masktool.contract",
     "add_gradients_to": "masktool.exporters",
+    "check_export": "masktool.exporters.check",
     "clear_cache": "masktool.interface.cache_entries",
     "describe": "masktool.exporters.description",
+    "doctor": "masktool.interface.installation",
     "evaluate": "masktool.interface.evaluate",
     "explain": "masktool.interface.explain",
+    "explain_images": "masktool.interface.explain",
+    "explain_targets": "masktool.interface.explain",
     "export": "masktool.exporters",
     "list_cache": "masktool.interface.cache_entries",
     "load": "masktool.interface.load",

@@ -201,8 +201,8 @@ OPTION = re.compile(r"(?<![\w-])(?:--[a-z][\w-]*|-[a-z](?![\w-]))")
 """An option, such as ``--input-size`` or ``-o``; not a hyphen within a word."""
 COMMAND = re.compile(rf"masktool (?:{'|'.join(name.command for name in COMMANDS.values())}) |in Python")
 """A command that a function does too, with what it is given; or both forms by hand."""
-OTHERS = ("pip install", "python -m tf2onnx")
-"""Commands of other programs."""
+OTHERS = ("pip install", "pip uninstall", " --upgrade ", " --force-reinstall --no-deps ", "python -m tf2onnx")
+"""Commands of other programs, and what is put together to one of pip."""
 
 
 MAKERS = {"parameter", "parameters", "call", "differently", "join"}

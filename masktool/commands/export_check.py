@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from masktool.commands.options import console, print_line, say
-from masktool.data_files import check_readable
 from masktool.option_names import for_command_line
 
 if TYPE_CHECKING:
-    from masktool.exporters.check import Check
+    from masktool.exporters.check import ExportCheck
     from masktool.exporters.parity import Verdict
     from masktool.exporters.sources import Source
 
@@ -28,12 +27,11 @@ VERDICTS = {True: "ok", False: "FAILED", None: "-"}
 
 def run_check(path: Path, source: Source | None, *, as_json: bool) -> int:
     """Measures, prints a table or a JSON document, and returns the exit code: 1 where a figure is beyond its limit."""
-    from masktool.exporters.check import check_file
+    from masktool.exporters.check import check_export
 
-    check_readable(path, "a file that `masktool export` wrote")
     screen = console()
     with screen.status("measuring"):  # on terminals only
-        check = check_file(path, source)
+        check = check_export(path, source)
     if as_json:
         click.echo(json.dumps(document_check(path, check), indent=2))
     else:
@@ -76,7 +74,7 @@ def align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def document_check(path: Path, check: Check) -> dict[str, Any]:
+def document_check(path: Path, check: ExportCheck) -> dict[str, Any]:
     """Returns what was measured, ready for JSON; what could not be compared is null."""
     return {
         "path": str(path),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import onnx_ir
 import onnxruntime
 
 from masktool.contract import Metadata, __version__
+from masktool.data_files import check_readable
 from masktool.errors import MasktoolError
 from masktool.exporters.batch import open_to_measure
 from masktool.exporters.chosen_boxes import leave_out_lists
@@ -19,6 +21,8 @@ from masktool.exporters.diagnosis import excuse
 from masktool.exporters.names import rename_as_before
 from masktool.exporters.parity import Verdict, judge_parity, measure_parity
 from masktool.exporters.runnable import RunnableModel
+from masktool.exporters.settings import SourceSettings
+from masktool.exporters.sources import read_source
 from masktool.exporters.storage import open_session
 from masktool.exporters.tolerance import limits_of, widened, without_unfused
 from masktool.exporters.trial import open_source, try_batches, try_source
@@ -26,7 +30,7 @@ from masktool.messages import call
 from masktool.streams import unheard
 
 if TYPE_CHECKING:
-    from masktool.exporters.sources import Source
+    from masktool.exporters.sources import Model, Source
 
 DRIFT_TOLERANCE = 0.02
 """Share by which the response may differ from the one recorded: kernels of another processor round differently, and an
@@ -34,7 +38,7 @@ altered weight changes it by more."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Check:
+class ExportCheck:
     """What was measured.
 
     Attributes:
@@ -56,16 +60,39 @@ class Check:
 
 
 @unheard()
-def check_file(path: Path, source: Source | None = None) -> Check:
-    """Measures parity, invariance and batch agreement of an exported file.
+def check_export(
+    path: str | os.PathLike[str],
+    model: Model | Source | None = None,
+    *,
+    arch: str | None = None,
+    input_size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    image_input: str | None = None,
+    trust_code: bool = False,
+) -> ExportCheck:
+    """Measures an exported file again, as it was at export, and says which figures are within their limits.
 
     Args:
         path: of the file.
-        source: what it was exported from; None leaves out the figures that need it.
+        model: what it was exported from, as :func:`masktool.export` takes it; None compares the file with itself, and
+            leaves out the figures that need the model.
+        arch: of the model, as for ``export``.
+        input_size: likewise.
+        channels: likewise.
+        image_input: likewise.
+        trust_code: likewise.
+
+    Returns:
+        A verdict on every figure; ``failed`` holds those beyond their limits.
 
     Raises:
-        MasktoolError: the file is not masktool's, does not run, or takes other inputs than the source.
+        MasktoolError: the file is not masktool's, does not run, or takes other inputs than the model.
     """
+    path = Path(path)
+    check_readable(path, "a file that `masktool export` wrote")
+    source = None
+    if model is not None:
+        source = read_source(model, SourceSettings(arch, input_size, channels, image_input, trust_code))
     session = open_session(str(path))
     metadata = Metadata.from_properties(session.get_modelmeta().custom_metadata_map)
     if metadata is None:
@@ -80,7 +107,7 @@ def check_file(path: Path, source: Source | None = None) -> Check:
     verdicts = [*judge_parity(figures, limits), *judge_record(figures["response"], metadata)]
     if source is not None:
         verdicts += judge_digest(source, metadata)
-    return Check(metadata, tuple(verdicts), None if source is None else source.name, cause)
+    return ExportCheck(metadata, tuple(verdicts), None if source is None else source.name, cause)
 
 
 def measure_file(

@@ -1,16 +1,16 @@
-"""One explanation of one image by any model: :func:`explain`."""
+"""Explanations by any model: :func:`explain` of one image and target, others of several that share the work."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from masktool.errors import MasktoolError
-from masktool.explainers.explaining import explain_all
+from masktool.explainers import explaining
 from masktool.explainers.explanation import Explanation
-from masktool.explainers.explanation_settings import ExplanationSettings
+from masktool.explainers.explanation_settings import SHARED_ARGUMENTS, ExplanationSettings
 from masktool.explainers.method import Method, build_method
 from masktool.explainers.reading import Scale
 from masktool.explainers.subject import ImageLike, read_subject
@@ -74,7 +74,7 @@ def explain(
         MasktoolError: bad image, model, target or option.
     """
     if isinstance(target, list):
-        raise MasktoolError("explain takes one target", got=target, fix="call masktool.explainers.explain_targets")
+        raise MasktoolError("explain takes one target", got=target, fix="call masktool.explain_targets")
     own, of_export = split_options(method, options)
     built = build_method(method, own, n_samples)
     settings = ExplanationSettings(
@@ -87,25 +87,106 @@ def explain(
         progress=progress,
     )
     image = read_subject(image)
-    with contextlib.ExitStack() as stack:
-        if isinstance(model, MaskedSession):
-            session = model
-            refuse_for_session(session, {"providers": providers, "threads": threads, **of_export})
-        else:
-            session = stack.enter_context(
-                load(
-                    model,
-                    providers,
-                    threads,
-                    gradient=built.needs_gradient,
-                    feature_map=own.get("feature_map"),
-                    input_size=input_size,
-                    say=say,
-                    **of_export,
-                )
-            )
-        ((explanation,),) = explain_all(session, [image], [[target]], built, settings)
+    with open_model(model, built, of_export, providers, threads, input_size, say) as session:
+        ((explanation,),) = explaining.explain_all(session, [image], [[target]], built, settings)
     return explanation
+
+
+def explain_targets(
+    model: ModelLike | None, image: ImageLike, targets: Sequence[Target], method: str = "lime", **arguments: Any
+) -> list[Explanation]:
+    """Like :func:`explain` for several targets of one image, which share the forward passes.
+
+    Args:
+        model: as for ``explain``.
+        image: likewise.
+        targets: classes, or values of an output.
+        method: as for ``explain``.
+        **arguments: likewise.
+
+    Returns:
+        One explanation per target.
+
+    Raises:
+        MasktoolError: bad image, model, target or option.
+    """
+    with open_for(model, method, arguments) as (session, rest):
+        return explaining.explain_targets(session, image, targets, method, **rest)
+
+
+def explain_images(
+    model: ModelLike | None,
+    images: Sequence[ImageLike],
+    method: str = "lime",
+    targets: Sequence[Target] | None = None,
+    **arguments: Any,
+) -> list[Explanation]:
+    """Like :func:`explain` for several images; methods that learn a mask learn all of them in one batch.
+
+    Every image gets what it would get alone, up to rounding. Where images share a batch, ``seconds`` and
+    ``forward_passes`` of each are its share of the whole.
+
+    Args:
+        model: as for ``explain``.
+        images: likewise, each; all of them are held in memory.
+        method: as for ``explain``.
+        targets: one per image; None takes the class with the highest score of each.
+        **arguments: as for ``explain``.
+
+    Returns:
+        One explanation per image.
+
+    Raises:
+        MasktoolError: bad image, model, target or option.
+    """
+    with open_for(model, method, arguments) as (session, rest):
+        return explaining.explain_images(session, images, method, targets, **rest)
+
+
+@contextlib.contextmanager
+def open_for(
+    model: ModelLike | None, method: str, arguments: Mapping[str, Any]
+) -> Iterator[tuple[MaskedSession, dict[str, Any]]]:
+    """Opens a model for a method, and yields it with the arguments that are not about the model's file."""
+    rest = dict(arguments)
+    providers, threads, say = rest.pop("providers", None), rest.pop("threads", None), rest.pop("say", log)
+    shared = {name: rest.pop(name) for name in SHARED_ARGUMENTS if name in rest}
+    own, of_export = split_options(method, rest)
+    built, _ = explaining.build_run(method, {**shared, **own})  # what is wrong in them is told before any export
+    with open_model(model, built, of_export, providers, threads, shared.get("input_size"), say) as session:
+        yield session, {**shared, **own}
+
+
+@contextlib.contextmanager
+def open_model(
+    model: ModelLike | None,
+    method: Method,
+    of_export: Mapping[str, Any],
+    providers: str | Sequence[str] | None,
+    threads: int | None,
+    input_size: tuple[int, int] | None,
+    say: Say,
+) -> Iterator[MaskedSession]:
+    """Opens a model with what a method asks of its file, and closes it behind the block; leaves an open session open.
+
+    Raises:
+        MasktoolError: it cannot be exported or opened, or something is asked of an open session that is settled.
+    """
+    if isinstance(model, MaskedSession):
+        refuse_for_session(model, {"providers": providers, "threads": threads, **of_export})
+        yield model
+        return
+    with load(
+        model,
+        providers,
+        threads,
+        gradient=method.needs_gradient,
+        feature_map=getattr(method, "feature_map", None),
+        input_size=input_size,
+        say=say,
+        **of_export,
+    ) as session:
+        yield session
 
 
 def split_options(method: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

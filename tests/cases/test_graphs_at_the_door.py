@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 import masktool
 from masktool import export
 from masktool.errors import MasktoolError
-from masktool.exporters.check import check_file
+from masktool.exporters.check import check_export
 from masktool.exporters.onnx_door import read_onnx
 from masktool.external_weights import find_locations
 
@@ -225,7 +225,7 @@ def test_a_file_that_is_only_run_reads_nothing_outside_either(place: str, tmp_pa
         else:
             model.graph.node.append(node)
     path = written(model, tmp_path)
-    for open_it in (masktool.load, check_file):
+    for open_it in (masktool.load, check_export):
         with pytest.raises(MasktoolError, match="not in the model's folder"):
             open_it(path)
 

@@ -11,7 +11,7 @@ import pytest
 from networks.small_graphs import parse
 
 import masktool
-from masktool.exporters.check import check_file
+from masktool.exporters.check import check_export
 from masktool.exporters.parity import open_session
 from masktool.exporters.sources import load_source
 from masktool.exporters.tolerance import LIFT_TOLERANCE, LIMITS, lift_tolerance_of, limits_of
@@ -71,7 +71,7 @@ def test_it_exports_and_its_check_passes(name: str, batch: str, tmp_path: Path):
     output = "10, 6" if name == "attention" else "5"
     model, path = network(body, batch, weights, f"{batch}, {output}"), tmp_path / "masked.onnx"
     masktool.export(model, path)
-    check = check_file(path, load_source(model))
+    check = check_export(path, load_source(model))
     assert not check.failed
     assert {verdict.limit for verdict in check.verdicts if verdict.figure in ("ones", "batches")} == {HALF}
     images = RNG.standard_normal((1, 3, 16, 16)).astype(np.float32)
@@ -88,7 +88,7 @@ def test_a_weight_that_is_stored_in_16_bits_widens_nothing(tmp_path: Path):
     assert limits_of(ir.from_proto(model), "image") == LIMITS
     masktool.export(model, tmp_path / "masked.onnx")
     verdicts = {
-        verdict.figure: verdict for verdict in check_file(tmp_path / "masked.onnx", load_source(model)).verdicts
+        verdict.figure: verdict for verdict in check_export(tmp_path / "masked.onnx", load_source(model)).verdicts
     }
     assert verdicts["ones"].limit == ONES
 

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 import masktool
 from masktool.errors import MasktoolError
-from masktool.exporters.check import check_file
+from masktool.exporters.check import check_export
 from masktool.exporters.sources import load_source
 
 X = np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32)
@@ -69,7 +69,7 @@ def test_no_name_clashes(name: str, place: str, masking: Any, tmp_path: Path) ->
             np.testing.assert_array_equal(
                 session.run(X, outputs=[name])[session.check_output(name)], results[place == "MAP"]
             )
-    assert not check_file(path, load_source(model)).failed
+    assert not check_export(path, load_source(model)).failed
 
 
 def source_name(place: str, name: str) -> str:

@@ -62,7 +62,7 @@ def test_layer_masking_is_refused_and_a_size_settles_it(tmp_path: Path) -> None:
     assert metadata.parity["ones"] == 0
     check = pytest.importorskip("masktool.exporters.check")
     sources = pytest.importorskip("masktool.exporters.sources")
-    assert not check.check_file(target, sources.load_source(source)).failed  # the source's own size is open
+    assert not check.check_export(target, sources.load_source(source)).failed  # the source's own size is open
 
 
 def test_a_network_that_takes_no_size_that_is_tried_is_asked_for_one(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from networks.small_graphs import classifier, parse
 import masktool
 from masktool import MasktoolError
 from masktool.contract import Preprocessing
-from masktool.exporters.check import check_file
+from masktool.exporters.check import check_export
 from masktool.exporters.domains import Domain, draw_pictures, find_domains
 from masktool.exporters.probes import Probe
 from masktool.exporters.sources import load_source
@@ -45,8 +45,8 @@ def test_a_network_without_negative_numbers_is_measured_on_none(name: str, batch
     assert parity["probes"] == "unit"
     assert parity["ones"] == parity["invariance"] == 0
     assert parity["response"] > 0
-    assert not check_file(tmp_path / "masked.onnx").failed
-    assert not check_file(tmp_path / "masked.onnx", load_source(model)).failed
+    assert not check_export(tmp_path / "masked.onnx").failed
+    assert not check_export(tmp_path / "masked.onnx", load_source(model)).failed
 
 
 def test_a_baseline_outside_of_the_domain_is_refused(tmp_path: Path):

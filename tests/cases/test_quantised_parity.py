@@ -18,7 +18,7 @@ from masktool import MasktoolError
 from masktool.contract import Masking
 from masktool.exporters import preparation
 from masktool.exporters.canonical import canonicalise
-from masktool.exporters.check import check_file
+from masktool.exporters.check import check_export
 from masktool.exporters.domains import draw_pictures
 from masktool.exporters.sources import load_source
 
@@ -122,11 +122,11 @@ def answers(path: Path, images: np.ndarray, level: str = "ENABLE_ALL") -> np.nda
 def test_it_exports_and_says_what_it_measured(residual: onnx.ModelProto, kind: str, tmp_path: Path):
     source, path = quantised(residual, kind, tmp_path), tmp_path / "masked.onnx"
     masktool.export(source, path, masking="fill")
-    assert not check_file(path).failed  # on the same images, in the range of the input's quantisation
+    assert not check_export(path).failed  # on the same images, in the range of the input's quantisation
     parity = masktool.export(source, path).metadata.parity
     assert parity["probes"] == "range"
     assert "ones_unfused" in parity
-    assert not check_file(path, load_source(source)).failed
+    assert not check_export(path, load_source(source)).failed
     images = pictures(40, 2)
     if kind.startswith("QDQ"):  # of an integer operator nothing without integers can be asked
         assert parity["ones_unfused"] <= 1e-5
@@ -180,8 +180,8 @@ def test_what_onnx_runtime_fuses_in_the_masked_graph_alone_is_no_defect(
     assert parity["ones_unfused"] <= 1e-5
     assert parity["source_spread"] <= 1e-5 < parity["masked_spread"]
     assert parity["ones"] <= 2 * parity["masked_spread"]
-    assert not check_file(path, load_source(source)).failed
-    assert not check_file(path).failed
+    assert not check_export(path, load_source(source)).failed
+    assert not check_export(path).failed
     images = pictures(40, 2)
     difference = np.abs(answers(path, images, "DISABLE_ALL") - answers(source, images, "DISABLE_ALL"))
     assert np.mean(difference > 1e-5) <= 0.01  # QGemm, in the file, rounds a number between two steps otherwise

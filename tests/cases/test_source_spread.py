@@ -12,7 +12,7 @@ from networks.small_graphs import parse
 
 import masktool
 from masktool import MasktoolError
-from masktool.exporters.check import check_file
+from masktool.exporters.check import check_export
 from masktool.exporters.parity import check_parity, judge_parity
 from masktool.exporters.sources import load_source
 from masktool.exporters.tolerance import LIMITS
@@ -55,8 +55,8 @@ def test_it_is_judged_against_its_own_spread(end: str, batch: str, tmp_path: Pat
     assert parity["source_spread"] > LIMITS["ones"]
     assert parity["ones"] <= 2 * parity["source_spread"]
     assert parity["ones_unfused"] <= LIMITS["ones"]
-    assert not check_file(path).failed
-    assert not check_file(path, load_source(model)).failed
+    assert not check_export(path).failed
+    assert not check_export(path, load_source(model)).failed
 
 
 def test_a_steady_source_is_judged_as_ever(tmp_path: Path):

@@ -125,6 +125,6 @@ def test_onnx_runtime_leaves_no_identifier(folder, code, environment):
 def test_a_user_may_switch_it_on_and_doctor_says_so(folder):
     code = "import os, masktool; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     assert start(folder, code, ORT_DISABLE_TELEMETRY="0").stdout == "0\n"
-    code = "from masktool.commands.doctor import check_telemetry; print(*check_telemetry())"
+    code = "from masktool.interface.installation import check_telemetry; print(*check_telemetry())"
     assert "state='warning'" in start(folder, code, ORT_DISABLE_TELEMETRY="0").stdout
     assert "state='ok'" in start(folder, code).stdout

@@ -13,7 +13,7 @@ from networks.small_graphs import parse
 import masktool
 from masktool.contract import Masking
 from masktool.errors import MasktoolError
-from masktool.exporters.check import check_file
+from masktool.exporters.check import check_export
 from masktool.exporters.sources import load_source
 
 BODIES = {
@@ -71,7 +71,7 @@ def test_a_network_is_taken_with_the_batch_that_it_runs_with(name: str, masking:
     with masktool.load(masked) as session:
         given = session(images(), np.ones((3, 1, 8, 8), np.float32))
     np.testing.assert_allclose(given, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
-    assert not check_file(masked, load_source(source)).failed
+    assert not check_export(masked, load_source(source)).failed
 
 
 def test_another_input_has_as_many_rows(tmp_path: Path) -> None:

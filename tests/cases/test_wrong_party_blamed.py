@@ -16,7 +16,7 @@ import masktool
 from masktool import MasktoolError
 from masktool.cli import run
 from masktool.contract import Masking
-from masktool.exporters.check import check_file
+from masktool.exporters.check import check_export
 from masktool.exporters.diagnosis import find_fault_of_source, mixing_of, unsteady
 from masktool.exporters.domains import NORMAL
 from masktool.exporters.parity import open_session
@@ -172,7 +172,7 @@ def test_the_check_says_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(tmp_path)
     masktool.export(network(), "masked.onnx")
     onnx.save(RANDOM["RandomUniformLike"], "random.onnx")
-    check = check_file(Path("masked.onnx"), load_source("random.onnx"))
+    check = check_export(Path("masked.onnx"), load_source("random.onnx"))
     assert "ones" in [verdict.figure for verdict in check.failed]
     assert check.cause is not None
     assert "the network is random" in check.cause

@@ -10,8 +10,10 @@ from click.testing import CliRunner
 
 from masktool import demo
 from masktool.commands import doctor
-from masktool.commands.doctor import NEEDED, OPTIONAL, CheckResult, command
+from masktool.commands.doctor import command
 from masktool.errors import MasktoolError
+from masktool.interface import installation
+from masktool.interface.installation import NEEDED, OPTIONAL, DoctorFinding
 from masktool.runtime import providers
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -20,7 +22,7 @@ PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 @pytest.fixture
 def quick(monkeypatch):
     """Leaves out the import of torch and its kin, which takes seconds."""
-    monkeypatch.setattr(doctor, "OPTIONAL", {})
+    monkeypatch.setattr(installation, "OPTIONAL", {})
 
 
 def run(*arguments):
@@ -96,8 +98,8 @@ def test_a_broken_needed_package_gives_exit_code_1(quick, monkeypatch):
 
 
 def test_absent_packages(monkeypatch):
-    monkeypatch.setattr(doctor, "NEEDED", {"no_such_module": "no-such-distribution"})
-    monkeypatch.setattr(doctor, "OPTIONAL", {"nor_this_one": "nor-this-distribution"})
+    monkeypatch.setattr(installation, "NEEDED", {"no_such_module": "no-such-distribution"})
+    monkeypatch.setattr(installation, "OPTIONAL", {"nor_this_one": "nor-this-distribution"})
     result = run("--json")
     assert result.exit_code == 1
     findings = findings_of(result)
@@ -106,7 +108,7 @@ def test_absent_packages(monkeypatch):
 
 
 def test_a_missing_optional_package_changes_no_exit_code(monkeypatch):
-    monkeypatch.setattr(doctor, "OPTIONAL", {"nor_this_one": "nor-this-distribution"})
+    monkeypatch.setattr(installation, "OPTIONAL", {"nor_this_one": "nor-this-distribution"})
     assert run().exit_code == 0
 
 
@@ -149,7 +151,7 @@ def test_one_distribution_needs_no_warning(quick):
 
 
 def test_write_line():
-    assert doctor.write_line(CheckResult("CUDA", "absent", "why", "how")).splitlines() == [
+    assert doctor.write_line(DoctorFinding("CUDA", "absent", "why", "how")).splitlines() == [
         "absent    CUDA           why",
         "                         mend: how",
     ]

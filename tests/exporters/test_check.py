@@ -1,4 +1,4 @@
-"""``check_file``: a file as it was written passes; one that was damaged in any way fails by the figure concerned."""
+"""``check_export``: a file as it was written passes; one that was damaged in any way fails by the figure concerned."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from networks.unusual_graphs import open_network
 import masktool
 from masktool import MasktoolError
 from masktool.cli import run
-from masktool.exporters.check import check_file
+from masktool.exporters.check import check_export
 from masktool.exporters.sources import load_source
 
 
@@ -56,12 +56,12 @@ def mix_images(model: onnx.ModelProto) -> None:
 
 def test_a_file_as_written_passes(files: tuple[Path, Path]):
     source, masked = files
-    alone = check_file(masked)
+    alone = check_export(masked)
     assert [verdict.figure for verdict in alone.verdicts] == [
         "left_out", "invariance", "batches", "one_image", "response", "record"
     ]  # fmt: skip
     assert not alone.failed
-    both = check_file(masked, load_source(source))
+    both = check_export(masked, load_source(source))
     assert {"ones", "sha256"} <= {verdict.figure for verdict in both.verdicts}
     assert not both.failed
 
@@ -77,14 +77,14 @@ def test_a_file_as_written_passes(files: tuple[Path, Path]):
 def test_a_damaged_file_fails(files: tuple[Path, Path], change: Callable, alone: str, beside_source: str):
     source, masked = files
     damage(masked, change)
-    assert alone in [verdict.figure for verdict in check_file(masked).failed]
-    assert beside_source in [verdict.figure for verdict in check_file(masked, load_source(source)).failed]
+    assert alone in [verdict.figure for verdict in check_export(masked).failed]
+    assert beside_source in [verdict.figure for verdict in check_export(masked, load_source(source)).failed]
 
 
 def test_another_source_is_told_by_its_digest(files: tuple[Path, Path]):
     source, masked = files
     damage(source, lambda model: setattr(model, "doc_string", "saved again"))
-    assert [verdict.figure for verdict in check_file(masked, load_source(source)).failed] == ["sha256"]
+    assert [verdict.figure for verdict in check_export(masked, load_source(source)).failed] == ["sha256"]
 
 
 def test_a_source_with_other_outputs_is_refused(files: tuple[Path, Path]):
@@ -93,13 +93,13 @@ def test_a_source_with_other_outputs_is_refused(files: tuple[Path, Path]):
     with pytest.raises(
         MasktoolError, match=r"not the file's source.*outputs scores, got logits.*made from small\.onnx"
     ):
-        check_file(files[1], load_source(other))
+        check_export(files[1], load_source(other))
 
 
 def test_a_required_mask_and_an_open_size(tmp_path: Path):
     masktool.export(open_network(), tmp_path / "open.onnx")
-    assert "left_out" not in [verdict.figure for verdict in check_file(tmp_path / "open.onnx").verdicts]
-    assert not check_file(tmp_path / "open.onnx", load_source(open_network())).failed
+    assert "left_out" not in [verdict.figure for verdict in check_export(tmp_path / "open.onnx").verdicts]
+    assert not check_export(tmp_path / "open.onnx", load_source(open_network())).failed
 
 
 def test_the_command_prints_a_table(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]):

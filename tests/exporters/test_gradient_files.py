@@ -13,7 +13,7 @@ from networks.small_graphs import classifier
 import masktool
 from masktool import MasktoolError
 from masktool.cli import run
-from masktool.exporters.check import check_file
+from masktool.exporters.check import check_export
 from masktool.option_names import for_command_line
 
 
@@ -114,7 +114,7 @@ def test_the_session_says_how_to_get_gradients(plain: Path, tmp_path: Path, monk
 
 def test_a_file_with_gradients_is_measured_as_any_other(plain: Path, tmp_path: Path) -> None:
     masktool.export(plain, tmp_path / "masked.onnx", gradient="logit")
-    check = check_file(tmp_path / "masked.onnx")
+    check = check_export(tmp_path / "masked.onnx")
     assert not check.failed
     figures = {verdict.figure: verdict.value for verdict in check.verdicts}
     assert figures["invariance"] == 0

@@ -16,7 +16,7 @@ from networks.small_graphs import classifier
 import masktool
 from masktool import MasktoolError, demo
 from masktool.contract import SALIENCY_MAP
-from masktool.exporters.check import check_file
+from masktool.exporters.check import check_export
 from masktool.exporters.sources import load_source, source_from_module
 from masktool.exporters.torch_sources import hub
 from masktool.exporters.torch_sources.hub import Architecture
@@ -263,6 +263,6 @@ def test_a_joint_module_is_exported_with_its_map(small: nn.Module, archived: boo
         for name, expected in joint(images()).items():
             np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-5)
     assert found[SALIENCY_MAP].shape == (3, 1, *SIZE)
-    assert not check_file(Path("masker.onnx"), source).failed
+    assert not check_export(Path("masker.onnx"), source).failed
     with pytest.raises(MasktoolError, match=r"not the file's source .*leave it out: the masking model in the file"):
-        check_file(Path("masker.onnx"), load_source(small, input_size=SIZE))
+        check_export(Path("masker.onnx"), load_source(small, input_size=SIZE))

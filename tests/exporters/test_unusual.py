@@ -21,7 +21,7 @@ from networks.unusual_graphs import (
 import masktool
 from masktool import MasktoolError
 from masktool.contract import Metadata
-from masktool.exporters.check import check_file
+from masktool.exporters.check import check_export
 from masktool.exporters.sources import load_source
 
 
@@ -57,7 +57,7 @@ def test_the_image_is_the_input_that_was_named(tmp_path: Path):
     metadata = masktool.export(two_images(), tmp_path / "masked.onnx", image_input="first").metadata
     assert metadata.image_input == "first"
     assert_exact(metadata)
-    assert not list(check_file(tmp_path / "masked.onnx", load_source(two_images(), image_input="first")).failed)
+    assert not list(check_export(tmp_path / "masked.onnx", load_source(two_images(), image_input="first")).failed)
 
 
 def test_an_open_size_makes_the_mask_required(tmp_path: Path):

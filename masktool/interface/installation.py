@@ -1,0 +1,251 @@
+"""What is installed, what really works, and the command that mends the rest: :func:`doctor`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import importlib.metadata
+import io
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from masktool.contract import __version__
+from masktool.errors import MasktoolError, describe_exception
+from masktool.telemetry import TELEMETRY_SWITCH
+
+NEEDED = {
+    "numpy": "numpy",
+    "onnx": "onnx",
+    "onnx_ir": "onnx-ir",
+    "onnxscript": "onnxscript",
+    "click": "click",
+    "PIL": "pillow",
+    "rich": "rich",
+    "skimage": "scikit-image",
+}
+"""Distribution of each module that masktool needs; ONNX Runtime has a check of its own."""
+OPTIONAL = {"torch": "torch", "torchvision": "torchvision", "timm": "timm", "safetensors": "safetensors"}
+"""Those that only exporting from PyTorch needs."""
+RUNTIME_MODULE = "onnxruntime"
+PIP = "python -m pip install"
+CheckState = Literal["ok", "broken", "absent", "warning"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DoctorFinding:
+    """What one check found.
+
+    Attributes:
+        name: of what was checked.
+        state: ``ok``; ``broken``: installed but fails; ``absent``; ``warning``: works, but for how long.
+        detail: version or reason.
+        fix: the command or step that mends it; None where there is nothing to mend.
+        needed: whether exporting an ``.onnx`` and explaining with it depends on it.
+    """
+
+    name: str
+    state: CheckState
+    detail: str
+    fix: str | None = None
+    needed: bool = False
+
+
+def doctor() -> Iterator[DoctorFinding]:
+    """Yields what is installed and what really works, one finding after the other, as each is known.
+
+    Packages are imported, and each of ONNX Runtime's providers opens and runs a small model.
+    """
+    for check in list_checks():
+        yield from check()
+
+
+def works(findings: Iterable[DoctorFinding]) -> bool:
+    """Tells whether an ``.onnx`` can be exported and explained with, by what :func:`doctor` found."""
+    return not any(finding.needed and finding.state in ("broken", "absent") for finding in findings)
+
+
+def list_checks() -> list[Callable[[], Iterator[DoctorFinding]]]:
+    """Returns the checks in the order of the report."""
+    return [
+        check_python,
+        *(functools.partial(check_package, module, name, needed=True) for module, name in NEEDED.items()),
+        check_runtime,
+        check_overlay,
+        check_telemetry,
+        check_cpu,
+        check_cuda,
+        check_tensorrt,
+        check_model,
+        *(functools.partial(check_package, module, name, needed=False) for module, name in OPTIONAL.items()),
+    ]
+
+
+def check_python() -> Iterator[DoctorFinding]:
+    """Names the interpreter, the system and masktool itself."""
+    system = f"{platform.system()} {platform.machine()}"
+    yield DoctorFinding("python", "ok", f"{platform.python_version()} on {system} ({sys.executable})", needed=True)
+    yield DoctorFinding("masktool", "ok", f"{__version__} ({Path(__file__).parents[1]})", needed=True)
+
+
+def check_package(module: str, distribution: str, *, needed: bool) -> Iterator[DoctorFinding]:
+    """Imports a module, since an installed package may still be broken."""
+    version = find_version(distribution)
+    install = f"{PIP} --upgrade {distribution if needed else ' '.join(OPTIONAL.values())}"  # torch's must fit together
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name == module:
+            detail = "not installed" if needed else "not installed; only exporting from PyTorch needs it"
+            yield DoctorFinding(distribution, "absent", detail, install, needed)
+            return
+        yield DoctorFinding(distribution, "broken", f"{version}: {describe_exception(error)}", install, needed)
+    except Exception as error:  # a broken package may raise anything at import
+        yield DoctorFinding(distribution, "broken", f"{version}: {describe_exception(error)}", install, needed)
+    else:
+        yield DoctorFinding(distribution, "ok", version, needed=needed)
+
+
+def check_runtime() -> Iterator[DoctorFinding]:
+    """Imports ONNX Runtime and names the distribution that it comes from."""
+    from masktool.runtime.providers import import_onnxruntime
+
+    names = find_runtime_distributions()
+    install = f"{PIP} --force-reinstall --no-deps {choose_runtime(names)}"
+    try:
+        version = import_onnxruntime().__version__
+    except MasktoolError as error:
+        yield DoctorFinding(
+            RUNTIME_MODULE, "broken" if names else "absent", describe_exception(error.__cause__ or error), install, True
+        )
+        return
+    detail = ", ".join(f"{name} {find_version(name)}" for name in names) or "of unknown origin"
+    yield DoctorFinding(RUNTIME_MODULE, "ok", f"{version} ({detail})", needed=True)
+
+
+def check_overlay() -> Iterator[DoctorFinding]:
+    """Notices distributions of ONNX Runtime installed over each other, so that the files of both mix."""
+    names = find_runtime_distributions()
+    if len(names) > 1:
+        keep = choose_runtime(names)
+        yield DoctorFinding(
+            "one runtime",
+            "warning",
+            f"{' and '.join(names)} are installed over each other; the files of one hide the other's providers",
+            f"python -m pip uninstall -y {' '.join(names)} && {PIP} {keep}",
+        )
+
+
+def check_telemetry() -> Iterator[DoctorFinding]:
+    """Says whether ONNX Runtime was told to keep no device identifier and to queue and send no events."""
+    value = os.environ.get(TELEMETRY_SWITCH)
+    if value == "1":
+        yield DoctorFinding("telemetry", "ok", "ONNX Runtime's is off, unless it was imported before masktool")
+    else:
+        yield DoctorFinding(
+            "telemetry",
+            "warning",
+            f"ONNX Runtime may keep a device identifier and send events: {TELEMETRY_SWITCH}={value}",
+            f"unset {TELEMETRY_SWITCH}",
+        )
+
+
+def check_cpu() -> Iterator[DoctorFinding]:
+    """Runs a model on the CPU."""
+    fix = f"{PIP} --force-reinstall --no-deps {choose_runtime(find_runtime_distributions())}"
+    yield check_provider("CPU", "CPUExecutionProvider", fix, needed=True)
+
+
+def check_cuda() -> Iterator[DoctorFinding]:
+    """Runs a model with CUDA."""
+    yield check_provider("CUDA", "CUDAExecutionProvider", f'{PIP} "onnxruntime-gpu[cuda,cudnn]"', needed=False)
+
+
+def check_tensorrt() -> Iterator[DoctorFinding]:
+    """Runs a model with TensorRT."""
+    fix = f"{PIP} tensorrt-cu{find_cuda_major()}, with its directory tensorrt_libs on LD_LIBRARY_PATH (PATH on Windows)"
+    yield check_provider("TensorRT", "TensorrtExecutionProvider", fix, needed=False)
+
+
+def check_model() -> Iterator[DoctorFinding]:
+    """Runs the built-in model under a mask, through the session that ``masktool explain`` uses."""
+    import numpy as np
+
+    from masktool.demo import model_path
+    from masktool.runtime import load
+
+    name = "demo model"
+    try:
+        with load(model_path(), "cpu") as session:
+            shape = [length or 1 for length in session.input_shape]
+            scores = session.scores(np.zeros(shape, np.float32), np.ones((2, 1, *shape[2:])))
+        yield DoctorFinding(name, "ok", f"runs under a mask, {scores.shape[1]} classes", needed=True)
+    except Exception as error:  # whatever is wrong, the report goes on
+        fix = f"{PIP} --force-reinstall --no-deps masktool"
+        yield DoctorFinding(name, "broken", describe_exception(error), fix, needed=True)
+
+
+def check_provider(name: str, provider: str, fix: str, *, needed: bool) -> DoctorFinding:
+    """Opens and runs a small model on one provider; that it is listed as available says only that it was built in."""
+    from masktool.runtime.providers import find_driver_obstacle, find_missing_build, try_providers
+
+    try:
+        if missing := find_missing_build(provider):
+            return DoctorFinding(name, "absent", missing, fix, needed)
+        with tempfile.TemporaryDirectory() as directory:
+            session, reason = try_providers(write_probe(Path(directory)), [provider], None)
+        if session is None:
+            if not needed and find_driver_obstacle():
+                fix = f"needs an NVIDIA GPU with its driver, then {fix}"
+            return DoctorFinding(
+                name, "absent" if not needed else "broken", f"built in, does not load: {reason}", fix, needed
+            )
+        session.run(None, {"x": [1.0]})
+    except Exception as error:  # ONNX Runtime has one exception class per status code and no common base
+        return DoctorFinding(name, "broken", describe_exception(error), fix, needed)
+    return DoctorFinding(name, "ok", "loads and runs", needed=needed)
+
+
+def write_probe(directory: Path) -> Path:
+    """Writes the smallest model that computes something."""
+    import onnx.parser
+
+    path = directory / "probe.onnx"
+    text = '<ir_version: 8, opset_import: ["": 18]> probe (float[N] x) => (float[N] y) { y = Add(x, x) }'
+    onnx.save(onnx.parser.parse_model(text), path)
+    return path
+
+
+def find_version(distribution: str) -> str:
+    """Returns a distribution's version, or words for its absence."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "of unknown version"
+
+
+def find_runtime_distributions() -> list[str]:
+    """Returns the installed distributions that hold the module ``onnxruntime``."""
+    return sorted(set(importlib.metadata.packages_distributions().get(RUNTIME_MODULE, ())))
+
+
+def find_cuda_major() -> str:
+    """Returns the major version of CUDA that the installed ONNX Runtime was built with, or nothing."""
+    from masktool.runtime.providers import import_onnxruntime
+
+    try:
+        return str(getattr(import_onnxruntime(), "cuda_version", "")).split(".")[0]
+    except MasktoolError:  # has been reported by its own check
+        return ""
+
+
+def choose_runtime(names: list[str]) -> str:
+    """Returns the one distribution to keep: a build for an accelerator holds the CPU provider too."""
+    return next((name for name in names if name != RUNTIME_MODULE), RUNTIME_MODULE)

@@ -192,7 +192,7 @@ def test_only_baselines_that_the_network_has_an_answer_to_are_offered(before: st
         assert run([*export, "--baseline", offered]) == 0
     capsys.readouterr()
     assert run([*export, "--baseline", "grey"]) == 2
-    assert "or take --baseline mean, image-mean or blur" in capsys.readouterr().err
+    assert "or take the baseline mean, image-mean or blur" in capsys.readouterr().err
 
 
 def test_colours_are_offered_where_the_preprocessing_is_known(folder: Path, capsys):

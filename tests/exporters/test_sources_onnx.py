@@ -86,7 +86,7 @@ def test_weights_among_the_inputs_are_no_images(data_dir: Path):
         ),
         (
             "g (float[N, 3, 8, 8] left, float[N, 3, 8, 8] right) => (float[N, 3, 8, 8] y) { y = Add(left, right) }",
-            "2 inputs may be the image: 'left' float .*'right' float .*--image-input left or right",
+            "2 inputs may be the image: 'left' float .*'right' float .*say which: image_input=\"left\" or \"right\"",
         ),
     ],
 )

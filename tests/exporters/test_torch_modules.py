@@ -111,11 +111,12 @@ def test_a_hub_name(torchvision_models: ModuleType, monkeypatch: pytest.MonkeyPa
     assert torchvision_models is not None
     asked: list[tuple[str, bool]] = []
 
-    def create(_: object, name: str, pretrained: bool, __: object) -> Architecture:
+    def make(_: str, __: object, name: str, pretrained: bool, ___: object) -> nn.Module:
         asked.append((name, pretrained))
-        return Architecture(nn.Identity(), configuration="weights")
+        return nn.Identity()
 
-    monkeypatch.setattr(hub, "create_torchvision", create)
+    monkeypatch.setattr(hub, "make_module", make)
+    monkeypatch.setattr(hub, "describe_torchvision", lambda *_: Architecture(nn.Identity(), configuration="weights"))
     loaded = load_module("torchvision:resnet18")
     assert asked == [("resnet18", True)]
     assert (loaded.name, loaded.sha256, loaded.known.configuration) == ("torchvision:resnet18", None, "weights")
@@ -212,7 +213,7 @@ def saved_torchscript(small: nn.Module) -> object:
         (lambda _: onnx_ir.from_proto(classifier()), "not a torch model (classifier): EXPECTED, got an ONNX model; "
                                                      "give the torch model that it was exported from"),
         (saved_torchscript, "not a torch model (script.pt): EXPECTED, got a TorchScript archive; "
-                            "save the state dict of the module that it was made from, and give --arch"),
+                            "save the state dict of the module that it was made from, and give arch"),
         (traced, "not a torch model: EXPECTED, got a TorchScript module; give the module that it was made from"),
         (lambda _: 3, "not a torch model: EXPECTED, got int"),
         (lambda _: "nowhere.pt", "no such model file (nowhere.pt); check the path"),

@@ -119,7 +119,11 @@ SMALL: dict[str, tuple[Callable[[Any], nn.Module], int]] = {
 """A network of few layers for every kind of rule that test_architectures.py has none of, and the side of its input."""
 
 
-@pytest.mark.parametrize("name", SMALL)
+LONG = ("convnextv2", "maxvit", "skresnet")
+"""They take six to eight seconds each; the operators of their kinds are in others of the quick run too."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(each, marks=pytest.mark.slow if each in LONG else ()) for each in SMALL])
 def test_small_network_agrees_with_the_reference(name, torchvision_models, tmp_path):
     builder, side = SMALL[name]
     compare(builder(torchvision_models), side, tmp_path / "masked.onnx")

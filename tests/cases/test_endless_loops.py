@@ -78,7 +78,9 @@ def test_what_the_graph_does_not_tell_the_clock_does(nodes: str, tmp_path: Path)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_the_user_ends_a_run(number: int, code: int, tmp_path: Path) -> None:
     onnx.save(ENDLESS, tmp_path / "in.onnx")
     arguments = ["export", str(tmp_path / "in.onnx"), "-o", str(tmp_path / "out.onnx")]

@@ -360,7 +360,9 @@ def save_native(path, value):
         path.write_bytes(np.float32(value).tobytes())
 
 
-@pytest.mark.parametrize("budget", [1 << 20, 0], ids=["digest", "time"])
+@pytest.mark.parametrize(
+    "budget", [pytest.param(1 << 20, id="digest"), pytest.param(0, id="time", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("kind", NATIVE)
 def test_a_changed_file_that_native_code_reads_is_exported_anew(project, capsys, monkeypatch, kind, budget):
     monkeypatch.setattr("masktool.identity.MOST_DIGESTED", budget)

@@ -79,8 +79,8 @@ def test_the_refusal_of_a_bare_state_dict_names_its_architecture(tmp_path: Path)
     [
         ("torchvision:resnet18", {"num_classes": 10, "channels": 1}),
         ("torchvision:mobilenet_v3_small", {}),
-        ("torchvision:fcn_resnet50", {"aux_loss": True}),
-        ("timm:resnet10t", {"num_classes": 7}),
+        pytest.param("torchvision:fcn_resnet50", {"aux_loss": True}, marks=pytest.mark.slow),
+        pytest.param("timm:resnet10t", {"num_classes": 7}, marks=pytest.mark.slow),
     ],
 )
 def test_a_unique_architecture_is_taken(tmp_path: Path, name: str, options: dict[str, Any]):
@@ -112,6 +112,7 @@ def test_names_of_one_network_count_as_one(tmp_path: Path, few_networks: None):
     )
 
 
+@pytest.mark.slow
 def test_networks_that_compute_different_things_are_named(tmp_path: Path, few_networks: None):
     state = make("timm:tf_efficientnet_b0", num_classes=5).state_dict()
     names = "timm:efficientnet_b0, timm:tf_efficientnet_b0"

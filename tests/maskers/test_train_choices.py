@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("form", ["name", "file", "object"])
+@pytest.mark.parametrize("form", ["name", *(pytest.param(each, marks=pytest.mark.slow) for each in ("file", "object"))])
 def test_preprocessing_and_labels_in_every_form(folder, tmp_path, form):
     expected = preprocessing_preset("imagenet", (16, 16))
     fields = {"mean": expected.mean, "std": expected.std, "size": [16, 16], "resize_to": expected.resize_to}

@@ -28,22 +28,22 @@ from masktool.progress import Say
 LIMIT_VARIABLE = "MASKTOOL_CACHE_LIMIT"
 """Environment variable that says how many bytes the cache may hold: ``20 GB``, ``500 MB``, a number, or ``none``."""
 DEFAULT_LIMIT = 10_000_000_000
-"""A hundred ResNet-50: far more than one works with at a time, and little of a disk of today."""
+"""Bytes that the cache may hold by default: a hundred ResNet-50, more than one works with at a time."""
 UNITS: Mapping[str, int] = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?) ?([kmgt]?b)?", re.ASCII)
 IN_USE_SECONDS = 60
-"""An entry that was used within so many seconds stays: another process may be about to open it."""
+"""Seconds for which an entry stays after its last use: another process may be about to open its file."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CacheEntry:
-    """One kept export.
+    """One export that the cache holds.
 
     Attributes:
-        path: of its directory.
-        source: the model that it was made from, as it was named; None where the entry does not say.
-        n_bytes: of all its files.
-        last_used: when it was last made or used, in seconds since 1970.
+        path: the path of the entry's directory.
+        source: the model that the export was made from, as it was named; None where the entry does not say.
+        n_bytes: the size of all files of the entry, in bytes.
+        last_used: the time when the entry was last made or used, in seconds since 1970.
     """
 
     path: Path
@@ -53,16 +53,16 @@ class CacheEntry:
 
     @property
     def name(self) -> str:
-        """What :func:`clear_cache` knows it by."""
+        """The entry's name, which :func:`clear_cache` takes."""
         return self.path.name
 
     @property
     def obstacle(self) -> str | None:
-        """Why it will not be used again as things are; None where it is valid. Reads its files and its source's."""
+        """Why the entry will not be used again; None where it is valid. Reads the files of the entry and its source."""
         return find_obstacle(self.path) or find_outdated(read_record(self.path / RECORD) or {})
 
     def describe(self) -> str:
-        """Returns name, size and last use in words."""
+        """Returns the entry's name, size and last use in words."""
         return f"{self.name} ({describe_bytes(self.n_bytes)}, last used {describe_time(self.last_used)})"
 
 
@@ -70,7 +70,7 @@ def list_cache() -> list[CacheEntry]:
     """Returns what the cache of exports holds, the entry that was used last first.
 
     Raises:
-        MasktoolError: there is no home directory to keep a cache in, or it is another user's.
+        MasktoolError: there is no home directory to keep a cache in, or the cache is another user's.
     """
     directory = cache_directory()
     if not directory.is_dir():
@@ -84,10 +84,10 @@ def clear_cache(names: Sequence[str] | None = None) -> list[CacheEntry]:
     """Removes entries from the cache of exports.
 
     Args:
-        names: of the entries; None removes all.
+        names: the names of the entries; None removes all.
 
     Returns:
-        What was removed.
+        The entries that were removed.
 
     Raises:
         MasktoolError: there is no entry of a name, and nothing was removed; or the cache is another user's.
@@ -106,7 +106,7 @@ def clear_cache(names: Sequence[str] | None = None) -> list[CacheEntry]:
 
 
 def remove_entry(entry: CacheEntry) -> bool:
-    """Removes an entry; False where another process was faster, or the system keeps a file that is open."""
+    """Removes an entry; returns False where another process removed it first, or the system keeps an open file."""
     try:
         remove(entry.path)
     except OSError:
@@ -117,11 +117,11 @@ def remove_entry(entry: CacheEntry) -> bool:
 def hold_limit(made: Path, say: Say) -> None:
     """Removes the least recently used entries until the cache is within its limit.
 
-    What was just made stays, and what was used within the last minute.
+    The entry that was just made stays, and so do entries that were used within the last minute.
 
     Args:
         made: the entry that was just made.
-        say: is told what was removed and why.
+        say: function that is called with what was removed and why.
     """
     limit, entries = read_limit(), list_cache()
     total = sum(entry.n_bytes for entry in entries)
@@ -163,7 +163,7 @@ def read_limit() -> int | None:
 
 
 def read_entry(path: Path) -> CacheEntry:
-    """Returns what there is to say of one entry, which may be anything that somebody put there."""
+    """Returns the entry at a path in the cache, which may also be a file or folder that masktool did not write."""
     record = read_record(path / RECORD) or {}
     files = [path, *(path.iterdir() if path.is_dir() and not path.is_symlink() else ())]
     status = {each: each.lstat() for each in files}
@@ -173,9 +173,9 @@ def read_entry(path: Path) -> CacheEntry:
 
 
 def find_outdated(record: Mapping[str, object]) -> str | None:
-    """Says why an intact export would be made anew; None where it would not.
+    """Returns why an intact export would be made anew; None where it is still valid.
 
-    Of the user's files, those are looked at whose paths the record holds: the model and what a factory has read.
+    Of the user's files, those are checked whose paths the record holds: the model, and the files that a factory read.
     """
     if record.get("code") != digest_of_code():
         return "made by another masktool"
@@ -192,7 +192,7 @@ def find_outdated(record: Mapping[str, object]) -> str | None:
 
 
 def find_changed_source(source: object, digest: object) -> str | None:
-    """Says what became of the model's file; None where it is as it was, or the model is no file."""
+    """Returns how the model's file has changed since the export; None where it has not, or the model is no file."""
     if not isinstance(source, str) or digest is None:
         return None
     path = Path(source)
@@ -202,10 +202,10 @@ def find_changed_source(source: object, digest: object) -> str | None:
 
 
 def describe_time(seconds: float) -> str:
-    """Returns a moment as date and time of day, local."""
+    """Returns a time in seconds since 1970 as local date and time of day."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def total_bytes(entries: Iterable[CacheEntry]) -> int:
-    """Returns the size of entries together."""
+    """Returns the size of all entries together, in bytes."""
     return sum(entry.n_bytes for entry in entries)

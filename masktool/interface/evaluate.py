@@ -19,7 +19,7 @@ from masktool.interface.study import Study
 from masktool.progress import Progress, Say, log, no_progress
 
 NOT_OF_STUDIES = ("labels", "masking", "baseline")
-"""Options of an export that mean another thing here, or that the modes of a part say."""
+"""Options of an export that ``evaluate`` sets itself: its ``labels`` are the images', the modes choose the others."""
 
 
 def evaluate(
@@ -41,29 +41,33 @@ def evaluate(
     say: Say = log,
     **options: Any,
 ) -> Evaluation:
-    """Measures explanations, or the masking, on a folder of images.
+    """Measures how far explanations, or the masking, can be trusted, on a folder of images.
 
     Args:
         part: what is measured: ``missingness``, ``faithfulness``, ``localisation``, ``lime-alignment`` or
             ``randomisation``.
-        model: whatever :func:`masktool.load` takes; one that is not masked yet is exported in every mode.
-        folder: of the images.
-        labels: file with the images' classes, CSV or JSON; None takes the names of the folder's subfolders.
-        boxes: file or folder with the objects' boxes: JSON, COCO JSON, or Pascal VOC XML.
-        masks: folder with the objects' pixels, a file per image, not 0 where the object is.
-        segments_folder: with label maps of the images' parts, a file per image.
-        limit: use only so many images, evenly spread over the names.
-        directory: for figures and charts; with one, an interrupted measurement goes on where it was. None writes
-            nothing.
-        seed: of every random choice.
-        perturbations_per_eval: masks per forward pass; chosen from the input's size by default.
-        providers: where to run, see :func:`masktool.load`.
-        threads: likewise.
-        progress: is called with a description and the number of images, and returns a context manager that yields a
-            function to call with the number just done.
-        say: is told what the user should know, a line at a time; by default the logger ``masktool`` (level INFO).
-        **options: the part's own, see ``masktool.interface.parts``; and how a model that is not masked yet is exported,
-            see :class:`masktool.ExportOptions`: the masking is the part's ``modes`` to say.
+        model: a model, as for :func:`masktool.load`; one that is not masked yet is exported in every masking mode.
+        folder: the folder of the images.
+        labels: the file with the images' classes, CSV or JSON; None takes the names of the folder's subfolders.
+        boxes: the file or folder with the objects' boxes (JSON, COCO JSON, or Pascal VOC XML); None where there are
+            none.
+        masks: the folder with the objects' pixels, a file per image, not 0 where the object is; None where there are
+            none.
+        segments_folder: the folder with label maps of the images' parts, a file per image; None where there are none.
+        limit: the largest number of images to use, evenly spread over the names; None uses all.
+        directory: the directory to write figures and charts into; with one, an interrupted measurement goes on where it
+            was. None writes nothing.
+        seed: the seed of every random choice.
+        perturbations_per_eval: the number of masks per forward pass; None chooses it from the input's size.
+        providers: ONNX Runtime's execution providers, as for :func:`masktool.load`.
+        threads: the number of threads that one node may use, as for :func:`masktool.load`.
+        progress: function that takes a description and the number of images, and returns a context manager; that yields
+            a function which is called with the number of images just done.
+        say: function that is called with what the user should know, a line at a time; by default it writes to the
+            logger ``masktool`` (level INFO).
+        **options: the part's own options, see ``masktool.interface.parts``; and, for a model that is not masked yet,
+            those of :class:`masktool.ExportOptions` except ``labels``, ``masking`` and ``baseline``: the part's modes
+            choose the masking.
 
     Returns:
         Tables with bootstrap intervals, charts, notes, problems with the data, and the record of every image.
@@ -99,10 +103,10 @@ def evaluate(
 
 
 def split_part_options(part: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the options that are the part's own, and those of an export.
+    """Returns the options of the part, and those of an export.
 
     Raises:
-        MasktoolError: there is no such part, or an option that is neither's.
+        MasktoolError: there is no such part, or an option belongs to neither the part nor an export.
     """
     kind: type[PartOptions] = PART_OPTIONS.find(part)
     own = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]  # it is a dataclass
@@ -118,5 +122,5 @@ def split_part_options(part: str, options: Mapping[str, Any]) -> tuple[dict[str,
 
 
 def as_path(path: str | os.PathLike[str] | None) -> Path | None:
-    """Returns a path where there is one."""
+    """Returns a path as a ``Path``; None for None."""
     return None if path is None else Path(path)

@@ -1,4 +1,4 @@
-"""Explanations by any model: :func:`explain` of one image and target, others of several that share the work."""
+"""Explanations by any model: of one image and target (:func:`explain`), or of several that share the work."""
 
 from __future__ import annotations
 
@@ -41,37 +41,42 @@ def explain(
     say: Say = log,
     **options: Any,
 ) -> Explanation:
-    """Says which parts of a photograph a model's score for one class relied on.
+    """Explains which parts of an image a model's score for one class relied on.
 
     Args:
-        model: from :func:`masktool.load`, which saves opening it for every image, or whatever that takes.
+        model: an open session from :func:`masktool.load`, which saves opening the model for every image, or a model as
+            for :func:`masktool.load`.
         image: a photograph: a Pillow image, a path, or (H, W, 3) uint8 RGB. Or the model's input as it is, for networks
             that look at something else: any other array (C, H, W) or (H, W, C), or the path of a ``.npy`` file.
-        method: ``lime``, ``occlusion``, ``rise`` or another registered one.
-        target: None or ``"top"`` for the class with the highest score, an index, or a label; with ``output``, indices
-            into all its axes but the batch, such as ``(5, 0)``, or ``"top"`` for its largest value.
-        output: name of an output to explain one value of, as the model gives it; None explains a class.
-        score: of a class: its ``probability``, or its ``log-odds`` log p - log(1 - p), which go on where p is rounded
-            to 0 or 1. Not for methods that differentiate, which have their own ``loss``.
-        inputs: by name, what the model asks for besides the image and the mask.
-        input_size: (height, width) for a model that leaves them open; None takes its preprocessing's.
-        n_samples: number of masks; by default the method's own.
-        seed: of every random choice.
-        perturbations_per_eval: masks per forward pass; chosen from the input's size by default.
-        providers: where a model that is not open yet runs, see :func:`masktool.load`.
-        threads: likewise.
-        progress: is called with a description and the number of masks (for methods that ask for gradients: of images
-            or steps), and returns a context manager that yields a function to call with the number just done and, in
-            methods that iterate, a note such as the loss.
-        say: is told which file is used and why, a line at a time; by default the logger ``masktool`` (level INFO).
-        **options: the method's own, see ``masktool.explainers.methods``; and how a model that is not masked yet is
-            exported, see :class:`masktool.ExportOptions`. A method that has a ``baseline`` of its own gets it.
+        method: the name of the method: ``lime``, ``occlusion``, ``rise`` or another of ``masktool.explainers.methods``.
+        target: the class to explain: an index, a label, or None or ``"top"`` for the class with the highest score; with
+            ``output``, indices into all axes of that output but the batch, such as ``(5, 0)``, or ``"top"`` for its
+            largest value.
+        output: the name of an output of which one value is explained, as the model gives it; None explains a class.
+        score: the score of a class: its ``probability`` p, or its ``log-odds`` log p - log(1 - p), which still differ
+            where p is rounded to 0 or 1. Methods that need gradients take no ``log-odds``.
+        inputs: the values of the model's inputs other than the image and the mask, by name.
+        input_size: (height, width) of the image input in pixels, for a model that leaves them open; None takes that of
+            the model's preprocessing.
+        n_samples: the number of masks, or of steps in methods that take steps; None takes the method's default.
+        seed: the seed of every random choice.
+        perturbations_per_eval: the number of masks per forward pass; None chooses it from the input's size.
+        providers: ONNX Runtime's execution providers for a model that is not open yet, as for :func:`masktool.load`.
+        threads: the number of threads that one node may use, as for :func:`masktool.load`.
+        progress: function that takes a description and the number of masks (in methods that need gradients: of images
+            or steps), and returns a context manager; that yields a function which is called with the number just done
+            and, in methods that iterate, a note such as the loss. None shows no progress.
+        say: function that is called with which file is used and why, a line at a time; by default it writes to the
+            logger ``masktool`` (level INFO).
+        **options: the method's own options, see ``masktool.explainers.methods``; and, for a model that is not masked
+            yet, those of :class:`masktool.ExportOptions`. Where the method has a ``baseline`` of its own, ``baseline``
+            is the method's.
 
     Returns:
-        The attributions in the photograph's pixels, in units of the score, with all that is needed to repeat the run.
+        The attributions in the image's own pixels, in units of the score, with all that is needed to repeat the run.
 
     Raises:
-        MasktoolError: bad image, model, target or option.
+        MasktoolError: the image, the model, the target or an option cannot be used.
     """
     if isinstance(target, list):
         raise MasktoolError("explain takes one target", got=target, fix="call masktool.explain_targets")
@@ -95,20 +100,20 @@ def explain(
 def explain_targets(
     model: ModelLike | None, image: ImageLike, targets: Sequence[Target], method: str = "lime", **arguments: Any
 ) -> list[Explanation]:
-    """Like :func:`explain` for several targets of one image, which share the forward passes.
+    """Explains several targets of one image as :func:`explain` explains one; they share the forward passes.
 
     Args:
-        model: as for ``explain``.
-        image: likewise.
-        targets: classes, or values of an output.
-        method: as for ``explain``.
-        **arguments: likewise.
+        model: the model, as for :func:`explain`.
+        image: the image, as for :func:`explain`.
+        targets: classes, or values of an output, each as ``target`` of :func:`explain`.
+        method: the name of the method, as for :func:`explain`.
+        **arguments: further keyword arguments of :func:`explain`.
 
     Returns:
         One explanation per target.
 
     Raises:
-        MasktoolError: bad image, model, target or option.
+        MasktoolError: the image, the model, the target or an option cannot be used.
     """
     with open_for(model, method, arguments) as (session, rest):
         return explaining.explain_targets(session, image, targets, method, **rest)
@@ -121,23 +126,23 @@ def explain_images(
     targets: Sequence[Target] | None = None,
     **arguments: Any,
 ) -> list[Explanation]:
-    """Like :func:`explain` for several images; methods that learn a mask learn all of them in one batch.
+    """Explains several images as :func:`explain` explains one; methods that learn a mask learn all in one batch.
 
-    Every image gets what it would get alone, up to rounding. Where images share a batch, ``seconds`` and
-    ``forward_passes`` of each are its share of the whole.
+    The explanation of each image is the one that the image would get alone, up to rounding. Where images share a batch,
+    ``seconds`` and ``forward_passes`` of each are its share of the whole.
 
     Args:
-        model: as for ``explain``.
-        images: likewise, each; all of them are held in memory.
-        method: as for ``explain``.
-        targets: one per image; None takes the class with the highest score of each.
-        **arguments: as for ``explain``.
+        model: the model, as for :func:`explain`.
+        images: the images, each as for :func:`explain`; all of them are held in memory.
+        method: the name of the method, as for :func:`explain`.
+        targets: one target per image; None takes the class with the highest score of each.
+        **arguments: further keyword arguments of :func:`explain`.
 
     Returns:
         One explanation per image.
 
     Raises:
-        MasktoolError: bad image, model, target or option.
+        MasktoolError: the image, the model, the target or an option cannot be used.
     """
     with open_for(model, method, arguments) as (session, rest):
         return explaining.explain_images(session, images, method, targets, **rest)
@@ -147,7 +152,7 @@ def explain_images(
 def open_for(
     model: ModelLike | None, method: str, arguments: Mapping[str, Any]
 ) -> Iterator[tuple[MaskedSession, dict[str, Any]]]:
-    """Opens a model for a method, and yields it with the arguments that are not about the model's file."""
+    """Opens a model for a method, and yields the session with the arguments that say how to explain."""
     rest = dict(arguments)
     providers, threads, say = rest.pop("providers", None), rest.pop("threads", None), rest.pop("say", log)
     shared = {name: rest.pop(name) for name in SHARED_ARGUMENTS if name in rest}
@@ -167,10 +172,10 @@ def open_model(
     input_size: tuple[int, int] | None,
     say: Say,
 ) -> Iterator[MaskedSession]:
-    """Opens a model with what a method asks of its file, and closes it behind the block; leaves an open session open.
+    """Opens a model with the gradients that a method needs, and closes it after the block; an open session stays open.
 
     Raises:
-        MasktoolError: it cannot be exported or opened, or something is asked of an open session that is settled.
+        MasktoolError: the model cannot be exported or opened, or an option was given that an open session has settled.
     """
     if isinstance(model, MaskedSession):
         refuse_for_session(model, {"providers": providers, "threads": threads, **of_export})
@@ -190,10 +195,10 @@ def open_model(
 
 
 def split_options(method: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the options that are the method's own, and those of an export.
+    """Returns the options of the method, and those of an export.
 
     Raises:
-        MasktoolError: one may be either's.
+        MasktoolError: ``baseline`` may be an option of either the method or the export.
     """
     kind: type[Method] = type(build_method(method, {}))
     own = {field.name for field in dataclasses.fields(kind)}

@@ -32,7 +32,7 @@ NEEDED = {
 }
 """Distribution of each module that masktool needs; ONNX Runtime has a check of its own."""
 OPTIONAL = {"torch": "torch", "torchvision": "torchvision", "timm": "timm", "safetensors": "safetensors"}
-"""Those that only exporting from PyTorch needs."""
+"""Distribution of each module that only exporting from PyTorch needs."""
 RUNTIME_MODULE = "onnxruntime"
 PIP = "python -m pip install"
 CheckState = Literal["ok", "broken", "absent", "warning"]
@@ -43,11 +43,12 @@ class DoctorFinding:
     """What one check found.
 
     Attributes:
-        name: of what was checked.
-        state: ``ok``; ``broken``: installed but fails; ``absent``; ``warning``: works, but for how long.
-        detail: version or reason.
-        fix: the command or step that mends it; None where there is nothing to mend.
-        needed: whether exporting an ``.onnx`` and explaining with it depends on it.
+        name: the name of the package, provider or setting that was checked.
+        state: ``ok``; ``broken``: installed but fails; ``absent``: not installed; ``warning``: works, but not as it
+            should.
+        detail: the version, or the reason why the check failed.
+        fix: the command or step that mends what the check found; None where there is nothing to mend.
+        needed: whether exporting an ``.onnx`` and explaining with it depend on what was checked.
     """
 
     name: str
@@ -58,7 +59,7 @@ class DoctorFinding:
 
 
 def doctor() -> Iterator[DoctorFinding]:
-    """Yields what is installed and what really works, one finding after the other, as each is known.
+    """Yields findings on what is installed and what really works, each as soon as its check is done.
 
     Packages are imported, and each of ONNX Runtime's providers opens and runs a small model.
     """
@@ -131,7 +132,7 @@ def check_runtime() -> Iterator[DoctorFinding]:
 
 
 def check_overlay() -> Iterator[DoctorFinding]:
-    """Notices distributions of ONNX Runtime installed over each other, so that the files of both mix."""
+    """Warns of distributions of ONNX Runtime installed over each other, whose files overwrite one another."""
     names = find_runtime_distributions()
     if len(names) > 1:
         keep = choose_runtime(names)
@@ -193,7 +194,7 @@ def check_model() -> Iterator[DoctorFinding]:
 
 
 def check_provider(name: str, provider: str, fix: str, *, needed: bool) -> DoctorFinding:
-    """Opens and runs a small model on one provider; that it is listed as available says only that it was built in."""
+    """Opens and runs a small model on one provider; a provider listed as available is built in, but may not load."""
     from masktool.runtime.providers import find_driver_obstacle, find_missing_build, try_providers
 
     try:
@@ -214,7 +215,7 @@ def check_provider(name: str, provider: str, fix: str, *, needed: bool) -> Docto
 
 
 def write_probe(directory: Path) -> Path:
-    """Writes the smallest model that computes something."""
+    """Writes a minimal ONNX model into a directory and returns its path."""
     import onnx.parser
 
     path = directory / "probe.onnx"
@@ -237,7 +238,7 @@ def find_runtime_distributions() -> list[str]:
 
 
 def find_cuda_major() -> str:
-    """Returns the major version of CUDA that the installed ONNX Runtime was built with, or nothing."""
+    """Returns the major version of CUDA that the installed ONNX Runtime was built with, or an empty text."""
     from masktool.runtime.providers import import_onnxruntime
 
     try:

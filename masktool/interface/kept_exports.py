@@ -1,4 +1,4 @@
-"""Exports of models that are not masked yet, kept in the cache: what decides them, and how they are made."""
+"""Exports of models that are not masked yet, kept in the cache: what identifies an export, and how it is made."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from masktool.interface.options import ModelChoice
 from masktool.progress import Say
 
 ONNX_SUFFIX = ".onnx"
-"""Files of that name are read without torch; any other may need it."""
+"""Suffix of files that are read without torch; any other file may need torch."""
 
 
 def keep_export(choice: ModelChoice, say: Say) -> Path:
     """Exports a model into the cache, unless the same export is there already, and returns its path.
 
     Raises:
-        MasktoolError: there is no such model, or it cannot be exported.
+        MasktoolError: there is no such model, or the model cannot be exported.
     """
     name, request = name_of(choice.model), request_export(choice)
     if kept := find_kept(request, say):
@@ -57,7 +57,7 @@ def keep_export(choice: ModelChoice, say: Say) -> Path:
 
 
 def keep_gradients(choice: ModelChoice, path: Path, say: Say) -> Path:
-    """Adds gradients to an exported file, in the cache, unless that was done before, and returns its path there."""
+    """Writes an exported file with gradients into the cache, unless it is there already, and returns the new path."""
     request = request_gradients(choice, path)
     if kept := find_kept(request, say):
         say(f"model: {path.name} with gradients, in {kept}")
@@ -67,7 +67,7 @@ def keep_gradients(choice: ModelChoice, path: Path, say: Say) -> Path:
 
 
 def make_entry(request: ExportRequest, say: Say) -> Path:
-    """Makes an entry of the cache, and room for it; returns the exported file."""
+    """Makes an entry of the cache, removes old ones to keep its limit, and returns the path of the exported file."""
     read_limit()  # one that is none is told before the work
     model = make_kept(request)
     hold_limit(request.entry, say)
@@ -75,7 +75,7 @@ def make_entry(request: ExportRequest, say: Say) -> Path:
 
 
 def describe_unwatched(arch: str | None) -> str:
-    """Says what a factory of the user's may depend on that a kept export does not know; nothing for a hub's."""
+    """Returns a warning of what a user's factory may depend on that the cache does not watch; empty for a hub name."""
     if arch is None or arch == AUTO or is_hub_name(arch):
         return ""
     return (
@@ -85,7 +85,7 @@ def describe_unwatched(arch: str | None) -> str:
 
 
 def request_gradients(choice: ModelChoice, path: Path) -> ExportRequest:
-    """Returns what to keep of an exported file with gradients added."""
+    """Returns the request for a copy of an exported file with gradients added."""
 
     def make(target: Path) -> MadeFrom:
         add_gradients_to(path, target, feature_map=choice.feature_map)
@@ -96,10 +96,10 @@ def request_gradients(choice: ModelChoice, path: Path) -> ExportRequest:
 
 
 def request_export(choice: ModelChoice) -> ExportRequest:
-    """Returns what to keep of a model that is not masked yet.
+    """Returns the request for the export of a model that is not masked yet.
 
     Raises:
-        MasktoolError: the model is neither a file nor a hub name, or one in memory cannot be read.
+        MasktoolError: the model is neither a file nor a hub name, or a model in memory cannot be read.
     """
     options = identify_options(choice)
     if isinstance(choice.model, str | os.PathLike):
@@ -126,7 +126,7 @@ def source_of_choice(choice: ModelChoice) -> Source:
 
 
 def make_export(choice: ModelChoice, target: Path, *, read: Callable[[ModelChoice], Source]) -> MadeFrom:
-    """Writes an export, and returns what became known of its origin only then."""
+    """Writes an export, and returns the files and packages that it turned out to be made from."""
     before = set(sys.modules)
     source = read(choice)
     export(
@@ -145,12 +145,12 @@ def make_export(choice: ModelChoice, target: Path, *, read: Callable[[ModelChoic
 
 
 def describe_factory(arch: str, files: Files, before: set[str]) -> MadeFrom:
-    """Returns what an export was made from whose architecture a factory of the user's has built.
+    """Returns the files and packages that an export was made from whose architecture a user's factory built.
 
     Args:
-        arch: as the user named it.
-        files: that it was made of when it was called.
-        before: names of the modules that had been imported before; the forward pass may import more.
+        arch: the factory, as the user named it: ``package.module:factory`` or ``path/to/file.py:factory``.
+        files: the SHA-256 by path of the code and other files that the factory was made of when it was called.
+        before: the names of the modules that had been imported before; the forward pass may import more.
     """
     place = arch.rpartition(":")[0]
     late = imported_since(before, place)
@@ -159,12 +159,12 @@ def describe_factory(arch: str, files: Files, before: set[str]) -> MadeFrom:
 
 
 def name_of(model: object) -> str:
-    """Returns what messages call a model."""
+    """Returns the name of a model in messages."""
     return os.fspath(model) if isinstance(model, str | os.PathLike) else f"{type(model).__name__} in memory"
 
 
 def name_source(name: str) -> str:
-    """Returns the absolute path of a file, a hub name as it is."""
+    """Returns the absolute path of a file; a hub name unchanged."""
     return name if is_hub_name(name) else str(Path(name).absolute())
 
 
@@ -175,9 +175,9 @@ def file_stem(name: str) -> str:
 
 
 def identify_options(choice: ModelChoice) -> dict[str, object]:
-    """Returns what decides an export besides the model: the options, and the versions of what makes it.
+    """Returns what decides an export besides the model: the options, and the versions of masktool and its packages.
 
-    Files of the user's that an option names count by their content.
+    A user's file that an option names is identified by its content.
     """
     return {
         "tool": __version__,
@@ -210,9 +210,10 @@ def identify_value(value: Any) -> object:
 
 
 def identify_source(choice: ModelChoice, name: str) -> dict[str, object]:
-    """Returns what tells a model from others that is named by a path or a hub name.
+    """Returns what identifies a model that is named by a path or a hub name.
 
-    The code of an ``arch`` factory is known only when it has run: the cache records it then, and looks at it again.
+    The code of an ``arch`` factory is known only once the factory has run: the cache records it then, to check it
+    later.
 
     Raises:
         MasktoolError: the source is neither a file nor a hub name.
@@ -231,7 +232,7 @@ def identify_source(choice: ModelChoice, name: str) -> dict[str, object]:
 
 
 def identify_graph(source: Source) -> dict[str, object]:
-    """Returns what tells a model in memory from others: its graph with the weights, and what its origin says of it."""
+    """Returns what identifies a model in memory: its graph with the weights, and what its origin says of the model."""
     return {
         "graph": fingerprint(source.model),
         "name": source.name,
@@ -243,7 +244,7 @@ def identify_graph(source: Source) -> dict[str, object]:
 
 
 def factory_digest(arch: str) -> str | None:
-    """Returns the digest of the module's file that builds the architecture, None for a hub's."""
+    """Returns the digest of the file of the module that builds the architecture; None for a hub's architecture."""
     if is_hub_name(arch):
         return None
     package = arch.rpartition(":")[0]

@@ -1,4 +1,4 @@
-"""A session on any model: :func:`load`."""
+"""Opening any model as a session: :func:`load`."""
 
 from __future__ import annotations
 
@@ -22,26 +22,28 @@ def load(
     say: Say = log,
     **options: Unpack[ExportOptions],
 ) -> MaskedSession:
-    """Opens a model that takes a mask; one that does not yet is exported into the cache first, unless it is there.
+    """Opens a model as a session; a model that takes no mask yet is exported into the cache, unless it is there.
 
     Args:
         model: the path of an exported file, or any other model: an ``.onnx``, a ``.pt2``, a state dict or
             ``.safetensors`` (with ``arch``), ``torchvision:NAME`` or ``timm:NAME``, a torch module or an ONNX model in
             memory. None takes ``$MASKTOOL_MODEL``, else the small built-in one. An open session is returned as it is.
-        providers: ``auto`` (the default: CUDA where it really loads, else the CPU, and
-            :attr:`MaskedSession.announcement` says which and why), ``cpu``, ``cuda``, ``tensorrt``, or a list of these
-            or of ONNX Runtime's own provider names, every one of which must load. The CPU always stands behind them for
-            nodes that they lack.
-        threads: that one node may use; None leaves it to ONNX Runtime. Threads share out the terms of sums, so only the
-            same number of threads gives the same bytes.
+        providers: ONNX Runtime's execution providers: ``auto`` (the default: CUDA where it really loads, else the CPU,
+            and :attr:`MaskedSession.announcement` says which and why), ``cpu``, ``cuda``, ``tensorrt``, or a list of
+            these or of ONNX Runtime's own provider names, every one of which must load. The CPU always stands behind
+            them for nodes that they lack.
+        threads: the number of threads that one node may use; None leaves it to ONNX Runtime. Threads share out the
+            terms of sums, so only the same number of threads gives the same bytes.
         gradient: whether the session must give gradients; a file that holds none gets them in the cache.
-        feature_map: name of the value that they are with respect to, besides image and mask; None for the last one.
-        say: is told which file is used and why, a line at a time; by default the logger ``masktool`` (level INFO).
-        **options: how a model that is not masked yet is exported, see :class:`masktool.ExportOptions`.
+        feature_map: the name of the value (N, c, h, w) that the gradients are with respect to, besides image and mask;
+            None takes the last one.
+        say: function that is called with which file is used and why, a line at a time; by default it writes to the
+            logger ``masktool`` (level INFO).
+        **options: for a model that is not masked yet, the options of its export, see :class:`masktool.ExportOptions`.
 
     Raises:
-        MasktoolError: there is no such model, it cannot be exported or opened, an asked-for provider cannot load, or an
-            option is not known or settled already.
+        MasktoolError: there is no such model, the model cannot be exported or opened, a provider that was named cannot
+            load, or an option is unknown or settled already.
     """
     check_known(options, "load")
     if isinstance(model, MaskedSession):
@@ -53,7 +55,7 @@ def load(
 
 
 def refuse_for_session(session: MaskedSession, given: dict[str, object]) -> None:
-    """Raises MasktoolError where something is asked for that is settled when a session is opened."""
+    """Raises MasktoolError where an option was given that an open session has settled already."""
     if names := name_given(given):
         raise MasktoolError(
             "the model is open already", where=session.path, got=names, fix="give that to masktool.load instead"

@@ -1,4 +1,4 @@
-"""Which file is used: the model that is named, ``$MASKTOOL_MODEL`` or the built-in one; exported first if need be."""
+"""Which file is used: the model that is named, ``$MASKTOOL_MODEL`` or the built-in model; exported first if need be."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def find_model(choice: ModelChoice, say: Say) -> Path:
     """Returns the path of a masked model, exporting it into the cache where it is not masked yet.
 
     Args:
-        choice: the model, and the file that is wanted of it.
-        say: is told what was chosen and why.
+        choice: the model, and what its masked file must hold.
+        say: function that is called with which file was chosen and why.
 
     Raises:
-        MasktoolError: there is no such model, or it cannot be exported.
+        MasktoolError: there is no such model, or the model cannot be exported.
     """
     model = choice.model
     if model is None and (model := os.environ.get(MODEL_VARIABLE) or None):
@@ -53,16 +53,15 @@ def find_built_in(choice: ModelChoice, say: Say) -> Path:
 
 
 def masked_file(model: ModelLike) -> Path | None:
-    """Returns the path of a model that is a file which ``masktool export`` wrote; None for any other."""
+    """Returns the path of a model that ``masktool export`` wrote; None for any other model."""
     return Path(model) if isinstance(model, str | os.PathLike) and is_masked(Path(model)) else None
 
 
 def find_masked(choice: ModelChoice, path: Path, say: Say) -> Path:
-    """Returns the path of an exported file, or of one in the cache that holds gradients besides, where they are asked
-    for.
+    """Returns the path of an exported file, or where gradients are asked for, of a copy in the cache that holds them.
 
     Raises:
-        MasktoolError: something is asked for that the file's export has settled.
+        MasktoolError: an option was given that the file's export has settled.
     """
     refuse_settled(choice, path)
     metadata = metadata_of(path) if choice.gradient else None
@@ -74,7 +73,7 @@ def find_masked(choice: ModelChoice, path: Path, say: Say) -> Path:
 
 
 def refuse_settled(choice: ModelChoice, path: Path) -> None:
-    """Raises MasktoolError where something is asked for that the export of the model has settled already."""
+    """Raises MasktoolError where an option was given that the export of the model has settled already."""
     given = (
         (choice.masking, parameter("masking", choice.masking)),
         (choice.baseline, parameter("baseline", choice.baseline)),

@@ -1,4 +1,4 @@
-"""How a model that is not masked yet is exported: the options that every public function takes."""
+"""Options that say how a model that is not masked yet is exported, for every public function that takes a model."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ if TYPE_CHECKING:
 ModelLike: TypeAlias = (
     "str | os.PathLike[str] | MaskedSession | torch.nn.Module | onnx.ModelProto | onnx_ir.Model"  # see load
 )
-"""What names or is a model; libraries that only a few of these need are not imported for the name."""
+"""The types of a model, or of its name; libraries that only a few of them need are not imported for the alias."""
 
 
 class ExportOptions(TypedDict, total=False):
-    """How a model that is not masked yet is exported; an exported file has settled it.
+    """How a model that is not masked yet is exported; for an exported file these options are settled.
 
     Attributes:
-        arch: architecture that a state dict belongs to: ``torchvision:NAME``, ``timm:NAME``, ``package.module:factory``
-            or ``path/to/file.py:factory``.
+        arch: the architecture that a state dict belongs to: ``torchvision:NAME``, ``timm:NAME``,
+            ``package.module:factory`` or ``path/to/file.py:factory``.
         input_size: (height, width) of the image input in pixels, where the model does not fix it.
-        channels: of the images, where the model leaves them open.
-        image_input: name of the input that is the image, where several may be.
-        preprocessing: of photographs; left out, what the model's hub says.
-        labels: of the classes; left out, what the model's hub says.
-        masking: ``layer`` (the default), ``partial`` or ``fill``.
-        baseline: what ``fill`` puts in place of missing pixels.
-        class_output: name of the output that holds one score per class, where several may.
-        output_kind: what that output holds, where the graph does not tell.
-        trust_code: whether a file may be read although that may run code from it.
+        channels: the number of the images' channels, where the model leaves it open.
+        image_input: the name of the input that is the image, where several may be.
+        preprocessing: how a photograph becomes the input, as for :func:`masktool.export`; left out, what the model's
+            hub says.
+        labels: the names of the classes, as for :func:`masktool.export`; left out, what the model's hub says.
+        masking: the masking mode: ``layer`` (the default), ``partial`` or ``fill``.
+        baseline: what ``fill`` puts in place of missing pixels, as for :func:`masktool.export`.
+        class_output: the name of the output that holds one score per class, where several may.
+        output_kind: what the class output holds, where the graph does not tell.
+        trust_code: whether a file may be read although reading may run code from the file.
     """
 
     arch: str | None
@@ -56,19 +57,21 @@ class ExportOptions(TypedDict, total=False):
 
 
 EXPORT_OPTIONS = tuple(ExportOptions.__annotations__)
-"""Their names."""
+"""The names of the options of :class:`ExportOptions`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelChoice:
-    """A model, and the file that is wanted of it.
+    """A model, and what its masked file must hold.
 
     Attributes:
-        model: what names it or is it; None takes ``$MASKTOOL_MODEL``, else the built-in one.
+        model: the model or its name, as for :func:`masktool.load`; None takes ``$MASKTOOL_MODEL``, else the built-in
+            one.
         gradient: whether the file must hold gradients.
-        feature_map: name of the value that they are with respect to, besides image and mask; None for the last one.
+        feature_map: the name of the value that the gradients are with respect to, besides image and mask; None takes
+            the last one.
 
-    The others are those of :class:`ExportOptions`; None where nothing is said.
+    The other attributes are those of :class:`ExportOptions`; None where an option is not given.
     """
 
     model: ModelLike | None
@@ -88,7 +91,7 @@ class ModelChoice:
 
 
 def check_known(options: Iterable[str], called: str) -> None:
-    """Raises MasktoolError where one of the names is none of :class:`ExportOptions`."""
+    """Raises MasktoolError where a name is not an option of :class:`ExportOptions`."""
     if unknown := sorted(set(options) - set(EXPORT_OPTIONS)):
         raise MasktoolError(
             f"unknown option of {called}", where=", ".join(unknown), expected=f"some of {', '.join(EXPORT_OPTIONS)}"
@@ -96,5 +99,5 @@ def check_known(options: Iterable[str], called: str) -> None:
 
 
 def name_given(options: Mapping[str, Any]) -> str:
-    """Returns the names of the options that say something, with commas between them."""
+    """Returns the names of the options that are neither None nor False, with commas between them."""
     return ", ".join(name for name, value in options.items() if value not in (None, False))

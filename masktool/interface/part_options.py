@@ -1,4 +1,4 @@
-"""Options of the parts of an evaluation, as a user gives them; and the parts that they make of a study.
+"""Options of the parts of an evaluation, as a user gives them, and how a part is built from them and a study.
 
 A part's options are a frozen dataclass in a file of its own under ``parts/``, registered by the part's name.
 """
@@ -20,17 +20,17 @@ from masktool.registry import Registry
 OptionsByName: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Names of methods or metrics with the options of each."""
 DEFAULT_METHODS = ("occlusion", "lime", "rise")
-"""They need no gradients in the file."""
+"""Methods that need no gradients in the file."""
 PICTURES = 4
-"""Images whose explanations are written as pictures, for the report."""
+"""Number of images whose explanations are written as pictures, for the report."""
 
 
 class PartOptions(abc.ABC):
-    """Options of one part."""
+    """Options of one part of an evaluation."""
 
     @abc.abstractmethod
     def build(self, study: Study) -> Part:
-        """Returns the part, its models opened.
+        """Returns the part with its models opened.
 
         Raises:
             MasktoolError: an option is out of range, or a model cannot be exported or opened.
@@ -45,8 +45,8 @@ def read_methods(methods: Sequence[str] | OptionsByName) -> list[MethodChoice]:
     """Returns methods of explanation with their options.
 
     Args:
-        methods: their names, perhaps with the options of each; ``n_samples`` is whatever a method calls its number of
-            masks.
+        methods: the names of the methods, or a mapping from each name to its options, where ``n_samples`` stands for
+            whatever a method calls its number of masks.
 
     Raises:
         MasktoolError: there is no such method or option, or a value is out of range.
@@ -62,7 +62,7 @@ def read_methods(methods: Sequence[str] | OptionsByName) -> list[MethodChoice]:
 
 
 def with_options(names: Sequence[str] | OptionsByName) -> OptionsByName:
-    """Returns names with their options, none where names alone are given."""
+    """Returns a mapping from names to options; empty options where only names are given."""
     return names if isinstance(names, Mapping) else {name: {} for name in names}
 
 
@@ -72,5 +72,5 @@ def need_gradients(methods: Sequence[MethodChoice]) -> bool:
 
 
 def overlays_in(directory: Path | None) -> Path | None:
-    """Returns the folder of the maps' pictures; None where nothing is written."""
+    """Returns the folder for the pictures of the maps; None where nothing is written."""
     return None if directory is None else directory / FOLDER

@@ -1,4 +1,4 @@
-"""One network and the images that it is evaluated on: models are opened, and images read, when they are asked for."""
+"""One network and the images that it is evaluated on; models are opened, and images read, on first use."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ Paths = str | os.PathLike[str]
 
 @dataclasses.dataclass
 class Study:
-    """What an evaluation works on.
+    """The network, the images and the settings that an evaluation works on.
 
     Attributes:
-        model: as for :func:`masktool.load`.
-        folder: of the images.
-        stack: closes the sessions.
-        export: how a model that is not masked yet is exported, the masking mode apart.
-        labels: file with the images' classes.
-        boxes: file or folder with the objects' boxes.
-        masks: folder with the objects' pixels.
-        segments_folder: with label maps of the images' parts.
-        limit: use only so many images; None uses all.
-        seed: of every random choice.
-        batch: masked images per forward pass; None for the session's choice.
-        directory: for everything that is written; None writes nothing.
-        providers: where to run.
-        threads: within one operator.
-        say: is told what the user should know, a line at a time.
-        session: the first that was opened; what it knows of the model outlives its closing.
-        data: the images, once they were read.
+        model: the model, as for :func:`masktool.load`.
+        folder: the folder of the images.
+        stack: the exit stack that closes the sessions.
+        export: the options for the export of a model that is not masked yet, without the masking mode.
+        labels: the file with the images' classes; None takes the names of the folder's subfolders.
+        boxes: the file or folder with the objects' boxes; None where there are none.
+        masks: the folder with the objects' pixels; None where there are none.
+        segments_folder: the folder with label maps of the images' parts; None where there are none.
+        limit: the largest number of images to use, evenly spread over the names; None uses all.
+        seed: the seed of every random choice.
+        batch: the number of masked images per forward pass; None leaves it to the session.
+        directory: the directory that everything is written into; None writes nothing.
+        providers: ONNX Runtime's execution providers, as for :func:`masktool.load`.
+        threads: the number of threads that one node may use; None leaves it to ONNX Runtime.
+        say: function that is called with what the user should know, a line at a time.
+        session: the session that was opened first, None before; its metadata can be read after it is closed.
+        data: the images and what is known of them; None until they are read.
     """
 
     model: ModelLike
@@ -72,15 +72,15 @@ class Study:
         """Opens the model once per masking mode, exporting it into the cache where it is not masked yet.
 
         Args:
-            modes: ``layer``, ``partial``, or baselines of ``fill``; None for the one mode that an exported model has,
-                ``layer`` for any other.
+            modes: the masking modes: ``layer``, ``partial``, or baselines of ``fill``; None takes the one mode of an
+                exported model, and ``layer`` for any other model.
             gradient: whether the files must hold gradients.
 
         Returns:
-            One model per distinct mode, in their order, named after it.
+            One model per distinct mode, in the order of the modes, named after its mode.
 
         Raises:
-            MasktoolError: there is no such model, it cannot be exported, or it is exported and asked for another mode.
+            MasktoolError: there is no such model, the model cannot be exported, or an exported model has another mode.
         """
         own = exported_mode(self.model)
         names = list(dict.fromkeys(modes)) if modes is not None else [own or OWN_MASKINGS[0]]
@@ -95,7 +95,7 @@ class Study:
         return [NamedModel(name, self.open(None if own else name, gradient)) for name in names]
 
     def open(self, mode: str | None, gradient: bool) -> MaskedSession:
-        """Opens the model in one mode; None leaves the mode to the exported file."""
+        """Opens the model in one masking mode; None takes the mode of the exported file."""
         if isinstance(self.model, MaskedSession):
             session = self.model
         else:
@@ -116,17 +116,19 @@ class Study:
         gradient: bool = False,
         everywhere: bool = False,
     ) -> list[NamedModel]:
-        """Opens the network in the modes to compare.
+        """Opens the network in the masking modes to compare.
 
         Args:
-            modes: that were named.
-            also: files that hold the network in further modes.
-            defaults: modes of a plain model where none were named.
-            gradient: whether the first one must hold gradients; in the others they would only cost time,
-            everywhere: unless all of them explain.
+            modes: the masking modes that were named; empty where none were.
+            also: exported files that hold the network in further modes.
+            defaults: the modes of a model that is not exported yet, where none were named.
+            gradient: whether the model in the first mode must hold gradients.
+            everywhere: whether the models in the other named modes must hold gradients too, because they explain as
+                well.
 
         Raises:
-            MasktoolError: a file that is not exported, or two of one mode; else as :meth:`open_models`.
+            MasktoolError: a file of ``also`` is not exported, or two models have the same mode; else as for
+                :meth:`open_models`.
         """
         names = list(dict.fromkeys(modes or ([] if exported_mode(self.model) else defaults)))
         models = self.open_models(names[:1] or None, gradient)
@@ -141,10 +143,10 @@ class Study:
         return models
 
     def dataset(self) -> Dataset:
-        """Reads the images' names and what is known of them, once; labels are those of the model's classes.
+        """Returns the images' names and what is known of them, read once; labels are those of the model's classes.
 
         Raises:
-            MasktoolError: there are no images, or a file that was named cannot be read.
+            MasktoolError: there are no images, or a file of labels, boxes, masks or segments cannot be read.
         """
         if self.data is None:
             session = self.session or self.open_models()[0].session
@@ -161,13 +163,13 @@ class Study:
         return self.data
 
     def pictured(self, count: int) -> frozenset[str]:
-        """Returns the names of the first images, of which pictures of the maps are written."""
+        """Returns the names of the first images, whose maps are written as pictures; none without a directory."""
         shown = [] if self.directory is None else self.dataset().images[:count]
         return frozenset(image.name for image in shown)
 
 
 def exported_mode(model: ModelLike) -> str | None:
-    """Returns the masking mode of an exported model, a fill's baseline; None for a plain one."""
+    """Returns the masking mode of an exported model (of ``fill``, its baseline); None for any other model."""
     if isinstance(model, MaskedSession):
         return model.metadata.baseline or model.metadata.masking
     path = masked_file(model)
@@ -176,7 +178,7 @@ def exported_mode(model: ModelLike) -> str | None:
 
 
 def masking_of(mode: str) -> ExportOptions:
-    """Returns how a mode is exported."""
+    """Returns the options that export a model in a masking mode."""
     if mode in OWN_MASKINGS:
         return {"masking": OWN_MASKINGS[OWN_MASKINGS.index(mode)]}
     return {"masking": "fill", "baseline": mode}

@@ -1,1 +1,1 @@
-"""What may be said of each part of an evaluation: one file per part, found by looking into this package."""
+"""The options of each part of an evaluation: one file per part, found by looking into this package."""

@@ -25,22 +25,23 @@ from masktool.interface.study import Study
 MODES = ("layer", "mean")
 """Layer masking, and the fill that is the usual control."""
 DEFAULT_METRICS = ("insertion-deletion", "road", "confidence", "sensitivity-n", "infidelity")
-"""Stability makes every map once more for each further seed, so it is measured when asked for."""
+"""All but stability, which makes every map once more for each further seed and is measured when it is named."""
 
 
 @PART_OPTIONS.register("faithfulness")
 @dataclasses.dataclass(frozen=True)
 class FaithfulnessOptions(PartOptions):
-    """Options of the part.
+    """Options of the part ``faithfulness``.
 
     Attributes:
-        modes: masking modes that maps are measured through; without any, the usual ones, or that of an exported model.
-        also: files that hold the network in further modes.
-        explain_with: masking mode that the maps are made with; None for the first.
-        methods: of explanation, perhaps with the options of each.
-        metrics: to measure, likewise.
-        target: class to explain: ``top``, the one that the model predicts, or ``label``, the image's own.
-        pictures: how many images get pictures of their maps, in the directory.
+        modes: the masking modes that maps are measured through; empty takes the usual ones, or that of an exported
+            model.
+        also: exported files that hold the network in further modes.
+        explain_with: the masking mode that the maps are made with; None takes the first of ``modes``.
+        methods: the names of methods of explanation, or a mapping from each name to its options.
+        metrics: the names of the metrics to measure, or a mapping from each name to its options.
+        target: the class to explain: ``top``, the class that the model predicts, or ``label``, the image's own class.
+        pictures: the number of images whose maps are written as pictures into the directory.
     """
 
     modes: Sequence[str] = ()
@@ -52,7 +53,7 @@ class FaithfulnessOptions(PartOptions):
     pictures: int = PICTURES
 
     def build(self, study: Study) -> Faithfulness:
-        """Returns the part, its models opened."""
+        """Returns the part with its models opened."""
         methods = read_methods(self.methods)
         metrics = [build_metric(name, given) for name, given in with_options(self.metrics).items()]
         measuring = study.compare_modes(self.modes, self.also, MODES)
@@ -72,7 +73,7 @@ class FaithfulnessOptions(PartOptions):
 def open_explainer(study: Study, measuring: Sequence[NamedModel], name: str | None, gradient: bool) -> NamedModel:
     """Returns the model that maps are made with.
 
-    It is opened anew, with gradients, where a method needs them: in the models that measure they would only cost time.
+    It is opened anew, with gradients, where a method needs them: in the models that measure, gradients would cost time.
     """
     found = next((model for model in measuring if model.name == name), None if name else measuring[0])
     if found is not None and (found.session.has_gradient or not gradient):

@@ -18,17 +18,18 @@ MODES = ("layer", "grey", "black")
 @PART_OPTIONS.register("lime-alignment")
 @dataclasses.dataclass(frozen=True)
 class LimeAlignmentOptions(PartOptions):
-    """Options of the part.
+    """Options of the part ``lime-alignment``.
 
     Attributes:
-        modes: masking modes to compare; without any, the usual ones, or that of an exported model.
-        also: files that hold the network in further modes.
-        segments: how images are cut up.
-        side: of a cell, in pixels of the model's input.
-        n_segments: roughly how many superpixels.
-        n_samples: masks per run.
-        n_seeds: runs per image and mode.
-        n_top: segments to compare between runs, and to delete.
+        modes: the masking modes to compare; empty takes the usual ones, or that of an exported model.
+        also: exported files that hold the network in further modes.
+        segments: the kind of segments: ``grid`` (square cells), ``slic`` (superpixels), or ``given`` (each image's own
+            label map).
+        side: the side of a grid's cells, in pixels of the model's input; None takes a 14th of the input's shorter side.
+        n_segments: the rough number of superpixels.
+        n_samples: the number of masks per run of LIME.
+        n_seeds: the number of runs per image and mode.
+        n_top: the number of top segments that are compared between runs and deleted.
     """
 
     modes: Sequence[str] = ()
@@ -41,7 +42,7 @@ class LimeAlignmentOptions(PartOptions):
     n_top: int = N_TOP
 
     def build(self, study: Study) -> LimeAlignment:
-        """Returns the part, its models opened."""
+        """Returns the part with its models opened."""
         return LimeAlignment(
             modes=study.compare_modes(self.modes, self.also, MODES),
             segments=SegmentChoice(self.segments, self.side, self.n_segments),

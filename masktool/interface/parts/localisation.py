@@ -25,14 +25,14 @@ MODES = ("layer",)
 @PART_OPTIONS.register("localisation")
 @dataclasses.dataclass(frozen=True)
 class LocalisationOptions(PartOptions):
-    """Options of the part.
+    """Options of the part ``localisation``.
 
     Attributes:
-        modes: masking modes to explain with; without any, ``layer``, or that of an exported model.
-        also: files that hold the network in further modes.
-        methods: of explanation, perhaps with the options of each.
-        correct_only: leave out images that the model gets wrong.
-        pictures: how many images get pictures of their maps, in the directory.
+        modes: the masking modes to explain with; empty takes ``layer``, or that of an exported model.
+        also: exported files that hold the network in further modes.
+        methods: the names of methods of explanation, or a mapping from each name to its options.
+        correct_only: whether to leave out images whose class the model predicts wrongly.
+        pictures: the number of images whose maps are written as pictures into the directory.
     """
 
     modes: Sequence[str] = ()
@@ -42,7 +42,7 @@ class LocalisationOptions(PartOptions):
     pictures: int = PICTURES
 
     def build(self, study: Study) -> Localisation:
-        """Returns the part, its models opened."""
+        """Returns the part with its models opened."""
         methods = read_methods(self.methods)
         return Localisation(
             modes=study.compare_modes(self.modes, self.also, MODES, need_gradients(methods), everywhere=True),

@@ -23,19 +23,20 @@ MODES = ("layer", "partial", "black", "grey", "blur")
 @PART_OPTIONS.register("missingness")
 @dataclasses.dataclass(frozen=True)
 class MissingnessOptions(PartOptions):
-    """Options of the part.
+    """Options of the part ``missingness``.
 
     Attributes:
-        modes: masking modes to compare: ``layer``, ``partial``, or baselines of ``fill``; without any, the usual ones,
-            or that of an exported model.
-        also: files that hold the network in further modes.
-        segments: how images are cut up.
-        side: of a cell, in pixels of the model's input.
-        n_segments: roughly how many superpixels.
-        orders: in which segments go.
-        fractions: of the segments to remove.
-        saliency: method behind the salient orders.
-        hierarchy: JSON file {child: parent} of classes.
+        modes: the masking modes to compare: ``layer``, ``partial``, or baselines of ``fill``; empty takes the usual
+            ones, or that of an exported model.
+        also: exported files that hold the network in further modes.
+        segments: the kind of segments: ``grid`` (square cells), ``slic`` (superpixels), or ``given`` (each image's own
+            label map).
+        side: the side of a grid's cells, in pixels of the model's input; None takes a 14th of the input's shorter side.
+        n_segments: the rough number of superpixels.
+        orders: the orders in which segments are removed: ``random``, ``most-salient``, ``least-salient``.
+        fractions: the fractions of the segments to remove, in 0..1.
+        saliency: the name of the method that ranks the segments for the salient orders.
+        hierarchy: the path of a JSON file {child: parent} of the classes; None where there is none.
     """
 
     modes: Sequence[str] = ()
@@ -49,7 +50,7 @@ class MissingnessOptions(PartOptions):
     hierarchy: str | os.PathLike[str] | None = None
 
     def build(self, study: Study) -> Missingness:
-        """Returns the part, its models opened."""
+        """Returns the part with its models opened."""
         orders = tuple(dict.fromkeys(self.orders))
         gradient = orders != ("random",) and METHODS.find(self.saliency).needs_gradient
         models = study.compare_modes(self.modes, self.also, MODES, gradient)

@@ -31,15 +31,15 @@ STAGES = 8
 @PART_OPTIONS.register("randomisation")
 @dataclasses.dataclass(frozen=True)
 class RandomisationOptions(PartOptions):
-    """Options of the part.
+    """Options of the part ``randomisation``.
 
     Attributes:
-        mode: masking mode; None takes that of an exported model, else ``layer``.
-        methods: of explanation, perhaps with the options of each.
-        order: ``cascading``, from the last layer to the first, each stage adding to the one before, or
-            ``independent``, one layer at a time.
-        stages: at how many of the layers to explain, evenly over the network.
-        pictures: how many images get pictures of their maps, in the directory.
+        mode: the masking mode; None takes that of an exported model, else ``layer``.
+        methods: the names of methods of explanation, or a mapping from each name to its options.
+        order: the order of randomisation: ``cascading``, from the last layer to the first, each stage adding to the one
+            before, or ``independent``, one layer at a time.
+        stages: the number of stages to explain at, evenly spread over the network's layers.
+        pictures: the number of images whose maps are written as pictures into the directory.
     """
 
     mode: str | None = None
@@ -55,7 +55,7 @@ class RandomisationOptions(PartOptions):
         check_count("stages", self.stages)
 
     def build(self, study: Study) -> Randomisation:
-        """Returns the part, its model opened; the copies stand in a temporary directory of the study."""
+        """Returns the part with its model opened; randomised copies go into a temporary directory of the study."""
         methods = read_methods(self.methods)
         modes = None if self.mode is None else [self.mode]
         (original,) = study.open_models(modes, need_gradients(methods))
@@ -70,7 +70,7 @@ class RandomisationOptions(PartOptions):
         )
 
     def write_stages(self, original: NamedModel, study: Study) -> list[RandomisedCopy]:
-        """Writes a randomised copy of a model for every stage."""
+        """Writes a randomised copy of a model for every stage, and returns the copies."""
         from masktool.exporters.randomise import choose_layers, find_layers, read_exported, write_copies
 
         session = original.session

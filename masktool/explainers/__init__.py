@@ -1,4 +1,4 @@
-"""Explaining predictions: one method per file in ``methods/``, the explanation that they yield, and its picture."""
+"""Explaining predictions: one method per file in ``methods/``, the explanation that comes of it, and its picture."""
 
 from masktool.explainers.explaining import explain_images, explain_targets
 from masktool.explainers.explanation import Explanation

@@ -1,7 +1,7 @@
-"""The image that a method puts where it takes the photograph away, from a baseline as ``fill`` masking knows it.
+"""The image that a method puts in place of missing pixels, from a baseline as ``fill`` masking takes it.
 
-``image-mean`` and ``blur`` are those of the whole photograph; in a file with ``fill`` masking they are those of the
-kept pixels.
+``image-mean`` and ``blur`` are the mean and the blur of the whole image; in a file with ``fill`` masking, of the kept
+pixels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
 
 
 def check_baseline(name: str, value: object) -> str:
-    """Returns a baseline as a text, or raises a MasktoolError that names the option."""
+    """Returns a baseline as text, or raises a MasktoolError that names the option."""
     baseline = read_baseline(value)
     if baseline is None:
         raise MasktoolError("option out of range", where=name, expected=EXPECTED, got=repr(value))
@@ -25,10 +25,10 @@ def check_baseline(name: str, value: object) -> str:
 
 
 def baseline_image(task: Task, model: Differentiable, baseline: str) -> NDArray[np.float32]:
-    """Returns a baseline as the model's input, of the shape of ``task.prepared.array``.
+    """Returns a baseline in the form of the model's input, of the shape of ``task.prepared.array``.
 
     Raises:
-        MasktoolError: the file does not say what a pixel becomes, or the colour is for other channels.
+        MasktoolError: the file holds no preprocessing, which the colour needs, or the colour does not fit the channels.
     """
     image, layout = task.prepared.array, model.session.layout
     axes = SPATIAL_AXES[layout]

@@ -1,4 +1,4 @@
-"""Colours that keep the order and the distances of what they stand for: straight paths through Oklab.
+"""Colour maps that keep the order and the distances of the values: straight paths through Oklab.
 
 Source: Bjoern Ottosson, "A perceptual color space for image processing", 2020,
     https://bottosson.github.io/posts/oklab/.
@@ -64,17 +64,17 @@ def path(*colours: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @functools.cache
 def diverging() -> NDArray[np.float64]:
-    """Returns (LEVELS, 3) sRGB in 0..1 from opposing through neutral to supporting."""
+    """Returns the colour table, (LEVELS, 3) sRGB in 0..1, from opposing through neutral to supporting."""
     return np.clip(srgb(path(oklab(OPPOSE), oklab(NEUTRAL), oklab(SUPPORT))), 0, 1)
 
 
 @functools.cache
 def sequential() -> NDArray[np.float64]:
-    """Returns (LEVELS, 3) sRGB in 0..1 from dark to bright."""
+    """Returns the colour table, (LEVELS, 3) sRGB in 0..1, from dark to bright."""
     return np.clip(srgb(path(oklab(DARK), oklab(MIDDLE), oklab(BRIGHT))), 0, 1)
 
 
 def colour(share: NDArray[np.floating], table: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns (..., 3) colours of shares in 0..1 along a table."""
+    """Returns the colours (..., 3) of shares (...) in 0..1 along a colour table."""
     indices = np.clip(np.rint(np.asarray(share) * (LEVELS - 1)), 0, LEVELS - 1).astype(int)
     return table[indices]

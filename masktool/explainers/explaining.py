@@ -1,4 +1,4 @@
-"""Runs a method on images: prepare, score, attribute, bring the maps back to the images' own pixels."""
+"""Runs a method on images: prepares and scores them, attributes, and brings the maps back to the images' own pixels."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def explain_targets(
     """Explains several targets of one image, which share the forward passes.
 
     Args:
-        session: from :func:`masktool.load`, or the path of an exported file.
-        image: as for :func:`masktool.explain`.
-        targets: classes, or values of an output, each as for ``explain``.
-        method: ``lime``, ``occlusion``, ``rise`` or another registered one.
-        **arguments: the method's own options, ``n_samples``, and what :class:`ExplanationSettings` holds.
+        session: an open session from :func:`masktool.load`, or the path of an exported file.
+        image: the image, as for :func:`masktool.explain`.
+        targets: classes, or values of an output, each as for :func:`masktool.explain`.
+        method: the name of the method: ``lime``, ``occlusion``, ``rise`` or another of ``masktool.explainers.methods``.
+        **arguments: the method's own options, ``n_samples``, and the fields of :class:`ExplanationSettings`.
 
     Returns:
         One explanation per target.
@@ -55,15 +55,15 @@ def explain_images(
 ) -> list[Explanation]:
     """Explains one target of each of several images; methods that learn a mask learn all of them in one batch.
 
-    Every image gets what it would get alone, up to rounding. Where images share a batch, ``seconds`` and
-    ``forward_passes`` of each are its share of the whole.
+    The explanation of each image is the one that the image would get alone, up to rounding. Where images share a batch,
+    ``seconds`` and ``forward_passes`` of each are its share of the whole.
 
     Args:
-        session: as for :func:`explain_targets`.
-        images: each likewise.
-        method: likewise.
-        targets: one per image; None takes the class with the highest score of each.
-        **arguments: as for :func:`explain_targets`.
+        session: the session or path, as for :func:`explain_targets`.
+        images: the images, each as for :func:`masktool.explain`.
+        method: the name of the method, as for :func:`explain_targets`.
+        targets: one target per image; None takes the class with the highest score of each.
+        **arguments: options and settings, as for :func:`explain_targets`.
 
     Returns:
         One explanation per image.
@@ -79,10 +79,10 @@ def explain_images(
 
 
 def build_run(method: str, arguments: Mapping[str, Any]) -> tuple[Method, ExplanationSettings]:
-    """Returns the method and the settings that a caller's keyword arguments say.
+    """Returns the method and the settings that a caller's keyword arguments describe.
 
     Raises:
-        MasktoolError: unknown method or option, or a value out of range.
+        MasktoolError: the method or an option is unknown, or a value is out of range.
     """
     options = dict(arguments)
     shared = {name: options.pop(name) for name in SHARED_ARGUMENTS if name in options}
@@ -96,17 +96,17 @@ def explain_all(
     method: Method,
     settings: ExplanationSettings,
 ) -> list[list[Explanation]]:
-    """Explains every target of every image; an explanation of one image is that of a list of one.
+    """Explains every target of every image; a single image goes the same way, as a list of one.
 
     Args:
-        session: from :func:`masktool.load`, or the path of an exported file.
+        session: an open session from :func:`masktool.load`, or the path of an exported file.
         images: photographs or arrays.
-        targets: of each image.
-        method: that explains.
-        settings: what holds for every image, whatever the method.
+        targets: the targets of each image.
+        method: the method that explains.
+        settings: the settings that hold for every image, whatever the method.
 
     Raises:
-        MasktoolError: bad image, model, target or option.
+        MasktoolError: an image, the model, a target or an option cannot be used.
     """
     pictures = [read_subject(image) for image in images]
     with contextlib.ExitStack() as stack:
@@ -128,7 +128,7 @@ def explain_batch(
     method: Method,
     settings: ExplanationSettings,
 ) -> list[list[Explanation]]:
-    """Scores the images of one batch, lets the method attribute their targets' scores, and wraps the answers up."""
+    """Explains the images of one batch: scores them, attributes the targets' scores, and returns the explanations."""
     started = time.perf_counter()
     with session.counter.tally() as tally:
         readings = [
@@ -155,10 +155,10 @@ def make_task(
     targets: Sequence[Target],
     settings: ExplanationSettings,
 ) -> Task:
-    """Returns what a method is to do on one image for some targets.
+    """Returns the task of a method: one image and the targets to explain.
 
     Raises:
-        MasktoolError: a target that there is not, or scores that are no numbers.
+        MasktoolError: there is no such target, or the scores are not finite.
     """
     session, scores = reading.session, reading.values.reshape(-1)
     indices = [reading.flat_index(reading.resolve(target)) for target in targets]
@@ -204,7 +204,7 @@ def check_offers(session: MaskedSession, method: Method, output: str | None) -> 
 
 
 def check_scale(score: Scale, method: Method, output: str | None) -> None:
-    """Raises a MasktoolError for a scale of classes' scores where none are scored under masks."""
+    """Raises a MasktoolError for log-odds where the method scores no classes under masks."""
     if score == "log-odds" and (output is not None or method.needs_gradient):
         where = f"output {output!r}" if output is not None else method.title
         fix = "leave the score out" + ("" if output is not None else "; the method's own option loss chooses")
@@ -215,9 +215,9 @@ def make_evaluate(predict: Predict, indices: Sequence[int], progress: Counting) 
     """Returns the function that runs masks through the model and keeps the targets' scores.
 
     Args:
-        predict: runs one batch of masks.
-        indices: of the targets, among one image's scores laid out flat.
-        progress: starts to count up to a number of masks.
+        predict: function that returns all scores (M, K) of one image under masks (M, 1, h, w).
+        indices: the positions of the targets among one image's scores laid out flat.
+        progress: function that starts to count up to a number of masks.
     """
 
     def evaluate(batches: Iterable[Masks], total: int) -> Iterator[ScoredMasks]:

@@ -1,4 +1,4 @@
-"""The result of an explanation: the map, what it is about, how it was made; as a picture, as JSON, as arrays."""
+"""The result of an explanation: the map, its target and how it was made; as a picture, as JSON, as arrays."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from masktool.runtime.pictures import PNG_KEY
 FORMATS = ("png", "json", "npz")
 SCHEMA = "masktool.explanation/1"
 NUMBER = "%.6g"
-"""float32 carries seven digits, of which the last is noise; six are shorter and the same on every machine."""
+"""Format of numbers in JSON: float32 carries seven digits, the last one noise; six are the same on every machine."""
 LARGE = "attributions, {:,} numbers, are not in JSON: model_attributions over crop_box say the same; npz has them"
 LONGEST_LABEL = 36
-"""Characters of a label in a picture's title."""
+"""Largest number of characters of a label in a picture's title."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,30 +35,32 @@ class Explanation:
     """Which parts of a photograph a model's score for one class relied on.
 
     Attributes:
-        attributions: (H0, W0) float32 in the original photograph's pixels, in units of the score; NaN where the
-            crop left it out.
-        model_attributions: (h, w) float32 at the model's input.
-        segments: (h, w) int32 labels from 0, where the method works on segments.
-        target: index of the explained class, or the indices of the explained value of ``output``.
-        label: its name, where known.
-        scores: of the five highest classes and the target, the highest first; of a value of ``output``, it alone.
-        score_name: "probability", "score" where the model does not say what it returns, or "value" of ``output``.
-        method: its name.
-        title: its name as written in the literature.
-        meaning: what an attribution is.
-        signed: True where 0 separates support from opposition.
+        attributions: the map, (H0, W0) float32 in the original photograph's pixels, in units of the score; NaN where
+            the crop left pixels out.
+        model_attributions: the map, (h, w) float32 in the pixels of the model's input.
+        segments: the segments, (h, w) int32 labels from 0; None where the method works on none.
+        target: the index of the explained class, or the indices of the explained value of ``output``.
+        label: the label of the explained class; None where it is unknown, and for a value of ``output``.
+        scores: the scores of the five highest classes and the target, the highest first; or that of the explained value
+            of ``output`` alone.
+        score_name: what the scores are: "probability", "log-odds", "score" where the file does not say what the class
+            output holds, or "value" of ``output``.
+        method: the name of the method.
+        title: the method's name as written in the literature.
+        meaning: what an attribution is, in words.
+        signed: whether the sign of an attribution separates support from opposition.
         settings: every option, defaults included, with seed, batch, threads and providers.
-        quality: figures by which to judge the map: ``attributions_error`` is the root mean square of its
+        quality: figures by which to judge the map: ``attributions_error`` is the root mean square of the map's
             Monte-Carlo standard error, ``attributions_range`` its maximum minus its minimum; ``completeness_gap`` is
             what the map lacks to sum to ``completeness_total``, both in units of the target's logit.
-        seconds: wall time of the run; targets that were explained together share it.
-        forward_passes: images pushed through the model, shared likewise.
-        model: source, source_sha256, masking, parity and tool_version of the exported file.
-        image: the photograph, or an array's channels as a picture, RGB.
-        output: name of the output that holds the explained value; None for a class.
+        seconds: the wall time of the run; targets that were explained together share the run.
+        forward_passes: the number of images pushed through the model in the run.
+        model: ``source``, ``source_sha256``, ``masking``, ``parity`` and ``tool_version`` of the exported file.
+        image: the photograph, or an array's channels as a picture, in RGB.
+        output: the name of the output that holds the explained value; None for a class.
         notes: what the reader of the map must know, one sentence each.
         capped: whether the picture's colours end below the largest values, which a few pixels hold.
-        crop_box: what ``model_attributions`` cover, (x0, y0, x1, y1) in the photograph's pixels.
+        crop_box: the box that ``model_attributions`` cover, (x0, y0, x1, y1) in the photograph's pixels.
     """
 
     attributions: NDArray[np.float32]
@@ -85,7 +87,7 @@ class Explanation:
 
     @property
     def name(self) -> str:
-        """What is explained, in words: a label, ``class 3`` or ``boxes[5, 0]``."""
+        """The target in words: a label, ``class 3`` or ``boxes[5, 0]``."""
         if self.output is None:
             return self.label or f"class {self.target}"
         place = self.target if isinstance(self.target, tuple) else (self.target,)
@@ -146,7 +148,7 @@ class Explanation:
         """Returns one compact JSON document; the same run gives the same bytes, apart from the key ``timing``.
 
         Args:
-            extra: more entries, which come first.
+            extra: more entries, which come first in the document; None adds none.
         """
         return "".join(self.json_pieces(extra))
 
@@ -167,10 +169,10 @@ class Explanation:
         """Draws the photograph and the map over it, with a title and a colour bar.
 
         Args:
-            image: another photograph of the same size to draw beneath.
+            image: another photograph of the same size to draw beneath the map; None takes ``self.image``.
 
         Raises:
-            MasktoolError: that photograph has another size.
+            MasktoolError: ``image`` has another size than the explained photograph.
         """
         image = self.image if image is None else image
         height, width = self.image_size
@@ -196,7 +198,7 @@ class Explanation:
 
     @property
     def cost(self) -> str:
-        """How many forward passes it took, in words."""
+        """The number of forward passes of the explanation, in words."""
         return f"{self.forward_passes} pass{'' if self.forward_passes == 1 else 'es'}"
 
     def subtitle(self) -> str:
@@ -215,9 +217,9 @@ class Explanation:
         """Writes ``directory/stem.FORMAT`` for every format and returns the paths.
 
         Args:
-            directory: is made where it does not exist.
-            formats: some of ``png``, ``json``, ``npz``.
-            stem: of the file names.
+            directory: the directory to write into, made where it does not exist.
+            formats: the formats to write: some of ``png``, ``json``, ``npz``.
+            stem: the stem of the file names.
 
         Raises:
             MasktoolError: an unknown format, or the directory cannot be written.
@@ -233,7 +235,7 @@ class Explanation:
         return paths
 
     def write(self, path: Path, suffix: str) -> None:
-        """Writes one format to a path."""
+        """Writes the explanation in one format to a path."""
         if suffix == "json":
             with path.open("w", encoding="utf-8") as stream:
                 stream.writelines(self.json_pieces())
@@ -247,7 +249,7 @@ class Explanation:
 
 
 def encode_compactly(value: Any) -> str:
-    """Returns compact JSON with numbers rounded to six digits, and null for what is no number."""
+    """Returns compact JSON with numbers rounded to six digits, and NaN and infinity as null."""
     return json.dumps(round_floats(value), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 

@@ -20,11 +20,11 @@ PROVENANCE = ("source", "source_sha256", "masking", "parity", "tool_version")
 
 
 Map = NDArray[np.float32]
-"""(H, W) attributions in an image's own pixels."""
+"""A map: attributions (H, W) in an image's own pixels."""
 
 
 class Cost(NamedTuple):
-    """What an image took, or its share of what its batch took."""
+    """The time in seconds and the number of forward passes of one image, or its share of those of its batch."""
 
     seconds: float
     forward_passes: int
@@ -32,14 +32,14 @@ class Cost(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ExplanationRun:
-    """What a method answered about one image, and all that goes into the explanations of its targets.
+    """The answer of a method about one image, and all else that the explanations of its targets need.
 
     Attributes:
-        method: that was asked.
-        task: that it was given.
-        reading: the model's answers with nothing missing.
+        method: the method that explained.
+        task: the task that the method was given.
+        reading: the model's scores with nothing missing.
         attribution: the method's answer.
-        maps: of each target, in the image's own pixels.
+        maps: one map (H, W) per target, in the image's own pixels.
     """
 
     method: Method
@@ -49,7 +49,7 @@ class ExplanationRun:
     maps: Sequence[Map]
 
     def explanations(self, targets: Sequence[Target], cost: Cost) -> list[Explanation]:
-        """Returns the explanation of each target of the task."""
+        """Returns one explanation per target of the task."""
         places = map(self.reading.resolve, targets)
         return [self.explanation(position, place, cost) for position, place in enumerate(places)]
 
@@ -85,11 +85,11 @@ class ExplanationRun:
         )
 
     def method_notes(self, position: int) -> tuple[str, ...]:
-        """Returns what the method says of one target's map."""
+        """Returns the method's notes on one target's map."""
         return self.attribution.notes[position] if self.attribution.notes else ()
 
     def shared_notes(self, position: int, target: int | Place) -> Iterator[str]:
-        """Yields what the reader of one target's map must know, whatever the method."""
+        """Yields notes that the reader of one target's map must know, whatever the method."""
         yield from self.reading.notes(self.task.given[position])
         of_scores = not self.method.needs_gradient and not self.method.outputs
         if of_scores:
@@ -101,7 +101,7 @@ class ExplanationRun:
             yield "the map's values differ by no more than the rounding of the score in float32: it may be noise"
 
     def settings(self) -> dict[str, Any]:
-        """Returns what decides the result besides the method's own options."""
+        """Returns the settings that decide the result besides the method's own options, as JSON values."""
         session = self.reading.session
         settings: dict[str, Any] = {
             "seed": self.task.seed,

@@ -1,4 +1,4 @@
-"""What holds for every image that is explained, whatever the method."""
+"""Settings that hold for every image that is explained, whatever the method."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from masktool.runtime.inputs import Inputs
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExplanationSettings:
-    """Arguments of :func:`masktool.explain` that belong to no method; the two are described there.
+    """Arguments of :func:`masktool.explain` that belong to no single method.
 
     Attributes:
-        output: name of an output to explain values of; None explains classes.
-        score: of a class, its probability or its log-odds.
-        inputs: by name, what the model asks for besides the image and the mask.
-        input_size: (height, width) for a model that leaves them open.
-        seed: of every random choice.
-        perturbations_per_eval: masks per forward pass; None chooses by the input's size.
-        progress: shows progress; None shows none.
+        output: the name of an output of which values are explained; None explains classes.
+        score: the score of a class: its ``probability`` or its ``log-odds``.
+        inputs: the values of the model's inputs other than the image and the mask, by name.
+        input_size: (height, width) of the image input in pixels, for a model that leaves them open; None takes that of
+            the model's preprocessing.
+        seed: the seed of every random choice.
+        perturbations_per_eval: the number of masks per forward pass; None chooses it from the input's size.
+        progress: function that shows progress, as for :func:`masktool.explain`; None shows none.
     """
 
     output: str | None = None
@@ -45,4 +46,4 @@ class ExplanationSettings:
 
 
 SHARED_ARGUMENTS = ("n_samples", *(field.name for field in dataclasses.fields(ExplanationSettings)))
-"""Keyword arguments of ``explain`` that are no options of a method of their own."""
+"""Keyword arguments of ``explain`` that are not a method's own options."""

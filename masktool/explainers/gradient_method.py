@@ -1,4 +1,4 @@
-"""Methods that ask for gradients explain one class after the other, and say how far the map is from adding up."""
+"""Methods that need gradients: one class after the other, with the gap by which a map fails to add up to the logit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from masktool.explainers.task import Differentiable, Task
 
 
 class ClassMap(NamedTuple):
-    """One class explained: attributions (h, w), figures by which to judge them, and what their reader must know."""
+    """The explanation of one class: attributions (h, w), figures by which to judge them, and notes for their reader."""
 
     attributions: NDArray[np.floating[Any]]
     quality: Mapping[str, float] = {}
@@ -24,7 +24,7 @@ class ClassMap(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class GradientMethod(Method):
-    """A method that asks for gradients, one class at a time."""
+    """A method that needs gradients and explains one class at a time."""
 
     needs_gradient: ClassVar[bool] = True
     samples_option: ClassVar[str | None] = None
@@ -50,20 +50,20 @@ class GradientMethod(Method):
 
 
 def completeness(total: float, attributions: NDArray[np.floating[Any]]) -> dict[str, float]:
-    """Returns what attributions should sum to, and what they lack of it, in units of the target's logit."""
+    """Returns the sum that attributions should have, and the gap to it, both in units of the target's logit."""
     return {"completeness_total": total, "completeness_gap": total - float(attributions.sum(dtype=np.float64))}
 
 
 def channels_first(values: NDArray[np.floating[Any]], model: Differentiable) -> NDArray[np.floating[Any]]:
-    """Returns images (N, C, h, w), whatever the model's layout."""
+    """Returns images with the axes (N, C, h, w), whatever the model's layout."""
     return values if model.session.layout == "NCHW" else values.transpose(0, 3, 1, 2)
 
 
 def largest_channel(values: NDArray[np.floating[Any]], model: Differentiable) -> NDArray[np.floating[Any]]:
-    """Returns (N, h, w), the largest magnitude among the channels of each pixel."""
+    """Returns the largest magnitude among the channels of each pixel, (N, h, w)."""
     return np.abs(channels_first(values, model)).max(axis=1)
 
 
 def channel_sum(values: NDArray[np.floating[Any]], model: Differentiable) -> NDArray[np.floating[Any]]:
-    """Returns (N, h, w), the channels of each pixel added up, in double precision, so that no sum changes."""
+    """Returns the sum over the channels of each pixel, (N, h, w), in double precision, to keep the map's total."""
     return channels_first(values, model).sum(axis=1, dtype=np.float64)

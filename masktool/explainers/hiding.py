@@ -1,4 +1,4 @@
-"""How a learned mask reaches the network, and how the network's answer reaches the mask.
+"""How a learned mask is applied to the network, and how the gradient with respect to the mask is found.
 
 * ``fill``: x̃ = x·m + b·(1 − m) is made outside the network, so every file with gradients will do;
   ∂/∂m = Σ_c ∂/∂x̃ · (x − b).
@@ -30,7 +30,7 @@ THROUGH: tuple[Through, ...] = get_args(Through)
 
 
 class Answer(NamedTuple):
-    """What the network says of masked images: objective (n,) float32, and its gradient by the masks (n, 1, h, w)."""
+    """The objective (n,) float32 of masked images, and its gradient with respect to the masks (n, 1, h, w)."""
 
     objective: NDArray[np.float32]
     gradient: NDArray[np.float32]
@@ -38,14 +38,14 @@ class Answer(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class HiddenParts:
-    """Images, the classes to ask for, and what stands where a mask hides.
+    """Images, the class to score in each, and the fill for the pixels that a mask hides.
 
     Attributes:
-        model: answers and differentiates.
-        images: (B, C, h, w) or (B, h, w, C) float32, as the model takes them.
-        targets: (B,) int64.
-        fill: what stands for missing parts, like ``images``; None goes through the file's mask input.
-        batch: images in one pass.
+        model: the model that gives scores and gradients.
+        images: the images, (B, C, h, w) or (B, h, w, C) float32, as the model takes them.
+        targets: the index of the class to score in each image, (B,) int64.
+        fill: the values of missing pixels, of the shape of ``images``; None masks through the file's mask input.
+        batch: the number of images in one pass.
     """
 
     model: Differentiable
@@ -56,23 +56,23 @@ class HiddenParts:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the images."""
+        """(height, width) of the images in pixels."""
         height, width = SPATIAL_AXES[self.model.session.layout]
         return self.images.shape[height], self.images.shape[width]
 
     def differentiate(self, masks: Masks, positions: NDArray[np.intp], loss: Loss) -> Answer:
-        """Asks for the targets' scores under soft masks.
+        """Returns the targets' scores under soft masks, and their gradients with respect to the masks.
 
         Args:
-            masks: (n, 1, h, w), 1 = kept.
-            positions: (n,) of the images.
-            loss: what of the score.
+            masks: the masks, (n, 1, h, w) float32, 1 = kept, 0 = missing.
+            positions: the positions (n,) in ``images`` of the images to mask.
+            loss: the objective: the target's ``logit``, ``log-softmax`` or ``softmax``, or ``entropy``.
         """
         answers = [self.ask(masks[part], positions[part], loss) for part in self.parts(len(masks))]
         return Answer(*(np.concatenate(each) for each in zip(*answers, strict=True)))
 
     def ask(self, masks: Masks, positions: NDArray[np.intp], loss: Loss) -> Answer:
-        """Asks in one pass."""
+        """Returns the scores and gradients of :meth:`differentiate` in one pass."""
         images, target = self.images[positions], self.targets[positions]
         session, inputs = self.model.session, self.model.inputs
         if self.fill is None:
@@ -86,7 +86,7 @@ class HiddenParts:
         return Answer(found.objective, (found.image * (images - fill)).sum(axis=CHANNEL_AXIS[session.layout])[:, None])
 
     def predict(self, masks: Masks | None = None) -> NDArray[np.float32]:
-        """Returns the probabilities (B, K) of the images under masks (B, 1, h, w), soft ones as they are."""
+        """Returns the probabilities (B, K) of the images under masks (B, 1, h, w), not cut; None masks nothing."""
         found = []
         for part in self.parts(len(self.images)):
             images, kept = self.images[part], None if masks is None else masks[part]
@@ -96,24 +96,24 @@ class HiddenParts:
         return np.concatenate(found)
 
     def parts(self, total: int) -> Iterator[slice]:
-        """Yields the images of one pass after the other."""
+        """Yields slices that cut ``total`` images into passes of at most ``batch`` images."""
         for start in range(0, total, self.batch):
             yield slice(start, start + self.batch)
 
     def like_images(self, masks: Masks) -> Masks:
-        """Returns masks (n, 1, h, w) with their axes in the images' order."""
+        """Returns masks (n, 1, h, w) with their axes in the order of the images' axes."""
         return masks if self.model.session.layout == "NCHW" else masks.transpose(0, 2, 3, 1)
 
 
 def fill_missing(
     images: NDArray[np.float32], fill: NDArray[np.float32], masks: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Returns x·m + b·(1 − m)."""
+    """Returns x·m + b·(1 − m), the images x with the fill b where the masks m are 0."""
     return fill + masks * (images - fill)
 
 
 def check_through(through: Through, model: Differentiable) -> None:
-    """Raises a MasktoolError where masks cannot go through the file's mask input as layer masking needs it."""
+    """Raises a MasktoolError where masks are to go through the layers but the file masks its input only."""
     if through == "layer" and model.session.metadata.masking == "fill":
         raise MasktoolError(
             "the file masks its input only",

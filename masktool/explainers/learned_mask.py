@@ -1,4 +1,4 @@
-"""What all methods share that learn a mask: several photographs at once, and an honest account of the result.
+"""What all methods share that learn a mask: several images in one batch, and figures that say whether it worked.
 
 A soft mask can please a network without hiding anything, so every result says whether the class is still the network's
 first choice under the soft mask and under the mask cut at .5, and how large both are.
@@ -26,7 +26,7 @@ from masktool.progress import Advance
 
 @dataclasses.dataclass(frozen=True)
 class Learned:
-    """Masks (B, 1, h, w), 1 = kept; attributions (B, h, w); and how they were learned."""
+    """Learned masks (B, 1, h, w), 1 = kept, 0 = missing; attributions (B, h, w); and the course of the learning."""
 
     masks: Masks
     attributions: NDArray[np.float64]
@@ -35,14 +35,17 @@ class Learned:
 
 @dataclasses.dataclass(frozen=True)
 class LearnedMask(Method):
-    """A method that learns a mask for every photograph and class.
+    """A method that learns a mask for every image and class.
 
     Attributes:
-        baseline: what stands where the mask hides, with ``through=fill``: a name or colour as for fill masking.
-        through: ``fill`` blends the photograph with the baseline; ``layer`` goes through the file's mask input.
-        n_iterations: most steps.
-        tolerance: stop when the lowest loss improves by no more than this share in 100 steps; 0 makes all steps.
-        learning_rate: of the optimiser.
+        baseline: what takes the place of missing pixels with ``through=fill``: a name or colour, as the ``baseline`` of
+            :func:`masktool.export`.
+        through: the way in which the mask is applied: ``fill`` blends the image with the baseline; ``layer`` uses the
+            file's mask input.
+        n_iterations: the largest number of steps.
+        tolerance: the share of the lowest loss by which it must improve in 100 steps, or learning stops; 0 makes all
+            steps.
+        learning_rate: the learning rate of the optimiser.
     """
 
     needs_gradient: ClassVar[bool] = True
@@ -69,24 +72,24 @@ class LearnedMask(Method):
 
     @abc.abstractmethod
     def learn(self, hidden: HiddenParts, seeds: Sequence[int], advance: Advance) -> Learned:
-        """Learns one mask for every image of ``hidden``, each from a start that its seed decides."""
+        """Learns one mask for every image of ``hidden``, each from a start that the seed of the image decides."""
 
     @abc.abstractmethod
     def settings(self, size: tuple[int, int]) -> dict[str, Any]:
-        """Returns every option with the value used at an input of this (height, width), as JSON values."""
+        """Returns every option with the value that an input of ``size`` (height, width) takes, as JSON values."""
 
     def attribute(self, task: Task) -> Attribution:
-        """Learns the masks of one photograph's classes."""
+        """Learns one mask for every target of one image."""
         return self.attribute_together([task])[0]
 
     def attribute_together(self, tasks: Sequence[Task]) -> list[Attribution]:
-        """Learns the masks of several photographs in one batch.
+        """Learns the masks of several images in one batch.
 
         Args:
-            tasks: of the same model and the same input size.
+            tasks: one task per image, all with the same model and the same input size.
 
         Raises:
-            MasktoolError: the loss breaks, or the file cannot hide parts as the options say.
+            MasktoolError: a loss or gradient is not finite, or the file cannot mask as the options say.
         """
         hidden = self.hide(tasks)
         seeds = [task.seed for task in tasks for _ in task.targets]
@@ -107,7 +110,7 @@ class LearnedMask(Method):
         return found
 
     def hide(self, tasks: Sequence[Task]) -> HiddenParts:
-        """Lays the photographs of all tasks side by side, each once for every class to explain."""
+        """Returns the images of all tasks as one batch, each image once for every class to explain."""
         models = [task.differentiable for task in tasks if task.differentiable is not None]
         check_through(self.through, models[0])
         copies = [len(task.targets) for task in tasks]
@@ -125,7 +128,7 @@ class LearnedMask(Method):
         )
 
     def judge(self, hidden: HiddenParts, learned: Learned) -> tuple[list[dict[str, float]], list[tuple[str, ...]]]:
-        """Returns figures for every mask: classes and probabilities before and after it, its size, and the course."""
+        """Returns figures and notes for every mask: the class without and under the mask, its area and its course."""
         cut = cut_masks(learned.masks)
         asked = {"": hidden.predict(), "_soft": hidden.predict(learned.masks), "_cut": hidden.predict(cut)}
         figures, notes = [], []
@@ -147,5 +150,5 @@ class LearnedMask(Method):
         return figures, notes
 
     def warn(self, figure: dict[str, float]) -> tuple[str, ...]:
-        """Returns what the reader of a mask must know, beyond its picture."""
+        """Returns notes that the reader of a mask must know, from its figures."""
         return (loses_class(figure),) if self.keeps_class and not figure["kept_cut"] else ()

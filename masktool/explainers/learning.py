@@ -1,4 +1,4 @@
-"""Learning parameters step by step with numpy: optimisers, a stop when the loss has settled, a stop when it breaks.
+"""Learning parameters by gradient steps in numpy: optimisers, and a loop that stops once the loss has settled.
 
 Every image of a batch is learned by itself: its gradient, its optimiser's state and the step at which it stops depend
 on no other image, so that a batch gives what its images give one by one. An image that has settled leaves the batch
@@ -25,7 +25,7 @@ while the mask still keeps nearly everything."""
 
 
 class Step(NamedTuple):
-    """What is known of ``n`` images before a step: losses (n,), and gradients like the parameters (n, ...)."""
+    """Losses (n,) of ``n`` images before a step, and gradients (n, ...) of the shape of the parameters."""
 
     losses: Floats
     gradients: Floats
@@ -41,7 +41,7 @@ class Optimiser(Protocol):
     learning_rate: float
 
     def changes(self, gradients: Floats, positions: NDArray[np.intp]) -> Floats:
-        """Returns what to add to the parameters of the images at ``positions``; remembers what it needs to."""
+        """Returns what to add to the parameters of the images at ``positions``, and updates the optimiser's state."""
 
 
 class RmsProp:
@@ -83,13 +83,13 @@ class Momentum:
 
 @dataclasses.dataclass(frozen=True)
 class Course:
-    """How learning went.
+    """The learned parameters of a batch of images, and how their losses fell.
 
     Attributes:
-        parameters: (B, ...) as learned.
-        losses: (steps, B) float64, before each step; NaN from where an image had settled.
-        iterations: (B,) steps made.
-        settled: (B,) whether the loss had settled before the steps ran out.
+        parameters: the learned parameters (B, ...).
+        losses: the loss of each image before each step, (steps, B) float64; NaN once the image has settled.
+        iterations: the number of steps made for each image, (B,) integers.
+        settled: whether the loss of each image settled before the steps ran out, (B,) bool.
     """
 
     parameters: Floats
@@ -123,15 +123,15 @@ def learn(
     """Lowers the losses of a batch of images.
 
     Args:
-        start: (B, ...) parameters to start from; left as they are.
-        objective: evaluates parameters.
-        optimiser: for parameters of the shape of ``start``.
-        n_iterations: most steps.
-        tolerance: an image has settled when its lowest loss has not improved by more than this share within
-            :data:`PATIENCE` steps; 0 never stops early.
-        advance: is called after every step, with the mean loss.
-        settles_from: first step that counts for that, where the objective changes before.
-        bounds: the parameters are kept within.
+        start: the parameters (B, ...) to start from, which are not changed.
+        objective: function that returns the losses and gradients of parameters.
+        optimiser: the optimiser, for parameters of the shape of ``start``.
+        n_iterations: the largest number of steps.
+        tolerance: the share of the lowest loss by which it must improve within :data:`PATIENCE` steps; otherwise the
+            image has settled. 0 never stops early.
+        advance: function that is called after every step, with 1 and a note of the mean loss.
+        settles_from: the first step whose loss counts for settling, where the objective changes before.
+        bounds: the lowest and the highest value of a parameter.
 
     Raises:
         MasktoolError: a loss or a gradient is no longer a number.
@@ -156,7 +156,7 @@ def learn(
 
 
 def have_settled(losses: NDArray[np.float64], tolerance: float) -> NDArray[np.bool_]:
-    """Returns, for losses (steps, n), whether each image's have stopped to improve."""
+    """Returns whether each image's losses, of (steps, n), have stopped improving: (n,) bool."""
     if len(losses) <= PATIENCE or tolerance == 0:
         return np.zeros(losses.shape[1], np.bool_)
     before, now = losses[:-PATIENCE].min(axis=0), losses.min(axis=0)
@@ -165,7 +165,7 @@ def have_settled(losses: NDArray[np.float64], tolerance: float) -> NDArray[np.bo
 
 
 def check_step_finite(found: Step, step: int, learning_rate: float) -> None:
-    """Raises a MasktoolError that names the step and the setting to change, where something is no number."""
+    """Raises a MasktoolError that names the step and the setting to change, where a loss or gradient is not finite."""
     for name, values in (("loss", found.losses), ("gradient", found.gradients)):
         if not np.isfinite(values).all():
             fix = (

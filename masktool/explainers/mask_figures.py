@@ -1,4 +1,4 @@
-"""What is told of a mask, whoever made it: how large it is, and what becomes of the class under it."""
+"""Figures of a mask, whichever method made it: how large the mask is, and which class comes first under it."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from numpy.typing import NDArray
 from masktool.explainers.task import Masks
 
 CUT = 0.5
-"""A soft mask keeps from here on."""
+"""Value from which on a soft mask counts as kept."""
 SURVIVES = "the class survives although the mask, cut at .5, is taken away"
 
 
 def cut_masks(masks: NDArray[np.floating[Any]]) -> Masks:
-    """Returns 1 where soft masks keep, 0 elsewhere."""
+    """Returns soft masks cut at .5: 1 where a mask is .5 or more, 0 elsewhere."""
     return (masks >= CUT).astype(np.float32)
 
 
 def areas_of(mask: NDArray[np.floating[Any]]) -> dict[str, float]:
-    """Returns the shares of the picture that a soft mask keeps: as it is, and cut."""
+    """Returns the shares of the picture that a soft mask keeps: uncut (its mean), and cut at .5."""
     return {"area_soft": float(mask.mean()), "area_cut": float(cut_masks(mask).mean())}
 
 
 def describe_answer(scores: NDArray[np.floating[Any]], target: int, name: str) -> dict[str, float]:
-    """Returns which class comes first among scores (K,), and the target's score; ``name`` ends both keys."""
+    """Returns the class with the highest of the scores (K,), and the target's score; ``name`` ends both keys."""
     return {f"class{name}": int(scores.argmax()), f"score{name}": float(scores[target])}
 
 
 def loses_class(figure: Mapping[str, float]) -> str:
-    """Says that a mask which is meant to keep the class does not."""
+    """Returns a note that a mask which is meant to keep the class loses it."""
     return (
         f"the class does not survive the mask cut at .5: class {figure['class_cut']} comes first there, and "
         f"the explained one has a score of {figure['score_cut']:.3g}"

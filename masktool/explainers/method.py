@@ -1,4 +1,4 @@
-"""What a method of explanation is: its options, what it needs of the model, what it answers; and all methods by name.
+"""Methods of explanation: their options, what they need of the model, what they return; and all methods by name.
 
 A method is a frozen dataclass whose fields are its options. It lives in a file of its own under ``methods/``, which
 is found by looking into that package, so nothing else needs editing to add one.
@@ -22,14 +22,14 @@ from masktool.registry import ClassRegistry
 
 @dataclasses.dataclass(frozen=True)
 class Attribution:
-    """What a method answers.
+    """The answer of a method: one map per target, and figures and notes by which to judge it.
 
     Attributes:
-        attributions: (T, h, w) float32 or float64 at the model's input.
+        attributions: one map per target, (T, h, w) float32 or float64 in the pixels of the model's input.
         settings: every option with the value that was used, defaults included; JSON values only.
-        quality: for each target, figures by which to judge the answer, such as ``attributions_error``.
-        segments: (h, w) labels from 0 without gaps, where the method works on segments.
-        notes: for each target, what the reader of the map must know, one sentence each; none at all may be left out.
+        quality: figures by which to judge the map of each target, such as ``attributions_error``.
+        segments: the segments, (h, w) int32 labels from 0 without gaps; None where the method works on none.
+        notes: what the reader of each target's map must know, one sentence each; empty where there are no notes at all.
     """
 
     attributions: NDArray[np.floating[Any]]
@@ -44,17 +44,17 @@ class Method(abc.ABC):
     """A method of explanation; the fields of a subclass are its options.
 
     Class attributes:
-        name: on the command line and in the API.
-        title: in pictures and messages.
-        meaning: what an attribution is, ``{score}`` standing for probability or score.
-        signed: True where 0 separates support from opposition; False where only differences within the map mean
-            anything.
-        samples_option: the option that ``n_samples`` sets; None where the method draws no samples.
+        name: the method's name on the command line and in the API.
+        title: the method's name in pictures and messages.
+        meaning: what an attribution is, in words; ``{score}`` stands for the word for a score, such as probability.
+        signed: whether the sign of an attribution separates support from opposition; otherwise only differences within
+            the map mean anything.
+        samples_option: the name of the option that ``n_samples`` sets; None where the method draws no samples.
         counts_steps: whether ``samples_option`` counts steps of an integral or a descent instead of random samples.
-        capped: whether a few pixels outshine all others, so that the picture's colours end below them.
+        capped: whether the picture's colours end below the largest values, which a few pixels hold.
         needs_gradient: whether the file must hold gradients; the task then has a ``differentiable``.
-        outputs: what the method reads of the model besides the scores, in the same pass: names of outputs, each with
-            the command that makes a file which has it.
+        outputs: the names of the outputs that the method reads besides the scores, in the same pass, each with the
+            command that makes a file with that output.
         in_one_batch: whether several images are explained in one batch; otherwise one after the other.
     """
 
@@ -74,7 +74,7 @@ class Method(abc.ABC):
         """Explains every target of the task with one set of forward passes."""
 
     def attribute_together(self, tasks: Sequence[Task]) -> list[Attribution]:
-        """Explains several images; each as it is explained alone."""
+        """Explains several images, each with the result that it would have alone."""
         return [self.attribute(task) for task in tasks]
 
 
@@ -87,12 +87,12 @@ def build_method(name: str, options: Mapping[str, Any], n_samples: int | None = 
     """Builds a method with the given options.
 
     Args:
-        name: of the method.
-        options: by name; what is left out takes its default.
-        n_samples: number of masks, whatever the method's own word for it is.
+        name: the name of the method.
+        options: the method's options by name; an option that is left out takes its default.
+        n_samples: the value of the option that the method names in ``samples_option``; None leaves it to ``options``.
 
     Raises:
-        MasktoolError: unknown method or option, or a value out of range.
+        MasktoolError: the method or an option is unknown, or a value is out of range.
     """
     method = METHODS.find(name)
     if n_samples is None:

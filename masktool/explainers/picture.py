@@ -23,7 +23,7 @@ WIDEST_VIEW = 4.0
 STACK_FROM = 2.0
 """Aspect ratio from which the panels stand one above the other."""
 BLOCKY_UP_TO = 48
-"""Photographs of so few pixels a side are enlarged without smoothing: their pixels are the content."""
+"""Longest side in pixels of photographs that are enlarged without smoothing: their pixels are the content."""
 
 LEAST_WIDTH = 560
 MARGIN = 16
@@ -32,9 +32,9 @@ LEAST_FONT = 2
 """Text is a 28th of the panel and 2 pixels: 16 to 24 pixels."""
 SMALL_TEXT = 0.8
 LONGEST_LINE = 1000
-"""Characters of a text that are looked at at all: no picture is as wide as they are."""
+"""Number of characters of a text that are drawn at most: no picture is wide enough for more."""
 TITLE_HEIGHT, HEAD_HEIGHT, BAR_HEIGHT, FOOT_LINE_HEIGHT = 1.35, 2.7, 2.2, 1.2
-"""In units of the text size: title, title and subtitle, colour bar and ticks, and each line beneath."""
+"""Heights in units of the text size: title, title and subtitle, colour bar and ticks, and each line beneath."""
 
 DESATURATION = 0.8
 """Share of grey in the photograph beneath: enough colour to know it by, little enough to read the map's."""
@@ -42,7 +42,7 @@ STRONGEST = 0.85
 WEAKEST_SEQUENTIAL = 0.35
 """Opacity of the map at its largest value, and at the smallest where every value means something."""
 ALPHA_POWER = 0.7
-"""Below 1, so that middling values show."""
+"""Exponent from a value's strength to its opacity, below 1 so that middling values show."""
 CAP = 99.0
 """Percentile where the colours of a capped map end: a few pixels of a gradient outshine all others. Source: Smilkov et
 al., "SmoothGrad: removing noise by adding noise", 2017, section 3.1."""
@@ -63,17 +63,17 @@ PAPER = (255, 255, 255)
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Floats = NDArray[np.floating[Any]]
 Box = tuple[int, int, int, int]
-"""(left, top, right, bottom) in the photograph's pixels."""
+"""A box (left, top, right, bottom) in the photograph's pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How values become colours and opacities.
+    """The scale by which values become colours and opacities.
 
     Attributes:
-        low: value at the colour bar's left end.
-        high: value at its right end.
-        signed: colours from opposing to supporting around 0, otherwise from dark to bright.
+        low: the value at the colour bar's left end.
+        high: the value at the colour bar's right end.
+        signed: whether colours go from opposing to supporting around 0, rather than from dark to bright.
     """
 
     low: float
@@ -97,7 +97,7 @@ class Scale:
 
     @property
     def flat(self) -> bool:
-        """True where there is nothing to tell apart."""
+        """Whether all values of the map are the same."""
         return not self.high > self.low
 
     def colours(self, values: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -143,13 +143,13 @@ def draw_picture(
     """Draws the photograph and beside it the map over the photograph, with a title and a colour bar.
 
     Args:
-        photograph: RGB.
-        attributions: (H0, W0) of the photograph's size; NaN where the model saw nothing, which is hatched.
-        signed: see :class:`Scale`.
-        title: large, one line.
-        subtitle: small, one line.
-        meaning: of the values, beside the colour bar.
-        capped: see :meth:`Scale.of`.
+        photograph: the photograph, RGB, (H0, W0) pixels.
+        attributions: the map (H0, W0); NaN where the model saw nothing, which is hatched.
+        signed: whether the sign of an attribution separates support from opposition, see :class:`Scale`.
+        title: the title, one line in large letters.
+        subtitle: the subtitle, one line in small letters.
+        meaning: what an attribution is, in words, for the line beneath the colour bar.
+        capped: whether the colours end at a percentile of the values, see :meth:`Scale.of`.
     """
     scale = Scale.of(attributions, signed, capped)
     view = choose_view(attributions)
@@ -246,7 +246,7 @@ def lay_over(
 
 
 def hatch(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Covers (h, w, 3) with diagonal stripes of two greys, through which the photograph can be made out."""
+    """Covers pixels (h, w, 3) with diagonal stripes of two greys that let the photograph show through."""
     rows, columns = np.indices(pixels.shape[:2])
     stripe = (rows + columns) % HATCH_SPACING < HATCH_SPACING // 3
     shade = np.where(stripe, *HATCH_SHADES)[:, :, None]
@@ -254,7 +254,7 @@ def hatch(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def lay_out(panels: list[Image.Image], scale: Scale, head_lines: tuple[str, str], foot_lines: list[str]) -> Image.Image:
-    """Puts title, panels and colour bar on white paper."""
+    """Returns the whole picture: title, panels, colour bar and lines beneath on white paper."""
     width, height = panels[0].size
     stacked = width >= STACK_FROM * height
     used = (width, 2 * height + MARGIN) if stacked else (2 * width + MARGIN, height)

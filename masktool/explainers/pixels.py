@@ -1,4 +1,4 @@
-"""The model's input as a picture again: segments are cut from what the model sees, not from what was photographed."""
+"""The model's input turned back into a picture, from which segments are cut: they follow what the model sees."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 from masktool.contract import Layout, Preprocessing
 
 MIDDLE = 128
-"""Grey of a picture with nothing to tell apart."""
+"""Grey of the picture of an array whose numbers are all the same."""
 
 
 def model_pixels(array: NDArray[np.floating[Any]], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Undoes normalisation, scale, channel order and layout.
+    """Returns the model's input as a picture: undoes normalisation, scale, channel order and layout.
 
     Args:
-        array: (1, C, h, w), or (1, h, w, C) for an NHWC model.
-        preprocessing: that made it.
+        array: the model's input, (1, C, h, w), or (1, h, w, C) for an NHWC model.
+        preprocessing: the preprocessing that made the input.
 
     Returns:
-        (h, w, 3) uint8 RGB; a grey channel three times.
+        The picture, (h, w, 3) uint8 RGB; a grey channel three times.
     """
     channels_last = array[0] if preprocessing.layout == "NHWC" else np.moveaxis(array[0], 0, -1)
     mean, std = (np.asarray(numbers, np.float64) for numbers in (preprocessing.mean, preprocessing.std))
@@ -36,11 +36,12 @@ def array_pixels(array: NDArray[np.floating[Any]], layout: Layout) -> NDArray[np
     """Returns the mean of all channels as a grey picture, its smallest number black and its largest white.
 
     Args:
-        array: (1, C, h, w), or (1, h, w, C) for an NHWC model, in any units; what is not finite counts as the smallest.
-        layout: of the array.
+        array: the model's input, (1, C, h, w), or (1, h, w, C) for an NHWC model, in any units; NaN and infinity count
+            as the smallest number.
+        layout: the layout of the array: ``NCHW`` or ``NHWC``.
 
     Returns:
-        (h, w, 3) uint8; mid-grey everywhere where all numbers are the same.
+        The picture, (h, w, 3) uint8; mid-grey everywhere where all numbers are the same.
     """
     channels = array[0] if layout == "NCHW" else np.moveaxis(array[0], -1, 0)
     plane = channels[0].astype(np.float32)  # single and in place: every explanation of an array pays for this picture

@@ -1,4 +1,4 @@
-"""What is read of a model's answers: the scores of its classes, or one of its outputs as it is."""
+"""What an explanation reads of a model: the scores of its classes, or one of its outputs unchanged."""
 
 from __future__ import annotations
 
@@ -29,28 +29,29 @@ from masktool.runtime.scores import drop_trailing_axes, note_unknown_scores, to_
 from masktool.runtime.session import MaskedSession
 
 Scale = Literal["probability", "log-odds"]
-"""Of the classes' scores: probabilities (or what the file holds, where its kind is unknown), or log p - log(1 - p)."""
+"""Scale of the classes' scores: probabilities p (or the class output unchanged, where its kind is unknown), or the
+log-odds log p - log(1 - p)."""
 NEAR_ONE = 2.0**-24
-"""How far apart neighbours in float32 are just below 1."""
+"""Distance between neighbouring float32 numbers just below 1."""
 ROUNDINGS = 16
-"""From 1 within which a probability counts as rounded to it: a softmax of many classes adds up about as many."""
+"""Roundings within which a probability counts as rounded to 1: a softmax of many classes adds up about as many."""
 FEW_ROUNDINGS = 4
-"""Of a score, within which a map's values are its noise: the difference of two scores has two, their sums a few."""
+"""Roundings of a score within which a map's values are noise: the difference of two scores has two, sums have a few."""
 LISTED_NUMBERS = 16
-"""Values of an input up to which all of them are told; of more, shape and digest. Labels likewise, without the rest."""
+"""Most values of an input that are all listed, of more shape and digest; and most labels that an error lists."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """The scores of one image with nothing missing, and how to read the same under masks.
+    """The scores of one image with nothing missing, and how to read the same scores under masks.
 
     Attributes:
-        session: that answers.
-        output: name of the output that is read as it is; None for the classes' scores.
-        inputs: what the model asks for besides the image and the mask.
-        values: (K,) scores of the classes, or one image's output, of any shape.
-        others: other outputs of one image (...), from the same pass, by name.
-        scale: of the classes' scores.
+        session: the session of the model.
+        output: the name of the output that is read unchanged; None for the classes' scores.
+        inputs: the values of the model's inputs other than the image and the mask, by name.
+        values: the scores (K,) of the classes, or one image's output, of any shape.
+        others: other outputs of the image, (...) float32 each, from the same pass, by name.
+        scale: the scale of the classes' scores: ``probability`` or ``log-odds``.
     """
 
     session: MaskedSession
@@ -69,30 +70,30 @@ class Reading:
         return scores.reshape(len(scores), -1)
 
     def resolve(self, target: Target) -> int | Place:
-        """Returns the index of the class, or the indices of the value, that is meant."""
+        """Returns the index of the class, or the indices of the output value, that a target names."""
         if self.output is None:
             return resolve_target(target, self.values, self.session.metadata.labels)
         return resolve_place(target, self.values, self.output)
 
     def flat_index(self, place: int | Place) -> int:
-        """Returns where a target stands among the values laid out flat."""
+        """Returns the position of a target among the values laid out flat."""
         return place if isinstance(place, int) else int(np.ravel_multi_index(place, self.values.shape)) if place else 0
 
     def label(self, target: int | Place) -> str | None:
-        """Returns the label of a class, None where it has none."""
+        """Returns the label of a class; None where the target has none."""
         return label_of(target, self.session.metadata.labels) if isinstance(target, int) else None
 
     def ranked(self, target: int | Place) -> tuple[ClassScore, ...]:
-        """Returns the five highest classes and the target, or the target alone where there are no classes."""
+        """Returns the five classes with the highest scores and the target, or an output value alone."""
         if isinstance(target, int):
             return rank_scores(self.values, target, self.session.metadata.labels)
         return (ClassScore(target, None, float(self.values[target])),)
 
     def notes(self, given: bool) -> Iterator[str]:
-        """Yields what the reader of a map must know of the scores.
+        """Yields notes on the scores that the reader of a map must know.
 
         Args:
-            given: whether the target was named; otherwise it is the one with the highest score.
+            given: whether the user named the target; otherwise the target is the class or value with the highest score.
         """
         if self.output is None:
             yield from note_unknown_scores(self.session.metadata)
@@ -104,7 +105,7 @@ class Reading:
             )
 
     def note_saturation(self, target: int | Place) -> Iterator[str]:
-        """Yields that a probability is 0 or rounded to 1, so that small changes leave no trace, and what shows them."""
+        """Yields a note where a probability is 0 or rounded to 1, which hides small changes, with what shows them."""
         score = float(self.values[target])
         if self.score_name != "probability" or (score != 0 and 1 - score > ROUNDINGS * NEAR_ONE):
             return
@@ -120,7 +121,7 @@ class Reading:
         )
 
     def log_odds_tell_more(self, target: int | Place) -> bool:
-        """Tells whether log-odds go on where a target's probability is rounded: not where the rest was rounded too."""
+        """Tells whether log-odds still vary where the target's probability is rounded, because the rest is not."""
         kind = self.session.metadata.output_kind
         if kind == "probabilities":
             return float(self.values[target]) > 0 and bool(np.delete(self.values, target).any())
@@ -129,13 +130,13 @@ class Reading:
         return kind != "sigmoid"
 
     def is_rounding(self, target: int | Place, attributions: NDArray[np.floating[Any]]) -> bool:
-        """Tells whether a map's values differ by no more than the rounding of the score that they come from."""
+        """Tells whether a map's values differ by no more than the rounding of the target's score in float32."""
         step = float(np.spacing(np.float32(abs(self.values[target]))))
         return 0 < float(attributions.max() - attributions.min()) <= FEW_ROUNDINGS * step
 
     @property
     def score_name(self) -> str:
-        """What a score is called."""
+        """The word for a score: ``probability``, ``log-odds``, ``score`` or ``value``."""
         if self.output is not None:
             return "value"
         if self.scale == "log-odds":
@@ -151,15 +152,15 @@ def read_scores(
     others: Sequence[str] = (),
     scale: Scale = "probability",
 ) -> Reading:
-    """Scores an image with nothing missing, in one pass: its classes, or one output where that is named.
+    """Scores an image with nothing missing, in one pass: the classes, or one output where an output is named.
 
     Args:
-        session: that answers.
+        session: the session of the model.
         subject: the image.
-        output: name of the output to read as it is; None for the classes' scores.
-        inputs: what the model asks for besides the image and the mask.
-        others: names of other outputs to read in the same pass, besides the classes' scores.
-        scale: of the classes' scores.
+        output: the name of the output to read unchanged; None for the classes' scores.
+        inputs: the values of the model's inputs other than the image and the mask, by name.
+        others: the names of other outputs to read in the same pass, besides the classes' scores.
+        scale: the scale of the classes' scores: ``probability`` or ``log-odds``.
     """
     if output is None:
         return read_classes(session, subject, inputs, others, scale)
@@ -169,7 +170,7 @@ def read_scores(
 def read_classes(
     session: MaskedSession, subject: Subject, inputs: Inputs | None, others: Sequence[str], scale: Scale
 ) -> Reading:
-    """Scores the classes, and reads other outputs beside them.
+    """Returns the scores of the classes, and other outputs from the same pass.
 
     Raises:
         MasktoolError: the model has no class output; the error lists its outputs and how to choose from them.
@@ -195,7 +196,7 @@ def read_classes(
 
 
 def check_labels(session: MaskedSession, count: int) -> None:
-    """Raises a MasktoolError where a file names more or fewer classes than it scores: which is which is not known."""
+    """Raises a MasktoolError where a file has more or fewer labels than scores: no label can be matched to a class."""
     labels = session.metadata.labels
     if labels is not None and len(labels) != count:
         raise MasktoolError(
@@ -208,10 +209,10 @@ def check_labels(session: MaskedSession, count: int) -> None:
 
 
 def read_output(session: MaskedSession, subject: Subject, output: str, inputs: Inputs | None) -> Reading:
-    """Computes one output.
+    """Returns one output of the model for an image with nothing missing.
 
     Raises:
-        MasktoolError: there is no such output, or it holds no numbers.
+        MasktoolError: there is no such output, or the output holds no numbers.
     """
     output = session.check_output(output)
     values = session.run(subject.prepared.array, inputs=inputs, outputs=[output])[output]
@@ -219,7 +220,7 @@ def read_output(session: MaskedSession, subject: Subject, output: str, inputs: I
 
 
 def first_row(name: str, values: NDArray[Any]) -> NDArray[np.float32]:
-    """Returns what an output (1, ...) holds of one image, or raises a MasktoolError where it holds no numbers."""
+    """Returns the one row of an output (1, ...), or raises a MasktoolError where the output has no row of numbers."""
     if values.ndim == 0 or values.dtype.kind not in "biuf":
         raise MasktoolError("an output without one row of numbers per image", where=name, got=values.dtype)
     return values[0].astype(np.float32)
@@ -228,11 +229,12 @@ def first_row(name: str, values: NDArray[Any]) -> NDArray[np.float32]:
 def check_finite(
     scores: NDArray[np.floating[Any]], image: NDArray[np.floating[Any]] | None = None
 ) -> NDArray[np.floating[Any]]:
-    """Returns the scores, or raises a MasktoolError: a map made from NaN would be NaN everywhere.
+    """Returns the scores, or raises a MasktoolError where they are not finite: NaN would make a map of NaN.
 
     Args:
-        scores: of a model.
-        image: that they are of, which may be what is not finite.
+        scores: the scores of a model.
+        image: the image that the scores are of, for the message where the image itself is not finite; None skips that
+            check.
     """
     if np.isfinite(scores).all():
         return scores

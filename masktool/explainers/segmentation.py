@@ -1,4 +1,4 @@
-"""Cutting the model's input into segments, labelled from 0 without gaps so that none is ever left out."""
+"""Cutting the model's input into segments, labelled from 0 without gaps."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from masktool.runtime.depth import WIDE_MODES
 from masktool.runtime.pictures import LOSSY_FORMATS, open_picture
 
 Segments = NDArray[np.int32]
-"""(h, w), labels 0..n-1, each present."""
+"""Segments: (h, w) labels 0..n-1, each of them present."""
 
 LABEL_MODES = ("1", "L", "P", *WIDE_MODES)
 """Pillow's modes whose values are the labels."""
 BLUR_PIXELS = 1.0
 COMPACTNESS = 20.0
-"""scikit-image's 0 and 10 merge a noisy texture into one segment, and 100 wanted segments of a photograph into 60."""
+"""Compactness of superpixels: scikit-image's 0 and 10 merge a noisy texture into one segment, and 100 wanted segments
+of a photograph into 60."""
 
 Segmenter = Callable[[NDArray[np.uint8], int], NDArray[Any]]
 
@@ -31,8 +32,8 @@ def slic_segments(pixels: NDArray[np.uint8], n_segments: int) -> NDArray[Any]:
     Methods", TPAMI 2012).
 
     Args:
-        pixels: (h, w, 3) uint8 RGB.
-        n_segments: roughly how many.
+        pixels: the picture, (h, w, 3) uint8 RGB.
+        n_segments: the rough number of segments.
     """
     from skimage.segmentation import slic  # slow to import, and the other segmentations do without
 
@@ -67,7 +68,7 @@ def read_label_map(path: str | Path) -> NDArray[Any]:
     the labels.
 
     Returns:
-        (H, W) integers.
+        The label map, (H, W) integers.
 
     Raises:
         MasktoolError: the file is missing or holds no two-dimensional map of integers.
@@ -84,7 +85,7 @@ def read_label_map(path: str | Path) -> NDArray[Any]:
 
 
 def check_label_map(labels: NDArray[Any], where: object) -> NDArray[Any]:
-    """Returns (H, W) integers from a label map or from RGB colours that stand for labels, or raises a MasktoolError."""
+    """Returns a label map (H, W) of integers, from one or from RGB colours as labels, or raises a MasktoolError."""
     labels = np.asarray(labels)
     if labels.ndim == 3 and labels.shape[2] == 3 and labels.dtype == np.uint8:
         labels = labels.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)

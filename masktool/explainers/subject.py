@@ -1,4 +1,4 @@
-"""What is explained: a photograph, or an array for networks that look at something else."""
+"""The image that is explained: a photograph, or an array for networks that take something else."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from masktool.runtime.session import MaskedSession
 ImageLike = Image.Image | NDArray[Any] | str | os.PathLike[str]
 Size = tuple[int, int]
 PHOTOGRAPH_CHANNELS = (1, 3, None)
-"""What a photograph can be prepared for; None is an open number of channels."""
+"""Numbers of input channels that a photograph can be prepared for; None is an open number."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """What the model sees, and what people see.
+    """The image that is explained, as the model's input and as a picture for people.
 
     Attributes:
-        prepared: the model's input, and the way back to the original's pixels.
-        original: RGB, to be drawn beneath the map: the photograph, or an array's channels as a picture.
-        preprocessing: that prepared the photograph; None for an array.
-        notes: what there is to say of how the photograph was read, one sentence each.
+        prepared: the model's input, and the way back to the pixels of the original image.
+        original: the RGB picture to draw beneath the map: the photograph, or an array's channels as a picture.
+        preprocessing: the preprocessing that prepared the photograph; None for an array.
+        notes: what the user should know about how the photograph was read, one sentence each.
     """
 
     prepared: PreparedImage
@@ -46,7 +46,7 @@ class Subject:
 
     @functools.cached_property
     def pixels(self) -> NDArray[np.uint8]:
-        """(h, w, 3) uint8 RGB, the model's input as it looks; made when it is first asked for, which few methods do."""
+        """The model's input as a picture, (h, w, 3) uint8 RGB; made on first use, since few methods need it."""
         if self.preprocessing is None:
             return np.array(self.original)
         return model_pixels(self.prepared.array, self.preprocessing)
@@ -85,9 +85,9 @@ def make_subject(image: Image.Image | NDArray[Any], session: MaskedSession, inpu
     """Prepares an image for a model.
 
     Args:
-        image: as :func:`read_subject` gives it.
-        session: of the model.
-        input_size: (height, width) for a model that leaves them open.
+        image: a photograph or an array, as :func:`read_subject` returns it.
+        session: the session of the model.
+        input_size: (height, width) of the image input in pixels, for a model that leaves them open.
 
     Raises:
         MasktoolError: the image does not fit the model, or the file does not say how to prepare a photograph.
@@ -101,7 +101,7 @@ def make_subject(image: Image.Image | NDArray[Any], session: MaskedSession, inpu
 
 
 def photograph_subject(photograph: Image.Image, session: MaskedSession, input_size: Size | None) -> Subject:
-    """Prepares a photograph as the model's file says."""
+    """Prepares a photograph with the preprocessing of the model's file."""
     if session.channels not in PHOTOGRAPH_CHANNELS:
         height, width = (side or "H" for side in session.spatial_shape)
         raise MasktoolError(
@@ -121,10 +121,10 @@ def photograph_subject(photograph: Image.Image, session: MaskedSession, input_si
 
 
 def choose_size(session: MaskedSession, preprocessing: Preprocessing, input_size: Size | None) -> Size:
-    """Returns (height, width) of the model's input: what the model fixes, else what the user wants, else the file's.
+    """Returns (height, width) of the model's input: as the model fixes it, else as the user asks, else the file's.
 
     Raises:
-        MasktoolError: the user wants what the model does not take.
+        MasktoolError: the model does not take the size that the user asks for.
     """
     sides = session.spatial_shape
     wanted = input_size or preprocessing.size

@@ -1,4 +1,4 @@
-"""What to explain: the top class, one by index or label, or one value of an output that holds no classes."""
+"""The target of an explanation: the top class, a class by index or label, or one value of an output."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from masktool.errors import MasktoolError
 from masktool.messages import Placeholder, parameter, parameters
 
 Target = str | int | tuple[int, ...] | None
-"""Of a class: ``None`` and ``"top"`` for the one with the highest score; an index, also as a string of digits; or a
-label. Of an output that is named: indices into all its axes but the batch, as numbers or as ``"5,0"``; ``"top"`` for
-its largest value; None where it has one value only."""
+"""The target of an explanation. A class: None or ``"top"`` for the class with the highest score; an index, also as a
+string of digits; or a label. Where an output is named, one of its values: indices into all axes of the output but the
+batch, as numbers or as ``"5,0"``; ``"top"`` for its largest value; None where the output has one value only."""
 Place = tuple[int, ...]
 """Indices into the axes of one image's output."""
 
@@ -28,7 +28,7 @@ CLOSE_CUTOFF = 0.5
 
 
 class TargetError(MasktoolError):
-    """There is no such class or value in this model, whatever the photograph."""
+    """The model has no such class or output value, so that no photograph can be explained for it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +41,15 @@ class ClassScore:
 
 
 def resolve_target(target: Target, scores: NDArray[np.floating], labels: Sequence[str] | None) -> int:
-    """Returns the index of the class that is meant.
+    """Returns the index of the class that a target names.
 
     Args:
-        target: see :data:`Target`. Digits are an index even where a label consists of digits.
-        scores: (K,) scores of the photograph.
-        labels: one per class, where known.
+        target: the target, see :data:`Target`. Digits are an index even where a label consists of digits.
+        scores: the scores (K,) of the photograph.
+        labels: one label per class; None where they are unknown.
 
     Raises:
-        TargetError: an index out of range, an unknown label, or a label that several classes share.
+        TargetError: the index is out of range, or the label is unknown or shared by several classes.
     """
     if target is None or target == TOP:
         return int(np.argmax(scores))
@@ -70,7 +70,7 @@ def resolve_target(target: Target, scores: NDArray[np.floating], labels: Sequenc
 
 
 def find_label(name: str, labels: Sequence[str] | None) -> int:
-    """Returns the index of a label: the exact one, else the one that differs in case only."""
+    """Returns the index of the class with a label: the exact label, else the one that differs in case only."""
     if parse_place(name):
         raise several_indices(name)
     if labels is None:
@@ -98,7 +98,7 @@ def find_label(name: str, labels: Sequence[str] | None) -> int:
 
 
 def several_indices(target: object) -> TargetError:
-    """Returns the error for indices into an output that nobody named."""
+    """Returns the error for a target of several indices where no output was named."""
     return TargetError(
         "several indices are for an output",
         where=f"target {target}",
@@ -107,7 +107,7 @@ def several_indices(target: object) -> TargetError:
 
 
 def parse_place(text: str) -> Place | None:
-    """Returns the indices in a text such as ``5,0``; None where it is none."""
+    """Returns the indices in a text such as ``5,0``; None where the text holds no indices."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -115,15 +115,15 @@ def parse_place(text: str) -> Place | None:
 
 
 def resolve_place(target: Target, values: NDArray[np.floating], output: str) -> Place:
-    """Returns the indices of the value that is meant, one for every axis.
+    """Returns the indices of the output value that a target names, one for every axis.
 
     Args:
-        target: see :data:`Target`.
+        target: the target, see :data:`Target`.
         values: one image's output, of any shape.
-        output: its name, for messages.
+        output: the name of the output, for messages.
 
     Raises:
-        TargetError: no indices, too few or too many, or one out of range.
+        TargetError: the target gives no indices, too few or too many, or one that is out of range.
     """
     shape = values.shape
     if target == TOP or (target is None and values.size == 1):
@@ -154,8 +154,8 @@ def hint_place(output: str, shape: Sequence[int | None]) -> str:
     """Returns how to name one value of an output, as an example to copy.
 
     Args:
-        output: its name.
-        shape: of one image's output.
+        output: the name of the output.
+        shape: the shape of one image's output, without the batch axis; None for an axis of any length.
     """
     if not shape:
         return "for example " + parameter("output", output)
@@ -164,12 +164,12 @@ def hint_place(output: str, shape: Sequence[int | None]) -> str:
 
 
 def show_axes(shape: Sequence[int | None]) -> str:
-    """Writes the shape of one image's output."""
+    """Returns the shape of one image's output as text."""
     return f"({', '.join('?' if length is None else str(length) for length in shape)})"
 
 
 def rank_scores(scores: NDArray[np.floating], target: int, labels: Sequence[str] | None) -> tuple[ClassScore, ...]:
-    """Returns the five highest classes and the target, the highest first."""
+    """Returns the five classes with the highest scores and the target, the highest first."""
     order = [int(index) for index in np.argsort(-scores, kind="stable")[:TOP_COUNT]]
     if target not in order:
         order.append(target)
@@ -177,5 +177,5 @@ def rank_scores(scores: NDArray[np.floating], target: int, labels: Sequence[str]
 
 
 def label_of(index: int, labels: Sequence[str] | None) -> str | None:
-    """Returns the label of a class, None where it has none."""
+    """Returns the label of a class; None where the class has none."""
     return labels[index] if labels is not None and index < len(labels) else None

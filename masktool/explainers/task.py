@@ -1,4 +1,4 @@
-"""What a method of explanation is given: one photograph, the targets, and ways to ask the model about them."""
+"""The task of a method of explanation: one image, the targets, and functions that run the model on them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from masktool.runtime.preprocessing import PreparedImage
 from masktool.runtime.session import MaskedSession
 
 Masks = NDArray[np.float32]
-"""(M, 1, h, w), 1 = kept, 0 = missing."""
+"""Masks (M, 1, h, w), 1 = kept, 0 = missing."""
 
 
 class ScoredMasks(NamedTuple):
@@ -46,9 +46,9 @@ class Differentiable:
     """The model of a task, for methods that ask for gradients.
 
     Attributes:
-        session: whose file holds gradients.
-        inputs: what the model asks for besides the image and the mask.
-        counting: shows progress.
+        session: a session whose file holds gradients.
+        inputs: the values of the model's inputs other than the image and the mask, by name.
+        counting: function that starts to count up to a number of steps, to show progress.
     """
 
     session: MaskedSession
@@ -64,10 +64,10 @@ class Differentiable:
         loss: Loss = "logit",
         of: Sequence[str] = (IMAGE,),
     ) -> Gradient:
-        """Runs one batch through :meth:`masktool.runtime.session.MaskedSession.gradient`, in one piece.
+        """Returns the gradients of one batch by :meth:`masktool.runtime.session.MaskedSession.gradient`, in one pass.
 
         Raises:
-            MasktoolError: what is differentiated, or a gradient, is not finite.
+            MasktoolError: the objective, a gradient or the feature map's gradient is not finite.
         """
         found = self.session.gradient(images, masks, self.inputs, target=target, loss=loss, of=of)
         check_finite_gradient(found)
@@ -75,7 +75,7 @@ class Differentiable:
 
 
 def check_finite_gradient(found: Gradient) -> None:
-    """Raises a MasktoolError where numbers are not finite: a map made from NaN would be NaN everywhere."""
+    """Raises a MasktoolError where a gradient is not finite: a map made from NaN would be NaN everywhere."""
     for name in ("objective", "image", "mask", "gradient_feature_map"):
         values = getattr(found, name)
         if values is not None and not np.isfinite(values).all():
@@ -84,20 +84,22 @@ def check_finite_gradient(found: Gradient) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One photograph and the classes to explain: all that a method may ask about.
+    """One image, the targets to explain, and the functions that a method may call.
 
     Attributes:
-        subject: the photograph, prepared for the model.
-        scores: (K,) float32, of all classes, or one output's values laid out flat, with nothing missing.
-        targets: where each of the T targets stands among the scores.
-        given: of each, whether the user named it; otherwise it is the one with the highest score.
+        subject: the image, prepared for the model.
+        scores: the scores (K,) float32 of all classes, or one output's values laid out flat, with nothing missing.
+        targets: the position of each of the T targets among the scores.
+        given: whether the user named the target, for each of the T targets; a target that was not named is the class or
+            value with the highest score.
         masking: the model's masking mode.
-        seed: of every random choice.
-        perturbations_per_eval: how many masks go into one forward pass.
-        evaluate: runs the model under masks, for the targets' scores.
-        predict: likewise, for all scores.
-        outputs: (...) float32 of the one image, from the pass that gave ``scores``: those in the method's ``outputs``.
-        differentiable: what a method with ``needs_gradient`` asks for gradients; None for any other.
+        seed: the seed of every random choice.
+        perturbations_per_eval: the number of masks in one forward pass.
+        evaluate: function that runs the model under batches of masks and yields the targets' scores.
+        predict: function that runs the model under masks (M, 1, h, w) in one pass and returns all scores (M, K).
+        outputs: the outputs that the method names in ``outputs``, (...) float32 of the image each, from the pass that
+            gave ``scores``.
+        differentiable: the model with its gradients for a method with ``needs_gradient``; None for any other.
     """
 
     subject: Subject
@@ -114,25 +116,25 @@ class Task:
 
     @property
     def base(self) -> NDArray[np.float64]:
-        """The score (T,) of each target with nothing missing."""
+        """The score of each target with nothing missing, (T,) float64."""
         return self.scores[list(self.targets)].astype(np.float64)
 
     @property
     def prepared(self) -> PreparedImage:
-        """The photograph as the model's input, and the way back to its own pixels."""
+        """The model's input, and the way back to the pixels of the original image."""
         return self.subject.prepared
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
-        """(h, w, 3) uint8 RGB, the model's input as it looks."""
+        """The model's input as a picture, (h, w, 3) uint8 RGB."""
         return self.subject.pixels
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the model's input."""
+        """(height, width) of the model's input in pixels."""
         return self.prepared.size
 
     def batch_ranges(self, total: int) -> Iterator[range]:
-        """Yields 0..total in pieces of one forward pass each."""
+        """Yields the ranges that cut 0..total into pieces of one forward pass each."""
         for start in range(0, total, self.perturbations_per_eval):
             yield range(start, min(start + self.perturbations_per_eval, total))

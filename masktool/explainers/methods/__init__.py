@@ -1,1 +1,1 @@
-"""The methods, one paper per file. A file here that registers a ``Method`` is found without being named anywhere."""
+"""The methods of explanation, one file each. Every file here that registers a ``Method`` is found by itself."""

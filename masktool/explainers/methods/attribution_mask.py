@@ -40,19 +40,19 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 Floats = NDArray[np.floating[Any]]
 
 IMPLICIT_BIAS = 1e-3
-"""Gap, as a share of the sum of |gradient times input|, from which a network has implicit bias. Without, single
-precision leaves 1e-6 of a few million additions in a deep network; with biases, a tenth and more is usual."""
+"""Gap, as a share of the sum of |gradient times input|, from which a network has implicit bias. Without bias,
+single precision leaves 1e-6 of a few million additions in a deep network; with biases, a tenth and more is usual."""
 
 
 class MaskedStep(NamedTuple):
     """The image after k multiplications.
 
     Attributes:
-        masks: M_k, like the images, in [0, 1].
-        scores: (N, K) of x_k, as the model gives them.
-        logits: (N,) of the targets.
-        gap: (N,) f_y - sum of gradient times input; None at the last step, which is not differentiated.
-        magnitude: (N,) sum of |gradient times input|, likewise.
+        masks: the masks M_k in [0, 1], of the shape of the images.
+        scores: the scores (N, K) of the images x_k, as the model gives them.
+        logits: the logits (N,) of the targets.
+        gap: f_y - sum of gradient times input, (N,); None at the last step, which is not differentiated.
+        magnitude: the sum of |gradient times input|, (N,); None at the last step.
     """
 
     masks: NDArray[np.float32]
@@ -68,10 +68,10 @@ class AttributionMask(GradientMethod):
     """Mean over the channels of the mask after T multiplications.
 
     Attributes:
-        n_iterations: T.
-        rule: what is attributed at each step: ``gxsi``, ``gradient``, ``input-x-gradient``, ``magnitude-x-input`` or
+        n_iterations: the number T of multiplications.
+        rule: the attribution at each step: ``gxsi``, ``gradient``, ``input-x-gradient``, ``magnitude-x-input`` or
             ``integrated-gradients`` (from the data set's mean).
-        n_steps: gradients per integral, for ``integrated-gradients`` only.
+        n_steps: the number of gradients per integral, for ``integrated-gradients`` only.
     """
 
     name: ClassVar[str] = "attribution-mask"
@@ -91,7 +91,7 @@ class AttributionMask(GradientMethod):
         check_count("n_steps", self.n_steps)
 
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
-        """Runs the recursion on the one image."""
+        """Returns the mean over the channels of the last mask for one target, with figures and notes."""
         target = np.array([task.targets[position]])
         with model.counting(self.n_iterations) as advance:
             steps = mask_by_attributions(
@@ -102,7 +102,7 @@ class AttributionMask(GradientMethod):
         return ClassMap(attributions, quality, self.notes(steps[0], given=task.given[position]))
 
     def notes(self, first: MaskedStep, *, given: bool) -> tuple[str, ...]:
-        """Returns which class the mask is built for, and a warning where the network has implicit bias."""
+        """Returns notes: which class the mask is built for, and a warning where the network has implicit bias."""
         assert first.gap is not None
         assert first.magnitude is not None
         chosen = (
@@ -150,16 +150,16 @@ def mask_by_attributions(
     """Multiplies images by masks made from their attributions.
 
     Args:
-        model: to differentiate.
-        images: (N, C, H, W) or (N, H, W, C), normalised.
-        targets: (N,) or (1,) class indices.
-        rule: what to attribute.
-        n_iterations: T.
-        n_steps: of the integral, for ``integrated-gradients``.
-        advance: is called after each iteration.
+        model: the model that gives the gradients.
+        images: the normalised images, (N, C, H, W) or (N, H, W, C) float32.
+        targets: the class indices, (N,) or (1,).
+        rule: the attribution at each step.
+        n_iterations: the number T of multiplications.
+        n_steps: the number of gradients per integral, for ``integrated-gradients``.
+        advance: function that is called after each multiplication.
 
     Returns:
-        Steps 0 to T.
+        The images after 0 to T multiplications.
     """
     layout = model.session.layout
     masks = np.ones_like(images)
@@ -182,7 +182,7 @@ def mask_by_attributions(
 
 
 def attribute(rule: Rule, gradients: Floats, images: NDArray[np.float32]) -> Floats:
-    """Returns attributions like the images; for ``integrated-gradients`` the gradients are means along the way."""
+    """Returns attributions of the shape of the images; ``integrated-gradients`` takes mean gradients along the way."""
     if rule == "gxsi":
         return gradients * np.sign(images)
     if rule == "gradient":
@@ -205,7 +205,7 @@ def integrate(
 
 
 def normalise_range(attributions: Floats, layout: Layout) -> NDArray[np.float32]:
-    """Brings each image and channel to [0, 1] over its pixels; one without differences becomes 1: it tells nothing."""
+    """Brings each image and channel to [0, 1] over its pixels; a channel without differences becomes 1."""
     axes = SPATIAL_AXES[layout]
     low = attributions.min(axis=axes, keepdims=True)
     span = attributions.max(axis=axes, keepdims=True) - low

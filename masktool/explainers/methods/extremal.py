@@ -43,11 +43,11 @@ from masktool.progress import Advance
 Aim = Literal["preserve", "delete", "both"]
 AIMS: tuple[Aim, ...] = ("preserve", "delete", "both")
 UNDECIDED = 0.5
-"""Every parameter at the start."""
+"""Value of every parameter at the start."""
 AREA_WEIGHT = 300.0
-"""lambda at the start."""
+"""The area's weight lambda at the start."""
 STAGES = 3
-"""lambda doubles at the beginning of each but the first."""
+"""Number of stages: lambda doubles at the beginning of each but the first."""
 SHARPNESS = 20.0
 """1 / T of the smooth maximum."""
 CELLS_PER_WIDTH = 2
@@ -62,9 +62,9 @@ class Extremal(LearnedMask):
     """How much of each pixel the best mask of the given area takes.
 
     Attributes:
-        aim: ``preserve`` the class, ``delete`` it, or ``both``.
-        area: share of the input that the mask keeps; with ``delete``, that it takes away.
-        smoothness: width of the kernel as a share of the input's shorter side.
+        aim: what the mask is for: to ``preserve`` the class, to ``delete`` it, or ``both``.
+        area: the share of the input that the mask keeps; with ``delete``, the share that it takes away.
+        smoothness: the width of the kernel as a share of the input's shorter side.
     """
 
     name: ClassVar[str] = "extremal"
@@ -112,7 +112,7 @@ class Extremal(LearnedMask):
         return Learned(1 - chosen if self.aim == "delete" else chosen, chosen[:, 0].astype(np.float64), course)
 
     def reward(self, hidden: HiddenParts, masks: Floats, positions: NDArray[np.intp]) -> Step:
-        """Returns what is to be raised (n,), the area apart, and its gradients with respect to the masks."""
+        """Returns the scores to maximise (n,), without the area term, and their gradients with respect to the masks."""
         losses, gradients = np.zeros(len(masks), np.float32), np.zeros_like(masks)
         if self.aim != "delete":
             kept = hidden.differentiate(masks, positions, "logit")
@@ -123,11 +123,11 @@ class Extremal(LearnedMask):
         return Step(losses, gradients)
 
     def settings(self, size: tuple[int, int]) -> dict[str, Any]:  # noqa: ARG002  # the same at every size
-        """Returns the options as they are."""
+        """Returns the options as JSON values."""
         return dataclasses.asdict(self)
 
     def warn(self, figure: dict[str, float]) -> tuple[str, ...]:
-        """Says so where the mask does not do what it is for."""
+        """Returns a note where the mask misses its aim: the class survives its deletion, or is not preserved."""
         if self.aim == "delete":
             return (SURVIVES,) if figure["kept_cut"] else ()
         return super().warn(figure)
@@ -144,7 +144,7 @@ class SmoothMasks:
     """The family of smooth masks over an input, and the gradients of its parameters.
 
     Attributes:
-        grid: (rows, columns) of the parameters.
+        grid: (rows, columns) of the grid of parameters.
     """
 
     def __init__(self, size: tuple[int, int], smoothness: float, dtype: type[np.floating[Any]] = np.float32) -> None:
@@ -168,7 +168,7 @@ class SmoothMasks:
         return np.log(sums / self.kernel.size), derivatives
 
     def smooth(self, grids: Floats) -> Smooth:
-        """Returns the masks that parameters (n, gh, gw) in 0..1 make."""
+        """Returns the masks made by parameters (n, gh, gw) in 0..1."""
         values, derivatives = self.log_means(grids)
         shares = values / self.of_ones
         masks = self.rows @ shares @ self.columns.T
@@ -188,7 +188,7 @@ class SmoothMasks:
 
 
 def area_terms(masks: Floats, area: float) -> Step:
-    """Returns mean (sort(m) - r)^2 of masks (n, 1, h, w), and its gradients with respect to them.
+    """Returns mean (sort(m) - r)^2 of masks (n, 1, h, w), and its gradients with respect to the masks.
 
     r belongs to each pixel by its rank: 1 for the share ``area`` of the highest values, else 0, and in between for
     those that are equal where the two meet.

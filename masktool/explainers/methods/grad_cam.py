@@ -30,11 +30,11 @@ from masktool.runtime.preprocessing import find_sources, interpolate
 @register
 @dataclasses.dataclass(frozen=True)
 class GradCam(GradientMethod):
-    """What in the feature map speaks for the class.
+    """The features in favour of the class, at each place of the feature map.
 
     Attributes:
-        feature_map: name of the feature map; None takes the file's, whichever it is.
-        relu: whether to leave out what speaks against the class, as published.
+        feature_map: the name of the feature map; None takes the one that the file holds.
+        relu: whether to set what speaks against the class to 0, as published.
     """
 
     name: ClassVar[str] = "grad-cam"
@@ -46,7 +46,7 @@ class GradCam(GradientMethod):
     relu: bool = True
 
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
-        """Differentiates once with respect to the feature map."""
+        """Returns the map of one target from one pass with the gradient with respect to the feature map."""
         self.check_feature_map(model)
         found = model.gradient(task.prepared.array, task.targets[position], of=("feature_map",))
         assert found.feature_map is not None
@@ -55,7 +55,7 @@ class GradCam(GradientMethod):
         return ClassMap(enlarge(np.maximum(coarse, 0) if self.relu else coarse, task.size))
 
     def check_feature_map(self, model: Differentiable) -> None:
-        """Raises a MasktoolError where the file holds no feature map, or another one than was asked for."""
+        """Raises a MasktoolError where the file holds no feature map, or another one than the option names."""
         metadata = model.session.metadata
         if metadata.feature_map is None:
             copies = metadata.copies
@@ -76,19 +76,19 @@ class GradCam(GradientMethod):
             )
 
     def settings(self, task: Task) -> dict[str, Any]:
-        """Returns the options, with the feature map that was taken."""
+        """Returns the options, with the name of the feature map that was used, as JSON values."""
         assert task.differentiable is not None
         return dataclasses.asdict(self) | {"feature_map": task.differentiable.session.metadata.feature_map}
 
 
 def weigh_channels(features: NDArray[np.floating[Any]], gradients: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Returns (h, w): the channels of (c, h, w), each times the mean of its gradient over the places."""
+    """Returns the sum (h, w) of the channels (c, h, w), each times the mean of its gradient over the places."""
     weights = gradients.mean(axis=(1, 2), dtype=np.float64)
     return np.einsum("c,chw->hw", weights, features).astype(np.float32)
 
 
 def enlarge(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Enlarges a map (h, w) to another size, bilinearly between its places' centres."""
+    """Enlarges a map (h, w) to ``size`` (height, width), bilinearly between the centres of its places."""
     rows, columns = (find_sources(length, 0, length, source) for length, source in zip(size, values.shape, strict=True))
     enlarged: NDArray[np.float32] = interpolate(interpolate(values, rows).T, columns).T
     return enlarged

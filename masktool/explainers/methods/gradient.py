@@ -31,7 +31,7 @@ class GradientMagnitude(GradientMethod):
     capped: ClassVar[bool] = True
 
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
-        """Differentiates once."""
+        """Returns the map of one target from one gradient."""
         found = model.gradient(task.prepared.array, task.targets[position])
         assert found.image is not None
         return ClassMap(largest_channel(found.image, model)[0])

@@ -5,7 +5,7 @@ Important Features Through Propagating Activation Differences", 2016, section 2,
 
     a(x) = sum over the channels c of  x_c  d f_y / d x_c
 
-x is the model's normalised input, so that a pixel of the data set's mean colour is told nothing. In a network without
+x is the model's normalised input, so that a pixel of the data set's mean colour gets 0. In a network without
 biases that is piecewise linear the map sums to the logit f_y exactly (Euler's theorem); ``quality`` reports the gap.
 """
 
@@ -31,7 +31,7 @@ class InputXGradient(GradientMethod):
     capped: ClassVar[bool] = True
 
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
-        """Differentiates once."""
+        """Returns the map of one target from one gradient."""
         image = task.prepared.array
         found = model.gradient(image, task.targets[position])
         assert found.image is not None

@@ -36,10 +36,10 @@ class IntegratedGradients(GradientMethod):
     """Share of each pixel in the change of the logit from the baseline to the image.
 
     Attributes:
-        baseline: in pixels: ``mean`` (of the data set), ``black``, ``grey``, ``image-mean``, ``blur``, ``noise``, a
-            number or ``R,G,B`` in 0..255.
-        n_steps: number of gradients.
-        rule: ``gauss-legendre`` or ``riemann`` (the middle of equal pieces).
+        baseline: the baseline in pixels: ``mean`` (of the data set), ``black``, ``grey``, ``image-mean``, ``blur``,
+            ``noise``, a number or ``R,G,B`` in 0..255.
+        n_steps: the number of gradients.
+        rule: the rule of the integral: ``gauss-legendre`` or ``riemann`` (the middle of equal pieces).
     """
 
     name: ClassVar[str] = "integrated-gradients"
@@ -60,7 +60,7 @@ class IntegratedGradients(GradientMethod):
         check_choice("rule", self.rule, ("gauss-legendre", "riemann"))
 
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
-        """Integrates, and compares the sum with the change that it stands for."""
+        """Returns the map of one target, with the gap between its sum and the logit's change from baseline to image."""
         image, target = task.prepared.array, task.targets[position]
         baseline = baseline_image(task, model, self.baseline)
         with model.counting(self.n_steps) as advance:
@@ -76,7 +76,7 @@ class IntegratedGradients(GradientMethod):
     def weighted_gradients(
         self, task: Task, model: Differentiable, target: int, baseline: NDArray[np.float32]
     ) -> Iterator[NDArray[Any]]:
-        """Yields the gradients at the steps, each times its weight, one batch at a time."""
+        """Yields the gradients at the steps of the integral, each times its weight, one batch at a time."""
         places, weights = step_rule(self.rule, self.n_steps)
         difference = task.prepared.array - baseline
         for piece in task.batch_ranges(self.n_steps):
@@ -86,7 +86,7 @@ class IntegratedGradients(GradientMethod):
             yield found.image * weights[chosen, None, None, None]
 
     def notes(self, quality: dict[str, float]) -> tuple[str, ...]:
-        """Returns what to do about a large gap."""
+        """Returns a note where the completeness gap is large, with what to do about it."""
         gap, total = abs(quality["completeness_gap"]), abs(quality["completeness_total"])
         if gap <= NOTICEABLE * total:
             return ()
@@ -94,7 +94,7 @@ class IntegratedGradients(GradientMethod):
 
 
 def step_rule(rule: Rule, n_steps: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Returns places in (0, 1) and weights of sum 1, (n_steps,) each."""
+    """Returns the places of an integral's steps in (0, 1), and their weights of sum 1, (n_steps,) each."""
     if rule == "riemann":
         return ((np.arange(n_steps) + 0.5) / n_steps).astype(np.float32), np.full(n_steps, 1 / n_steps)
     places, weights = np.polynomial.legendre.leggauss(n_steps)

@@ -38,7 +38,7 @@ from masktool.limits import check_limit
 from masktool.option_checks import check_count, check_real
 
 FLAT_VARIANCE = 1e-12
-"""Below this the scores are one number up to float32's rounding: R^2, a ratio of noises, counts as 0."""
+"""Variance below which the scores are one number up to float32's rounding: R^2, a ratio of noises, counts as 0."""
 
 
 @register
@@ -47,14 +47,14 @@ class Lime(Method):
     """Weight of each segment in a linear model of the score.
 
     Attributes:
-        n_samples: number of masks.
-        segments: ``slic`` (superpixels) or ``grid`` (rectangles), computed in the model's input.
-        n_segments: roughly how many.
-        feature_mask: a label map to use instead, (h, w) integers in the model's input or in the photograph's own
-            pixels.
-        p: probability that a segment is kept.
-        kernel_width: of the weight by cosine distance.
-        alpha: strength of the ridge penalty.
+        n_samples: the number of masks.
+        segments: the kind of segments: ``slic`` (superpixels) or ``grid`` (rectangles), computed in the model's input.
+        n_segments: the rough number of segments.
+        feature_mask: a label map to use as segments instead, (h, w) integers in the model's input or in the
+            photograph's own pixels; None computes them.
+        p: the probability that a segment is kept.
+        kernel_width: the width of the kernel that weighs samples by cosine distance.
+        alpha: the strength of the ridge penalty.
     """
 
     name: ClassVar[str] = "lime"
@@ -83,7 +83,7 @@ class Lime(Method):
         check_real("alpha", self.alpha, above=0)
 
     def attribute(self, task: Task) -> Attribution:
-        """Scores random sets of segments and fits all targets at once."""
+        """Scores random sets of segments, and fits a linear model for every target at once."""
         segments = self.cut(task)
         n_features = int(segments.max()) + 1
         check_limit("segments", n_features, where="LIME")
@@ -125,7 +125,7 @@ class Lime(Method):
         return kept.astype(np.float32)
 
     def settings(self, n_features: int) -> dict[str, Any]:
-        """Returns the options as JSON values, with the number of segments that came out."""
+        """Returns the options as JSON values, with the number of segments that were found."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if values.pop("feature_mask") is not None:
             values |= {"segments": "feature_mask", "n_segments": n_features}
@@ -155,7 +155,7 @@ def weighted_residuals(
     coefficients: NDArray[np.float64],
     scores: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Returns what the linear model leaves unexplained (n, T), the intercept at its optimum."""
+    """Returns the residuals (n, T) of the linear model, the intercept at its optimum."""
     gaps = scores - design @ coefficients
     return gaps - np.average(gaps, axis=0, weights=weights)
 

@@ -46,7 +46,8 @@ class Masker(Method):
     """How salient each pixel is, as a masking model has learned it.
 
     Attributes:
-        judge: whether to run the picture under the mask and under what it leaves, and to tell what the model says.
+        judge: whether to run the model on the picture under the mask and under what the mask leaves, and to report
+            whether the class is kept and lost.
     """
 
     name: ClassVar[str] = "masker"
@@ -64,7 +65,7 @@ class Masker(Method):
         check_choice("judge", self.judge, (True, False))
 
     def attribute(self, task: Task) -> Attribution:
-        """Hands on the map, which came with the scores; every target gets the same."""
+        """Returns the map that came with the scores; every target gets the same map."""
         mask = check_map(task.outputs[SALIENCY_MAP], task.size)
         predicted = int(task.scores.argmax())
         quality = describe_answer(task.scores, predicted, "") | areas_of(mask)
@@ -81,7 +82,7 @@ class Masker(Method):
 
 
 def check_map(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Returns a saliency map (1, h, w), or raises a MasktoolError where it is none for an input of (height, width)."""
+    """Returns a saliency map (1, h, w), or raises a MasktoolError where it does not fit an input of (height, width)."""
     low, high = (values.min(), values.max()) if values.size else (np.nan, np.nan)
     if values.shape == (1, *size) and low >= 0 and high <= 1:  # a NaN fails both comparisons
         return values
@@ -94,7 +95,7 @@ def check_map(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.
 
 
 def judge_mask(task: Task, kept: Masks, predicted: int) -> dict[str, float]:
-    """Returns what becomes of the predicted class under a mask (1, 1, h, w), and under what it leaves."""
+    """Returns the predicted class's figures under a mask (1, 1, h, w), and under what the mask leaves."""
     masked_in = describe_answer(task.predict(kept)[0], predicted, "_cut")
     masked_out = describe_answer(task.predict(1 - kept)[0], predicted, "_out")
     return {
@@ -106,7 +107,7 @@ def judge_mask(task: Task, kept: Masks, predicted: int) -> dict[str, float]:
 
 
 def warn(figure: dict[str, float]) -> tuple[str, ...]:
-    """Returns what the reader of a mask must know, beyond its picture."""
+    """Returns notes that the reader of a mask must know, from its figures."""
     notes = []
     if figure["area_cut"] in (0, 1):
         notes.append(f"the mask cut at .5 keeps {'everything' if figure['area_cut'] else 'nothing'}")

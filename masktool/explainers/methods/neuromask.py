@@ -65,11 +65,11 @@ class NeuroMask(LearnedMask):
     """How much of each pixel a small smooth mask keeps that preserves the class.
 
     Attributes:
-        setting: ``imagenet`` or ``cifar``; None goes by the input's size.
-        lambda_p: weight of the cross-entropy; None takes the setting's, here and below.
-        lambda_s: weight of the mask's size.
-        lambda_sp: weight of its roughness.
-        temperature: T.
+        setting: the published setting: ``imagenet`` or ``cifar``; None chooses it by the input's size.
+        lambda_p: the weight of the cross-entropy; None takes the setting's.
+        lambda_s: the weight of the mask's size; None takes the setting's.
+        lambda_sp: the weight of the mask's roughness; None takes the setting's.
+        temperature: the temperature T of the sigmoid; None takes the setting's.
     """
 
     name: ClassVar[str] = "neuromask"
@@ -109,13 +109,13 @@ class NeuroMask(LearnedMask):
         return self.setting or ("cifar" if max(size) <= SMALL_SIDE else "imagenet")
 
     def choose(self, size: tuple[int, int]) -> Setting:
-        """Returns the setting for an input of (height, width), with what the options change in it."""
+        """Returns the setting for an input of (height, width), with the values that the options replace."""
         setting = SETTINGS[self.choose_name(size)]
         own = {name: getattr(self, name) for name in ("lambda_p", "lambda_s", "lambda_sp", "temperature")}
         return setting._replace(**{name: value for name, value in own.items() if value is not None})
 
     def settings(self, size: tuple[int, int]) -> dict[str, Any]:
-        """Returns the options with the setting's values filled in."""
+        """Returns the options as JSON values, with the setting's values where an option is None."""
         return dataclasses.asdict(self) | self.choose(size)._asdict() | {"setting": self.choose_name(size)}
 
 
@@ -143,14 +143,14 @@ def evaluate_maps(maps: Floats, hidden: HiddenParts, positions: NDArray[np.intp]
 
 
 def map_terms(maps: Floats, setting: Setting) -> Step:
-    """Returns the part of the loss that asks no network: lambda_s mean |w + W| + lambda_sp mean (K * w)^2.
+    """Returns the part of the loss that needs no network: lambda_s mean |w + W| + lambda_sp mean (K * w)^2.
 
     Args:
-        maps: w (n, 1, h, w).
-        setting: weights, and the side of K.
+        maps: the maps w, (n, 1, h, w).
+        setting: the weights of the loss, and the side of K.
 
     Returns:
-        Losses (n,), and their gradients with respect to the maps.
+        The losses (n,), and their gradients with respect to the maps.
     """
     residuals = laplacian(maps, setting.kernel_size)
     axes = (1, 2, 3)
@@ -161,21 +161,21 @@ def map_terms(maps: Floats, setting: Setting) -> Step:
 
 
 def laplacian(maps: Floats, kernel_size: int) -> Floats:
-    """Returns K * w: every value times k^2 less the sum of the k x k values around it, itself among them.
+    """Returns K * w: every value times k^2 less the sum of the k x k values around and including that value.
 
     Args:
-        maps: (n, 1, h, w).
-        kernel_size: k, odd.
+        maps: the maps w, (n, 1, h, w).
+        kernel_size: the side k of K, odd.
 
     Returns:
-        (n, 1, h - k + 1, w - k + 1).
+        K * w, (n, 1, h - k + 1, w - k + 1).
     """
     margin = kernel_size // 2
     return kernel_size**2 * maps[..., margin:-margin, margin:-margin] - box_sum(maps, kernel_size)
 
 
 def laplacian_adjoint(residuals: Floats, kernel_size: int) -> Floats:
-    """Returns what makes <K * w, r> = <w, this>: (n, 1, h, w) of residuals (n, 1, h - k + 1, w - k + 1)."""
+    """Returns a, (n, 1, h, w), with <K * w, r> = <w, a> for all w, of residuals r (n, 1, h - k + 1, w - k + 1)."""
     inner, margin = kernel_size // 2, kernel_size - 1
     untouched = ((0, 0), (0, 0))
     centred = np.pad(residuals, (*untouched, (inner, inner), (inner, inner)))

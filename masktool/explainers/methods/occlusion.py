@@ -36,9 +36,9 @@ class Occlusion(Method):
 
     Attributes:
         sliding_window_shapes: (height, width) of the window in pixels of the model's input, or one number for both;
-            a seventh of the input by default.
-        strides: (vertical, horizontal) step, or one number; half the window by default. The last window of a row or
-            column is flush with the border, so that every pixel is covered.
+            None takes a seventh of the input.
+        strides: (vertical, horizontal) step of the window in pixels, or one number for both; None takes half the
+            window. The last window of a row or column is flush with the border, so that every pixel is covered.
     """
 
     name: ClassVar[str] = "occlusion"
@@ -76,7 +76,7 @@ class Occlusion(Method):
         return Attribution(totals / counts, settings, quality=({},) * len(task.base))
 
     def resolve(self, size: Pair) -> tuple[Pair, Pair]:
-        """Returns the window and the strides for an input of ``size``.
+        """Returns the window and the strides, (vertical, horizontal) in pixels each, for an input of ``size``.
 
         Raises:
             MasktoolError: the window does not fit into the input, or the strides would leave pixels uncovered.
@@ -116,7 +116,7 @@ def check_fits(name: str, pair: Pair, limit_name: str, limit: Pair) -> None:
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Returns where windows start along one axis, the last one flush with the end."""
+    """Returns the positions at which windows start along one axis, the last window flush with the end."""
     starts = list(range(0, length - window + 1, stride))
     if starts[-1] + window < length:
         starts.append(length - window)

@@ -40,11 +40,12 @@ class Rise(Method):
     """Mean score over the random masks that keep a pixel.
 
     Attributes:
-        n_masks: number of masks; the paper uses 4000 for VGG-16 and 8000 for ResNet-50.
-        p: probability that a cell of the grid is kept.
-        grid_size: cells per side.
-        binary: cut the masks at .5; None does so where the model's masking ignores the scale of a soft mask.
-        normalisation: ``kept`` or, as published, ``expected``.
+        n_masks: the number of masks; the paper uses 4000 for VGG-16 and 8000 for ResNet-50.
+        p: the probability that a cell of the grid is kept.
+        grid_size: the number of cells per side of the grid.
+        binary: whether the masks are cut at .5; None cuts them where the model's masking ignores the scale of a soft
+            mask.
+        normalisation: the divisor of the sum: ``kept``, the sum of the masks, or, as published, ``expected``.
     """
 
     name: ClassVar[str] = "rise"
@@ -67,7 +68,7 @@ class Rise(Method):
         check_choice("normalisation", self.normalisation, ("kept", "expected"))
 
     def attribute(self, task: Task) -> Attribution:
-        """Accumulates sums over masks batch by batch, so that no more than a batch of masks exists at a time."""
+        """Scores random masks batch by batch, holding no more than one batch, and returns the weighted means."""
         targets, pixels = len(task.base), task.size[0] * task.size[1]
         masks_sum, squares_sum = np.zeros(pixels), np.zeros(pixels)
         fm, fmm, ffmm = np.zeros((3, targets, pixels))
@@ -100,11 +101,11 @@ class Rise(Method):
         )
 
     def cuts_masks(self, task: Task) -> bool:
-        """Whether the masks are cut at .5."""
+        """Returns whether the masks are cut at .5."""
         return task.masking != "fill" if self.binary is None else self.binary
 
     def masks(self, task: Task) -> Iterator[Masks]:
-        """Yields the masks of one forward pass at a time; which masks these are does not depend on the batch."""
+        """Yields the masks of one forward pass at a time; the masks do not depend on the size of a batch."""
         cells_random, offsets_random = np.random.default_rng(task.seed).spawn(2)
         rows, columns = (enlargements(length, self.grid_size) for length in task.size)
         for piece in task.batch_ranges(self.n_masks):
@@ -118,8 +119,8 @@ def enlargements(length: int, grid_size: int) -> NDArray[np.float32]:
     """Returns the bilinear interpolation along one axis for every possible offset.
 
     Returns:
-        (cell, length, grid_size) float32, cell = ceil(length / grid_size): entry [offset] maps the grid, enlarged to
-        (grid_size + 1) cells, to the ``length`` pixels that start at ``offset``. Rows sum to 1.
+        The matrices, (cell, length, grid_size) float32, cell = ceil(length / grid_size): entry [offset] maps the grid,
+        enlarged to (grid_size + 1) cells, to the ``length`` pixels that start at ``offset``. Rows sum to 1.
     """
     cell = -(-length // grid_size)
     weights = enlargement((grid_size + 1) * cell, grid_size).astype(np.float32)

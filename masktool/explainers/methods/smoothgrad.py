@@ -30,8 +30,8 @@ class SmoothGrad(GradientMethod):
     """Largest magnitude among the channels of the mean gradient of noisy images.
 
     Attributes:
-        n_samples: number of noisy images.
-        noise_level: standard deviation of the noise, as a share of the range of the model's input.
+        n_samples: the number of noisy images.
+        noise_level: the standard deviation of the noise, as a share of the range of the model's input.
     """
 
     name: ClassVar[str] = "smoothgrad"
@@ -49,7 +49,7 @@ class SmoothGrad(GradientMethod):
         check_real("noise_level", self.noise_level, above=0)
 
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
-        """Sums gradients and their squares batch by batch."""
+        """Returns the map of one target, from gradients and their squares summed batch by batch."""
         image = task.prepared.array
         sums, squares = np.zeros((2, *channels_first(image, model).shape[1:]))
         random = np.random.default_rng(task.seed)  # the same noise for every class
@@ -76,6 +76,6 @@ class SmoothGrad(GradientMethod):
 def draw_gaussian_noise(
     random: np.random.Generator, count: int, image: NDArray[np.float32], noise_level: float
 ) -> NDArray[np.float32]:
-    """Returns noise for ``count`` copies of an image (1, ...); which one a copy gets does not depend on the batch."""
+    """Returns noise for ``count`` copies of an image (1, ...); a copy's noise does not depend on the batch."""
     noise = random.standard_normal((count, *image.shape[1:]), np.float32)
     return noise * np.float32(noise_level * np.ptp(image))

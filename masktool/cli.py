@@ -1,11 +1,11 @@
-"""The command line: finds the subcommand, and turns every error into one line and an exit code.
+"""The command line: runs the subcommand that is named, and turns every error into one line and an exit code.
 
-Exit codes: 0; 2 for bad use or bad input; 1 for what nobody foresaw, or for a ``doctor`` that found something broken;
+Exit codes: 0; 2 for bad use or bad input; 1 for an unexpected error, or for a ``doctor`` that found something broken;
 130 when interrupted, 143 when terminated, 129 when the terminal went away.
 
 When whoever reads stdout goes away (``| head``), a command whose result is what it prints ends with 141, as other tools
-do; one that writes files goes on, for the printed paths are an aid, and ends with 0. So does either where stdout was
-closed from the start (``>&-``).
+do; one that writes files goes on, for the printed paths are an aid, and ends with 0. Either command ends with 0 where
+stdout was closed from the start (``>&-``).
 """
 
 from __future__ import annotations
@@ -41,21 +41,22 @@ SUMMARIES = {
     "doctor": "Show versions and providers, and how to mend what is broken.",
     "demo": "Explain a sample picture with the built-in model.",
 }
-"""Stand here, so that ``masktool --help`` imports no command; a test holds them to the commands' own."""
+"""The commands' summaries, kept here so that ``masktool --help`` imports no command; a test compares them with the
+commands' own."""
 BAD_INPUT = 2
 UNEXPECTED = 1
 INTERRUPTED = 130
 SIGNALLED = 128
-"""Shells add the number of the signal that ended a process."""
+"""Base of the exit code of a process that a signal ended, to which shells add the signal's number."""
 COMPLETION = "_MASKTOOL_COMPLETE"
 SIGPIPE = 13
-"""Its number; Windows has no such signal."""
+"""Number of the signal SIGPIPE, which Windows lacks."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclasses.dataclass
 class Settings:
-    """What the options before the subcommand say."""
+    """The values of the options before the subcommand."""
 
     debug: bool = False
 
@@ -89,7 +90,7 @@ def read_limits(assignments: tuple[str, ...]) -> dict[str, int]:
     """Returns limits by name from texts such as ``pixels=200000000``.
 
     Raises:
-        MasktoolError: one has another form.
+        MasktoolError: a text has another form.
     """
     found = {}
     for assignment in assignments:
@@ -103,7 +104,7 @@ def read_limits(assignments: tuple[str, ...]) -> dict[str, int]:
 
 
 class Terminated(BaseException):
-    """A signal asks the process to end; like KeyboardInterrupt no ``except Exception`` stops it."""
+    """A signal asks the process to end; like KeyboardInterrupt, it passes every ``except Exception``."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -117,9 +118,9 @@ def main() -> NoReturn:
 
 
 def raise_on_termination() -> None:
-    """Turns the signals that end a process at once into an exception, so that what it has begun to write goes away.
+    """Turns the signals that end a process at once into an exception, so that half-written files are removed.
 
-    One that is ignored, as under ``nohup``, stays so.
+    A signal that is ignored, as under ``nohup``, stays ignored.
     """
 
     def terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of signal handlers
@@ -161,13 +162,13 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def report_unexpected(error: Exception, settings: Settings) -> int:
-    """Reports what nobody foresaw."""
+    """Reports an unexpected error in one line, and returns the exit code."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return report(f"unexpected {text}; run `masktool --debug ...` for the traceback", UNEXPECTED, settings)
 
 
 def invoke(arguments: Sequence[str], settings: Settings) -> int:
-    """Runs one command line and returns the exit code; lets every error through.
+    """Runs one command line and returns the exit code; errors are left to the caller.
 
     ``click``'s own ``main`` would take a closed stdout for an error of the program, and the end of a file for an
     interruption.

@@ -9,17 +9,17 @@ from typing import Any
 import click
 
 ARGUMENTS = f"{__name__}.arguments"
-"""Key in a context's ``meta`` for what was typed behind the program's name."""
+"""Key in a context's ``meta`` for the program's name and the arguments typed after it."""
 
 
 class LazyGroup(click.Group):
     """A group that imports a subcommand's module when it is called or its own help is asked for.
 
     Args:
-        package: whose modules hold one subcommand each, under the name ``command``; dashes of a subcommand's name are
-            underscores in the module's.
-        summaries: of the subcommands, in the order of use. They stand beside the group, so that its help imports none;
-            tests hold them to the subcommands' own.
+        package: the package whose modules hold one subcommand each, under the name ``command``; dashes in a
+            subcommand's name are underscores in the module's.
+        summaries: the summaries of the subcommands by name, in the order of use. They stand beside the group, so that
+            its help imports no subcommand; tests compare them to the subcommands' own.
     """
 
     def __init__(self, *args: Any, package: str, summaries: Mapping[str, str], **attributes: Any) -> None:
@@ -28,11 +28,11 @@ class LazyGroup(click.Group):
         self.summaries = summaries
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Returns the subcommands in the order of use."""
+        """Returns the names of the subcommands in the order of use."""
         return list(self.summaries)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Imports one subcommand."""
+        """Imports one subcommand and returns it; None for an unknown name."""
         if cmd_name not in self.summaries:
             return None
         module = importlib.import_module(f"{self.package}.{cmd_name.replace('-', '_')}")
@@ -40,20 +40,20 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Writes the summaries without importing the subcommands."""
+        """Writes the summaries of the subcommands into the help, without importing the subcommands."""
         with formatter.section("Commands"):
             formatter.write_dl(list(self.summaries.items()))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Finds the subcommand, and keeps what was typed."""
+        """Finds the subcommand, and keeps the typed arguments in the context."""
         if ctx.parent is None:
             ctx.meta[ARGUMENTS] = (ctx.info_name or "", *args)
         return super().resolve_command(ctx, args)
 
 
 def typed_arguments(context: click.Context) -> tuple[str, ...]:
-    """Returns what was typed from the program's name on, options before the first subcommand left out."""
+    """Returns the typed arguments from the program's name on, without options before the first subcommand."""
     arguments: tuple[str, ...] = context.meta.get(ARGUMENTS, ())
     return arguments

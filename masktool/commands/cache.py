@@ -1,4 +1,4 @@
-"""``masktool cache``: the exports that are kept."""
+"""``masktool cache``: lists and removes the exports that are kept."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def clear(names: tuple[str, ...]) -> None:
 
 
 def document_entry(entry: CacheEntry) -> dict[str, object]:
-    """Returns an entry ready for JSON."""
+    """Returns an entry of the cache as a document, ready for JSON."""
     return {
         "name": entry.name,
         "path": str(entry.path),

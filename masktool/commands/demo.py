@@ -1,4 +1,4 @@
-"""``masktool demo``: from a picture to explanations whose quality can be told, on what the package ships."""
+"""``masktool demo``: explains a sample picture with the model that the package ships, and measures the maps."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from masktool.runtime.session import MaskedSession, load
 
 SHOWN_METHODS = ("occlusion", "lime", "rise")
 SAMPLES = 1000
-"""LIME's own default; a quarter of RISE's, whose map is as good here and the demo over sooner."""
+"""Number of masks: LIME's own default; a quarter of RISE's, whose map is as good on the sample, and sooner done."""
 HEADING_WIDTH = 9
 DIRECTORY = Path("masktool-demo")
 
 
 class SamplePicture(NamedTuple):
-    """The sample picture, RGB, and what is known of it."""
+    """The sample picture, RGB; the object's pixels in it, (H, W) bool; and the label of its class."""
 
     picture: Image.Image
     object_mask: NDArray[np.bool_]
@@ -46,7 +46,7 @@ class SamplePicture(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The top class and the true class's probability under one mask."""
+    """The top class and its probability, and the true class and its probability, under one mask."""
 
     shown: str
     predicted: str
@@ -57,7 +57,7 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """One method's explanation of the sample, measured."""
+    """The figures of one method's explanation of the sample picture."""
 
     method: str
     iou: float
@@ -67,7 +67,7 @@ class Outcome:
     picture: str
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what the same seed gives again: all but the time."""
+        """Returns the figures that the same seed gives again: all but the time, as JSON values."""
         return {key: value for key, value in dataclasses.asdict(self).items() if key != "seconds"}
 
 
@@ -118,19 +118,19 @@ def command(output: Path, samples: int, seed: int, provider: str, threads: int |
 
 
 def read_sample() -> SamplePicture:
-    """Reads what the package ships."""
+    """Reads the sample picture that the package ships."""
     with open_picture(demo.sample_mask_path()) as mask:
         return SamplePicture(read_image(demo.sample_path()), np.asarray(mask).astype(np.bool_), demo.sample_label())
 
 
 def copy_sample(directory: Path) -> None:
-    """Copies the sample picture into the directory, which shows at once whether that can be written."""
+    """Copies the sample picture into the directory, which shows at once whether the directory can be written."""
     with atomic_path(directory / demo.sample_path().name) as temporary:
         shutil.copyfile(demo.sample_path(), temporary)
 
 
 def predict_parts(session: MaskedSession, sample: SamplePicture) -> list[Prediction]:
-    """Runs the model on the whole picture, on the object alone, and on all but the object."""
+    """Returns predictions for the whole picture, for the object alone, and for all but the object."""
     assert session.metadata.preprocessing is not None  # the built-in model's is known
     prepared = prepare(sample.picture, session.metadata.preprocessing)
     kept = find_object(sample.object_mask, session.metadata.preprocessing).astype(np.float32)[None]
@@ -141,7 +141,7 @@ def predict_parts(session: MaskedSession, sample: SamplePicture) -> list[Predict
 
 
 def find_object(object_mask: NDArray[np.bool_], preprocessing: Preprocessing) -> NDArray[np.bool_]:
-    """Returns the pixels (H, W) of the model's input into which any of the object went.
+    """Returns the pixels (H, W) of the model's input that show any part of the object.
 
     The mask goes through the picture's own resize, so that hiding these pixels leaves no seam of the object behind.
     """
@@ -151,7 +151,7 @@ def find_object(object_mask: NDArray[np.bool_], preprocessing: Preprocessing) ->
 
 
 def describe_scores(session: MaskedSession, shown: str, scores: NDArray[np.float32], label: str) -> Prediction:
-    """Names the classes of one row of probabilities (K,)."""
+    """Returns the top class and the true class, with their probabilities, of one row of probabilities (K,)."""
     labels = session.metadata.labels or ()
     top = int(scores.argmax())
     return Prediction(shown, labels[top], float(scores[top]), label, float(scores[labels.index(label)]))
@@ -197,7 +197,7 @@ def describe_run(
 
 
 def introduce(session: MaskedSession, sample: SamplePicture) -> None:
-    """Says what is about to be explained, by what."""
+    """Says on stderr which model explains which picture."""
     labels = session.metadata.labels or ()
     _, _, height, width = session.input_shape
     say_under("model", f"{demo.model_path().name}, a small CNN that tells {len(labels)} shapes apart:")
@@ -228,7 +228,7 @@ def print_outcomes(outcomes: list[Outcome]) -> None:
 
 
 def say_next_steps(directory: Path) -> None:
-    """Says how to read the figures, and what to do next."""
+    """Says on stderr how to read the figures, and what to do next."""
     say_under("IoU", "overlap over union of the object and the map, cut to the same area; 1 = exactly the object")
     say_under("passes", "how often the model ran")
     say_under("picture", "left the photograph, right what counted; hatched is what the model's square input leaves out")

@@ -35,7 +35,7 @@ def command(context: click.Context, as_json: bool) -> None:
 
 
 def write_line(finding: installation.DoctorFinding) -> str:
-    """Returns a finding as one line, with the fix on a second one."""
+    """Returns a finding as one line, with the fix on a second line."""
     line = f"{finding.state:8}  {finding.name:13}  {finding.detail}"
     if finding.fix:
         line += f"\n{'':10}{'':15}mend: {finding.fix}"

@@ -1,4 +1,4 @@
-"""``masktool explain``: photographs in, pictures out."""
+"""``masktool explain``: explains photographs and writes a picture of each explanation."""
 
 from __future__ import annotations
 
@@ -42,25 +42,26 @@ SLUG_LENGTH = 40
 
 
 class OutputError(MasktoolError):
-    """What was found cannot be written, whatever the photograph."""
+    """The files of an explanation cannot be written, so that going on with other photographs is of no use."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ExplainRequest:
-    """What to do with every photograph.
+    """The methods, targets and settings that hold for every photograph.
 
     Attributes:
-        methods: by name, with their options.
-        targets: top, indices or labels; None for what goes without saying.
-        output: name of the output that the targets are indices into; None for classes.
-        score: what of a class is explained.
-        inputs: what the model asks for besides the image.
-        input_size: (height, width) for a model that leaves them open.
-        seed: of every random choice.
-        batch: masks per forward pass; None for the session's choice.
-        directory: for the files.
-        formats: of the files; none writes none.
-        as_json: whether stdout gets documents instead of paths.
+        methods: the options of each method, by the method's name.
+        targets: the targets: ``top``, indices or labels; None for the class with the highest score, or the one value of
+            an output that holds a single value.
+        output: the name of the output that the targets are indices into; None where targets are classes.
+        score: the score of a class that is explained: ``probability`` or ``log-odds``.
+        inputs: the values of the model's inputs other than the image and the mask, by name.
+        input_size: (height, width) of the image input in pixels, for a model that leaves them open.
+        seed: the seed of every random choice.
+        batch: the number of masks per forward pass; None leaves it to the session.
+        directory: the directory that the files are written into.
+        formats: the formats of the files; empty writes none.
+        as_json: whether stdout gets JSON documents instead of paths.
     """
 
     methods: Mapping[str, Mapping[str, Any]]
@@ -233,7 +234,7 @@ def command(
 
 
 def explain_photographs(session: MaskedSession, photographs: Sequence[Path], request: ExplainRequest) -> int:
-    """Explains one photograph after the other and returns for how many that failed."""
+    """Explains one photograph after the other, and returns the number of photographs that could not be explained."""
     failures = 0
     for path, stem in zip(photographs, choose_stems(photographs), strict=True):
         try:
@@ -307,7 +308,7 @@ def target_slug(explanation: Explanation) -> str:
 
 
 def describe_explanation(explanation: Explanation) -> str:
-    """Returns one line on what was explained, at what cost, and how sure it is."""
+    """Returns one line on what was explained, at what cost, and with what sampling error and gap."""
     line = (
         f"{explanation.title} of {explanation.name}, {explanation.score_name} {explanation.score:.3g}, "
         f"{explanation.cost} in {explanation.seconds:.1f} s"

@@ -1,4 +1,4 @@
-"""What the options of ``masktool explain`` say, checked before any work."""
+"""Reading and checking the options of ``masktool explain``, before any model is opened."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def parse_inputs(assignments: Sequence[str]) -> dict[str, np.ndarray]:
 def share_options(
     methods: Sequence[str], samples: int | None, values: Mapping[str, Any]
 ) -> dict[str, Mapping[str, Any]]:
-    """Gives each method the options that it knows.
+    """Returns each method with those of the given options that it has.
 
-    A number of samples is for the methods that draw some; where none does, it is the number of steps of those that go
-    in steps.
+    The number of samples goes to the methods that draw samples; where none does, to those that take steps, as their
+    number of steps.
 
     Raises:
-        MasktoolError: an option that none of the methods knows, or a value out of range.
+        MasktoolError: none of the methods has an option that was given, or a value is out of range.
     """
     counting = methods_that_count(methods)
     shared: dict[str, dict[str, Any]] = {}
@@ -99,7 +99,7 @@ def share_options(
 
 
 def methods_that_count(methods: Sequence[str]) -> dict[str, str]:
-    """Returns the methods that a number of samples is for, and the option of each that takes it."""
+    """Returns the methods that take a number of samples, each with the name of the option that holds it."""
     counting = {name: option for name in methods if (option := METHODS[name].samples_option) is not None}
     drawing = {name: option for name, option in counting.items() if not METHODS[name].counts_steps}
     return drawing or counting
@@ -115,7 +115,7 @@ def choose_formats(text: str | None, *, as_json: bool, directory: Path | None) -
     """Returns the formats to write.
 
     Raises:
-        MasktoolError: an unknown format.
+        MasktoolError: a format is unknown.
     """
     if text is None:
         return () if as_json and directory is None else ("png",)

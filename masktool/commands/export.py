@@ -148,7 +148,7 @@ def command(
 
 
 def refuse_options(context: click.Context, allowed: Collection[str], why: str) -> None:
-    """Raises MasktoolError where an option was typed that is not among those allowed, by parameter, and says why."""
+    """Raises MasktoolError with the reason ``why`` where an option was typed whose parameter is not allowed."""
     for parameter in context.command.params:
         given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
         if given and parameter.name not in allowed:
@@ -156,7 +156,7 @@ def refuse_options(context: click.Context, allowed: Collection[str], why: str) -
 
 
 def describe_export(exported: Export) -> Iterator[str]:
-    """Yields what the user should know, a line each."""
+    """Yields what the user should know of an export, a line each."""
     metadata, source, rules = exported.metadata, exported.source, exported.rule_counts
     yield f"source: {source.name}, sha256 {metadata.source_sha256[:DIGEST_SHOWN]}, {source.n_nodes} nodes"
     yield from ("note: " + note for note in exported.notes)
@@ -178,7 +178,7 @@ def describe_export(exported: Export) -> Iterator[str]:
 
 
 def describe_class_output(metadata: Metadata) -> Iterator[str]:
-    """Yields which output holds the class scores, and what speaks for it."""
+    """Yields which output holds the class scores, and the evidence for that."""
     if metadata.class_output is None:
         yield "output: none holds class scores, as far as is known; --class-output NAME says that one does"
     elif metadata.output_kind is None:
@@ -190,7 +190,7 @@ def describe_class_output(metadata: Metadata) -> Iterator[str]:
 
 
 def describe_parity(parity: Mapping[str, Any]) -> Iterator[str]:
-    """Yields the figures, on what images they were measured, and what excuses one."""
+    """Yields the parity figures, the images that they were measured on, and notes on figures that need one."""
     from masktool.exporters.domains import DESCRIPTIONS
 
     numbers = {name: figure for name, figure in parity.items() if isinstance(figure, int | float)}
@@ -217,7 +217,7 @@ def describe_parity(parity: Mapping[str, Any]) -> Iterator[str]:
 
 
 def describe_baseline(metadata: Metadata) -> str:
-    """Returns the baseline, and a warning where the mean that was asked for is not known to be one."""
+    """Returns the baseline as text, with a warning where ``mean`` may not be the data set's mean."""
     preprocessing = metadata.preprocessing
     if metadata.baseline != "mean" or (preprocessing is not None and any(preprocessing.mean)):
         return f"{metadata.baseline}"
@@ -226,7 +226,7 @@ def describe_baseline(metadata: Metadata) -> str:
 
 
 def list_missing(metadata: Metadata) -> Iterator[str]:
-    """Yields what the file does not say about itself, and the option that adds it."""
+    """Yields what the exported file does not say about itself, each with the option that adds it."""
     if metadata.class_output is None:
         yield "a class output (N, K)"
     elif metadata.output_kind is None:
@@ -242,7 +242,7 @@ def list_missing(metadata: Metadata) -> Iterator[str]:
 
 
 def document_export(exported: Export) -> dict[str, Any]:
-    """Returns what programs may want to know, ready for JSON."""
+    """Returns an export as a document for programs, ready for JSON."""
     return {
         "path": str(exported.path),
         "bytes": exported.n_bytes,

@@ -26,7 +26,7 @@ VERDICTS = {True: "ok", False: "FAILED", None: "-"}
 
 
 def run_check(path: Path, source: Source | None, *, as_json: bool) -> int:
-    """Measures, prints a table or a JSON document, and returns the exit code: 1 where a figure is beyond its limit."""
+    """Measures an exported file, prints its figures, and returns the exit code: 1 where one is beyond its limit."""
     from masktool.exporters.check import check_export
 
     screen = console()
@@ -50,7 +50,7 @@ def run_check(path: Path, source: Source | None, *, as_json: bool) -> int:
 
 
 def describe_verdict(verdict: Verdict) -> tuple[str, ...]:
-    """Returns a verdict as the cells of a row."""
+    """Returns a verdict on one figure as the cells of a table row."""
     return (
         verdict.figure,
         write_figure(verdict.value),
@@ -61,7 +61,7 @@ def describe_verdict(verdict: Verdict) -> tuple[str, ...]:
 
 
 def write_figure(value: float | str | None) -> str:
-    """Returns a figure, a digest or nothing, as a cell."""
+    """Returns a figure, a digest or None as the text of a table cell."""
     if value is None:
         return "-"
     return value[:DIGEST_SHOWN] if isinstance(value, str) else f"{value:.3g}"
@@ -75,7 +75,7 @@ def align(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def document_check(path: Path, check: ExportCheck) -> dict[str, Any]:
-    """Returns what was measured, ready for JSON; what could not be compared is null."""
+    """Returns the figures as a document, ready for JSON; null stands for a figure that could not be compared."""
     return {
         "path": str(path),
         "passed": not check.failed,
@@ -87,5 +87,5 @@ def document_check(path: Path, check: ExportCheck) -> dict[str, Any]:
 
 
 def finite(value: float | str) -> float | str | None:
-    """Returns None for what is no number, which JSON cannot hold."""
+    """Returns a value unchanged, but None for NaN and infinity, which JSON cannot hold."""
     return None if isinstance(value, float) and not abs(value) < float("inf") else value

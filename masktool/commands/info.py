@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from masktool.exporters.description import ModelDescription, TensorDescription
 
 LABELS_SHOWN = 5
-"""Labels in the text; JSON holds all of them."""
+"""Number of labels in the text; JSON holds all of them."""
 NOT_MASKED = "not masked; `masktool export` makes it so"
 COLUMN = 14
-"""Characters before the second column."""
+"""Width of the first column in characters."""
 
 
 @click.command("info")
@@ -43,7 +43,7 @@ def command(model: Path, rules: bool, as_json: bool) -> None:
 
 
 def document_model(model: ModelDescription) -> dict[str, Any]:
-    """Returns what the file holds, ready for JSON; the rules of its nodes apart."""
+    """Returns what an ONNX file holds as a document, ready for JSON, without the mask rules of its nodes."""
     return {
         "path": str(model.path),
         "bytes": model.n_bytes,
@@ -61,12 +61,12 @@ def document_model(model: ModelDescription) -> dict[str, Any]:
 
 
 def document_tensor(tensor: TensorDescription) -> dict[str, Any]:
-    """Returns an input or output, ready for JSON."""
+    """Returns an input or output as a document, ready for JSON."""
     return dataclasses.asdict(tensor)
 
 
 def write_text(document: dict[str, Any]) -> Iterator[str]:
-    """Yields the lines for people."""
+    """Yields a document as lines of text for people."""
     yield write_heading(document)
     for kind in ("inputs", "outputs"):
         for index, value in enumerate(document[kind]):
@@ -82,7 +82,7 @@ def write_text(document: dict[str, Any]) -> Iterator[str]:
 
 
 def write_heading(document: dict[str, Any]) -> str:
-    """Returns the first line: the file, whether it takes a mask, its size."""
+    """Returns the first line: the file's name, whether the model takes a mask, the file's size."""
     metadata = document["metadata"]
     kind = f"masked by masktool ({describe_masking(metadata)})" if metadata else NOT_MASKED
     opsets = ", ".join(f"{domain} {version}" for domain, version in document["opsets"].items())
@@ -109,7 +109,7 @@ def write_value(value: dict[str, Any], metadata: dict[str, Any] | None) -> str:
 
 
 def describe_metadata(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yields label and text of what the file says about itself, beyond its inputs and outputs."""
+    """Yields (label, text) of what the metadata say, beyond inputs and outputs."""
     yield "source", f"{metadata['source']} (sha256 {metadata['source_sha256']})"
     yield "written by", f"masktool {metadata['tool_version']}, schema {metadata['schema_version']}"
     yield "preprocessing", describe_preprocessing(metadata["preprocessing"])
@@ -140,7 +140,7 @@ def describe_batch(metadata: dict[str, Any]) -> str:
 
 
 def describe_json(value: object) -> str:
-    """Returns a JSON value in words: names before values, figures to six digits, what is null or empty as ``none``."""
+    """Returns a JSON value in words: names before values, figures to six digits, null and empty values as ``none``."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {describe_json(each)}" for name, each in value.items()) or "none"
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they say on stderr while they work."""
+"""Options that several commands share, and functions that write messages, progress and results."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PATIENCE_SECONDS = 1.0
-"""What takes no longer shows no progress."""
+"""Seconds after which work begins to show progress."""
 LINE_SECONDS = 5.0
-"""Between two progress lines where stderr is not a terminal."""
+"""Seconds between two progress lines where stderr is not a terminal."""
 REFRESH_SECONDS = 0.1
-"""Between two drawings of the bar on a terminal."""
+"""Seconds between two drawings of the bar on a terminal."""
 
 
 def read_auto(minimum: int) -> Callable[[click.Context, click.Parameter, str], int | None]:
-    """Returns the callback of an option that takes ``auto``, which it gives as None, or a number from ``minimum``."""
+    """Returns the callback of an option whose value is ``auto``, read as None, or a number from ``minimum``."""
 
     def read(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
         number: int | None = None if value == "auto" else click.IntRange(min=minimum)(value, parameter, context)
@@ -98,41 +98,41 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON doc
 def console() -> Console:
     """Returns rich's console on stderr, for messages; results go to stdout.
 
-    It is always the same: what is printed elsewhere while it shows a bar would end up in the middle of the bar.
+    Every call returns the same console: one that shows a bar must know of every line that is printed meanwhile.
     """
     from rich.console import Console
 
     class Messages(Console):
-        """Falls silent where nobody reads stderr any more; rich's own would end the process."""
+        """A console that falls silent when stderr is closed; rich's own would end the process."""
 
         def on_broken_pipe(self) -> None:
-            """Goes on without messages: the work is what was asked for."""
+            """Stops writing messages, while the command goes on."""
             self.quiet = True
 
     return Messages(stderr=True, soft_wrap=True, highlight=False)
 
 
 def say(message: str) -> None:
-    """Writes a message for the user on stderr, one line, whatever was woven into it from files."""
+    """Writes a message for the user on stderr, as one line, with control characters from files made harmless."""
     console().print(printable(for_command_line(message)), markup=False, emoji=False)
 
 
 def print_line(text: str) -> None:
-    """Writes a line for people on stdout."""
+    """Writes a line of text for people, not for programs, on stdout."""
     click.echo(printable(for_command_line(text), keep="\t"))
 
 
 def print_path(path: Path) -> None:
-    """Writes the path of a file that was written on stdout: byte for byte for programs, safely on a terminal.
+    """Writes the path of a file that was written on stdout: byte for byte for programs, printable on a terminal.
 
-    A stream that a program put in stdout's place may take text alone.
+    A stream that a program has put in place of stdout may take text only.
     """
     for_programs = os.fsencode(path) if hasattr(sys.stdout, "buffer") else os.fspath(path)
     print_beside_files(printable(path) if sys.stdout.isatty() else for_programs)
 
 
 def print_beside_files(text: str | bytes) -> None:
-    """Writes on stdout what files hold or are: where nobody reads it any more, the work goes on."""
+    """Writes on stdout the contents or paths of written files; where stdout is closed, the command goes on."""
     try:
         click.echo(text)
     except BrokenPipeError:
@@ -144,8 +144,8 @@ def progress(description: str, total: int | None = None) -> Iterator[Advance]:
     """Shows progress on stderr once the work has taken a second: a bar on a terminal, else a line every few seconds.
 
     Args:
-        description: of the work.
-        total: number of steps; None when unknown.
+        description: the description of the work.
+        total: the number of steps; None where it is unknown.
 
     Yields:
         A function to call with the number of steps that were done since the last call, and perhaps a note.
@@ -170,7 +170,7 @@ Drawing = tuple[Callable[[int, str], None], Callable[[], None]]
 
 
 def show_bar(screen: Console, description: str, total: int | None) -> Drawing:
-    """Returns functions that show a bar with the note below it, started when first shown, and that take it away."""
+    """Returns functions that show a bar with a note below, started when first shown, and that remove the bar."""
     from rich.console import RenderableType
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.text import Text
@@ -196,7 +196,7 @@ def show_bar(screen: Console, description: str, total: int | None) -> Drawing:
 
 
 def show_lines(screen: Console, description: str, total: int | None) -> Drawing:
-    """Returns functions that print a plain line, not too often, and that do nothing."""
+    """Returns a function that prints a plain line every few seconds, and one that does nothing at the end."""
     shown = -LINE_SECONDS
 
     def show(done: int, note: str) -> None:

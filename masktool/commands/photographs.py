@@ -1,4 +1,4 @@
-"""Which photographs a command line means, and what the files made from them are called."""
+"""The photographs that a command line names, and the names of the files that are made from them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def collect_photographs(paths: Iterable[Path], say: Say) -> list[Path]:
     """Returns the files named and, sorted by name, the images of the directories named; each file once.
 
     Args:
-        paths: files, which need not exist, and directories, which are not searched deeper.
-        say: tells what was left out.
+        paths: files, which need not exist, and directories, whose subdirectories are not searched.
+        say: function that is called with what was left out.
 
     Raises:
-        MasktoolError: a directory without images.
+        MasktoolError: a directory holds no images, or cannot be read.
     """
     found: dict[str, Path] = {}
     for path in paths:
@@ -34,10 +34,10 @@ def collect_photographs(paths: Iterable[Path], say: Say) -> list[Path]:
 
 
 def list_photographs(directory: Path, say: Say) -> list[Path]:
-    """Returns the images of a directory, sorted; says which files are none, and leaves out our own pictures.
+    """Returns the images of a directory, sorted, without pictures that masktool made; says which files are left out.
 
     Raises:
-        MasktoolError: there is none, or the directory cannot be read.
+        MasktoolError: the directory holds no images, or cannot be read.
     """
     contents = list_folder(directory)
     for skipped, reason in ((contents.others, "no image"), (contents.own, "made by masktool explain")):
@@ -52,7 +52,7 @@ def list_photographs(directory: Path, say: Say) -> list[Path]:
 def choose_stems(photographs: Sequence[Path]) -> list[str]:
     """Returns one distinct stem per photograph: the file's own, or ``stem-2``, ``stem-3`` ... where several share it.
 
-    Distinct regardless of case, since some file systems do not tell cases apart.
+    The stems are distinct regardless of case, since some file systems do not tell cases apart.
     """
     own = [STANDARD_INPUT_STEM if str(path) == STANDARD_INPUT else path.stem for path in photographs]
     counts = Counter(stem.casefold() for stem in own)

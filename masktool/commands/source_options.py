@@ -1,4 +1,4 @@
-"""Options of the commands that read a network as it came, and what they say together."""
+"""Options of the commands that read a model that is not masked yet, and what they choose together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class NumberList(click.ParamType):
     name = "numbers"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        """Returns the numbers."""
+        """Returns the numbers in a text; a value that is a tuple already unchanged."""
         if isinstance(value, tuple):
             return value
         try:
@@ -96,21 +96,21 @@ READING_OPTIONS = (
     output_kind_option,
     trust_code_option,
 )
-"""What a MODEL that is not masked yet does not say of itself, for every command that exports it."""
+"""Options for what a MODEL that is not masked yet does not say of itself, for every command that exports it."""
 
 
 def read_preset(preprocess: str | None, mean: Sequence[float] | None, std: Sequence[float] | None) -> Preset | None:
-    """Returns what the options say of preprocessing, None where they say nothing."""
+    """Returns the preprocessing that the options describe; None where none of them is given."""
     from masktool.exporters.settings import Preset
 
     return None if preprocess is mean is std is None else Preset(preprocess, mean, std)
 
 
 def choose_output(model: str, output: Path | None, suffix: str) -> Path:
-    """Returns the file to write: the one asked for, else the model's name with a suffix, in the current directory.
+    """Returns the path to write: ``output``, else the model's name with a suffix, in the current directory.
 
     Raises:
-        MasktoolError: that is the model itself, or a directory.
+        MasktoolError: the path is the model itself, or a directory.
     """
     from masktool.exporters.torch_sources.hub_names import names_hub_model
 

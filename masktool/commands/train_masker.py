@@ -157,14 +157,14 @@ def command(
 
 
 def check_files(read: Mapping[str, Path], written: Mapping[str, Path | None]) -> None:
-    """Checks, before the training, the files that are to be written.
+    """Checks, before the training, that the files to write can be written and are distinct from those to read.
 
     Args:
-        read: files by the option that names them.
-        written: likewise; None where an option is not given.
+        read: the files to read, by the option that names each.
+        written: the files to write, by the option that names each; None where an option is not given.
 
     Raises:
-        MasktoolError: one would take another's place, or cannot be written.
+        MasktoolError: a file would take the place of another, or cannot be written.
     """
     named = {path.resolve(): option for option, path in read.items()}
     for option, path in written.items():
@@ -179,7 +179,7 @@ def check_files(read: Mapping[str, Path], written: Mapping[str, Path | None]) ->
 
 
 def conclude(trained: Export) -> Iterator[str]:
-    """Yields what was written, and what to do with it, a line each."""
+    """Yields what was written, and how to use the written file, a line each."""
     metadata, path = trained.metadata, trained.path
     yield f"parity: {', '.join(f'{name} {write_figure(figure)}' for name, figure in metadata.parity.items())}"
     if metadata.masker and metadata.masker["settings"]["classifier"] == "ca":
@@ -189,7 +189,7 @@ def conclude(trained: Export) -> Iterator[str]:
 
 
 def document_training(trained: Export) -> dict[str, Any]:
-    """Returns what programs may want to know, ready for JSON."""
+    """Returns a training's export as a document for programs, ready for JSON."""
     metadata = trained.metadata
     return {
         "path": str(trained.path),

@@ -44,25 +44,25 @@ HELP = {
     "precision": "Of the passes; auto takes bf16 on a GPU that has it.",
     "device": "Where to train, as torch names it; auto takes a GPU where there is one.",
 }
-"""By field. A field without an entry fails at import, so that no setting goes undocumented."""
+"""Help texts by field. A field without an entry fails at import, so that no setting goes undocumented."""
 METAVARS = {"stages": f"{'|'.join(STAGE_WORDS)}|NAME,NAME", "device": "NAME"}
 NUMBER_METAVAR = "N"
 
 
 def read_stages(context: click.Context, parameter: click.Parameter, value: str) -> str | tuple[str, ...]:  # noqa: ARG001
-    """Returns the word, or the modules' names."""
+    """Returns the value of --stages: one of its words, or a tuple of modules' names."""
     return value if value in STAGE_WORDS else tuple(name.strip() for name in value.split(","))
 
 
 def training_options(command: Decorated) -> Decorated:
-    """Gives a command one option per setting of a training, in their order."""
+    """Decorator that adds one option per field of the training settings to a command, in the order of the fields."""
     for field in reversed(dataclasses.fields(TrainingSettings)):  # a decorator further down is listed further down
         command = option_of(field)(command)
     return command
 
 
 def option_of(field: dataclasses.Field[Any]) -> Callable[[Decorated], Decorated]:
-    """Returns the option for a setting; the values themselves are checked by the settings."""
+    """Returns the option for a field of the training settings, which check the values themselves."""
     name = field.name.replace("_", "-")
     common: dict[str, Any] = {
         "default": field.default,
@@ -81,9 +81,9 @@ def option_of(field: dataclasses.Field[Any]) -> Callable[[Decorated], Decorated]
 
 
 def read_settings(values: dict[str, Any]) -> TrainingSettings:
-    """Takes the settings out of a command's parameters.
+    """Takes the training settings out of a command's parameters, and returns them.
 
     Raises:
-        MasktoolError: one is out of range, or two do not go together.
+        MasktoolError: a setting is out of range, or two settings do not go together.
     """
     return TrainingSettings(**{field.name: values.pop(field.name) for field in dataclasses.fields(TrainingSettings)})

@@ -1,4 +1,4 @@
-"""How well a map finds an object that is known."""
+"""How well a map finds an object whose pixels are known."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ def measure_iou(attributions: NDArray[np.floating[Any]], object_mask: NDArray[np
     expected one were they drawn at random, and a flat map gets what a random one does.
 
     Args:
-        attributions: (H, W), the larger the more important; pixels with NaN, which the model did not see, do not count.
-        object_mask: (H, W) bool.
+        attributions: the map (H, W), larger values more important; pixels with NaN, which the model did not see, do not
+            count.
+        object_mask: the object's pixels, (H, W) bool.
 
     Returns:
-        Intersection over union, 0..1; NaN where the object lies outside of all that counts.
+        Intersection over union, 0..1; NaN where the object lies outside of the pixels that count.
     """
     seen = np.isfinite(attributions)
     values, inside = attributions[seen], object_mask[seen]
@@ -34,7 +35,7 @@ def measure_iou(attributions: NDArray[np.floating[Any]], object_mask: NDArray[np
 
 
 def expect_random_iou(share: float) -> float:
-    """Returns what a random map scores on average on an object that covers this share of the picture.
+    """Returns the IoU of a random map, on average, with an object that covers the given share of the picture.
 
     The cut map hits the object at the rate ``share``: s·s over s + s - s·s.
     """

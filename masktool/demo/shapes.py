@@ -1,4 +1,4 @@
-"""A set of pictures whose explanation is known: one of eight shapes in a random colour on blurred noise.
+"""A data set of pictures whose explanation is known: one of eight shapes in a random colour on blurred noise.
 
 The outline alone carries the class. Colour, background, area, position and rotation are drawn without regard to it, so
 that an explanation which points anywhere but at the object is wrong. Every length is a share of the picture's shorter
@@ -18,7 +18,7 @@ SIZE = 64
 """Height and width in pixels at which the demo network sees the set."""
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.13, 0.13, 0.13)
-"""Of the pixels in 0..1, per channel, rounded; what the demo network's input is normalised with."""
+"""Mean and standard deviation of the pixels in 0..1, per channel, rounded, that normalise the demo network's input."""
 
 AREA_RANGE = (0.03, 0.08)
 """Share of the square of the shorter side that the object covers."""
@@ -39,12 +39,12 @@ CURVE_POINTS = 120
 
 
 class Shapes(NamedTuple):
-    """Pictures with their classes and exact objects.
+    """Pictures with their classes and the exact pixels of their objects.
 
     Attributes:
-        images: (N, H, W, 3) uint8.
-        labels: (N,) int64, indices into :data:`LABELS`.
-        object_masks: (N, H, W) bool, true wherever the object's paint touches the pixel, however little.
+        images: the pictures, (N, H, W, 3) uint8 RGB.
+        labels: the classes, (N,) int64 indices into :data:`LABELS`.
+        object_masks: the objects, (N, H, W) bool, true wherever the object covers any part of the pixel.
     """
 
     images: NDArray[np.uint8]
@@ -56,9 +56,9 @@ def draw(seed: int | np.random.Generator, n: int, size: int | tuple[int, int] = 
     """Draws ``n`` pictures, the classes balanced to within one and in random order.
 
     Args:
-        seed: the same seed gives the same pictures; a generator is advanced.
-        n: how many.
-        size: side in pixels, or (height, width).
+        seed: the seed, the same for the same pictures; or a generator, which is advanced.
+        n: the number of pictures.
+        size: the side in pixels, or (height, width).
 
     Returns:
         Pictures, classes and exact object masks.
@@ -94,10 +94,11 @@ def draw_blurred_noise(rng: np.random.Generator, height: int, width: int, blur: 
     """Draws white noise behind a Gaussian blur, (H, W, 3), mean 0 and standard deviation 1 in every channel.
 
     Args:
-        rng: advanced.
-        height: in pixels.
-        width: in pixels.
-        blur: sigma as a share of the shorter side. The blur wraps around at the borders (it is a product of spectra).
+        rng: the random generator, which is advanced.
+        height: the height in pixels.
+        width: the width in pixels.
+        blur: the sigma of the blur as a share of the shorter side. The blur wraps around at the borders (it is a
+            product of spectra).
     """
     sigma = blur * min(height, width)
     squared_frequency = np.fft.fftfreq(height)[:, None] ** 2 + np.fft.rfftfreq(width)[None, :] ** 2
@@ -117,9 +118,9 @@ def draw_colour(rng: np.random.Generator, base: NDArray[np.float64]) -> NDArray[
 
 
 def draw_object(rng: np.random.Generator, label: int, height: int, width: int) -> NDArray[np.float64]:
-    """Draws where the object is: its share of every pixel, (H, W) in 0..1.
+    """Draws an object of a class: the share of every pixel that the object covers, (H, W) in 0..1.
 
-    The margin to the border is that of the class that reaches furthest: the position says nothing of the class.
+    The margin to the border is the one that the furthest-reaching class needs, so that the position tells no class.
     """
     scale = np.sqrt(rng.uniform(*AREA_RANGE)) * min(height, width)
     margin = FURTHEST_REACH * scale + 1

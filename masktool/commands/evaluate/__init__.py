@@ -14,7 +14,8 @@ SUMMARIES = {
     "randomisation": "Check that explanations change when weights are randomised.",
     "report": "Make one HTML page of everything that was measured.",
 }
-"""Stand here, so that ``masktool evaluate --help`` imports no subcommand; a test holds them to the subcommands' own."""
+"""The subcommands' summaries, kept here so that ``masktool evaluate --help`` imports no subcommand; a test compares
+them with the subcommands' own."""
 
 
 @click.group(

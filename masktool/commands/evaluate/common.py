@@ -1,4 +1,4 @@
-"""What the subcommands of ``masktool evaluate`` share: options, the models and data they name, and how they end."""
+"""What the subcommands of ``masktool evaluate`` share: options, the study that these describe, output and exit code."""
 
 from __future__ import annotations
 
@@ -35,32 +35,32 @@ DIRECTORY = Path("masktool-evaluation")
 
 @dataclasses.dataclass
 class EvaluationRequest:
-    """What the shared options say.
+    """The values of the options that all subcommands share.
 
     Attributes:
-        model: a path or a hub name.
-        folder: of the images.
-        labels: file with the images' classes.
-        boxes: file or folder with the objects' boxes.
-        masks: folder with the objects' pixels.
-        segments_folder: with label maps.
-        limit: use only so many images; None uses all.
-        arch: of a model that is a state dict.
-        input_size: (height, width), where the model does not fix them.
-        image_input: which input is the image, of a model that is not masked yet.
-        preprocess: of a model that is not masked yet.
-        class_output: name of the output with the class scores, likewise.
-        output_kind: what it holds, likewise.
-        channels: of the images, of a model of torch's.
-        trust_code: whether it may be read although that may run code from it.
-        seed: of every random choice.
-        directory: for everything that is written.
-        strict: whether data that cannot be used end in an exit code other than 0.
-        as_json: whether stdout gets a document instead of tables.
-        provider: where to run.
-        threads: within one operator.
-        batch: masked images per forward pass; None for the session's choice.
-        command_line: as the user typed it.
+        model: the path of the model, or its hub name.
+        folder: the folder of the images.
+        labels: the file with the images' classes; None takes the names of the folder's subfolders.
+        boxes: the file or folder with the objects' boxes; None where there are none.
+        masks: the folder with the objects' pixels; None where there are none.
+        segments_folder: the folder with label maps of the images' parts; None where there are none.
+        limit: the largest number of images to use, evenly spread over the names; None uses all.
+        arch: the architecture of a model that is a state dict, as for :func:`masktool.export`.
+        input_size: (height, width) of the image input in pixels, where the model does not fix them.
+        image_input: the name of the input that is the image, for a model that is not masked yet.
+        preprocess: the name or file of the preprocessing, for a model that is not masked yet.
+        class_output: the name of the output with the class scores, for a model that is not masked yet.
+        output_kind: what the class output holds, for a model that is not masked yet.
+        channels: the number of the images' channels, where the model leaves it open.
+        trust_code: whether the model may be read although reading may run code from its file.
+        seed: the seed of every random choice.
+        directory: the directory that everything is written into.
+        strict: whether the exit code is 2 where some of the data could not be used.
+        as_json: whether stdout gets a JSON document instead of tables.
+        provider: the execution provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
+        threads: the number of threads that one node may use; None leaves it to ONNX Runtime.
+        batch: the number of masked images per forward pass; None leaves it to the session.
+        command_line: the command line as the user typed it.
     """
 
     model: str
@@ -88,7 +88,7 @@ class EvaluationRequest:
     command_line: str = ""
 
     def study(self, stack: contextlib.ExitStack) -> Study:
-        """Returns the model and the images that the options name; the stack closes what the study opens."""
+        """Returns the study of the model and images that the options name; ``stack`` closes its sessions."""
         export: ExportOptions = {
             "arch": self.arch,
             "input_size": self.input_size,
@@ -165,7 +165,7 @@ SHARED_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     options.batch_option,
     options.threads_option,
 )
-"""In the order of the help."""
+"""The shared options, in the order of the help."""
 INTERNAL = {"command_line"}
 """Fields of a request that are no options."""
 
@@ -193,14 +193,14 @@ def evaluation_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def measure_part(request: EvaluationRequest, part_options: PartOptions) -> int:
-    """Builds a part from its options, runs it, prints and writes what it finds, and returns the exit code."""
+    """Builds a part from its options, runs it, prints and writes the findings, and returns the exit code."""
     with contextlib.ExitStack() as stack:
         study = request.study(stack)
         return finish_evaluation(request, study, part_options.build(study))
 
 
 def finish_evaluation(request: EvaluationRequest, study: Study, part: Part) -> int:
-    """Runs an evaluation, prints and writes what it finds, and returns the exit code.
+    """Runs a part of an evaluation, prints and writes the findings, and returns the exit code.
 
     The journal ``PART.jsonl`` in the directory holds what was measured until the results are written.
 
@@ -221,7 +221,7 @@ def finish_evaluation(request: EvaluationRequest, study: Study, part: Part) -> i
 
 
 def spelled(evaluation: Evaluation) -> Evaluation:
-    """Returns an evaluation whose problems and notes name options in place of parameters."""
+    """Returns an evaluation whose problems and notes name command-line options in place of Python parameters."""
     findings = dataclasses.replace(evaluation.findings, notes=tuple(map(for_command_line, evaluation.findings.notes)))
     problems = tuple(Problem(each.where, for_command_line(each.what)) for each in evaluation.problems)
     return dataclasses.replace(evaluation, findings=findings, problems=problems)

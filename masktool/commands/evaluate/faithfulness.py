@@ -85,10 +85,10 @@ def command(
 
 
 def choose_metrics(names: Sequence[str], assignments: Sequence[str]) -> OptionsByName:
-    """Returns the metrics with their options, from METRIC.OPTION=VALUE.
+    """Returns the metrics with their options, which are given as METRIC.OPTION=VALUE.
 
     Raises:
-        MasktoolError: an option of a metric that is not measured.
+        MasktoolError: an option is of a metric that is not measured, or has another form.
     """
     options: dict[str, dict[str, Any]] = {name: {} for name in names}
     for key, value in parse_assignments(assignments).items():

@@ -1,4 +1,4 @@
-"""The methods to judge: the options that name them, for commands that explain."""
+"""Options that choose the methods to evaluate, for the subcommands that explain."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from masktool.interface.part_options import DEFAULT_METHODS, PICTURES, OptionsBy
 def method_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator that adds ``--method``, ``--samples``, ``--set`` and ``--pictures``.
 
-    They give ``methods``, ``samples``, ``assignments`` and ``pictures``.
+    The command gets their values as ``methods``, ``samples``, ``assignments`` and ``pictures``.
     """
     for decorate in (
         click.option(
@@ -51,9 +51,9 @@ def method_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def choose_methods(methods: Sequence[str], samples: int | None, assignments: Sequence[str]) -> OptionsByName:
-    """Returns what the options say, each method with the options that it knows.
+    """Returns the methods that were named, each with those of the given options that it has.
 
     Raises:
-        MasktoolError: an option that none of the methods knows, or a value out of range.
+        MasktoolError: none of the methods has an option that was given, or a value is out of range.
     """
     return share_options(methods, samples, parse_assignments(assignments))

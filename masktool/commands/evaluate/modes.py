@@ -1,4 +1,4 @@
-"""One network in several masking modes: the options that name them, for commands that compare modes."""
+"""Options that choose masking modes, for the subcommands that compare one network in several modes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 
 def mode_options(defaults: Sequence[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Returns a decorator that adds ``--mode`` and ``--also``, which give ``modes`` and ``also``."""
+    """Returns a decorator that adds ``--mode`` and ``--also``, which the command gets as ``modes`` and ``also``."""
     mode = click.option(
         "--mode",
         "modes",

@@ -22,7 +22,7 @@ UNBOUNDED = 10_000
 
 
 def print_tables(evaluation: Evaluation) -> None:
-    """Prints the tables and notes on stdout, as wide as they are where that is no terminal."""
+    """Prints the tables and notes on stdout, at their full width where stdout is no terminal."""
     from rich.console import Console
 
     console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
@@ -52,7 +52,7 @@ def print_table(console: Console, table: Table, n_images: int) -> None:
 
 
 def show_cell(cell: Cell, n_images: int) -> str:
-    """Returns a cell as text; a figure that is not defined for all images says for how many it is."""
+    """Returns a cell as text; a figure that is not defined for every image says for how many it is."""
     if cell is None:
         return ""
     if isinstance(cell, Interval) and 0 < cell.n != n_images:
@@ -63,7 +63,7 @@ def show_cell(cell: Cell, n_images: int) -> str:
 
 
 def print_problems(problems: Sequence[Problem]) -> None:
-    """Writes the number of problems and the first of them, by name, on stderr."""
+    """Writes the number of problems, and the first of them one by one, on stderr."""
     if not problems:
         return
     ordered = sorted(problems, key=lambda problem: (problem.where, problem.what))

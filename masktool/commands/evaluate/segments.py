@@ -1,4 +1,4 @@
-"""How images are cut up: the options of commands that remove segments."""
+"""Options that say how images are cut into segments, for the subcommands that remove segments."""
 
 from __future__ import annotations
 

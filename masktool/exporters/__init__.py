@@ -49,42 +49,43 @@ def export(
     Args:
         model: a file (``.onnx``, ``.pt2``, state dict, ``.safetensors`` or, with ``trust_code``, TorchScript or a
             pickled module); ``torchvision:NAME`` or ``timm:NAME``; a ``torch.nn.Module``; an ONNX model in memory.
-        path: of the file to write; it appears only when everything has succeeded.
+        path: the path of the file to write; the file appears only when everything has succeeded.
         arch: the architecture that a state dict belongs to: ``torchvision:NAME``, ``timm:NAME``,
             ``package.module:factory`` or ``path/to/file.py:factory``.
         input_size: (height, width) of the image input in pixels, where the source does not fix it.
-        channels: of the images of a torch module; None takes what its hub says, else 3 where it runs on them, else
-            what its first convolution takes.
-        image_input: name of the ONNX input that is the image, where several may be; all others stay as they are.
-        trust_code: read a model file although that may run code from it: a pickled module, a TorchScript archive, a
-            ``torch.export`` archive that cannot be checked to hold none.
-        masking: ``layer`` or ``partial``, which carry the mask through every layer of a CNN, or ``fill``, which
-            changes the input alone and takes any network.
+        channels: the number of channels of a torch module's images; None takes what its hub says, else 3 where the
+            module runs on them, else what its first convolution takes.
+        image_input: the name of the ONNX input that is the image, where several may be; all others stay as they are.
+        trust_code: whether a model file is read although that may run code from it: a pickled module, a TorchScript
+            archive, a ``torch.export`` archive that cannot be checked to hold none.
+        masking: the masking mode: ``layer`` or ``partial``, which carry the mask through every layer of a CNN, or
+            ``fill``, which changes the input alone and takes any network.
         baseline: what ``fill`` puts in place of missing pixels: ``mean`` (the default: the mean that the preprocessing
             subtracts, which is 0 in the input), ``black``, ``grey``, ``noise`` or a colour ``R,G,B``, all in pixels
             0..255 before the preprocessing, or ``image-mean`` or ``blur``, both of the kept pixels.
-        mask_required: makes ``mask`` an ordinary input, for runtimes that cannot leave inputs out; None does so where
-            the network leaves its height or width open, so that no default of ones fits.
+        mask_required: whether ``mask`` is an ordinary input, for runtimes that cannot leave inputs out, instead of one
+            with a default of ones; None makes ``mask`` an ordinary input where the network leaves its height or width
+            open, so that no default fits.
         preprocessing: how a photograph becomes the input: ``imagenet``, ``caffe`` or ``tf``; the path of a JSON file
             with the fields of :class:`masktool.Preprocessing`; a :class:`masktool.Preset`, with another mean or
             standard deviation; or a :class:`masktool.Preprocessing`. None takes what the source knows.
         labels: the path of a file of class names, one per line or ``.json``, or a sequence of them, one per class; of
             an output of one column that tells two classes apart, the positive class's or both, the negative one first.
             None takes what the source knows.
-        class_output: name of the output that holds one score per class, or ``none``; None finds it where the graph
-            tells, see :mod:`masktool.exporters.class_output`.
+        class_output: the name of the output that holds one score per class, or ``none`` for a model without one; None
+            finds the output where the graph tells, see :mod:`masktool.exporters.class_output`.
         output_kind: what the class output holds; None takes what the graph tells.
-        gradient: adds gradients: the loss that they are of by default, see :func:`masktool.add_gradients_to`, which
-            adds them to a file that was exported before.
-        feature_map: name of the value (N, c, h, w) that they are with respect to, besides image and mask; None takes
-            the last one.
+        gradient: the loss whose gradients the file gives by default; None adds no gradients.
+            :func:`masktool.add_gradients_to` lists the losses, and adds gradients to a file that was exported before.
+        feature_map: the name of the value (N, c, h, w) that the gradients are with respect to, besides image and mask;
+            None takes the last feature map.
 
     Returns:
         What was written: the path, the metadata with the parity figures measured on random inputs (relative to max
         |output|), the mask rule of every node, and notes.
 
     Raises:
-        UnsupportedOperatorError: nodes without a mask rule; it lists all of them.
+        UnsupportedOperatorError: nodes without a mask rule; the error lists all of them.
         MasktoolError: the model or an option is not usable.
 
     Source:
@@ -112,12 +113,12 @@ def export(
 
 
 def export_source(whole: Source, path: str | os.PathLike[str], settings: ExportSettings) -> Export:
-    """Exports a source that was read: DESIGN.md describes the path, step by step.
+    """Exports a model that was read, by the steps that DESIGN.md describes.
 
     Args:
-        whole: with all its outputs; it stays as it is.
-        path: of the file to write.
-        settings: what is asked for.
+        whole: the model that was read, with all its outputs; it stays as it is.
+        path: the path of the file to write.
+        settings: the masking mode and the other options of the export.
 
     Raises:
         MasktoolError: see :func:`export`.

@@ -25,18 +25,18 @@ def add_gradients_to(
     """Adds gradients to a model that was exported before, and changes nothing else of it.
 
     Args:
-        model: what :func:`masktool.export` wrote: its path, or the model in memory; it stays as it is.
-        path: of the file to write; it appears only when everything has succeeded.
+        model: the exported file's path, or the exported model in memory; it stays as it is.
+        path: the path of the file to write; the file appears only when everything has succeeded.
         loss: what is differentiated by default: ``logit``, ``log-softmax`` or ``softmax`` of the target's score, or the
             ``entropy`` of all scores; callers of the file may choose another.
-        feature_map: name of the value (N, c, h, w) that the gradients are with respect to, besides image and mask; None
-            takes the last one.
+        feature_map: the name of the value (N, c, h, w) that the gradients are with respect to, besides image and mask;
+            None takes the last feature map.
 
     Returns:
-        What was written; the figures in ``metadata.parity`` are those of the export before.
+        What was written; the figures in ``metadata.parity`` are those of the earlier export.
 
     Raises:
-        UnsupportedOperatorError: nodes without a gradient rule; it lists all of them.
+        UnsupportedOperatorError: nodes without a gradient rule; the error lists all of them.
         MasktoolError: the model was not exported before, holds gradients already, or has no class scores.
     """
     from masktool.exporters.sources import load_source

@@ -1,4 +1,4 @@
-"""Weights that no network can use: NaN, infinite, or so large that what they are multiplied with overflows."""
+"""Finds weights that no network can use: NaN, infinite, or so large that their products overflow."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import numpy as np
 import onnx_ir as ir
 
 MULTIPLYING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul", "BatchNormalization"})
-"""Operators whose weights are factors, so that an infinite one is no more use than NaN."""
+"""Operators whose weights are factors, so that an infinite weight is no more use than NaN."""
 NAMED = 3
 """Weights that a message names at most."""
 
 
 def find_spoiled_weights(model: ir.Model) -> str:
-    """Returns the names of weights that hold NaN, or infinity where they are multiplied by; empty without any.
+    """Returns the names of weights that hold NaN, or infinity in a factor; an empty text where there are none.
 
     An infinity that is added or chosen may be meant: that is how scores are ruled out.
     """
@@ -27,7 +27,7 @@ def find_spoiled_weights(model: ir.Model) -> str:
 
 
 def find_huge_weights(model: ir.Model) -> str:
-    """Returns the names of factors whose products with numbers like their own overflow; empty without any."""
+    """Returns the names of weights that are factors and whose square overflows; an empty text where there are none."""
     found = []
     for graph in model.graphs():
         for value in graph.initializers.values():
@@ -43,7 +43,7 @@ def find_huge_weights(model: ir.Model) -> str:
 
 
 def count_spoiled(value: ir.Value, tensor: ir.TensorProtocol) -> int:
-    """Returns how many numbers of a weight are NaN, or infinite where it is multiplied by."""
+    """Returns how many numbers of a weight are NaN, or infinite in a factor."""
     numbers = tensor.numpy().astype(np.float32)
     multiplied = any(node.op_type in MULTIPLYING for node in value.consumers())
     return int(np.count_nonzero(~np.isfinite(numbers) if multiplied else np.isnan(numbers)))

@@ -1,4 +1,4 @@
-"""Which baselines does a network give numbers on? They are tried, once it gave none on the one that was asked for."""
+"""The baselines on which a network gives numbers, tried once it gave none on the baseline that was asked for."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def find_baselines(
 
     Args:
         plain: the network.
-        probe: images and masks.
-        layout: of the images.
+        probe: the images and masks to try the baselines on.
+        layout: the layout of the images.
         preprocessing: how a photograph becomes the input; None leaves out the baselines that are colours.
-        failed: the baseline that needs no second try.
+        failed: the baseline on which the network gave no numbers; it is not tried again.
     """
     others = [name for name in BASELINES if name != failed]
     return [name for name in others if gives_numbers(plain, probe, layout, preprocessing, name)]
@@ -48,7 +48,7 @@ def gives_numbers(
 
 
 def fill_images(probe: Probe, layout: Layout, preprocessing: Preprocessing | None, baseline: str) -> np.ndarray:
-    """Returns the images of a probe with a baseline where their masks are 0, as an exported file fills them."""
+    """Returns a probe's images with the baseline where their masks are 0, as an exported file fills them."""
     image = ir.Value(
         name=IMAGE,
         shape=ir.Shape(["N", *probe.images.shape[1:]]),

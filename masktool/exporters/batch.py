@@ -1,4 +1,4 @@
-"""A graph made for a fixed batch becomes one for any batch, which is proved and measured.
+"""Makes a graph for a fixed batch one for any batch; that this changes no result is proved and measured.
 
 The batch is followed through the graph (:mod:`.independence`), and wherever its length is written down (a target of
 Reshape, a size of Resize, a constant that a Concat joins to every image's own values) the length is left open
@@ -49,10 +49,10 @@ def lift_batch(
     """Gives a graph with a fixed batch a symbolic one, in place; leaves a symbolic one as it is.
 
     Args:
-        model: canonical: opset 18 or later, constants folded into initializers, shapes inferred.
-        image_input: name of the image input, batch on axis 0.
-        domain: of the images that it is tried on.
-        size: of these images, where the graph leaves it open.
+        model: the canonical graph: opset 18 or later, constants folded into initializers, shapes inferred.
+        image_input: the name of the image input, whose axis 0 is the batch.
+        domain: the range of numbers of the images that the graph is tried on.
+        size: the height and width in pixels of these images, where the graph leaves them open.
 
     Returns:
         Whether every output has one row per image that depends on that image alone. Where that is not proved of a
@@ -85,13 +85,13 @@ def original_image(original: onnx_ir.Model, image: onnx_ir.Value) -> onnx_ir.Val
 def open_to_measure(
     model: onnx_ir.Model, image_input: str, running: Running = AS_ALWAYS
 ) -> onnxruntime.InferenceSession:
-    """Opens a plain graph to be measured against, as it came.
+    """Opens a plain graph as it came, so that a masked one can be compared with it.
 
-    Where it takes a fixed batch that is too large to be run for a measurement, its batch is opened, if that is proved
-    to change nothing.
+    Where the graph takes a fixed batch that is too large to be run for a measurement, its batch is opened, if that is
+    proved to change nothing.
 
     Raises:
-        MasktoolError: ONNX Runtime does not take it.
+        MasktoolError: ONNX Runtime does not take the graph.
     """
     session = open_model(model, running)
     image = next(value for value in model.graph.inputs if value.name == image_input)
@@ -102,7 +102,7 @@ def open_to_measure(
 
 
 def too_large_to_run(image: onnx_ir.Value) -> bool:
-    """Whether a fixed batch is larger than what is run to compare one graph with another."""
+    """Tells whether the fixed batch of an image input is too large to be run for a comparison of two graphs."""
     assert image.shape is not None
     batch, *sides = [size if isinstance(size, int) else None for size in image.shape]
     if batch is None or batch <= USUAL_BATCH:
@@ -122,7 +122,7 @@ def rewrite_batch(lift: Lift, node: onnx_ir.Node) -> Sequence[onnx_ir.Node]:
 
 
 def forget_batch(lift: Lift) -> None:
-    """Opens the images' axis in the shapes of all that holds images.
+    """Makes the images' axis open in the shapes of all values that hold images.
 
     Another input that has as many rows as there were images gets the same batch; one row serves all images.
     """
@@ -153,7 +153,7 @@ def check_lifted(original: onnx_ir.Model, lifted: onnx_ir.Model, lift: Lift, ima
 
 
 def finding_at(node: onnx_ir.Node | None, image: onnx_ir.Value, reason: str) -> Obstacle:
-    """Returns what was measured at a node, or at the input where no node is to blame."""
+    """Returns the obstacle at a node, or at the image input where no node is to blame."""
     if node is None:
         return Obstacle("mixes", "input", str(image.name), reason)
     return Obstacle("mixes", node.op_type, str(node.name), reason)
@@ -173,7 +173,10 @@ def random_images(image: onnx_ir.Value, domain: Domain, size: Size) -> np.ndarra
 
 
 def open_graph(model: onnx_ir.Model, image: onnx_ir.Value) -> Callable[[np.ndarray], Arrays]:
-    """Opens a graph on the CPU provider: images -> every output, other inputs fed with the same for all images."""
+    """Opens a graph on the CPU provider and returns its run, from images to all outputs.
+
+    Inputs other than the image input are fed with the same for all images.
+    """
     assert image.name is not None
     session = open_model(model)
     own = next(value for value in model.graph.inputs if value.name == image.name)
@@ -189,12 +192,13 @@ def open_graph(model: onnx_ir.Model, image: onnx_ir.Value) -> Callable[[np.ndarr
 
 
 def run_image_by_image(run: Callable[[np.ndarray], Arrays], images: np.ndarray, batch: int) -> Arrays:
-    """Runs a function made for one batch size on any number of images, each alone, repeated to fill the batch.
+    """Runs a function made for one batch size on any number of images, each of them repeated to fill a batch.
 
     Args:
-        run: images (batch, ...) -> arrays whose first axis is the batch, or which have none where the batch is 1.
-        images: (N, ...).
-        batch: what ``run`` takes.
+        run: the function, from images (batch, ...) to arrays whose first axis is the batch, or which lack it where the
+            batch is 1.
+        images: the images (N, ...).
+        batch: the number of images that ``run`` takes.
 
     Returns:
         For every output, the images' results stacked on a first axis of length N times what one image has there.
@@ -209,14 +213,14 @@ def run_image_by_image(run: Callable[[np.ndarray], Arrays], images: np.ndarray, 
 
 
 def laid_flat(outputs: Sequence[np.ndarray]) -> Arrays:
-    """Returns outputs without their axes: a graph for one image may lack that of the images."""
+    """Returns outputs as vectors, to be compared: a graph for one image may lack the axis of the images."""
     return [output.reshape(-1) for output in outputs]
 
 
 def find_first_difference(
     original: onnx_ir.Model, lifted: onnx_ir.Model, lift: Lift, images: np.ndarray, tolerance: float
 ) -> onnx_ir.Node | None:
-    """Returns the first node, in the graph's order, whose results are not the original's."""
+    """Returns the first node of a lifted graph whose results are not the original's; None where there is none."""
     image, batch = lift.image, lift.batch
     names = {value.name for value, _ in lift.graph.values_with_rows()}
     shared = {value.name for node in original.graph for value in node.outputs if value.name in names}

@@ -1,7 +1,7 @@
-"""Where a fixed batch is written down in a graph, and what to write there instead: one rewrite per operator.
+"""Rewrites of nodes in which a graph writes a fixed batch down, so that they take any batch: one per operator.
 
-Each is asked in front of its node's turn, with the batch followed so far (:mod:`.independence`): on which axis the
-images lie, and what is merged with them there.
+Each is applied before the batch is followed through its node (:mod:`.independence`), when it is known on which axis of
+the node's inputs the images lie, and what is merged with them there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from masktool.exporters.node_inputs import constant_of, input_of
 LONG_AGO = 2**62
 """An end that is beyond every axis."""
 MOST_REPEATED = 2**24
-"""Numbers in a constant whose rows are compared."""
+"""Most numbers in a constant whose rows are compared."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Lift:
     """A graph while its batch is made symbolic.
 
     Attributes:
-        model: that it belongs to.
+        model: the model that the graph belongs to.
         image: the image input.
-        batch: its fixed length.
-        graph: where the images lie in what was met so far.
+        batch: the fixed number of images.
+        graph: the states of the values met so far: where the images lie in them.
     """
 
     model: onnx_ir.Model
@@ -55,9 +55,10 @@ Rewrite = Callable[[Lift, onnx_ir.Node], Emitted]
 
 
 def rewrite_reshape(lift: Lift, node: onnx_ir.Node) -> Emitted:
-    """Lets the length of the images' axis follow from the others.
+    """Lets the length of the images' axis in a Reshape's target follow from the other lengths.
 
-    Where they may lie on several axes (a batch of 1 leaves no trace), on the first that would hold nothing else.
+    Where the images may lie on several axes (a batch of 1 leaves no trace), the first that would hold nothing else is
+    taken.
     """
     rows, target = lift.rows(node.inputs[0]), constant_of(node.inputs[1])
     if rows is None or target is None or node.outputs[0].shape is None:
@@ -88,7 +89,7 @@ def target_without_batch(target: np.ndarray, lengths: Sequence[Product | None], 
 
 
 def rewrite_expand(lift: Lift, node: onnx_ir.Node) -> Emitted:
-    """Asks for 1 on the images' axis, which keeps as many as there are."""
+    """Makes an Expand ask for 1 on the images' axis, which keeps as many images as there are."""
     rows, target = lift.rows(node.inputs[0]), constant_of(node.inputs[1])
     if rows is None or target is None:
         return ()
@@ -99,7 +100,7 @@ def rewrite_expand(lift: Lift, node: onnx_ir.Node) -> Emitted:
 
 
 def rewrite_resize(lift: Lift, node: onnx_ir.Node) -> Emitted:
-    """Resizes every axis but the images'."""
+    """Makes a Resize name the axes that it resizes: all but the images'."""
     rows, sizes = lift.rows(node.inputs[0]), constant_of(input_of(node, 3))
     if rows is None or sizes is None or "axes" in node.attributes:
         return ()
@@ -110,7 +111,7 @@ def rewrite_resize(lift: Lift, node: onnx_ir.Node) -> Emitted:
 
 
 def rewrite_squeeze(lift: Lift, node: onnx_ir.Node) -> Emitted:
-    """Names the axes to drop, the images' not among them; what follows may have an axis more than before."""
+    """Makes a Squeeze name the axes that it drops, the images' not among them; its result may have one axis more."""
     rows, value, axes = lift.rows(node.inputs[0]), node.inputs[0], input_of(node, 1)
     if rows is None or value is None or value.shape is None or (axes is not None and constant_of(axes) is None):
         return ()
@@ -132,7 +133,7 @@ def rewrite_squeeze(lift: Lift, node: onnx_ir.Node) -> Emitted:
 
 
 def rewrite_gather(lift: Lift, node: onnx_ir.Node) -> Emitted:
-    """Keeps a batch of one image, of which the first row was taken."""
+    """Makes a Gather that takes the only image of a batch of one an Identity, which keeps the axis of the images."""
     rows, index = lift.rows(node.inputs[0]), constant_of(node.inputs[1])
     if rows is None or not rows.pure or lift.batch != 1 or index is None or index.ndim or index not in (0, -1):
         return ()
@@ -144,14 +145,14 @@ def rewrite_gather(lift: Lift, node: onnx_ir.Node) -> Emitted:
 
 
 def become_identity(node: onnx_ir.Node) -> None:
-    """Makes a node pass its first input on."""
+    """Makes a node an Identity, which passes its first input on."""
     node.resize_inputs(1)
     node.attributes.clear()
     node.op_type = "Identity"
 
 
 def infer_behind(model: onnx_ir.Model, node: onnx_ir.Node) -> None:
-    """Infers the shapes of all that follows from a node anew."""
+    """Infers the shapes of a node's results, and of all that is computed from them, anew."""
     waiting = [node]
     while waiting:
         for value in waiting.pop().outputs:
@@ -162,7 +163,7 @@ def infer_behind(model: onnx_ir.Model, node: onnx_ir.Node) -> None:
 
 
 def rewrite_slice(lift: Lift, node: onnx_ir.Node) -> Emitted:
-    """Takes all images where it took the whole batch."""
+    """Makes a Slice that took the whole fixed batch take all images."""
     rows, axes, ends = lift.rows(node.inputs[0]), constant_of(input_of(node, 3)), constant_of(node.inputs[2])
     starts, steps = constant_of(node.inputs[1]), constant_of(input_of(node, 4))
     if rows is None or ends is None or starts is None:
@@ -179,7 +180,7 @@ def rewrite_slice(lift: Lift, node: onnx_ir.Node) -> Emitted:
 
 
 def rewrite_concat(lift: Lift, node: onnx_ir.Node) -> Emitted:
-    """Repeats what is the same for all images (a class token, a block of zeros) once per image."""
+    """Repeats what a Concat joins to the images and is the same for all (a class token, zeros) once per image."""
     axis = node.attributes["axis"].as_int() % lift.graph.rank(node.outputs[0])
     held = next(rows for value in node.inputs if (rows := lift.rows(value)) is not None)
     if axis == held.axis or not held.pure:
@@ -188,7 +189,7 @@ def rewrite_concat(lift: Lift, node: onnx_ir.Node) -> Emitted:
 
 
 def rewrite_recurrent(lift: Lift, node: onnx_ir.Node) -> Emitted:
-    """Starts every image with the same state."""
+    """Repeats the initial states of an RNN, GRU or LSTM, which are the same for all images, once per image."""
     rows = lift.rows(node.inputs[0])
     if rows is None or not rows.pure:
         return ()
@@ -196,12 +197,12 @@ def rewrite_recurrent(lift: Lift, node: onnx_ir.Node) -> Emitted:
 
 
 def rewrite_grid_sample(lift: Lift, node: onnx_ir.Node) -> Emitted:
-    """Gives every image the same grid, or every grid the same image."""
+    """Repeats the input of a GridSample that all images share, its grid or what it samples, once per image."""
     return repeat_inputs(lift, node, {0: 0, 1: 0})
 
 
 def rewrite_broadcast(lift: Lift, node: onnx_ir.Node) -> Emitted:
-    """Keeps one row of a constant that has the same one for every image."""
+    """Replaces a constant that has the same row for every image by that one row, which is broadcast."""
     rank = max((lift.graph.rank(value) for value in node.inputs if value is not None), default=0)
     held = [rows.axis + rank - lift.graph.rank(value) for value in node.inputs if (rows := lift.rows(value))]
     for index, value in enumerate(node.inputs):
@@ -212,7 +213,7 @@ def rewrite_broadcast(lift: Lift, node: onnx_ir.Node) -> Emitted:
 
 
 def single_row(lift: Lift, value: onnx_ir.Value, axis: int) -> np.ndarray | None:
-    """Returns a constant's one row, length 1 along ``axis``, where it has the same for each of several images."""
+    """Returns the row, of length 1 along ``axis``, that a constant repeats for each image; None where rows differ."""
     array = (
         constant_of(value) if axis >= 0 and value.shape is not None and value.shape[axis] == lift.batch > 1 else None
     )
@@ -223,12 +224,12 @@ def single_row(lift: Lift, value: onnx_ir.Value, axis: int) -> np.ndarray | None
 
 
 def repeat_inputs(lift: Lift, node: onnx_ir.Node, axes: dict[int, int]) -> list[onnx_ir.Node]:
-    """Repeats inputs that are the same for all images, once per image.
+    """Repeats inputs of a node that are the same for all images, once per image; returns the nodes emitted for that.
 
     Args:
-        lift: the graph.
-        node: that reads them.
-        axes: by the index of an input, the axis on which its images are to lie.
+        lift: the graph while its batch is made symbolic.
+        node: the node that reads the inputs.
+        axes: the axis on which the images are to lie, by the index of an input.
     """
     emitted: list[onnx_ir.Node] = []
     for index, axis in axes.items():
@@ -282,7 +283,7 @@ REWRITES: dict[str, Rewrite] = {
 
 
 def add_constant(node: onnx_ir.Node, array: np.ndarray) -> onnx_ir.Value:
-    """Adds an initializer to the node's graph; integers become int64."""
+    """Adds an array to a node's graph as an initializer, and returns it; integers become int64."""
     assert isinstance(node.graph, onnx_ir.Graph)
     name = f"{node.name or node.op_type}/lifted_{len(node.graph.initializers)}"
     tensor = onnx_ir.tensor(array.astype(np.int64) if array.dtype.kind in "iu" or not array.size else array, name=name)

@@ -1,8 +1,8 @@
 """A run of a network that is ended where it takes too long, or where the user ends it.
 
-ONNX Runtime returns to Python only when a run is over: until then neither Ctrl-C nor SIGTERM reaches anybody. So it
-runs in a thread of its own, and whoever waits tells it to terminate. It looks for that between nodes and between rounds
-of a Loop; a single node is never interrupted, and such a thread is left behind.
+ONNX Runtime returns to Python only when a run is over: until then Python handles neither Ctrl-C nor SIGTERM. So the
+run has a thread of its own, and the thread that waits for it tells it to terminate. ONNX Runtime looks for that between
+nodes and between rounds of a Loop; a single node is never interrupted, and such a thread is left behind.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from masktool.limits import LIMITS, advise_limit, limit
 GRACE = 10.0
 """Seconds in which a run that was told to terminate should do so."""
 MORE = 10
-"""Times the limit that a message proposes."""
+"""Factor by which the limit that a message proposes is larger than the one that was reached."""
 
 
 class TimeLimitError(MasktoolError):
-    """A run was ended: to try the network on something else would take as long again."""
+    """Raised where a run was ended; to try the network on something else would take as long again."""
 
 
 def run_within_limit(
     runnable: RunnableModel, run: Callable[[RunnableModel], Outputs], images: int, where: object
 ) -> Outputs:
-    """Returns what a run gives.
+    """Returns the outputs of a run that is ended once it takes longer than the limit.
 
     Args:
-        runnable: what runs.
-        run: runs what it is given.
-        images: how many it runs on, each of which may take as long as the limit says.
-        where: for the message.
+        runnable: the network to run.
+        run: the function that runs the network it is given.
+        images: the number of images that the network runs on, each of which may take as long as the limit says.
+        where: what the network runs on, for the message.
 
     Raises:
-        TimeLimitError: it took longer than the limit, and was ended.
+        TimeLimitError: the run took longer than the limit, and was ended.
     """
     options = onnxruntime.RunOptions()
     results: list[Outputs] = []
@@ -69,7 +69,7 @@ def run_within_limit(
 
 
 def too_long(where: object) -> TimeLimitError:
-    """Returns the error of a run that was ended."""
+    """Returns the error of a run that took too long."""
     seconds = limit("seconds")
     return TimeLimitError(
         "the network runs without end, or for long",

@@ -1,8 +1,8 @@
-"""Exports that are kept: each in a directory of its own, with what it was made from, and used only while that is so.
+"""Exports that are kept, each in a directory with a record of what it was made from, and used until that changes.
 
 An entry is made under a temporary name and appears whole, by one rename, so that two processes may make the same one.
-It is for its user alone. One that is another user's, that others may write to, that is damaged, or whose source, code
-or libraries are not what they were, is made anew.
+It is for its user alone. An entry that is another user's, that others may write to, that is damaged, or whose source,
+code or libraries are not what they were, is made anew.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ Files = Mapping[str, str | None]
 
 @dataclasses.dataclass(frozen=True)
 class MadeFrom:
-    """What became known of an export's origin only when it was made.
+    """What became known of an export's origin only when the export was made.
 
     Attributes:
-        files: SHA-256 by path of a factory's code and of what Python read for it.
-        data: marks of the data files beside it, see :func:`masktool.identity.mark_files`.
-        packages: versions of the installed packages that were imported.
+        files: the SHA-256, by path, of a factory's code and of the files that Python read for it.
+        data: the marks, by path, of the data files beside the factory, see :func:`masktool.identity.mark_files`.
+        packages: the versions, by name, of the installed packages that were imported.
     """
 
     files: Files = dataclasses.field(default_factory=dict)
@@ -61,10 +61,11 @@ class ExportRequest:
     """An export that is wanted.
 
     Attributes:
-        stem: begins the entry's name, for people.
+        stem: the beginning of the entry's name, for people to read.
         identity: all that decides what the export holds and is known before it is made, as JSON values.
-        make: writes the export to a path, and returns what became known only then.
-        source: what the model is called, for people; a file's absolute path.
+        make: the function that writes the export to a path, and returns what became known only then.
+        source: the name of the model, for people to read: a file's absolute path, a hub name or the type of a model in
+            memory; None where it is not known.
     """
 
     stem: str
@@ -74,18 +75,18 @@ class ExportRequest:
 
     @property
     def entry(self) -> Path:
-        """Directory of the entry."""
+        """The directory of the entry."""
         key = digest_values({**self.identity, "code": digest_of_code()})[:KEY_LENGTH]
         return cache_directory() / f"{self.stem}-{key}"
 
     @property
     def model(self) -> Path:
-        """The exported file."""
+        """The path of the exported file."""
         return model_in(self.entry)
 
 
 def model_in(entry: Path) -> Path:
-    """Returns the exported file in an entry, which bears its name without the key."""
+    """Returns the path of the exported file in an entry, named as the entry without its key."""
     return entry / f"{entry.name[: -KEY_LENGTH - 1]}.onnx"
 
 
@@ -95,7 +96,7 @@ def digest_of_code() -> str:
 
 
 def cache_directory() -> Path:
-    """Returns where exports are kept (XDG base directory specification: a relative path counts as unset).
+    """Returns the directory of kept exports (XDG base directory specification: a relative path counts as unset).
 
     Raises:
         MasktoolError: neither ``$XDG_CACHE_HOME`` nor a home directory is known.
@@ -110,12 +111,12 @@ def cache_directory() -> Path:
 
 
 def package_versions(names: tuple[str, ...]) -> dict[str, str | None]:
-    """Returns the versions of installed packages, None where one is not installed."""
+    """Returns the versions of packages by name, None for one that is not installed."""
     return {name: package_version(name) for name in names}
 
 
 def package_version(name: str) -> str | None:
-    """Returns the version of an installed package, None where it is not installed."""
+    """Returns the version of a package, None where it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -123,7 +124,9 @@ def package_version(name: str) -> str | None:
 
 
 def find_kept(request: ExportRequest, say: Say) -> Path | None:
-    """Returns a kept export where it can be used; says why where there is one that cannot.
+    """Returns the path of a kept export; None where there is none that can be used.
+
+    Why an export that is there cannot be used is said.
 
     Raises:
         MasktoolError: the cache is another user's.
@@ -156,7 +159,7 @@ def find_obstacle(entry: Path) -> str | None:
 
 
 def find_changed(made: MadeFrom) -> list[str]:
-    """Returns what is not as it was when an export was made: names of files, and packages with their versions."""
+    """Returns what changed since an export was made: names of files, and packages with their versions."""
     files = {**made.files, **made.data}
     now = {**digest_files(map(Path, made.files)), **mark_files(map(Path, made.data))}
     changed = [Path(name).name for name in files if now[name] != files[name]]
@@ -166,7 +169,7 @@ def find_changed(made: MadeFrom) -> list[str]:
 
 
 def find_foreign(path: Path, *, directory: bool) -> str | None:
-    """Says whose a path is where it is not this user's own alone, or that it is of another kind."""
+    """Says why a path is not a file or directory of this user's alone; None where it is."""
     status = path.lstat()
     if not (stat.S_ISDIR if directory else stat.S_ISREG)(status.st_mode):
         return "not a directory" if directory else "not an ordinary file"
@@ -191,7 +194,7 @@ def make_kept(request: ExportRequest) -> Path:
     """Makes an export, keeps it in the place of whatever stood there, and returns its path.
 
     Raises:
-        MasktoolError: it cannot be made or written, or the cache is another user's.
+        MasktoolError: the export cannot be made or written, or the cache is another user's.
     """
     parent = cache_directory()
     make_private_directory(parent)
@@ -214,10 +217,10 @@ def make_kept(request: ExportRequest) -> Path:
 
 
 def make_private_directory(path: Path) -> None:
-    """Makes the cache for the user alone.
+    """Makes the directory of the cache, and the one that it is in, for the user alone.
 
     Raises:
-        MasktoolError: it is another user's, or others may write to it and that cannot be changed.
+        MasktoolError: a directory is another user's, or others may write to it and that cannot be changed.
     """
     for each in (path.parent, path):
         with writing(each):
@@ -233,7 +236,7 @@ def make_private_directory(path: Path) -> None:
 
 
 def put_in_place(made: Path, request: ExportRequest) -> None:
-    """Renames a directory to its place; what stood there goes, unless it is the same export, made at the same time."""
+    """Renames a made entry to its place; what stood there goes, unless it is the same export, made meanwhile."""
     try:
         made.rename(request.entry)
     except OSError:
@@ -246,7 +249,7 @@ def put_in_place(made: Path, request: ExportRequest) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes an entry that is not used, whatever it is."""
+    """Removes an entry that cannot be used: a directory, a file or a link."""
     if path.is_dir() and not path.is_symlink():
         with temporary_directory(path.parent) as away:
             path.rename(away / "old")  # at once: nobody finds half of it

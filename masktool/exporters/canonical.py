@@ -41,9 +41,9 @@ __all__ = ["canonicalise", "opset_of"]
 PAD_SPATIAL_AXES = (2, 3)
 REPORT = "if ONNX Runtime runs the file, this is a defect of masktool: please report the network"
 KEEPS_SHAPE = ("GroupNormalization",)
-"""Operators for which onnx infers nothing."""
+"""Operators whose result has its input's shape, and for which onnx infers nothing."""
 LARGEST_FOLDED = 262_144
-"""Numbers in the result of what is folded, as onnxscript keeps them; larger ones are weights to compute at run time."""
+"""Most numbers in a result that is folded, as onnxscript keeps them; larger results are computed at run time."""
 ENLARGES = frozenset(
     {"ConstantOfShape", "Expand", "EyeLike", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample", "MatMul", "Einsum"}
 )
@@ -61,7 +61,7 @@ def canonicalise(model: ir.Model) -> ir.Model:
 
 
 def canonical_copy(model: ir.Model) -> ir.Model:
-    """Goes through the steps above, on a copy."""
+    """Returns a copy of a model that went through the steps of the canonical form."""
     model = model.clone()
     shorten_domain(model)
     inline_functions(model)
@@ -99,10 +99,11 @@ def canonical_copy(model: ir.Model) -> ir.Model:
 
 
 def inline_functions(model: ir.Model) -> None:
-    """Puts the bodies of functions in the place of their calls, in place.
+    """Replaces the calls of a model's functions by their bodies, in place.
 
     Raises:
-        MasktoolError: a function's opset is not the model's and gives its operators another form, or it calls itself.
+        MasktoolError: a function's opset is not the model's and gives its operators another form, or a function calls
+            itself.
     """
     for function in model.functions.values():
         own = opset_of(model)
@@ -157,9 +158,10 @@ def infer_shapes(model: ir.Model) -> None:
 
 
 def infer_outputs_anew(model: ir.Model) -> None:
-    """Infers shapes, in place, those of the model's outputs as if nobody had declared them.
+    """Infers a model's shapes, in place, those of its outputs as if the file declared none.
 
-    At the door, inference says nothing behind operators that it does not know; here they are standard ones.
+    When a file is read, inference says nothing behind operators that it does not know; the canonical form has standard
+    ones in their place.
     """
     declared = {value: value.shape for value in model.graph.outputs if value.producer() and value.shape is not None}
     for value in declared:
@@ -170,7 +172,7 @@ def infer_outputs_anew(model: ir.Model) -> None:
 
 
 def keep_shapes(graph: ir.Graph) -> bool:
-    """Gives outputs the shape of the input where onnx knows no inference; returns whether there were any."""
+    """Gives results of operators that keep the shape their input's, where onnx infers none; returns whether any did."""
     found = False
     for node in graph:
         source, output = node.inputs[0] if node.inputs else None, node.outputs[0]
@@ -180,9 +182,10 @@ def keep_shapes(graph: ir.Graph) -> bool:
 
 
 def may_fold(node: ir.Node) -> bool | None:
-    """Folds nothing whose result is large, or may be: the folder computes it before it looks.
+    """Tells whether onnxscript's folder may fold a node; None leaves that to the folder.
 
-    An integer ConstantOfShape, part of the arithmetic on shapes, is folded, which the folder leaves alone by itself.
+    A result that is large, or may be, is not folded: the folder computes it before it looks at its size. An integer
+    ConstantOfShape, part of the arithmetic on shapes, is folded, which the folder leaves alone by itself.
     """
     if any(may_be_large(node, output.shape) for output in node.outputs):
         return False
@@ -192,7 +195,7 @@ def may_fold(node: ir.Node) -> bool | None:
 
 
 def may_be_large(node: ir.Node, shape: ir.Shape | None) -> bool:
-    """Tells whether a result is too large to be folded; of unknown shape, whether its operator can enlarge."""
+    """Tells whether a node's result is too large to be folded or, where its shape is unknown, may be."""
     if shape is None or not all(isinstance(length, int) for length in shape):
         return node.op_type in ENLARGES
     return math.prod(length for length in shape if isinstance(length, int)) > LARGEST_FOLDED
@@ -238,7 +241,7 @@ def make_pads_explicit(graph: ir.Graph) -> None:
 
 
 def explicit_pads(node: ir.Node, mode: str) -> list[int] | None:
-    """Returns pads in ONNX's order (all begins, then all ends); None where a size is unknown.
+    """Returns a window operator's pads in ONNX's order (all begins, then all ends); None where a size is unknown.
 
     Source: ONNX operator specification, Conv, ``auto_pad``: SAME pads so that output = ceil(input / stride).
     """
@@ -264,7 +267,7 @@ def explicit_pads(node: ir.Node, mode: str) -> list[int] | None:
 
 
 def kernel_shape(node: ir.Node) -> list[int] | None:
-    """Returns the kernel of a window operator, from its attribute or its weight."""
+    """Returns the kernel's lengths of a window operator, from its attribute or its weight; None where unknown."""
     given = node.attributes.get_ints("kernel_shape")
     if given is not None:
         return list(given)
@@ -297,12 +300,12 @@ def fuse_pads(graph: ir.Graph) -> None:
 
 
 def is_shared(value: ir.Value) -> bool:
-    """Tells whether more than one node reads a value, or a caller does."""
+    """Tells whether a value is read more than once, or is an output of the graph."""
     return len(value.uses()) > 1 or value.is_graph_output()
 
 
 def counts_padding(node: ir.Node) -> bool:
-    """Whether zeros around the input of an average pool count just as its own padding would."""
+    """Tells whether zeros that a Pad puts around an average pool's input can become its own, counted padding."""
     no_pads = not any(node.attributes.get_ints("pads") or [])
     return (no_pads or node.attributes.get_int("count_include_pad", 0) == 1) and not node.attributes.get_int(
         "ceil_mode", 0

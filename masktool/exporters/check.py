@@ -1,4 +1,4 @@
-"""Measuring an exported file again: against itself and, where it is at hand, against its source."""
+"""Measures an exported file again: against itself and, where its source is given, against that source."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ altered weight changes it by more."""
 
 @dataclasses.dataclass(frozen=True)
 class ExportCheck:
-    """What was measured.
+    """What a check of an exported file found.
 
     Attributes:
-        metadata: of the file.
-        verdicts: one for every figure.
-        source: name of the source that it was compared with, None where there was none.
-        cause: what is wrong with the source, where that is why a figure is beyond its limit.
+        metadata: what the file says about itself.
+        verdicts: the verdicts, one for every figure that was measured.
+        source: the name of the source that the file was compared with; None where there was none.
+        cause: what is wrong with the source, where that is why a figure is beyond its limit; else None.
     """
 
     metadata: Metadata
@@ -70,17 +70,17 @@ def check_export(
     image_input: str | None = None,
     trust_code: bool = False,
 ) -> ExportCheck:
-    """Measures an exported file again, as it was at export, and says which figures are within their limits.
+    """Measures an exported file as it was measured at export, and says which figures are within their limits.
 
     Args:
-        path: of the file.
-        model: what it was exported from, as :func:`masktool.export` takes it; None compares the file with itself, and
-            leaves out the figures that need the model.
-        arch: of the model, as for ``export``.
-        input_size: likewise.
-        channels: likewise.
-        image_input: likewise.
-        trust_code: likewise.
+        path: the path of the exported file.
+        model: the model that the file was exported from, as for :func:`masktool.export`; None compares the file with
+            itself, and leaves out the figures that need the model.
+        arch: the architecture that a state dict belongs to, as for ``export``.
+        input_size: the height and width of the image input in pixels, as for ``export``.
+        channels: the number of channels of a torch module's images, as for ``export``.
+        image_input: the name of the ONNX input that is the image, as for ``export``.
+        trust_code: whether a model file is read although that may run code from it, as for ``export``.
 
     Returns:
         A verdict on every figure; ``failed`` holds those beyond their limits.
@@ -113,7 +113,7 @@ def check_export(
 def measure_file(
     masked: RunnableModel, model: onnx_ir.Model, metadata: Metadata, limits: Mapping[str, float], source: Source | None
 ) -> tuple[dict[str, float], str | None]:
-    """Returns the figures of a file, and what is wrong with its source where that is why one is beyond its limit."""
+    """Returns the figures of a file, and what is wrong with its source where that is why a figure exceeds its limit."""
     layout = metadata.layout or (metadata.preprocessing.layout if metadata.preprocessing else "NCHW")
     recorded = metadata.parity.get("probes")
     if source is None:
@@ -137,7 +137,7 @@ def refuse_other_input(session: onnxruntime.InferenceSession, image_input: str, 
 
 
 def plain_runnable(source: Source, metadata: Metadata, outputs: list[str]) -> RunnableModel:
-    """Opens a source; MasktoolError where its inputs or outputs are not the file's."""
+    """Opens a source to be compared with a file; MasktoolError where its inputs or outputs are not the file's."""
     rename_as_before(source.model, metadata.renamed or {})
     session = open_to_measure(source.model, metadata.image_input)
     found = [output.name for output in session.get_outputs()]
@@ -156,7 +156,10 @@ def plain_runnable(source: Source, metadata: Metadata, outputs: list[str]) -> Ru
 
 
 def judge_record(response: float, metadata: Metadata) -> Iterator[Verdict]:
-    """Yields how far the response is from the one recorded by the same version, which draws the same images."""
+    """Yields a verdict on how far the response is from the recorded one; nothing for a file of another version.
+
+    Only the same version draws the same images.
+    """
     recorded = metadata.parity.get("response")
     if metadata.tool_version == __version__ and isinstance(recorded, int | float) and recorded > 0:
         drift = abs(response - recorded) / recorded
@@ -165,7 +168,7 @@ def judge_record(response: float, metadata: Metadata) -> Iterator[Verdict]:
 
 
 def judge_digest(source: Source, metadata: Metadata) -> Iterator[Verdict]:
-    """Yields whether a source's file is, byte by byte, the one that was exported."""
+    """Yields a verdict on whether a source's file is, byte by byte, the one that was exported."""
     if source.sha256 is not None:
         recorded = metadata.source_sha256
         yield Verdict(

@@ -1,4 +1,4 @@
-"""What NonMaxSuppression chose is no map: before a mask is carried through a detector, it is left out.
+"""Outputs that NonMaxSuppression chose are left out before a mask is carried through a detector.
 
 A list of chosen boxes has no place for a pixel, and another length under every mask. What it was chosen from, boxes and
 scores, can be masked and explained. Filling the input needs no rules and keeps the list.
@@ -23,13 +23,13 @@ CHOSEN_FROM = 2
 
 
 def leave_out_lists(source: Source, masking: Masking) -> Source:
-    """Returns a source without the outputs that come of NonMaxSuppression; itself where there are none.
+    """Returns a source without the outputs that come of NonMaxSuppression; the source itself where there are none.
 
-    Where nothing else is left, what was chosen from takes their place.
+    Where no other output is left, the boxes and scores that were chosen from take their place.
 
     Args:
-        source: with all its outputs; it stays as it is.
-        masking: ``fill`` keeps the lists.
+        source: the source with all its outputs; it stays as it is.
+        masking: the masking mode; ``fill`` keeps all outputs.
     """
     names = [value.name for value in source.model.graph.outputs]
     if masking == "fill" or source.exported_before or not chosen_outputs(source.model.graph):
@@ -57,7 +57,7 @@ def leave_out_lists(source: Source, masking: Masking) -> Source:
 def only(
     run: Callable[[np.ndarray], list[np.ndarray]] | None, places: list[int]
 ) -> Callable[[np.ndarray], list[np.ndarray]] | None:
-    """Returns a function that gives some of another's results."""
+    """Returns a function that gives the results of another at some places alone; None for None."""
     if run is None:
         return None
 
@@ -78,6 +78,6 @@ def chosen_outputs(graph: ir.Graph) -> list[ir.Value]:
 
 
 def chosen_from(graph: ir.Graph) -> list[ir.Value]:
-    """Returns the boxes and scores that are chosen from, where a node gives them."""
+    """Returns the boxes and scores that NonMaxSuppression chooses from, where a node computes them."""
     found = [value for node in graph if node.op_type == CHOOSING for value in node.inputs[:CHOSEN_FROM]]
     return list(dict.fromkeys(value for value in found if value is not None and value.producer() is not None))

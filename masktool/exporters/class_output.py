@@ -1,4 +1,4 @@
-"""Which output of a graph holds class scores, what they are, and what speaks for it.
+"""Finds the output of a graph that holds class scores, what kind of scores they are, and the evidence for both.
 
 A graph says little of what its numbers mean: class scores, landmarks and embeddings may all end in one Gemm. So
 evidence is collected in words, and a decision is taken only where it leads to one:
@@ -70,9 +70,9 @@ class ClassOutput(NamedTuple):
     """What is taken for the class output.
 
     Attributes:
-        name: of the output; None where there is none.
-        kind: what it holds; None where that is not known.
-        evidence: for both, in words.
+        name: the name of the class output; None where there is none.
+        kind: what the class output holds; None where that is not known.
+        evidence: what speaks for name and kind, in words.
     """
 
     name: str | None
@@ -82,15 +82,15 @@ class ClassOutput(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Claims:
-    """What is said of the class output by those who know.
+    """What the user and the origin of the graph say of the class output.
 
     Attributes:
-        name: of the output, ``none`` for a graph without one; None where nobody says.
-        kind: what it holds.
-        labels: one per class, or one or two for one column.
-        n_classes: how many classes the origin of the graph says that there are.
-        said_by: the origin, as messages call it.
-        own_name: what masktool called an output that had no name, which says nothing.
+        name: the name of the class output, ``none`` for a graph without one; None where nobody says.
+        kind: what the class output holds; None where nobody says.
+        labels: the names of the classes, one per column, or two for a lone column; None where nobody says.
+        n_classes: the number of classes that the origin of the graph gives; None where it gives none.
+        said_by: the words for the origin in messages.
+        own_name: the name that masktool gave to an output without one, which says nothing of what the output holds.
     """
 
     name: str | None = None
@@ -101,7 +101,7 @@ class Claims:
     own_name: str | None = None
 
     def with_user(self, name: str | None, kind: OutputKind | None, labels: Sequence[str] | None) -> Claims:
-        """Returns what the origin says together with what the user says."""
+        """Returns what the origin says together with the name, kind and labels that the user gives."""
         return dataclasses.replace(self, name=name, kind=kind, labels=labels)
 
     @property
@@ -116,13 +116,13 @@ class Candidate:
 
     Attributes:
         value: the output.
-        columns: K; None where it is open.
-        end: what it ends in, a key of ``score_ends.KINDS_OF_END``; None for anything else.
-        unbounded: whether it ends in an operator that gives unbounded scores.
-        share: whether it lies between 0 and 1, whatever the image.
-        ends_in: the same in words.
-        backing: what speaks for class scores.
-        against: what speaks against them.
+        columns: the number of scores per image, K in (N, K); None where it is open.
+        end: what the output ends in, a key of ``score_ends.KINDS_OF_END``; None for anything else.
+        unbounded: whether the output ends in an operator that gives unbounded scores.
+        share: whether the output lies between 0 and 1, whatever the image.
+        ends_in: what the output ends in, in words.
+        backing: what speaks for class scores, in words.
+        against: what speaks against class scores, in words.
     """
 
     value: ir.Value
@@ -136,12 +136,12 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """Name of the output."""
+        """The name of the output."""
         return str(self.value.name)
 
     @property
     def kinds(self) -> tuple[OutputKind, ...] | None:
-        """What it may hold, the likeliest first; None where its end says nothing of that."""
+        """What the output may hold, the likeliest kind first; None where its end says nothing of that."""
         if self.end is None and self.share:
             return ("binary-probability", "sigmoid") if self.columns == 1 else ("probabilities", "sigmoid")
         return KINDS_OF_END.get(self.end or "")
@@ -151,12 +151,12 @@ class Candidate:
 
 
 def choose_class_output(model: ir.Model, claims: Claims = Claims(), batch: int | None = None) -> ClassOutput:
-    """Says which output holds the class scores, and what they are.
+    """Returns the output that holds the class scores, and what kind of scores they are.
 
     Args:
-        model: any graph; the shapes of its outputs are known.
+        model: any model, the shapes of whose outputs are known.
         claims: what the user and the graph's origin say.
-        batch: how many images it takes, None for any number.
+        batch: the number of images that the model takes; None for any number.
 
     Raises:
         MasktoolError: several outputs may be meant, or what the user says contradicts the graph.
@@ -195,7 +195,7 @@ def choose_class_output(model: ir.Model, claims: Claims = Claims(), batch: int |
 def is_vector(value: ir.Value, batch: int | None = None) -> bool:
     """Tells whether a value is floating point and of shape (N, K), (N, K, 1, 1) or (N,), where N may be known.
 
-    (N, K, 1) is none: detectors give one score per anchor that way.
+    (N, K, 1) does not count: detectors give one score per anchor that way.
     """
     if value.shape is None or value.dtype not in FLOAT_TYPES or value.shape.rank() not in (1, 2, 4):
         return False
@@ -207,7 +207,7 @@ def is_vector(value: ir.Value, batch: int | None = None) -> bool:
 
 
 def count_columns(value: ir.Value) -> int | None:
-    """Returns K of (N, K, ...), 1 of (N,), None where it is open."""
+    """Returns the number of scores per image: K of (N, K, ...), 1 of (N,); None where K is open."""
     assert value.shape is not None
     if value.shape.rank() == 1:
         return 1
@@ -219,7 +219,7 @@ def named_output(model: ir.Model, name: str, batch: int | None) -> ir.Value:
     """Returns the output that the user names.
 
     Raises:
-        MasktoolError: there is none of that name, or it cannot hold class scores.
+        MasktoolError: no output has that name, or the output cannot hold class scores.
     """
     where = parameter("class_output", name)
     found = next((value for value in model.graph.outputs if value.name == name), None)
@@ -248,7 +248,7 @@ def named_output(model: ir.Model, name: str, batch: int | None) -> ir.Value:
 
 
 def describe_candidate(value: ir.Value, claims: Claims) -> Candidate:
-    """Collects what speaks for and against an output."""
+    """Returns a candidate for the class output, with what speaks for and against it."""
     columns, end = count_columns(value), end_of(value)
     kind_of_end = name_end(value, columns)
     unbounded = kind_of_end is None and is_unbounded(value)
@@ -261,7 +261,7 @@ def describe_candidate(value: ir.Value, claims: Claims) -> Candidate:
 def find_backing(
     value: ir.Value, columns: int | None, end: str | None, claims: Claims, *, unbounded: bool
 ) -> Iterator[str]:
-    """Yields what speaks for class scores."""
+    """Yields what speaks for class scores in an output, in words."""
     if end == "Complement":
         yield "p and 1 - p of one sigmoid in its two columns"
     elif end is not None:
@@ -283,17 +283,17 @@ def find_backing(
 
 
 def speaks_for(value: ir.Value, claims: Claims) -> set[str]:
-    """Returns the words in an output's name that speak for class scores; a name by masktool says nothing."""
+    """Returns the words in an output's name that speak for class scores; none in a name that masktool gave."""
     return set() if value.name == claims.own_name else words_of(value) & SPEAKING_FOR
 
 
 def count_in_words(number: int | None, thing: str) -> str:
-    """Returns how many there are, in words; K where that is open."""
+    """Returns a number of things in words, such as "1 column" or, where the number is open, "K columns"."""
     return f"{number or 'K'} {thing}{'' if number == 1 else 's'}"
 
 
 def find_objections(value: ir.Value, end: ir.Node | None, kind_of_end: str | None) -> Iterator[str]:
-    """Yields what speaks against class scores; names are a hint only where the graph does not say it better."""
+    """Yields what speaks against class scores in an output, in words; behind a softmax its name does not count."""
     if end is not None and scales_to_unit_length(end):
         yield "of unit length (L2 norm), as embeddings are"
     joined = end if end is not None and end.op_type == "Concat" and kind_of_end is None else None
@@ -320,10 +320,10 @@ def words_of(value: ir.Value) -> set[str]:
 
 
 def keep_fitting(candidates: Sequence[Candidate], claims: Claims) -> list[Candidate]:
-    """Returns the candidates that labels and kind of the user's fit.
+    """Returns the candidates that fit the labels and the kind which the user gives.
 
     Raises:
-        MasktoolError: they fit none.
+        MasktoolError: no candidate fits the labels, or the kind.
     """
     labels = claims.labels
     exact = [each for each in candidates if labels is not None and len(labels) == each.columns]
@@ -350,23 +350,26 @@ def keep_fitting(candidates: Sequence[Candidate], claims: Claims) -> list[Candid
 
 
 def fits_columns(kind: OutputKind, columns: int | None) -> bool:
-    """Tells whether so many columns may be of a kind: classes that exclude one another are several columns, or one."""
+    """Tells whether an output of so many columns may be of a kind: binary kinds have one, the others several.
+
+    Independent classes, of the kind ``sigmoid``, may be one or several.
+    """
     return columns == 1 if kind in BINARY_KINDS else columns != 1 or kind == "sigmoid"
 
 
 def fit_labels(count: int, columns: int | None) -> bool:
-    """Tells whether so many labels may be those of so many columns; a lone column may have both its classes named."""
+    """Tells whether so many labels fit so many columns: one per column, or two for the classes of a lone column."""
     return columns is None or count == columns or (columns == 1 and count == len(("negative", "positive")))
 
 
 def count_names(candidates: Sequence[Candidate]) -> str:
-    """Returns how many names the candidates want, in words."""
+    """Returns the number of labels that the candidates take, in words."""
     wanted = sorted({each.columns for each in candidates if each.columns is not None})
     return " or ".join("1 or 2" if columns == 1 else str(columns) for columns in wanted) + " names"
 
 
 def drop_inner(candidates: Sequence[Candidate], model: ir.Model) -> list[Candidate]:
-    """Returns the candidates that no other output is computed from, each core once."""
+    """Returns the candidates that no other output is computed from; of several with the same scores, the first."""
     if len(model.graph.outputs) == 1:
         return list(candidates)
     distinct = list({core_of(each.value): each for each in reversed(candidates)}.values())[::-1]
@@ -386,15 +389,19 @@ def is_inner(candidate: Candidate, heads: Sequence[Candidate], every: set[ir.Val
 
 
 def may_be_made_of(head: Candidate, inner: Candidate) -> bool:
-    """Tells whether a head is another candidate's scores a step further: of as many classes, or at least as sure."""
+    """Tells whether a head may count instead of a candidate that it is computed from.
+
+    It may where there is evidence for it, where it has as many columns, or where the candidate itself does not end in a
+    softmax or sigmoid.
+    """
     return inner.end is None or bool(head.backing) or head.columns == inner.columns
 
 
 def find_rivals(candidates: Sequence[Candidate], claims: Claims) -> list[Candidate]:
     """Returns the candidates without evidence that are computed from one that ends in a softmax or sigmoid.
 
-    That one may be the weights of an attention, a gate or a router, and the class scores be what is computed from it;
-    or its classes are read by a second head. Its name may tell.
+    The one that they are computed from may be the weights of an attention, a gate or a router, and they the class
+    scores; or it holds the class scores, which a second head reads. Its name may tell.
     """
     reached: set[ir.Value] = set()
     for each in candidates:
@@ -404,7 +411,7 @@ def find_rivals(candidates: Sequence[Candidate], claims: Claims) -> list[Candida
 
 
 def weigh_uses(candidate: Candidate, candidates: Sequence[Candidate], model: ir.Model, claims: Claims) -> Candidate:
-    """Returns a candidate with what speaks against it: that an output which is no class scores is computed from it."""
+    """Returns a candidate with one more objection where an output that holds no class scores is computed from it."""
     known = claims.labels is not None or claims.kind is not None or speaks_for(candidate.value, claims)
     if candidate.end is None or known:
         return candidate
@@ -420,8 +427,9 @@ def weigh_uses(candidate: Candidate, candidates: Sequence[Candidate], model: ir.
 
 
 def reach_of_twins(candidate: Candidate) -> set[ir.Value]:
-    """Returns what is computed, through a linear layer, from the scores in front of a candidate's softmax or sigmoid:
-    a graph may take that again beside the one that it puts out.
+    """Returns the values computed, through a linear layer, from the scores before a candidate's softmax or sigmoid.
+
+    A graph may hold that softmax or sigmoid twice: once for its output, and once for the layers behind it.
     """
     producer = core_of(candidate.value).producer()
     scores = [] if producer is None else [each for each in producer.inputs if each is not None]
@@ -429,7 +437,7 @@ def reach_of_twins(candidate: Candidate) -> set[ir.Value]:
 
 
 def reach_of(start: ir.Value) -> tuple[set[ir.Value], set[ir.Value]]:
-    """Returns the values computed from one: without a linear layer on the way, and with at least one."""
+    """Returns the values computed from a value: without a linear layer on the way, and with at least one."""
     near: set[ir.Value] = set()
     far: set[ir.Value] = set()
     waiting = [(start, False)]
@@ -449,8 +457,8 @@ def settle_kind(chosen: Candidate, claims: Claims) -> OutputKind | None:
     """Returns what the chosen output holds.
 
     Raises:
-        MasktoolError: the user says what the graph contradicts: a softmax or sigmoid would be taken twice; or two
-            labels are of one column that is not known to tell two classes apart.
+        MasktoolError: the graph contradicts the kind that the user gives: a softmax or sigmoid would be taken twice; or
+            two labels are given for one column that is not known to tell two classes apart.
     """
     kind = find_output_kind(chosen, claims)
     named = claims.labels is not None and len(claims.labels) > 1
@@ -467,10 +475,10 @@ def settle_kind(chosen: Candidate, claims: Claims) -> OutputKind | None:
 
 
 def find_output_kind(chosen: Candidate, claims: Claims) -> OutputKind | None:
-    """Returns what the user says that an output holds, else what its end says.
+    """Returns the kind that the user gives an output, else the kind that follows from the output's end.
 
     Raises:
-        MasktoolError: the user says what the graph contradicts.
+        MasktoolError: the graph contradicts the kind that the user gives.
     """
     allowed = chosen.kinds
     if claims.kind is not None:
@@ -496,7 +504,7 @@ def find_output_kind(chosen: Candidate, claims: Claims) -> OutputKind | None:
 
 
 def tell_evidence(chosen: Candidate, kind: OutputKind | None, claims: Claims) -> tuple[str, ...]:
-    """Returns what speaks for a decision, in words."""
+    """Returns what speaks for the chosen output and its kind, and what is not known of them, in words."""
     said = ("kind by the user",) if claims.kind is not None else ()
     assumed = () if chosen.backing or said else ("assumed, not known: nothing says that these are class scores",)
     unknown = ("what the values are is not known",) if kind is None and chosen.backing else ()

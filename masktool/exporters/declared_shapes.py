@@ -1,9 +1,9 @@
-"""Shapes that a file declares for values inside it are not believed: they are inferred from its inputs.
+"""Infers the shapes of values inside a graph from its inputs, for those that a file declares may be wrong.
 
 Converters declare no shape where they know none, an empty one, or that of the example they traced; ONNX Runtime only
 warns, where ONNX's own inference and check raise. What inference can say counts; where it can say nothing, which is
-behind operators that are not ONNX's, the declared shape stays, unless it is empty. Where there are sequences nothing
-that is declared inside stays: torch declares what it took out of one with an axis too many.
+behind operators that are not ONNX's, the declared shape stays, unless it is empty. In a graph with sequences no shape
+that is declared inside stays: torch declares an element taken out of a sequence with an axis too many.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ BATCH = 0
 
 
 def open_unknown_lengths(model: ir.Model) -> None:
-    """Makes lengths of inputs that are 0 or negative open, in place: so some converters write what they do not know."""
+    """Makes lengths of 0 or below in a model's inputs open, in place: some converters write unknown lengths so."""
     for value in model.graph.inputs:
         if value.shape is not None and value.name not in model.graph.initializers:
             value.shape = ir.Shape([None if isinstance(dim, int) and dim <= 0 else dim for dim in value.shape])
 
 
 def infer_anew(model: ir.Model) -> None:
-    """Replaces declared shapes by inferred ones, in place."""
+    """Replaces the shapes that a model declares inside by inferred ones, in place."""
     declared: dict[ir.Value, ir.Shape] = {}
     for graph in model.graphs():
         for node in graph:
@@ -55,7 +55,7 @@ def check_sizes(model: ir.Model, where: object) -> None:
 
 
 def completed(inferred: ir.Shape, declared: ir.Shape) -> ir.Shape:
-    """Returns an output's inferred shape, with declared lengths where inference knows none, the batch's apart."""
+    """Returns an output's inferred shape, with declared lengths where inference knows none, but for the batch axis."""
     if inferred.rank() != declared.rank():
         return inferred
     return ir.Shape(

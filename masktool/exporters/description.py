@@ -25,9 +25,10 @@ class TensorDescription:
     """An input or output of a model.
 
     Attributes:
-        name: by which it is fed or asked for.
-        dtype: NumPy's name of its element type; None where it is not known.
-        shape: its axes: a number, a name where it is open, None where it is not known; None where it is all unknown.
+        name: the name of the input or output.
+        dtype: NumPy's name of the element type; None where that is not known.
+        shape: the length of each axis: a number, a name for an open axis, None for an unknown one; None in place of
+            the shape where nothing is known of it.
     """
 
     name: str
@@ -40,18 +41,17 @@ class ModelDescription:
     """What an ONNX file holds.
 
     Attributes:
-        path: of the file.
-        n_bytes: size of the file and of the files beside it that hold its weights.
-        ir_version: of the ONNX format.
-        opsets: version by domain; ONNX's own is ``ai.onnx``.
-        inputs: in the graph's order, without weights.
-        optional_inputs: names of the inputs that may be left out, such as ``mask``.
-        outputs: in the graph's order.
-        metadata: what a file that masktool exported says about itself; None for any other.
-        operators: how many nodes there are of each, the most frequent first, those in the bodies of control flow
-            included.
-        functions: how many nodes each function of the file has.
-        rules: every node with the mask rule that was applied to it.
+        path: the path of the file.
+        n_bytes: the size in bytes of the file and of the files beside it that hold its weights.
+        ir_version: the version of the ONNX format.
+        opsets: the opset version by domain; ONNX's own domain is ``ai.onnx``.
+        inputs: the inputs in the graph's order, without weights.
+        optional_inputs: the names of the inputs that may be left out, such as ``mask``.
+        outputs: the outputs in the graph's order.
+        metadata: what a file that masktool exported says about itself; None for any other file.
+        operators: the number of nodes by operator, the most frequent first, the bodies of control flow included.
+        functions: the number of nodes in each function of the file, by ``domain::name``.
+        rules: every node with the mask rule that was applied to it; None in place of the rule where there was none.
     """
 
     path: Path
@@ -76,10 +76,11 @@ def describe(path: str | os.PathLike[str]) -> ModelDescription:
     """Returns what an ONNX file holds: inputs, outputs, operators, and what masktool wrote about it.
 
     Args:
-        path: of the file; files of weights beside it need not be there.
+        path: the path of the file; files of weights beside it need not be there.
 
     Raises:
-        MasktoolError: missing, empty or not an ONNX model, or metadata that are damaged or of a newer schema.
+        MasktoolError: the file is missing, empty or not an ONNX model, or its metadata are damaged or of a newer
+            schema.
     """
     path = Path(path)
     model = read_graph(path)
@@ -107,7 +108,7 @@ def read_graph(path: Path) -> onnx.ModelProto:
     """Reads an ONNX file without the weights beside it.
 
     Raises:
-        MasktoolError: missing, empty or not an ONNX model.
+        MasktoolError: the file is missing, empty or not an ONNX model.
     """
     check_readable(path, "an ONNX model")
     import onnx
@@ -143,7 +144,7 @@ def count_bytes(model: onnx.ModelProto, path: Path) -> int:
 
 
 def walk_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Yields every node, those in the bodies of control flow too."""
+    """Yields every node of a graph, those in the bodies of control flow too."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
@@ -152,7 +153,7 @@ def walk_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 
 def list_rules(graph: onnx.GraphProto) -> tuple[NodeRule, ...]:
-    """Returns every node with the mask rule that was applied to it."""
+    """Returns every node of a graph with the mask rule that was applied to it."""
     return tuple(
         NodeRule(
             node.name,

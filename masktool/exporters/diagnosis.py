@@ -1,6 +1,6 @@
-"""Who is to blame where a graph that was built gives something else than its source: asked only when a figure fails.
+"""Finds why a masked graph gives something else than its source, once a figure is beyond its limit.
 
-In order:
+Reasons are looked for in this order:
 
 1. The same images twice give two answers: the source is random, or keeps numbers from run to run.
 2. The source mixes the images of its batch: one image's answer follows the others'.
@@ -33,7 +33,7 @@ RANDOM_OPERATORS = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
 OTHER_RUNS = (Running("EXTENDED"), Running("BASIC"), Running("OFF"), Running(threads=1))
-"""What the source's spread is measured over, beside single images."""
+"""Settings of ONNX Runtime that the source's spread is measured over, beside single images."""
 UNFUSED = Running("OFF")
 NAMED = 3
 """Nodes that a message names at most."""
@@ -46,17 +46,17 @@ def excuse(
     trial: TriedNetwork,
     model: ir.Model,
 ) -> dict[str, float]:
-    """Returns the figures, and beside them those of the source that excuse one beyond its limit.
+    """Returns the figures, and beside them those that tell whether the source excuses one beyond its limit.
 
     A quantised graph is measured without ONNX Runtime's optimisations in any case: they decide what is computed on
     integers.
 
     Args:
-        figures: as measured.
-        limits: of the figures.
+        figures: the measured figures by name.
+        limits: the limits of the figures by name.
         masked: the exported model.
-        trial: of its source.
-        model: the source's graph.
+        trial: the source, and the images and masks that it was tried on.
+        model: the source's model.
 
     Raises:
         MasktoolError: a figure is beyond its limit for a reason that lies in the source.
@@ -82,13 +82,13 @@ def excuse(
 
 
 def find_fault_of_source(plain: RunnableModel, probe: Probe, model: ir.Model, *, alone: bool) -> MasktoolError | None:
-    """Returns what is wrong with a source itself, None where nothing is that could be found.
+    """Returns the error of a source that is not reproducible, or that mixes images; None where neither is found.
 
     Args:
         plain: the source.
-        probe: to run it on.
-        model: its graph.
-        alone: whether it is asked for one image at a time, so that it may do with a batch what it likes.
+        probe: the images to run the source on.
+        model: the source's model.
+        alone: whether the source is run on one image at a time, so that mixing the images of a batch does not matter.
     """
     first, second = plain.run_alone(probe.images), plain.run_alone(probe.images)
     if difference := relative_difference(first, second):
@@ -103,7 +103,7 @@ def find_fault_of_source(plain: RunnableModel, probe: Probe, model: ir.Model, *,
 
 
 def unsteady(model: ir.Model, difference: float) -> MasktoolError:
-    """Returns what is wrong with a source whose answers to the same images differ, by a share of the largest."""
+    """Returns the error of a source whose answers to the same images differ, by ``difference`` times the largest."""
     what, got = "the same images twice give answers that differ", f"by {difference:.2g} of the largest"
     if random := find_nodes(model, is_random):
         trained = any(node.op_type == "Dropout" for node in random)
@@ -129,14 +129,14 @@ def unsteady(model: ir.Model, difference: float) -> MasktoolError:
 
 
 def find_nodes(model: ir.Model, is_meant: Callable[[ir.Node], bool]) -> list[ir.Node]:
-    """Returns the nodes that are meant, those in bodies and functions included."""
+    """Returns the nodes of a model for which a condition holds, those in bodies and functions included."""
     return [node for node in every_node(model) if is_meant(node)]
 
 
 def is_training(node: ir.Node) -> bool:
     """Tells whether a node updates running statistics, which ONNX Runtime does in place, from run to run.
 
-    Up to opset 13, asking for them switches that on; from 14 on, an attribute does.
+    Up to opset 13, outputs for the statistics switch that on; from 14 on, an attribute does.
     """
     return node.op_type == "BatchNormalization" and (
         node.attributes.get_int("training_mode", 0) != 0 or any(output.name for output in node.outputs[1:])
@@ -153,13 +153,13 @@ def is_random(node: ir.Node) -> bool:
 
 
 def name_nodes(nodes: Sequence[ir.Node]) -> str:
-    """Returns operators and names of the first nodes."""
+    """Returns operators and names of the first few nodes, in words."""
     named = [f"{node.op_type} node {(node.name or node.outputs[0].name)!r}" for node in nodes[:NAMED]]
     return ", ".join(named) + (f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else "")
 
 
 def mixing_of(runnable: RunnableModel, probe: Probe) -> float:
-    """Returns how far one image's answer moves when the others of its batch change, relative to max |output|.
+    """Returns how far one image's outputs move when the other images of its batch change, relative to max |output|.
 
     Batches of one size are computed by the same kernels, so that an answer that follows its own image alone keeps
     every bit.
@@ -175,12 +175,12 @@ def mixing_of(runnable: RunnableModel, probe: Probe) -> float:
 
 
 def rows_of_first_image(outputs: Outputs, count: int) -> Outputs:
-    """Returns what the first image has in every output that has one share for each image."""
+    """Returns the first image's part of every output whose first axis is a multiple of the number of images."""
     return [each.reshape(count, -1)[:1] for each in outputs if each.ndim and each.shape[0] % count == 0]
 
 
 def measure_spread(plain: RunnableModel, images: np.ndarray, *, alone: bool) -> float:
-    """Returns how far a source's answers move with optimisations, threads and batches, relative to max |output|."""
+    """Returns how far a source's outputs move with optimisations, threads and batches, relative to max |output|."""
     sessions = [plain, *(plain.opened_again(running=running) for running in OTHER_RUNS)]
     expected, *found = [each.run_alone(images) if alone else each.run_plain(images) for each in sessions]
     if not alone and plain.batch is None:
@@ -189,7 +189,7 @@ def measure_spread(plain: RunnableModel, images: np.ndarray, *, alone: bool) -> 
 
 
 def measure_masked_spread(masked: RunnableModel, probes: Sequence[Probe]) -> float:
-    """Returns how far a masked graph's answers under a mask of ones move with optimisations and threads alone."""
+    """Returns how far a masked graph's outputs under a mask of ones move with optimisations and threads alone."""
     others = [masked.opened_again(running=running) for running in OTHER_RUNS]
     return max(
         relative_difference(other.run(probe.images, np.ones_like(probe.masks)), expected)

@@ -1,4 +1,4 @@
-"""How far two runs lie apart: the one place that says what a relative difference is."""
+"""The relative difference between the outputs of two runs, as all figures use it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ SMALLEST_SCALE = np.finfo(np.float32).tiny
 def relative_difference(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
     """Returns the largest max |found − expected| / max |expected| over all outputs.
 
-    What is NaN in both, or the same infinity, agrees, and does not count otherwise. Where everything expected is 0
-    there is nothing to be relative to but what was found: 0 for the same zeros, else 1, all of what is there.
+    A number that is NaN in both, or the same infinity, agrees, and counts in neither maximum. Where everything expected
+    is 0, the divisor is max |found| instead, so that the result is 0 for the same zeros, else 1.
 
     Args:
-        found: outputs of one run.
-        expected: outputs of the other, in the same order.
+        found: the outputs of one run.
+        expected: the outputs of the other run, in the same order.
 
     Returns:
-        From 0; infinity where shapes, NaN or infinities differ.
+        A number from 0; infinity where shapes, NaN or infinities differ.
     """
     return max((difference_of_output(*pair) for pair in zip(found, expected, strict=True)), default=0.0)
 
 
 def difference_of_output(found: np.ndarray, expected: np.ndarray) -> float:
-    """Returns the relative difference of one output."""
+    """Returns the relative difference of one output, see :func:`relative_difference`."""
     if found.shape != expected.shape:
         return float("inf")
     found, expected = found.astype(np.float64), expected.astype(np.float64)
@@ -41,5 +41,5 @@ def difference_of_output(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def largest_finite(values: np.ndarray) -> float:
-    """Returns max |values| of those that are finite; 0 of none."""
+    """Returns max |values| over the finite values; 0 where there are none."""
     return float(np.max(np.abs(values), initial=0.0, where=np.isfinite(values)))

@@ -1,4 +1,4 @@
-"""What the numbers are like that a network is measured with.
+"""The random images that a network is measured with, and the ranges that their numbers come from.
 
 Noise reaches neither the range that a quantisation was calibrated for nor the domain of a logarithm. So the images are
 
@@ -28,7 +28,7 @@ ABOVE_ZERO = 1e-3
 GRIDS = (2, 5, 16)
 """Cells a side of the random grids that make a picture: large surfaces, objects, texture."""
 WEIGHTS = (1.0, 0.7, 0.4)
-"""Of the grids: contrast falls with size, as in photographs."""
+"""Weights of the grids: contrast falls with the size of what is seen, as in photographs."""
 SHARED = 0.7
 """Part of a picture that is the same in all channels."""
 CONTRASTS = (0.5, 0.3, 0.15)
@@ -44,7 +44,7 @@ DESCRIPTIONS = {
     "unit": "pictures in (0, 1]; on N(0, 1) the source gives NaN",
     "bytes": "pictures in 0..255; on N(0, 1) and (0, 1] the source gives NaN",
 }
-"""In words, by name."""
+"""What each domain holds, in words, by its name."""
 
 Outputs = Sequence[np.ndarray]
 
@@ -54,9 +54,9 @@ class Domain:
     """A range of numbers, for all channels or one for each.
 
     Attributes:
-        name: key of :data:`DESCRIPTIONS`.
-        low: what a black pixel becomes; empty for numbers from N(0, 1).
-        high: what a white pixel becomes.
+        name: the domain's key in :data:`DESCRIPTIONS`.
+        low: the number that a black pixel becomes, for all channels or one for each; empty for numbers from N(0, 1).
+        high: the number that a white pixel becomes, in the form of ``low``.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Domain:
     high: tuple[float, ...] = ()
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, int, int, int], dtype: np.dtype[Any]) -> np.ndarray:
-        """Returns images (N, C, H, W) of an element type."""
+        """Returns random images (N, C, H, W) of the domain, in an element type."""
         if not self.low:
             return rng.standard_normal(shape).astype(dtype)
         low, high = (np.asarray(side, np.float32).reshape(-1, 1, 1) for side in (self.low, self.high))
@@ -73,7 +73,7 @@ class Domain:
 
 
 NORMAL = Domain("normal")
-"""Where nothing is known."""
+"""The domain where nothing is known of the input."""
 
 
 def draw_pictures(rng: np.random.Generator, shape: tuple[int, int, int, int]) -> np.ndarray:
@@ -105,11 +105,11 @@ def find_domains(
     """Returns the domains that a network may be measured on, the best first.
 
     Args:
-        model: plain or masked.
-        image_input: name of its image input.
-        layout: of that input.
-        dtype: of that input.
-        preprocessing: how a photograph becomes the input, None where that is unknown.
+        model: the network, plain or masked.
+        image_input: the name of its image input.
+        layout: the layout of the image input.
+        dtype: the element type of the image input.
+        preprocessing: how a photograph becomes the input; None where that is unknown.
     """
     image = next(value for value in model.graph.inputs if value.name == image_input)
     assert image.shape is not None  # an image input has rank 4
@@ -124,7 +124,7 @@ def find_domains(
 
 
 def pixels_through(preprocessing: Preprocessing) -> Domain:
-    """Returns what black and white become in each channel."""
+    """Returns the domain of pictures through a preprocessing: what black and white become in each channel."""
     pairs = list(zip(preprocessing.mean, preprocessing.std, strict=True))
     ends = [tuple((level * preprocessing.scale - mean) / std for mean, std in pairs) for level in (0, BYTE)]
     return Domain("pixels", ends[0], ends[1])
@@ -145,7 +145,7 @@ def range_of_quantisation(image: ir.Value) -> Iterator[Domain]:
 
 
 def quantised_range(node: ir.Node) -> Iterator[Domain]:
-    """Yields the least and the largest number that a QuantizeLinear tells apart."""
+    """Yields the domain from the least to the largest number that a QuantizeLinear tells apart."""
     parameters = [constant_of(value) for value in node.inputs[1:3]]
     if len(parameters) == 2 and all(each is not None and each.size == 1 for each in parameters):
         scale, zero = (each.reshape(()) for each in parameters if each is not None)
@@ -155,14 +155,14 @@ def quantised_range(node: ir.Node) -> Iterator[Domain]:
 
 
 def choose_domain(run: Callable[[Domain], Outputs], domains: Sequence[Domain]) -> Domain | None:
-    """Returns the first domain in which a network gives numbers alone, else without NaN, else some numbers.
+    """Returns the first domain on which a network's outputs are all finite, else without NaN, else finite in part.
 
     Args:
-        run: the network on images of a domain.
-        domains: the best first.
+        run: the function that runs the network on images of a domain.
+        domains: the domains, the best first.
 
     Returns:
-        None where it gives no numbers in any of them.
+        The domain; None where on each of them some output has NaN, and some has no finite number.
     """
     answers = {}
     for domain in domains:

@@ -1,6 +1,6 @@
-"""Loops that never end, and loops that grow beyond all memory, as far as the graph tells.
+"""Refuses loops that never end, and loops that grow beyond all memory, as far as the graph tells.
 
-What it does not tell is ended by the clock, see :mod:`masktool.exporters.bounded`.
+Loops of which the graph does not tell are ended by the clock, see :mod:`masktool.exporters.bounded`.
 
 Source: ONNX operator specification, Loop.
 """
@@ -26,9 +26,9 @@ def refuse_endless_loops(model: ir.Model, image: ir.Value, where: object) -> Non
     """Raises MasktoolError for a Loop whose condition stays true and whose trip count is none, or beyond the limit.
 
     Args:
-        model: a plain graph; it stays as it is.
-        image: its image input.
-        where: file or name, for messages.
+        model: a plain model; it stays as it is.
+        image: the image input of the model.
+        where: the file or name of the model, for messages.
     """
     loops = [node for node in every_node(model) if node.op_type == "Loop" and node.domain == ""]
     for node in loops:

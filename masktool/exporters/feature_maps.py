@@ -23,16 +23,16 @@ MASKTOOL_PREFIX = "masktool/"
 def find_feature_map(
     graph: ir.Graph, scores: ir.Value, name: str | None, depends: Callable[[ir.Value], bool]
 ) -> ir.Value | None:
-    """Returns the feature map of that name, or the last one; None where the network has none.
+    """Returns the feature map of a name, or the last one; None where the network has none.
 
     Args:
-        graph: shapes inferred.
-        scores: what is differentiated; it depends on every feature map.
-        name: of a value; None takes the last one of more than one pixel.
-        depends: whether a value depends on the image.
+        graph: the graph, with shapes inferred.
+        scores: the scores to differentiate, which depend on every feature map.
+        name: the name of the feature map; None takes the last one of more than one pixel.
+        depends: the function that tells whether a value depends on the image.
 
     Raises:
-        MasktoolError: no such feature map; the message names the last ones.
+        MasktoolError: no feature map has that name; the message names the last ones.
     """
     before_scores = values_before(scores)
     maps = [
@@ -62,7 +62,7 @@ def values_before(value: ir.Value) -> set[ir.Value]:
 
 
 def name_outside(value: ir.Value) -> str | None:
-    """Returns the name of a value; of one that the graph returns with 0 under the mask, the name of that output."""
+    """Returns the name of the output that gives a value with 0 under the mask; without one, the value's own name."""
     for user, _ in value.uses():
         result = user.outputs[0]
         added = (user.name or "").startswith(MASKTOOL_PREFIX) and user.op_type == "Where"

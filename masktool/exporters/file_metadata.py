@@ -1,4 +1,4 @@
-"""What a file will say about itself, before anything was measured: its source, its class output, its batch."""
+"""The metadata of a file before the masked graph was measured: its source, its class output, its batch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def find_class_output(source: Source, prepared: Prepared, output: OutputSettings
     """Returns which output of a source holds the class scores, and what is known of it.
 
     Args:
-        source: with its graph.
-        prepared: its canonical graph.
-        output: what the user says.
-        batch: how many images the source takes, None for any number.
+        source: the model that was read.
+        prepared: the canonical graph of the source.
+        output: what the user says of the class output.
+        batch: the number of images that the source takes; None for any number.
     """
     described = declare_image_axis(source.model, prepared.model) if prepared.proved else source.model
     name = source.renamed.get(output.class_output or "", output.class_output)
@@ -32,7 +32,7 @@ def class_names(source: Source, output: OutputSettings) -> tuple[str, ...] | Non
 
 
 def begin_metadata(source: Source, prepared: Prepared, head: ClassOutput, settings: ExportSettings) -> Metadata:
-    """Returns what the file will say about itself, as far as it is known before the masked graph is measured."""
+    """Returns a file's metadata, as far as they are known before the masked graph is measured."""
     return Metadata(
         masking=settings.masking,
         source=source.name,

@@ -31,9 +31,10 @@ from masktool.messages import parameter
 from masktool.ops.builder import CHOOSABLE
 
 BLUR_REACH = 3
-"""Standard deviations after which the Gaussian ends; 0.3 % of it lie beyond."""
+"""Standard deviations after which the Gaussian ends; 0.3 % of it lies beyond."""
 SINGLE_HOLDS_BYTES = 2
-"""Length up to which float32 holds every integer; double does up to 2⁵³, so that a Where keeps whole pixels."""
+"""Bytes of the longest integers that float32 holds exactly; double holds them up to 2⁵³, so that a Where has to keep
+the pixels whose mask is 1."""
 TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
@@ -49,15 +50,15 @@ def fill_model(
     """Adds the input ``mask`` and fills the image with the baseline where it is missing, in place.
 
     Args:
-        model: opset 18 or later, with a symbolic batch.
-        image_input: name of the image input.
-        layout: of the image input.
-        baseline: see :func:`masktool.baselines.choose_baseline`.
-        preprocessing: how pixels become the input; None when unknown, which colours and noise refuse.
-        mask_required: makes ``mask`` an ordinary input instead of one with a default of ones.
+        model: the model, of opset 18 or later, with a symbolic batch.
+        image_input: the name of the image input.
+        layout: the layout of the image input.
+        baseline: the baseline, see :func:`masktool.export`.
+        preprocessing: how pixels become the input; None where that is unknown, which colours and noise refuse.
+        mask_required: whether ``mask`` is an ordinary input instead of one with a default of ones.
 
     Raises:
-        MasktoolError: the model already has an input ``mask``, or the baseline does not go with it.
+        MasktoolError: the model already has an input ``mask``, or the baseline does not go with the model.
     """
     image = next(value for value in model.graph.inputs if value.name == image_input)
     users = tuple(image.uses())
@@ -79,7 +80,7 @@ def fill_model(
 
 
 def emit_filled(emit: FillEmitter, image: ir.Value, mask: ir.Value, values: ir.Value) -> ir.Value:
-    """Emits the image with the baseline where it is missing; of integers by way of floats, which hold them exactly."""
+    """Emits the image filled with the baseline; an image of integers by way of floating point."""
     if not takes_integers(image) or image.dtype is None:
         return emit.function("Fill", image, mask, values)
     wide = image.dtype.itemsize > SINGLE_HOLDS_BYTES
@@ -112,14 +113,14 @@ class FillEmitter:
         return node.outputs[0]
 
     def function(self, name: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
-        """Emits the call of a model-local function, which it adds to the model, and returns its output."""
+        """Adds a model-local function to the model, emits a call of it and returns the call's output."""
         function = fill_function(name, opset_of(self.model))
         self.model.functions[function.identifier()] = function
         self.model.opset_imports[FUNCTION_DOMAIN] = FUNCTION_DOMAIN_VERSION
         return self.node(name, *inputs, domain=FUNCTION_DOMAIN, **attributes)
 
     def constant(self, label: str, array: np.ndarray) -> ir.Value:
-        """Adds an initializer."""
+        """Adds an array as an initializer and returns it."""
         tensor = ir.tensor(array, name=f"masktool/{label}")
         value = ir.Value(
             name=tensor.name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor

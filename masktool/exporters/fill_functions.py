@@ -7,8 +7,8 @@ x is the image, m the mask, b the baseline, J a Gaussian, ε ``BLUR_PRIOR``::
     MeanOfKept  Σ x·m / Σ m over height and width, per channel; 0 where nothing is kept
     BlurOfKept  (J ∗ (x·m) + ε · mean) / (J ∗ m + ε)
 
-A ``Where`` hides what is missing from all of them, since 0 · NaN is NaN. Baselines are computed in single precision,
-whatever the image's type: a half cannot hold the sum over an image.
+A ``Where`` hides missing pixels from all of these functions, since 0 · NaN is NaN. Baselines are computed in single
+precision, whatever the image's type: a half cannot hold the sum over an image.
 """
 
 from __future__ import annotations
@@ -81,14 +81,15 @@ _TEXTS = {
 
 
 def fill_function(name: str, opset: int) -> ir.Function:
-    """Returns one of the functions above.
+    """Returns one of the model-local functions that fill an image.
 
     Args:
-        name: ``Fill`` takes x (N, C, H, W) or (N, H, W, C), the mask and the baseline aligned with it, and gives the
-            filled image; ``Keep`` takes x (N, C, H, W) and the mask (M, 1, H, W); ``MeanOfKept`` takes what ``Keep``
-            gives and the mask, and gives (M, C, 1, 1); ``BlurOfKept`` takes these three and the Gaussian as columns
-            (C, 1, k, 1) and rows (C, 1, 1, k), its attributes are C and the pads of both, and gives (M, C, H, W).
-        opset: of the model.
+        name: the name of the function. ``Fill`` takes x (N, C, H, W) or (N, H, W, C), the mask and the baseline aligned
+            with it, and gives the filled image; ``Keep`` takes x (N, C, H, W) and the mask (M, 1, H, W);
+            ``MeanOfKept`` takes what ``Keep`` gives and the mask, and gives (M, C, 1, 1); ``BlurOfKept`` takes these
+            three and the Gaussian as columns (C, 1, k, 1) and rows (C, 1, 1, k), its attributes are C and the pads of
+            both, and gives (M, C, H, W).
+        opset: the opset of the model.
     """
     head = f'<domain: "{FUNCTION_DOMAIN}", opset_import: ["" : {opset}]> {name}'
     text = head + _TEXTS[name].replace("BLUR_PRIOR", BLUR_PRIOR)

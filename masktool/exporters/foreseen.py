@@ -1,12 +1,12 @@
-"""Lengths below 0, foreseen before ONNX's libraries meet them.
+"""Refuses models in which a value has a length below 0, before ONNX's libraries meet it and end the process.
 
 A window larger than what it slides over, or pads and scales that take away more than there is, have a result whose
 length ONNX's shape inference gives as negative. A Slice of such a value ends the whole process there (onnx up to 1.23,
 which is in ONNX Runtime too).
 
-1. Where the graph holds a Slice, its shapes are inferred in a child first, which may die of it.
+1. Where the graph holds a Slice, its shapes are inferred in a child process first, which may die of it.
 2. Where numbers that decide lengths are computed, the child computes them too: ONNX Runtime does when it opens a file.
-3. Where it died, children that infer the first nodes alone find the node, and the value in front of it.
+3. Where the child died, children that infer the first nodes alone find the node, and the value in front of it.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def refuse_negative_lengths(model: ir.Model, image: ir.Value, where: object) -> 
     """Infers a model's shapes anew, in place; MasktoolError where one has a length below 0, or where inference aborts.
 
     Args:
-        model: with the lengths of its inputs as they will be.
-        image: its image input.
-        where: file or name, for messages.
+        model: the model, with the lengths of its inputs as they will be.
+        image: the image input of the model.
+        where: the file or name of the model, for messages.
     """
     foresee_abort(model, image, where)
     infer_anew(model)
@@ -53,7 +53,10 @@ def refuse_negative_lengths(model: ir.Model, image: ir.Value, where: object) -> 
 
 
 def foresee_abort(model: ir.Model, image: ir.Value, where: object) -> None:
-    """Raises MasktoolError where ONNX's libraries would end the process; the arguments are those above."""
+    """Raises MasktoolError where ONNX's libraries would end the process.
+
+    The arguments are those of :func:`refuse_negative_lengths`.
+    """
     if suspects := [node for node in every_node(model) if node.op_type in ABORTING]:
         ending = try_in_child(lambda: rehearse(model))
         if ending.signal is not None:
@@ -61,7 +64,7 @@ def foresee_abort(model: ir.Model, image: ir.Value, where: object) -> None:
 
 
 def rehearse(model: ir.Model) -> str:
-    """Does in a child what libraries will do with a model."""
+    """Infers a model's shapes and computes its constants, in a child, as ONNX's libraries will; returns no text."""
     infer_anew(model)
     if any(is_computed(node) for node in every_node(model)):
         canonicalise(model)
@@ -69,7 +72,7 @@ def rehearse(model: ir.Model) -> str:
 
 
 def is_computed(node: ir.Node) -> bool:
-    """Tells whether a node's lengths are unknown for want of numbers that are computed; the batch may be open."""
+    """Tells whether lengths of a node's result, the batch apart, are unknown as they follow from computed numbers."""
     if node.op_type not in SIZED_BY_INPUT or all(is_given(value) for value in node.inputs[1:]):
         return False
     shape = node.outputs[0].shape
@@ -77,7 +80,7 @@ def is_computed(node: ir.Node) -> bool:
 
 
 def is_given(value: ir.Value | None) -> bool:
-    """Tells whether nothing computes a value."""
+    """Tells whether a value is left out, an input, a weight or a constant, and not computed."""
     producer = None if value is None else value.producer()
     return producer is None or producer.op_type == "Constant"
 
@@ -89,12 +92,12 @@ def first_negative(model: ir.Model) -> ir.Value | None:
 
 
 def lengths_of(value: ir.Value) -> list[int | str]:
-    """Returns the lengths of a value, names or a question mark for open ones; none where its rank is unknown."""
+    """Returns a value's lengths, names or question marks for open ones; an empty list where its rank is unknown."""
     return [length if isinstance(length, int) else length.value or "?" for length in value.shape or ()]
 
 
 def explain_death(model: ir.Model, image: ir.Value, where: object, suspects: list[ir.Node], died: str) -> MasktoolError:
-    """Returns what is wrong with a model of whose inference a child died."""
+    """Returns the error of a model of whose inference a child died, naming the nodes to blame."""
     count = count_survived(model)
     nodes = list(model.graph)
     if count == len(nodes):
@@ -120,7 +123,7 @@ def explain_death(model: ir.Model, image: ir.Value, where: object, suspects: lis
 
 
 def count_survived(model: ir.Model) -> int:
-    """Returns how many of the first nodes can be inferred without the end of the process."""
+    """Returns the number of first nodes whose shapes can be inferred before the process ends."""
     survived, died = 0, len(model.graph) + 1
     while died - survived > 1:
         middle = (survived + died) // 2
@@ -132,7 +135,10 @@ def count_survived(model: ir.Model) -> int:
 
 
 def infer_first(model: ir.Model, count: int) -> str:
-    """Infers the first nodes alone, in a child; returns the first value that is too short, name and shape, as JSON."""
+    """Infers the first nodes alone and returns the first value with a length below 0, name and shape as JSON.
+
+    It is run in a child. The text is empty where there is no such value.
+    """
     model.graph.outputs.clear()
     model.graph.remove(list(model.graph)[count:])
     infer_anew(model)
@@ -141,7 +147,7 @@ def infer_first(model: ir.Model, count: int) -> str:
 
 
 def too_short(value: ir.Value, lengths: list[int | str], image: ir.Value, where: object) -> MasktoolError:
-    """Returns the error of a value that has a length below 0, which is the image's fault where a larger one has not."""
+    """Returns the error of a value with a length below 0, which asks for larger images where these would help."""
     node = value.producer()
     assert node is not None  # inputs have no such lengths, see open_lengths
     height, width = open_size_of(image)
@@ -171,5 +177,5 @@ def follows(value: ir.Value, image: ir.Value) -> bool:
 
 
 def type_and_name(node: ir.Node) -> str:
-    """Returns operator and name of a node, or of what it gives."""
+    """Returns a node's operator and name, or the name of its first result where the node has none."""
     return f"{node.op_type} {(node.name or node.outputs[0].name)!r}"

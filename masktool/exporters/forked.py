@@ -1,4 +1,4 @@
-"""Work of a native library that may end the process, done first in a child that may die of it.
+"""Runs work of a native library that may end the process in a child process first, which may die of it.
 
 An assertion in C++ raises SIGABRT, which nothing in a process can catch. Where the system can fork (not on Windows) the
 child is a copy of this process, so that the work needs no file and no copy of its own.
@@ -25,11 +25,11 @@ CHUNK = 65_536
 
 
 class Ending(NamedTuple):
-    """How a child ended.
+    """How a child process ended.
 
     Attributes:
-        signal: that it died of; None where it came to its end.
-        said: what its work returned; empty where it died or raised an exception.
+        signal: the name of the signal that the child died of; None where the child ended by itself.
+        said: the text that the work returned; empty where the child died or the work raised an exception.
     """
 
     signal: str | None
@@ -37,15 +37,15 @@ class Ending(NamedTuple):
 
 
 LIVED = Ending(None, "")
-"""Of a child that could not be started, or was given up: nothing is known against its work."""
+"""The ending of a child that could not be started, or was given up: nothing is known against its work."""
 
 
 def try_in_child(work: Callable[[], str], patience: float = PATIENCE) -> Ending:
-    """Does something in a forked child and returns how that ended; exceptions are left for whoever does it again.
+    """Runs work in a forked child and returns how the child ended; what the work raises is not passed on.
 
     Args:
-        work: to be done, which may change whatever it likes: nothing of that is seen here.
-        patience: seconds that the child has.
+        work: the function to run, which may change any object: this process sees nothing of it.
+        patience: the time in seconds that the child has.
     """
     if not CAN_FORK:
         return LIVED
@@ -74,7 +74,10 @@ def try_in_child(work: Callable[[], str], patience: float = PATIENCE) -> Ending:
 
 
 def work_in_child(work: Callable[[], str], writer: int) -> None:
-    """Does the work, writes down what it returned, and ends the child; what it says on stderr is nobody's to read."""
+    """Runs work in the child, writes the text that it returned to a pipe, and ends the child.
+
+    What the work writes to stderr is discarded.
+    """
     try:
         faulthandler.disable()
         forbid_core_files()
@@ -85,14 +88,14 @@ def work_in_child(work: Callable[[], str], writer: int) -> None:
 
 
 def forbid_core_files() -> None:
-    """Keeps a child that aborts from leaving its memory on disk."""
+    """Keeps a child that aborts from writing its memory to disk."""
     import resource  # where there is fork
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def read_all(reader: int, patience: float) -> str | None:
-    """Returns what comes until the other end is closed; None where that takes too long."""
+    """Returns the text read from a pipe until its other end is closed; None where that takes too long."""
     found, last = b"", time.monotonic() + patience
     poll = select.poll()
     poll.register(reader, select.POLLIN)

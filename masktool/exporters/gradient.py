@@ -28,7 +28,7 @@ from masktool.ops.builder import GraphBuilder
 from masktool.ops.gradients import GradientGraph
 
 PROBABILITY_KINDS = frozenset({"probabilities", "sigmoid", "binary-probability"})
-"""What is no logit unless the graph holds the logits in front of it."""
+"""Kinds of outputs that hold no logits themselves."""
 
 
 class Prologue(GraphBuilder):
@@ -42,11 +42,11 @@ class Prologue(GraphBuilder):
 
     @property
     def label(self) -> str:
-        """What the names of emitted nodes begin with."""
+        """The beginning of the names of emitted nodes."""
         return "gradient/inputs"
 
     def place(self, node: ir.Node) -> None:
-        """Puts an emitted node in front of what was the first one."""
+        """Puts an emitted node in front of the node that was the first of the graph."""
         self.graph.insert_before(self._first, node)
 
 
@@ -65,20 +65,20 @@ def add_gradients(
     ``gradient_feature_map`` (B, c, h, w), all float32. B is the larger of the image's and the mask's batch.
 
     Args:
-        model: a masked graph, or any canonical one.
-        image_input: name of the image input.
-        class_output: name of the output to differentiate, (N, K), (N, K, 1, 1) or (N,).
-        output_kind: what that output holds.
+        model: a masked model, or any canonical one.
+        image_input: the name of the image input.
+        class_output: the name of the output to differentiate, (N, K), (N, K, 1, 1) or (N,).
+        output_kind: what the class output holds; None where that is not known.
         loss: the default of the input ``loss``.
-        feature_map: name of a value (N, c, h, w); None takes the last one.
+        feature_map: the name of the feature map, a value (N, c, h, w); None takes the last one.
 
     Returns:
         The name of the feature map; None for a network without any.
 
     Raises:
-        UnsupportedOperatorError: nodes without a gradient rule, or that let none pass; it lists all of them. The model
-            is then unusable.
-        MasktoolError: no such feature map, or scores of no fixed number.
+        UnsupportedOperatorError: nodes without a gradient rule, or that let no gradient pass; the error lists all of
+            them. The model is then unusable.
+        MasktoolError: no feature map has that name, or the number of scores is not fixed.
     """
     common.InlinePass()(model)
     sources = share_one_batch(model.graph, image_input)
@@ -119,7 +119,7 @@ def share_one_batch(graph: ir.Graph, image_input: str) -> dict[str, ir.Value]:
     """Repeats a single image for many masks, and a single mask for many images, where the file takes many.
 
     Returns:
-        What stands for the image and the mask from there on, by "image" and "mask".
+        The values that stand for the image and the mask from there on, by "image" and "mask".
     """
     inputs = {value.name: value for value in graph.inputs}
     found = {"image": inputs[image_input]}
@@ -143,8 +143,9 @@ def share_one_batch(graph: ir.Graph, image_input: str) -> dict[str, ir.Value]:
 
 
 def scores_of(graph: ir.Graph, class_output: str, output_kind: OutputKind | None) -> tuple[ir.Value, bool]:
-    """Returns the value to differentiate, what the softmax or sigmoid at the end reads or else the class output itself,
-    and whether it holds logits.
+    """Returns the value to differentiate, and whether it holds logits.
+
+    The value is what the softmax or sigmoid at the end reads, or else the class output itself.
     """
     output = next(value for value in graph.outputs if value.name == class_output)
     producer = find_score_producer(output)
@@ -157,7 +158,7 @@ def scores_of(graph: ir.Graph, class_output: str, output_kind: OutputKind | None
 
 
 def logits_before(producer: ir.Node | None, output: ir.Value) -> ir.Value | None:
-    """Returns what the softmax or sigmoid at the end reads; None where there is none, or the graph arranges it anew."""
+    """Returns what the softmax or sigmoid at the end reads; None where there is none, or columns are rearranged."""
     if producer is None or producer.op_type not in NORMALISING or name_end(output, count_columns(output)) is None:
         return None
     logits = producer.inputs[0]
@@ -167,12 +168,12 @@ def logits_before(producer: ir.Node | None, output: ir.Value) -> ir.Value | None
 
 
 def batch_of(values: Iterable[ir.Value]) -> int | str:
-    """Returns the first axis of every gradient: 1 in a file of one image at a time."""
+    """Returns the first axis of every gradient: 1 in a file that takes one image at a time, else the batch's name."""
     return 1 if all(value.shape is not None and value.shape[0] == 1 for value in values) else BATCH_AXIS
 
 
 def is_copied(shape: ir.Shape) -> bool:
-    """Whether a map is one of several copies of an image, see :mod:`masktool.exporters.one_image`."""
+    """Tells whether a feature map holds several copies of an image, see :mod:`masktool.exporters.one_image`."""
     return isinstance(shape[0], int) and shape[0] > 1
 
 

@@ -1,4 +1,4 @@
-"""A network made for one image may drop the axis of its images, as a Squeeze does; what takes many images keeps it."""
+"""Adds the axis of the images to results of networks made for one image, which may drop it, as a Squeeze does."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from masktool.exporters.runnable import Outputs
 
 
 def with_image_axis(results: Outputs, like: Outputs) -> Outputs:
-    """Gives results of image after image, behind each other, the axis of the images back where it is missing.
+    """Returns results with the axis of the images where it is missing.
 
     Args:
-        results: of a network for one image.
-        like: the same results of a network for any number of images.
+        results: the results of a network for one image, run on image after image and joined.
+        like: the results of the same network for any number of images.
     """
     pairs = zip(results, like, strict=True)
     return [x.reshape(y.shape) if y.ndim == x.ndim + 1 and y.size == x.size else x for x, y in pairs]
@@ -21,11 +21,11 @@ def with_image_axis(results: Outputs, like: Outputs) -> Outputs:
 def declare_image_axis(model: ir.Model, lifted: ir.Model) -> ir.Model:
     """Returns a network with the shapes of its outputs as they were inferred for any number of images.
 
-    So those that drop the axis of the images have it, and what the file declares wrongly does not count.
+    Outputs that drop the axis of the images have it then, and shapes that the file declares wrongly do not count.
 
     Args:
         model: the network; it stays as it is.
-        lifted: the same for any number of images.
+        lifted: the same network for any number of images.
     """
     declared = model.clone()
     shapes = {value.name: value.shape for value in lifted.graph.outputs}

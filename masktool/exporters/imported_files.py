@@ -1,5 +1,7 @@
-"""Which files a factory of the user's is made of: modules of the project that it imports, files that it reads, data
-files beside it, which native code may read unseen, and the versions of the installed packages around it.
+"""Finds the files that a factory of the user's is made of, and the versions of the installed packages that it uses.
+
+The files are modules of the project that the factory imports, files that it reads, and data files beside it, which
+native code may read unseen.
 
 A factory's place is what stands before the colon in ``--arch``: a file, or a module's name.
 """
@@ -33,14 +35,14 @@ WEIGHTS = (
 ARRAYS = (".npy", ".npz", ".h5", ".hdf5", ".mat", ".dat", ".parquet", ".arrow", ".csv")
 SETTINGS = (".json", ".yaml", ".yml", ".toml", ".txt")
 DATA = frozenset((*WEIGHTS, *ARRAYS, *SETTINGS))
-"""Ends of the names of files that a native reader may open, of which Python hears nothing."""
+"""Ends of the names of files that native code may open, of which Python's audit hook is not told."""
 MOST_DATA = 1000
-"""Data files beside a factory that are watched: the nearest ones."""
+"""Most data files beside a factory that are watched: the nearest ones."""
 MOST_SEEN = 20_000
-"""Names that are looked at in search of them, so that a folder of photographs does not hold up an export."""
+"""Most names looked at in search of data files, so that a folder of photographs does not hold up an export."""
 
 _RECORDERS: list[set[str]] = []
-"""Where the audit hook writes; empty but for the time that a factory runs."""
+"""Sets of paths that the audit hook writes to; no set is in the list unless a factory runs."""
 _HOOKED = threading.Event()
 _IMPORTED: dict[str, tuple[Path, str | None]] = {}
 """Modules that factories have imported in this process: file, and its digest at that time."""
@@ -48,14 +50,14 @@ _IMPORTED: dict[str, tuple[Path, str | None]] = {}
 
 @contextlib.contextmanager
 def record_files(place: str) -> Iterator[Callable[[], list[Path]]]:
-    """Yields a function that returns the files which the block's code is made of and reads, sorted, once it has ended.
+    """Yields a function that returns, once the block has ended, the files that its code is made of and reads, sorted.
 
     These are the modules imported from outside of installed packages, those of the factory's own package wherever it
     stands and of its folder, and whatever Python itself opened for reading. Not seen: files that native code opens by
     itself, and what code learns from the clock, the environment or a network.
 
     Args:
-        place: of the factory.
+        place: the place of the factory: a file, or a module's name.
     """
     if not _HOOKED.is_set():
         _HOOKED.set()
@@ -80,7 +82,7 @@ def record_files(place: str) -> Iterator[Callable[[], list[Path]]]:
 
 
 def forget_changed() -> None:
-    """Makes Python import anew what factories have imported, where one of those files has changed since."""
+    """Makes Python import the modules of factories anew, where the file of one has changed since its import."""
     if any(digest_or_none(path) != digest for path, digest in _IMPORTED.values()):
         for name in {".".join(parts[: i + 1]) for parts in map(split_name, _IMPORTED) for i in range(len(parts))}:
             sys.modules.pop(name, None)  # packages too: they hold their modules as attributes
@@ -89,7 +91,7 @@ def forget_changed() -> None:
 
 
 def note_opened(event: str, arguments: tuple[Any, ...]) -> None:
-    """Notes the path of a file that is opened for reading; the audit hook."""
+    """Notes the path of a file that is opened for reading, as an audit hook of Python."""
     if event == "open" and _RECORDERS:
         path, mode, flags = arguments
         writes = any(letter in mode for letter in "wax+") if isinstance(mode, str) else flags & 3 != os.O_RDONLY
@@ -104,13 +106,15 @@ def split_name(module: str) -> list[str]:
 
 
 def project_folder(place: str) -> Path:
-    """Returns the folder of the project that a factory belongs to: imports are looked for in it."""
+    """Returns the folder of the project that a factory belongs to, in which its imports are looked for."""
     return Path(place).parent if place.endswith(".py") else Path.cwd()
 
 
 def own_roots(place: str) -> list[Path]:
-    """Returns what counts as a factory's own even where it is installed, without links: the folder of its file, or
-    those of the outermost package that it is in. A file that is installed by itself counts alone.
+    """Returns the paths, without links, of what counts as a factory's own even where it is installed.
+
+    That is the folder of its file, or the folders of the outermost package that it is in. A file that is installed by
+    itself counts alone.
     """
     if place.endswith(".py"):
         found = [place]
@@ -122,7 +126,7 @@ def own_roots(place: str) -> list[Path]:
 
 
 def source_of(path: str) -> Path:
-    """Returns a path without links; a compiled module is its source."""
+    """Returns a path without links; for a compiled module, the path of its source."""
     if path.endswith(".pyc"):
         with contextlib.suppress(ValueError, NotImplementedError):  # byte code without a cache: itself
             path = importlib.util.source_from_cache(path)
@@ -133,7 +137,7 @@ def counts(path: Path, roots: Iterable[Path] = ()) -> bool:
     """Tells whether a file is the project's: neither of Python, of an installed package, of masktool nor the system.
 
     Args:
-        path: of the file, without links.
+        path: the path of the file, without links.
         roots: folders and files that are the factory's own wherever they stand; packages installed below them are not.
     """
     foreign = foreign_places()
@@ -159,12 +163,13 @@ def is_installed(path: Path) -> bool:
 
 
 def imported_since(before: set[str], place: str) -> list[Path]:
-    """Returns the files of the modules that were imported since and are the project's, or installed without a version
-    to know them by, and of all that are the factory's own.
+    """Returns the files of the modules that a factory imported or that are its own.
+
+    Of the imported modules those count that are the project's, or that are installed without a version to know them by.
 
     Args:
-        before: names of the modules that had been imported.
-        place: of the factory.
+        before: the names of the modules that had been imported before the factory was.
+        place: the place of the factory: a file, or a module's name.
     """
     own, known = own_roots(place), set(importlib.metadata.packages_distributions())
     within = [*own, project_folder(place).resolve()]
@@ -185,33 +190,33 @@ def is_unversioned(path: Path, known: Container[str]) -> bool:
     """Tells whether a file is installed, but as a part of no distribution: copied there, say.
 
     Args:
-        path: of the file, without links.
-        known: the outermost modules and packages of all distributions.
+        path: the path of the file, without links.
+        known: the names of the outermost modules and packages of all distributions.
     """
     inner = within_installed(path)
     return inner is not None and Path(inner).parts[0].partition(".")[0] not in known and path.is_file()
 
 
 def within_installed(path: Path) -> str | None:
-    """Returns a path as seen from the folder of installed packages that it leads through; None where there is none."""
+    """Returns a path relative to the folder of installed packages that it leads through; None without such a folder."""
     last = max((number for number, part in enumerate(path.parts[:-1]) if part in INSTALLED), default=None)
     return None if last is None else str(Path(*path.parts[last + 1 :]))
 
 
 def outermost_modules() -> list[str]:
-    """Returns the names of the modules and packages that are imported and not Python's own, without what is in them."""
+    """Returns the names of the outermost modules and packages that are imported and not Python's own."""
     return sorted({split_name(name)[0] for name in list(sys.modules)} - sys.stdlib_module_names)
 
 
 def imported_packages() -> dict[str, str]:
-    """Returns the version of every installed distribution of which something is imported, by name."""
+    """Returns the versions, by name, of the installed distributions of which a module is imported."""
     known = importlib.metadata.packages_distributions()
     names = {name for module in outermost_modules() for name in known.get(module, ())}
     return {name: importlib.metadata.version(name) for name in sorted(names)}
 
 
 def data_beside(place: str) -> list[Path]:
-    """Returns the data files in the folders of a factory's own and below, the nearest first, up to a number of them.
+    """Returns the data files in a factory's own folders and below, the nearest first, ``MOST_DATA`` at most.
 
     Hidden folders, installed packages and empty files, such as what a shell has just opened for output, are left out.
     """
@@ -222,7 +227,7 @@ def data_beside(place: str) -> list[Path]:
 
 
 def walk(folders: list[Path]) -> Iterator[Path]:
-    """Yields what is in folders and below, level by level, in order; links to folders are not followed."""
+    """Yields the paths in folders and below, level by level, in order; links to folders are not followed."""
     while folders:
         deeper: list[Path] = []
         for folder in folders:

@@ -1,4 +1,4 @@
-"""Inference of shapes and types, sequences and optional values included.
+"""Infers shapes and types, those of sequences and optional values included.
 
 onnx_ir takes from ONNX's inference the element type alone, and makes a tensor of a sequence that the file declares no
 type for, as most files do of values inside the graph; ONNX Runtime then refuses the graph. Whether a value is a
@@ -15,7 +15,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 Wrapper: TypeAlias = "type[ir.SequenceType] | type[ir.OptionalType]"
 Kind: TypeAlias = "tuple[Wrapper, ...]"
-"""What stands around the tensor in a type, the outermost first; nothing around that of a tensor."""
+"""The sequences and optional values around the tensor in a type, the outermost first; empty for a tensor."""
 TENSOR: Kind = ()
 SEQUENCE: Kind = (ir.SequenceType,)
 MAKE_SEQUENCES = frozenset(
@@ -23,11 +23,11 @@ MAKE_SEQUENCES = frozenset(
 )
 MAKE_NO_TENSORS = MAKE_SEQUENCES | {"Optional"}
 CARRIED = 2
-"""Inputs of a Loop in front of what it carries: how often and whether."""
+"""Number of inputs of a Loop in front of the carried ones: trip count and condition."""
 
 
 def infer_types_and_shapes(model: ir.Model, *, check_type: bool) -> None:
-    """Infers shapes and types, in place; a node that inference does not know leaves its own outputs unknown."""
+    """Infers a model's shapes and types, in place; an unknown operator leaves its own outputs unknown."""
     ShapeInferencePass(check_type=check_type, strict_mode=False, data_prop=True)(model)
     if holds_sequences(model):
         Kinds(model.functions).state(model.graph)
@@ -35,7 +35,7 @@ def infer_types_and_shapes(model: ir.Model, *, check_type: bool) -> None:
 
 
 def holds_sequences(model: ir.Model) -> bool:
-    """Whether a model computes sequences or optional values anywhere."""
+    """Tells whether a model computes sequences or optional values anywhere."""
     return any(node.op_type in MAKE_NO_TENSORS for node in every_node(model))
 
 
@@ -47,9 +47,9 @@ def every_node(model: ir.Model) -> Iterable[ir.Node]:
 
 
 def forget_lengths(model: ir.Model) -> None:
-    """Forgets the names of open lengths that are none of an input's, in place.
+    """Removes the names of open lengths that no input has, in place.
 
-    All that is taken out of one sequence gets one name from inference, whatever its length.
+    Inference gives all elements taken out of one sequence the same names, whatever their lengths.
     """
     inputs = (value.shape for value in model.graph.inputs if value.shape is not None)
     names = {length for shape in inputs for length in shape}
@@ -65,7 +65,7 @@ class Kinds:
     """Which values are sequences or optional values, as the operators tell.
 
     Args:
-        functions: of the model.
+        functions: the functions of the model by their identifiers.
     """
 
     def __init__(self, functions: Mapping[ir.OperatorIdentifier, ir.Function]) -> None:
@@ -74,17 +74,17 @@ class Kinds:
         self.calls: list[ir.OperatorIdentifier] = []
 
     def of(self, value: ir.Value | None) -> Kind:
-        """Returns what is known of a value, that it is a tensor where nothing is."""
+        """Returns the kind of a value; that of a tensor where nothing else is known."""
         return TENSOR if value is None else self.known.get(value, TENSOR)
 
     def state(self, body: ir.Graph | ir.Function) -> None:
-        """Gives all values that a graph computes the type that they have, in place, subgraphs included."""
+        """Gives all values that a graph computes their types, in place, subgraphs included."""
         for node in body:
             for value, kind in zip(node.outputs, self.given(node), strict=False):
                 self.set(value, kind)
 
     def set(self, value: ir.Value, kind: Kind) -> None:
-        """Says what a value is; the lengths of what lies in a sequence differ, and none is stated."""
+        """Sets the kind of a value; a sequence gets no shape, since the shapes of its elements differ."""
         self.known[value] = kind
         if kind == TENSOR:
             return
@@ -93,7 +93,7 @@ class Kinds:
             value.type = wrapped(value.type, kind)
 
     def given(self, node: ir.Node) -> Sequence[Kind]:
-        """Returns what a node's results are."""
+        """Returns the kinds of a node's results."""
         inputs = [self.of(value) for value in node.inputs]
         function = self.functions.get(node.op_identifier())
         if function is not None:
@@ -119,14 +119,14 @@ class Kinds:
         return [*found, *[TENSOR] * (len(node.outputs) - len(found))]
 
     def enter(self, node: ir.Node, body: ir.Graph, inputs: Sequence[Kind]) -> None:
-        """Goes through a subgraph; that of a Loop is handed what it carries."""
+        """Gives the values of a subgraph their types; the body of a Loop gets the kinds of the carried values."""
         if node.op_type == "Loop":
             for value, kind in zip(body.inputs[CARRIED:], inputs[CARRIED:], strict=False):
                 self.set(value, kind)
         self.state(body)
 
     def given_by_function(self, function: ir.Function, inputs: Sequence[Kind]) -> Sequence[Kind]:
-        """Returns what a function gives; one that calls itself is refused further on."""
+        """Returns the kinds of a function's results; a function that calls itself, refused later, gives tensors."""
         if function.identifier() in self.calls:
             return [TENSOR] * len(function.outputs)
         self.calls.append(function.identifier())
@@ -138,7 +138,7 @@ class Kinds:
 
 
 def declared(node: ir.Node) -> Kind:
-    """Returns what an empty Optional says it could hold."""
+    """Returns the kind of value that an empty Optional declares."""
     attribute = node.attributes.get("type")
     kind, found = None if attribute is None else attribute.value.type, TENSOR
     while isinstance(kind, ir.SequenceType | ir.OptionalType):
@@ -147,7 +147,7 @@ def declared(node: ir.Node) -> Kind:
 
 
 def wrapped(kind: ir.TypeProtocol, wrappers: Kind) -> ir.TypeProtocol:
-    """Returns a tensor's type with what stands around it."""
+    """Returns a tensor's type inside the sequences and optional values of a kind."""
     for wrapper in reversed(wrappers):
         kind = wrapper(kind)
     return kind

@@ -24,7 +24,7 @@ def takes_integers(image: ir.Value) -> bool:
 
 
 def assumed_preprocessing(image: ir.Value, channels: int | None, size: tuple[int, int] | None) -> Preprocessing | None:
-    """Returns the preprocessing of an input of uint8: pixels as they are. None for any other, or an open size."""
+    """Returns the preprocessing of a uint8 image input, pixels as they are; None for any other, or an open size."""
     if image.dtype != ir.DataType.UINT8 or channels not in CHANNEL_ORDERS or size is None:
         return None
     square = size[0] == size[1]
@@ -40,7 +40,7 @@ def assumed_preprocessing(image: ir.Value, channels: int | None, size: tuple[int
 
 
 def note_assumed(image: ir.Value) -> str:
-    """Returns what the user should know of :func:`assumed_preprocessing`."""
+    """Returns the note for the user that :func:`assumed_preprocessing` was assumed."""
     return (
         f"the image input {image.name!r} takes uint8: photographs are assumed to go in as pixels 0..255, red first "
         "(scale 1, no mean); " + parameter("preprocessing", "FILE.json") + " says otherwise"
@@ -48,7 +48,7 @@ def note_assumed(image: ir.Value) -> str:
 
 
 def check_gives_integers(image: ir.Value, preprocessing: Preprocessing) -> None:
-    """Raises MasktoolError where pixels become fractions, or numbers that do not fit, and the image takes integers."""
+    """Raises MasktoolError where a preprocessing does not give the integers that an image input takes."""
     if not takes_integers(image) or image.dtype is None:
         return
     values = normalise_levels(preprocessing)
@@ -67,7 +67,7 @@ def check_gives_integers(image: ir.Value, preprocessing: Preprocessing) -> None:
 
 
 def refuse_gradients(image: ir.Value) -> None:
-    """Raises MasktoolError where an image takes integers: there is no gradient with respect to them."""
+    """Raises MasktoolError where an image input takes integers: there is no gradient with respect to them."""
     if takes_integers(image) and image.dtype is not None:
         raise MasktoolError(
             "no gradient with respect to integers",

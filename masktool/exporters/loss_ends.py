@@ -42,8 +42,8 @@ class LossEnd(NamedTuple):
     """The end of a graph whose gradient is wanted.
 
     Attributes:
-        objective: what is differentiated; (B, 1) for each loss, (B,) for the one chosen.
-        seed: (B, K) its gradient with respect to the scores.
+        objective: the value that is differentiated: (B, 1) for each loss, (B,) for the one chosen.
+        seed: the gradient (B, K) of the objective with respect to the scores.
     """
 
     objective: ir.Value
@@ -56,17 +56,17 @@ def add_loss_end(
     """Adds the inputs ``target`` and ``loss``, and emits the end that ``loss`` chooses, in float32.
 
     Args:
-        graph: behind whose nodes it stands.
-        scores: (N, K), (N, K, 1, 1) or (N,).
-        output_kind: of the scores; whether classes exclude one another.
-        are_logits: whether the scores are logits, whatever the kind says of the output behind them.
+        graph: the graph, behind whose nodes the end is emitted.
+        scores: the scores to differentiate, (N, K), (N, K, 1, 1) or (N,).
+        output_kind: what the class output holds, which tells whether classes exclude one another.
         loss: the default of the input ``loss``.
+        are_logits: whether the scores are logits, whatever ``output_kind`` says of the output behind them.
 
     Returns:
         The objective (B,), float32, and the seed (B, K) in the element type of the scores.
 
     Raises:
-        MasktoolError: the scores are of no fixed number.
+        MasktoolError: the number of scores is not fixed.
     """
     classes = count_scores(scores)
     flat = graph.emit("Reshape", scores, graph.ints(-1, classes))
@@ -90,7 +90,7 @@ def add_loss_end(
 
 
 def count_scores(scores: ir.Value) -> int:
-    """Returns K of scores (N, K) or (N, K, 1, 1), 1 of (N,)."""
+    """Returns the number of scores per image: K of (N, K) or (N, K, 1, 1), 1 of (N,); MasktoolError where K is open."""
     sizes = sizes_of(scores)
     if rank_of(scores) == 1:
         return 1
@@ -107,7 +107,7 @@ def count_scores(scores: ir.Value) -> int:
 
 
 def logits_of(graph: GradientGraph, shares: ir.Value, output_kind: OutputKind | None) -> tuple[ir.Value, ir.Value]:
-    """Returns the logits of probabilities (B, K), and their derivative with respect to them."""
+    """Returns the logits of probabilities (B, K), and their derivative with respect to the probabilities."""
     least, one = graph.number(LEAST, shares), graph.number(1, shares)
     share = graph.emit("Max", shares, least)
     if output_kind == "probabilities":
@@ -118,7 +118,7 @@ def logits_of(graph: GradientGraph, shares: ir.Value, output_kind: OutputKind | 
 
 
 def exclusive_ends(graph: GradientGraph, logits: ir.Value, chosen: ir.Value) -> Mapping[Loss, LossEnd]:
-    """Returns the ends for classes of which one is right."""
+    """Returns the ends, by loss, for classes that exclude one another."""
     shares, logs = graph.emit("Softmax", logits, axis=1), graph.emit("LogSoftmax", logits, axis=1)
     share, towards = picked(graph, shares, chosen), graph.emit("Sub", chosen, shares)
     surprise = graph.emit("Min", graph.emit("Neg", logs), graph.number(SURE, logs))
@@ -133,7 +133,7 @@ def exclusive_ends(graph: GradientGraph, logits: ir.Value, chosen: ir.Value) -> 
 
 
 def independent_ends(graph: GradientGraph, logits: ir.Value, chosen: ir.Value) -> Mapping[Loss, LossEnd]:
-    """Returns the ends for classes each of which may be right.
+    """Returns the ends, by loss, for independent classes.
 
     A class's entropy is even in its logit: softplus(-|z|) + |z| σ(-|z|), in which nothing cancels. σ(-|z|) is written
     out, for ONNX Runtime's Sigmoid is coarse there, and 0 from about σ(-18) on.
@@ -158,7 +158,7 @@ def independent_ends(graph: GradientGraph, logits: ir.Value, chosen: ir.Value) -
 
 
 def one_hot(graph: GradientGraph, logits: ir.Value, classes: int) -> ir.Value:
-    """Adds the input ``target`` (T,) and returns it as (B, K) float32, 1 at the target."""
+    """Adds the input ``target`` (T,), and returns a value (B, K) float32 that is 1 at the target and 0 elsewhere."""
     target = ir.Value(name=TARGET_INPUT, shape=ir.Shape(["target_batch"]), type=ir.TensorType(ir.DataType.INT64))
     graph.graph.inputs.append(target)
     column = graph.emit("Unsqueeze", target, graph.ints(1))
@@ -167,17 +167,17 @@ def one_hot(graph: GradientGraph, logits: ir.Value, classes: int) -> ir.Value:
 
 
 def picked(graph: GradientGraph, values: ir.Value, chosen: ir.Value) -> ir.Value:
-    """Returns the target's value, (B, 1)."""
+    """Returns the value (B, 1) at the target, of one value per class."""
     return sum_over_classes(graph, graph.emit("Where", graph.positive(chosen), values, graph.number(0, values)))
 
 
 def sum_over_classes(graph: GradientGraph, values: ir.Value) -> ir.Value:
-    """Returns the sum over the classes, (B, 1)."""
+    """Returns the sum (B, 1) of values (B, K) over the classes."""
     return graph.emit("ReduceSum", values, graph.ints(1), keepdims=1)
 
 
 def add_switch(graph: GradientGraph, loss: Loss) -> ir.Value:
-    """Adds the optional input ``loss`` with its default."""
+    """Adds the optional input ``loss`` with its default, and returns it."""
     default = ir.tensor(LOSSES.index(loss), dtype=ir.DataType.INT64, name=LOSS_INPUT)
     shape, element = ir.Shape([]), ir.TensorType(ir.DataType.INT64)
     switch = ir.Value(name=LOSS_INPUT, shape=shape, type=element, const_value=default)
@@ -187,6 +187,9 @@ def add_switch(graph: GradientGraph, loss: Loss) -> ir.Value:
 
 
 def choose(graph: GradientGraph, switch: ir.Value, kinds: Sequence[ir.Value]) -> ir.Value:
-    """Returns the one of equally shaped values that the switch points at; ONNX Runtime refuses an index beyond them."""
+    """Returns the one of several values of one shape whose index the switch holds.
+
+    ONNX Runtime refuses an index beyond them.
+    """
     rows = [graph.emit("Unsqueeze", kind, graph.ints(0)) for kind in kinds]
     return graph.emit("Gather", graph.emit("Concat", *rows, axis=0), switch, axis=0)

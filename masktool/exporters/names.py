@@ -1,11 +1,11 @@
-"""Names that masktool gives in every file are freed of whatever a network calls so itself.
+"""Renames inputs, outputs, nodes and values of a network whose names masktool needs for itself.
 
-1. An input of the network that is called as an input or output of masktool's gets another name.
-2. An output keeps its own, unless it clashes: with the input ``mask`` in every file, with the inputs and outputs that
+1. An input of the network that has the name of one of masktool's inputs or outputs gets another name.
+2. An output keeps its name, unless it clashes: with the input ``mask`` in every file, with the inputs and outputs that
    gradients add in a file with gradients.
 3. Values inside, whose names no caller sees, get another name, and so do names that begin with masktool's own prefix.
 
-New names are recorded, so that the old ones still find outputs. What this frees, and only that, masktool may add.
+New names are recorded, so that the old ones still find outputs. masktool may add the names freed here, and no others.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from masktool.messages import parameter
 
 OWN_NAMES = frozenset({MASK_INPUT, TARGET_INPUT, LOSS_INPUT}) | GRADIENT_OUTPUTS
 OWN_PREFIX = "masktool"
-"""Of the names of all nodes, values and constants that masktool emits."""
+"""Beginning of the names of all nodes, values and constants that masktool emits."""
 OWN_LENGTHS = frozenset({BATCH_AXIS, "mask_batch"})
-"""Names of open axes; two lengths of one name are taken for equal by runtimes."""
+"""Names of open axes that masktool gives; runtimes take two lengths of one name for equal."""
 NEW_PREFIX = "model_"
 
 
 def free_ends(model: ir.Model) -> dict[str, str]:
-    """Renames inputs and outputs that clash in every file, in place; returns new names by old."""
+    """Renames inputs and outputs that clash with masktool's in every file, in place; returns new names by old ones."""
     for value in model.graph.inputs:
         free_lengths(value)
     clashing = [value for value in model.graph.inputs if is_own(value.name, OWN_NAMES)]
@@ -35,12 +35,12 @@ def free_ends(model: ir.Model) -> dict[str, str]:
 
 
 def free_gradient_names(model: ir.Model) -> dict[str, str]:
-    """Renames outputs that clash with what gradients add, in place; returns new names by old."""
+    """Renames outputs that clash with inputs or outputs of gradients, in place; returns new names by old ones."""
     return rename_values(model.graph, [value for value in model.graph.outputs if is_own(value.name, OWN_NAMES)])
 
 
 def free_inside(model: ir.Model) -> None:
-    """Renames nodes and values inside the graph that are called as something of masktool's, in place."""
+    """Renames nodes and values inside a model's graphs that have one of masktool's own names, in place."""
     for graph in model.graphs():
         ends = {*model.graph.inputs, *model.graph.outputs}
         inside = (value for value in every_value(graph) if value not in ends and is_own(value.name, OWN_NAMES))
@@ -57,7 +57,7 @@ def rename_as_before(model: ir.Model, names: Mapping[str, str]) -> None:
 
 
 def is_own(name: str | None, names: Iterable[str]) -> bool:
-    """Tells whether a name is one of masktool's: among those given, or with its prefix."""
+    """Tells whether a name is among the given ones, or begins with masktool's prefix."""
     return name is not None and (name in names or name.startswith(OWN_PREFIX))
 
 
@@ -70,14 +70,14 @@ def every_value(graph: ir.Graph) -> Iterator[ir.Value]:
 
 
 def free_lengths(value: ir.Value) -> None:
-    """Renames open axes of an input that are called as one of masktool's."""
+    """Renames open axes of an input that have a name of masktool's own axes, in place."""
     if value.shape is not None:
         names = [length if isinstance(length, int) else length.value for length in value.shape]
         value.shape = ir.Shape([NEW_PREFIX + str(name) if name in OWN_LENGTHS else name for name in names])
 
 
 def rename_values(graph: ir.Graph, values: Iterable[ir.Value]) -> dict[str, str]:
-    """Gives values names that nothing in the graph has, in place; returns new names by old."""
+    """Gives values names that nothing in the graph has, in place; returns new names by old ones."""
     taken: set[str | None] = set()
     renamed: dict[str, str] = {}
     for value in tuple(dict.fromkeys(values)):
@@ -93,7 +93,7 @@ def rename_values(graph: ir.Graph, values: Iterable[ir.Value]) -> dict[str, str]
 
 
 def note_renamed(outputs: Iterable[ir.Value], renamed: Mapping[str, str]) -> Iterator[str]:
-    """Yields what the user should know of new names of inputs and outputs."""
+    """Yields a note for the user on every renamed input or output."""
     names = {value.name for value in outputs}
     for old, new in renamed.items():
         if not names & {old, new}:

@@ -1,8 +1,8 @@
-"""Whether what a graph says of an image depends on the images beside it: proved from the graph, not sampled.
+"""Proves from a graph, without sampling, that an image's outputs do not depend on the images beside it.
 
-An abstract interpretation. One walk over the canonical graph gives every value a state (:mod:`.states`), by one rule
-per family of operators; a new operator is a function under ``@batch_rule("OpType")`` in one of this package's files.
-What a rule cannot vouch for is named, and nothing is assumed of an operator without one.
+This is an abstract interpretation. One walk over the canonical graph gives every value a state (:mod:`.states`), by one
+rule per family of operators; a new operator is a function under ``@batch_rule("OpType")`` in one of this package's
+files. A node that its rule cannot vouch for is named, and nothing is assumed of an operator without a rule.
 
 The walk is over the plain graph. What masktool adds works image by image by construction: windows, means over places
 and masks, which lie on the images' own axis.
@@ -26,12 +26,12 @@ FINDINGS_SHOWN = 3
 
 @dataclasses.dataclass(frozen=True)
 class Independence:
-    """What is known of a graph for any batch.
+    """Whether a graph's outputs for an image depend on that image alone, for any batch.
 
     Attributes:
         verdict: ``proved``: every output has one row per image, which depends on that image alone; ``mixing``: nodes
-            are known that mix images, or outputs that have no row per image; ``unproved``: it is not known.
-        findings: the nodes and outputs that say so, those that mix first.
+            are known that mix images, or outputs that have no row per image; ``unproved``: neither is known.
+        findings: the nodes and outputs that a verdict other than ``proved`` rests on, those that mix images first.
     """
 
     verdict: Literal["proved", "mixing", "unproved"]
@@ -45,11 +45,11 @@ class Independence:
 
 
 def prove_independence(model: ir.Model, image_input: str) -> Independence:
-    """Follows the batch from the image input to every output.
+    """Follows the batch from the image input to every output, and returns whether the images are kept apart.
 
     Args:
-        model: canonical, with a symbolic batch.
-        image_input: name of the image input, batch on axis 0.
+        model: the canonical model, with a symbolic batch.
+        image_input: the name of the image input, whose axis 0 is the batch.
     """
     image = next(value for value in model.graph.inputs if value.name == image_input)
     assert image.shape is not None
@@ -64,10 +64,10 @@ def follow_inputs(model: ir.Model, image: ir.Value, batch: str) -> BatchGraph:
     """Returns a graph with the states of its inputs.
 
     Args:
-        model: canonical.
+        model: the canonical model.
         image: the image input; its axis 0 is symbolic or has a fixed length.
-        batch: symbol for the number of images. Other inputs have one row per image on the axis that has its length; of
-            fixed lengths only the first axis's says so, and there a row of 1 serves all images.
+        batch: the symbol for the number of images. Other inputs have one row per image on the axis whose length is the
+            batch's; of fixed lengths only that of the first axis counts, and a length of 1 serves all images.
     """
     assert image.shape is not None
     graph = BatchGraph(image, batch)
@@ -79,7 +79,7 @@ def follow_inputs(model: ir.Model, image: ir.Value, batch: str) -> BatchGraph:
 
 
 def axes_of_images(value: ir.Value, batch: int | ir.SymbolicDim) -> list[int]:
-    """Returns the axes of an input other than the image that are the images'."""
+    """Returns the axes of an input, other than the image input, on which the images lie."""
     lengths = () if value.shape is None else tuple(value.shape)
     if isinstance(batch, int):
         return [0] if lengths[:1] == (batch,) != (1,) else []
@@ -87,7 +87,7 @@ def axes_of_images(value: ir.Value, batch: int | ir.SymbolicDim) -> list[int]:
 
 
 def judge_independence(graph: BatchGraph, outputs: Iterable[ir.Value]) -> Independence:
-    """Returns what is known once all nodes were followed."""
+    """Returns the verdict on a graph, with its findings, once the batch was followed through all nodes."""
     findings = [*graph.findings, *(found for value in outputs if (found := judge_output(graph, value)))]
     findings.sort(key=lambda finding: finding.kind)
     if not findings:
@@ -96,7 +96,7 @@ def judge_independence(graph: BatchGraph, outputs: Iterable[ir.Value]) -> Indepe
 
 
 def judge_output(graph: BatchGraph, value: ir.Value) -> Obstacle | None:
-    """Returns why an output does not have one row per image; None where it has, or where a node was named already."""
+    """Returns why an output does not have one row per image; None where it has, or a node before it was named."""
     state = graph.state(value)
     if isinstance(state, Lost) or state == Rows(0):
         return None

@@ -1,6 +1,6 @@
 """Operators that work along some axes and leave the others alone: reductions, softmax, sorts, sums, norms.
 
-Along any axis but the images' they keep images apart; along theirs they mix them.
+Along any axis but the images' they keep the images apart; along the images' axis they mix them.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ ALONG = {
     "LpNormalization": (-1, "normalises"),
     "TopK": (-1, "sorts"),
 }
-"""By operator, the default of ``axis`` and what happens along it."""
+"""The default of the attribute ``axis`` and what happens along that axis, by operator."""
 SIGNAL_RANK, SIGNAL_AXIS = 3, 1
-"""Of (batch, time, parts), where both of DFT's defaults, 1 until opset 19 and -2 from 20 on, are one axis."""
+"""Rank and time axis of (batch, time, parts), in which DFT's defaults, 1 until opset 19 and -2 from 20 on, agree."""
 
 
 @batch_rule(*REDUCTIONS)
 def batch_reduce(graph: BatchGraph, node: ir.Node) -> States:
-    """Reduces along axes, all of them where none are given."""
+    """Follows a reduction along some axes, along all of them where none are given."""
     rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
     axes = listed_axes(node, 1, rank)
     if not axes:
@@ -60,7 +60,7 @@ def batch_reduce(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("ArgMax", "ArgMin")
 def batch_arg(graph: BatchGraph, node: ir.Node) -> States:
-    """Finds a place along one axis."""
+    """Follows an ArgMax or ArgMin, which finds a place along one axis."""
     rows = graph.rows_of(node)
     axis = axis_of(node, graph.rank(node.inputs[0]), 0)
     return same(node, reduced(rows, [axis], bool(node.attributes.get_int("keepdims", 1)), "takes the largest place"))
@@ -73,14 +73,14 @@ def reduced(rows: Rows, axes: list[int], keeps: bool, what: str) -> Rows:
 
 
 def refuse_batch(rows: Rows, axes: list[int], what: str) -> None:
-    """Raises where an operator works along the images' axis."""
+    """Raises MixesError where an operator works along the images' axis."""
     if rows.axis in axes:
         raise MixesError(f"{what} over the batch")
 
 
 @batch_rule(*ALONG)
 def batch_along(graph: BatchGraph, node: ir.Node) -> States:
-    """Works along one axis and keeps the rank."""
+    """Follows an operator that works along one axis and keeps the rank, such as Softmax."""
     rows, (default, what) = graph.rows_of(node), ALONG[node.op_type]
     refuse_batch(rows, [axis_of(node, graph.rank(node.inputs[0]), default)], what)
     return same(node, rows)
@@ -88,7 +88,7 @@ def batch_along(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("CumSum", "CumProd")
 def batch_cumulate(graph: BatchGraph, node: ir.Node) -> States:
-    """Sums along an axis that is an input."""
+    """Follows a CumSum or CumProd, whose axis is an input."""
     rows, axis = graph.rows_of(node), constant_of(input_of(node, 1))
     if axis is None:
         raise UnprovedError("the axis that it works along is computed")
@@ -98,7 +98,7 @@ def batch_cumulate(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("DFT")
 def batch_dft(graph: BatchGraph, node: ir.Node) -> States:
-    """Mixes the places along one axis; the last one holds real and imaginary parts."""
+    """Follows a DFT, which mixes the places along one axis; the last axis holds real and imaginary parts."""
     rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
     given, stated = input_of(node, 2), node.attributes.get_int("axis", None)
     axis = constant_of(given) if given is not None else None if stated is None else np.array(stated)
@@ -111,7 +111,7 @@ def batch_dft(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("LayerNormalization", "RMSNormalization")
 def batch_layer_norm(graph: BatchGraph, node: ir.Node) -> States:
-    """Normalises over one axis and all behind it; its factors may be broadcast."""
+    """Follows a norm over one axis and all axes behind it, whose factors may be broadcast."""
     rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
     refuse_batch(rows, list(range(axis_of(node, rank, -1), rank)), "normalises")
     for value in node.inputs[1:]:
@@ -122,7 +122,7 @@ def batch_layer_norm(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("MeanVarianceNormalization")
 def batch_mean_variance(graph: BatchGraph, node: ir.Node) -> States:
-    """Normalises over axes whose default holds the batch."""
+    """Follows a MeanVarianceNormalization, whose axes hold the batch by default."""
     rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
     refuse_batch(rows, [axis % rank for axis in node.attributes.get_ints("axes") or (0, 2, 3)], "normalises")
     return same(node, rows)
@@ -130,7 +130,7 @@ def batch_mean_variance(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("Trilu")
 def batch_trilu(graph: BatchGraph, node: ir.Node) -> States:
-    """Compares the places along the last two axes."""
+    """Follows a Trilu, which compares the places along the last two axes."""
     rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
     if rows.axis >= rank - 2:
         raise MixesError("keeps some of the images by their place in the batch")
@@ -139,7 +139,7 @@ def batch_trilu(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("ReverseSequence")
 def batch_reverse(graph: BatchGraph, node: ir.Node) -> States:
-    """Turns around the time of every row; the lengths may be the images' own."""
+    """Follows a ReverseSequence, which reverses the time of every row; the lengths may be the images' own."""
     rows = graph.rows(node.inputs[0])
     batch, time = node.attributes.get_int("batch_axis", 1), node.attributes.get_int("time_axis", 0)
     lengths = graph.rows(node.inputs[1])

@@ -1,4 +1,4 @@
-"""If, Loop and Scan: what decides must not depend on the images, and what is carried on must keep them apart."""
+"""If, Loop and Scan: the images may not decide conditions or numbers of rounds, and carried values keep them apart."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def follow_body(graph: BatchGraph, body: ir.Graph) -> list[State]:
     """Returns the states of a subgraph's results.
 
     Raises:
-        BatchRuleError: a node within it mixes images, or may.
+        BatchRuleError: a node within the subgraph mixes images, or may.
     """
     before = len(graph.findings)
     graph.follow(body)
@@ -48,7 +48,7 @@ def follow_body(graph: BatchGraph, body: ir.Graph) -> list[State]:
 
 
 def decide(graph: BatchGraph, value: ir.Value | None, what: str) -> None:
-    """Raises where a condition or a number of rounds depends on the images or on their number."""
+    """Raises MixesError where a condition or a number of rounds depends on the images or on their number."""
     state = graph.state(value)
     if isinstance(state, Rows):
         raise MixesError(f"{what} depends on the images")
@@ -57,10 +57,10 @@ def decide(graph: BatchGraph, value: ir.Value | None, what: str) -> None:
 
 
 def join_states(left: State, right: State) -> State:
-    """Returns what holds for either of two values.
+    """Returns the state that holds for either of two values.
 
     Raises:
-        UnprovedError: the images lie differently.
+        UnprovedError: the two states do not go together: the images lie differently, say.
     """
     if left == right:
         return left
@@ -75,7 +75,7 @@ def join_states(left: State, right: State) -> State:
 
 @batch_rule("If")
 def batch_if(graph: BatchGraph, node: ir.Node) -> States:
-    """Both branches keep images apart, and in the same place."""
+    """Follows an If, both of whose branches must keep the images apart, and on the same axis."""
     decide(graph, node.inputs[0], "its condition")
     branches = [follow_body(graph, node.attributes[name].as_graph()) for name in ("then_branch", "else_branch")]
     return [join_states(left, right) for left, right in zip(*branches, strict=True)]
@@ -83,7 +83,7 @@ def batch_if(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("Loop")
 def batch_loop(graph: BatchGraph, node: ir.Node) -> States:
-    """What is carried keeps its state from round to round."""
+    """Follows a Loop, whose carried values must keep their states from round to round."""
     decide(graph, input_of(node, 0), "the number of its rounds")
     decide(graph, input_of(node, 1), "its condition")
     body = node.attributes["body"].as_graph()
@@ -96,7 +96,7 @@ def batch_loop(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("Scan")
 def batch_scan(graph: BatchGraph, node: ir.Node) -> States:
-    """Goes along an axis of each sequence; along the images' it may carry nothing from one to the next."""
+    """Follows a Scan along an axis of each sequence; along the images' axis it may carry nothing between images."""
     body = node.attributes["body"].as_graph()
     count = node.attributes["num_scan_inputs"].as_int()
     start = len(node.inputs) - count
@@ -115,10 +115,10 @@ def batch_scan(graph: BatchGraph, node: ir.Node) -> States:
 
 
 def state_within(graph: BatchGraph, value: ir.Value | None, axis: int) -> State:
-    """Returns the state of what a Scan reads in each round, none of which is for one image alone.
+    """Returns the state of what a Scan that does not go along the images reads in each round.
 
     Raises:
-        UnprovedError: there may be as many rounds as images.
+        UnprovedError: the number of rounds may depend on the number of images.
     """
     state = graph.state(value)
     if isinstance(state, Rows):
@@ -132,13 +132,13 @@ def state_within(graph: BatchGraph, value: ir.Value | None, axis: int) -> State:
 
 
 def scan_axes(graph: BatchGraph, node: ir.Node, name: str, values: Sequence[ir.Value | None]) -> list[int]:
-    """Returns the axis along which each sequence is read, or written."""
+    """Returns the axis along which a Scan reads, or writes, each sequence."""
     given = node.attributes.get_ints(name) or [0] * len(values)
     return [axis % graph.rank(value) for axis, value in zip(given, values, strict=True)]
 
 
 def scan_images(graph: BatchGraph, node: ir.Node, over_images: list[bool]) -> States:
-    """Returns the states behind a Scan that takes one image a round and carries nothing."""
+    """Returns the states of the results of a Scan that takes one image a round and carries nothing."""
     outside = [graph.state(value) for inner in nodes_inside(node) for value in inner.inputs]
     if len(node.inputs) > len(over_images):
         raise MixesError("carries something from image to image")
@@ -156,14 +156,17 @@ def scan_images(graph: BatchGraph, node: ir.Node, over_images: list[bool]) -> St
 def settle(
     graph: BatchGraph, body: ir.Graph, carried: Sequence[State], inputs: Sequence[ir.Value], first: int
 ) -> list[State]:
-    """Returns the states of a body's results once what it carries stays as it is.
+    """Returns the states of a body's results once the states of the carried values no longer change.
 
     Args:
-        graph: that the body belongs to.
-        body: of the loop.
-        carried: states at the start.
-        inputs: of the body, those that are carried.
-        first: index of the first carried one among the body's results.
+        graph: the graph that the body belongs to.
+        body: the body of the Loop or Scan.
+        carried: the states of the carried values at the start.
+        inputs: the inputs of the body that hold the carried values.
+        first: the index of the first carried value among the body's results.
+
+    Raises:
+        BatchRuleError: a node within the body mixes images, or may, or the states keep changing.
     """
     current = list(carried)
     for _ in range(MOST_ROUNDS):

@@ -1,4 +1,4 @@
-"""Element by element, with broadcasting: what belongs to an image meets what belongs to the same image, or to none."""
+"""Operators that work element by element, with broadcasting: elements of one image may not meet another image's."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ LARGEST: Mapping[ir.DataType | None, int] = {ir.DataType.INT32: 2**20, ir.DataTy
 
 @batch_rule(*UNARY)
 def batch_unary(graph: BatchGraph, node: ir.Node) -> States:
-    """The images stay where they are."""
+    """Follows an operator on single elements: the images stay on their axis."""
     return same(node, graph.rows(node.inputs[0]))
 
 
 @batch_rule(*BROADCAST)
 def batch_broadcast(graph: BatchGraph, node: ir.Node) -> States:
-    """The images lie on the same axis, counted from the last, of every input that holds them."""
+    """Follows an operator that broadcasts: inputs hold the images on one axis, counted from the last, or not at all."""
     if node.op_type == "Dropout" and len(node.inputs) > 2 and node.inputs[2] is not None:
         raise UnprovedError("draws random numbers where it is told to train")
     inputs = [value for value in node.inputs if value is not None]
@@ -72,7 +72,7 @@ def broadcast_rows(graph: BatchGraph, inputs: list[ir.Value], rank: int) -> Rows
 
 
 def refuse_length(graph: BatchGraph, value: ir.Value, axis: int) -> None:
-    """Raises where what is the same for all images has other numbers along the batch."""
+    """Raises BatchRuleError where a value that is not the images' has, or may have, several places along the batch."""
     if axis < 0:
         return
     length = graph.lengths(value)[axis]
@@ -84,7 +84,7 @@ def refuse_length(graph: BatchGraph, value: ir.Value, axis: int) -> None:
 
 @batch_rule("QuantizeLinear", "DequantizeLinear")
 def batch_quantize(graph: BatchGraph, node: ir.Node) -> States:
-    """Scales are the same for all images: one, or one for every place along another axis."""
+    """Follows a quantisation whose scales are the same for all images: one, or one per place along another axis."""
     rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
     scale = node.inputs[1]
     blocks = graph.rank(scale) > 1  # which have the rank of the data, and a row for each place of the batch
@@ -95,14 +95,14 @@ def batch_quantize(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("DynamicQuantizeLinear")
 def batch_dynamic_quantize(graph: BatchGraph, node: ir.Node) -> States:
-    """One scale for the whole tensor."""
+    """Refuses a DynamicQuantizeLinear: it measures one scale for the whole tensor."""
     del graph, node
     raise MixesError("measures one scale over the whole batch")
 
 
 @count_rule("Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape")
 def count_same(graph: BatchGraph, node: ir.Node) -> States:
-    """The elements stay; what is cast to a fraction is followed no further."""
+    """Follows lengths through an operator that keeps the elements; a cast to floating point ends that."""
     state = graph.state(node.inputs[0])
     if isinstance(state, Count) and not varies_beside(graph, node, 0):
         most = LARGEST.get(node.outputs[0].dtype)
@@ -113,7 +113,7 @@ def count_same(graph: BatchGraph, node: ir.Node) -> States:
 
 @count_rule("Add", "Sub", "Mul", "Div")
 def count_arithmetic(graph: BatchGraph, node: ir.Node) -> States:
-    """Arithmetic on single lengths and on vectors of as many, as far as a product of symbols can hold the result."""
+    """Follows arithmetic on single lengths and on vectors of lengths, as far as the results are products of symbols."""
     left, right = (graph.elements(value) for value in node.inputs)
     unknown = Count(varies_beside(graph, node, None))
     if left is None or right is None or (len(left) != len(right) and 1 not in (len(left), len(right))):
@@ -125,7 +125,7 @@ def count_arithmetic(graph: BatchGraph, node: ir.Node) -> States:
 
 
 def calculate(op_type: str, left: Product | None, right: Product | None) -> Product | None:
-    """Returns a result of integer arithmetic, None where it is no product."""
+    """Returns the result of integer arithmetic on two lengths, None where it is no product of symbols."""
     if left is None or right is None:
         return None
     if op_type == "Mul":
@@ -144,6 +144,6 @@ def count_of_lengths(graph: BatchGraph, elements: tuple[Product | None, ...]) ->
 
 
 def varies_beside(graph: BatchGraph, node: ir.Node, index: int | None) -> bool:
-    """Whether an input, other than the one at ``index``, depends on the number of images."""
+    """Tells whether an input, other than the one at ``index``, depends on the number of images."""
     states = [graph.state(value) for position, value in enumerate(node.inputs) if position != index]
     return any(isinstance(state, Count) and state.varies for state in states)

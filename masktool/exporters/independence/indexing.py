@@ -1,4 +1,4 @@
-"""Operators that read or write by indices: indices of the images' own, into the images' own, or the same for all."""
+"""Operators that read or write by indices: each image by its own indices, or all images by the same."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PAIRS = "reads what belongs to all images for each of them"
 
 @batch_rule("Gather")
 def batch_gather(graph: BatchGraph, node: ir.Node) -> States:
-    """The same places of every image, or for every image its own of a table that all share.
+    """Follows a Gather of the same places of every image, or of every image's own places of a table that all share.
 
     A table of all images, read where each of them stands, gives every image what is its own.
     """
@@ -53,7 +53,7 @@ def batch_gather(graph: BatchGraph, node: ir.Node) -> States:
 
 @count_rule("Gather")
 def count_gather(graph: BatchGraph, node: ir.Node) -> States:
-    """Some of the lengths of a shape."""
+    """Follows a Gather of some of the lengths of a shape."""
     elements, indices = graph.elements(node.inputs[0]), constant_of(node.inputs[1])
     if elements is None or indices is None or indices.ndim > 1:
         return same(node, Count(varies_beside(graph, node, None)))
@@ -64,7 +64,7 @@ def count_gather(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("GatherElements", "ScatterElements")
 def batch_elements(graph: BatchGraph, node: ir.Node) -> States:
-    """Data, indices and what is written have the images on the same axis, which is not the one that is indexed."""
+    """Follows an operator whose data, indices and updates hold the images on one axis, which is not the indexed one."""
     found = [graph.rows(value) for value in node.inputs]
     held = [rows for rows in found if rows is not None]
     if held[0].axis == axis_of(node, graph.rank(node.inputs[0]), 0):
@@ -76,7 +76,7 @@ def batch_elements(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("GatherND")
 def batch_gather_nd(graph: BatchGraph, node: ir.Node) -> States:
-    """Rows that go together stand on the first ``batch_dims`` axes; axes behind those that are indexed stay whole."""
+    """Follows a GatherND: the first ``batch_dims`` axes go together, and axes behind the indexed ones stay whole."""
     data, indices = graph.rows(node.inputs[0]), graph.rows(node.inputs[1])
     together, depth = node.attributes.get_int("batch_dims", 0) or 0, index_depth(graph, node)
     rank = graph.rank(node.inputs[1])
@@ -96,7 +96,7 @@ def batch_gather_nd(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("ScatterND")
 def batch_scatter_nd(graph: BatchGraph, node: ir.Node) -> States:
-    """Writes the same places of every image, which stands on an axis that is not indexed."""
+    """Follows a ScatterND that writes the same places of every image, on an axis that is not indexed."""
     data, indices, updates = (graph.rows(value) for value in node.inputs)
     if data is None or indices is not None or updates is None:
         raise UnprovedError("writes into a batch by indices")
@@ -109,7 +109,7 @@ def batch_scatter_nd(graph: BatchGraph, node: ir.Node) -> States:
 
 
 def index_depth(graph: BatchGraph, node: ir.Node) -> int:
-    """Returns how many axes the indices of GatherND or ScatterND index."""
+    """Returns how many axes the indices of a GatherND or ScatterND index."""
     depth = graph.lengths(node.inputs[1])[-1]
     if depth is None or depth.symbols:
         raise UnprovedError("the shape of its indices is not known")
@@ -118,7 +118,7 @@ def index_depth(graph: BatchGraph, node: ir.Node) -> int:
 
 @batch_rule("OneHot")
 def batch_one_hot(graph: BatchGraph, node: ir.Node) -> States:
-    """Adds the axis of the classes."""
+    """Follows a OneHot, which adds the axis of the classes."""
     rows, rank = graph.rows_of(node), graph.rank(node.inputs[0]) + 1
     axis = axis_of(node, rank, -1)
     return same(node, rows.at(rows.axis + (axis <= rows.axis)))
@@ -126,7 +126,7 @@ def batch_one_hot(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("Compress")
 def batch_compress(graph: BatchGraph, node: ir.Node) -> States:
-    """Keeps the same places of every image."""
+    """Follows a Compress that keeps the same places of every image."""
     if graph.rows(input_of(node, 1)) is not None:
         raise MixesError("keeps places by a condition over the whole batch")
     rows, axis = graph.rows_of(node), node.attributes.get_int("axis", None)
@@ -137,14 +137,14 @@ def batch_compress(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("NonZero", "NonMaxSuppression", "Unique")
 def batch_list(graph: BatchGraph, node: ir.Node) -> States:
-    """One list for all images."""
+    """Refuses an operator that gives one list for all images together."""
     del graph, node
     raise MixesError("gives one list for the whole batch")
 
 
 @count_rule("Range")
 def count_range(graph: BatchGraph, node: ir.Node) -> States:
-    """One number for every image is its place."""
+    """Follows a Range: one from 0 to the number of images gives the place of each image."""
     if [graph.elements(value) for value in node.inputs] == [(Product(0),), (graph.batch,), (ONE,)]:
         return same(node, Places(0))
     return same(node, Count(varies_beside(graph, node, None)))
@@ -152,7 +152,7 @@ def count_range(graph: BatchGraph, node: ir.Node) -> States:
 
 @place_rule("Identity", "Cast", "Unsqueeze")
 def place_unsqueeze(graph: BatchGraph, node: ir.Node) -> States:
-    """The same numbers, with axes of length 1 added."""
+    """Follows places through an operator that keeps the numbers and may add axes of length 1."""
     places, added = graph.state(node.inputs[0]), constant_of(input_of(node, 1))
     if not isinstance(places, Places) or (len(node.inputs) > 1 and added is None):
         return same(node, Count(True))
@@ -167,7 +167,7 @@ def place_unsqueeze(graph: BatchGraph, node: ir.Node) -> States:
 
 @place_rule("Mul", "Add")
 def place_arithmetic(graph: BatchGraph, node: ir.Node) -> States:
-    """A constant moves the numbers; one number makes all strides longer."""
+    """Follows places to which a constant is added, or whose strides are multiplied by one number."""
     states = [graph.state(value) for value in node.inputs]
     index = 0 if isinstance(states[0], Places) else 1
     places, other = states[index], constant_of(node.inputs[1 - index])
@@ -187,7 +187,7 @@ def place_arithmetic(graph: BatchGraph, node: ir.Node) -> States:
 
 @count_rule("Size")
 def count_size(graph: BatchGraph, node: ir.Node) -> States:
-    """The number of elements of what is itself a list of lengths."""
+    """Follows a Size of a list of lengths, which gives their number."""
     elements = graph.elements(node.inputs[0])
     if elements is None:
         return same(node, Count(varies_beside(graph, node, None)))

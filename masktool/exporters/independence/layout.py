@@ -1,4 +1,4 @@
-"""Operators that move, join and cut: the images' axis goes where they send it, with what is merged into it."""
+"""Operators that move, join and cut axes: the images' axis is followed, with the factors that are merged into it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Lengths = Sequence[Product | None]
 
 @batch_rule("Reshape")
 def batch_reshape(graph: BatchGraph, node: ir.Node) -> States:
-    """Both shapes are cut at the images: what stands before them and behind them stays before and behind."""
+    """Follows a Reshape: what stands in memory before the images stays before them, what stands behind stays behind."""
     return same(node, reshaped_rows(graph, node.inputs[0], target_lengths(graph, node)))
 
 
@@ -51,17 +51,17 @@ def target_lengths(graph: BatchGraph, node: ir.Node) -> list[Product | None]:
 
 
 def lengths_after(graph: BatchGraph, node: ir.Node) -> list[Product | None]:
-    """Returns the lengths that were inferred for a result; symbols that no input has say nothing."""
+    """Returns the lengths inferred for a node's result, None for those with symbols that its first input lacks."""
     known = {symbol for length in graph.lengths(node.inputs[0]) if length for symbol in length.symbols}
     found = graph.lengths(node.outputs[0])
     return [length if length is not None and set(length.symbols) <= known else None for length in found]
 
 
 def reshaped_rows(graph: BatchGraph, value: ir.Value | None, lengths: Lengths) -> Rows:
-    """Returns where the images lie behind a Reshape.
+    """Returns where the images lie in the result of a Reshape.
 
     Raises:
-        BatchRuleError: they are cut apart, or not all lengths are known.
+        BatchRuleError: the images are cut apart, or not all lengths are known.
     """
     outer, inner = around_images(graph, value)
     total = multiply_lengths([outer, graph.batch, inner])
@@ -76,7 +76,7 @@ def reshaped_rows(graph: BatchGraph, value: ir.Value | None, lengths: Lengths) -
 
 
 def around_images(graph: BatchGraph, value: ir.Value | None) -> tuple[Product, Product]:
-    """Returns how much stands before the images, and how much behind them, in the order of memory.
+    """Returns how many elements stand before the images, and how many behind, in the order of memory.
 
     Raises:
         UnprovedError: a length is unknown.
@@ -91,7 +91,7 @@ def around_images(graph: BatchGraph, value: ir.Value | None) -> tuple[Product, P
 
 
 def split_at_images(outer: Product, inner: Product, lengths: Lengths) -> Iterator[Rows]:
-    """Yields every axis on which the images may lie, with what would be merged with them there."""
+    """Yields every axis of a shape on which the images may lie, with the factors merged with them there."""
     for axis in range(len(lengths)):
         before, behind = multiply_lengths(lengths[:axis]), multiply_lengths(lengths[axis + 1 :])
         if before is None or behind is None:
@@ -103,7 +103,7 @@ def split_at_images(outer: Product, inner: Product, lengths: Lengths) -> Iterato
 
 @batch_rule("Flatten")
 def batch_flatten(graph: BatchGraph, node: ir.Node) -> States:
-    """A Reshape to two axes, cut in front of ``axis``."""
+    """Follows a Flatten, a Reshape to two axes: those in front of ``axis`` and those from it on."""
     lengths = graph.lengths(node.inputs[0])
     axis = node.attributes.get_int("axis", 1) or 0
     axis = axis + len(lengths) if axis < 0 else axis
@@ -114,7 +114,7 @@ def batch_flatten(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("Squeeze")
 def batch_squeeze(graph: BatchGraph, node: ir.Node) -> States:
-    """Drops axes of length 1; the images' has another."""
+    """Follows a Squeeze, which drops axes of length 1; the images' axis may not be among them."""
     rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
     axes = listed_axes(node, 1, rank)
     if not axes:
@@ -126,7 +126,7 @@ def batch_squeeze(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("Unsqueeze")
 def batch_unsqueeze(graph: BatchGraph, node: ir.Node) -> States:
-    """Adds axes of length 1."""
+    """Follows an Unsqueeze, which adds axes of length 1."""
     rows, added = graph.rows_of(node), constant_of(node.inputs[1])
     if added is None:
         raise UnprovedError("the axes that it adds are computed")
@@ -138,7 +138,7 @@ def batch_unsqueeze(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("Transpose")
 def batch_transpose(graph: BatchGraph, node: ir.Node) -> States:
-    """The images go where the permutation sends their axis."""
+    """Follows a Transpose: the images lie where the permutation sends their axis."""
     rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
     order = list(node.attributes.get_ints("perm") or range(rank)[::-1])
     return same(node, rows.at(order.index(rows.axis)))
@@ -146,7 +146,7 @@ def batch_transpose(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("Expand")
 def batch_expand(graph: BatchGraph, node: ir.Node) -> States:
-    """Repeats along axes of length 1, of which the images' is none."""
+    """Follows an Expand of images, which repeats along axes of length 1 other than theirs."""
     rows, rank = graph.rows(node.inputs[0]), graph.rank(node.inputs[0])
     if rows is None:
         raise UnprovedError("its target shape depends on the images")
@@ -168,7 +168,7 @@ def batch_expand(graph: BatchGraph, node: ir.Node) -> States:
 
 @count_rule("Expand")
 def count_expand(graph: BatchGraph, node: ir.Node) -> States:
-    """The same block for every image."""
+    """Follows an Expand that repeats the same block for every image."""
     target = graph.elements(node.inputs[1])
     if isinstance(graph.state(node.inputs[0]), Count) or not varies_beside(graph, node, 0):
         return same(node, Count(varies_beside(graph, node, None)))
@@ -183,7 +183,7 @@ def count_expand(graph: BatchGraph, node: ir.Node) -> States:
 
 @count_rule("ConstantOfShape")
 def count_constant_of_shape(graph: BatchGraph, node: ir.Node) -> States:
-    """The same number everywhere, as many as the shape says."""
+    """Follows a ConstantOfShape: one number everywhere, in a shape that may hold the batch."""
     lengths = graph.elements(node.inputs[0])
     if not varies_beside(graph, node, None):
         return same(node, Count(False))
@@ -192,7 +192,7 @@ def count_constant_of_shape(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("Tile")
 def batch_tile(graph: BatchGraph, node: ir.Node) -> States:
-    """Repeats the axis as a whole, so that the repetition stands before the images."""
+    """Follows a Tile of images: an axis is repeated as a whole, so that the repetition stands before the images."""
     rows, repeats = graph.rows_of(node), graph.elements(node.inputs[1])
     if repeats is None or repeats[rows.axis] is None:
         raise UnprovedError("how often it repeats the batch is computed")
@@ -203,7 +203,7 @@ def batch_tile(graph: BatchGraph, node: ir.Node) -> States:
 
 @count_rule("Tile")
 def count_tile(graph: BatchGraph, node: ir.Node) -> States:
-    """The same block for every image."""
+    """Follows a Tile that repeats the same block for every image."""
     repeats = graph.elements(node.inputs[1])
     if isinstance(graph.state(node.inputs[0]), Count) or not varies_beside(graph, node, 0) or repeats is None:
         return same(node, Count(varies_beside(graph, node, None)))
@@ -215,7 +215,7 @@ def count_tile(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("Concat")
 def batch_concat(graph: BatchGraph, node: ir.Node) -> States:
-    """Joins along another axis, or joins whole batches, so that which of them it is stands before the images."""
+    """Follows a Concat along another axis than the images', or of whole batches along theirs, one after the other."""
     inputs = [value for value in node.inputs if value is not None]
     rank = graph.rank(inputs[0])
     axis = axis_of(node, rank)
@@ -235,7 +235,7 @@ def batch_concat(graph: BatchGraph, node: ir.Node) -> States:
 
 @count_rule("Concat")
 def count_concat(graph: BatchGraph, node: ir.Node) -> States:
-    """Joins lengths into a shape."""
+    """Follows a Concat that joins lengths into a shape."""
     parts = [graph.elements(value) for value in node.inputs]
     if any(part is None for part in parts):
         return same(node, Count(varies_beside(graph, node, None)))
@@ -244,7 +244,7 @@ def count_concat(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("Split")
 def batch_split(graph: BatchGraph, node: ir.Node) -> States:
-    """Cuts along another axis, or cuts whole batches apart."""
+    """Follows a Split along another axis than the images', or of joined batches into whole ones."""
     rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
     if axis_of(node, rank, 0) != rows.axis:
         return same(node, rows)
@@ -256,7 +256,7 @@ def batch_split(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("Slice")
 def batch_slice(graph: BatchGraph, node: ir.Node) -> States:
-    """Cuts along other axes; along the images' it must take all of them."""
+    """Follows a Slice, which must take all of the images' axis."""
     rows, rank = graph.rows(node.inputs[0]), graph.rank(node.inputs[0])
     if rows is None:
         raise UnprovedError("where it cuts depends on the images")
@@ -280,7 +280,7 @@ def slice_count(graph: BatchGraph, node: ir.Node) -> int:
 
 
 def takes_all(graph: BatchGraph, node: ir.Node, index: int, rows: Rows) -> bool:
-    """Whether a Slice takes all of the images' axis, forwards."""
+    """Tells whether a Slice takes all of the images' axis, forwards."""
     starts, ends = graph.elements(node.inputs[1]), graph.elements(node.inputs[2])
     steps = (ONE,) if input_of(node, 4) is None else graph.elements(node.inputs[4])
     if (
@@ -298,7 +298,7 @@ def takes_all(graph: BatchGraph, node: ir.Node, index: int, rows: Rows) -> bool:
 
 @count_rule("Slice")
 def count_slice(graph: BatchGraph, node: ir.Node) -> States:
-    """Some of the lengths of a shape."""
+    """Follows a Slice that takes some of the lengths of a shape."""
     elements, cut = graph.elements(node.inputs[0]), [constant_of(value) for value in node.inputs[1:]]
     if elements is None or any(each is None for each in cut) or (len(cut) > 3 and cut[3] is None):
         return same(node, Count(varies_beside(graph, node, None)))
@@ -309,7 +309,7 @@ def count_slice(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("Pad")
 def batch_pad(graph: BatchGraph, node: ir.Node) -> States:
-    """Pads other axes; along the images' it adds nothing."""
+    """Follows a Pad, which must add nothing along the images' axis."""
     rows, rank = graph.rows_of(node), graph.rank(node.inputs[0])
     axes = listed_axes(node, 3, rank)
     axes = list(range(rank)) if axes is None else axes
@@ -325,7 +325,7 @@ def batch_pad(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("Shape")
 def batch_shape(graph: BatchGraph, node: ir.Node) -> States:
-    """The lengths of all axes, or of some that follow each other."""
+    """Follows a Shape, which gives the lengths of all axes, or of some that follow each other."""
     lengths = graph.lengths(node.inputs[0])
     start, end = node.attributes.get_int("start", 0), node.attributes.get_int("end", None)
     return same(node, count_of_lengths(graph, tuple(lengths[start:end])))
@@ -333,5 +333,5 @@ def batch_shape(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("Size")
 def batch_size(graph: BatchGraph, node: ir.Node) -> States:
-    """The number of elements."""
+    """Follows a Size, which gives the number of elements."""
     return same(node, count_of_lengths(graph, (multiply_lengths(graph.lengths(node.inputs[0])),)))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 Length = int | str | None
-"""Of an axis: a number, a symbol, or unknown."""
+"""Length of an axis: a number, a symbol, or None where it is unknown."""
 
 
 class Product(NamedTuple):
@@ -16,11 +16,11 @@ class Product(NamedTuple):
     symbols: tuple[str, ...] = ()
 
     def times(self, other: Product) -> Product:
-        """Returns the product of both."""
+        """Returns the product with another product."""
         return Product(self.number * other.number, tuple(sorted((*self.symbols, *other.symbols))))
 
     def over(self, other: Product) -> Product | None:
-        """Returns the quotient, None where it is no product of whole numbers and symbols."""
+        """Returns the quotient by another product, None where it is not a whole number times symbols."""
         rest = list(self.symbols)
         for symbol in other.symbols:
             if symbol not in rest:
@@ -52,7 +52,7 @@ def multiply_lengths(factors: Iterable[Product | None]) -> Product | None:
 
 
 def solve_unknown(lengths: Sequence[Product | None], total: Product) -> list[Product | None]:
-    """Returns lengths whose product is known, the one unknown among them found."""
+    """Returns lengths whose product is ``total``, with the unknown one computed where only one is unknown."""
     unknown = [index for index, length in enumerate(lengths) if length is None]
     if len(unknown) != 1:
         return list(lengths)

@@ -23,7 +23,7 @@ PAIRS = "meets every image with every other"
 
 @batch_rule("MatMul", "MatMulInteger")
 def batch_matmul(graph: BatchGraph, node: ir.Node) -> States:
-    """Rows of the left factor, columns of the right one, or the axes before both."""
+    """Follows a matrix product with the images on the rows of the left, the columns of the right or an axis before."""
     if any(graph.rows(value) is not None for value in node.inputs[2:]):
         raise UnprovedError("its parameters depend on the images")
     left, right = node.inputs[0], node.inputs[1]
@@ -53,13 +53,13 @@ def batch_matmul(graph: BatchGraph, node: ir.Node) -> States:
 
 
 def refuse_sum(rows: Rows | None, axis: int) -> None:
-    """Raises where the images lie on the axis that is summed."""
+    """Raises MixesError where the images lie on the axis that is summed."""
     if rows is not None and rows.axis == axis:
         raise MixesError(SUMS)
 
 
 def vector_product(graph: BatchGraph, left: ir.Value, right: ir.Value, ranks: tuple[int, int]) -> Rows:
-    """Returns where the images lie in a product with a vector, whose one axis is summed and goes."""
+    """Returns where the images lie in a product with a vector, whose only axis is summed and dropped."""
     rows = graph.rows(left)
     if rows is not None:
         return rows
@@ -70,7 +70,10 @@ def vector_product(graph: BatchGraph, left: ir.Value, right: ir.Value, ranks: tu
 
 @batch_rule("Gemm")
 def batch_gemm(graph: BatchGraph, node: ir.Node) -> States:
-    """Rows of the left factor or columns of the right one; what is added has as many or one."""
+    """Follows a Gemm with the images on the rows of the left factor or the columns of the right one.
+
+    What is added has one row or column per image, or one for all.
+    """
     found = []
     for index, (name, kept) in enumerate((("transA", 0), ("transB", 1))):
         rows = graph.rows(node.inputs[index])
@@ -93,7 +96,7 @@ def batch_gemm(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("Einsum")
 def batch_einsum(graph: BatchGraph, node: ir.Node) -> States:
-    """Every factor that holds images has them under one letter, which the result keeps."""
+    """Follows an Einsum whose factors have the images under one letter, which the result keeps."""
     equation = (node.attributes.get_string("equation") or "").replace(" ", "")
     if "->" not in equation or "." in equation:
         raise UnprovedError(f"the equation {equation!r} is not followed")

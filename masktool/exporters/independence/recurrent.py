@@ -14,12 +14,12 @@ from masktool.exporters.independence.states import (
 from masktool.exporters.node_inputs import input_of
 
 SEQUENCE, LENGTHS, STATES = 0, 4, (5, 6)
-"""Indices of the inputs with one row per image."""
+"""Indices of the inputs with one row per image: the sequence, its lengths and the initial states."""
 
 
 @batch_rule("RNN", "GRU", "LSTM")
 def batch_recurrent(graph: BatchGraph, node: ir.Node) -> States:
-    """Every row has a state of its own."""
+    """Follows an RNN, GRU or LSTM, in which every image has a state of its own."""
     first = bool(node.attributes.get_int("layout", 0))
     axis = 0 if first else 1
     rows = graph.rows(node.inputs[SEQUENCE])

@@ -1,8 +1,8 @@
-"""What is known of a value while the batch is followed through a graph, and the table of the operators' rules.
+"""States of values while the batch is followed through a graph, and the tables of the operators' rules.
 
 A value is one of five:
 
-* it depends on neither the images nor their number: it has no state;
+* one that depends on neither the images nor their number: it has no state;
 * :class:`Rows`: the images lie on one axis of it, and what belongs to an image depends on that image alone. The axis
   may have other factors merged with it, as windows, heads or channels are: its index is ``(o · N + n) · inner + i``;
 * :class:`Count`: it may depend on how many images there are, never on what they show: what follows from a ``Shape``;
@@ -37,22 +37,22 @@ class Rows:
     inner: Product = ONE
 
     def at(self, axis: int) -> Rows:
-        """Returns the same on another axis."""
+        """Returns the same state with the images on another axis."""
         return dataclasses.replace(self, axis=axis)
 
     @property
     def pure(self) -> bool:
-        """Whether the axis holds nothing but the images."""
+        """Whether the axis holds the images alone, with no other factor merged into it."""
         return self.outer == self.inner == ONE
 
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-    """A value that follows from lengths.
+    """The state of a value that follows from lengths.
 
     Attributes:
-        varies: whether it may depend on the number of images.
-        elements: of an integer scalar or vector, where known.
+        varies: whether the value may depend on the number of images.
+        elements: the elements of an integer scalar or vector, None for an unknown one; None where none are known.
     """
 
     varies: bool
@@ -71,7 +71,7 @@ class Places:
 
 @dataclasses.dataclass(frozen=True)
 class Lost:
-    """Nothing is known behind a node that was named."""
+    """The state of a value computed from what a named node gives: nothing is known of it."""
 
 
 State = Rows | Count | Places | Lost | None
@@ -80,7 +80,7 @@ Kind = Literal["mixes", "unproved"]
 
 
 class Obstacle(NamedTuple):
-    """A node that mixes images, or that is not known not to."""
+    """A node, input or output at which images are mixed, or may be, and the reason."""
 
     kind: Kind
     op_type: str
@@ -92,7 +92,7 @@ class Obstacle(NamedTuple):
 
 
 class BatchRuleError(Exception):
-    """Raised by a rule for a node behind which nothing is known; the message is the reason."""
+    """Raised by a rule for a node of whose results nothing is known; the message is the reason."""
 
     kind: Kind = "unproved"
 
@@ -108,11 +108,11 @@ class UnprovedError(BatchRuleError):
 
 
 class BatchGraph:
-    """A graph along which the batch is followed: states of its values, and what rules ask for.
+    """A graph along which the batch is followed: the states of its values, and what rules ask for.
 
     Args:
         image: the image input.
-        batch: symbol that stands for the number of images; the image's own axis 0 may be a number.
+        batch: the symbol for the number of images; axis 0 of the image input itself may have a fixed length.
     """
 
     def __init__(self, image: ir.Value, batch: str) -> None:
@@ -122,7 +122,7 @@ class BatchGraph:
         self.findings: list[Obstacle] = []
 
     def follow(self, nodes: Iterable[ir.Node]) -> None:
-        """Gives the results of all nodes their states, and notes the nodes behind which nothing is known."""
+        """Gives the results of all nodes their states, and notes the nodes of whose results nothing is known."""
         for node in nodes:
             try:
                 states = follow_node(self, node)
@@ -133,11 +133,11 @@ class BatchGraph:
                 self.set_state(value, state)
 
     def state(self, value: ir.Value | None) -> State:
-        """Returns what is known of a value."""
+        """Returns the state of a value."""
         return None if value is None else self._states.get(value)
 
     def set_state(self, value: ir.Value, state: State) -> None:
-        """Says what is known of a value."""
+        """Sets the state of a value."""
         if state is None:
             self._states.pop(value, None)
         else:
@@ -151,7 +151,7 @@ class BatchGraph:
         """Returns where the images lie in a value, None where it holds nothing of them.
 
         Raises:
-            MixesError: it depends on how many images there are.
+            MixesError: the value depends on how many images there are, or on their places in the batch.
         """
         state = self.state(value)
         if isinstance(state, Count):
@@ -167,7 +167,7 @@ class BatchGraph:
         """Returns where the images lie in an input that must hold them, all others being the same for all images.
 
         Raises:
-            BatchRuleError: other inputs hold images too, or this one does not.
+            BatchRuleError: other inputs hold images too, or an input depends on how many there are.
         """
         found = [self.rows(value) for value in node.inputs]
         others = [rows for position, rows in enumerate(found) if position != index and rows is not None]
@@ -178,13 +178,13 @@ class BatchGraph:
         return rows
 
     def rank(self, value: ir.Value | None) -> int:
-        """Returns the number of axes of a value."""
+        """Returns the number of axes of a value; UnprovedError where it is unknown."""
         if value is None or value.shape is None:
             raise UnprovedError("the rank of its input is unknown")
         return len(value.shape)
 
     def lengths(self, value: ir.Value | None) -> list[Product | None]:
-        """Returns the lengths of all axes, that of the images as a product with the batch."""
+        """Returns the lengths of a value's axes, that of the images' axis as a product with the batch."""
         rank = self.rank(value)
         assert value is not None
         assert value.shape is not None
@@ -197,7 +197,7 @@ class BatchGraph:
         return lengths
 
     def elements(self, value: ir.Value | None) -> tuple[Product | None, ...] | None:
-        """Returns the elements of an integer scalar or vector, None where they are unknown, or in rows of their own."""
+        """Returns the elements of an integer scalar or vector, None where they are unknown or there are more axes."""
         state = self.state(value)
         if isinstance(state, Count):
             return state.elements if value is not None and value.shape is not None and len(value.shape) <= 1 else None
@@ -207,17 +207,17 @@ class BatchGraph:
         return tuple(Product(int(number)) for number in array.reshape(-1))
 
     def inferred_lengths(self, value: ir.Value) -> list[Product | None]:
-        """Returns the lengths that inference found, None for those of which only it knows from what they follow."""
+        """Returns a value's inferred lengths, None for those with symbols that the image input does not have."""
         known = {symbol for length in self.lengths(self.image) if length for symbol in length.symbols}
         return [length if length and known.issuperset(length.symbols) else None for length in self.lengths(value)]
 
     def refuse_varying(self, value: ir.Value | None, indices: Iterable[int], what: str) -> None:
-        """Raises where some elements of a vector depend on the images or on their number.
+        """Raises BatchRuleError where some elements of a vector depend, or may, on the images or on their number.
 
         Args:
             value: the vector.
-            indices: of the elements.
-            what: they say.
+            indices: the indices of these elements.
+            what: the words for what these elements decide, such as "where it cuts", for the message.
         """
         state = self.state(value)
         if state is None or (isinstance(state, Count) and not state.varies):
@@ -232,14 +232,14 @@ class BatchGraph:
                 raise MixesError(f"{what} depends on how many images there are")
 
     def holds_batch(self, length: Product | None) -> bool:
-        """Whether a length is a multiple of the number of images."""
+        """Tells whether a length is a multiple of the number of images."""
         return length is not None and length.over(self.batch) is not None
 
     def rows_along(self, lengths: Sequence[Product | None]) -> Rows:
         """Returns the state of a value that is the same for all images, repeated along the batch.
 
         Raises:
-            UnprovedError: not exactly one axis is known to be that of the images, or another may be too.
+            UnprovedError: not exactly one length is known to be a multiple of the batch, or a length is unknown.
         """
         axes = [axis for axis, length in enumerate(lengths) if self.holds_batch(length)]
         if len(axes) != 1 or None in lengths:
@@ -254,16 +254,16 @@ class BatchGraph:
 BatchRule = Callable[[BatchGraph, ir.Node], States]
 PACKAGE = "masktool.exporters.independence"
 IMAGE_RULES: RuleTable[BatchRule] = RuleTable("batch rule", PACKAGE)
-"""For nodes that read something of the images."""
+"""Rules for nodes that read something of the images."""
 COUNT_RULES: RuleTable[BatchRule] = RuleTable("count rule", PACKAGE)
-"""For nodes that read lengths alone; without one, their results vary where an input does."""
+"""Rules for nodes that read lengths alone; without a rule, their results vary where an input does."""
 PLACE_RULES: RuleTable[BatchRule] = RuleTable("place rule", PACKAGE)
-"""For nodes that compute with places; behind any other, nothing is known but that the place matters."""
+"""Rules for nodes that compute with places; without a rule, no more is known of a result than that places matter."""
 batch_rule = IMAGE_RULES.register
 count_rule = COUNT_RULES.register
 place_rule = PLACE_RULES.register
 CONTRADICTIONS = (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError)
-"""What rules run into where a graph is not what its operators' specification says."""
+"""Exceptions that rules run into where a graph is not what its operators' specification says."""
 RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
@@ -273,7 +273,7 @@ def follow_node(graph: BatchGraph, node: ir.Node) -> States:
     """Returns the states of a node's results; a node whose shapes or attributes contradict its operator is unproved.
 
     Raises:
-        BatchRuleError: nothing is known of them.
+        BatchRuleError: nothing is known of the results.
     """
     try:
         return apply_batch_rule(graph, node)
@@ -282,10 +282,10 @@ def follow_node(graph: BatchGraph, node: ir.Node) -> States:
 
 
 def apply_batch_rule(graph: BatchGraph, node: ir.Node) -> States:
-    """Returns the states of a node's results.
+    """Returns the states of a node's results, as the rule of its operator gives them.
 
     Raises:
-        BatchRuleError: nothing is known of them.
+        BatchRuleError: nothing is known of the results.
     """
     if node.op_type in RANDOM and node.domain in ("", "ai.onnx"):
         raise UnprovedError("draws random numbers")
@@ -314,7 +314,7 @@ def same(node: ir.Node, state: State) -> States:
 
 
 def axis_of(node: ir.Node, rank: int, default: int | None = None) -> int:
-    """Returns the attribute ``axis``, counted from the front."""
+    """Returns a node's attribute ``axis``, counted from the front."""
     axis = node.attributes.get_int("axis", default)
     if axis is None:
         raise UnprovedError("it names no axis")
@@ -325,7 +325,7 @@ def listed_axes(node: ir.Node, index: int, rank: int) -> list[int] | None:
     """Returns axes from an input or else the attribute ``axes``, counted from the front; None where none are given.
 
     Raises:
-        UnprovedError: they are computed.
+        UnprovedError: the axes are computed.
     """
     value = input_of(node, index)
     given = node.attributes.get_ints("axes") if value is None else constant_of(value)
@@ -337,10 +337,10 @@ def listed_axes(node: ir.Node, index: int, rank: int) -> list[int] | None:
 
 
 def shared(found: Iterable[Rows]) -> Rows:
-    """Returns the state that all share.
+    """Returns the state that all of several values have.
 
     Raises:
-        MixesError: the images lie differently.
+        MixesError: the images lie differently in two of the values.
     """
     first, *others = found
     if any(other != first for other in others):

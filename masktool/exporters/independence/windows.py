@@ -36,12 +36,12 @@ IMAGE_INPUTS = {
     "AffineGrid": (0,),
     "DeformConv": (0, 2, 4),
 }
-"""Inputs with one row per image; all others are the same for all images."""
+"""Indices of the inputs with one row per image, by operator; all other inputs are the same for all images."""
 
 
 @batch_rule(*IMAGE_INPUTS)
 def batch_first(graph: BatchGraph, node: ir.Node) -> States:
-    """The images lie on axis 0, before and behind."""
+    """Follows an operator that takes and gives the images on axis 0."""
     given = [index for index in IMAGE_INPUTS[node.op_type] if input_of(node, index) is not None]
     sized = (1,) if node.op_type == "AffineGrid" else ()  # the size that it makes, the batch among it
     others = [value for index, value in enumerate(node.inputs) if index not in (*given, *sized)]
@@ -62,7 +62,7 @@ def batch_first(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("BatchNormalization")
 def batch_norm(graph: BatchGraph, node: ir.Node) -> States:
-    """Uses the statistics of the training, unless it is told to take the batch's own."""
+    """Follows a BatchNormalization that uses the statistics of the training, and refuses one in training mode."""
     if node.attributes.get_int("training_mode", 0) or len(node.outputs) > 1:
         raise MixesError("takes mean and variance over the batch (training mode)")
     rows = graph.rows_of(node)
@@ -73,7 +73,7 @@ def batch_norm(graph: BatchGraph, node: ir.Node) -> States:
 
 @batch_rule("Resize")
 def batch_resize(graph: BatchGraph, node: ir.Node) -> States:
-    """The images' axis is not resized."""
+    """Follows a Resize, which must leave the images' axis as it is."""
     rows = graph.rows(node.inputs[0])
     if rows is None:
         raise UnprovedError("its sizes depend on the images")

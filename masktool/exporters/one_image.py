@@ -47,7 +47,7 @@ def with_batch(source: ir.Model, image_input: str, count: int) -> ir.Model:
     Args:
         source: the plain graph.
         image_input: name of the image input, batch on axis 0.
-        count: of images.
+        count: the number of images.
     """
     model = source.clone()
     image = next(value for value in model.graph.inputs if value.name == image_input)
@@ -64,7 +64,7 @@ def with_batch(source: ir.Model, image_input: str, count: int) -> ir.Model:
 
 
 class Ends(GraphBuilder):
-    """Emits nodes in front of everything else, or behind it."""
+    """Emits nodes in front of a graph's first node, or at its end."""
 
     prefix = "one_image"
 
@@ -78,7 +78,7 @@ class Ends(GraphBuilder):
         return "masktool/one_image"
 
     def place(self, node: ir.Node) -> None:
-        """Puts an emitted node in front of the first one, or at the end."""
+        """Puts an emitted node in front of the graph's first node, or at the end."""
         if self.before is None:
             self.graph.append(node)
         else:
@@ -86,13 +86,14 @@ class Ends(GraphBuilder):
 
 
 def take_one_image(model: ir.Model, image_input: str, batch: int, rows: Sequence[int]) -> None:
-    """Feeds one row as often as a fixed batch has places, and takes the first row of every output, in place.
+    """Feeds one image as often as a fixed batch has places, and takes the first row of every output, in place.
 
     Args:
-        model: masked.
+        model: the masked graph.
         image_input: name of the image input.
-        batch: its length.
-        rows: how many each output was found to have, which counts where the graph does not tell; 0 of a single number.
+        batch: the length of its first axis.
+        rows: the number of rows that each output was found to have, which counts where the graph does not tell; 0 for
+            a single number.
     """
     ends = Ends(model.graph)
     names = {image_input, MASK_INPUT, *(value.name for value in find_other_inputs(model, image_input))}
@@ -118,7 +119,7 @@ def take_one_image(model: ir.Model, image_input: str, batch: int, rows: Sequence
 
 
 def rows_of(output: ir.Value, found: int) -> int:
-    """Returns the length of an output's first axis, as it was found where the graph does not tell."""
+    """Returns the length of an output's first axis: the graph's, else ``found``, which a run gave."""
     if output.shape is None:
         return found
     length = output.shape[0] if len(output.shape) else 0
@@ -126,5 +127,5 @@ def rows_of(output: ir.Value, found: int) -> int:
 
 
 def first_rows(outputs: Iterable[np.ndarray], batch: int) -> list[np.ndarray]:
-    """Returns what :func:`take_one_image` leaves of the outputs of a fixed batch: the first of as many rows."""
+    """Returns what :func:`take_one_image` leaves of a fixed batch's outputs: the first row of those with a row each."""
     return [output[:1] if output.ndim and len(output) == batch > 1 else output for output in outputs]

@@ -44,10 +44,10 @@ BITS |= {
 
 
 def check_proto(model: onnx.ModelProto, where: object) -> None:
-    """Raises MasktoolError where a model is none that ONNX's own libraries can be given.
+    """Raises MasktoolError where a model cannot be given to ONNX's own libraries.
 
     Args:
-        model: as it was read; nodes that do not stand in the order in which they compute are put into it, in place.
+        model: the model as it was read; its nodes are put into the order in which they compute, in place.
         where: file or name, for messages.
     """
     graphs = list(graphs_of(model, where))
@@ -200,12 +200,12 @@ def stored_entries(data_type: int, count: int) -> int:
 
 
 def sort_nodes(graph: Nodes, outer: set[str], where: object) -> None:
-    """Checks that every value is given once and before it is read; puts nodes into such an order, in place.
+    """Checks that every value is given once; puts nodes, in place, into an order that gives values before they are read.
 
     Args:
-        graph: and its subgraphs.
+        graph: a graph or a function; its subgraphs are sorted too.
         outer: names that a subgraph may read besides its own.
-        where: for messages.
+        where: file or name, for messages.
 
     Raises:
         MasktoolError: a value is given twice or nowhere, or nodes wait for each other.
@@ -235,7 +235,7 @@ def sort_nodes(graph: Nodes, outer: set[str], where: object) -> None:
 
 
 def find_order(graph: Nodes, known: set[str], producers: dict[str, int], where: object) -> list[int]:
-    """Returns the nodes' indices in an order in which every value is given before it is read; the own one, if it is.
+    """Returns the nodes' indices in an order in which every value is given before it is read: theirs, if it is such.
 
     Raises:
         MasktoolError: a value is given nowhere, or nodes wait for each other.
@@ -308,7 +308,7 @@ def check_external_data(model: onnx.ModelProto, path: Path) -> None:
 
 
 def check_external_tensor(tensor: onnx.TensorProto, path: Path) -> None:
-    """Looks at one tensor that stands outside the graph; see :func:`check_external_data`."""
+    """Checks the path of one tensor that stands outside the graph; see :func:`check_external_data`."""
     place = f"{path}, tensor {tensor.name!r}"
     entries = {entry.key: entry.value for entry in tensor.external_data}
     data = find_beside(path, entries.get("location", ""))

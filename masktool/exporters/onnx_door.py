@@ -1,7 +1,7 @@
 """The door for ONNX: from the bytes of a file, or a model in memory, to a graph that the rest may trust.
 
 1. The bytes are parsed, and every graph is checked (:mod:`masktool.exporters.onnx_checks`).
-2. What follows the network and is none is cut off (:mod:`masktool.exporters.onnx_tails`).
+2. What follows the network and is no part of it is cut off (:mod:`masktool.exporters.onnx_tails`).
 3. Sparse weights and constants become dense ones, and what a file declares of its weights beside them is not believed.
 4. What ONNX's own reader refuses is judged by ONNX Runtime: only where that does not open the file either, the file is
    to blame.
@@ -28,11 +28,11 @@ from masktool.limits import check_limit
 
 
 class Opened(NamedTuple):
-    """A model that has passed the door.
+    """A model that was checked and cut to its network.
 
     Attributes:
-        model: in the form that is worked on.
-        tail: what was cut off behind it.
+        model: the checked model, as onnx_ir represents it.
+        tail: what was cut off behind the network.
     """
 
     model: onnx_ir.Model
@@ -56,14 +56,14 @@ def read_onnx(path: Path) -> Opened:
 
 
 def open_proto(proto: onnx.ModelProto, where: object) -> Opened:
-    """Returns a model in the form that is worked on.
+    """Checks a model, cuts it to its network and returns it as onnx_ir represents it.
 
     Args:
-        proto: as it was read; it may be changed.
+        proto: the model as it was read; it may be changed.
         where: file or name, for messages.
 
     Raises:
-        MasktoolError: the graph is none that ONNX's libraries can be given, or they refuse it.
+        MasktoolError: the graph cannot be given to ONNX's libraries, or they refuse it.
     """
     check_proto(proto, where)
     for graph in graphs_of(proto):
@@ -81,7 +81,7 @@ def open_proto(proto: onnx.ModelProto, where: object) -> Opened:
 
 
 def load_constant(tensor: onnx.TensorProto) -> None:
-    """Reads a constant that stands outside the graph into it, in place: only weights may stay outside."""
+    """Reads a constant that stands outside the graph into memory, in place: only weights may stay outside."""
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
         tensor.raw_data = onnx_ir.serde.deserialize_tensor(tensor).tobytes()
         tensor.ClearField("data_location")
@@ -102,11 +102,11 @@ def blame(where: object, error: Exception) -> MasktoolError:
 
 
 def believe_weights(model: onnx.ModelProto) -> None:
-    """Makes weights alone say of what shape and type they are, in place.
+    """Drops, in place, what ``value_info`` declares of weights, and fills open lengths of inputs from the weights' own.
 
     ONNX Runtime overlooks what ``value_info`` declares of a weight; ONNX's converter, inference and check raise there.
-    It refuses an input that contradicts the weight of its name, which stays as it is, and fills open lengths in. The
-    mask of a file that masktool wrote stays open: its weight is a default, and masks in any number are fed.
+    ONNX Runtime refuses an input that contradicts the weight of its name, which stays as it is, and fills open lengths
+    in. The mask of a file that masktool wrote stays open: its weight is a default, and masks in any number are fed.
     """
     graphs = [graph for graph in graphs_of(model) if isinstance(graph, onnx.GraphProto)]
     names = {tensor.name for graph in graphs for tensor in graph.initializer}
@@ -130,10 +130,10 @@ def fill_open_lengths(shape: onnx.TensorShapeProto, dims: Sequence[int]) -> None
 
 
 def densify(graph: Nodes, where: object) -> None:
-    """Makes ordinary weights and constants of sparse ones, in place.
+    """Makes sparse weights and constants dense, in place.
 
     Raises:
-        MasktoolError: a dense one is beyond the limit, or the indices do not fit it.
+        MasktoolError: a dense tensor is beyond the limit of size, or the indices do not fit it.
     """
     for node in graph.node:
         for attribute in node.attribute:
@@ -147,12 +147,12 @@ def densify(graph: Nodes, where: object) -> None:
 
 
 def make_dense(sparse: onnx.SparseTensorProto, place: str) -> onnx.TensorProto:
-    """Returns an ordinary tensor of the same name.
+    """Returns a sparse tensor as a dense one of the same name.
 
     Source: ONNX IR, SparseTensorProto: indices are (NNZ,), counted through the flattened tensor, or (NNZ, rank).
 
     Raises:
-        MasktoolError: it is beyond the limit, or the indices do not fit it.
+        MasktoolError: the dense tensor is beyond the limit of size, or the indices do not fit it.
     """
     check_limit("tensor", math.prod(sparse.dims), where=place)
     with stage("a sparse weight whose indices do not fit its shape", where=place, fix=DAMAGED):

@@ -44,13 +44,13 @@ FLOAT_TYPES = frozenset({onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16, onnx_
 
 
 def find_image_input(model: onnx_ir.Model, name: str | None = None) -> onnx_ir.Value:
-    """Returns the image input: the one of that name, else the one input of rank 4 that is no initializer.
+    """Returns the image input: the input called ``name``, else the one input of rank 4 that is no initializer.
 
     Integers are taken for the image only where no input of rank 4 is float.
 
     Args:
         model: any graph.
-        name: what the user says; None where the graph has to tell.
+        name: name of the image input, as the user says; None where the graph has to tell.
 
     Raises:
         MasktoolError: there is no such input, or several could be the image and none was named.
@@ -92,14 +92,14 @@ def find_other_inputs(model: onnx_ir.Model, image_input: str) -> list[onnx_ir.Va
 
 
 def is_image(value: onnx_ir.Value) -> bool:
-    """Tells whether a value is a tensor of rank 4 and holds numbers; a sequence has a shape too, that of its parts."""
+    """Tells whether a value is a tensor of rank 4 that holds numbers: a sequence has a shape too, that of its parts."""
     if value.shape is None or value.shape.rank() != IMAGE_RANK or not isinstance(value.type, onnx_ir.TensorType):
         return False
     return value.dtype in FLOAT_TYPES | INTEGER_TYPES
 
 
 def describe_value(value: onnx_ir.Value) -> str:
-    """Returns name, element type and shape, as messages show them."""
+    """Returns the name, element type and shape of a value, as messages show them."""
     shape = "of unknown shape" if value.shape is None else f"({', '.join(str(dim) for dim in value.shape)})"
     is_tensor = isinstance(value.type, onnx_ir.TensorType) and value.dtype is not None
     element = value.dtype.name.lower() if is_tensor and value.dtype is not None else "not a tensor"
@@ -112,13 +112,13 @@ def settle_input(
     image_input: str | None = None,
     channels: int | None = None,
 ) -> onnx_ir.Value:
-    """Makes axes of length 0 or -1, as some converters write open ones, symbolic, and fixes open channels and sizes.
+    """Makes axes of length 0 or -1, as some converters write open axes, symbolic, and fixes open channels and sizes.
 
     Args:
-        model: changed in place.
-        input_size: (height, width) that the user wants; None leaves them open.
-        image_input: which input is the image, of rank 4 where it has no shape; None where the graph tells.
-        channels: that the user wants where they are open; None takes those of the first convolution.
+        model: any graph; it is changed in place.
+        input_size: (height, width) that the user wants; None leaves open ones open.
+        image_input: name of the input that is the image, of rank 4 where it has no shape; None where the graph tells.
+        channels: the number of channels for an open axis where no convolution tells it; None leaves the axis open.
 
     Returns:
         The image input.
@@ -139,7 +139,7 @@ def settle_input(
 
 
 def name_common_batch(model: onnx_ir.Model, image: onnx_ir.Value) -> None:
-    """Gives other inputs whose first axis is open and nameless the image's batch, which is what it nearly always is."""
+    """Gives other inputs' open and nameless first axes the name of the image's batch, which they nearly always are."""
     assert image.name is not None
     assert image.shape is not None  # find_image_input looks at the rank
     nameless = onnx_ir.SymbolicDim(None)
@@ -154,9 +154,10 @@ def name_common_batch(model: onnx_ir.Model, image: onnx_ir.Value) -> None:
 
 
 def fix_channels(image: onnx_ir.Value, channels: int | None) -> None:
-    """Fixes an open number of channels to what the first convolution takes, or else to what the user says, if anything.
+    """Fixes an open number of channels to what the first convolution takes, else to ``channels`` unless that is None.
 
-    Of one channel, numbers for each channel make as many as there are numbers, as a mean that is taken off does.
+    Where the image is read by arithmetic, ``channels`` of 1 counts: a mean of several numbers, taken off one channel,
+    makes as many channels of it.
     """
     assert image.shape is not None  # an image input has rank 4
     axis = channel_axis(image)
@@ -169,7 +170,7 @@ def fix_channels(image: onnx_ir.Value, channels: int | None) -> None:
 
 
 def fix_size(image: onnx_ir.Value, input_size: tuple[int, int]) -> None:
-    """Fixes an open height and width; MasktoolError where the graph has fixed another."""
+    """Fixes an open height and width; MasktoolError where the graph fixes another."""
     assert image.shape is not None  # an image input has rank 4
     dims = list(image.shape)
     axes = SPATIAL_AXES[layout_of(image)]
@@ -207,7 +208,7 @@ def channel_axis(image: onnx_ir.Value) -> int:
 
 
 def channels_in_use(image: onnx_ir.Value) -> int | None:
-    """Returns how many channels the first convolution or normalisation takes; None where none is reached by pixels."""
+    """Returns how many channels the first convolution or normalisation takes; None where the pixels reach neither."""
     waiting, seen = [image], {image}
     while waiting:
         value = waiting.pop(0)
@@ -225,7 +226,7 @@ def channels_in_use(image: onnx_ir.Value) -> int | None:
 
 
 def constant_shape(value: onnx_ir.Value | None) -> list[int] | None:
-    """Returns the shape of a weight, or of the one that a value is made of number by number; None where it is none."""
+    """Returns the shape of a weight, or of a value computed from a weight number by number; None for any other."""
     while value is not None and (node := value.producer()) is not None and node.op_type in PIXEL_OPERATORS:
         value = node.inputs[0]
     tensor = None if value is None else onnx_ir.convenience.get_const_tensor(value)
@@ -233,7 +234,7 @@ def constant_shape(value: onnx_ir.Value | None) -> list[int] | None:
 
 
 def layout_in_use(image: onnx_ir.Value) -> Layout | None:
-    """Returns the layout in which the first convolution or transposition behind the image takes it, None where neither
+    """Returns the layout in which the first convolution or transposition takes the image, None where neither
     is reached through operators that work pixel by pixel.
     """
     waiting, seen = [image], {image}
@@ -252,7 +253,7 @@ def layout_in_use(image: onnx_ir.Value) -> Layout | None:
 
 
 def open_size_of(image: onnx_ir.Value) -> tuple[int | None, int | None]:
-    """Returns (height, width) of an image input, None for what is open."""
+    """Returns (height, width) of an image input, None for each that is open."""
     assert image.shape is not None
     height, width = (image.shape[axis] for axis in SPATIAL_AXES[layout_of(image)])
     return height if isinstance(height, int) else None, width if isinstance(width, int) else None

@@ -38,12 +38,12 @@ UNBOUNDED = 2**31 - 1
 
 
 def check_nodes(graph: Nodes, opset: int | None, where: object) -> None:
-    """Raises MasktoolError for a node that is none of its operator's.
+    """Raises MasktoolError for a node that its operator's definition does not allow.
 
     Args:
-        graph: its own nodes, not those of subgraphs.
+        graph: the graph or function whose own nodes are checked, not those of subgraphs.
         opset: version of the standard domain; None where none is imported.
-        where: for messages.
+        where: file or name, for messages.
     """
     for node in graph.node:
         refuse_attributes_twice(node, where)
@@ -61,7 +61,7 @@ def check_nodes(graph: Nodes, opset: int | None, where: object) -> None:
 
 
 def describe_node(node: onnx.NodeProto) -> str:
-    """Returns operator and name of a node, or what it gives where it has no name."""
+    """Returns the operator and name of a node, or the name of its first output where it has none."""
     label = node.name or next((name for name in node.output if name), "")
     return f"{node.op_type if isinstance(node.op_type, str) else 'node'} {label!r}"
 
@@ -79,7 +79,7 @@ def refuse_attributes_twice(node: onnx.NodeProto, where: object) -> None:
 
 
 def find_schema(node: onnx.NodeProto, opset: int | None) -> onnx.defs.OpSchema | None:
-    """Returns what ONNX says of a standard operator, its latest where no version is known; None of an unknown one."""
+    """Returns ONNX's schema of a standard operator, the latest where no version is known; None without one."""
     try:
         if opset is None:
             return onnx.defs.get_schema(node.op_type, "")
@@ -136,7 +136,7 @@ def check_arity(node: onnx.NodeProto, schema: onnx.defs.OpSchema, where: object)
 
 
 def some_of_many(node: onnx.NodeProto, schema: onnx.defs.OpSchema) -> Sequence[str]:
-    """Returns the inputs of a node that its operator takes any number of."""
+    """Returns those inputs of a node of which its operator takes any number."""
     if not schema.inputs or schema.inputs[-1].option != onnx.defs.OpSchema.FormalParameterOption.Variadic:
         return ()
     return list(node.input[len(schema.inputs) - 1 :])
@@ -151,7 +151,7 @@ def trimmed(names: Sequence[str]) -> list[str]:
 
 
 def describe_range(least: int, most: int) -> str:
-    """Returns two ends in words."""
+    """Returns a range of numbers in words, such as "2 or more"."""
     if least == most:
         return str(least)
     return f"{least} or more" if most == UNBOUNDED else f"{least} to {most}"

@@ -24,8 +24,9 @@ def check_scales(graph: Nodes, where: object) -> None:
     """Raises MasktoolError for a scale that is no positive number, or beyond what one tensor may hold.
 
     Args:
-        graph: its own nodes, not those of subgraphs; its tensors hold as many numbers as their shapes say.
-        where: for messages.
+        graph: the graph or function whose own nodes are checked, not those of subgraphs; its tensors hold as many
+            numbers as their shapes say.
+        where: file or name, for messages.
     """
     resizing = [node for node in graph.node if node.domain in STANDARD and node.op_type in RESIZING]
     tensors = constants_of(graph) if resizing else {}
@@ -44,7 +45,7 @@ def check_scales(graph: Nodes, where: object) -> None:
 
 
 def constants_of(graph: Nodes) -> dict[str, onnx.TensorProto]:
-    """Returns weights and results of Constant nodes by name, without those that stand outside the graph."""
+    """Returns a graph's weights and the results of its Constant nodes by name, without those stored in another file."""
     found = {tensor.name: tensor for tensor in graph.initializer} if isinstance(graph, onnx.GraphProto) else {}
     for node in graph.node:
         if node.op_type == "Constant" and node.output:
@@ -57,7 +58,7 @@ def constants_of(graph: Nodes) -> dict[str, onnx.TensorProto]:
 
 
 def scales_of(node: onnx.NodeProto, tensors: dict[str, onnx.TensorProto]) -> Iterator[float]:
-    """Yields the scales of a node that are known: an attribute up to opset 8, later input 1 or, of a Resize-11, 2."""
+    """Yields the known scales of a node: an attribute up to opset 8, later its input 1 or, of a Resize-11, input 2."""
     for attribute in node.attribute:
         if attribute.name == "scales":
             yield from attribute.floats

@@ -1,4 +1,4 @@
-"""What stands behind a network and is none: classical machine learning, maps, sequences and texts are cut off.
+"""Cuts off what stands behind a network and is no part of it: classical machine learning, maps, sequences, texts.
 
 Services that train classifiers put a ZipMap behind the softmax, which makes a dictionary of the scores, and a lookup of
 the best class's name beside it. What the first such node reads becomes the output; the names of the classes, which the
@@ -37,11 +37,11 @@ PREPARING = MOVES | {"Add", "Div", "Mul", "Resize", "Scaler", "Sub"}
 
 
 class Tail(NamedTuple):
-    """What was cut off.
+    """What the nodes that were cut off behind a network tell of it.
 
     Attributes:
-        labels: one name per class, where the nodes held them.
-        notes: what the user should know.
+        labels: one name per class; None where the nodes held none.
+        notes: what the user should know, one sentence each.
     """
 
     labels: tuple[str, ...] | None = None
@@ -49,10 +49,10 @@ class Tail(NamedTuple):
 
 
 class Graph:
-    """A graph by its values' names.
+    """The nodes and inputs of a graph by the names of its values.
 
     Args:
-        graph: as it was read.
+        graph: the graph as it was read.
         is_network: whether operators of classical machine learning that compute with numbers belong to the network.
     """
 
@@ -82,7 +82,7 @@ class Graph:
                 self.classical.add(node.output[0])  # the name of the best class
 
     def entries(self, output: str) -> list[str]:
-        """Returns what the first nodes in front of an output that belong to no network read of the network."""
+        """Returns the values of the network that the first nodes behind it, on the way to an output, read."""
         found: dict[str, None] = {}
         waiting, seen = [output], {output}
         while waiting:
@@ -96,7 +96,7 @@ class Graph:
         return list(found)
 
     def only_prepares(self, names: Iterable[str]) -> bool:
-        """Whether all that is computed in front of some values makes numbers of pixels."""
+        """Whether all nodes in front of some values only make numbers of pixels."""
         waiting = list(names)
         seen = set(waiting)
         while waiting:
@@ -110,7 +110,7 @@ class Graph:
         return True
 
     def scores_before(self, name: str) -> str:
-        """Returns what the index of the best was chosen from, or what was compared; else the value itself."""
+        """Returns the scores of which the largest was chosen, or which were compared; else the value itself."""
         scores, node = name, self.producers.get(name)
         while node is not None and node.op_type in CHOICES | PICKS | COMPARISONS | OFFSETS:
             source = next((each for each in node.input if each in self.depends), node.input[0])
@@ -122,7 +122,7 @@ class Graph:
         return scores
 
     def lookups_by_best(self) -> Iterator[str]:
-        """Yields what Gather nodes look up by the index of the best, unchanged."""
+        """Yields what Gather nodes look up by the index of the largest score, unchanged."""
         for node in self.graph.node:
             if node.op_type == "Gather":
                 index = self.producers.get(node.input[1])
@@ -133,7 +133,7 @@ class Graph:
 
 
 def find_texts(graph: onnx.GraphProto) -> dict[str, Sequence[bytes]]:
-    """Returns the values of a graph that are text, as far as it says so, with the texts of constants.
+    """Returns a graph's values that it says are text, by name, each with its texts where it is constant.
 
     No network computes with text: it stands behind one, where a class gets its name.
     """
@@ -161,11 +161,11 @@ def is_container(value: onnx.ValueInfoProto) -> bool:
 
 
 def sequences_given(node: onnx.NodeProto, known: set[str]) -> set[str]:
-    """Returns which of a node's results are sequences or optional values, which are no tail where tensors come of them.
+    """Returns a node's outputs that are sequences or optional values; they are no tail where tensors come of them.
 
     Args:
-        node: of the standard domain, or of one that gives tensors alone.
-        known: names of such values in front of it.
+        node: a node of the standard domain, or of a domain whose operators give tensors alone.
+        known: names of the sequences and optional values in front of the node.
     """
     if node.op_type in MAKE_NO_TENSORS:
         return set(node.output)
@@ -185,7 +185,7 @@ def sequences_given(node: onnx.NodeProto, known: set[str]) -> set[str]:
 
 
 def cut_tail(model: onnx.ModelProto) -> Tail:
-    """Cuts off, in place, what stands behind the network and is none; does nothing where the network would go too.
+    """Cuts off, in place, what stands behind the network and is no part of it, unless the network would go too.
 
     Where nothing stands before it but the preparation of pixels, classical machine learning is the network, and only
     what gives no numbers is cut off.
@@ -215,7 +215,7 @@ def cut_tail(model: onnx.ModelProto) -> Tail:
 
 
 def refuse_sequences(graph: onnx.GraphProto, sequences: set[str]) -> None:
-    """Raises MasktoolError for an output that is a sequence and cannot be cut off, as it holds inputs as they come."""
+    """Raises MasktoolError for an output that cannot be cut off: a sequence of the graph's inputs as they come."""
     for value in graph.output:
         if value.name in sequences:
             raise MasktoolError(
@@ -227,13 +227,13 @@ def refuse_sequences(graph: onnx.GraphProto, sequences: set[str]) -> None:
 
 
 def values_read(node: onnx.NodeProto) -> Iterator[str]:
-    """Yields the names of what a node computes with; how often a Loop goes round is left out."""
+    """Yields the names of the values that a node computes with, without the trip count of a Loop."""
     steering = set(node.input[:CARRIED]) if node.op_type == "Loop" else set()
     yield from (name for name in names_read(node) if name not in steering)
 
 
 def infer_types(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
-    """Returns types by name; none where inference would end the process, which is refused further on, by its node."""
+    """Returns the types of values by name; none where inference would end the process: its node is refused later."""
 
     def infer() -> dict[str, onnx.ValueInfoProto]:
         return {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
@@ -243,7 +243,7 @@ def infer_types(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
 
 
 def find_entries(proto: onnx.GraphProto, *, is_network: bool = False) -> tuple[Graph, list[str], dict[str, list[str]]]:
-    """Returns a graph, its outputs that are to go, and what each of them is computed from."""
+    """Returns a graph, its outputs that are to be cut off, and the values that each of them is computed from."""
     graph = Graph(proto, is_network=is_network)
     cut = [value.name for value in proto.output if value.name in graph.classical]
     return graph, cut, {name: graph.entries(name) for name in cut}
@@ -284,10 +284,10 @@ def find_cut_labels(
     """Returns the names of the classes that removed nodes hold, if they are as many as an output has columns.
 
     Args:
-        removed: what was cut off.
-        texts: by name, see :func:`find_texts`.
-        lookups: see :meth:`Graph.lookups_by_best`.
-        outputs: of the network.
+        removed: the nodes that were cut off.
+        texts: the texts of values by name, see :func:`find_texts`.
+        lookups: names of the values that were looked up, see :meth:`Graph.lookups_by_best`.
+        outputs: the outputs of the network.
     """
     columns = {dim.dim_value for value in outputs for dim in value.type.tensor_type.shape.dim[1:2]}
     for node in sorted(removed, key=lambda node: node.op_type != "ZipMap"):
@@ -308,7 +308,7 @@ def find_cut_labels(
 
 
 def describe_cut(removed: Iterable[onnx.NodeProto], outputs: Iterable[str], labels: tuple[str, ...] | None) -> str:
-    """Returns what the user should know."""
+    """Returns what the user should know about the nodes that were cut off."""
     operators = ", ".join(dict.fromkeys(node.op_type for node in removed))
     taken = "" if labels is None else f"; {len(labels)} names of classes are taken as labels"
     return f"cut off behind the network: {operators}, no part of it; outputs are now {', '.join(outputs)}{taken}"

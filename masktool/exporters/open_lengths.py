@@ -1,4 +1,4 @@
-"""One name for one open length: what shape inference names anew behind a Reshape or a broadcast is still the batch.
+"""One name for one open length: the batch keeps its name behind a Reshape or a broadcast, where inference renames it.
 
 ONNX Runtime fuses a residual addition into a convolution only where it can see that both sides have the same shape.
 """
@@ -59,7 +59,7 @@ def equal_lengths(node: ir.Node) -> Iterator[tuple[str, str]]:
 
 
 def equal_lengths_of_resize(node: ir.Node, shape: ir.Shape) -> Iterator[tuple[str, str]]:
-    """Yields the axes that a Resize scales by 1, or not at all."""
+    """Yields pairs of names as :func:`equal_lengths` does, of the axes that a Resize scales by 1 or not at all."""
     scales = ir.convenience.get_const_tensor(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] else None
     if scales is None:
         return

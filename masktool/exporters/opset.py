@@ -45,7 +45,7 @@ def has_one_form(operator: str, opset: int, other: int) -> bool:
 
 
 def form_of(schema: onnx.defs.OpSchema) -> tuple[object, ...]:
-    """Returns what a node of an operator looks like, without the types that it takes."""
+    """Returns an operator's inputs, outputs, attributes and defaults, without the types that it takes."""
     defaults = {
         name: (each.required, each.default_value.SerializeToString()) for name, each in schema.attributes.items()
     }

@@ -1,4 +1,4 @@
-"""Which other options would take a source that is refused: an export is tried, so that the advice is true."""
+"""Finds other options under which a refused source can be exported, by an export, so that the advice is true."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Attempt = Callable[[Source, Path, ExportSettings], object]
 
 @contextlib.contextmanager
 def advising_fill(source: Source, settings: ExportSettings, attempt: Attempt) -> Iterator[None]:
-    """Adds to a refusal that filling the input alone takes the source, where that is so.
+    """Adds to a refusal that ``masking="fill"`` takes the source, where an export shows that.
 
     Args:
-        source: with all its outputs.
-        settings: that it is exported with.
-        attempt: exports it.
+        source: the source with all its outputs.
+        settings: the settings of the export that may be refused.
+        attempt: the function that exports a source.
     """
     try:
         yield
@@ -42,13 +42,13 @@ def advising_fill(source: Source, settings: ExportSettings, attempt: Attempt) ->
 def advising_a_size(
     source: Source, settings: ExportSettings, size: tuple[int, int], attempt: Attempt
 ) -> Iterator[None]:
-    """Adds to a refusal of gradients that a fixed input size settles it, where that is so.
+    """Adds to a refusal of gradients that a fixed input size settles it, where an export shows that.
 
     Args:
-        source: with all its outputs.
-        settings: that it is exported with.
-        size: (height, width) at which it runs.
-        attempt: exports it.
+        source: the source with all its outputs.
+        settings: the settings of the export that may be refused.
+        size: (height, width) at which the source runs.
+        attempt: the function that exports a source.
     """
     try:
         yield
@@ -62,7 +62,7 @@ def advising_a_size(
 
 
 def can_export(source: Source, settings: ExportSettings, attempt: Attempt) -> bool:
-    """Tells whether a source can be exported with other options than it was refused with, by doing so."""
+    """Tells whether a source can be exported with given settings, by exporting it to a temporary file."""
     with tempfile.TemporaryDirectory(prefix="masktool-") as directory:
         try:
             attempt(source, Path(directory) / "other.onnx", settings)
@@ -72,7 +72,7 @@ def can_export(source: Source, settings: ExportSettings, attempt: Attempt) -> bo
 
 
 def with_size(source: Source, size: tuple[int, int]) -> Source | None:
-    """Returns a source of open height or width with these fixed; None where they are."""
+    """Returns a source with its open height or width fixed to ``size``; None where both are fixed already."""
     model = source.model.clone()
     image = find_image_input(model, source.image_input)
     if None not in open_size_of(image):

@@ -1,7 +1,7 @@
 """Measures, on random inputs, that a masked model is what it claims to be; the figures go into the file.
 
-The plain model is the source as it came, run by ONNX Runtime on the CPU like the masked one. Without it, what is left
-to measure is whether the masked model agrees with itself.
+The plain model is the source as it came, run by ONNX Runtime on the CPU like the masked one. Without a plain model,
+what is left to measure is whether the masked model agrees with itself.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def measure_parity(
     plain: RunnableModel | None,
     reference: Callable[[np.ndarray], Outputs] | None = None,
 ) -> dict[str, float]:
-    """Returns the figures, each relative to max |output| and the worst over all probes; :data:`MEANINGS` says which.
+    """Returns the parity figures, each relative to max |output| and the worst over all probes; see :data:`MEANINGS`.
 
     Args:
         masked: the exported model.
-        probes: what to run; one for every size.
-        plain: the source; None leaves out what needs it.
-        reference: the source in its own framework: every output, in the graph's order.
+        probes: the images and masks to run; one probe for every size.
+        plain: the source; None leaves out the figures that need it.
+        reference: the source in its own framework: images -> every output, in the graph's order.
 
     Raises:
         MasktoolError: a model does not run on a probe.
@@ -101,7 +101,7 @@ def source_like(under_ones: Outputs, plain: RunnableModel, probe: Probe, *, alon
 
 
 def measure_probe(masked: RunnableModel, probe: Probe, plain: RunnableModel | None) -> dict[str, float]:
-    """Returns the figures on one probe."""
+    """Returns the parity figures on one probe."""
     images, masks = probe.images, probe.masks
     original = under_ones = masked.run(images, np.ones_like(masks))
     figures = {}
@@ -119,7 +119,7 @@ def measure_probe(masked: RunnableModel, probe: Probe, plain: RunnableModel | No
 
 
 def measure_batches(masked: RunnableModel, probe: Probe) -> dict[str, float]:
-    """Returns the figures that compare images and masks in company with the same ones alone."""
+    """Returns the parity figures that compare images and masks in a batch with the same ones run alone."""
     images, masks = probe.images, probe.masks
     singles = [masked.run(images[i : i + 1], masks[i : i + 1]) for i in range(len(images))]
     one_image = [masked.run(images[:1], masks[i : i + 1]) for i in range(min(ONE_IMAGE_MASKS, len(masks)))]
@@ -131,7 +131,7 @@ def measure_batches(masked: RunnableModel, probe: Probe) -> dict[str, float]:
 
 
 def of_one_shape(a: Outputs, b: Outputs) -> tuple[Outputs, Outputs]:
-    """Returns the outputs that have the same shape in both runs: a list of what was found may have another length.
+    """Returns the outputs that have the same shape in both runs: a list of detections may have another length.
 
     Where every output is such a list, their beginnings are returned, laid out flat.
     """
@@ -144,7 +144,7 @@ def of_one_shape(a: Outputs, b: Outputs) -> tuple[Outputs, Outputs]:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """One figure, or a digest, and whether it is within its limit; ``limit`` and ``passed`` are None without one."""
+    """A parity figure or digest, and whether it is within its limit; ``limit`` and ``passed`` are None without one."""
 
     figure: str
     value: float | str
@@ -154,14 +154,14 @@ class Verdict:
 
 
 def judge_parity(figures: Mapping[str, float], limits: Mapping[str, float] = LIMITS) -> Iterator[Verdict]:
-    """Yields a verdict on each figure."""
+    """Yields a verdict on each parity figure."""
     for name, value in figures.items():
         limit = widened(limits, figures).get(name)
         yield Verdict(name, value, limit, None if limit is None else value <= limit, MEANINGS.get(name, ""))
 
 
 def check_parity(figures: Mapping[str, float], limits: Mapping[str, float] = LIMITS) -> None:
-    """Raises MasktoolError when a figure is beyond its limit."""
+    """Raises MasktoolError when a parity figure is beyond its limit."""
     failed = [verdict for verdict in judge_parity(figures, limits) if verdict.passed is False]
     if failed:
         raise MasktoolError(

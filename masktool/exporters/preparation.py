@@ -1,4 +1,4 @@
-"""The canonical graph of a source, for as many images at once as it keeps apart, and the mask that is added to it."""
+"""Makes the canonical graph of a source, for as many images at once as it keeps apart, and adds a mask to it."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Prepared(NamedTuple):
 
     Attributes:
         model: the graph.
-        layout: of its image input.
+        layout: the layout of the image input.
         independence: whether an image's results depend on the images beside it.
-        trial: of the source.
+        trial: the source, and what it was tried on.
         preprocessing: how a photograph becomes the input; None where that is not known.
-        copies: of the image, which make up a fixed batch that cannot be opened; 1 in any other graph.
+        copies: the number of copies of an image that fill a fixed batch that cannot be opened; 1 in any other graph.
     """
 
     model: ir.Model
@@ -53,8 +53,8 @@ def prepare_graph(source: Source, plain: RunnableModel, preprocessing: Preproces
     """Returns the canonical graph of a source, for as many images at once as it keeps apart.
 
     Args:
-        source: it stays as it is.
-        plain: the source, opened.
+        source: the source, which stays as it is.
+        plain: the source in a session.
         preprocessing: how a photograph becomes the input; None where that is not known.
     """
     if preprocessing is not None:

@@ -1,4 +1,4 @@
-"""Preprocessing and labels that the user names, because the source does not know them."""
+"""Reads preprocessing and labels that the user names because the source does not know them."""
 
 from __future__ import annotations
 
@@ -47,13 +47,14 @@ def preprocessing_preset(
         name_or_file: ``imagenet``, ``caffe``, ``tf`` or a JSON file with the fields of ``Preprocessing``; None takes
             plain pixels in 0..1 with ImageNet's resize and crop.
         size: (height, width) of the model's input.
-        mean: replaces the preset's, in units of the scaled pixels, in the preset's channel order.
-        std: likewise.
-        channels: of the model's input.
-        layout: of the model's input.
+        mean: the mean of each channel, in units of the scaled pixels, in the preset's channel order; None keeps the
+            preset's.
+        std: the standard deviation of each channel, in the same units and order; None keeps the preset's.
+        channels: the number of channels of the model's input.
+        layout: the layout of the model's input.
 
     Raises:
-        MasktoolError: an unknown name, a bad file, or numbers that do not fit the model.
+        MasktoolError: the name is unknown, the file is bad, or numbers do not fit the model.
     """
     if name_or_file is None or name_or_file in PRESETS:
         base = _named_preset(name_or_file, size, channels, own_mean=mean is not None)
@@ -77,10 +78,11 @@ def preprocessing_for(
 ) -> Preprocessing:
     """Builds the preprocessing that the options describe, for the size, channels and layout of a model's image input.
 
-    Where the model leaves height or width open, the file's ``size`` counts, else that of most networks.
+    Where the model leaves height or width open, the file's ``size`` counts, else the size of most networks.
 
     Raises:
-        MasktoolError: as :func:`preprocessing_preset`, or the model leaves its channels open.
+        MasktoolError: the name is unknown, the file is bad, numbers do not fit the model, or the model leaves its
+            channels open.
     """
     image = find_image_input(model, image_input)
     channels = channels_of(model, image_input)
@@ -147,7 +149,7 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def size_in_file(name_or_file: str | None) -> tuple[int, int] | None:
-    """Returns (height, width) that a preprocessing file names; None where it names none, or no file is given."""
+    """Returns the (height, width) that a preprocessing file names; None where it names none or no file is given."""
     if name_or_file is None or name_or_file in PRESETS:
         return None
     path = Path(name_or_file)
@@ -158,7 +160,7 @@ def check_preprocessing(preprocessing: Preprocessing, size: tuple[int, int], cha
     """Returns the preprocessing if its numbers are possible and fit the model.
 
     Raises:
-        MasktoolError: naming the first field that does not.
+        MasktoolError: a field is impossible or does not fit; the message names the first such field.
     """
     complaints = itertools.chain(check_geometry(preprocessing, size), check_channel_numbers(preprocessing, channels))
     for field, expected in complaints:
@@ -167,7 +169,7 @@ def check_preprocessing(preprocessing: Preprocessing, size: tuple[int, int], cha
 
 
 def check_geometry(preprocessing: Preprocessing, size: tuple[int, int]) -> Iterator[Complaint]:
-    """Complains about sizes."""
+    """Yields the fields of sizes that are impossible or do not fit the model."""
     if tuple(preprocessing.size) != tuple(size):
         yield "size", f"{size}, the model's input"
     side = preprocessing.resize_to
@@ -176,7 +178,7 @@ def check_geometry(preprocessing: Preprocessing, size: tuple[int, int]) -> Itera
 
 
 def check_channel_numbers(preprocessing: Preprocessing, channels: int) -> Iterator[Complaint]:
-    """Complains about channels, scale, mean and std."""
+    """Yields the fields among channels, scale, mean and std that are impossible or do not fit the model."""
     if CHANNELS_OF_ORDER[preprocessing.channel_order] != channels:
         yield "channel_order", f"one for {channels} channels"
     if not is_finite_number(preprocessing.scale) or preprocessing.scale <= 0:
@@ -209,8 +211,8 @@ def labels_from(path: str | Path) -> tuple[str, ...]:
     """Reads class names, in class order.
 
     Args:
-        path: a text file with one name per line, or a ``.json`` file: a list of names or of [synset, name] pairs, or an
-            object of index to name or to [synset, name].
+        path: the path of a text file with one name per line, or of a ``.json`` file: a list of names or of
+            [synset, name] pairs, or an object of index to name or to [synset, name].
 
     Raises:
         MasktoolError: the file cannot be read, or indices are missing.

@@ -1,4 +1,4 @@
-"""What a masked model is measured with: random images, masks, and values for whatever else it asks for."""
+"""What a masked model is measured with: random images, masks, and values for its other inputs."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class DrawnValue:
     """A value for an input that is neither the image nor the mask.
 
     Attributes:
-        value: what is fed for one image.
-        per_image: whether its first axis is the images' batch, so that its one row is repeated for each of them.
+        value: the array that is fed for one image.
+        per_image: whether the array's first axis is the images' batch, so that its one row is repeated for each image.
     """
 
     value: np.ndarray
@@ -58,8 +58,8 @@ class DrawnValue:
         """Draws numbers in 0..1, or zeros for integers and booleans.
 
         Args:
-            shape: of the input, open axes as names or None, which take length 1.
-            dtype: of the input.
+            shape: the shape of the input, open axes as names or None, which take length 1.
+            dtype: the element type of the input.
             batch: length or name of the image input's batch axis.
         """
         per_image = bool(shape) and shape[0] == batch != 1
@@ -74,7 +74,7 @@ class DrawnValue:
 
 
 def feed_of(others: Mapping[str, DrawnValue], count: int) -> dict[str, np.ndarray]:
-    """Returns what to feed beside a number of images."""
+    """Returns the values of the other inputs, by name, for a number of images."""
     return {name: other.repeat(count) for name, other in others.items()}
 
 
@@ -82,7 +82,7 @@ def others_of_session(session: onnxruntime.InferenceSession, image_input: str, b
     """Draws a value for every input of a session that is neither the image nor the mask.
 
     Args:
-        session: of a plain or a masked model.
+        session: the session of a plain or a masked model.
         image_input: name of the image input.
         batch: length or name of the axis along which values are repeated for every image.
 
@@ -114,7 +114,7 @@ def type_of(node: Any) -> np.dtype[Any]:
     """Returns the element type of one of a session's inputs.
 
     Raises:
-        MasktoolError: it is neither a tensor of numbers nor of texts.
+        MasktoolError: the input is neither a tensor of numbers nor of texts.
     """
     return np.dtype(object) if node.type == TEXTS else numpy_type(node)
 
@@ -136,15 +136,15 @@ class Probe:
         seed: int = 0,
         computed: int = 0,
     ) -> Probe:
-        """Draws as many as the largest batch; of large images fewer.
+        """Draws as many images and masks as the largest batch that is measured; of large images fewer.
 
         Args:
             shape: (channels, height, width).
-            layout: of the images.
-            dtype: of the images.
-            domain: of the images' numbers.
-            seed: of the random numbers.
-            computed: numbers in the largest tensor that the network is known to compute of one image.
+            layout: the layout of the images.
+            dtype: the element type of the images.
+            domain: the range of numbers that the images are drawn from.
+            seed: the seed of the random numbers.
+            computed: how many numbers the largest tensor holds that the network is known to compute of one image.
         """
         rng = np.random.default_rng(seed)
         channels, height, width = shape
@@ -156,7 +156,7 @@ class Probe:
         return cls(images if layout == "NCHW" else images.transpose(0, 2, 3, 1), masks)
 
     def first(self, count: int) -> Probe:
-        """Returns the first images and masks."""
+        """Returns a probe of the first ``count`` images and masks."""
         return Probe(self.images[:count], self.masks[:count])
 
     @property
@@ -165,14 +165,14 @@ class Probe:
         return f"{self.masks.shape[2]} x {self.masks.shape[3]}"
 
     def poisoned(self) -> np.ndarray:
-        """Returns the images with NaN, infinities and huge numbers wherever the masks are 0; of integers, the ends."""
+        """Returns the images with NaN, infinities and huge numbers, or extreme integers, wherever the masks are 0."""
         layout_last = self.images.shape[-2:] != self.masks.shape[-2:]
         missing = (self.masks if not layout_last else self.masks.transpose(0, 2, 3, 1)) == 0
         return np.where(missing, np.resize(poison_of(self.images.dtype), self.images.shape), self.images)
 
 
 def poison_of(dtype: np.dtype[Any]) -> np.ndarray:
-    """Returns numbers of an element type that spoil whatever looks at them."""
+    """Returns numbers of an element type that spoil every result computed from them."""
     if dtype.kind in "iu":
         return np.array([np.iinfo(dtype).min, np.iinfo(dtype).max], dtype)
     with np.errstate(over="ignore"):  # 1e30 becomes infinite in float16, which is as good
@@ -180,7 +180,7 @@ def poison_of(dtype: np.dtype[Any]) -> np.ndarray:
 
 
 def count_images(numbers: int, fewer: Mapping[int, int]) -> int:
-    """Returns how many images are drawn where that many numbers are in memory for each of them."""
+    """Returns how many images are drawn where each of them takes ``numbers`` numbers of memory."""
     return next((count for beyond, count in fewer.items() if numbers > beyond), max(BATCH_SIZES))
 
 
@@ -188,8 +188,8 @@ def sides_of(shape: Shape, layout: Layout) -> tuple[int, int | str | None, int |
     """Returns channels, height and width of an image input, open sides as names or None.
 
     Args:
-        shape: of the input, (N, C, H, W) or (N, H, W, C).
-        layout: of the input.
+        shape: the shape of the input, (N, C, H, W) or (N, H, W, C).
+        layout: the layout of the input.
 
     Raises:
         MasktoolError: the number of channels is open.
@@ -205,7 +205,7 @@ def sides_of(shape: Shape, layout: Layout) -> tuple[int, int | str | None, int |
 
 
 def settle_size(sides: Sequence[int | str | None], wanted: Size) -> Size:
-    """Returns a height and width, those that are fixed as they are and open ones as wanted."""
+    """Returns a height and width: fixed ones as they are, open ones as ``wanted`` has them."""
     height, width = (side if isinstance(side, int) else own for side, own in zip(sides, wanted, strict=True))
     return height, width
 
@@ -218,15 +218,15 @@ def usual_size(sides: Sequence[int | str | None], preprocessing: Preprocessing |
 def choose_sizes(
     sides: Sequence[int | str | None], preprocessing: Preprocessing | None, runs: Callable[[Size], bool]
 ) -> list[Size]:
-    """Returns the sizes to measure at: of a fixed height and width, that; else two at which the source runs.
+    """Returns the sizes to measure at: a fixed height and width, else two sizes at which the source runs.
 
     A network whose declared size is open need not take every one: one that reads lines of text takes one height. Where
     it does not run at the usual size, others are tried; where it runs at none, the usual one is to say why.
 
     Args:
         sides: height and width of the image input, open ones as names or None.
-        preprocessing: whose size goes first where the graph leaves it open.
-        runs: whether the source runs on an image of that size.
+        preprocessing: the preprocessing whose size goes first where the graph leaves it open; None where unknown.
+        runs: the function that tells whether the source runs on an image of a size.
     """
     usual = usual_size(sides, preprocessing)
     if all(isinstance(side, int) for side in sides):

@@ -36,14 +36,14 @@ def mask_model(
     """Adds the input ``mask`` and carries it through every node, in place.
 
     Args:
-        model: canonical, with a symbolic batch.
+        model: the canonical graph, with a symbolic batch.
         image_input: name of the image input.
-        layout: of the image input.
+        layout: the layout of the image input.
         mask_required: makes ``mask`` an ordinary input instead of one with a default of ones.
         masking: ``layer`` or ``partial``.
 
     Raises:
-        UnsupportedOperatorError: nodes without a rule; the model is then unusable.
+        UnsupportedOperatorError: nodes have no rule, or their rule refuses them; the model is then unusable.
         MasktoolError: the model already has an input ``mask``.
     """
     image = next(value for value in model.graph.inputs if value.name == image_input)
@@ -104,7 +104,7 @@ def add_input_guard(
 ) -> None:
     """Sets the image to 0 where the mask is 0: a Where, since 0 · NaN is NaN.
 
-    Of an image of integers, what a 0 means is said behind it, by a Cast or a zero point.
+    For an image of integers, a Cast or a zero point behind it says what a 0 means.
     """
     users = tuple(image.uses())
     graph.node = before
@@ -120,7 +120,7 @@ def add_input_guard(
 
 
 def apply_rules(graph: MaskedGraph, nodes: Sequence[ir.Node]) -> list[UnsupportedNode]:
-    """Runs the rule of every node that reads a masked value; returns those that cannot be treated.
+    """Runs the rule of every node that reads a masked value; returns the nodes that cannot be treated.
 
     Raises:
         MasktoolError: a rule failed, or would go beyond a limit.
@@ -179,9 +179,9 @@ def continue_behind(graph: MaskedGraph, node: ir.Node, state: Masked) -> None:
 
 
 def zero_output(graph: MaskedGraph, output: ir.Value) -> None:
-    """Returns an output that still is a map with 0 where its mask is 0; what else reads it goes on reading it as it is.
+    """Makes the graph return an output that still is a map with 0 where its mask is 0; other readers see no change.
 
-    So the graph behind it stays as ONNX Runtime fuses it, and a mask of ones changes nothing.
+    So the nodes behind the output stay as ONNX Runtime fuses them, and a mask of ones changes nothing.
     """
     state = graph.state(output)
     if state is not None and not state.zeroed:
@@ -196,10 +196,10 @@ def zero_output(graph: MaskedGraph, output: ir.Value) -> None:
 
 
 def rename_batch(graph: ir.Graph, image: ir.Value) -> None:
-    """Names the batch of everything behind the input guard: it is the larger of the image's and the mask's.
+    """Names the batch of all values behind the input guard: its length is the larger of the image's and the mask's.
 
-    ONNX Runtime has to see that both sides of a residual addition share it, or it does not fuse the addition into the
-    convolution. Where no rule knows the shape, none is stated.
+    ONNX Runtime has to see that both sides of a residual addition share the batch, or it does not fuse the addition
+    into the convolution. Where no rule knows the shape, none is stated.
     """
     assert image.shape is not None
     image_batch = image.shape[0]

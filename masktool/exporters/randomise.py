@@ -47,13 +47,13 @@ ORDERS: tuple[Order, ...] = get_args(Order)
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A layer with weights.
+    """A layer of the network that has weights.
 
     Attributes:
-        name: of its node.
-        op_type: of its node.
-        weights: names of its initializers.
-        n_weights: how many numbers these hold.
+        name: the name of the layer's node, or of its first weight, unique among the layers.
+        op_type: the operator of the layer's node.
+        weights: names of the initializers that hold the layer's weights.
+        n_weights: the number of weights, all initializers together.
     """
 
     name: str
@@ -66,7 +66,7 @@ def read_exported(path: Path) -> tuple[ir.Model, Metadata]:
     """Reads a file that ``masktool export`` wrote.
 
     Raises:
-        MasktoolError: it is none, or cannot be read.
+        MasktoolError: the file is none of masktool's, or cannot be read.
     """
     try:
         model = ir.load(path)
@@ -82,7 +82,7 @@ def find_layers(model: ir.Model) -> tuple[Layer, ...]:
     """Returns the layers of an exported network, the first first; names are unique.
 
     Raises:
-        MasktoolError: it has none.
+        MasktoolError: the network has no layer with weights.
     """
     constant = constant_values(model.graph)
     layers: list[Layer] = []
@@ -126,18 +126,18 @@ def trace_weights(node: ir.Node, constant: set[ir.Value]) -> Iterator[ir.Value]:
 
 
 def unique_name(node: ir.Node, weights: Sequence[str], layers: Sequence[Layer]) -> str:
-    """Returns a node's name; that of its first weight where it has none, or one that another layer has."""
+    """Returns a node's name, or that of its first weight where the node has no name or another layer has the same."""
     return node.name if node.name and all(node.name != layer.name for layer in layers) else weights[0]
 
 
 def choose_layers(layers: Sequence[Layer], order: Order, n_stages: int | None = None) -> tuple[tuple[str, ...], ...]:
-    """Returns which layers are randomised at each stage.
+    """Returns the names of the layers that are randomised at each stage.
 
     Args:
-        layers: of the network, the first first.
-        order: see :data:`Order`.
-        n_stages: how many, evenly over the layers, the first and last stage among them (of one, the last); None or
-            more than there are layers for all.
+        layers: the layers of the network, the first first.
+        order: the order of randomisation, see :data:`Order`.
+        n_stages: the number of stages, spread evenly over the layers, the first and last stage among them (of one, the
+            last); None, or more than there are layers, for one stage per layer.
 
     Returns:
         Names of layers by stage, within each the last layer first.
@@ -155,10 +155,10 @@ def randomise(path: Path, target: Path, names: Sequence[str], seed: int = 0) -> 
     A layer's weights depend on the seed and its name alone: the same whichever other layers go with it.
 
     Args:
-        path: of the exported file.
-        target: of the copy.
-        names: of the layers, see :func:`find_layers`.
-        seed: of the weights.
+        path: the path of the exported file.
+        target: the path of the copy to write.
+        names: names of the layers whose weights are redrawn, see :func:`find_layers`.
+        seed: the seed of the redrawn weights.
 
     Returns:
         The copy's metadata.
@@ -186,10 +186,10 @@ def write_copies(path: Path, folder: Path, stages: Sequence[Sequence[str]], seed
     """Writes a copy of an exported file for every stage; raises as :func:`randomise` does.
 
     Args:
-        path: of the exported file.
-        folder: of the copies.
-        stages: names of the layers whose weights are redrawn, see :func:`choose_layers`.
-        seed: of the weights.
+        path: the path of the exported file.
+        folder: the folder that the copies are written to.
+        stages: names of the layers whose weights are redrawn, by stage, see :func:`choose_layers`.
+        seed: the seed of the redrawn weights.
 
     Returns:
         The paths of the copies.
@@ -214,7 +214,7 @@ def redraw(value: ir.Value, random: np.random.Generator) -> None:
 
 
 def mark(model: ir.Model, metadata: Metadata, names: Sequence[str], seed: int) -> Metadata:
-    """Writes into a model that it is randomised, so that nobody takes it for a real one; returns its metadata."""
+    """Writes into a model's metadata that it is randomised, so that nobody takes it for a real one; returns them."""
     what = f"weights of {len(names)} layer{'s' * (len(names) != 1)} randomised, seed {seed}"
     metadata = dataclasses.replace(metadata, source=f"{metadata.source} ({what})", parity={})
     model.metadata_props.update(metadata.to_properties())

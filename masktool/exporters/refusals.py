@@ -65,7 +65,7 @@ def refuse_files_of_another_kind(model: ir.Model) -> None:
 
 
 def unsupported(node: ir.Node, reason: str) -> UnsupportedNode:
-    """Returns the line of a node in the list of those that cannot be treated."""
+    """Returns the entry of a node in the list of nodes that cannot be treated."""
     op_type = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
     opset = node.graph.opset_imports.get(node.domain, 1) if isinstance(node.graph, ir.Graph) else 1
     return UnsupportedNode(node.name or "", op_type, node.version or opset, reason)
@@ -87,7 +87,7 @@ def reason_without_rule(node: ir.Node) -> str:
 
 
 def is_measured_at_run_time(node: ir.Node) -> bool:
-    """Tells whether a DynamicQuantizeLinear gives the integers of a node, or their scale or zero point."""
+    """Tells whether a DynamicQuantizeLinear gives the integers that a node reads, or their scale or zero point."""
     waiting = [value for value in node.inputs if value is not None]
     while waiting:
         producer = waiting.pop().producer()
@@ -101,7 +101,7 @@ def is_measured_at_run_time(node: ir.Node) -> bool:
 
 
 def reason_for_condition(condition: ir.Value) -> str:
-    """Returns why an If stands in the graph still, by what its condition is computed from."""
+    """Returns why an If is still in the graph, by what its condition is computed from."""
     numbers, lengths = inputs_behind(condition)
     if MASK_INPUT in numbers:
         return "its condition is computed from the image; export the network with one of the two branches alone"

@@ -1,4 +1,4 @@
-"""The last step of an export that changed the graph after it was measured: the file that was written is opened and run.
+"""Opens and runs the written file: the last step of an export that changed the graph after it was measured.
 
 The measurement ran on the graph before its gradients. Here the file itself answers for one image, and has to say what
 the measured graph said. Where nothing but metadata came in between, every byte of the file is compared instead, see
@@ -22,22 +22,22 @@ from masktool.exporters.storage import open_session
 
 
 def answer(runnable: RunnableModel, probe: Probe) -> Outputs:
-    """Returns every output but gradients for the first image of a probe under the first mask."""
+    """Returns every output but gradients for the first image of a probe under its first mask."""
     return runnable.run(probe.images[:1], probe.masks[:1])
 
 
 def check_written(path: Path, metadata: Metadata, probe: Probe, expected: Outputs, tolerance: float) -> None:
-    """Opens and runs a file that was written, and compares what it gives.
+    """Opens and runs a file that was written, and compares its outputs with those of the graph that was measured.
 
     Args:
-        path: of the file.
-        metadata: of the file.
-        probe: of the measurement.
-        expected: what :func:`answer` gave for the graph that was measured.
-        tolerance: how far the file may be from it, relative to max |output|.
+        path: the path of the file.
+        metadata: the metadata of the file.
+        probe: the images and masks of the measurement.
+        expected: the outputs that :func:`answer` gave for the graph that was measured.
+        tolerance: the largest difference from the expected outputs that is allowed, relative to max |output|.
 
     Raises:
-        MasktoolError: it does not open or run, or gives something else.
+        MasktoolError: the file does not open or run, or gives other outputs.
     """
     with stage("the file that was written does not run", where=path.name, fix=DEFECT):
         runnable = RunnableModel.of(functools.partial(open_session, str(path)), metadata.image_input)
@@ -60,7 +60,7 @@ def check_written(path: Path, metadata: Metadata, probe: Probe, expected: Output
 def check_gradients(
     results: dict[str, np.ndarray], feed: dict[str, np.ndarray], metadata: Metadata, path: Path
 ) -> None:
-    """Raises MasktoolError where a gradient has another shape than what it is the gradient of."""
+    """Raises MasktoolError where a gradient has another shape than its image, mask or feature map."""
     sources = {"image": feed[metadata.image_input], "mask": feed[MASK_INPUT], FEATURE_MAP: results.get(FEATURE_MAP)}
     for name, source in sources.items():
         gradient = results.get(GRADIENT_PREFIX + name)

@@ -26,9 +26,9 @@ class QuantisedNode:
     """A node that ONNX Runtime may compute on integers.
 
     Attributes:
-        node: the node.
-        inputs: the DequantizeLinear in front of each of its inputs that is no constant, by index.
-        outputs: each QuantizeLinear behind it, with the output that it reads.
+        node: the node itself.
+        inputs: the DequantizeLinear in front of each of the node's inputs that is no constant, by index.
+        outputs: each QuantizeLinear behind the node, with the output of the node that it reads.
     """
 
     node: ir.Node
@@ -67,8 +67,8 @@ def requantize(graph: ir.Graph, nodes: list[QuantisedNode]) -> None:
     """Restores the surroundings of quantised nodes that mask rules have changed, in place.
 
     Args:
-        graph: after the rules.
-        nodes: what :func:`find_quantised_nodes` found before them.
+        graph: the graph after the mask rules.
+        nodes: the nodes that :func:`find_quantised_nodes` found before the mask rules.
     """
     for quantised in nodes:
         for index, dequantizer in quantised.inputs.items():
@@ -85,7 +85,7 @@ def requantize(graph: ir.Graph, nodes: list[QuantisedNode]) -> None:
 
 
 def emit_pair(graph: ir.Graph, value: ir.Value, like: ir.Node, before: ir.Node) -> ir.Value:
-    """Emits QuantizeLinear and DequantizeLinear with the parameters of one that stands in the graph."""
+    """Emits QuantizeLinear and DequantizeLinear with the scale and zero point of a node that is in the graph."""
     parameters, attributes = like.inputs[1:], like.attributes
     integers = emit(graph, before, "QuantizeLinear", [value, *parameters], attributes)
     result = emit(graph, before, "DequantizeLinear", [integers, *parameters], attributes)

@@ -1,4 +1,4 @@
-"""What an export gives back: the file that was written, and all that is worth knowing of it."""
+"""What an export returns: the file that was written, its metadata, the mask rules applied, and notes for the user."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class NodeRule:
     """One node of an exported graph, and the mask rule that was applied to it.
 
     Attributes:
-        name: of the node; empty where it has none.
-        op_type: its operator, with the domain before it where that is not ONNX's own: ``masktool::Fill``.
-        rule: the rule's name, such as ``mask_conv``; None for a node that needed none.
+        name: the name of the node; empty where it has none.
+        op_type: the node's operator, with the domain before it where that is not ONNX's own: ``masktool::Fill``.
+        rule: the name of the mask rule, such as ``mask_conv``; None for a node that needed none.
     """
 
     name: str
@@ -37,11 +37,11 @@ class NodeRule:
 
 @dataclasses.dataclass(frozen=True)
 class SourceSummary:
-    """The network that a file was exported from, in short.
+    """A summary of the network that a file was exported from.
 
     Attributes:
-        name: a file's name without its directory, a hub name or a class name.
-        n_nodes: number of nodes in its graph.
+        name: the network's name: a file's name without its directory, a hub name or a class name.
+        n_nodes: the number of nodes in the network's graph.
         outputs: name, element type and shape of each output that was exported, as text.
     """
 
@@ -52,13 +52,13 @@ class SourceSummary:
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """A file that was exported, and what is worth knowing of it.
+    """An exported file: its metadata, the mask rules applied to its nodes, and notes for the user.
 
     Attributes:
-        path: of the file.
-        metadata: what the file says about itself; ``metadata.parity`` holds the figures measured at export.
+        path: the path of the file.
+        metadata: the metadata in the file; ``metadata.parity`` holds the figures measured at export.
         rules: every node of the graph that was written, in order, with the mask rule applied to it.
-        n_bytes: size of the file and, for a model above 2 GiB, of the file beside it that holds its weights.
+        n_bytes: the size in bytes of the file and, for a model above 2 GiB, of the file beside it with its weights.
         notes: what the user should know, one sentence each: what was assumed, left out or renamed, and what else the
             file has to be fed.
         source: the network that the file was exported from.
@@ -88,14 +88,14 @@ def name_operator(domain: str, op_type: str) -> str:
 
 
 def summarise_export(path: Path, n_bytes: int, model: ir.Model, metadata: Metadata, source: Source) -> Export:
-    """Returns what is worth knowing of a file that was just written.
+    """Returns the :class:`Export` of a file that was just written.
 
     Args:
-        path: of the file, as the caller named it.
-        n_bytes: size of all that was written.
-        model: the graph that was written.
-        metadata: that were written.
-        source: what the graph was made from.
+        path: the path of the file, as the caller named it.
+        n_bytes: the size in bytes of all that was written.
+        model: the model that was written.
+        metadata: the metadata that were written.
+        source: the source that the model was made from.
     """
     from masktool.exporters.names import note_renamed
     from masktool.exporters.onnx_file import describe_value

@@ -1,4 +1,4 @@
-"""A plain or a masked model in a session of ONNX Runtime, with all that it takes to run it on images and masks."""
+"""Runs a plain or a masked model on images and masks in a session of ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ Opener = Callable[..., onnxruntime.InferenceSession]
 
 @dataclasses.dataclass(frozen=True)
 class RunnableModel:
-    """A session and how to feed it.
+    """A plain or a masked model in a session, with what it takes to feed it.
 
     Attributes:
-        session: of a plain or a masked model.
+        session: the session of the model.
         image_input: name of the image input.
-        image_shape: of the image input, open axes as names or None.
-        image_type: of the image input.
-        others: values of all inputs but the image and the mask.
-        open: opens the model again, otherwise.
-        options: of every run; None for the usual ones.
-        loops: whether a Loop in it may run for ever, so that the clock watches it.
+        image_shape: the shape of the image input, open axes as names or None.
+        image_type: the element type of the image input.
+        others: values of all inputs but the image and the mask, by name.
+        open: the function that opens the model again, with other options.
+        options: ONNX Runtime's options of every run; None for its defaults.
+        loops: whether a Loop in the model may run for ever, so that its runs have a time limit.
     """
 
     session: onnxruntime.InferenceSession
@@ -65,16 +65,16 @@ class RunnableModel:
 
     @property
     def takes_mask(self) -> bool:
-        """Whether it is a masked model."""
+        """Whether the model has a mask input."""
         return any(node.name == MASK_INPUT for node in inputs_of(self.session))
 
     @property
     def batch(self) -> int | None:
-        """How many images it takes, None for any number."""
+        """The number of images that the model takes in one run; None for any number."""
         return self.image_shape[0] if isinstance(self.image_shape[0], int) else None
 
     def opened_again(self, **options: Any) -> RunnableModel:
-        """Returns the same model in another session."""
+        """Returns the same model in another session, opened with ``options``."""
         return dataclasses.replace(self, session=self.open(**options))
 
     @property
@@ -83,7 +83,7 @@ class RunnableModel:
         return self.image_shape[0] == 1
 
     def run(self, images: np.ndarray, masks: np.ndarray | None = None) -> Outputs:
-        """Returns every output of a masked model, in the graph's order, all images' behind each other."""
+        """Runs a masked model; returns every output, in the graph's order, the images' results one behind the other."""
         if not self.one_by_one:
             return self.run_once(images, masks)
         count = max(len(images), 0 if masks is None else len(masks))
@@ -94,7 +94,7 @@ class RunnableModel:
         return stack(runs)
 
     def run_once(self, images: np.ndarray, masks: np.ndarray | None = None) -> Outputs:
-        """Returns every output of one call, in the graph's order."""
+        """Runs the session once; returns every output, in the graph's order."""
         count = len(images) if masks is None else max(len(images), len(masks))
         feed = {self.image_input: images} | feed_of(self.others, count)
         feed |= {} if masks is None else {MASK_INPUT: masks}
@@ -103,7 +103,7 @@ class RunnableModel:
         return [np.asarray(each) for each in results]
 
     def run_plain(self, images: np.ndarray) -> Outputs:
-        """Runs a source, in steps of its own batch size where that is fixed."""
+        """Runs a source, in batches of its own size where that is fixed; returns every output, in the graph's order."""
         step, count = self.batch or len(images), len(images)
         if len(images) % step:
             images = np.concatenate([images, np.resize(images, (step - len(images) % step, *images.shape[1:]))])
@@ -111,12 +111,12 @@ class RunnableModel:
         return [output[: len(output) * count // len(images)] for output in found]
 
     def count_rows(self, image: np.ndarray) -> list[int]:
-        """Returns how many rows each output has, 0 of a single number, where copies of an image fill a fixed batch."""
+        """Returns the number of rows of each output when copies of an image fill a fixed batch; 0 for a single number."""
         outputs = self.run_once(np.repeat(image[None], self.batch or 1, axis=0))
         return [len(output) if output.ndim else 0 for output in outputs]
 
     def run_alone(self, images: np.ndarray) -> Outputs:
-        """Runs a source on each image alone; a fixed batch is filled with copies of it, of which the first counts."""
+        """Runs a source on each image alone; copies of the image fill a fixed batch, of which the first counts."""
         batch = self.batch or 1
         runs = [self.run_once(np.repeat(image[None], batch, axis=0)) for image in images]
         return stack([first_rows(run, batch) for run in runs])
@@ -128,7 +128,7 @@ def inputs_of(session: onnxruntime.InferenceSession) -> list[onnxruntime.NodeArg
 
 
 def stack(runs: list[Outputs]) -> Outputs:
-    """Joins runs along the batch, output by output; lists of another length for each image are laid out flat."""
+    """Joins the outputs of runs along the batch; lists of another length for each image are laid out flat."""
     return [join_arrays([np.atleast_1d(part) for part in parts]) for parts in zip(*runs, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""What the end of a graph says of its values: which operators moved, scaled, bounded or selected them."""
+"""Reads off the end of a graph which operators moved, scaled, bounded or selected the values of an output."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ KINDS_OF_END: Mapping[str, tuple[OutputKind, ...]] = {
 
 
 def core_of(value: ir.Value) -> ir.Value:
-    """Returns the value in front of everything that only rearranges it."""
+    """Returns the value in front of all nodes that only rearrange it."""
     node = value.producer()
     while node is not None and node.op_type in ARRANGING and node.inputs[0] is not None:
         value = node.inputs[0]
@@ -73,12 +73,12 @@ def core_of(value: ir.Value) -> ir.Value:
 
 
 def find_score_producer(output: ir.Value) -> ir.Node | None:
-    """Returns the node that computes an output's values, behind all that only rearranges them."""
+    """Returns the node that computes an output's values, in front of all nodes that only rearrange them."""
     return core_of(output).producer()
 
 
 def end_of(value: ir.Value) -> ir.Node | None:
-    """Returns the node that an output ends in: behind all that rearranges, or that scales an unbounded score."""
+    """Returns the node that an output ends in, in front of nodes that rearrange it or scale an unbounded score."""
     node = find_score_producer(value)
     if is_unbounded(value):
         while node is not None and (inner := scaled_operand(node)) is not None:
@@ -117,7 +117,7 @@ def scaled_operand(node: ir.Node) -> ir.Value | None:
 
 
 def lone_operand(node: ir.Node) -> ir.Value | None:
-    """Returns the one input that is no constant; None where several are."""
+    """Returns the only input of a node that is no constant; None where there are several or none."""
     changing = [each for each in node.inputs if each is not None and not is_constant(each)]
     return changing[0] if len(changing) == 1 else None
 
@@ -129,7 +129,7 @@ def constant_behind(value: ir.Value | None) -> np.ndarray | None:
 
 
 def is_constant(value: ir.Value) -> bool:
-    """Tells whether a value is a weight or a Constant's, rearranged or not."""
+    """Tells whether a value is a weight or the result of a Constant, rearranged or not."""
     core = core_of(value)
     producer = core.producer()
     if producer is not None:
@@ -157,7 +157,7 @@ def name_end(value: ir.Value, columns: int | None) -> str | None:
 
 
 def behind_clips(value: ir.Value) -> tuple[ir.Node | None, list[ir.Node]]:
-    """Returns the node that computes values, and all behind it that rearrange them or clip them, from it on."""
+    """Returns the node that computes a value's numbers, and those behind it that rearrange or clip them, in order."""
     trail: list[ir.Node] = []
     node = value.producer()
     while node is not None and (inner := passed_on(node)) is not None:
@@ -167,7 +167,7 @@ def behind_clips(value: ir.Value) -> tuple[ir.Node | None, list[ir.Node]]:
 
 
 def passed_on(node: ir.Node) -> ir.Value | None:
-    """Returns what a node only rearranges, or clips between constants."""
+    """Returns the input that a node only rearranges, or clips between constants; None for any other node."""
     if node.op_type in ARRANGING:
         return node.inputs[0]
     return lone_operand(node) if node.op_type in CLIPPING else None
@@ -176,13 +176,13 @@ def passed_on(node: ir.Node) -> ir.Value | None:
 def softmax_over_columns(
     node: ir.Node | None, before: Sequence[ir.Node], trail: Sequence[ir.Node], columns: int | None
 ) -> str | None:
-    """Returns which softmax a node is, written out or not, if it goes over the columns of an output.
+    """Returns the operator of a softmax, written out or not, that goes over the columns of an output; else None.
 
     Args:
-        node: it.
-        before: what stands between it and the trail, as the trail is.
-        trail: what rearranges its results to the output, from it on.
-        columns: of the output.
+        node: the node that may be a softmax.
+        before: the nodes between that node and the trail, in order.
+        trail: the nodes that rearrange its results to the output, in order.
+        columns: the number of columns of the output; None where it is not known.
     """
     if node is None:
         return None
@@ -225,7 +225,7 @@ def shared_axes(node: ir.Node) -> list[int] | None:
 
 
 def kept_from_zero(node: ir.Node) -> ir.Value | None:
-    """Returns what a node repeats, rearranges, clips or adds a small constant to."""
+    """Returns the input that a node repeats, rearranges, clips or adds a small constant to."""
     if node.op_type == "Expand":
         return node.inputs[0]
     if node.op_type in SUMS:
@@ -253,13 +253,13 @@ def fraction_of(node: ir.Node) -> tuple[ir.Value | None, ir.Value | None]:
 
 
 def same_exponential(one: ir.Value | None, other: ir.Value | None) -> bool:
-    """Tells whether two values are exponentials of the same."""
+    """Tells whether two values are exponentials of the same value."""
     powers = [exponent_of(one), exponent_of(other)]
     return powers[0] is not None and powers[0] is powers[1]
 
 
 def exponent_of(value: ir.Value | None) -> ir.Value | None:
-    """Returns what an exponential is taken of; None where a value is none."""
+    """Returns the z of a value exp(z); None where a value is no exponential."""
     producer = None if value is None else find_score_producer(value)
     if producer is None or producer.op_type != "Exp" or producer.inputs[0] is None:
         return None
@@ -287,7 +287,7 @@ def is_one(value: ir.Value | None) -> bool:
 
 
 def complements(node: ir.Node) -> bool:
-    """Tells whether a node puts p and 1 - p of one sigmoid beside each other."""
+    """Tells whether a node joins p and 1 - p, of one sigmoid p, side by side."""
     if node.op_type != "Concat" or len(node.inputs) != 2 or node.attributes.get_int("axis", 0) not in (1, -1):
         return False
     for share, rest in (node.inputs, node.inputs[::-1]):
@@ -301,7 +301,7 @@ def complements(node: ir.Node) -> bool:
 
 
 def averages_shares(end: ir.Node) -> bool:
-    """Tells whether a sum or mean is one of what a softmax, a sigmoid or the like has bounded already."""
+    """Tells whether a sum or mean is taken of values that a softmax, a sigmoid or the like has bounded already."""
     waiting, seen = [end], {end}
     while waiting:
         node = waiting.pop()
@@ -318,13 +318,13 @@ def averages_shares(end: ir.Node) -> bool:
 
 
 def are_columns(axes: Sequence[int], shape: ir.Shape | None, trail: Sequence[ir.Node], columns: int | None) -> bool:
-    """Tells whether axes are the columns of an output: as many values, as far as shapes say, and not the images.
+    """Tells whether axes of a value are the columns of an output: as many, as far as shapes say, and not the images.
 
     Args:
-        axes: of a value.
-        shape: of the same; None where it is not known.
-        trail: what rearranges it to the output.
-        columns: of the output.
+        axes: the axes of the value.
+        shape: the shape of the value; None where it is not known.
+        trail: the nodes that rearrange the value to the output, in order.
+        columns: the number of columns of the output; None where it is not known.
     """
     if shape is None or not shape.rank():
         return 0 not in axes
@@ -340,7 +340,7 @@ def are_columns(axes: Sequence[int], shape: ir.Shape | None, trail: Sequence[ir.
 
 
 def moved_axes(axes: set[int], trail: Sequence[ir.Node]) -> set[int]:
-    """Returns where nodes that rearrange values move axes to; the first one stays where it is under a Reshape."""
+    """Returns where nodes that rearrange values move axes to; the first axis stays where it is under a Reshape."""
     for node in trail:
         order = node.attributes.get_ints("perm", None) if node.op_type == "Transpose" else None
         if order is not None and max(axes) < len(order):
@@ -351,7 +351,7 @@ def moved_axes(axes: set[int], trail: Sequence[ir.Node]) -> set[int]:
 
 
 def product(lengths: Sequence[object]) -> int:
-    """Returns the product of lengths that are numbers."""
+    """Returns the product of those lengths that are numbers."""
     result = 1
     for length in lengths:
         assert isinstance(length, int)
@@ -388,12 +388,12 @@ def is_norm(value: ir.Value) -> bool:
 
 
 def first_changing(node: ir.Node) -> ir.Value | None:
-    """Returns the first input that is no constant."""
+    """Returns the first input of a node that is no constant."""
     return next((each for each in node.inputs if each is not None and not is_constant(each)), None)
 
 
 def walk_back(node: ir.Node, through: frozenset[str], depth: int) -> Iterator[ir.Node]:
-    """Yields what a node's first changing input comes from, as far as certain operators go, and the one beyond."""
+    """Yields the nodes that a node's first changing input comes from, through certain operators, and the one beyond."""
     for _ in range(depth):
         inner = first_changing(node)
         found = None if inner is None else inner.producer()
@@ -406,11 +406,11 @@ def walk_back(node: ir.Node, through: frozenset[str], depth: int) -> Iterator[ir
 
 
 def find_selection(value: ir.Value, depth: int = DEEPEST) -> ir.Node | None:
-    """Returns the node that selected, compared or decided what an output holds; None where none did.
+    """Returns the node that selected, compared or decided the values of an output; None where no node did.
 
     Args:
-        value: the output, or what it is computed from.
-        depth: how many sums of two selections, one in the other, are followed.
+        value: the output, or a value that it is computed from.
+        depth: the number of nested sums of two selections that are followed.
     """
     waiting, seen = [value], {value}
     while waiting:

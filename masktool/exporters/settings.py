@@ -1,4 +1,4 @@
-"""All that a user may say about an export: one frozen object that passes through its steps."""
+"""The settings of an export, in frozen objects that are handed from step to step."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class Preset:
     Attributes:
         name_or_file: ``imagenet``, ``caffe``, ``tf``, or the path of a JSON file with the fields of
             :class:`masktool.Preprocessing`; None takes plain pixels in 0..1 with ImageNet's resize and crop.
-        mean: of each channel, in units of the scaled pixels; replaces the preset's or the file's.
-        std: likewise.
+        mean: the mean of each channel, in units of the scaled pixels; None keeps the preset's or the file's.
+        std: the standard deviation of each channel, in units of the scaled pixels; None keeps the preset's or the
+            file's.
     """
 
     name_or_file: str | os.PathLike[str] | None = None
@@ -29,7 +30,7 @@ class Preset:
 
     @property
     def text(self) -> str | None:
-        """Name or path as text."""
+        """The preset's name or the file's path, as text; None where there is neither."""
         return None if self.name_or_file is None else os.fspath(self.name_or_file)
 
 
@@ -42,7 +43,7 @@ LabelsLike: TypeAlias = str | os.PathLike[str] | Sequence[str]
 
 @dataclasses.dataclass(frozen=True)
 class SourceSettings:
-    """How a model is read: what it does not say of itself. The fields are parameters of :func:`masktool.export`."""
+    """What a file does not say of the model in it. The fields are parameters of :func:`masktool.export`."""
 
     arch: str | None = None
     input_size: tuple[int, int] | None = None
@@ -53,7 +54,7 @@ class SourceSettings:
 
 @dataclasses.dataclass(frozen=True)
 class OutputSettings:
-    """What a model's output means. The fields are parameters of :func:`masktool.export`; labels are read by now."""
+    """What a model's output means. The fields are parameters of :func:`masktool.export`; labels are names, no path."""
 
     class_output: str | None = None
     output_kind: OutputKind | None = None
@@ -65,9 +66,9 @@ class ExportSettings:
     """What :func:`masktool.export` is asked to do with a model that was read.
 
     Attributes:
-        output: what the model's output means.
+        output: which output holds the class scores, what they are, and the names of the classes.
 
-    The other fields are parameters of that function.
+    The other fields are parameters of :func:`masktool.export`.
     """
 
     output: OutputSettings = OutputSettings()
@@ -79,7 +80,7 @@ class ExportSettings:
     feature_map: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuses a mode or a loss that there is not, and a feature map without gradients."""
+        """Raises MasktoolError for an unknown masking mode or loss, or a feature map without gradients."""
         if self.masking not in get_args(Masking):
             raise MasktoolError("unknown masking mode", expected=" | ".join(get_args(Masking)), got=self.masking)
         if self.gradient is not None:
@@ -91,6 +92,6 @@ class ExportSettings:
 
 
 def check_loss(loss: str) -> None:
-    """Raises MasktoolError for a loss that there is not."""
+    """Raises MasktoolError for an unknown loss."""
     if loss not in LOSSES:
         raise MasktoolError("unknown loss", expected=" | ".join(LOSSES), got=loss)

@@ -1,4 +1,4 @@
-"""Would a fixed input size settle what a network with an open height and width is refused for? It is tried."""
+"""Finds out by trial whether a fixed input size settles the refusal of a network with an open height and width."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from masktool.messages import SIZE, parameter
 
 @contextlib.contextmanager
 def trying_a_size(model: ir.Model, image_input: str, masking: Masking) -> Iterator[None]:
-    """Adds to the refusal of nodes that a fixed input size settles it, where that is so.
+    """Adds to the refusal of nodes that a fixed input size settles it, where a trial shows that.
 
     Args:
-        model: the source, not canonical.
-        image_input: name of its image input.
+        model: the graph of the source as it was read, not the canonical one.
+        image_input: name of the image input.
         masking: ``layer`` or ``partial``.
     """
     try:
@@ -47,7 +47,7 @@ def image_of(model: ir.Model, image_input: str) -> ir.Value:
 
 
 def size_settles(names: set[str], model: ir.Model, image_input: str, masking: Masking) -> bool:
-    """Tells whether refused nodes, by name, are gone or can be masked, and all others too, at the usual input size."""
+    """Tells whether, at the usual input size, all nodes can be masked, or at least those named ``names`` are gone."""
     fixed = model.clone()
     image = image_of(fixed, image_input)
     left = {node.name for node in fixed.graph}

@@ -1,4 +1,4 @@
-"""Tells what kind of model file lies at a path, by what is in it."""
+"""Tells the kind of a model file by its content."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODEL_KINDS = "an .onnx, .pt2, TorchScript, state dict (.pt, .pth, .th) or .safe
 
 
 class FileKind(enum.Enum):
-    """Kinds of model file; the value is how messages call it."""
+    """Kinds of model file; the value of each is its name in messages."""
 
     ONNX = "ONNX model"
     PT2 = "torch.export archive"
@@ -116,10 +116,10 @@ def _is_safetensors(path: Path, head: bytes) -> bool:
 
 
 def check_archive(path: Path) -> None:
-    """Checks the sums of a zip archive of torch's, which torch itself does not look at.
+    """Checks the checksums of a zip archive of torch's, which torch itself does not look at.
 
     Raises:
-        MasktoolError: a member is not what was written, or unpacks to more than the limit.
+        MasktoolError: a member is damaged, or unpacks to more than the limit.
     """
     with stage("truncated or damaged archive", where=path, fix=COPY_AGAIN), zipfile.ZipFile(path) as archive:
         packed = [entry for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]

@@ -1,4 +1,4 @@
-"""Where a model may come from: a file, a hub name, a torch module, an ONNX model in memory; all become one plain graph.
+"""Reads a model from a file, a hub name, a torch module or an ONNX model in memory into one plain graph.
 
 The kind of a file is read off its content, never off its extension. torch is needed for torch's own kinds only and is
 imported by ``torch_*.py``, inside functions.
@@ -48,15 +48,15 @@ Size = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A plain classifier and what its origin knows about it.
+    """A plain classifier, and what its file or hub says about it.
 
     Attributes:
-        model: the graph as it came, any opset; from torch: opset 18 or 20, input ``image``, symbolic batch.
-        name: what the user calls it: a file's name without its directory, a hub name or a class name.
-        sha256: of the source file and every file that belongs to it, see :mod:`masktool.identity`; None when there is
-            no file.
-        files: SHA-256 by path of the code and other files that a factory of the user's was made of.
-        preprocessing: None when the source does not know.
+        model: the graph as it was read, any opset; from torch: opset 18 or 20, input ``image``, symbolic batch.
+        name: the model's name to the user: a file's name without its directory, a hub name or a class name.
+        sha256: the SHA-256 of the source file and every file that belongs to it, see :mod:`masktool.identity`; None
+            when there is no file.
+        files: the SHA-256, by path, of the code and other files that a factory of the user's was made of.
+        preprocessing: the steps from a photograph to the input; None when the source does not know.
         labels: one name per class; None when the source does not know.
         claims: what the source says of its class output.
         reference: torch's own outputs for a float32 batch of images: every one, in the graph's order, floating point as
@@ -65,8 +65,8 @@ class Source:
         image_input: name of the graph's input that is the image.
         masker: what the file is to say about the masking model in it, see :class:`masktool.contract.Metadata`; None
             where there is none.
-        renamed: new names of inputs and outputs by those that they came with, see :mod:`masktool.exporters.names`.
-        path: of the ``.onnx`` file that the graph was read from; None where it came another way.
+        renamed: new names of inputs and outputs by their original names, see :mod:`masktool.exporters.names`.
+        path: the path of the ``.onnx`` file that the graph was read from; None for any other source.
     """
 
     model: onnx_ir.Model
@@ -101,17 +101,17 @@ def load_source(
     """Reads a model of any supported kind into a plain ONNX graph.
 
     Args:
-        model: a file (``.onnx``, ``.pt2``, state dict, ``.safetensors`` or, with ``trust_code``, TorchScript or a
-            pickled module); ``torchvision:NAME`` or ``timm:NAME``; a ``torch.nn.Module``; an ONNX model. A ``Source``
-            is returned as it is.
-        arch: architecture that a state dict belongs to: ``torchvision:NAME``, ``timm:NAME``,
+        model: the path of a file (``.onnx``, ``.pt2``, state dict, ``.safetensors`` or, with ``trust_code``,
+            TorchScript or a pickled module); ``torchvision:NAME`` or ``timm:NAME``; a ``torch.nn.Module``; an ONNX
+            model. A ``Source`` is returned as it is.
+        arch: the architecture that a state dict belongs to: ``torchvision:NAME``, ``timm:NAME``,
             ``package.module:factory`` or ``path/to/file.py:factory``.
-        input_size: (height, width) of the image input; torch modules need it unless the hub's configuration tells,
-            ONNX models where they leave it open.
-        channels: of a torch module's images, or of an ONNX model that leaves them open; None finds them, see
-            :func:`masktool.exporters.torch_sources.module_export.find_channels`.
+        input_size: (height, width) of the image input in pixels; torch modules need it unless the hub's configuration
+            tells, ONNX models where they leave it open.
+        channels: the number of channels of a torch module's images, or of an ONNX model that leaves it open; None
+            finds it, see :func:`masktool.exporters.torch_sources.module_export.find_channels`.
         image_input: name of the ONNX input that is the image, where several may be.
-        trust_code: read a file although that may run code from it, see :mod:`masktool.exporters.trust`.
+        trust_code: whether to read a file although that may run code from it, see :mod:`masktool.exporters.trust`.
 
     Raises:
         MasktoolError: the model cannot be read or exported; the message says why and what to do.
@@ -120,7 +120,7 @@ def load_source(
 
 
 def was_exported(model: onnx_ir.Model) -> bool:
-    """Tells whether masktool wrote a graph."""
+    """Tells whether masktool wrote a model."""
     return METADATA_PREFIX + "schema_version" in model.metadata_props
 
 
@@ -129,8 +129,8 @@ def read_source(model: Model | Source, settings: SourceSettings) -> Source:
     """Reads a model of any supported kind into a plain ONNX graph.
 
     Args:
-        model: see :func:`load_source`.
-        settings: how it is read.
+        model: as for :func:`load_source`.
+        settings: the architecture, input size and the like that the model does not say itself.
 
     Raises:
         MasktoolError: the model cannot be read or exported; the message says why and what to do.
@@ -178,7 +178,7 @@ def _source_from_onnx(opened: Opened, name: str, digest: str | None, settings: S
 
 
 def check_channels(source: Source, channels: int | None) -> Source:
-    """Returns a source; MasktoolError where it takes other channels than the user says."""
+    """Returns a source; MasktoolError where it takes another number of channels than the user says."""
     taken = channels_of(source.model, source.image_input)
     if channels is not None and taken != channels:
         raise MasktoolError(
@@ -217,9 +217,10 @@ def source_from_module(loaded: LoadedModule, input_size: Size | None = None, cha
     """Exports a torch module into a plain ONNX graph with a symbolic batch.
 
     Args:
-        loaded: the module; another one may have taken the place of the one that was loaded.
-        input_size: (height, width); None takes that of the hub's configuration.
-        channels: None finds them, see :func:`masktool.exporters.torch_sources.module_export.find_channels`.
+        loaded: the module, which may be a replacement of the one that was loaded.
+        input_size: (height, width) of the images in pixels; None takes that of the hub's configuration.
+        channels: the number of channels of the images; None finds it, see
+            :func:`masktool.exporters.torch_sources.module_export.find_channels`.
 
     Raises:
         MasktoolError: the input size is unknown, the module does not run on such images, or torch cannot export it.

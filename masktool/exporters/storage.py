@@ -1,7 +1,7 @@
-"""Models of any size: opened, written and fingerprinted; above 2 GiB their weights stand in a file beside the graph.
+"""Opens, writes and fingerprints models of any size; above 2 GiB their weights stand in a file beside the graph.
 
 A protocol buffer ends at 2 GiB, and so do a session opened from bytes and everything else that wants a model as one
-string. Whoever needs one of these comes here.
+string. All of these are done in this module.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FATAL = 4
 
 
 def count_weight_bytes(model: ir.Model) -> int:
-    """Returns the size of all initializers."""
+    """Returns the size of all initializers of a model in bytes."""
     values = (value for graph in model.graphs() for value in graph.initializers.values())
     return sum(value.const_value.nbytes for value in values if value.const_value is not None)
 
@@ -57,11 +57,11 @@ def load_small_weights(model: ir.Model) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Running:
-    """How ONNX Runtime runs a model, where that is not as always.
+    """How ONNX Runtime runs a model, where that differs from its defaults.
 
     Attributes:
-        optimised: how far it rewrites the graph first.
-        threads: how many it works with; 0 leaves that to it.
+        optimised: the level of ONNX Runtime's graph optimisations.
+        threads: the number of threads within an operator; 0 leaves it to ONNX Runtime.
     """
 
     optimised: Literal["ALL", "EXTENDED", "BASIC", "OFF"] = "ALL"
@@ -69,7 +69,7 @@ class Running:
 
     @property
     def level(self) -> onnxruntime.GraphOptimizationLevel:
-        """ONNX Runtime's name of the level."""
+        """The level of optimisation as ONNX Runtime's own constant."""
         levels = onnxruntime.GraphOptimizationLevel
         return levels.ORT_DISABLE_ALL if self.optimised == "OFF" else getattr(levels, f"ORT_ENABLE_{self.optimised}")
 
@@ -80,13 +80,13 @@ AS_ALWAYS = Running()
 def open_session(
     model: bytes | str, without: Sequence[str] = (), running: Running = AS_ALWAYS, what: str = "the model"
 ) -> onnxruntime.InferenceSession:
-    """Opens a model, its bytes or its path, on the CPU provider.
+    """Opens a model in a session of ONNX Runtime on the CPU.
 
     Args:
-        model: its bytes or its path.
+        model: the bytes or the path of the model.
         without: names of ONNX Runtime's optimisers that are not to run.
-        running: how to run it.
-        what: it is, for the message.
+        running: the level of optimisation and the number of threads.
+        what: the description of the model in an error's message.
 
     Raises:
         MasktoolError: ONNX Runtime does not take it.
@@ -111,7 +111,7 @@ def open_session(
 
 
 def opens(path: Path) -> bool:
-    """Tells whether ONNX Runtime opens a file as it stands; in a child where that can be, for nobody looked it over."""
+    """Tells whether ONNX Runtime opens an unchecked file as it stands; asked in a child process where that can be."""
     return try_in_child(lambda: "yes" if opens_here(path) else "").said == "yes" if CAN_FORK else opens_here(path)
 
 
@@ -125,17 +125,17 @@ def opens_here(path: Path) -> bool:
 
 
 def wrong_optimisers(model: ir.Model) -> list[str]:
-    """Returns the names of ONNX Runtime's optimisers that would make a model give something else.
+    """Returns the names of ONNX Runtime's optimisers that would change a model's results.
 
-    Up to version 1.31 it makes a Pad of zeros the padding of the MaxPool behind it, which pads with −∞: wrong wherever
-    all values in a window are negative.
+    Up to version 1.31 ONNX Runtime makes a Pad of zeros the padding of the MaxPool behind it, which pads with −∞: wrong
+    wherever all values in a window are negative.
     """
     producers = [node.inputs[0].producer() for node in model.graph if node.op_type == "MaxPool" and node.inputs[0]]
     return ["Pad_Fusion"] if any(node is not None and node.op_type == "Pad" for node in producers) else []
 
 
 def open_model(model: ir.Model, running: Running = AS_ALWAYS) -> onnxruntime.InferenceSession:
-    """Opens a model of any size on the CPU provider; a large one from a temporary directory that goes with the session.
+    """Opens a model of any size on the CPU; a large one from a temporary directory that is removed with the session.
 
     Raises:
         MasktoolError: ONNX Runtime does not take it.
@@ -151,10 +151,10 @@ def open_model(model: ir.Model, running: Running = AS_ALWAYS) -> onnxruntime.Inf
 
 
 def serialise(model: ir.Model) -> bytes:
-    """Returns a model as the bytes of a file.
+    """Returns a model as the bytes of an ``.onnx`` file.
 
     Raises:
-        MasktoolError: protobuf does not take something in it.
+        MasktoolError: protobuf does not take something in the model.
     """
     with stage("the graph cannot be written as a protocol buffer", where=model.graph.name):
         return bytes(ir.to_proto(model).SerializeToString())
@@ -189,15 +189,15 @@ def fingerprint(model: ir.Model) -> str:
 
 
 def weights_path(path: Path) -> Path:
-    """Returns where the weights of a large model stand."""
+    """Returns the path of the file beside a large model that holds its weights."""
     return path.with_name(path.name + DATA_SUFFIX)
 
 
 class Staging:
     """A temporary directory beside a file to be written, where the model is built, opened and checked.
 
-    Nothing shows at the target before :meth:`commit`. Of two files the weights appear first, and a model that stood
-    there before goes first of all: a reader finds the former model, none or the new one, never a mixture.
+    Nothing is seen at the target before :meth:`commit`. Of two files the weights appear first, and a model that stood
+    there before is removed first of all: a reader finds the former model, none or the new one, never a mixture.
     """
 
     def __init__(self, target: Path, directory: Path, model: ir.Model) -> None:
@@ -214,14 +214,14 @@ class Staging:
                 )
 
     def open(self, running: Running = AS_ALWAYS) -> onnxruntime.InferenceSession:
-        """Opens the model as it stands."""
+        """Opens the model in a session, as it is now."""
         content = serialise(self.model)
         self.opened = digest_apart_from_metadata(content)
         model = str(self.write()) if self.large else content
         return open_session(model, running=running, what="the masked graph, a defect of masktool")
 
     def holds_what_was_opened(self) -> bool:
-        """Tells whether the file that was written holds, metadata apart, each byte of the model last opened."""
+        """Tells whether the file that was written holds, but for metadata, the same bytes as the model last opened."""
         return digest_apart_from_metadata(self.path.read_bytes()) == self.opened
 
     def write(self) -> Path:
@@ -231,12 +231,12 @@ class Staging:
         return self.path
 
     def check(self) -> None:
-        """Runs ONNX's full check over what was written; MasktoolError where it finds fault with it."""
+        """Runs ONNX's full check over the files that were written; MasktoolError where it finds a fault."""
         with stage("ONNX's checker refuses the masked graph", where=self.target.name, fix="nothing was written"):
             onnx.checker.check_model(str(self.path), full_check=True)
 
     def commit(self) -> None:
-        """Moves what was written to its place."""
+        """Moves the files that were written to the target."""
         with writing(self.target):
             if self.large:
                 self.target.unlink(missing_ok=True)
@@ -244,7 +244,7 @@ class Staging:
             replace_durably(self.path, self.target)
 
     def count_bytes(self) -> int:
-        """Returns the size of what was moved to its place."""
+        """Returns the size in bytes of the files at the target."""
         files = (self.target, weights_path(self.target)) if self.large else (self.target,)
         return sum(file.stat().st_size for file in files)
 

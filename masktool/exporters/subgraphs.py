@@ -1,4 +1,4 @@
-"""What stands in the subgraphs of a node."""
+"""The nodes in the subgraphs of a node."""
 
 from __future__ import annotations
 

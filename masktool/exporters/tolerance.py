@@ -1,4 +1,4 @@
-"""How far two runs of the same network may lie apart: the one place that decides it, by the precision inside the graph.
+"""How far two runs of the same network may lie apart: decided here alone, by the precision inside the graph.
 
 A graph may take and return float32 and compute in float16 in between, as converters write it by default. So neither
 the images' type nor the outputs' tells the precision; what is computed on the way from the image to an output does.
@@ -58,14 +58,14 @@ def is_quantised(model: ir.Model) -> bool:
 
 
 def widened(limits: Mapping[str, float], figures: Mapping[str, object]) -> Mapping[str, float]:
-    """Returns the limits in the light of the spreads that are among the figures."""
+    """Returns the limits, widened by the spreads that are among the figures."""
     measured = (figures.get(name) for name in SPREADS)
     spread = SPREAD_FACTOR * max((each for each in measured if isinstance(each, int | float)), default=0.0)
     return {name: max(limit, spread) if name in WIDENED else limit for name, limit in limits.items()}
 
 
 def lift_tolerance_of(model: ir.Model, image_input: str) -> float:
-    """Returns what a lifted batch may differ by, by the precision inside a graph."""
+    """Returns by how much the results of a lifted batch may differ, by the precision inside a graph."""
     return max(LIFT_TOLERANCE, half_tolerance_of(model, image_input))
 
 
@@ -76,7 +76,7 @@ def half_tolerance_of(model: ir.Model, image_input: str) -> float:
 
 
 def types_inside(model: ir.Model, image_input: str) -> set[ir.DataType | None]:
-    """Returns the element types of what is computed from the image and reaches an output, or stands in a body.
+    """Returns the element types of values that are computed from the image and reach an output, or stand in a subgraph.
 
     A weight that is stored in 16 bits and cast before its use is none of them: rounded once, it is the same in each
     run. What runs in 16 bits has been cast to them or came in so; in between, types need not be known.
@@ -91,13 +91,13 @@ def types_inside(model: ir.Model, image_input: str) -> set[ir.DataType | None]:
 
 
 def inputs_of_producer(value: ir.Value) -> list[ir.Value]:
-    """Returns what a value is computed from in one step."""
+    """Returns the values that a value is computed from in one step."""
     node = value.producer()
     return [] if node is None else [each for each in node.inputs if each is not None]
 
 
 def type_of_value(value: ir.Value) -> ir.DataType | None:
-    """Returns the element type of a value, that of its Cast where nobody wrote one down; None where nothing tells."""
+    """Returns the element type of a value, or that of its Cast where none is declared; None where nothing tells."""
     node = value.producer()
     if value.dtype is None and node is not None and node.op_type == "Cast":
         return ir.DataType(node.attributes["to"].as_int())
@@ -105,7 +105,7 @@ def type_of_value(value: ir.Value) -> ir.DataType | None:
 
 
 def reach(start: Iterable[ir.Value], follow: Callable[[ir.Value], Iterable[ir.Value]]) -> set[ir.Value]:
-    """Returns the values that are reached from some by following ``follow``, themselves included."""
+    """Returns the values that are reached from ``start`` by following ``follow``, those of ``start`` included."""
     found, waiting = set(start), list(start)
     while waiting:
         fresh = [value for value in follow(waiting.pop()) if value not in found]

@@ -1,4 +1,4 @@
-"""The first look at a source, before anything is built of it: whether it opens, runs and gives numbers, and on what."""
+"""The first look at a source, before anything is built of it: whether it opens and runs, and gives numbers on what."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def open_source(model: ir.Model, image_input: str, path: Path | None) -> Runnabl
     """Opens a source as it was read.
 
     Args:
-        model: its graph.
-        image_input: name of its image input.
-        path: of the ``.onnx`` file that it was read from; None where there is none.
+        model: the graph of the source.
+        image_input: name of the image input.
+        path: the path of the ``.onnx`` file that the graph was read from; None where there is none.
 
     Raises:
-        MasktoolError: ONNX Runtime does not take it; the message says so of the file only where that is refused too.
+        MasktoolError: ONNX Runtime does not take the graph; the message blames the file only where it is refused too.
     """
     loops = any(node.op_type == "Loop" for node in every_node(model))
     try:
@@ -58,13 +58,13 @@ def open_source(model: ir.Model, image_input: str, path: Path | None) -> Runnabl
 
 @dataclasses.dataclass(frozen=True)
 class TriedNetwork:
-    """A network that was tried, and what it was tried on.
+    """A network that gives numbers, and the images and masks that it was tried on.
 
     Attributes:
-        plain: the network, opened; the masked model where that is all there is.
-        domain: of the images.
-        probes: images and masks.
-        usual: whether their size is the usual one, or that of the preprocessing or the graph.
+        plain: the plain network in a session; the masked model where there is no plain network.
+        domain: the range of numbers that the images are drawn from.
+        probes: the images and masks; one probe for every size.
+        usual: whether the images' size is the usual one, or that of the preprocessing or the graph.
     """
 
     plain: RunnableModel
@@ -89,14 +89,14 @@ def try_source(
     """Finds out on what images a network gives numbers.
 
     Args:
-        runnable: the source, or a masked model where that is all there is.
-        model: the graph of either.
-        layout: of the images.
-        preprocessing: None where it is unknown.
-        recorded: name of the domain that was found before, which then is the only one tried.
+        runnable: the source, or a masked model where there is no source.
+        model: the graph of the source or the masked model.
+        layout: the layout of the images.
+        preprocessing: how a photograph becomes the input; None where that is not known.
+        recorded: name of the domain that an earlier trial found, then the only one tried; None tries all.
 
     Raises:
-        MasktoolError: it does not run, gives no numbers, or gives NaN and has weights that are NaN.
+        MasktoolError: the network does not run, gives no numbers, or gives NaN and has weights that are NaN.
     """
     domains = find_domains(model, runnable.image_input, layout, runnable.image_type, preprocessing)
     domains = [domain for domain in domains if domain.name == recorded] or domains
@@ -147,24 +147,24 @@ def try_batches(
     preprocessing: Preprocessing | None,
     recorded: object = None,
 ) -> tuple[TriedNetwork, ir.Model]:
-    """Finds out on what images a network gives numbers, and how many it takes where it does not run with one.
+    """Finds out on what images a network gives numbers, and how many it takes where it does not run on one.
 
     A trace writes down the batch that it was made with, whatever the file declares: such a network is one of a fixed
     batch.
 
     Args:
         runnable: the source.
-        model: its graph; it stays as it is.
-        layout: of the images.
-        preprocessing: None where it is unknown.
-        recorded: see :func:`try_source`.
+        model: the graph of the source, which stays as it is.
+        layout: the layout of the images.
+        preprocessing: how a photograph becomes the input; None where that is not known.
+        recorded: as for :func:`try_source`.
 
     Returns:
         The trial, and the graph, with the batch that it runs with where it declares an open one and does not run with
         one image.
 
     Raises:
-        MasktoolError: see :func:`try_source`.
+        MasktoolError: the network does not run, gives no numbers, or gives NaN and has weights that are NaN.
     """
     try:
         return try_source(runnable, model, layout, preprocessing, recorded), model
@@ -199,12 +199,12 @@ def largest_tensor(model: ir.Model) -> int:
 
 
 def all_numbers(answers: Outputs) -> bool:
-    """Tells whether answers hold neither NaN nor infinity."""
+    """Tells whether outputs hold neither NaN nor infinity."""
     return all(np.isfinite(each).all() for each in answers)
 
 
 def no_numbers_on_integers(domain: Domain, above_zero: Domain, *, numbers_above: bool) -> MasktoolError:
-    """Returns what is wrong with a network that takes integers and gives no numbers: no preprocessing changes them."""
+    """Returns the error of a network that takes integers and gives no numbers: no preprocessing changes integers."""
     above = f", though numbers on {describe_domain(above_zero)}" if numbers_above else ""
     return MasktoolError(
         "the source itself gives no numbers",
@@ -215,7 +215,7 @@ def no_numbers_on_integers(domain: Domain, above_zero: Domain, *, numbers_above:
 
 
 def refuse_spoiled_weights(answers: Outputs, model: ir.Model) -> None:
-    """Raises MasktoolError where neither answers nor weights are all numbers: no mask mends that."""
+    """Raises MasktoolError where both outputs and weights hold NaN or infinity: no mask mends that."""
     if not all_numbers(answers) and (spoiled := find_spoiled_weights(model)):
         raise MasktoolError(
             "the network's weights hold NaN or infinity, and so do its answers",

@@ -1,4 +1,4 @@
-"""Consent: what reading a file would run, and how the refusal says so."""
+"""The refusal of a file that may run code when it is read, without the user's consent."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def refuse_code(where: object, why: str, *, otherwise: str) -> MasktoolError:
     """Returns the refusal of a file that may run code.
 
     Args:
-        where: the file.
-        why: which part of it, and by which way.
-        otherwise: what the user can do without consent.
+        where: the path of the file.
+        why: the reason: which part of the file may run code, and how.
+        otherwise: advice on what the user can do without consent.
     """
     return MasktoolError("reading the file may run code from it", where=where, got=why, fix=otherwise + "; " + CONSENT)

@@ -1,4 +1,4 @@
-"""Preprocessing and labels in every form in which a user may give them: by name, in a file, in memory."""
+"""Reads preprocessing and labels in every form in which a user may give them: by name, in a file, in memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_preprocessing_like(given: PreprocessingLike | None) -> Preprocessing | 
     """Returns preprocessing that a user gave in any form as a :class:`Preprocessing` or a :class:`Preset`.
 
     Raises:
-        MasktoolError: it has another form.
+        MasktoolError: the preprocessing has another form.
     """
     if given is None or isinstance(given, Preprocessing | Preset):
         return given
@@ -44,7 +44,7 @@ def read_labels(given: LabelsLike | None) -> tuple[str, ...] | None:
     """Returns the names of the classes that a user gave: the path of a file of labels, or the names themselves.
 
     Raises:
-        MasktoolError: the file cannot be read, or there is something else than names.
+        MasktoolError: the file cannot be read, or something given is no name.
     """
     if given is None:
         return None
@@ -64,20 +64,20 @@ def read_labels(given: LabelsLike | None) -> tuple[str, ...] | None:
 
 
 def said_size(choice: Preprocessing | Preset | None) -> Size | None:
-    """Returns (height, width) that a user's preprocessing names; None where it names none."""
+    """Returns the (height, width) that a user's preprocessing names; None where it names none."""
     if isinstance(choice, Preprocessing):
         return choice.size
     return None if choice is None else size_in_file(choice.text)
 
 
 def source_size(model: object, input_size: Size | None, preprocessing: PreprocessingLike | None) -> Size | None:
-    """Returns the (height, width) that a model is read with, None where nobody says.
+    """Returns the (height, width) that a model is read with; None where neither the user nor the preprocessing says.
 
     Args:
-        model: a path, a hub name, a torch module or an ONNX model.
-        input_size: (height, width) as the user says; it counts first.
-        preprocessing: as the user gave it; its size counts for torch's weights, programs and modules, which may fix
-            none. An ONNX model is asked itself, and a hub has a configuration.
+        model: the path of a file, a hub name, a torch module or an ONNX model.
+        input_size: (height, width) in pixels as the user says, which counts first; None where the user does not say.
+        preprocessing: the preprocessing as the user gave it; its size counts for torch's weights, programs and modules,
+            which may fix none. An ONNX model is asked itself, and a hub has a configuration.
     """
     from masktool.exporters.torch_sources.module_export import is_module
 
@@ -92,7 +92,7 @@ def source_size(model: object, input_size: Size | None, preprocessing: Preproces
 
 
 def source_preprocessing(source: Source, preprocessing: PreprocessingLike | None) -> Preprocessing | None:
-    """Returns the preprocessing for a source: the user's, else its own; None where neither is known.
+    """Returns the preprocessing for a source: the user's, else the source's own; None where neither is known.
 
     Raises:
         MasktoolError: a preset does not fit the source's image input.
@@ -109,18 +109,19 @@ def module_preprocessing(
     preprocessing: PreprocessingLike | None,
     channels: int | None = None,
 ) -> Preprocessing | None:
-    """Returns the preprocessing that a user gives for a torch module, None where its hub's own shall stand.
+    """Returns the preprocessing that a user gives for a torch module; None where the user gives none.
 
-    Where neither the caller nor the module tell the input's size, a preprocessing file's counts.
+    Where neither the caller nor the module tell the input's size, that in a preprocessing file counts.
 
     Args:
         loaded: the module.
-        input_size: (height, width) as the user says.
-        preprocessing: as the user gave it.
-        channels: of the pictures; None finds them.
+        input_size: (height, width) of the images in pixels, as the user says; None where the user does not say.
+        preprocessing: the preprocessing as the user gave it; None keeps that of the module's hub.
+        channels: the number of channels of the images; None finds it.
 
     Raises:
-        MasktoolError: as :func:`masktool.exporters.presets.preprocessing_preset`, or the input's size is unknown.
+        MasktoolError: the preprocessing is unknown, cannot be read or does not fit, the input's size is unknown, or
+            ``channels`` are given without a preprocessing.
     """
     from masktool.exporters.torch_sources.module_export import find_channels
 

@@ -1,4 +1,4 @@
-"""Between which bounds an output lies, as far as the operators at its end say, by the arithmetic of intervals.
+"""Finds the bounds that an output lies between from the operators at its end, by interval arithmetic.
 
 What lies between 0 and 1 is no logit: a sigmoid or softmax of it would be a second one.
 """
@@ -49,9 +49,9 @@ def bounds_of(value: ir.Value | None, depth: int, known: dict[ir.Value, Bounds])
     """Returns between which bounds a value lies; infinite ones where that is not known.
 
     Args:
-        value: it; None for an input that is left out.
-        depth: how many nodes in a row are followed.
-        known: of values that were met before; it is added to.
+        value: the value; None for an input that is left out.
+        depth: the number of nodes in a row that are followed.
+        known: the bounds of values that were met before; those found are added.
     """
     if value is None:
         return ANY
@@ -80,7 +80,7 @@ def find_bounds(value: ir.Value, depth: int, known: dict[ir.Value, Bounds]) -> B
 
 
 def unite(given: Sequence[Bounds]) -> Bounds:
-    """Returns bounds of what comes from any of several values."""
+    """Returns bounds of a value that comes from any of several values."""
     return Bounds(min(each.low for each in given), max(each.high for each in given))
 
 
@@ -95,7 +95,7 @@ def negate(one: Bounds) -> Bounds:
 
 
 def multiply_bounds(given: Sequence[Bounds]) -> Bounds:
-    """Returns bounds of a product of two."""
+    """Returns bounds of a product of two values."""
     one, other = given
     ends = [0.0 if 0 in (a, b) else a * b for a in one for b in other]  # 0 times infinity is 0: no end is reached
     return Bounds(min(ends), max(ends))

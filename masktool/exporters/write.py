@@ -1,4 +1,4 @@
-"""Finishing a masked model: metadata, the full check, parity, and the file."""
+"""Finishes a masked model: completes its metadata, checks it, measures parity and writes the file."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ def write_masked(
 
     Args:
         model: the masked graph.
-        path: of the file.
-        metadata: what is known so far.
-        layout: of the image input.
-        trial: of the source.
-        source: what the model was made from.
+        path: the path of the file to write.
+        metadata: the metadata without what the graph and the measurement tell.
+        layout: the layout of the image input.
+        trial: the source, and what it was tried on.
+        source: the source that the model was made from.
 
     Returns:
         What was written; the metadata are completed with what the graph tells.
 
     Raises:
-        MasktoolError: metadata that do not fit the graph, a failed check or parity, or a path that cannot be written.
+        MasktoolError: the metadata do not fit the graph, the check or the parity fails, or the path cannot be written.
     """
     metadata = complete(metadata, model, layout)
     declare_batches(model, metadata.image_input)
@@ -101,14 +101,15 @@ def write_with_gradients(
     """Writes a masked model that was exported before, with gradients added.
 
     Args:
-        source: the masked model; it stays as it is.
-        path: of the file.
-        metadata: of the masked model.
-        loss: that the gradients are of by default.
-        feature_map: name of the value that they are with respect to; None takes the last one.
+        source: the masked model, which stays as it is.
+        path: the path of the file to write.
+        metadata: the metadata of the masked model.
+        loss: the loss whose gradients the file gives by default.
+        feature_map: name of the value that the gradients are also taken with respect to; None takes the last feature
+            map.
 
     Raises:
-        MasktoolError: it has gradients, see also :func:`with_gradients`.
+        MasktoolError: the model has gradients already, has no class output, or has names that gradients need.
     """
     if metadata.gradient is not None:
         raise MasktoolError("the file holds gradients already", where=metadata.source, got=metadata.gradient)
@@ -161,7 +162,7 @@ def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
 
 
 def declare_batches(model: ir.Model, image_input: str) -> None:
-    """Declares every other input that has one row per image as one row per result.
+    """Declares every other input that has one row per image as having one row per result.
 
     The results' batch is the larger of the image's and the mask's, and such an input goes with the results.
     """
@@ -173,7 +174,7 @@ def declare_batches(model: ir.Model, image_input: str) -> None:
 
 
 def declare_ranks(model: ir.Model, masked: RunnableModel, probe: Probe) -> None:
-    """Declares the number of axes of outputs whose shape nothing tells, as it was found: ONNX wants it declared."""
+    """Declares the number of axes that a run finds for outputs of unknown shape: ONNX wants it declared."""
     unknown = {value.name: value for value in model.graph.outputs if value.shape is None}
     if not unknown:
         return
@@ -184,7 +185,7 @@ def declare_ranks(model: ir.Model, masked: RunnableModel, probe: Probe) -> None:
 
 
 def complete(metadata: Metadata, model: ir.Model, layout: Layout) -> Metadata:
-    """Adds what the graph tells to the metadata, and refuses what contradicts it."""
+    """Adds to the metadata what the graph tells; MasktoolError where they contradict the graph."""
     if metadata.preprocessing is not None:
         preprocessing = dataclasses.replace(metadata.preprocessing, layout=layout)
         sides = size_of(model)
@@ -209,7 +210,7 @@ def size_of(model: ir.Model) -> tuple[object, object]:
 
 
 def refuse_infinite_response(response: float, metadata: Metadata, model: ir.Model, trial: TriedNetwork) -> None:
-    """Raises MasktoolError where the network gives numbers on images, and none once half of an image is hidden."""
+    """Raises MasktoolError where a network that gives numbers on images gives none once half of an image is hidden."""
     if np.isfinite(response):
         return
     if huge := find_huge_weights(model):
@@ -227,7 +228,7 @@ def refuse_infinite_response(response: float, metadata: Metadata, model: ir.Mode
 
 
 def advise_baseline(failed: str, metadata: Metadata, trial: TriedNetwork) -> str:
-    """Returns which baselines the network gives numbers on, other than one; it is asked."""
+    """Returns advice on which other baselines the network gives numbers with, found by running it."""
     assert metadata.layout is not None  # completed by now
     found = find_baselines(trial.plain, trial.probes[0], metadata.layout, metadata.preprocessing, failed)
     if found:

@@ -200,7 +200,7 @@ def stored_entries(data_type: int, count: int) -> int:
 
 
 def sort_nodes(graph: Nodes, outer: set[str], where: object) -> None:
-    """Checks that every value is given once; puts nodes, in place, into an order that gives values before they are read.
+    """Checks that every value is given once; puts nodes, in place, into an order that gives values before their use.
 
     Args:
         graph: a graph or a function; its subgraphs are sorted too.

@@ -111,7 +111,7 @@ class RunnableModel:
         return [output[: len(output) * count // len(images)] for output in found]
 
     def count_rows(self, image: np.ndarray) -> list[int]:
-        """Returns the number of rows of each output when copies of an image fill a fixed batch; 0 for a single number."""
+        """Returns the number of rows of each output, 0 for a single number, where copies of an image fill the batch."""
         outputs = self.run_once(np.repeat(image[None], self.batch or 1, axis=0))
         return [len(output) if output.ndim else 0 for output in outputs]
 

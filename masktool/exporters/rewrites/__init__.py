@@ -1,1 +1,1 @@
-"""Rewrites of what only ONNX Runtime knows, and of control flow, into the standard operators that have mask rules."""
+"""Rewrites operators that only ONNX Runtime knows, and control flow, into the standard ones that have mask rules."""

@@ -1,4 +1,4 @@
-"""Pools with ``ceil_mode`` whose last window would lie behind the image: written without that window.
+"""Rewrites pools with ``ceil_mode`` whose last window would lie behind the image without that window.
 
 A window that begins behind the image and its padding at the front sees nothing, and no runtime computes it. Up to opset
 21 the shape inference of ONNX counts it nevertheless, one place too many, and every shape behind it is wrong. Such a
@@ -22,7 +22,7 @@ POOLS = frozenset({"AveragePool", "LpPool", "MaxPool"})
 
 @dataclasses.dataclass(frozen=True)
 class PooledAxis:
-    """One axis of a pool: lengths in pixels, and the numbers of windows."""
+    """One axis of a pool: the lengths in pixels of the axis, window, stride and padding, and the numbers of windows."""
 
     length: int
     extent: int
@@ -37,7 +37,7 @@ class PooledAxis:
 
     @property
     def inferred(self) -> int:
-        """Number of windows with every one that begins within the padded axis."""
+        """Number of windows that begin within the padded axis, as ONNX's shape inference counts them."""
         return -(-self.left_over // self.stride) + 1
 
     @property
@@ -48,7 +48,7 @@ class PooledAxis:
 
     @property
     def unseen(self) -> int:
-        """Number of places at the end of the padded axis that no window sees; below 0 where the last hangs over."""
+        """Number of places at the padded axis's end that no window sees; below 0 where the last window hangs over."""
         return self.left_over - (self.windows - 1) * self.stride
 
 
@@ -56,7 +56,7 @@ def settle_ceil_mode(graph: ir.Graph) -> bool:
     """Rewrites the first pool whose length ONNX infers wrongly, in place, and forgets the shapes behind it.
 
     Returns:
-        Whether there was one: shapes have to be inferred again before the next.
+        Whether there was such a pool: shapes have to be inferred again before the next.
     """
     for node in graph:
         rounds_up = node.op_type in POOLS and node.attributes.get_int("ceil_mode", 0) == 1
@@ -72,7 +72,7 @@ def settle_ceil_mode(graph: ir.Graph) -> bool:
 
 
 def pooled_axes(node: ir.Node) -> list[PooledAxis] | None:
-    """Returns the axes of a pool; None where their lengths or its pads are not written out."""
+    """Returns the axes of a pool; None where their lengths or the pool's pads are not written out."""
     value, kernel = node.inputs[0], node.attributes.get_ints("kernel_shape")
     if value is None or value.shape is None or not kernel or len(value.shape) != len(kernel) + 2:
         return None
@@ -90,7 +90,7 @@ def pooled_axes(node: ir.Node) -> list[PooledAxis] | None:
 
 
 def cut_unseen(graph: ir.Graph, node: ir.Node, axes: list[PooledAxis]) -> None:
-    """Takes off what no window sees: padding first, then places."""
+    """Cuts off the ends of a pool's axes that no window sees: padding first, then places."""
     unseen = [max(axis.unseen, 0) for axis in axes]
     ends = [max(axis.end - cut, 0) for axis, cut in zip(axes, unseen, strict=True)]
     node.attributes["pads"] = ir.AttrInt64s("pads", [*(axis.begin for axis in axes), *ends])

@@ -1,11 +1,11 @@
-"""If and Loop whose course is known before the model runs are written out.
+"""Writes out an If or Loop whose course is known before the model runs.
 
 1. An If with a constant condition becomes the branch it takes.
 2. A Loop with a constant trip count, whose condition stays true, becomes as many copies of its body.
 
-Any other stays where it is: it runs as before where it does not depend on the image, and is refused by name where it
-does. Shape arithmetic has to be folded first; exporters write an If over the length of an axis, and it is constant
-once shapes are known.
+Any other If or Loop stays where it is: it runs as before where it does not depend on the image, and is refused by name
+where it does. Shape arithmetic has to be folded first; exporters write an If over the length of an axis, and its
+condition is constant once shapes are known.
 
 Source: ONNX operator specification, If and Loop.
 """
@@ -25,7 +25,7 @@ MAX_UNROLLED_NODES = 10_000
 
 
 def inline_control_flow(graph: ir.Graph) -> bool:
-    """Writes out every If and Loop whose course is known, in place; returns whether there was any."""
+    """Writes out every If and Loop whose course is known, in place; returns whether there was such a node."""
     found = False
     for node in tuple(graph):
         results = None
@@ -40,7 +40,7 @@ def inline_control_flow(graph: ir.Graph) -> bool:
 
 
 def inline_if(graph: ir.Graph, node: ir.Node) -> list[ir.Value] | None:
-    """Emits the branch that an If takes; None where that is not known."""
+    """Emits the branch that an If takes and returns its results; None where the branch is not known."""
     condition = read_constant(node.inputs[0])
     if condition is None:
         return None
@@ -49,7 +49,7 @@ def inline_if(graph: ir.Graph, node: ir.Node) -> list[ir.Value] | None:
 
 
 def unroll_loop(graph: ir.Graph, node: ir.Node) -> list[ir.Value] | None:
-    """Emits the body of a Loop once per iteration; None where their number is not known, is 0 or is too large."""
+    """Emits a Loop's body once per iteration and returns its results; None for unknown, 0 or too many iterations."""
     body = node.attributes["body"].as_graph()
     count, carried = read_constant(input_of(node, 0)), list(node.inputs[2:])
     if count is None or not stays_true(node, body):
@@ -92,11 +92,11 @@ def emit_body(
     """Emits a copy of a subgraph in front of its node.
 
     Args:
-        graph: that the node is part of.
+        graph: the graph that the node is part of.
         node: the If or Loop.
         body: the subgraph; values of the outer graph that it reads are read from there.
-        arguments: what takes the place of the subgraph's inputs.
-        label: tells this copy's names from another's.
+        arguments: the values that take the place of the subgraph's inputs.
+        label: the part of the copy's names that tells them from another copy's.
 
     Returns:
         The values that take the place of the subgraph's outputs.
@@ -124,7 +124,7 @@ def emit_body(
 def replace_outputs(graph: ir.Graph, node: ir.Node, results: Sequence[ir.Value]) -> None:
     """Puts results in the place of a node's outputs and removes the node.
 
-    A result may be a graph's input or one result twice: an Identity gives each output a value of its own.
+    A result may be a graph's input, or stand there twice: an Identity gives each output a value of its own.
     """
     new = Replacement(graph, node)
     for old, result in zip(node.outputs, results, strict=True):

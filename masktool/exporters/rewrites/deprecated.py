@@ -1,9 +1,9 @@
-"""The operator that ONNX deprecated in an opset in which ONNX Runtime still runs it, in others that stayed.
+"""Rewrites GroupNormalization-18, which ONNX deprecated and ONNX Runtime still runs, in operators that stayed.
 
 GroupNormalization of opset 18 scales groups; that of opset 21, an operator of the same name, scales channels. ONNX's
-checker refuses the former in opsets 18 to 20, and no rule knows it.
+checker refuses the former in opsets 18 to 20, and no mask rule knows it.
 
-Source: ONNX operator specification, GroupNormalization-18, whose function body this is.
+Source: ONNX operator specification, the function body of GroupNormalization-18.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SCALES_CHANNELS_SINCE = 21
 
 
 def rewrite_deprecated(model: ir.Model) -> None:
-    """Writes such operators out, in place, wherever they stand; types need not be known."""
+    """Rewrites every GroupNormalization of opsets 18 to 20, in subgraphs too, in place; types need not be known."""
     graphs = list(model.graphs()) if opset_of(model) < SCALES_CHANNELS_SINCE else []
     for function in model.functions.values():
         if function.opset_imports.get("", opset_of(model)) < SCALES_CHANNELS_SINCE:
@@ -33,7 +33,7 @@ def rewrite_deprecated(model: ir.Model) -> None:
 
 
 def rewrite_group_normalization(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
-    """(x - mean) / √(variance + ε) over each group, then one scale and one bias for each group."""
+    """GroupNormalization-18: (x - mean) / √(variance + ε) over each group, then one scale and bias for each group."""
     value, scale, bias = (input_of(node, index) for index in range(3))
     groups = node.attributes.get_int("num_groups")
     if value is None or scale is None or bias is None or groups is None:

@@ -1,6 +1,7 @@
-"""Experimental operators that ONNX removed, but old converters wrote and ONNX Runtime still runs, in today's words.
+"""Rewrites experimental operators, which ONNX removed and ONNX Runtime still runs, in operators that stayed.
 
-In the opset of the file, 9 at most, before it is lifted: ONNX's version converter knows none of them.
+They are rewritten in the opset of the file, 9 at most, before it is lifted: ONNX's version converter knows none of
+them.
 
 Source: ONNX operator specification up to opset 4, and ONNX Runtime, which registers them for old files.
 """
@@ -25,10 +26,10 @@ REMOVED = frozenset(
 
 
 def rewrite_experimental(graph: ir.Graph, opset: int) -> None:
-    """Writes experimental operators with those that stayed, in place.
+    """Rewrites experimental operators in operators that stayed, in place.
 
     Raises:
-        MasktoolError: one is left that is not rewritten.
+        MasktoolError: an experimental operator is left that has no rewrite.
     """
     if opset >= BROADCASTS_SINCE:
         rewrite_nodes(graph, REWRITES)
@@ -42,7 +43,7 @@ def rewrite_experimental(graph: ir.Graph, opset: int) -> None:
 
 
 def typed_constant(new: Replacement, value: float | Sequence[float], shape: Sequence[int] = ()) -> ir.Value:
-    """Adds a constant of the element type of the node's input."""
+    """Adds a constant of the element type of the replaced node's input."""
     source = new.node.inputs[0]
     dtype = ir.DataType.FLOAT if source is None or source.dtype is None else source.dtype
     return new.constant(np.asarray(value, dtype.numpy()).reshape(shape))
@@ -66,7 +67,7 @@ def rewrite_affine(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None]
 
 
 def rewrite_scaled(op_type: str) -> Rewrite:
-    """Returns the rewrite of alpha · f(beta · x), which both stand in the file."""
+    """Returns the rewrite of alpha · f(beta · x), f an operator; alpha and beta stand in the file."""
 
     def rewrite(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
         alpha, beta = node.attributes.get_float("alpha"), node.attributes.get_float("beta")
@@ -79,7 +80,7 @@ def rewrite_scaled(op_type: str) -> Rewrite:
 
 
 def rewrite_crop(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
-    """Crop: (left, top, right, bottom) borders are cut off, or (height, width) are left behind the first two."""
+    """Crop: the borders (left, top, right, bottom) are cut off, or (height, width) is left behind the first two."""
     border, scale = node.attributes.get_ints("border") or (), node.attributes.get_ints("scale")
     if len(border) != 4:
         return None

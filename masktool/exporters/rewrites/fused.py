@@ -1,4 +1,4 @@
-"""Operators that ONNX Runtime makes when it optimises a graph are taken apart into the standard ones they came from.
+"""Takes operators that ONNX Runtime makes when it optimises a graph apart into the standard ones they came from.
 
 ONNX Runtime puts them together again when it loads the exported file.
 
@@ -27,9 +27,9 @@ TANH_GELU_CUBIC = 0.044715
 
 
 def rewrite_fused(graph: ir.Graph) -> bool:
-    """Takes fused operators apart, in place; returns whether there was any.
+    """Takes fused operators apart, in place; returns whether there was such an operator.
 
-    What has no rewrite stays, and is refused by name later.
+    A fused operator without a rewrite stays, and is refused by name later.
     """
     return rewrite_nodes(graph, REWRITES)
 
@@ -41,13 +41,13 @@ def scalar(new: Replacement, value: float, like: ir.Value | None) -> ir.Value:
 
 
 def activate(new: Replacement, value: ir.Value, name: str, parameters: Sequence[float]) -> ir.Value | None:
-    """Emits a fused activation; None where it is not known.
+    """Emits a fused activation and returns its result; None where the activation is not known.
 
     Args:
         new: the replacement under way.
-        value: what is activated.
-        name: of the activation; empty for none.
-        parameters: (alpha, beta), or the bounds of Clip; may be empty for the defaults.
+        value: the value that is activated.
+        name: the name of the activation; empty for none.
+        parameters: (alpha, beta), or the bounds of Clip; empty for the defaults.
     """
     if name in ("", "Relu", "Tanh", "Sigmoid", "Softplus", "Softsign", "HardSwish"):
         return new.emit(name, value) if name else value

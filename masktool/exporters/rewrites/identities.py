@@ -1,4 +1,4 @@
-"""Taking Identity nodes out of a graph, and of the graphs inside its nodes."""
+"""Removes Identity nodes from a graph and its subgraphs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import onnx_ir as ir
 
 
 def remove_identities(graph: ir.Graph) -> None:
-    """Lets what reads an Identity read its source, in place.
+    """Makes all readers of an Identity read the Identity's input, in place.
 
-    One that gives a graph an output stays where its source has a name to keep: another output, an input, a weight, or a
-    value of a graph further out.
+    An Identity that gives a graph an output stays where its input has a name to keep: another output, an input, a
+    weight, or a value of an outer graph.
     """
     for node in tuple(ir.traversal.RecursiveGraphIterator(graph)):
         if node.op_type == "Identity" and node.domain == "" and (source := node.inputs[0]) is not None:

@@ -1,16 +1,16 @@
-"""Quantised operators become DequantizeLinear → float operator → QuantizeLinear, so that one mask rule serves both.
+"""Rewrites quantised operators as DequantizeLinear → float operator → QuantizeLinear: one mask rule serves both.
 
 ONNX Runtime fuses this form back into the same integer kernels, so that nothing is lost: neither speed nor the last
 bit.
 
 1. Each ``QLinear…`` operator, of the standard domain or ONNX Runtime's own, is written that way. Where its scales are
    no constants it stays, and is refused by name later.
-2. What moves integers about without a look at their values, or only compares them (MaxPool), is put between
-   DequantizeLinear and QuantizeLinear as well. So no integer ever meets a mask.
-3. What a ``QLinear…`` operator had in int8 becomes the same number in uint8, 128 higher. ONNX Runtime does so itself,
-   but only where one operator reads it: behind a residual join it would compute in float, a step of the quantisation
-   apart from its own integer kernel.
-4. A number that a Pad pads with is dequantised here.
+2. An operator that only moves integers, or only compares them (MaxPool), is put between DequantizeLinear and
+   QuantizeLinear as well. So no integer ever meets a mask.
+3. The int8 numbers of a ``QLinear…`` operator become uint8 numbers, 128 higher. ONNX Runtime does so itself, but only
+   where one operator reads them: behind a residual join it would compute in float, a step of the quantisation apart
+   from its own integer kernel.
+4. The number that a Pad pads with is dequantised here.
 
 Source: ONNX operator specification, QLinearConv, QLinearMatMul; ONNX Runtime, ContribOperators.md.
 """
@@ -62,7 +62,7 @@ Scale = tuple[ir.Value | None, ir.Value | None]
 
 
 def rewrite_quantized(graph: ir.Graph) -> bool:
-    """Writes quantised operators as float ones, in place; returns whether there was any."""
+    """Rewrites quantised operators as float ones, in place; returns whether there was such an operator."""
     settle_pad_values(graph)
     rewritten = rewrite_nodes(graph, REWRITES)
     moved = surround_moves(graph)
@@ -72,7 +72,7 @@ def rewrite_quantized(graph: ir.Graph) -> bool:
 
 
 def settle_pad_values(graph: ir.Graph) -> None:
-    """Gives a Pad the number itself where that comes out of a DequantizeLinear of constants."""
+    """Gives every Pad its pad value as a constant where a DequantizeLinear of constants gives it, in place."""
     for node in graph:
         value = input_of(node, PAD_VALUE) if node.op_type == "Pad" else None
         producer = None if value is None else value.producer()
@@ -86,7 +86,7 @@ def settle_pad_values(graph: ir.Graph) -> None:
 
 
 def raise_to_unsigned(graph: ir.Graph) -> None:
-    """Writes values of int8 that only stand between QuantizeLinear and DequantizeLinear as uint8, in place."""
+    """Makes int8 values uint8 where they only stand between QuantizeLinear and DequantizeLinear, in place."""
     for node in tuple(graph):
         zero = read_constant(input_of(node, 2)) if node.op_type == "QuantizeLinear" else None
         if zero is None or zero.dtype != np.int8 or zero.size != 1 or node.outputs[0].is_graph_output():
@@ -101,7 +101,7 @@ def raise_to_unsigned(graph: ir.Graph) -> None:
 
 
 def reads_at(node: ir.Node, index: int, scale: tuple[float, int]) -> bool:
-    """Whether a node dequantises what it reads at an input, with a given scale and zero point."""
+    """Whether a node dequantises its input number ``index``, with a given scale and zero point."""
     return (
         node.op_type == "DequantizeLinear"
         and index == 0
@@ -110,7 +110,7 @@ def reads_at(node: ir.Node, index: int, scale: tuple[float, int]) -> bool:
 
 
 def dequantize(new: Replacement, value: ir.Value | None, scale: Scale, axis: int | None = None) -> ir.Value:
-    """Emits DequantizeLinear; ``axis`` is that of a scale with more than one entry."""
+    """Emits DequantizeLinear; ``axis`` is the axis of a scale with more than one entry."""
     scales = read_constant(scale[0])
     per_axis = scales is not None and scales.size > 1
     return new.emit("DequantizeLinear", value, *as_scalars(new, scale), axis=axis if per_axis else None)
@@ -255,7 +255,7 @@ REWRITES: dict[tuple[str, str], Rewrite] = {
 
 
 def surround_moves(graph: ir.Graph) -> bool:
-    """Puts what moves integers about between DequantizeLinear and QuantizeLinear; returns whether there was any."""
+    """Puts operators that only move integers between DequantizeLinear and QuantizeLinear; returns whether any was."""
     scales: dict[ir.Value, Scale] = {}
     found = False
     for node in tuple(graph):
@@ -273,7 +273,7 @@ def surround_moves(graph: ir.Graph) -> bool:
 
 
 def dequantize_pad_value(new: Replacement, node: ir.Node, scale: Scale) -> None:
-    """Gives a Pad of integers, which pads with 0 where it does not say with what, the number that stands for it."""
+    """Gives a Pad of integers the number that its pad value, by default the integer 0, stands for."""
     value, content = read_constant(input_of(node, PAD_VALUE)), content_of(scale)
     assert content is not None  # common_scale looks at it
     factor, zero = content
@@ -283,7 +283,7 @@ def dequantize_pad_value(new: Replacement, node: ir.Node, scale: Scale) -> None:
 
 
 def common_scale(node: ir.Node, scales: dict[ir.Value, Scale]) -> Scale | None:
-    """Returns the scale of a node's data inputs; None where they have none, or not one and the same."""
+    """Returns the common scale of a node's data inputs; None where they have none, or different ones."""
     if (
         node.op_type == "Pad"
         and input_of(node, PAD_VALUE) is not None
@@ -305,7 +305,7 @@ def content_of(scale: Scale) -> tuple[float, int] | None:
 
 
 def requantize_outputs(graph: ir.Graph, node: ir.Node, scale: Scale, scales: dict[ir.Value, Scale]) -> None:
-    """Emits QuantizeLinear behind every used output of a node, in whose place it stands from then on."""
+    """Emits QuantizeLinear behind every used output of a node, and makes its readers read that instead."""
     for output in node.outputs:
         if not is_used(output):
             continue

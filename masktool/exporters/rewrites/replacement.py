@@ -1,4 +1,4 @@
-"""Replacing a node by a few others: what every table of rewrites shares."""
+"""Replaces a node by a few others: the functions that every table of rewrites shares."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NCHW_TO_NHWC = (0, 2, 3, 1)
 
 
 class Replacement:
-    """Emits the nodes that take the place of one node, in front of it."""
+    """Emits, in front of a node, the nodes that take its place."""
 
     def __init__(self, graph: ir.Graph, node: ir.Node) -> None:
         self.graph = graph
@@ -28,7 +28,7 @@ class Replacement:
         return node.outputs[0]
 
     def constant(self, array: np.ndarray) -> ir.Value:
-        """Adds an initializer."""
+        """Adds an initializer that holds an array."""
         name = f"{self.node.name}/constant_{len(self.graph.initializers)}"
         tensor = ir.tensor(array, name=name)
         value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
@@ -44,7 +44,7 @@ class Replacement:
         return self._transposed(value, NCHW_TO_NHWC, NHWC_TO_NCHW)
 
     def _transposed(self, value: ir.Value | None, order: Sequence[int], inverse: Sequence[int]) -> ir.Value:
-        """Transposes, or takes what stands in front of the inverse transposition."""
+        """Emits a transposition; where a value comes from the inverse one, returns the value in front of that instead."""
         producer = None if value is None else value.producer()
         if producer is not None and producer.op_type == "Transpose":
             source = producer.inputs[0]
@@ -59,7 +59,7 @@ the node as it is."""
 
 
 def rewrite_nodes(graph: ir.Graph, table: Mapping[tuple[str, str], Rewrite]) -> bool:
-    """Replaces every node whose (domain, op_type) has a rewrite, in place; returns whether there was any.
+    """Replaces every node whose (domain, op_type) has a rewrite, in place; returns whether there was such a node.
 
     A node stays where one of its outputs is used that the replacement does not have.
     """
@@ -87,7 +87,7 @@ def is_used(value: ir.Value) -> bool:
 
 
 def read_constant(value: ir.Value | None) -> np.ndarray | None:
-    """Returns the content of a constant; None where it is left out or computed."""
+    """Returns the content of a constant; None for a value that is left out or computed."""
     tensor = None if value is None or value.is_graph_input() else ir.convenience.get_const_tensor(value)
     return None if tensor is None else tensor.numpy()
 

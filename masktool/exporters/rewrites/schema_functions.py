@@ -1,6 +1,6 @@
-"""Operators that ONNX itself defines by a function (Attention, RMSNormalization, Swish), written out as that.
+"""Writes out operators that ONNX itself defines by a function (Attention, RMSNormalization, Swish).
 
-Only those that have no mask rule of their own: where a rule exists, the runtime's own kernel stays.
+Only operators without a mask rule of their own: where a rule exists, the runtime's own kernel stays.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ STAY = frozenset({"AffineGrid", "Bernoulli", "DynamicQuantizeLinear", "Range", "
 
 
 def inline_schema_functions(model: ir.Model) -> ir.Model:
-    """Returns a model with such operators written out: the model itself where there are none.
+    """Returns a model with operators that ONNX defines by a function written out: itself where there are none.
 
     Args:
-        model: shapes inferred; a body may depend on the types and ranks of what it reads.
+        model: the model with its shapes inferred: a function's body may depend on the types and ranks of its inputs.
 
     Raises:
-        MasktoolError: ONNX cannot write one of them out.
+        MasktoolError: ONNX cannot write one of the operators out.
     """
     names = sorted({node.op_type for node in model.graph.all_nodes() if is_function(node, opset_of(model))})
     if not names:
@@ -53,11 +53,11 @@ def inline_schema_functions(model: ir.Model) -> ir.Model:
 
 
 def name_bodies(model: ir.Model, callers: Mapping[str, Sequence[str | None]]) -> None:
-    """Calls what was written out by the name of the node that it stands for, in place, which messages then name.
+    """Names the nodes of written-out functions after the nodes that they stand for, in place, for messages.
 
     Args:
-        model: nodes without a name are those of functions' bodies.
-        callers: names of outputs by that of their node, in the order in which they compute.
+        model: the model, in which the nodes without a name are those of functions' bodies.
+        callers: the names of each replaced node's outputs, by the node's name, in the order in which they compute.
     """
     producers = {value.name: node for node in model.graph.all_nodes() for value in node.outputs}
     for caller, outputs in callers.items():

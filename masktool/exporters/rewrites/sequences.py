@@ -1,4 +1,4 @@
-"""Sequences whose parts are known become tensors; the folder then takes them out by their places.
+"""Makes tensors of sequences whose parts are known; the constant folder then picks them by their places.
 
 torch writes ``tensor_split``, and ``split`` and ``unbind`` in scripted code, as ``SplitToSequence`` and ``SequenceAt``.
 """
@@ -17,7 +17,7 @@ MOST_PARTS = 256
 
 
 def settle_kept_axes(model: ir.Model) -> None:
-    """Makes all readers agree on whether parts keep the axis that they were split along, in place.
+    """Makes all runtimes agree, in place, on whether parts of a SplitToSequence keep the axis that it splits.
 
     ONNX ignores ``keepdims`` where lengths are given. ONNX Runtime does so of a list of lengths, and not of the one
     length 1, which torch writes for ``unbind``; that says the same as no lengths at all.
@@ -35,9 +35,9 @@ def settle_kept_axes(model: ir.Model) -> None:
 
 
 def split_into_parts(graph: ir.Graph) -> bool:
-    """Writes out every sequence of parts whose lengths are known, in place; returns whether there was any.
+    """Writes out every sequence of parts whose lengths are known, in place; returns whether there was such a sequence.
 
-    onnxscript's folder does so too, but forgets the name of the node, by which messages call it.
+    onnxscript's folder does so too, but forgets the node's name, which messages show.
     """
     found = False
     for node in tuple(graph):
@@ -48,7 +48,7 @@ def split_into_parts(graph: ir.Graph) -> bool:
 
 
 def lengths_of_parts(node: ir.Node) -> list[int] | None:
-    """Returns the lengths of what a SplitToSequence gives; None where they are not known, or too many.
+    """Returns the lengths of the parts that a SplitToSequence gives; None where they are not known, or too many.
 
     Source: ONNX operator specification, SplitToSequence: as listed, or all of one length and the last one shorter.
     """

@@ -1,11 +1,11 @@
-"""Arithmetic on shapes is evaluated as far as shapes are known, entry by entry.
+"""Evaluates arithmetic on shapes as far as shapes are known, entry by entry.
 
 Exporters compute the targets of Reshape, Expand and Resize from ``Shape`` nodes. With an open batch such a vector is no
 constant, but all of it except the batch is.
 
 1. Every vector or scalar that follows from shapes and constants is evaluated; an entry is a number, the name of an open
    axis, or unknown.
-2. What is a number throughout becomes a constant.
+2. A vector or scalar whose entries are all numbers becomes a constant.
 3. A Reshape, Expand or Resize whose target has open entries gets a constant target all the same, where those entries
    say no more than "as long as the input is there".
 
@@ -58,7 +58,7 @@ def fold_shape_arithmetic(graph: ir.Graph) -> bool:
 
 
 def entries_of(value: ir.Value | None, known: Known) -> Entries | None:
-    """Returns the entries of a value: evaluated before, or a short constant; None where they are not known."""
+    """Returns the entries of a value that was evaluated before or is a short constant; None where none are known."""
     if value is None or value in known:
         return None if value is None else known[value]
     constant = read_constant(value)
@@ -67,7 +67,7 @@ def entries_of(value: ir.Value | None, known: Known) -> Entries | None:
 
 
 def is_number(entry: object) -> bool:
-    """Whether an entry is known as a number."""
+    """Whether an entry is a number, neither open nor unknown."""
     return entry is not None and not isinstance(entry, str)
 
 
@@ -140,7 +140,7 @@ def evaluate_reshape(node: ir.Node, known: Known) -> Entries | None:
 
 
 def evaluate_unchanged(node: ir.Node, known: Known) -> Entries | None:
-    """Cast and Identity: the same entries (what a cast rounds off is rounded off afterwards)."""
+    """Cast and Identity: the same entries (rounded to the element type afterwards)."""
     return entries_of(node.inputs[0], known)
 
 
@@ -155,7 +155,7 @@ def evaluate_product(node: ir.Node, known: Known) -> Entries | None:
 
 
 def evaluate_with(compute: Callable[..., Any]) -> Callable[[ir.Node, Known], Entries | None]:
-    """Returns the evaluation of an operator that works entry by entry; what is open or unknown becomes unknown."""
+    """Returns the evaluation of an operator that works entry by entry; open and unknown entries become unknown."""
 
     def evaluate(node: ir.Node, known: Known) -> Entries | None:
         operands = [entries_of(value, known) for value in node.inputs]
@@ -172,14 +172,14 @@ def evaluate_with(compute: Callable[..., Any]) -> Callable[[ir.Node, Known], Ent
 
 
 def divide_numbers(a: float, b: float) -> float | None:
-    """Divides as ONNX does: integers are cut off towards 0."""
+    """Returns a / b as ONNX has it: of integers cut off towards 0."""
     if b == 0:
         return None
     return int(a / b) if isinstance(a, int) and isinstance(b, int) else a / b
 
 
 def as_entries(values: Any) -> Entries:
-    """Returns an array of objects."""
+    """Returns entries as an array of objects."""
     sequence = isinstance(values, Sequence | np.ndarray)
     result = np.empty(len(values) if sequence and np.ndim(values) else (), object)
     result[...] = values
@@ -213,7 +213,7 @@ EVALUATIONS: Mapping[str, Callable[[ir.Node, Known], Entries | None]] = {
 
 
 def retarget_reshape(graph: ir.Graph, node: ir.Node, known: Known) -> None:
-    """Writes 0 for an open entry that copies the input's axis, or -1 for the only one that does not."""
+    """Makes a Reshape's target constant: 0 for open entries that copy an axis of the input, -1 for the only other."""
     entries = open_target(node, 1, known)
     value = node.inputs[0]
     if entries is None or value is None or value.shape is None or node.attributes.get_int("allowzero", 0) == 1:
@@ -230,7 +230,7 @@ def retarget_reshape(graph: ir.Graph, node: ir.Node, known: Known) -> None:
 
 
 def retarget_expand(graph: ir.Graph, node: ir.Node, known: Known) -> None:
-    """Writes 1 for an open entry that the input has itself: an expansion to 1 leaves an axis alone."""
+    """Makes an Expand's target constant: 1, which leaves an axis as it is, for open entries that the input has."""
     entries = open_target(node, 1, known)
     value = node.inputs[0]
     if entries is None or value is None or value.shape is None or len(entries) < len(value.shape):
@@ -245,7 +245,7 @@ def retarget_expand(graph: ir.Graph, node: ir.Node, known: Known) -> None:
 
 
 def retarget_resize(graph: ir.Graph, node: ir.Node, known: Known) -> None:
-    """Names the axes whose length changes, and leaves open ones out."""
+    """Makes a Resize's target constant: names the axes whose length changes, and leaves open ones out."""
     entries = open_target(node, 3, known)
     value = node.inputs[0]
     if entries is None or value is None or value.shape is None or "axes" in node.attributes:
@@ -261,7 +261,7 @@ def retarget_resize(graph: ir.Graph, node: ir.Node, known: Known) -> None:
 
 
 def retarget_squeeze(graph: ir.Graph, node: ir.Node, known: Known) -> None:
-    """Names the axes of length 1 where the batch is open: it is no axis to drop, whatever its length."""
+    """Names the axes of length 1 that a Squeeze drops where the batch is open: never the batch, whatever its length."""
     del known
     value = node.inputs[0]
     if input_of(node, 1) is not None or value is None or value.shape is None or not len(value.shape):
@@ -274,7 +274,7 @@ def retarget_squeeze(graph: ir.Graph, node: ir.Node, known: Known) -> None:
 
 
 def open_target(node: ir.Node, index: int, known: Known) -> Entries | None:
-    """Returns the entries of a target that is no constant; None where nothing is known of it, or nothing is to do."""
+    """Returns the entries of a target that is no constant; None for a constant, or where no entries are known."""
     target = input_of(node, index)
     return None if target is None or read_constant(target) is not None else known.get(target)
 

@@ -1,4 +1,4 @@
-"""Architectures by name: a hub's, or a factory function in a module or a file of the user's."""
+"""Builds architectures by name: a hub's, or a factory function in a module or a file of the user's."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ def build_architecture(arch: str, **options: Any) -> Architecture:
     """Builds the module that ``--arch`` names, without weights.
 
     Args:
-        arch: one of the four forms.
-        options: passed on to the hub's factory (``num_classes``); a factory of the user's is called without arguments.
+        arch: the architecture: ``torchvision:NAME``, ``timm:NAME``, ``package.module:factory`` or
+            ``path/to/file.py:factory``.
+        options: arguments of the hub's factory, such as ``num_classes``; a factory of the user's is called without
+            arguments.
 
     Raises:
         MasktoolError: the form is wrong, the name is unknown, or the factory fails or gives no ``torch.nn.Module``.
@@ -78,7 +80,7 @@ def find_factory(place: str, name: str) -> Any:
 
 @contextlib.contextmanager
 def looked_in(folder: Path) -> Iterator[None]:
-    """Serves imports from a folder first, as Python does for a script in it."""
+    """Makes imports look in a folder first, as Python does for a script in it."""
     entry = str(folder.resolve())
     sys.path.insert(0, entry)
     try:

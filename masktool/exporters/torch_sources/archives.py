@@ -1,4 +1,4 @@
-"""torch's own archives to plain ONNX graphs: ``torch.export`` (``.pt2``) and TorchScript."""
+"""Exports torch's own archives, ``torch.export`` (``.pt2``) and TorchScript, to plain ONNX graphs."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def export_pt2(path: Path, input_size: tuple[int, int] | None = None, *, trust_c
     """Exports a ``.pt2`` archive; a fixed batch stays fixed.
 
     Args:
-        path: of the archive.
-        input_size: (height, width), needed only where the archive leaves them open.
-        trust_code: read the archive although that may run code from it.
+        path: the path of the archive.
+        input_size: (height, width) of the images in pixels, needed only where the archive leaves them open.
+        trust_code: whether to read the archive although that may run code from it.
 
     Raises:
         MasktoolError: the archive is damaged or another torch version's, may run code, takes no image, or cannot be
@@ -75,10 +75,10 @@ def collect_tensors(outputs: Any) -> list[torch.Tensor]:
 
 
 def load_program(path: Path, trust_code: bool) -> Any:
-    """Reads a ``torch.export`` archive, without ``trust_code`` from a copy that was checked to hold no code.
+    """Reads a ``torch.export`` archive; without ``trust_code``, from a copy that was checked to hold no code.
 
     Raises:
-        MasktoolError: it is damaged or another torch version's, or cannot be checked.
+        MasktoolError: the archive is damaged or another torch version's, or cannot be checked.
     """
     import torch
 
@@ -108,7 +108,7 @@ def shape_of_image(program: Any, path: Path) -> tuple[Any, ...]:
     """Returns the shape of the image that an exported program takes, an open axis as torch's symbol.
 
     Raises:
-        MasktoolError: it does not take exactly one image.
+        MasktoolError: the program does not take exactly one image.
     """
     shapes = [tuple(getattr(value, "shape", ())) for value in values_of_inputs(program)]
     if len(shapes) != 1 or len(shapes[0]) != IMAGE_RANK:
@@ -126,7 +126,8 @@ def make_program_example(program: Any, path: Path, input_size: tuple[int, int] |
     """Returns random images of the shape that an exported program takes.
 
     Raises:
-        MasktoolError: it does not take exactly one image, or leaves height and width open and ``input_size`` is None.
+        MasktoolError: the program does not take exactly one image, or leaves height and width open and ``input_size``
+            is None.
     """
     import torch
 
@@ -142,10 +143,10 @@ def make_program_example(program: Any, path: Path, input_size: tuple[int, int] |
 def export_torchscript(
     path: Path, input_size: tuple[int, int] | None, channels: int | None = None, *, trust_code: bool = False
 ) -> TorchGraph:
-    """Exports a TorchScript archive with a symbolic batch, through torch's legacy exporter, the only one that takes it.
+    """Exports a TorchScript archive with a symbolic batch, by torch's legacy exporter, the only one for such archives.
 
     TorchScript is a programming language whose ``__setstate__`` runs while a file is read, and whose functions write
-    files. Only its own reader parses it, which runs it: no check can stand in front, so that every file needs consent.
+    files. Only torch's own reader parses a file, and it runs it: no check can come first, so every file needs consent.
 
     Raises:
         MasktoolError: there is no consent, the archive is damaged, the input size is unknown, or the exporter fails.

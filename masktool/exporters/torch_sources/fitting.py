@@ -1,4 +1,4 @@
-"""How a state dict differs from the one of an architecture, and the factory options under which it would not."""
+"""How a state dict differs from that of an architecture, and the factory options under which it would fit."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ AUXILIARY_SEGMENTATION = "aux_classifier."
 
 @dataclasses.dataclass(frozen=True)
 class Differences:
-    """What keeps a state dict from an architecture.
+    """The differences between the keys and shapes of a state dict and those of an architecture.
 
     Attributes:
         missing: keys of the architecture that the state dict lacks.
         unexpected: keys of the state dict that the architecture lacks.
-        misshaped: shapes of the state dict and of the architecture, where both have the key.
+        misshaped: the shape in the state dict and that in the architecture, by key, where the two differ.
     """
 
     missing: tuple[str, ...]
@@ -43,14 +43,14 @@ class Differences:
         return len(self.missing) + len(self.unexpected) + len(self.misshaped)
 
     def describe(self) -> str:
-        """Returns the counts, with the first few keys of each kind."""
+        """Returns the number of differences of each kind in words, with the first few keys."""
         misshaped = [f"{key} {given} instead of {expected}" for key, (given, expected) in self.misshaped.items()]
         groups = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": misshaped}
         return " | ".join(show_keys(name, keys) for name, keys in groups.items() if keys)
 
 
 def show_keys(name: str, keys: Sequence[str]) -> str:
-    """Returns a count and the first few keys."""
+    """Returns the number of keys and the first few of them in words."""
     more = ", ..." if len(keys) > KEYS_SHOWN else ""
     return f"{len(keys)} {name}: {', '.join(keys[:KEYS_SHOWN])}{more}"
 
@@ -61,7 +61,7 @@ def shapes_of(state: Mapping[str, torch.Tensor]) -> dict[str, Shape]:
 
 
 def compare_shapes(given: Shapes, expected: Shapes) -> Differences:
-    """Compares the shapes of a state dict with an architecture's."""
+    """Returns the differences between the shapes of a state dict and those of an architecture."""
     return Differences(
         missing=tuple(key for key in expected if key not in given),
         unexpected=tuple(key for key in given if key not in expected),
@@ -93,7 +93,7 @@ def find_options(differences: Differences) -> dict[str, Any]:
 
 
 def is_stem(given: Shape, expected: Shape) -> bool:
-    """Tells whether two weights are one convolution on RGB images and on images of another number of channels."""
+    """Tells whether two shapes are of one convolution's weight, on RGB images and on images of other channels."""
     return len(expected) == 4 and expected[CHANNEL_AXIS] == RGB and given == replace_channels(expected, given)
 
 

@@ -1,4 +1,4 @@
-"""torchvision and timm models by name, with what their own configurations say about preprocessing and labels."""
+"""Builds torchvision and timm models by name, with the preprocessing and labels of their own configurations."""
 
 from __future__ import annotations
 
@@ -33,16 +33,18 @@ SLOW_TO_INITIALISE = ("googlenet", "inception_v3")
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """A module and what its hub knows about it.
+    """A module, and what its hub says about it.
 
     Attributes:
-        module: with or without trained weights.
-        preprocessing: of the hub's default weights; None where the hub does not say or the contract cannot express it.
-        labels: of the hub's default weights.
-        configuration: what the hub calls those weights, for messages; None for a module that is no hub's.
-        n_classes: that the hub's classifier tells apart; None where the hub does not say.
-        files: SHA-256 by path of what a factory of the user's was made of and has read.
-        channels: of the images that the hub's weights were made for; None where the hub does not say.
+        module: the torch module, with or without trained weights.
+        preprocessing: the preprocessing of the hub's default weights; None where the hub does not say or
+            :class:`masktool.Preprocessing` cannot express it.
+        labels: the names of the classes of the hub's default weights; None where the hub does not say.
+        configuration: the hub's name of those weights, for messages; None for a module that is no hub's.
+        n_classes: the number of classes of the hub's classifier; None where the hub does not say.
+        files: the SHA-256, by path, of the files that a factory of the user's was made of and has read.
+        channels: the number of channels of the images that the hub's weights were made for; None where the hub does
+            not say.
     """
 
     module: torch.nn.Module
@@ -55,18 +57,18 @@ class Architecture:
 
 
 def is_published(hub_name: str) -> bool:
-    """Tells whether a hub publishes weights of a model that it builds; torchvision does of each."""
+    """Tells whether a hub publishes weights of a model that it builds; torchvision does for every model."""
     hub, _, name = hub_name.partition(":")
     return hub != "timm" or bool(import_hub(hub).is_model_pretrained(name))
 
 
 def build(hub_name: str, *, pretrained: bool, **options: Any) -> Architecture:
-    """Builds ``torchvision:NAME`` or ``timm:NAME``.
+    """Builds the model ``torchvision:NAME`` or ``timm:NAME``.
 
     Args:
-        hub_name: hub and model name.
-        pretrained: download (or take from the hub's own cache) the default weights.
-        options: see :func:`make_module`.
+        hub_name: the hub and the name of the model: ``torchvision:NAME`` or ``timm:NAME``.
+        pretrained: whether to download the default weights, or take them from the hub's own cache.
+        options: as for :func:`make_module`.
 
     Raises:
         MasktoolError: the hub cannot be imported, does not know the name, or the weights cannot be downloaded.
@@ -96,14 +98,15 @@ def build(hub_name: str, *, pretrained: bool, **options: Any) -> Architecture:
 
 
 def make_module(hub: str, library: Any, name: str, pretrained: bool, options: Mapping[str, Any]) -> torch.nn.Module:
-    """Calls a hub's factory.
+    """Builds a module by its hub's factory.
 
     Args:
         hub: ``torchvision`` or ``timm``.
         library: the imported hub.
-        name: of the model.
-        pretrained: with the hub's default weights.
-        options: ``channels`` of the images, which the hubs name differently or not at all; others are the factory's.
+        name: the name of the model, without the hub's.
+        pretrained: whether the module has the hub's default weights.
+        options: ``channels`` of the images, which the hubs name differently or not at all; other options are the
+            factory's own.
     """
     options = dict(options)
     channels = options.pop("channels", None)
@@ -119,7 +122,7 @@ def make_module(hub: str, library: Any, name: str, pretrained: bool, options: Ma
 
 
 def make_torchvision_module(library: Any, name: str, pretrained: bool, options: dict[str, Any]) -> torch.nn.Module:
-    """Calls a factory of torchvision; without weights it downloads none, and initialises none for minutes."""
+    """Builds a module by torchvision's factory; without weights, none are downloaded or initialised for minutes."""
     models = library.models
     if pretrained:
         options["weights"] = models.get_model_weights(name).DEFAULT
@@ -132,7 +135,7 @@ def make_torchvision_module(library: Any, name: str, pretrained: bool, options: 
 
 
 def replace_stem(module: torch.nn.Module, channels: int) -> None:
-    """Gives the first convolution on RGB images a weight for images of another number of channels, as its users do."""
+    """Gives the first convolution on RGB images a weight for another number of channels, as torchvision's users do."""
     import torch
 
     stem = next(part for part in module.modules() if isinstance(part, torch.nn.Conv2d) and part.in_channels == RGB)
@@ -143,7 +146,7 @@ def replace_stem(module: torch.nn.Module, channels: int) -> None:
 
 
 def recognise(module: torch.nn.Module) -> Architecture:
-    """Returns a module with what timm wrote on it, where it is timm's."""
+    """Returns a module with its ``pretrained_cfg``'s preprocessing and labels, where it is timm's."""
     configuration = getattr(module, "pretrained_cfg", None)
     return (
         describe_timm(module)
@@ -156,7 +159,7 @@ def import_hub(hub: str) -> Any:
     """Imports torchvision or timm.
 
     Raises:
-        MasktoolError: it is not installed, or does not fit the installed torch.
+        MasktoolError: the hub is not installed, or does not fit the installed torch.
     """
     if importlib.util.find_spec(hub) is None:
         raise MasktoolError(f"{hub} is not installed", fix=TORCH_FIX)
@@ -176,7 +179,7 @@ def import_hub(hub: str) -> Any:
 
 
 def suggest_names(hub: str, library: Any, name: str) -> str:
-    """Returns the fix for an unknown model name: the nearest names."""
+    """Returns advice on an unknown model name: the nearest names of the hub."""
     import difflib
 
     names = library.list_models() if hub == "timm" else library.models.list_models()
@@ -185,7 +188,7 @@ def suggest_names(hub: str, library: Any, name: str) -> str:
 
 
 def describe_torchvision(library: Any, name: str, module: torch.nn.Module, options: Mapping[str, Any]) -> Architecture:
-    """Returns a torchvision module with what its DEFAULT weights' entry says."""
+    """Returns a torchvision module with the preprocessing and labels of its DEFAULT weights' entry."""
     weights = library.models.get_model_weights(name).DEFAULT
     categories = read_categories(weights)
     n_classes = options.get("num_classes", None if categories is None else len(categories))
@@ -193,7 +196,7 @@ def describe_torchvision(library: Any, name: str, module: torch.nn.Module, optio
 
 
 def read_torchvision_transforms(weights: Any) -> Preprocessing | None:
-    """Reads the classification preset of a torchvision weights entry; None for other kinds of transform."""
+    """Reads the preprocessing of a torchvision weights entry; None where its transform is none for classification."""
     preset = weights.transforms()
     if not all(hasattr(preset, name) for name in ("crop_size", "resize_size", "mean", "std", "interpolation")):
         return None
@@ -215,7 +218,7 @@ def read_categories(weights: Any) -> tuple[str, ...] | None:
 
 
 def describe_timm(module: Any) -> Architecture:
-    """Returns a timm module with what its ``pretrained_cfg`` says."""
+    """Returns a timm module with the preprocessing and labels of its ``pretrained_cfg``."""
     configuration = module.pretrained_cfg
     full_name = ".".join(part for part in (configuration.get("architecture"), configuration.get("tag")) if part)
     n_classes = getattr(module, "num_classes", None) or None  # 0 for a module that gives features
@@ -230,7 +233,7 @@ def describe_timm(module: Any) -> Architecture:
 
 
 def read_timm_transforms(configuration: Mapping[str, Any]) -> Preprocessing | None:
-    """Reads a timm configuration; None for the crop modes that the contract does not have."""
+    """Reads the preprocessing of a timm configuration; None for crop modes that ``Preprocessing`` does not have."""
     channels, height, width = configuration["input_size"]
     crop_share, crop_mode = configuration["crop_pct"], configuration.get("crop_mode", "center")
     interpolation = INTERPOLATIONS.get(configuration["interpolation"])

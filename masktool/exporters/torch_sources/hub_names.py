@@ -1,4 +1,4 @@
-"""Names of models in torchvision's and timm's hubs, told from paths without loading either."""
+"""Tells names of models in torchvision's and timm's hubs from paths, without loading either hub."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def is_hub_name(text: str) -> bool:
 
 
 def names_hub_model(model: str | os.PathLike[str]) -> bool:
-    """Tells whether what may be a path is a hub's name and no file of that name."""
+    """Tells whether a model's name or path is a hub name, and no file of that name exists."""
     return is_hub_name(os.fspath(model)) and not Path(model).exists()

@@ -1,6 +1,6 @@
-"""Which networks of torchvision and timm have exactly the keys and shapes of a state dict.
+"""Finds the networks of torchvision and timm that have exactly the keys and shapes of a state dict.
 
-All of them are begun: on torch's meta device a layer costs microseconds and holds no numbers, and a network is given up
+All networks are begun: on torch's meta device a layer costs microseconds and holds no numbers, and one is given up
 as soon as some of its parameters have shapes that the state dict does not hold. No table of signatures is kept.
 """
 
@@ -49,7 +49,7 @@ class Fit:
 
     Attributes:
         name: ``torchvision:NAME`` or ``timm:NAME``.
-        options: of its factory, see :func:`masktool.exporters.torch_sources.hub.make_module`.
+        options: the options of the network's factory, as for :func:`masktool.exporters.torch_sources.hub.make_module`.
     """
 
     name: str
@@ -58,14 +58,14 @@ class Fit:
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """What was found.
+    """The result of a search of the installed hubs for a state dict's network.
 
     Attributes:
-        fits: in the order of the hubs' lists, torchvision's classifiers first.
-        nearest: name and differences of the network that differs in the fewest keys; None where one fits, or none
-            comes near.
-        searched: hubs with their versions.
-        failures: why a hub was not searched.
+        fits: the networks that fit, in the order of the hubs' lists, torchvision's classifiers first.
+        nearest: name and differences of the network that differs in the fewest keys; None where a network fits, or
+            none comes near.
+        searched: the hubs that were searched, with their versions.
+        failures: the errors for which hubs were not searched.
     """
 
     fits: tuple[Fit, ...]
@@ -75,7 +75,7 @@ class Search:
 
 
 class StrangeShapes(BaseException):
-    """Ends the building of a candidate; no ``Exception``, which a factory might catch."""
+    """Ends the building of a candidate network; it is no ``Exception``, which a factory might catch."""
 
 
 class ShapeWatch:
@@ -83,7 +83,7 @@ class ShapeWatch:
 
     Args:
         given: shapes of the state dict.
-        limit: number of parameters of other shapes that do not end it.
+        limit: the number of parameters of other shapes up to which the building goes on.
     """
 
     def __init__(self, given: Shapes, limit: float = MOST_STRANGE) -> None:
@@ -94,7 +94,7 @@ class ShapeWatch:
         self.strange = 0
 
     def look_at(self, parameter: torch.nn.Parameter | None) -> None:
-        """Takes a parameter that a module registers, in any thread; raises StrangeShapes at one too many."""
+        """Counts a parameter registered in the watch's own thread; raises StrangeShapes where too many are strange."""
         if parameter is None or threading.get_ident() != self.thread or self.holds(tuple(parameter.shape)):
             return
         self.strange += 1
@@ -102,7 +102,7 @@ class ShapeWatch:
             raise StrangeShapes
 
     def holds(self, shape: Shape) -> bool:
-        """Tells whether the state dict may hold one more parameter of a shape, of any number of classes or channels.
+        """Tells whether the state dict may hold one more parameter of a shape, for any number of classes or channels.
 
         Vectors are not counted: some networks make norms and scales that they throw away.
         """
@@ -115,7 +115,7 @@ class ShapeWatch:
 
 
 def without_channels(shape: Shape) -> Shape:
-    """Returns the shape of a convolution's weight without the channels that it takes."""
+    """Returns the shape of a convolution's weight without its axis of input channels."""
     return (*shape[:CHANNEL_AXIS], *shape[CHANNEL_AXIS + 1 :])
 
 
@@ -123,7 +123,7 @@ def search_hubs(given: Shapes) -> Search:
     """Finds the networks of the installed hubs with a state dict's keys and shapes.
 
     Args:
-        given: shapes of the state dict, without batch norms' counters.
+        given: the shapes of the state dict by key, without the step counters of batch norms.
     """
     fits: list[Fit] = []
     searched, failures = [], []
@@ -157,7 +157,7 @@ def list_networks(name: str, library: Any) -> list[str]:
 
 
 def try_network(name: str, library: Any, candidate: str, given: Shapes) -> Fit | Differences | None:
-    """Returns how a network fits a state dict or differs from it; None where it was given up."""
+    """Returns how a network fits a state dict or differs from it; None where its building was given up."""
     expected = outline(name, library, candidate, given, {"num_classes": MARKED_CLASSES})
     if expected is None:
         return None
@@ -176,7 +176,7 @@ def try_network(name: str, library: Any, candidate: str, given: Shapes) -> Fit |
 
 
 def outline(name: str, library: Any, candidate: str, given: Shapes, options: Mapping[str, Any]) -> Shapes | None:
-    """Returns the shapes of a network's state dict; None where it was given up or cannot be built so."""
+    """Returns the shapes of a network's state dict; None where the network was given up or cannot be built."""
     from torch.nn.modules.module import register_module_parameter_registration_hook
 
     watch = ShapeWatch(given, MOST_STRANGE if CUT_DOWN.search(candidate) is None else math.inf)

@@ -1,4 +1,4 @@
-"""torch modules to plain ONNX graphs, through torch's dynamo exporter; its chatter stays off our streams."""
+"""Exports torch modules to plain ONNX graphs by torch's dynamo exporter, whose messages stay off stdout and stderr."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ def export_module(
     """Exports a module with a symbolic batch; the module keeps its training mode.
 
     Args:
-        module: takes images (N, C, H, W); gives a tensor, or a tuple or mapping that holds tensors.
-        input_size: (height, width).
-        channels: of the images; None finds them, see :func:`find_channels`.
-        configured: channels that the module's hub says.
+        module: a module that takes images (N, C, H, W) and gives a tensor, or a tuple or mapping that holds tensors.
+        input_size: (height, width) of the images in pixels.
+        channels: the number of channels of the images; None finds it, see :func:`find_channels`.
+        configured: the number of channels that the module's hub says; None where it says none.
 
     Raises:
         MasktoolError: the module does not run on such images, or torch cannot export it.
@@ -115,7 +115,7 @@ def export_module(
 
 
 def export_quietly(model: Any, arguments: tuple[Any, ...] | None = None, **options: Any) -> Any:
-    """Runs the dynamo exporter and returns its ONNXProgram; failures become one line."""
+    """Runs the dynamo exporter and returns its ONNXProgram; MasktoolError, in one line, where it fails."""
     import torch
 
     try:
@@ -139,7 +139,7 @@ def export_quietly(model: Any, arguments: tuple[Any, ...] | None = None, **optio
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """Returns the exception at the end of the chain of causes."""
+    """Returns the exception at the end of an exception's chain of causes."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -159,16 +159,16 @@ def make_example(module: torch.nn.Module, input_size: tuple[int, int], channels:
 def find_channels(
     module: torch.nn.Module, input_size: tuple[int, int], configured: int | None = None
 ) -> tuple[int, tuple[str, ...]]:
-    """Returns the channels of the images that a module takes, and what the user should be told of them.
+    """Returns the number of channels of the images that a module takes, and notes on it for the user.
 
     A first convolution tells no more than what reaches it: stems that rearrange the image (space to depth) hand it
     more channels than the image has. So the module is run on images of 3 channels, or as many as its hub says, and of
     as many as the first convolution takes; where both run, the former are taken and the note says so.
 
     Args:
-        module: takes images (N, C, H, W).
-        input_size: (height, width) of the images to try.
-        configured: channels that the module's hub says.
+        module: a module that takes images (N, C, H, W).
+        input_size: (height, width) of the images to try, in pixels.
+        configured: the number of channels that the module's hub says; None where it says none.
     """
     likely, first = configured or RGB, count_channels(module)
     if likely == first:
@@ -182,7 +182,7 @@ def find_channels(
 
 
 def runs_on(module: Callable[..., Any], example: torch.Tensor) -> bool:
-    """Tells whether a module takes such images."""
+    """Tells whether a module runs on example images."""
     try:
         run_quietly(module, example)
     except Exception:  # the model's own code may raise anything
@@ -191,7 +191,7 @@ def runs_on(module: Callable[..., Any], example: torch.Tensor) -> bool:
 
 
 def count_channels(module: torch.nn.Module) -> int:
-    """Returns the channels that the module's first convolution takes, 3 where it has none."""
+    """Returns the number of channels that a module's first convolution takes; 3 where it has no convolution."""
     import torch
 
     for part in module.modules():
@@ -202,10 +202,10 @@ def count_channels(module: torch.nn.Module) -> int:
 
 
 def run_once(module: Callable[..., Any], example: torch.Tensor) -> Any:
-    """Runs a module on the example and returns what it gives.
+    """Runs a module on example images and returns its result.
 
     Raises:
-        MasktoolError: it fails, or gives no tensor.
+        MasktoolError: the module fails, or gives no tensor.
     """
     try:
         outputs = run_quietly(module, example)
@@ -217,7 +217,7 @@ def run_once(module: Callable[..., Any], example: torch.Tensor) -> Any:
 
 
 def does_not_run(module: Callable[..., Any], example: torch.Tensor, error: Exception) -> MasktoolError:
-    """Returns why a module does not run on an image, as far as its signature and another layout tell."""
+    """Returns the error of a module that does not run on an image; its signature and another layout may tell why."""
     if needed := arguments_beside_image(module):
         return MasktoolError(
             "the model takes more than the image",
@@ -255,7 +255,7 @@ def arguments_beside_image(module: Callable[..., Any]) -> list[str]:
 
 
 def run_quietly(module: Callable[..., Any], images: torch.Tensor) -> Any:
-    """Runs a module without gradients, its warnings unheard."""
+    """Runs a module without gradients, its warnings suppressed."""
     import torch
 
     with quiet(), torch.no_grad():
@@ -265,7 +265,7 @@ def run_quietly(module: Callable[..., Any], images: torch.Tensor) -> Any:
 def flatten_outputs(outputs: Any) -> dict[str, torch.Tensor]:
     """Returns the tensors in a module's result by name.
 
-    A lone tensor is called ``logits``; several have a mapping's keys or are ``output_0``, ``output_1``. What is no
+    A lone tensor is called ``logits``; several have a mapping's keys or are ``output_0``, ``output_1``. Anything but a
     tensor is left out: an auxiliary head that is off gives None.
     """
     import torch
@@ -290,7 +290,7 @@ def takes_one_image(module: torch.nn.Module) -> bool:
 
 
 def wrap_module(module: torch.nn.Module) -> torch.nn.Module:
-    """Returns a module that takes one image and gives the tensors of another's result: one, or a flat tuple."""
+    """Returns a module that takes one image and gives the tensors of another module's result: one, or a flat tuple."""
     import torch
 
     class FlatOutputs(torch.nn.Module):
@@ -310,8 +310,8 @@ def with_reference(model: onnx_ir.Model, call: Callable[..., Any], example: torc
 
     Args:
         model: the graph; where its batch is fixed, the callable gets the images one by one.
-        call: takes images (N, C, H, W).
-        example: of the element type and on the device that the callable takes.
+        call: the callable, which takes images (N, C, H, W).
+        example: a tensor of the element type and on the device that the callable takes.
     """
     import torch
 
@@ -335,7 +335,7 @@ def as_array(tensor: torch.Tensor) -> np.ndarray:
 
 
 def in_evaluation_mode(module: torch.nn.Module) -> Callable[[torch.Tensor], Any]:
-    """Returns a function that runs a module in evaluation mode and gives its parts their modes back."""
+    """Returns a function that runs a module in evaluation mode and then puts each part back into its own mode."""
 
     def call(images: torch.Tensor) -> Any:
         with evaluation_mode(module):

@@ -1,4 +1,4 @@
-"""torch modules from wherever they may come: a hub's name, a file, or a module in memory."""
+"""Loads torch modules from a hub's name, a file, or a module in memory."""
 
 from __future__ import annotations
 
@@ -36,14 +36,15 @@ FROZEN_NOTE = "a torch.export archive is an exported program in evaluation mode:
 
 @dataclasses.dataclass(frozen=True)
 class LoadedModule:
-    """A torch module and what is known of it.
+    """A torch module, and what its file or hub says about it.
 
     Attributes:
-        known: the module, and what its hub says.
-        name: what the user calls it: a file's name without its directory, a hub name or a class name.
-        sha256: of the file, and of the code of a factory that built the architecture; None when there is no file.
+        known: the module, and what its hub says about it.
+        name: the module's name to the user: a file's name without its directory, a hub name or a class name.
+        sha256: the SHA-256 of the file, and of the code of a factory that built the architecture; None when there is no
+            file.
         notes: what the user should be told, one sentence each.
-        frozen: whether it is an exported program, which runs in evaluation mode alone and cannot be trained.
+        frozen: whether the module is an exported program, which runs in evaluation mode alone and cannot be trained.
         input_size: (height, width) of the images that an exported program takes; None where it leaves them open, and
             for any other module.
     """
@@ -60,11 +61,11 @@ def load_module(model: object, *, arch: str | None = None, trust_code: bool = Fa
     """Loads a torch module.
 
     Args:
-        model: ``torchvision:NAME`` or ``timm:NAME``; a file: a state dict or ``.safetensors`` with ``arch``, a
-            ``torch.export`` archive, which comes unflattened and frozen, or, with ``trust_code``, a pickled module;
-            or a ``torch.nn.Module``. A ``LoadedModule`` is returned as it is.
-        arch: architecture that a state dict belongs to, see :func:`masktool.exporters.sources.load_source`.
-        trust_code: read a file although that may run code from it, see :mod:`masktool.exporters.trust`.
+        model: ``torchvision:NAME`` or ``timm:NAME``; the path of a file: a state dict or ``.safetensors`` with
+            ``arch``, a ``torch.export`` archive, which is unflattened and frozen, or, with ``trust_code``, a pickled
+            module; or a ``torch.nn.Module``. A ``LoadedModule`` is returned as it is.
+        arch: the architecture that a state dict belongs to, as for :func:`masktool.exporters.sources.load_source`.
+        trust_code: whether to read a file although that may run code from it, see :mod:`masktool.exporters.trust`.
 
     Raises:
         MasktoolError: the model cannot be read, or is no torch module: an ONNX model or a TorchScript archive.
@@ -119,7 +120,7 @@ def name_files(files: Mapping[str, str | None], weights: Path) -> dict[str, str 
 
 
 def refuse_script(module: torch.nn.Module) -> torch.nn.Module:
-    """Returns a module; MasktoolError for one of TorchScript, whose code neither exports nor trains."""
+    """Returns a module as it is; MasktoolError for a TorchScript module, which can be neither exported nor trained."""
     import torch
 
     if isinstance(module, torch.jit.ScriptModule):
@@ -129,7 +130,7 @@ def refuse_script(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def refuse_graph(where: object, properties: dict[str, str]) -> MasktoolError:
-    """Returns the refusal of an ONNX model, which names what it was made from where masktool made it."""
+    """Returns the refusal of an ONNX model, which names the model's own source where masktool wrote the file."""
     metadata = Metadata.from_properties(properties)
     made_from = "" if metadata is None else f": {metadata.source}"
     fix = f"give the torch model that it was exported from{made_from}"
@@ -141,7 +142,8 @@ def unflatten_program(path: Path, trust_code: bool) -> tuple[torch.nn.Module, tu
     the (height, width) of the images that it takes, None where it leaves them open.
 
     Raises:
-        MasktoolError: it cannot be read, takes no image, was exported for a fixed batch, or in training mode.
+        MasktoolError: the archive cannot be read, or its program takes no image, or was exported for a fixed batch or
+            in training mode.
     """
     import torch
 

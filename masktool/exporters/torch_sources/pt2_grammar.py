@@ -1,4 +1,4 @@
-"""Forms of JSON values: a form takes a value and its place, and gives a copy of what it knows; all else is refused.
+"""Forms of JSON values: a form takes a value and its place, and gives a copy of the parts it knows; it refuses others.
 
 A value that went through a form was rebuilt from what was checked. Nothing of the original is left in it, so that no
 later reader can find more in it than the check did.
@@ -44,7 +44,7 @@ SHOWN = 80
 
 
 class UnknownFormError(Exception):
-    """A value has none of the forms that are known to hold no code; the text says which value, and where."""
+    """Raised for a value of none of the forms that are known to hold no code; the text says which value, and where."""
 
 
 def shown_form(value: object) -> str:
@@ -135,7 +135,7 @@ def integer(lowest: int = -INTEGER_LIMIT, highest: int = INTEGER_LIMIT) -> Form:
 
 
 def flag(value: Any, place: str) -> bool:
-    """The form of true and false."""
+    """The form of a boolean: true or false."""
     if type(value) is not bool:
         raise UnknownFormError(f"{place} is {shown_form(value)}")
     return value
@@ -223,7 +223,7 @@ def is_integer(node: ast.expr) -> bool:
 
 
 def is_small_power(node: ast.expr) -> bool:
-    """Tells whether an expression is an exponent that cannot take for ever."""
+    """Tells whether an expression is an exponent small enough to be computed."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Integer":
         (node,) = node.args if len(node.args) == 1 and not node.keywords else (node,)
     return isinstance(node, ast.Constant) and type(node.value) is int and 0 <= node.value <= LARGEST_POWER

@@ -64,7 +64,7 @@ def operator(value: object, place: str) -> str:
     """The form of an operator's name.
 
     Raises:
-        UnknownFormError: it is none of those above, or not one of torch's.
+        UnknownFormError: the operator is not in this file's list, or torch has none of that name.
     """
     if isinstance(value, str) and value in SYMBOLIC:
         return value
@@ -82,7 +82,7 @@ def is_listed(name: str) -> bool:
 
 
 def is_overload(name: str, overload: str) -> bool:
-    """Tells whether torch has such an operator: the attributes of its name hold functions of torch's besides."""
+    """Tells whether a name and overload are an operator of torch's, and no other attribute of that name."""
     import torch
 
     packet = getattr(torch.ops.aten, name, None)

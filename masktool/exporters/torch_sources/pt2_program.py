@@ -1,4 +1,4 @@
-"""The program of a ``torch.export`` archive, checked to be a graph of known operators and nothing that runs as Python.
+"""Checks that a ``torch.export`` archive's program is a graph of known operators and nothing that runs as Python.
 
 The forms follow torch's own schema (``torch/_export/serde/schema.py``). Three of its fields reach Python's ``eval`` or
 ``exec`` when torch reads them: lengths (sympy), guards, and every name (torch writes a graph as Python code).
@@ -41,7 +41,7 @@ STRIDED = 7
 
 
 def tensor_form(size: Any) -> Any:
-    """Returns the form of what is known of a tensor besides its values."""
+    """Returns the form of a tensor's description: what is known of it besides its values."""
     return record(
         {
             "dtype": ENUMERATION,
@@ -171,7 +171,7 @@ def check_program(value: Any, place: str) -> dict[str, Any]:
     """Returns a copy of a program that holds only what was checked.
 
     Raises:
-        UnknownFormError: something in it has none of the forms above.
+        UnknownFormError: something in the program has none of the forms in this file.
     """
     program: dict[str, Any] = PROGRAM(value, place)
     if program.get("guards_code") and image_sizes(program) is None:
@@ -180,7 +180,7 @@ def check_program(value: Any, place: str) -> dict[str, Any]:
 
 
 def image_sizes(program: dict[str, Any]) -> list[int] | None:
-    """Returns the sizes of the image that a program was exported with, None where it takes something else."""
+    """Returns the sizes of the image that a program was exported with; None where it takes something else."""
     module = program["graph_module"]
     names = [each["user_input"]["arg"] for each in module["signature"]["input_specs"] if "user_input" in each]
     calls = [each["signature"] for each in module["module_call_graph"] if each["fqn"] == ""]
@@ -196,7 +196,7 @@ def image_sizes(program: dict[str, Any]) -> list[int] | None:
 
 
 def fixed_size(size: dict[str, Any]) -> int | None:
-    """Returns a size that is fixed, or what an open one was at export; None where torch did not note it."""
+    """Returns a fixed size, or the size that an open one had at export; None where torch did not note it."""
     if "as_int" in size:
         return int(size["as_int"])
     hint = size["as_expr"].get("hint") or {}

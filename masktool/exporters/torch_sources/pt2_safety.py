@@ -1,8 +1,8 @@
-"""``torch.export`` archives without consent: a copy in memory that holds nothing but what was checked.
+"""Copies a ``torch.export`` archive in memory with nothing but what was checked, so that reading needs no consent.
 
 torch's reader unpickles (weights, constants, sample inputs, two older formats), evaluates (lengths, conditions, names),
-imports (keys of mappings) and opens native libraries (``data/aotinductor``), as the file says. None of it can be
-switched off, so the reader is given another archive:
+imports (keys of mappings) and opens native libraries (``data/aotinductor``), as the file says. None of that can be
+switched off, so the reader is given a copy of the archive:
 
 1. Members other than those of one program are refused by name; those that only inform are left out.
 2. The program goes through :mod:`masktool.exporters.torch_sources.pt2_program`, which rebuilds it from what it knows.
@@ -100,10 +100,10 @@ def copy_archive(path: Path) -> io.BytesIO:
 
 
 def list_members(source: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Returns the members that matter by their names below the archive's folder.
+    """Returns the members of the program, by their names below the archive's folder.
 
     Raises:
-        UnknownFormError: a member is unknown, twice there, compressed, or means code.
+        UnknownFormError: a member is unknown, is there twice, is compressed, or means code.
     """
     entries = source.infolist()
     if any(entry.filename == OLD_PROGRAM for entry in entries):
@@ -140,18 +140,18 @@ def check_member(name: str) -> None:
 
 
 def read_member(source: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Any:
-    """Returns a member as JSON values.
+    """Returns a member of an archive as JSON values.
 
     Raises:
-        MasktoolError: it is longer than the limit.
-        ValueError: it is no JSON.
+        MasktoolError: the member is longer than the limit.
+        ValueError: the member is no JSON.
     """
     check_limit("program", entry.file_size, where=entry.filename)
     return json.loads(source.read(entry).decode())
 
 
 def make_samples(sizes: list[int] | None) -> bytes:
-    """Returns what torch keeps as sample inputs: an image of zeros, or nothing."""
+    """Returns sample inputs in torch's file format: an image of zeros, or none where ``sizes`` is None."""
     import torch
 
     if sizes is None:
@@ -167,7 +167,7 @@ def copy_payloads(
     """Copies weights or constants, which a table in the archive describes.
 
     Raises:
-        UnknownFormError: one is no raw tensor, or reaches beyond its bytes.
+        UnknownFormError: a weight or constant is no raw tensor, or reaches beyond its bytes.
     """
     content = read_member(source, names[listing])
     refuse_pickles(content, listing)
@@ -194,7 +194,7 @@ def refuse_pickles(content: Any, listing: str) -> None:
 
 
 def check_within_bytes(tensor: Mapping[str, Any], size: int, place: str) -> None:
-    """Raises UnknownFormError for a tensor that is not within its bytes: torch would allocate what it says instead."""
+    """Raises UnknownFormError for a tensor that reaches beyond its bytes: torch would allocate what it states."""
     shape = [each["as_int"] for each in tensor["sizes"]]
     strides = [each["as_int"] for each in tensor["strides"]]
     item = ITEM_SIZES.get(tensor["dtype"])

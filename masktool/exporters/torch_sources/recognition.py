@@ -1,7 +1,7 @@
-"""The architecture of a state dict that comes without one: which of the hubs' it is, or what there is to choose from.
+"""Finds which of the hubs' architectures a state dict is of, or names those to choose from.
 
 Keys and shapes do not tell everything: strides, padding, activations and anti-aliasing leave no trace in them. So
-networks that have the same ones are run on the same weights, and only where all give the same do they count as one.
+networks with the same keys and shapes are run on the same weights, and count as one only where all results agree.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ ADVICE_ON_FORMS = "add " + parameter("arch", Placeholder(ARCH_FORMS))
 
 @dataclasses.dataclass(frozen=True)
 class Recognised:
-    """A unique architecture for a state dict.
+    """The only architecture of the hubs that a state dict fits.
 
     Attributes:
         name: ``torchvision:NAME`` or ``timm:NAME``.
-        notes: what the user should be told of the choice.
+        notes: what the user should know about the choice, one sentence each.
     """
 
     name: str
@@ -53,10 +53,10 @@ def recognise_architecture(state: Mapping[str, torch.Tensor], path: Path) -> Rec
 
     Args:
         state: the state dict, its wrappers' prefixes stripped.
-        path: of its file.
+        path: the path of the state dict's file.
 
     Raises:
-        MasktoolError: none fits, or several that do not compute the same; the message names them.
+        MasktoolError: no architecture fits, or several do that do not compute the same; the message names them.
     """
     search = search_hubs(shapes_of(state))
     fits = order_fits(search.fits, path)
@@ -89,24 +89,25 @@ def refuse_bare(path: Path, got: str, fix: str) -> MasktoolError:
 
 
 def order_fits(fits: Sequence[Fit], path: Path) -> list[Fit]:
-    """Returns fits with the most likely first: those with published weights, then those that the file's name says."""
+    """Returns fits, the most likely first: those with published weights, then those that the file's name names."""
     return sorted(fits, key=lambda fit: (not hub.is_published(fit.name), -length_in_name(fit.name, path)))
 
 
 def length_in_name(name: str, path: Path) -> int:
-    """Returns how many letters of a file's name are a model's, as in downloaded files; 0 where it is not in it."""
+    """Returns the length of a model's name where a file's name contains it, as in downloaded files; else 0."""
     model = name.rpartition(":")[2]
     return len(model) if model in path.name else 0
 
 
 def choose_unique(fits: Sequence[Fit], state: Mapping[str, torch.Tensor]) -> Recognised | None:
-    """Returns the architecture that all fits agree on; None where two of them do not compute the same.
+    """Returns the one architecture that all fits amount to; None where two of them do not compute the same.
 
-    One that its hub publishes no weights of gives way to those with weights, and is named in a note.
+    A fit without weights published by its hub gives way to those with weights, and is named in a note.
 
     Args:
-        fits: in the order of the search; the first of those that agree is taken, whatever the file is called.
-        state: the state dict that they fit.
+        fits: the networks in the order of the search; the first of those that agree is taken, whatever the file is
+            called.
+        state: the state dict that the networks fit.
     """
     competing = [fit for fit in fits if hub.is_published(fit.name)] or list(fits)
     first, *others = competing
@@ -123,16 +124,16 @@ def choose_unique(fits: Sequence[Fit], state: Mapping[str, torch.Tensor]) -> Rec
 
 
 def describe_twin(first: Fit, other: Fit) -> str:
-    """Says that another name stands for the same network, and whether its hub prepares images in the same way."""
+    """Returns a note that another name stands for the same network, and whether its hub prepares images alike."""
     own, others = (build_outline(fit).preprocessing for fit in (first, other))
     difference = "" if own == others else f", resized and cropped otherwise: {first.name}'s preprocessing is taken"
     return f"{other.name} is the same network{difference}"
 
 
 def compute_the_same(first: Fit, second: Fit, state: Mapping[str, torch.Tensor]) -> bool:
-    """Tells whether two networks that a state dict fits are one: normalised alike, and giving the same on images.
+    """Tells whether two networks with a state dict's weights prepare images alike and give the same outputs on them.
 
-    What cannot be compared counts as different.
+    Networks that cannot be compared count as different.
     """
     import torch
 
@@ -153,7 +154,7 @@ def compute_the_same(first: Fit, second: Fit, state: Mapping[str, torch.Tensor])
 
 
 def equal_outputs(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:
-    """Tells whether two networks gave the same outputs, in numbers that depend on the image."""
+    """Tells whether the outputs of two networks are the same, and depend on the image."""
     if len(first) != len(second) or not first:
         return False
     return all(
@@ -163,28 +164,28 @@ def equal_outputs(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.
 
 
 def is_evidence(output: torch.Tensor) -> bool:
-    """Tells whether the outputs for two images are finite and differ by more than what counts as the same."""
+    """Tells whether an output is finite and differs between two images by more than the tolerance for equal outputs."""
     return bool(output.isfinite().all()) and largest(output[0] - output[1]) > SAME_OUTPUT * largest(output)
 
 
 def largest(values: torch.Tensor) -> float:
-    """Returns the largest absolute value."""
+    """Returns the largest absolute value in a tensor."""
     return float(values.abs().max())
 
 
 def normalisation(preprocessing: Preprocessing | None) -> Any:
-    """Returns what a preprocessing does to the numbers of pixels; None for none."""
+    """Returns the fields of a preprocessing that change the numbers of pixels; None where there is no preprocessing."""
     return None if preprocessing is None else (preprocessing.mean, preprocessing.std, preprocessing.channel_order)
 
 
 def build_outline(fit: Fit) -> hub.Architecture:
-    """Builds a network on the meta device."""
+    """Builds a network without weights, on the meta device."""
     with parameters_on_meta():
         return hub.build(fit.name, pretrained=False, **fit.options)
 
 
 def load_outline(fit: Fit, state: Mapping[str, torch.Tensor]) -> hub.Architecture:
-    """Builds a network with weights, in float64 and evaluation mode."""
+    """Builds a network with a state dict's weights, in float64 and evaluation mode."""
     known = build_outline(fit)
     known.module.load_state_dict(state, strict=False, assign=True)
     known.module.double().eval()
@@ -192,19 +193,19 @@ def load_outline(fit: Fit, state: Mapping[str, torch.Tensor]) -> hub.Architectur
 
 
 def list_names(fits: Sequence[Fit]) -> str:
-    """Returns the names of the first fits and the number of others."""
+    """Returns the names of the first fits and the number of the others, in words."""
     more = f" and {len(fits) - NAMES_SHOWN} more" if len(fits) > NAMES_SHOWN else ""
     return ", ".join(fit.name for fit in fits[:NAMES_SHOWN]) + more
 
 
 def advise_choice(fits: Sequence[Fit]) -> Message:
-    """Returns what to do where several architectures fit, and do not compute the same."""
+    """Returns advice for several architectures that fit and do not compute the same."""
     why = "; keys and shapes hold no strides, padding, activations or preprocessing, so whoever trained them must tell"
     return "add " + parameter("arch", fits[0].name) + ", or whichever of these the weights were trained as" + why
 
 
 def describe_failure(search: Search) -> Message:
-    """Says that nothing fits where that was looked for, what comes nearest, and what could not be searched."""
+    """Returns the message that no network fits: which hubs were searched, what comes nearest, and which were not."""
     said: list[str] = []
     if search.searched:
         said.append(f"keys and shapes of no network of {' or '.join(search.searched)}")

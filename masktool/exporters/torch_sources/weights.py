@@ -1,4 +1,4 @@
-"""State dicts: reading one without running code from the file, and fitting it to its architecture."""
+"""Reads a state dict without running code from the file, and fits it to its architecture."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ def check_unpickler(path: Path) -> None:
 
 
 def refuse_pickle(path: Path, reason: str) -> MasktoolError:
-    """Returns the refusal of a file that torch does not read as weights alone: other objects are in it, or damage."""
+    """Returns the refusal of a file that torch does not read as weights alone: it holds other objects or damage."""
     return refuse_code(path, find_cause(reason), otherwise=WEIGHTS_FIX)
 
 
 def find_cause(reason: str) -> str:
-    """Returns why torch does not read a file as weights alone, without torch's own advice: that is to read it with the
+    """Returns why torch does not read a file as weights alone, without torch's own advice, which is to read it with the
     code that is in it, or names an argument that no user of masktool can give.
     """
     if found := re.search(r"GLOBAL ([\w.]+)", reason):
@@ -108,10 +108,10 @@ def find_cause(reason: str) -> str:
 
 
 def unwrap_content(content: Any, path: Path) -> Any:
-    """Returns the module or state dict inside what a file held.
+    """Returns the module or state dict inside the content of a file.
 
     Raises:
-        MasktoolError: there is neither.
+        MasktoolError: the content holds neither a module nor a state dict.
     """
     if is_module(content):
         return content
@@ -138,7 +138,7 @@ def is_state_dict(content: Any) -> bool:
 
 
 def strip_prefixes(state: StateDict) -> StateDict:
-    """Removes the prefixes that every key shares because of a wrapper."""
+    """Removes from every key of a state dict the prefixes that a wrapper has put before all of them."""
     for prefix in PREFIXES:
         if all(key.startswith(prefix) for key in state):
             return strip_prefixes({key.removeprefix(prefix): value for key, value in state.items()})
@@ -150,13 +150,13 @@ def build_with_weights(arch: str | None, state: StateDict, path: Path) -> tuple[
 
     ``auto`` stands for the one architecture of a hub's that the state dict fits. A hub's architecture is built again
     with the file's number of classes or channels, or with or without auxiliary heads, where the file was saved from
-    such a one.
+    such a network.
 
     Returns:
-        The architecture with weights, its labels dropped where the classes are others; and notes for the user.
+        The architecture with weights, its labels dropped where the classes differ; and notes for the user.
 
     Raises:
-        MasktoolError: there is no architecture, or keys or shapes do not fit it.
+        MasktoolError: no architecture is given or found, or keys or shapes of the state dict do not fit it.
     """
     state = {LEGACY_DENSENET_KEY.sub(r"\1\2.", key): value for key, value in state.items()}
     notes: list[str] = []

@@ -57,14 +57,14 @@ def mask_activation(graph: MaskedGraph, node: ir.Node) -> None:
 
 
 def refuse_training(node: ir.Node) -> None:
-    """Raises RuleError where batch normalisation takes mean and variance of what it is given, missing places too."""
+    """Raises RuleError where batch normalisation takes mean and variance of its input, missing places too."""
     if node.attributes.get_int("training_mode", 0):
         raise RuleError("it takes mean and variance of the images at hand (training mode)")
 
 
 @mask_rule("Acos", "Acosh", "Asin", "Atanh", "Cosh", "Exp", "Log", "Reciprocal", "Sinh", "Sqrt", "Tan")
 def mask_guarded(graph: MaskedGraph, node: ir.Node) -> None:
-    """Computes f(1) under the mask, atanh(0): of an arbitrary number, f may be infinite or no number."""
+    """Computes f(1) under the mask (Atanh: f(0)): of an arbitrary number, f may be infinite or no number."""
     state = state_of_input(graph, node)
     node.replace_input_with(0, graph.replaced(input_at(node, 0), empty=0 if node.op_type == "Atanh" else 1))
     graph.set_state(node.outputs[0], state.replace(zeroed=False))
@@ -92,13 +92,13 @@ def vjp_sign(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradi
 
 @gradient_rule("Cast", "CastLike")
 def vjp_cast(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """Casts back."""
+    """Casts the gradient to the input's type."""
     return [graph.as_type(first_gradient(gradients), dtype_of(input_at(node, 0)))]
 
 
 @gradient_rule("Relu")
 def vjp_relu(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """Passes what is positive.
+    """Passes the gradient where x is positive.
 
     ``HardSigmoid(alpha = 3e38)(y)`` is exactly [y > 0] for every normal float32 number, and one of the few operators
     that ONNX Runtime leaves in the blocked layout of its convolutions; Greater and Where are not.
@@ -129,7 +129,7 @@ def vjp_batch_normalization(graph: GradientGraph, node: ir.Node, gradients: Grad
 
 @gradient_rule("Clip")
 def vjp_clip(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """Passes what lies within the bounds, these included."""
+    """Passes the gradient where x lies within the bounds, these included."""
     gradient, value = first_gradient(gradients), input_at(node, 0)
     refuse_parameters(graph, node)
     bounds = [*node.inputs[1:], None, None]
@@ -142,7 +142,7 @@ def vjp_clip(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradi
 
 @gradient_rule("LeakyRelu")
 def vjp_leaky_relu(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """Scales what is not positive."""
+    """Scales the gradient by the slope where x is not positive."""
     gradient, value = first_gradient(gradients), input_at(node, 0)
     alpha = graph.number(node.attributes.get_float("alpha", 0.01), value)
     return [graph.emit("Where", graph.positive(value), gradient, graph.emit("Mul", gradient, alpha))]
@@ -150,7 +150,7 @@ def vjp_leaky_relu(graph: GradientGraph, node: ir.Node, gradients: Gradients) ->
 
 @gradient_rule("ThresholdedRelu", "Shrink", "HardSigmoid")
 def vjp_gate(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """Passes what lies in the operator's open range, times its slope."""
+    """Passes the gradient where x lies in the operator's open range, times its slope."""
     gradient, value, own = first_gradient(gradients), input_at(node, 0), node.attributes
     if node.op_type == "ThresholdedRelu":
         threshold = graph.number(own.get_float("alpha", 1.0), value)

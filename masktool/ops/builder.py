@@ -1,4 +1,4 @@
-"""Emitting nodes into a graph under rewriting, and reading what is known of its values."""
+"""Emits nodes into a graph under rewriting, and reads what is known of the graph's values."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class GraphBuilder(abc.ABC):
         """Puts an emitted node into the graph."""
 
     def constant(self, value: Any, dtype: ir.DataType) -> ir.Value:
-        """Returns an initializer that holds ``value``, one per distinct content."""
+        """Returns an initializer that holds ``value``; the same content twice is one initializer."""
         try:
             array = np.asarray(value, dtype=dtype.numpy())
         except OverflowError as error:
@@ -94,7 +94,7 @@ class GraphBuilder(abc.ABC):
     def new_node(
         self, op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any], domain: str, num_outputs: int
     ) -> ir.Node:
-        """Returns a node that stands nowhere yet, with names and the type of its first input."""
+        """Returns a node that is in no graph yet, with names and, for its outputs, the type of its first input."""
         self._count += 1
         label = f"{self.label}/{op_type}_{self._count}"
         node = ir.node(op_type, inputs, attributes, domain=domain, num_outputs=num_outputs, name=label)
@@ -114,11 +114,11 @@ class GraphBuilder(abc.ABC):
         return self.emit("ConstantOfShape", self.emit("Shape", mask), value=ir.tensor([1], dtype=dtype_of(mask)))
 
     def divisor(self, value: ir.Value) -> ir.Value:
-        """Returns a value that may be divided by: 1 where it is 0."""
+        """Returns a value with 1 wherever it is not positive, so that others can be divided by it."""
         return self.emit("Where", self.positive(value), value, self.constant(1, dtype_of(value)))
 
     def length_of(self, value: ir.Value, axis: int) -> ir.Value:
-        """Returns the length of one axis, as an int64 tensor of one element that is found at run time."""
+        """Returns the length of one axis of a value, as an int64 tensor of one element that is found at run time."""
         return self.emit("Shape", value, start=axis, end=axis + 1)
 
     def positive(self, value: ir.Value) -> ir.Value:
@@ -127,7 +127,7 @@ class GraphBuilder(abc.ABC):
 
 
 def attribute_key(value: Any) -> Hashable:
-    """Returns what tells an attribute from others: of tensors, whose text is shortened, type, shape and bytes."""
+    """Returns a key that tells an attribute's value from others; for tensors, their type, shape and bytes."""
     if isinstance(value, ir.TensorProtocol):
         return value.dtype, tuple(value.shape), value.tobytes()
     if isinstance(value, list | tuple):
@@ -138,7 +138,7 @@ def attribute_key(value: Any) -> Hashable:
 def type_of_result(
     op_type: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Any]
 ) -> ir.TypeProtocol | None:
-    """Returns the type of what an emitted node gives: mostly that of its first input."""
+    """Returns the type of an emitted node's output: mostly that of its first input."""
     if op_type in RESULT_TYPES:
         return ir.TensorType(RESULT_TYPES[op_type])
     if op_type == "Cast":
@@ -171,7 +171,7 @@ def sizes_of(value: ir.Value) -> tuple[int | None, ...]:
 
 
 def fixed_sizes(value: ir.Value) -> tuple[int, ...]:
-    """Returns the length of every axis but the first; the first is -1 where it is open.
+    """Returns the length of every axis of a value; that of the first axis is -1 where it is open.
 
     Raises:
         RuleError: another length is not fixed.
@@ -184,19 +184,19 @@ def fixed_sizes(value: ir.Value) -> tuple[int, ...]:
 
 
 def described(value: ir.Value) -> str:
-    """Returns how a message calls a value: one that masktool emitted by the network's node that it belongs to."""
+    """Returns how a message names a value: one that masktool emitted, by the network's node that it serves."""
     node = network_name(value.name or "")
     return repr(value.name) if node is None else f"the map or mask at node {node!r}"
 
 
 def network_name(name: str) -> str | None:
-    """Returns the name of the network's node that an emitted node or value belongs to; None for any other name."""
+    """Returns the name of the network's node that an emitted node or value serves; None for any other name."""
     start = f"{GraphBuilder.prefix}/"
     return name[len(start) :].rpartition("/")[0] or None if name.startswith(start) else None
 
 
 def dims_of(value: ir.Value) -> list[Length]:
-    """Returns the length of every axis: a number, the name of a symbolic length, or None for an unknown one."""
+    """Returns the length of every axis of a value: a number, the name of a symbolic length, or None where unknown."""
     rank_of(value)
     assert value.shape is not None
     return [dim if isinstance(dim, int) else dim.value for dim in value.shape]

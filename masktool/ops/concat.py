@@ -1,4 +1,4 @@
-"""Joining values side by side, and cutting them up.
+"""Operators that join values side by side, or cut them up.
 
 * Concatenation over channels: the larger mask (union), ``m' = max(m₁, m₂, …)``; what one map lacks there is 0. A part
   that does not depend on the image is missing where the maps beside it are.
@@ -41,7 +41,7 @@ def mask_concat(graph: MaskedGraph, node: ir.Node) -> None:
 
 
 def concat_channels(graph: MaskedGraph, node: ir.Node, states: Sequence[Masked]) -> Masked:
-    """Returns the union of the masks; sets to 0 what a map lacks there."""
+    """Returns the union of the masks; sets every map to 0 where the union has a place that the map lacks."""
     masks = list(dict.fromkeys(state.mask for state in states))
     mask = masks[0] if len(masks) == 1 else graph.emit("Max", *masks)
     axes = tuple(sorted({axis for state in states for axis in state.axes}))
@@ -104,7 +104,7 @@ def mask_split(graph: MaskedGraph, node: ir.Node) -> None:
 
 @gradient_rule("Concat")
 def vjp_concat(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """Cuts out what belongs to each part."""
+    """Cuts the gradient of each part out."""
     gradient = first_gradient(gradients)
     axis = normalised_axes([node.attributes["axis"].as_int()], rank_of(node.outputs[0]))[0]
     found: list[ir.Value | None] = []
@@ -124,7 +124,7 @@ def vjp_concat(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gra
 
 @gradient_rule("Split")
 def vjp_split(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """Joins the parts; one that nothing depends on is 0."""
+    """Joins the gradients of the parts; that of a part that nothing depends on is 0."""
     parts = [
         graph.zeros_like(output) if gradient is None else gradient
         for output, gradient in zip(node.outputs, gradients, strict=True)

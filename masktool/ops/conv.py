@@ -61,7 +61,7 @@ def count_kept(
         node: the convolution.
         box_shape: (1, 1, height, width) of its kernel.
         new_mask: the mask of its output.
-        attributes: of the node that say how its window slides.
+        attributes: those attributes of the convolution that say how its window slides.
     """
     value, output = input_at(node, 0), node.outputs[0]
     state, dtype = graph.known_state(value), dtype_of(output)

@@ -31,7 +31,7 @@ def mask_einsum(graph: MaskedGraph, node: ir.Node) -> None:
 
 
 def state_of_operand(graph: MaskedGraph, node: ir.Node, index: int, labels: str, result: str) -> Masked | None:
-    """Returns what the result inherits from one operand; None when no mask is left of it."""
+    """Returns the mask state that the result inherits from one operand; None when no mask is left of it."""
     value = input_at(node, index)
     state = graph.state(value)
     if state is None:

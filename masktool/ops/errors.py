@@ -1,4 +1,4 @@
-"""How a rule refuses a node."""
+"""The error by which a rule refuses a node."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ class RuleError(Exception):
     """Raised by a rule for a node that it cannot treat.
 
     Args:
-        reason: shown to the user.
-        node: what the reason is about, where that is another node than the one at hand.
+        reason: the reason of the refusal, which the user is shown.
+        node: the node that the reason is about; None for the node that the rule was given.
     """
 
     def __init__(self, reason: str, node: ir.Node | None = None) -> None:

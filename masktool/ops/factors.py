@@ -1,4 +1,4 @@
-"""The factors that two shapes have in common, and what of a mask lies along each: arithmetic, without a graph.
+"""The factors that two shapes have in common, and how a mask varies along each: arithmetic, without a graph.
 
 (N, h, w, 4 · 6) and (N, h · w · 4, 6) have the factors N, h, w, 4 and 6 in common. :mod:`masktool.ops.reshape` says
 what becomes of them.
@@ -23,11 +23,11 @@ class Common:
     """A factor that two shapes have in common.
 
     Attributes:
-        length: a number, or what stands for one.
-        source: the axis that it lies on before; None for a new axis of length 1.
-        target: the axis that it lies on behind; None for an axis of length 1 that is gone.
-        kind: what lies along it.
-        parts: the factors that were merged into it, in order; for the images, those behind them.
+        length: the factor's length: a number, the name of a symbolic length, or None where it is not known.
+        source: the axis that the factor lies on before the reshape; None for a new axis of length 1.
+        target: the axis that the factor lies on behind the reshape; None for an axis of length 1 that is gone.
+        kind: what lies along the factor: images, places, a repeated mask, or nothing of the mask.
+        parts: the factors that were merged into this one, in order; for the images, those behind them.
     """
 
     length: Length
@@ -46,12 +46,12 @@ class NoCommonFactorError(Exception):
 
 
 def parts_on(factors: Sequence[Common], axis: int) -> tuple[Factor, ...]:
-    """Returns what lies on an axis behind the reshape."""
+    """Returns the parts of the factors that lie on an axis behind the reshape."""
     return tuple(part for factor in factors if factor.target == axis and factor.length != 1 for part in factor.parts)
 
 
 def united(parts: Sequence[Factor]) -> tuple[Factor, ...]:
-    """Returns factors with neighbours of one sort multiplied."""
+    """Returns factors with neighbours of the same sort, places or not, multiplied."""
     result: list[Factor] = []
     for length, holds_places in parts:
         last = result[-1] if result else IMAGES
@@ -63,7 +63,7 @@ def united(parts: Sequence[Factor]) -> tuple[Factor, ...]:
 
 
 def name_factors(state: Masked, factors: Sequence[Common]) -> list[Common]:
-    """Says what lies along each factor.
+    """Returns factors with the kind and the parts of what lies along each.
 
     Raises:
         RuleError: an axis is cut in another way than it was merged.
@@ -94,7 +94,7 @@ def cut_parts(parts: Sequence[Factor], lengths: Sequence[Length]) -> list[tuple[
     """Deals the parts of an axis out to the factors that it is cut into; a symbolic factor gets what is left.
 
     Raises:
-        RuleError: they do not fit.
+        RuleError: the parts do not fit the factors.
     """
     left = list(parts)
     open_ends = [index for index, length in enumerate(lengths) if not isinstance(length, int)] or [0]
@@ -121,10 +121,10 @@ def take_parts(left: list[Factor], length: Length, *, first: bool) -> tuple[Fact
 
 
 def common_factors(before: Sequence[Length], after: Sequence[Length]) -> list[Common]:
-    """Returns the smallest factors that two shapes of one size have in common, in order.
+    """Returns the smallest factors that two shapes with as many elements have in common, in order.
 
     Raises:
-        RuleError: they have none, or lengths that are not fixed hide them.
+        RuleError: the shapes have no common factors, or lengths that are not fixed hide them.
     """
     old, new = list(enumerate(before)), list(enumerate(after))
     from_the_end = take_factors(old, new)

@@ -1,4 +1,4 @@
-"""Neighbour fill: what stands in front of every window larger than one pixel.
+"""Neighbour fill, which is emitted in front of every window larger than one pixel.
 
 t rounds of ``masktool::NeighborFill`` (see :mod:`masktool.ops.functions`); t is the distance in pixels between the two
 farthest inputs of a window, the largest distance from a kept input at which a kept output reads. On a map whose longer
@@ -26,15 +26,15 @@ def rounds_needed(reach: int, sides: Sequence[int | None]) -> int:
     """Returns how many rounds fill all places that a window can see.
 
     Args:
-        reach: distance in pixels between the farthest inputs of a window.
-        sides: lengths of the map, None where open.
+        reach: the distance in pixels between the farthest inputs of a window.
+        sides: the lengths of the map's axes in pixels, None for open ones.
     """
     lengths = [side for side in sides if side is not None]
     return min(reach, max(*lengths, 1) - 1) if len(lengths) == len(sides) else reach
 
 
 def fill(graph: MaskedGraph, value: ir.Value, mask: ir.Value, rounds: int) -> ir.Value:
-    """Emits ``rounds`` rounds of neighbour fill, no more than the map is long; none leaves the value as it is."""
+    """Emits ``rounds`` rounds of neighbour fill, no more than the map is long, and returns the filled value."""
     channels, *sides = sizes_of(value)[1:]
     dtype = dtype_of(value)
     rounds = rounds_needed(rounds, sides)

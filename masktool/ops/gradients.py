@@ -38,14 +38,14 @@ FLAT = "flat: its output does not change with small changes of its input, so tha
 
 
 def numbers_read(node: ir.Node) -> Sequence[ir.Value | None]:
-    """Returns the inputs of a node whose numbers it reads, not those of which it wants the type or the shape alone."""
+    """Returns the inputs of a node whose numbers it reads, without those of which it reads the type or shape alone."""
     if node.op_type in SHAPES:
         return ()
     return node.inputs[:1] if node.op_type == "CastLike" else node.inputs
 
 
 class GradientGraph(GraphBuilder):
-    """A graph to which gradients are added, behind everything that it holds already."""
+    """A graph to which gradients are added, behind the nodes that it holds already."""
 
     prefix = "gradient"
 
@@ -69,19 +69,19 @@ class GradientGraph(GraphBuilder):
         return f"gradient/{self._node.name if self._node is not None else 'objective'}"
 
     def place(self, node: ir.Node) -> None:
-        """Puts an emitted node at the end."""
+        """Puts an emitted node at the end of the graph."""
         self.graph.append(node)
 
     def needs(self, value: ir.Value | None) -> bool:
-        """Whether a value depends on what is differentiated for."""
+        """Whether a value depends on an input that is differentiated for."""
         return value is not None and value in self._active
 
     def add(self, value: ir.Value, gradient: ir.Value) -> None:
-        """Adds to the gradient of a value."""
+        """Adds a summand to the gradient of a value."""
         self._gradients.setdefault(value, []).append(gradient)
 
     def total(self, value: ir.Value) -> ir.Value | None:
-        """Returns the sum of what has been added to the gradient of a value; None where nothing has been."""
+        """Returns the sum of the summands of a value's gradient; None where there are none."""
         parts = self._gradients.get(value)
         if not parts:
             return None
@@ -122,10 +122,11 @@ class GradientGraph(GraphBuilder):
         return list(by_name.values())[::-1]
 
     def flat_nodes(self, source: ir.Value) -> list[UnsupportedNode]:
-        """Returns the nodes that passed no gradient on: their rule gave none, or what they give are no real numbers.
+        """Returns the nodes that passed no gradient on: their rule gave none, or their outputs are no real numbers.
 
         Args:
-            source: what none reached; nodes that do not depend on it, as those that read masks alone, stopped nothing.
+            source: the value that no gradient reached; nodes that do not depend on it, such as those that read masks
+                alone, stopped nothing.
         """
         depends = {source}
         for node in self._nodes:
@@ -142,7 +143,7 @@ class GradientGraph(GraphBuilder):
         return [self.describe(each, FLAT) for each in flat if not depends.isdisjoint(numbers_read(each))]
 
     def describe(self, node: ir.Node, reason: str) -> UnsupportedNode:
-        """Returns how a message names a node of the graph, or the one that a mask rule emitted it for, and why."""
+        """Returns the entry of a node, or of the one that a mask rule emitted it for, in a list of refused nodes."""
         own = network_name(node.name or "")
         node = next((each for each in self._nodes if own is not None and each.name == own), node)
         opset = self.graph.opset_imports.get(node.domain, 0)
@@ -151,12 +152,12 @@ class GradientGraph(GraphBuilder):
     # What several rules share
 
     def like(self, value: ir.Value, result: ir.Value) -> ir.Value:
-        """Says that a result has the type and shape of a value; returns the result."""
+        """Declares that a result has the type and shape of a value; returns the result."""
         result.shape, result.type = value.shape, value.type
         return result
 
     def summed_to(self, value: ir.Value, gradient: ir.Value, output: ir.Value) -> ir.Value:
-        """Returns the gradient of a value that was broadcast to the shape of ``output``: summed over what was added."""
+        """Returns the gradient of a value that was broadcast to ``output``'s shape: summed over the broadcast axes."""
         before, after = dims_of(value), dims_of(output)
         shift = len(after) - len(before)
         added = list(range(shift))
@@ -173,7 +174,7 @@ class GradientGraph(GraphBuilder):
         return self.constant(number, dtype_of(like))
 
     def reshaped_as(self, value: ir.Value, gradient: ir.Value) -> ir.Value:
-        """Returns a gradient in the shape of a value, which has as many elements."""
+        """Returns a gradient in the shape of a value with as many elements."""
         lengths = dims_of(value)
         if sum(not isinstance(length, int) for length in lengths) > 1:
             return self.emit("Reshape", gradient, self.emit("Shape", value))
@@ -181,7 +182,7 @@ class GradientGraph(GraphBuilder):
         return self.emit("Reshape", gradient, self.ints(*fixed))
 
     def ints(self, *numbers: int) -> ir.Value:
-        """Returns a constant of int64: axes, a shape, pads."""
+        """Returns a vector of int64 as a constant: axes, a shape, pads."""
         return self.constant(numbers, ir.DataType.INT64)
 
     def zeros_like(self, value: ir.Value) -> ir.Value:
@@ -190,7 +191,7 @@ class GradientGraph(GraphBuilder):
         return self.like(value, self.emit("ConstantOfShape", self.emit("Shape", value), value=zero))
 
     def added_at(self, value: ir.Value, indices: ir.Value, updates: ir.Value, axis: int) -> ir.Value:
-        """Returns a value with ``updates`` added at ``indices`` along an axis; in single precision instead of half."""
+        """Returns a value with ``updates`` added at ``indices`` along an axis; half precision is added up in single."""
         dtype = dtype_of(value)
         wide = ir.DataType.FLOAT if dtype in HALF else dtype
         operands = (self.as_type(value, wide), indices, self.as_type(updates, wide))
@@ -203,7 +204,7 @@ class GradientGraph(GraphBuilder):
         return result
 
     def unscaled(self, gradient: ir.Value) -> tuple[ir.Value, ir.Value | None]:
-        """Returns a gradient without its factors per channel, and these: a convolution takes them into its weights."""
+        """Returns a gradient without its factors per channel, and these, which a convolution takes into its weights."""
         return self._scaled.get(gradient, (gradient, None))
 
     def masked(self, gradient: ir.Value, condition: ir.Value) -> ir.Value:
@@ -217,7 +218,7 @@ class GradientGraph(GraphBuilder):
         return result
 
     def shared_by_equals(self, value: ir.Value, extreme: ir.Value, gradient: ir.Value, axes: Sequence[int]) -> ir.Value:
-        """Returns the gradient of a maximum or minimum along ``axes``: equal numbers share it."""
+        """Returns the gradient of a maximum or minimum along ``axes``, which equal numbers share."""
         if not axes:
             return gradient
         wins = self.as_type(self.emit("Equal", value, extreme), dtype_of(value))
@@ -243,7 +244,7 @@ def first_gradient(gradients: Gradients) -> ir.Value:
     """Returns the gradient of a node's first output.
 
     Raises:
-        RuleError: what depends on the image is another output.
+        RuleError: another output depends on the image.
     """
     if gradients[0] is None:
         raise RuleError("its first output is not used, another one is")
@@ -256,11 +257,11 @@ def passes_nothing(graph: GradientGraph, node: ir.Node, gradients: Gradients) ->
 
 
 def refuse_parameters(graph: GradientGraph, node: ir.Node) -> None:
-    """Raises RuleError where an input but the first depends on what is differentiated for."""
+    """Raises RuleError where an input of a node but the first depends on an input that is differentiated for."""
     if any(graph.needs(value) for value in node.inputs[1:]):
         raise RuleError("its parameters depend on the image or the mask")
 
 
 def is_differentiable(value: ir.Value) -> bool:
-    """Whether a value is floating point."""
+    """Whether a value is floating point, so that it can have a gradient."""
     return value.dtype is not None and value.dtype.is_floating_point()

@@ -35,13 +35,14 @@ class Masked:
     """The mask state of one value.
 
     Attributes:
-        mask: float32, of the value's rank. It has the value's length on ``axes``, the masks' batch (or the value's) on
-            the batch axis, and length 1 elsewhere, so that it broadcasts against the value in any layout.
+        mask: the mask, float32, of the value's rank. It has the value's length on ``axes``, the masks' batch (or the
+            value's) on the batch axis, and length 1 elsewhere, so that it broadcasts against the value in any layout.
         axes: the axes of the value along which the mask varies within one image, in ascending order.
         zeroed: whether the value is known to be 0 wherever the mask is 0.
         batch: the axis on which the images lie.
-        merged: by axis, the factors that a Reshape has merged there, where not all of them hold places; neighbours of
-            one sort are one factor. ``axes`` holds the batch axis only if places are merged with the images.
+        merged: the factors that a Reshape has merged into an axis, by axis, where not all of them hold places;
+            neighbours of one sort are one factor. ``axes`` holds the batch axis only if places are merged with the
+            images.
     """
 
     mask: ir.Value
@@ -51,34 +52,34 @@ class Masked:
     merged: Mapping[int, tuple[Factor, ...]] = dataclasses.field(default_factory=dict)
 
     def replace(self, **changes: Any) -> Masked:
-        """Returns a copy with some fields changed."""
+        """Returns a copy of the state with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     def moved(self, where: Callable[[int], int], **changes: Any) -> Masked:
-        """Returns a copy with every axis sent to ``where(axis)``."""
+        """Returns a copy of the state with every axis moved to ``where(axis)``."""
         axes = tuple(sorted(where(axis) for axis in self.axes))
         merged = {where(axis): factors for axis, factors in self.merged.items()}
         return self.replace(axes=axes, batch=where(self.batch), merged=merged, **changes)
 
     def recut(self, mask: ir.Value, along: Iterable[int], **changes: Any) -> Masked:
-        """Returns a copy with another mask, which has other places along some axes; the batch is never cut."""
+        """Returns a copy of the state with a mask that has other places along some axes; the batch is never cut."""
         cut = set(along) - {self.batch}
         merged = {axis: factors for axis, factors in self.merged.items() if axis not in cut}
         return self.replace(mask=mask, merged=merged, **changes)
 
     @property
     def is_image(self) -> bool:
-        """Whether the mask is (M, 1, ...): images first, perhaps with windows merged in, places behind axis 1."""
+        """Whether the mask is (M, 1, ...): images on axis 0, perhaps with windows merged in, places behind axis 1."""
         return self.batch == 0 and 1 not in self.axes and bool(self.axes) and not self.mixed
 
     @property
     def mixed(self) -> set[int]:
-        """The axes, but for that of the images, on which places lie with other things and not as a map has them."""
+        """The axes, but for that of the images, on which places lie with other factors and not as a map has them."""
         return {axis for axis, parts in self.merged.items() if axis != self.batch and not is_enlarged(parts)}
 
 
 def is_enlarged(parts: Sequence[Factor]) -> bool:
-    """Whether each place of an axis was made several that lie side by side, as in a map of a higher resolution."""
+    """Whether each place of an axis became several side by side, as in a map of a higher resolution."""
     return [holds_places for _, holds_places in parts] == [True, False]
 
 
@@ -110,7 +111,7 @@ class MaskedGraph(GraphBuilder):
         return None if value is None else self._states.get(value)
 
     def set_state(self, value: ir.Value, state: Masked | None) -> None:
-        """Says which mask a value carries."""
+        """Sets the mask state of a value; None where no mask belongs to it."""
         if state is None:
             self._states.pop(value, None)
         else:
@@ -119,7 +120,7 @@ class MaskedGraph(GraphBuilder):
     def emit_after(self, output: ir.Value, op_type: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
         """Emits a node behind the current one whose result takes the place of ``output`` everywhere else.
 
-        ``output`` is one of the ``inputs``. The result has its name, type and shape.
+        ``output`` is one of the ``inputs``. The result has the name, type and shape of ``output``.
         """
         assert self.node is not None
         node = self.new_node(op_type, inputs, attributes, "", 1)
@@ -128,7 +129,7 @@ class MaskedGraph(GraphBuilder):
         return self.replace_output(output, node.outputs[0])
 
     def replace_output(self, output: ir.Value, result: ir.Value) -> ir.Value:
-        """Puts ``result`` in the place of ``output`` everywhere but where it is made of it; returns ``result``."""
+        """Puts ``result`` in the place of ``output`` in all nodes but its own producer; returns ``result``."""
         for user, index in tuple(output.uses()):
             if result.producer() is not user:
                 user.replace_input_with(index, result)
@@ -141,7 +142,7 @@ class MaskedGraph(GraphBuilder):
         return self._take_name(output, node.outputs[0])
 
     def _take_name(self, output: ir.Value, result: ir.Value) -> ir.Value:
-        """Returns ``result`` from the graph where ``output`` was returned, under its name, with its type and shape."""
+        """Gives ``result`` the name, type and shape of ``output``, and its place among the graph's outputs."""
         result.shape, result.type = output.shape, output.type
         for index, graph_output in enumerate(self.graph.outputs):
             if graph_output is output:
@@ -156,20 +157,20 @@ class MaskedGraph(GraphBuilder):
         """Returns the value's mask, which broadcasts against it, in its element type.
 
         Raises:
-            RuleError: that is an integer, which no soft mask fits.
+            RuleError: the element type is an integer, which no soft mask fits.
         """
         if dtype_of(value) in INTEGER_TYPES:
             raise RuleError("it computes on integers; cast the image to float in front of it")
         return self.as_type(self._states[value].mask, dtype_of(value))
 
     def moved_mask(self, mask: ir.Value, places: Mapping[int, int], rank: int, new_rank: int) -> ir.Value:
-        """Returns a mask whose axes stand elsewhere; every other axis has length 1.
+        """Returns a mask with its axes moved; every axis that none is moved to has length 1.
 
         Args:
-            mask: of ``rank`` axes, with length 1 on every axis that is no key of ``places``.
-            places: new axis by old axis.
-            rank: of the mask.
-            new_rank: of the result.
+            mask: the mask, of ``rank`` axes, with length 1 on every axis that is no key of ``places``.
+            places: the new axis by the old axis.
+            rank: the number of axes of the mask.
+            new_rank: the number of axes of the result.
         """
         if rank == new_rank and all(old == new for old, new in places.items()):
             return mask
@@ -189,7 +190,7 @@ class MaskedGraph(GraphBuilder):
         """Returns the state of a value that is known to carry a mask.
 
         Raises:
-            RuleError: it carries none.
+            RuleError: the value carries no mask.
         """
         state = self._states.get(value)
         if state is None:
@@ -197,7 +198,7 @@ class MaskedGraph(GraphBuilder):
         return state
 
     def long_as_images(self, value: ir.Value) -> ir.Value:
-        """Returns the value's mask, repeated where there is one mask for many images."""
+        """Returns the value's mask, repeated for every image where there is one mask for many images."""
         batch, one = self._states[value].batch, self.constant([1], ir.DataType.INT64)
         lengths = [self.length_of(value, axis) if axis == batch else one for axis in range(rank_of(value))]
         return self.emit("Expand", self.known_state(value).mask, self.emit("Concat", *lengths, axis=0))
@@ -245,7 +246,7 @@ class MaskedGraph(GraphBuilder):
 
 
 def share_batch(states: Sequence[Masked]) -> bool:
-    """Whether values have their images on the same axis, and the same things merged with them."""
+    """Whether values have their images on the same axis, and the same factors merged with the images."""
     first = states[0]
     return all(
         state.batch == first.batch and state.merged.get(state.batch) == first.merged.get(first.batch)

@@ -46,7 +46,7 @@ def mask_join(graph: MaskedGraph, node: ir.Node) -> None:
 
 
 def smallest(graph: MaskedGraph, states: Sequence[Masked]) -> Masked:
-    """Returns the state of a value that needs all of several: the minimum of their masks.
+    """Returns the state of a value that depends on several: the minimum of their masks.
 
     Raises:
         RuleError: the images lie on different axes.
@@ -79,7 +79,7 @@ gradient_rule("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"
 
 
 def summed(graph: GradientGraph, node: ir.Node, parts: Sequence[ir.Value | None]) -> Gradients:
-    """Returns each part of a gradient in the shape of the input that it belongs to."""
+    """Returns the gradients of a node's inputs, each summed to the shape of its input."""
     return [
         None if part is None or value is None else graph.summed_to(value, part, node.outputs[0])
         for value, part in zip(node.inputs, parts, strict=True)
@@ -156,7 +156,7 @@ def is_everywhere(node: ir.Node, index: int, number: float) -> bool:
 
 @gradient_rule("Max", "Min")
 def vjp_extreme(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """Gives the gradient to the first of the inputs that is the extreme one."""
+    """Gives the gradient to the first of the inputs that holds the extreme number."""
     left, output = first_gradient(gradients), node.outputs[0]
     parts: list[ir.Value | None] = []
     for index in range(len(node.inputs)):
@@ -169,7 +169,7 @@ def vjp_extreme(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gr
 
 @gradient_rule("PRelu")
 def vjp_prelu(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """Scales what is not positive; the slope gets x there."""
+    """Scales the gradient by the slope where x is not positive; the slope gets dy · x there."""
     gradient, value, slope = first_gradient(gradients), input_at(node, 0), input_at(node, 1)
     rises = graph.positive(value)
     parts: list[ir.Value | None] = [None, None]
@@ -182,7 +182,7 @@ def vjp_prelu(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Grad
 
 @gradient_rule("Where")
 def vjp_where(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """Gives each place to what was chosen there, whatever the gradient of the other would be (0 · ∞ is NaN)."""
+    """Gives each place's gradient to the input chosen there, whatever that of the other would be (0 · ∞ is NaN)."""
     gradient, condition = first_gradient(gradients), input_at(node, 0)
     chosen = graph.masked(gradient, condition) if graph.needs(node.inputs[1]) else None
     other = graph.zero_where(gradient, condition) if graph.needs(node.inputs[2]) else None

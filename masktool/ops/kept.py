@@ -25,7 +25,7 @@ def average_kept(graph: MaskedGraph, node: ir.Node, **attributes: Any) -> ir.Val
     Args:
         graph: the graph under rewriting.
         node: the averaging node; its further inputs (axes) serve all three averages.
-        attributes: of the node, for the averages of the mask.
+        attributes: the node's own attributes, for the averages of the mask.
 
     Returns:
         The value that takes the place of the node's output.
@@ -45,10 +45,10 @@ def extreme_kept(graph: MaskedGraph, node: ir.Node, largest: str, *, empty: floa
 
     Args:
         graph: the graph under rewriting.
-        node: the node; its further inputs (axes) serve for the mask too.
+        node: the maximum or minimum; its further inputs (axes) serve for the mask too.
         largest: the operator that gives the maximum of the mask over the same places.
-        empty: what loses against every number: −∞ for a maximum, ∞ for a minimum.
-        attributes: of the node, for the maximum of the mask.
+        empty: the number that loses against every other: −∞ for a maximum, ∞ for a minimum.
+        attributes: the node's own attributes, for the maximum of the mask.
 
     Returns:
         The value that takes the place of the node's output.
@@ -62,12 +62,14 @@ def extreme_kept(graph: MaskedGraph, node: ir.Node, largest: str, *, empty: floa
 
 @dataclasses.dataclass(frozen=True)
 class Centred:
-    """What lets a normalising operator see kept places only: its result y becomes ``y · f + b · (1 − f) + a · shift``.
+    """The values by which a normalising operator sees kept places only: y becomes ``y · f + b · (1 − f) + a · shift``.
+
+    y is the operator's result, a its scale and b its bias.
 
     Attributes:
-        value: with the mean of the kept places wherever one is missing.
+        value: the operator's input with the mean of the kept places at every missing place.
         factor: f, float32, of length 1 along the axes of the statistics; 1 under a mask of ones.
-        shift: likewise; 0 under a mask of ones. a and b are the operator's scale and bias.
+        shift: the shift, float32, of length 1 along the axes of the statistics; 0 under a mask of ones.
     """
 
     value: ir.Value
@@ -76,7 +78,7 @@ class Centred:
 
 
 def centred_on_kept(graph: MaskedGraph, value: ir.Value, axes: Sequence[int], epsilon: float) -> Centred:
-    """Emits what puts the statistics of a normalising operator right, so that the operator itself can stay.
+    """Emits the nodes that correct the statistics of a normalising operator, so that the operator itself can stay.
 
     With μ and σ² the mean and variance of the kept places, weighted by a soft mask, and with ν and w those that the
     operator finds when every missing place holds μ: ``(x − μ) / √(σ² + ε) = ((x − ν) / √(w + ε)) · f + shift``, where
@@ -84,9 +86,9 @@ def centred_on_kept(graph: MaskedGraph, value: ir.Value, axes: Sequence[int], ep
 
     Args:
         graph: the graph under rewriting.
-        value: floating point, with a mask that varies along some of ``axes``.
-        axes: along which the statistics are taken; in single precision, since half would lose most of them.
-        epsilon: what the operator adds to the variance.
+        value: the operator's input, floating point, with a mask that varies along some of ``axes``.
+        axes: the axes along which the statistics are taken; in single precision, since half would lose most of them.
+        epsilon: the number that the operator adds to the variance.
     """
     mask = graph.known_state(value).mask
     along, wide = graph.constant(list(axes), ir.DataType.INT64), graph.as_type(value, ir.DataType.FLOAT)

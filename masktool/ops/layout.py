@@ -20,7 +20,7 @@ from masktool.ops.samples import Sample, add_samples
 
 
 def set_or_spend(graph: MaskedGraph, node: ir.Node, state: Masked) -> None:
-    """Gives the node's output its state; sets it to 0 where the single place that it picked is missing."""
+    """Gives a node's output its mask state; without an axis of places, sets it to 0 where its only place is missing."""
     output = node.outputs[0]
     if state.axes:
         graph.set_state(output, state)
@@ -46,7 +46,7 @@ def mask_tile(graph: MaskedGraph, node: ir.Node) -> None:
 
 @mask_rule("Expand")
 def mask_expand(graph: MaskedGraph, node: ir.Node) -> None:
-    """Broadcasts: the mask does so by itself."""
+    """Broadcasts the value: the mask does so by itself."""
     state, value, output = state_of_input(graph, node), input_at(node, 0), node.outputs[0]
     rank, shift = rank_of(value), rank_of(output) - rank_of(value)
     mask = graph.moved_mask(state.mask, {axis: axis + shift for axis in range(rank)}, rank, rank + shift)
@@ -97,10 +97,10 @@ def vjp_tile(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradi
 
 
 def lengths_of_axes(value: ir.Value) -> list[int]:
-    """Returns the length of every axis, -1 for one that is open.
+    """Returns the length of every axis of a value, -1 for one that is open.
 
     Raises:
-        RuleError: several are.
+        RuleError: several axes are open.
     """
     lengths = [-1 if length is None else length for length in sizes_of(value)]
     if lengths.count(-1) > 1:

@@ -84,10 +84,10 @@ def pool_channels(graph: GradientGraph, like: ir.Value, value: ir.Value, before:
 
     Args:
         graph: the graph of gradients.
-        like: (N, C, ...).
-        value: of the same shape.
-        before: number of channels in front of each one that its mean sees.
-        after: likewise, behind it.
+        like: the value whose shape the result has, (N, C, ...).
+        value: the value to take means of, in the shape of ``like``.
+        before: the number of channels in front of each channel that its mean sees.
+        after: the number of channels behind each channel that its mean sees.
     """
     rows = graph.emit("Reshape", value, graph.ints(0, 1, fixed_sizes(like)[1], -1))
     window = {"kernel_shape": [before + 1 + after, 1], "pads": [before, 0, after, 0], "count_include_pad": 1}

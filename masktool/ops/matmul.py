@@ -38,7 +38,7 @@ def mask_gemm(graph: MaskedGraph, node: ir.Node) -> None:
 
 
 def state_of_factor(graph: MaskedGraph, node: ir.Node, index: int, contracted: int) -> Masked | None:
-    """Returns what the product inherits from one factor; None when no mask is left of it."""
+    """Returns the mask state that the product inherits from one factor; None when no mask is left of it."""
     value, rank = input_at(node, index), rank_of(node.outputs[0])
     state, own_rank = graph.state(value), rank_of(value)
     if state is None:
@@ -60,7 +60,7 @@ def state_of_factor(graph: MaskedGraph, node: ir.Node, index: int, contracted: i
 
 @gradient_rule("MatMul")
 def vjp_matmul(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """``dy Bᵀ``, and ``Aᵀ dy``, summed over the matrices that one was multiplied with."""
+    """``dy Bᵀ``, and ``Aᵀ dy``, each summed over the matrices that its factor was multiplied with."""
     gradient, (left, right) = first_gradient(gradients), (input_at(node, 0), input_at(node, 1))
     if min(rank_of(left), rank_of(right)) < 2:
         raise RuleError("it multiplies with a vector")
@@ -92,7 +92,7 @@ def summed_matrices(graph: GradientGraph, node: ir.Node, value: ir.Value, gradie
 
 @gradient_rule("Gemm")
 def vjp_gemm(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """The same for ``y = α A B + β C``, either factor transposed or not."""
+    """As for MatMul, of ``y = α A B + β C``, either factor transposed or not; C gets ``β dy``."""
     gradient, own = first_gradient(gradients), node.attributes
     found = gradients_of_product(
         graph,

@@ -95,14 +95,14 @@ def by_channel(graph: MaskedGraph, parameter: ir.Value, rank: int) -> ir.Value:
 def normalise_over_kept(
     graph: MaskedGraph, node: ir.Node, axes: Sequence[int], epsilon: float, parameters: Sequence[ir.Value | None]
 ) -> None:
-    """Lets a normalising node see the kept places along ``axes`` only; ``parameters`` are its scale and bias."""
+    """Makes a normalising node see the kept places along ``axes`` only; ``parameters`` are its scale and bias."""
     if len(node.outputs) > 1:
         raise RuleError("its further outputs (mean, deviation) have no mask rule")
     correct_norm(graph, node, centred_on_kept(graph, input_at(node, 0), axes, epsilon), parameters)
 
 
 def correct_norm(graph: MaskedGraph, node: ir.Node, centred: Centred, parameters: Sequence[ir.Value | None]) -> None:
-    """Puts right what the node makes of the centred value: ``y · f + (b · (1 − f) + a · shift)``; the mask stays."""
+    """Corrects a node's result y for the centred value: ``y · f + (b · (1 − f) + a · shift)``; the mask stays."""
     state, output = state_of_input(graph, node).replace(zeroed=False), node.outputs[0]
     factor = graph.as_type(centred.factor, dtype_of(output))
     scale, bias = [*parameters, None, None][:2]
@@ -119,7 +119,7 @@ def correct_norm(graph: MaskedGraph, node: ir.Node, centred: Centred, parameters
 
 @gradient_rule("LayerNormalization")
 def vjp_layer_normalization(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """With the mean and the deviation that the node of the forward pass gives as further outputs."""
+    """Differentiates mean and deviation too, which the node of the forward pass gives as further outputs."""
     refuse_parameters(graph, node)
     value, rank = input_at(node, 0), rank_of(input_at(node, 0))
     axes = range(normalised_axes([node.attributes.get_int("axis", -1)], rank)[0], rank)
@@ -136,7 +136,7 @@ def vjp_layer_normalization(graph: GradientGraph, node: ir.Node, gradients: Grad
 
 @gradient_rule("InstanceNormalization")
 def vjp_instance_normalization(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """With mean and variance over places, computed once more: the node does not give them."""
+    """Differentiates mean and variance over places too, computed once more: the node does not give them."""
     refuse_parameters(graph, node)
     rank = rank_of(input_at(node, 0))
     by_channel = graph.emit("Unsqueeze", input_at(node, 1), graph.ints(*range(1, rank - 1)))
@@ -147,7 +147,7 @@ def vjp_instance_normalization(graph: GradientGraph, node: ir.Node, gradients: G
 
 @gradient_rule("GroupNormalization")
 def vjp_group_normalization(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """The same over groups of channels and places, which lie in one axis."""
+    """As for InstanceNormalization, over groups of channels and places, which lie in one axis."""
     refuse_parameters(graph, node)
     value, scale = input_at(node, 0), input_at(node, 1)
     channels, rank, groups = fixed_sizes(value)[1], rank_of(value), node.attributes["num_groups"].as_int()
@@ -163,7 +163,7 @@ def vjp_group_normalization(graph: GradientGraph, node: ir.Node, gradients: Grad
 
 @gradient_rule("MeanVarianceNormalization")
 def vjp_mean_variance_normalization(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """The same; ε, here outside the root, is too small to tell."""
+    """As for InstanceNormalization; ε, here outside the root, is too small to matter."""
     value = input_at(node, 0)
     axes = normalised_axes(node.attributes.get_ints("axes") or (0, 2, 3), rank_of(value))
     if 0 in axes:
@@ -186,14 +186,14 @@ def gradient_of_normal(
 def normalise_back(
     graph: GradientGraph, gradient: ir.Value, normal: ir.Value, inverse: ir.Value, axes: Sequence[int]
 ) -> ir.Value:
-    """Returns ``(g − mean(g) − n · mean(g · n)) / σ``.
+    """Returns ``(g − mean(g) − n · mean(g · n)) / σ``, the gradient of a normalisation's input.
 
     Args:
         graph: the graph of gradients.
-        gradient: g, of the normalised value.
+        gradient: g, the gradient of the normalised value.
         normal: n, the normalised value.
         inverse: 1 / σ.
-        axes: over which it was normalised.
+        axes: the axes over which the value was normalised.
     """
     along = graph.ints(*axes)
     centred = graph.emit("Sub", gradient, graph.emit("ReduceMean", gradient, along))

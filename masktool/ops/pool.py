@@ -161,7 +161,7 @@ def vjp_global_max_pool(graph: GradientGraph, node: ir.Node, gradients: Gradient
 
 
 def raised(graph: GradientGraph, value: ir.Value, power: int) -> ir.Value:
-    """Returns a power of a value."""
+    """Returns a value raised to a whole power."""
     return value if power == 1 else graph.emit("Pow", value, graph.number(power, value))
 
 
@@ -173,14 +173,14 @@ def signed_power(graph: GradientGraph, value: ir.Value, power: int) -> ir.Value:
 
 
 def inputs_by_window(window: Window, axis: int, size: int, out_size: int) -> np.ndarray:
-    """Returns how many pixels, padding not counted, each output pixel sees along an axis."""
+    """Returns how many input pixels, padding not counted, each output pixel sees along an axis."""
     taps = window.dilations[axis] * np.arange(window.kernel[axis])
     seen = window.strides[axis] * np.arange(out_size)[:, None] - window.pads[axis] + taps
     return ((seen >= 0) & (seen < size)).sum(axis=1)
 
 
 def spread(graph: GradientGraph, node: ir.Node, gradient: ir.Value, window: Window) -> ir.Value:
-    """Returns, for every input pixel of a pool, the sum of what the windows that see it have."""
+    """Returns, for every input pixel of a pool, the sum of the gradients of the windows that see it."""
     value = input_at(node, 0)
     sizes, out_sizes = fixed_sizes(value)[2:], fixed_sizes(node.outputs[0])[2:]
     if window.kernel == window.strides and set(window.dilations) == {1} and not any(window.pads):
@@ -216,7 +216,7 @@ def spread(graph: GradientGraph, node: ir.Node, gradient: ir.Value, window: Wind
 def repeat_pixels(
     graph: GradientGraph, gradient: ir.Value, shape: Sequence[int], out_sizes: Sequence[int], kernel: Sequence[int]
 ) -> ir.Value:
-    """Returns every pixel as often as its window is large, as many as the input has of them, and zeros behind."""
+    """Returns every pixel of a gradient repeated over its window, with zeros up to the input's end."""
     covered = [out_size * length for out_size, length in zip(out_sizes, kernel, strict=True)]
     missing = [size - length for size, length in zip(shape[2:], covered, strict=True)]
     blocks = graph.emit("Unsqueeze", gradient, graph.ints(*range(3, 3 + 2 * len(kernel), 2)))

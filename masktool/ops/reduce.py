@@ -96,7 +96,7 @@ def reduced_axes(graph: MaskedGraph, node: ir.Node) -> list[int]:
     """Returns the axes that a node reduces, in ascending order.
 
     Raises:
-        RuleError: it reduces the batch.
+        RuleError: the node reduces the batch.
     """
     state = state_of_input(graph, node)
     axes = axes_to_reduce(node)
@@ -106,7 +106,7 @@ def reduced_axes(graph: MaskedGraph, node: ir.Node) -> list[int]:
 
 
 def state_behind(graph: MaskedGraph, node: ir.Node, state: Masked, axes: list[int]) -> Masked | None:
-    """Returns the state of what is left when ``axes`` are reduced; None when the mask does not vary along the rest."""
+    """Returns the state behind a reduction of ``axes``; None when the mask does not vary along the other axes."""
     left = tuple(axis for axis in state.axes if axis not in axes)
     if not left:
         return None
@@ -123,7 +123,7 @@ gradient_rule("ArgMax", "ArgMin")(passes_nothing)
 
 @gradient_rule("ReduceMean", "ReduceSum")
 def vjp_reduce_sum(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """Repeats the gradient along the axes."""
+    """Repeats the gradient along the reduced axes."""
     value, axes = input_at(node, 0), axes_to_reduce(node)
     gradient = with_axes(graph, node, first_gradient(gradients), axes)
     lengths = [sizes_of(value)[axis] for axis in axes]
@@ -178,7 +178,7 @@ def axes_to_reduce(node: ir.Node) -> list[int]:
 
 
 def with_axes(graph: GradientGraph, node: ir.Node, value: ir.Value, axes: Sequence[int]) -> ir.Value:
-    """Returns what has the shape of a node's output with the reduced axes, of length 1."""
+    """Returns a value in the shape of a node's output, with the reduced axes put back as axes of length 1."""
     if node.attributes.get_int("keepdims", 1) or not axes:
         return value
     return graph.emit("Unsqueeze", value, graph.ints(*axes))

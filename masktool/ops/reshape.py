@@ -65,7 +65,7 @@ def state_in_shape(
 
     Raises:
         RuleError: the mask cannot follow.
-        NoCommonFactorError: it can when two axes are merged before.
+        NoCommonFactorError: the mask can follow once two axes are merged.
     """
     state = graph.known_state(value)
     factors = name_factors(state, common_factors(dims_of(value), shape))
@@ -83,7 +83,7 @@ def state_in_shape(
 
 
 def reshaped_mask(graph: MaskedGraph, value: ir.Value, new_rank: int, factors: Sequence[Common]) -> ir.Value:
-    """Returns the value's mask in another shape, as far as it varies."""
+    """Returns the value's mask in another shape, with length 1 where the mask does not vary."""
     mask, rank = graph.known_state(value).mask, rank_of(value)
     carried = [factor for factor in factors if factor.kind in ("images", "places")]
     groups = [
@@ -111,15 +111,15 @@ def reshaped_mask(graph: MaskedGraph, value: ir.Value, new_rank: int, factors: S
 
 
 def length_in(factor: Common) -> int:
-    """Returns a factor's length as a target shape has it: -1 for the images."""
+    """Returns a factor's length as an entry of a target shape: -1 for the images."""
     return -1 if factor.kind == "images" else fixed_length(factor)
 
 
 def fixed_length(factor: Common) -> int:
-    """Returns a length that has to be fixed.
+    """Returns the length of a factor that has to be fixed.
 
     Raises:
-        RuleError: it is not.
+        RuleError: the length is not fixed.
     """
     if not isinstance(factor.length, int):
         raise RuleError("it merges or cuts height or width, whose lengths are not fixed")
@@ -127,13 +127,13 @@ def fixed_length(factor: Common) -> int:
 
 
 def shape_of(graph: MaskedGraph, lengths: Sequence[int]) -> ir.Value:
-    """Returns a constant shape."""
+    """Returns a shape as a constant."""
     return graph.constant(lengths, ir.DataType.INT64)
 
 
 @gradient_rule("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 def vjp_reshape(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """Reshapes back."""
+    """Reshapes the gradient back."""
     return [graph.reshaped_as(input_at(node, 0), first_gradient(gradients))]
 
 

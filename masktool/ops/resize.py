@@ -70,7 +70,7 @@ def resize_linear(graph: MaskedGraph, node: ir.Node, state: Masked) -> None:
 
 
 def resize_cubic(graph: MaskedGraph, node: ir.Node) -> None:
-    """Fills from neighbours, as far as the four taps reach; their weights may be negative, and are no shares."""
+    """Fills missing places as far as the four taps reach, whose weights may be negative and so are no shares."""
     state, value = image_state(graph, node), input_at(node, 0)
     linear = same_attributes(node) | {"mode": "linear"}
     support = resized(graph, node, state, graph.emit("Sign", state.mask), linear)
@@ -104,7 +104,7 @@ def resized(
 
 
 def same_attributes(node: ir.Node) -> dict[str, Any]:
-    """Returns the attributes of a Resize that hold for its mask too."""
+    """Returns the attributes of a Resize that the Resize of its mask has too."""
     return {name: node.attributes[name].value for name in RESIZE_ATTRIBUTES if name in node.attributes}
 
 
@@ -159,7 +159,7 @@ def vjp_resize(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gra
 
 
 def resized_axes(node: ir.Node) -> list[tuple[int, float | None]]:
-    """Returns the axes that a Resize changes, each with its scale, or None where the node has sizes."""
+    """Returns the axes that a Resize changes, each with its scale, or with None where the node has sizes."""
     rank = rank_of(node.outputs[0])
     axes = normalised_axes(node.attributes.get_ints("axes") or range(rank), rank)
     scales = constant_input(node, 2, "the scale")
@@ -175,9 +175,9 @@ def matrix_of_axis(graph: GradientGraph, node: ir.Node, size: int, out_size: int
     Args:
         graph: the graph of gradients.
         node: the Resize.
-        size: length of the axis before.
-        out_size: and behind.
-        scale: that the node has for this axis; None where it has the size.
+        size: the length of the axis in the input.
+        out_size: the length of the axis in the output.
+        scale: the scale that the node has for the axis; None where the node has sizes.
     """
     dtype = dtype_of(input_at(node, 0))
     unit = graph.constant(np.eye(size)[None, None], dtype)

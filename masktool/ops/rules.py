@@ -1,4 +1,4 @@
-"""Tables of rules: which one treats which ``op_type`` of the standard domain.
+"""Tables of rules: which rule treats which ``op_type`` of the standard domain.
 
 A new operator is one new file in this package: a function under ``@mask_rule("OpType")``, one under
 ``@gradient_rule("OpType")``, and its samples.
@@ -19,7 +19,7 @@ class RuleTable(Registry[Rule]):
     """Rules of one kind, by ``op_type``.
 
     Args:
-        kind: what messages call a rule, such as ``mask rule``.
+        kind: the name of such a rule in messages, such as ``mask rule``.
         package: the package whose files register the rules.
     """
 
@@ -27,5 +27,5 @@ class RuleTable(Registry[Rule]):
         super().__init__(kind, package)
 
     def rule_of(self, node: ir.Node) -> Rule | None:
-        """Returns the rule of a node, or None."""
+        """Returns the rule of a node; None where there is none."""
         return self.get(node.op_type) if node.domain in ("", "ai.onnx") else None

@@ -13,14 +13,14 @@ class Sample:
     """A small graph that exercises one rule.
 
     Attributes:
-        name: what is special about it.
+        name: the sample's name, which says what is special about it.
         text: nodes in ONNX's textual syntax, from the image ``x`` (float32, N × channels × size) to the output ``y``.
-        weights: shapes of random float32 initializers.
-        constants: integer initializers, int64.
-        channels: of ``x``.
+        weights: the shapes of random float32 initializers, by name.
+        constants: the numbers of int64 initializers, by name.
+        channels: the number of channels of ``x``.
         size: (height, width) of ``x`` in pixels.
-        ones_tolerance: what a mask of ones may change, relative to max |y|: 0, but where sums are taken in another
-            order, by the rule or by ONNX Runtime.
+        ones_tolerance: the largest change that a mask of ones may make, relative to max |y|: 0, but where sums are
+            taken in another order, by the rule or by ONNX Runtime.
         opset: version of the standard domain.
     """
 
@@ -39,5 +39,5 @@ SAMPLES: Registry[Sequence[Sample]] = Registry("set of samples for", "masktool.o
 
 
 def add_samples(op_type: str, *samples: Sample) -> None:
-    """Adds the samples of an operator: all of them, in one place."""
+    """Adds the samples of an operator, all of them in one call."""
     SAMPLES.register(op_type)(samples)

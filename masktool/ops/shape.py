@@ -1,4 +1,4 @@
-"""Operators that read nothing of a value but its shape: their result has no place in the image."""
+"""Operators that read only the shape of a value: their result has no place in the image."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def vjp_slice(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Grad
 
 
 def chosen_places(node: ir.Node) -> list[tuple[int, slice]]:
-    """Returns which places a Slice takes along which axis."""
+    """Returns each axis that a Slice cuts, with the places that it takes along that axis."""
     starts, ends = constant_input(node, 1, "its start"), constant_input(node, 2, "its end")
     axes, steps = constant_input(node, 3, "the list of axes"), constant_input(node, 4, "its step")
     assert starts is not None
@@ -146,7 +146,7 @@ def spread_apart(graph: GradientGraph, value: ir.Value, axis: int, step: int, le
 
 @gradient_rule("Gather")
 def vjp_gather(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """Adds up what each place was asked for."""
+    """Adds up, at each place, the gradients of all that was picked from it."""
     gradient, value, indices = first_gradient(gradients), input_at(node, 0), input_at(node, 1)
     axis, rank = normalised_axes([node.attributes.get_int("axis", 0)], rank_of(value))[0], rank_of(value)
     if rank_of(indices) != 1:  # as many as there are, in one axis
@@ -163,7 +163,7 @@ def vjp_gather(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gra
 def add_at(
     graph: GradientGraph, value: ir.Value, indices: ir.Value, updates: ir.Value, axis: int, rank: int
 ) -> ir.Value:
-    """Returns a value with ``updates`` added at places along one axis; ``indices``: one for each place of these."""
+    """Returns a value with ``updates`` added along one axis, each of its places at the one that ``indices`` names."""
     column = graph.emit("Reshape", indices, graph.ints(*(-1 if other == axis else 1 for other in range(rank))))
     everywhere = graph.emit("Expand", column, graph.emit("Shape", updates))
     return graph.added_at(value, everywhere, updates, axis)

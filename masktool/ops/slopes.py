@@ -158,7 +158,7 @@ def slope_of_sqrt(graph: GradientGraph, node: ir.Node) -> ir.Value:
 
 
 def root_of_one(graph: GradientGraph, node: ir.Node, square_sign: int, one_sign: int) -> ir.Value:
-    """Returns ``√(± x² ± 1)`` of a node's input."""
+    """Returns ``√(± x² ± 1)`` of a node's input x, with the given signs."""
     x = input_at(node, 0)
     square = graph.emit("Mul", graph.emit("Mul", x, x), graph.number(square_sign, x))
     return graph.emit("Sqrt", graph.emit("Add", square, graph.number(one_sign, x)))

@@ -1,4 +1,4 @@
-"""What convolution and pooling share: their window, and the mask that it sees."""
+"""The sliding window that convolution and pooling share, and the mask behind it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Window:
 
     @property
     def is_point(self) -> bool:
-        """Whether it holds a single place."""
+        """Whether the window holds a single place."""
         return set(self.kernel) == {1}
 
     @property
@@ -106,7 +106,7 @@ def fixed_window(node: ir.Node) -> Window:
     """Reads the window of a node as :func:`read_window` does.
 
     Raises:
-        RuleError: its pads are not written out.
+        RuleError: the node's pads are not written out.
     """
     if node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
         raise RuleError("its pads are not written out")
@@ -132,9 +132,9 @@ def image_state(graph: MaskedGraph, node: ir.Node) -> Masked:
 
 
 def places_in_channels_zeroed(graph: MaskedGraph, node: ir.Node) -> ir.Value:
-    """Returns a node's first input; where places were merged into its channels, with what is missing of them set to 0.
+    """Returns a node's first input, with the missing places that were merged into its channels set to 0.
 
-    So does SpaceToDepth: behind it a place is kept where any of the places in its channels is.
+    As behind SpaceToDepth, a place is then kept where any of the places in its channels is.
     """
     value = input_at(node, 0)
     state = graph.state(value)
@@ -149,7 +149,7 @@ def places_in_channels_zeroed(graph: MaskedGraph, node: ir.Node) -> ir.Value:
 
 
 def refuse_layout(graph: MaskedGraph, node: ir.Node) -> NoReturn:
-    """Raises RuleError for an input that is no map; it names the node that merged places with channels, if one did."""
+    """Raises RuleError for an input that is no map, naming the node that merged places with channels, if one did."""
     value, named = input_at(node, 0), node
     while (producer := value.producer()) is not None:
         if not (producer.name or "").startswith(graph.prefix):
@@ -165,13 +165,13 @@ def refuse_layout(graph: MaskedGraph, node: ir.Node) -> NoReturn:
 
 
 def has_own_axes(graph: MaskedGraph, value: ir.Value) -> bool:
-    """Whether each axis of a value that holds places holds nothing else."""
+    """Whether every axis of a value that holds places holds nothing but places."""
     state = graph.state(value)
     return state is not None and not set(state.merged) - {state.batch}
 
 
 def pool_mask(graph: MaskedGraph, mask: ir.Value, window: Window) -> ir.Value:
-    """Emits the mask behind a window: kept where any of its inputs is (the largest value, for soft masks)."""
+    """Emits the mask behind a window: kept where any input of the window is (the largest value, for soft masks)."""
     if window.is_point and set(window.strides) == {1} and not any(window.pads):
         return mask
     if any(pad >= kernel for pad, kernel in zip(window.pads, window.kernel * 2, strict=True)):
@@ -185,7 +185,7 @@ def pool_mask(graph: MaskedGraph, mask: ir.Value, window: Window) -> ir.Value:
 
 
 def state_of_whole(graph: MaskedGraph, state: Masked) -> Masked | None:
-    """Returns the state behind a pool over the whole image: None, unless windows of it are merged into the batch."""
+    """Returns the state behind a pool over the whole image: None, unless its windows are merged into the batch."""
     if 0 not in state.axes:
         return None
     places = [axis for axis in state.axes if axis]

@@ -44,7 +44,7 @@ class Replacement:
         return self._transposed(value, NCHW_TO_NHWC, NHWC_TO_NCHW)
 
     def _transposed(self, value: ir.Value | None, order: Sequence[int], inverse: Sequence[int]) -> ir.Value:
-        """Emits a transposition; where a value comes from the inverse one, returns the value in front of that instead."""
+        """Emits a transposition, or returns the value in front of its inverse where the inverse gives ``value``."""
         producer = None if value is None else value.producer()
         if producer is not None and producer.op_type == "Transpose":
             source = producer.inputs[0]

@@ -23,7 +23,7 @@ from masktool.limits import check_limit
 
 DAMAGED = "copy or export the file again"
 VALUE_FIELDS = ("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
-"""Of a TensorProto: exactly one of them holds its numbers."""
+"""The fields of a TensorProto for its numbers, exactly one of which holds them."""
 IMAGE_RANK = 4
 LATEST_OPSET = 2**31 - 1
 """ONNX's libraries read the version of an operator set into 32 bits."""

@@ -32,7 +32,7 @@ class Opened(NamedTuple):
 
     Attributes:
         model: the checked model, as onnx_ir represents it.
-        tail: what was cut off behind the network.
+        tail: the labels and notes from the nodes that were cut off behind the network.
     """
 
     model: onnx_ir.Model

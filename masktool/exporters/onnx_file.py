@@ -26,12 +26,12 @@ CHANNELS_FIRST_OPERATORS = frozenset(
         *("MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "QLinearConv", "ConvInteger"),
     }
 )
-"""ONNX defines them for channels on axis 1 alone."""
+"""Operators that ONNX defines for channels on axis 1 alone."""
 ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
 PIXEL_OPERATORS = ARITHMETIC | frozenset(
     {"Cast", "Clip", "Identity", "Pad", "QuantizeLinear", "DequantizeLinear", "Relu"}
 )
-"""They keep the order of the axes: normalisation in front of the first convolution is made of them."""
+"""Operators that keep the order of the axes: normalisation in front of the first convolution is made of these."""
 PARAMETERS: Mapping[str, tuple[int, int]] = {
     "Conv": (1, 1),
     "ConvInteger": (1, 1),
@@ -39,7 +39,7 @@ PARAMETERS: Mapping[str, tuple[int, int]] = {
     "BatchNormalization": (1, 0),
     "InstanceNormalization": (1, 0),
 }
-"""Of operators whose parameters say how many channels they take: which of their inputs, and which of its axes."""
+"""The input and its axis whose length is the number of channels that an operator takes, by operator."""
 FLOAT_TYPES = frozenset({onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16, onnx_ir.DataType.DOUBLE})
 
 

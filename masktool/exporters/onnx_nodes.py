@@ -28,11 +28,11 @@ SWITCHES = frozenset(
 """Attributes of the standard operators that are 0 or 1. Of another number ONNX's shape inference takes 1 alone for yes,
 and ONNX Runtime, by attribute, 1 or anything but 0."""
 DIVIDED_BY = frozenset({"blocksize", "group", "kv_num_heads", "num_groups", "offset_group", "q_num_heads"})
-"""Those of them that are multiplied with each other and divided by: 2⁴⁰ squared is 0 in 64 bits."""
+"""Attributes that are multiplied with each other and divided by: 2⁴⁰ squared is 0 in 64 bits."""
 AXES = frozenset({"axes", "axis", "batch_axis", "perm", "time_axis"})
 """Attributes of the standard operators that name axes."""
 LARGEST_AXIS = 2**31 - 1
-"""Beyond it ONNX Runtime cuts bits off: axis 2⁴⁰ of a Softmax becomes axis 0."""
+"""The largest axis from which ONNX Runtime cuts no bits off: axis 2⁴⁰ of a Softmax becomes axis 0."""
 UNBOUNDED = 2**31 - 1
 """What ONNX gives for the largest number of inputs where there is none."""
 

@@ -33,7 +33,7 @@ NO_TENSORS = frozenset({"ArrayFeatureExtractor", "CastMap", "DictVectorizer", "L
 """Operators of classical machine learning that read or give names, maps and texts; all others compute with numbers."""
 MOVES = frozenset({"Cast", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 PREPARING = MOVES | {"Add", "Div", "Mul", "Resize", "Scaler", "Sub"}
-"""Operators that make numbers of pixels, and alone are no network."""
+"""Operators that make numbers of pixels; a graph of these alone is no network."""
 
 
 class Tail(NamedTuple):
@@ -41,7 +41,7 @@ class Tail(NamedTuple):
 
     Attributes:
         labels: one name per class; None where the nodes held none.
-        notes: what the user should know, one sentence each.
+        notes: notes for the user, one sentence each.
     """
 
     labels: tuple[str, ...] | None = None
@@ -62,12 +62,12 @@ class Graph:
         weights = {tensor.name for tensor in graph.initializer}
         self.inputs = {value.name for value in graph.input} - weights
         self.depends = set(self.inputs)
-        """What is computed from the inputs."""
+        """Names of the inputs and of all values computed from them."""
         self.classical = set(find_texts(graph))
-        """Texts, what a node gives that belongs to no network, and what is computed from such a thing."""
+        """Names of texts, of outputs of nodes that belong to no network, and of all values computed from these."""
         stated = {value.name for value in (*graph.input, *graph.value_info, *graph.output) if is_container(value)}
         self.sequences = stated & self.inputs
-        """What holds tensors, and is none."""
+        """Names of values that are sequences or optional values."""
         for node in graph.node:
             if self.depends & set(names_read(node)):
                 self.depends.update(node.output)

@@ -17,7 +17,7 @@ from masktool.exporters.sources import Source
 from masktool.messages import parameter
 
 Attempt = Callable[[Source, Path, ExportSettings], object]
-"""Exports a source."""
+"""A function that exports a source to a path with given settings."""
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ class Prepared(NamedTuple):
         layout: the layout of the image input.
         independence: whether an image's results depend on the images beside it.
         trial: the source, and what it was tried on.
-        preprocessing: how a photograph becomes the input; None where that is not known.
+        preprocessing: the steps from a photograph to the input; None where they are not known.
         copies: the number of copies of an image that fill a fixed batch that cannot be opened; 1 in any other graph.
     """
 
@@ -55,7 +55,7 @@ def prepare_graph(source: Source, plain: RunnableModel, preprocessing: Preproces
     Args:
         source: the source, which stays as it is.
         plain: the source in a session.
-        preprocessing: how a photograph becomes the input; None where that is not known.
+        preprocessing: the steps from a photograph to the input; None where they are not known.
     """
     if preprocessing is not None:
         check_gives_integers(find_image_input(source.model, source.image_input), preprocessing)

@@ -127,7 +127,7 @@ def read_preprocessing(path: Path, size: tuple[int, int]) -> Preprocessing:
     """Reads a JSON file with the fields of ``Preprocessing``; ``size`` may be left out.
 
     Raises:
-        MasktoolError: there is no such preset or file, or it is not such JSON.
+        MasktoolError: there is no such preset or file, or the file holds other JSON or none.
     """
     document = read_document(path)
     return Preprocessing.from_json({"size": list(size), **document})
@@ -137,7 +137,7 @@ def read_document(path: Path) -> dict[str, Any]:
     """Reads the JSON object in a preprocessing file.
 
     Raises:
-        MasktoolError: there is no such preset or file, or it is not such JSON.
+        MasktoolError: there is no such preset or file, or the file holds no JSON object.
     """
     expected = f"{', '.join(PRESETS)} or a JSON file"
     if not is_there(path):

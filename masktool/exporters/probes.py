@@ -144,7 +144,7 @@ class Probe:
             dtype: the element type of the images.
             domain: the range of numbers that the images are drawn from.
             seed: the seed of the random numbers.
-            computed: how many numbers the largest tensor holds that the network is known to compute of one image.
+            computed: the number of numbers in the largest tensor that the network is known to compute of one image.
         """
         rng = np.random.default_rng(seed)
         channels, height, width = shape

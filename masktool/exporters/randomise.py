@@ -36,7 +36,7 @@ LAYER_TYPES = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Integer kinds of them are these between QuantizeLinear and DequantizeLinear in an exported file."""
 OWN_NODES = ("masktool/", "gradient/")
 OWN_CONSTANTS = ("masktool_constant_", "masktool/", "gradient_constant_")
-"""What the names begin with of what an export has added."""
+"""Beginnings of the names of nodes and values that an export has added."""
 FIRST_INPUT_TYPES = ("DequantizeLinear", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Cast", "Identity")
 """Operators that hand on their first input in another form; scales and zero points of a quantisation stay."""
 RANDOMISED_KEY = f"{METADATA_PREFIX}randomised"

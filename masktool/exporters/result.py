@@ -59,8 +59,8 @@ class Export:
         metadata: the metadata in the file; ``metadata.parity`` holds the figures measured at export.
         rules: every node of the graph that was written, in order, with the mask rule applied to it.
         n_bytes: the size in bytes of the file and, for a model above 2 GiB, of the file beside it with its weights.
-        notes: what the user should know, one sentence each: what was assumed, left out or renamed, and what else the
-            file has to be fed.
+        notes: notes for the user, one sentence each: what was assumed, left out or renamed, and what else the file has
+            to be fed.
         source: the network that the file was exported from.
     """
 

@@ -15,22 +15,22 @@ ARRANGING = frozenset(
         *("QuantizeLinear", "DequantizeLinear"),
     }
 )
-"""They move class scores about and leave their values alone, but for rounding."""
+"""Operators that move class scores about and leave their values alone, but for rounding."""
 PICKING = frozenset({"Gather", "GatherElements", "GatherND", "Slice", "Split", "Concat", "Expand", "Tile", "Where"})
-"""They keep some of their inputs' values, each as it is."""
+"""Operators that keep some of their inputs' values, each as it is."""
 SCALING = frozenset({"Add", "Sub", "Mul", "Div", "BatchNormalization"})
-"""With a constant, they keep scores unbounded and their order (a negative factor apart)."""
+"""Operators that, with a constant, keep scores unbounded and their order (a negative factor apart)."""
 NORMALISING = frozenset({"Softmax", "LogSoftmax", "Sigmoid"})
 SOFTMAXES = frozenset({"Softmax", "LogSoftmax"})
 BOUNDING = NORMALISING | {"Tanh", "HardSigmoid", "Clip"}
-"""What they give is in a fixed range: a mean of it is no logit."""
+"""Operators whose results lie in a fixed range: a mean of these is no logit."""
 SELECTING = frozenset(
     {
         *("TopK", "ArgMax", "ArgMin", "Hardmax", "OneHot", "NonMaxSuppression", "NonZero", "Unique"),
         *("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Not", "And", "Or", "Xor"),
     }
 )
-"""What they give are decisions, places or the best few, never one score for each class."""
+"""Operators whose results are decisions, places or the best few, never one score for each class."""
 ELEMENTWISE = frozenset(
     {
         *("Relu", "LeakyRelu", "PRelu", "ThresholdedRelu", "Elu", "Celu", "Selu", "Gelu", "Softplus", "Softsign"),
@@ -38,9 +38,9 @@ ELEMENTWISE = frozenset(
         *("Tanh", "HardSigmoid", "HardSwish", "Clip", "LogSoftmax"),
     }
 )
-"""They compute each value from one: of a selection, one that is as good as it."""
+"""Operators that compute each value from one value: what they make of a selection is a selection too."""
 DEEPEST = 8
-"""Sums of sums of selections that are followed."""
+"""Number of nested sums of selections that are followed."""
 LINEAR = frozenset(
     {
         *("Gemm", "MatMul", "Conv", "ConvTranspose", "Einsum", "FusedGemm", "FusedMatMul", "FusedConv"),
@@ -50,7 +50,7 @@ LINEAR = frozenset(
 MEANS = frozenset({"GlobalAveragePool", "AveragePool", "ReduceMean"})
 SUMS = frozenset({"Add", "Sub", "Sum"})
 CLIPPING = frozenset({"Clip", "Max", "Min"})
-"""With constants, they keep probabilities from 0 and 1, where a logarithm ends."""
+"""Operators that, with constants, keep probabilities from 0 and 1, where a logarithm ends."""
 SMALL = 1e-3
 """A constant up to this beside a sum of exponentials only keeps it from 0."""
 KINDS_OF_END: Mapping[str, tuple[OutputKind, ...]] = {
@@ -60,7 +60,7 @@ KINDS_OF_END: Mapping[str, tuple[OutputKind, ...]] = {
     "Sigmoid of one column": ("binary-probability", "sigmoid"),
     "Complement": ("probabilities",),  # p and 1 - p of one sigmoid
 }
-"""What an output may hold that ends so; the first is taken where the user says nothing."""
+"""Kinds of output that may have such an end; the first is taken where the user says nothing."""
 
 
 def core_of(value: ir.Value) -> ir.Value:
@@ -370,7 +370,7 @@ def scales_to_unit_length(node: ir.Node) -> bool:
 
 
 NORM_PATH = ARRANGING | {"Expand", "Clip", "Max", "Add", "Reciprocal"}
-"""What stands between a norm and the division by it: an epsilon, and its repetition."""
+"""Operators between a norm and the division by it, which add an epsilon to the norm and repeat it."""
 
 
 def is_norm(value: ir.Value) -> bool:

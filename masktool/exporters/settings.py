@@ -66,7 +66,7 @@ class ExportSettings:
     """What :func:`masktool.export` is asked to do with a model that was read.
 
     Attributes:
-        output: which output holds the class scores, what they are, and the names of the classes.
+        output: the name of the class output, the kind of its scores, and the names of the classes.
 
     The other fields are parameters of :func:`masktool.export`.
     """

@@ -14,7 +14,7 @@ from masktool.errors import MasktoolError, stage
 from masktool.limits import check_limit
 
 HEAD_BYTES = 512
-"""Read from the start of a file; every signature below lies within."""
+"""Number of bytes read from the start of a file; every signature below lies within them."""
 ZIP_SIGNATURE = b"PK\x03\x04"
 PICKLE_PROTOCOL = b"\x80"
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"

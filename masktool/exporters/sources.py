@@ -58,13 +58,13 @@ class Source:
         files: the SHA-256, by path, of the code and other files that a factory of the user's was made of.
         preprocessing: the steps from a photograph to the input; None when the source does not know.
         labels: one name per class; None when the source does not know.
-        claims: what the source says of its class output.
+        claims: statements of the source about its class output.
         reference: torch's own outputs for a float32 batch of images: every one, in the graph's order, floating point as
             float32 and others in their own type; None for ONNX sources.
-        notes: what the user should be told, one sentence each.
+        notes: notes for the user, one sentence each.
         image_input: name of the graph's input that is the image.
-        masker: what the file is to say about the masking model in it, see :class:`masktool.contract.Metadata`; None
-            where there is none.
+        masker: how the masking model in the graph was trained, JSON values by name, see
+            :class:`masktool.contract.Metadata`; None where there is no masking model.
         renamed: new names of inputs and outputs by their original names, see :mod:`masktool.exporters.names`.
         path: the path of the ``.onnx`` file that the graph was read from; None for any other source.
     """

@@ -29,7 +29,7 @@ LARGEST_WEIGHTS = 2**31 - 2**26
 SMALLEST_OUTSIDE = 1024
 """Bytes below which a weight stays in the graph: shapes and axes, which shape inference reads."""
 DATA_SUFFIX = ".data"
-"""Behind the model's own name, where ONNX's tools put the weights too."""
+"""Ending, behind the model's own name, of the file of its weights, as ONNX's tools have it too."""
 FATAL = 4
 """ONNX Runtime's log severity: errors reach us as exceptions."""
 

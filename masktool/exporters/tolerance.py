@@ -34,7 +34,7 @@ LIMITS: Mapping[str, float] = {
 WIDENED = ("ones", "left_out", "batches", "one_image")
 """Figures that are judged against a spread where that was measured."""
 INTEGER_KERNELS = "QLinear"
-"""Begins the names of operators that compute on integers, optimised or not."""
+"""Beginning of the names of operators that compute on integers, optimised or not."""
 
 
 def limits_of(model: ir.Model, image_input: str) -> Mapping[str, float]:

@@ -92,7 +92,7 @@ def try_source(
         runnable: the source, or a masked model where there is no source.
         model: the graph of the source or the masked model.
         layout: the layout of the images.
-        preprocessing: how a photograph becomes the input; None where that is not known.
+        preprocessing: the steps from a photograph to the input; None where they are not known.
         recorded: name of the domain that an earlier trial found, then the only one tried; None tries all.
 
     Raises:
@@ -156,7 +156,7 @@ def try_batches(
         runnable: the source.
         model: the graph of the source, which stays as it is.
         layout: the layout of the images.
-        preprocessing: how a photograph becomes the input; None where that is not known.
+        preprocessing: the steps from a photograph to the input; None where they are not known.
         recorded: as for :func:`try_source`.
 
     Returns:

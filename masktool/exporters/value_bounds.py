@@ -14,7 +14,7 @@ import onnx_ir as ir
 from masktool.exporters.score_ends import ARRANGING, MEANS, constant_behind, is_sigmoid, shared_axes
 
 ROUNDING = 1e-6
-"""Beyond 0 and 1, what the rounding of float32 may add."""
+"""The largest excess below 0 or above 1 that the rounding of float32 may make."""
 DEEPEST = 32
 """Nodes in a row that are followed; ends are shorter."""
 
@@ -36,7 +36,7 @@ FIXED = {
 }
 KEEPING = ARRANGING | MEANS | {"Gather", "GatherElements", "GatherND", "Slice", "Split", "Expand", "Tile"}
 KEEPING |= {"MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin"}
-"""They take from their first input, or take means of it."""
+"""Operators whose results are numbers of their first input, or means of these."""
 
 
 def lies_between_0_and_1(value: ir.Value) -> bool:

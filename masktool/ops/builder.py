@@ -13,7 +13,7 @@ from masktool.contract import FUNCTION_DOMAIN
 from masktool.ops.errors import RuleError
 
 Length = int | str | None
-"""Of an axis: a number, the name of a symbolic length, None where unknown."""
+"""The length of an axis: a number, the name of a symbolic length, or None where unknown."""
 
 
 RESULT_TYPES = {

@@ -15,7 +15,7 @@ from masktool.ops.errors import RuleError
 from masktool.ops.graph import IMAGES, Factor, Masked
 
 Kind = Literal["images", "places", "repeated", "free"]
-"""What lies along a factor: the batch, places, something along which the mask is repeated, or nothing of the mask."""
+"""The kind of a factor: the batch, places, something along which the mask is repeated, or nothing of the mask."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,7 @@ REPORT = "nothing was written; this is a defect of masktool: please report the n
 
 
 SHAPES = frozenset({"Shape", "Size"})
-"""Of a value they look at its lengths, not at its numbers."""
+"""Operators that read the lengths of a value, not its numbers."""
 HALF = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 """Types in which ONNX Runtime's ScatterElements adds nothing up on the CPU."""
 FLAT = "flat: its output does not change with small changes of its input, so that no gradient passes"

@@ -25,9 +25,9 @@ MASK_RULES: RuleTable[MaskRule] = RuleTable("mask rule")
 mask_rule = MASK_RULES.register
 
 Factor = tuple[Length, bool]
-"""Of an axis: its length, and whether it holds places."""
+"""A factor of an axis: its length, and whether it holds places."""
 IMAGES: Factor = (None, False)
-"""What stands for the images among the factors of the batch axis."""
+"""The factor that stands for the images on the batch axis."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ from masktool.ops.kept import Centred, centred_on_kept
 from masktool.ops.samples import Sample, add_samples
 
 MEAN_VARIANCE_EPSILON = 1e-9
-"""Of MeanVarianceNormalization, fixed by the ONNX specification."""
+"""The ε of MeanVarianceNormalization, fixed by the ONNX specification."""
 
 
 @mask_rule("LayerNormalization")

@@ -16,7 +16,7 @@ from masktool.ops.gradients import GradientGraph
 SELU_ALPHA, SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 """The defaults of Selu in the ONNX specification."""
 GELU_CUBIC = 0.044715
-"""Of the tanh approximation of Gelu in the ONNX specification."""
+"""Coefficient of the tanh approximation of Gelu in the ONNX specification."""
 
 
 def slope_of_abs(graph: GradientGraph, node: ir.Node) -> ir.Value:

@@ -21,7 +21,8 @@ from masktool.exporters.node_inputs import input_of
 from masktool.exporters.rewrites.replacement import Replacement, read_constant
 
 MAX_UNROLLED_NODES = 10_000
-"""Of one Loop written out: networks have a few hundred nodes, and rules, inference and checks walk over all of them."""
+"""Most nodes of one Loop that is written out: networks have a few hundred nodes, and rules, inference and checks walk
+over all of them."""
 
 
 def inline_control_flow(graph: ir.Graph) -> bool:

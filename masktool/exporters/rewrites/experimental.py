@@ -22,7 +22,7 @@ TO_THE_END = 2**31 - 1
 REMOVED = frozenset(
     {"ATen", "ConstantFill", "DynamicSlice", "GRUUnit", "GivenTensorFill", "Scale", "Affine", "Crop", "ImageScaler"}
 )
-"""By name; what is left of them behind :func:`rewrite_experimental` cannot be lifted."""
+"""Names of the experimental operators; those that :func:`rewrite_experimental` leaves cannot be lifted."""
 
 
 def rewrite_experimental(graph: ir.Graph, opset: int) -> None:

@@ -55,7 +55,7 @@ STANDARD_TYPES = frozenset({ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT
 PAD_VALUE = 2
 """Index of the input of Pad that holds the number to pad with."""
 SIGN = 128
-"""Between an int8 and the uint8 that stands for the same number."""
+"""Difference between an int8 and the uint8 that stands for the same number."""
 
 Scale = tuple[ir.Value | None, ir.Value | None]
 """Scale and zero point."""

@@ -17,7 +17,7 @@ from masktool.exporters.opset import attach_weights, detach_large_weights, opset
 from masktool.ops.graph import MASK_RULES
 
 STAY = frozenset({"AffineGrid", "Bernoulli", "DynamicQuantizeLinear", "Range", "SequenceMap"})
-"""Their bodies draw numbers, measure a whole batch, loop or choose: no rule treats what they consist of."""
+"""Operators whose bodies draw numbers, measure a whole batch, loop or choose: no rule treats the bodies' nodes."""
 
 
 def inline_schema_functions(model: ir.Model) -> ir.Model:

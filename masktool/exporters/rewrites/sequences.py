@@ -13,7 +13,7 @@ from masktool.exporters.node_inputs import input_of
 from masktool.exporters.rewrites.replacement import Replacement, read_constant
 
 MOST_PARTS = 256
-"""Of one sequence that is written out: networks split into heads, scales, gates and the like."""
+"""Most parts of one sequence that is written out: networks split into heads, scales, gates and the like."""
 
 
 def settle_kept_axes(model: ir.Model) -> None:

@@ -29,7 +29,7 @@ MAX_ENTRIES = 64
 """Longer constants are weights, not shapes."""
 
 Entries = np.ndarray
-"""Of objects, rank 0 or 1: numbers, names of open axes, or None."""
+"""An array of objects, rank 0 or 1: numbers, names of open axes, or None where unknown."""
 Known = dict[ir.Value, Entries]
 
 

@@ -18,7 +18,7 @@ COUNTER_SUFFIX = "num_batches_tracked"
 KEYS_SHOWN = 3
 RGB = 3
 CHANNEL_AXIS = 1
-"""Of a convolution's weight (out, in, height, width): the channels that it takes."""
+"""The axis of input channels in a convolution's weight (out, in, height, width)."""
 AUXILIARY_CLASSIFIER = "aux"
 """Begins the keys of classifiers that are used in training alone: GoogLeNet's and Inception's."""
 AUXILIARY_SEGMENTATION = "aux_classifier."

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 TRAINING_ARGUMENTS = ("training", "train")
-"""What torch's operators call the switch that an exported program holds as it was: batch norms' and dropouts'."""
+"""The argument of torch's batch norms and dropouts that switches training on, fixed in an exported program."""
 NEEDED = "a torch module, its weights or a hub's name"
 FROZEN_NOTE = "a torch.export archive is an exported program in evaluation mode: its weights stay as they are"
 
@@ -43,7 +43,7 @@ class LoadedModule:
         name: the module's name to the user: a file's name without its directory, a hub name or a class name.
         sha256: the SHA-256 of the file, and of the code of a factory that built the architecture; None when there is no
             file.
-        notes: what the user should be told, one sentence each.
+        notes: notes for the user, one sentence each.
         frozen: whether the module is an exported program, which runs in evaluation mode alone and cannot be trained.
         input_size: (height, width) of the images that an exported program takes; None where it leaves them open, and
             for any other module.

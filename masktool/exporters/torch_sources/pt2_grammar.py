@@ -20,9 +20,9 @@ Form = Callable[[Any, str], Any]
 INTEGER_LIMIT = 2**63
 """torch keeps lengths and integers in 64 bits."""
 TEXT_LENGTH = 500
-"""Of a name; torch's own are paths of modules."""
+"""Most characters of a name; torch's own are paths of modules."""
 EXPRESSION_LENGTH = 4000
-"""Characters of one length: sympy's effort grows faster than the text."""
+"""Most characters of an expression of a length: sympy's effort grows faster than the text."""
 EXPRESSION_DEPTH = 40
 LARGEST_POWER = 8
 SYMBOL = re.compile(r"[su]\d{1,6}", re.ASCII)
@@ -40,7 +40,7 @@ GUARD_COMPARISONS = (ast.Eq, ast.Gt, ast.GtE, ast.Lt, ast.LtE, ast.NotEq)
 CONTAINERS = frozenset({"builtins.dict", "builtins.list", "builtins.tuple", "collections.OrderedDict"})
 TREE_DEPTH = 8
 SHOWN = 80
-"""Characters of a value in a message."""
+"""Most characters of a value in a message."""
 
 
 class UnknownFormError(Exception):

@@ -35,7 +35,7 @@ HINT = optional(variant({"as_int": integer(), "as_bool": flag}))
 SIZE = variant({"as_expr": record({"expr_str": integer_expression}, {"hint": HINT}), "as_int": integer()})
 FIXED_SIZE = variant({"as_int": integer(0)})
 ENUMERATION = integer(0, 99)
-"""Of torch's element types, layouts and orders in memory, by number; torch refuses those that it lacks."""
+"""The form of torch's element types, layouts and orders in memory, by number; torch refuses those that it lacks."""
 STRIDED = 7
 """torch's number of the layout that is no sparse one."""
 
@@ -135,7 +135,7 @@ OUT_SPEC = variant(
     }
 )
 KEY = text(r"[\w. -]*")
-"""Of a mapping that a network gives."""
+"""The form of a key of a mapping that a network gives."""
 SIGNATURE = record(
     {
         "inputs": sequence(ARGUMENT),

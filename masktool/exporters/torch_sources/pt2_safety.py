@@ -42,7 +42,7 @@ from masktool.messages import parameter
 PROGRAM = "models/model.json"
 SAMPLES = "data/sample_inputs/model.pt"
 FORMAT = {"archive_format": b"pt2", "archive_version": b"0", "byteorder": b"little"}
-"""Members of fixed content, and it."""
+"""The content of members whose content is fixed."""
 CONTAINER = {".data/version": b"6\n"}
 """torch's version of the zip, without which its reader takes none."""
 LEFT_OUT = re.compile(r"\.data/.*|version|\.format_version|extra/.*|" + re.escape(SAMPLES))

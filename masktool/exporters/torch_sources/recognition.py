@@ -41,7 +41,7 @@ class Recognised:
 
     Attributes:
         name: ``torchvision:NAME`` or ``timm:NAME``.
-        notes: what the user should know about the choice, one sentence each.
+        notes: notes for the user on the choice, one sentence each.
     """
 
     name: str

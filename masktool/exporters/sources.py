@@ -1,7 +1,7 @@
 """Reads a model from a file, a hub name, a torch module or an ONNX model in memory into one plain graph.
 
 The kind of a file is read off its content, never off its extension. torch is needed for torch's own kinds only and is
-imported by ``torch_*.py``, inside functions.
+imported in :mod:`masktool.exporters.torch_sources`, inside functions.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from masktool.errors import MasktoolError
 from masktool.limits import check_limit
 
 __version__ = "0.2.0"
-"""Of masktool, which every file that it writes records; ``masktool.__version__`` is this one."""
+"""Version of masktool, recorded in every file that masktool writes; also ``masktool.__version__``."""
 SCHEMA_VERSION = 1
 MASK_INPUT = "mask"
 MASK_POLARITY = "1=kept, 0=missing"
@@ -26,7 +26,7 @@ BATCH_AXIS = "output_batch"
 """Name of the axis with one row per result: of every output, and of inputs besides the image that go with the results.
 The results are as many as the images or the masks, whichever are more."""
 DEFAULT_SIZE = (224, 224)
-"""(height, width) where neither the network nor its preprocessing tells: what most networks were trained on."""
+"""(height, width) of the input where neither the network nor its preprocessing tells: usual in training."""
 METADATA_PREFIX = "masktool."
 FUNCTION_DOMAIN = "masktool"
 """Domain of the model-local functions (``masktool::NeighborFill``)."""
@@ -53,16 +53,17 @@ SALIENCY_MAP = "saliency_map"
 """Output (N, 1, H, W) float32 in [0, 1] of a file with a masking model, 1 = salient."""
 Loss = Literal["logit", "log-softmax", "softmax", "entropy"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
-"""Of the target's score the first three; the entropy is that of all scores. A file knows them by their index here."""
+"""What a file with gradients can differentiate: the target's score in three forms, or the entropy of all scores. A loss
+is stored as its index in this tuple."""
 FIRST_LOSSES: tuple[Loss, ...] = ("logit", "log-softmax", "softmax")
-"""What files with gradients know that do not say what they know."""
+"""The losses of a file with gradients whose metadata list none."""
 BASELINES = ("black", "grey", "mean", "image-mean", "blur", "noise")
 """Names of what ``fill`` puts in place of missing pixels; a colour is the text ``R,G,B``."""
 DEFAULT_BASELINE = "mean"
 OutputKind = Literal["logits", "probabilities", "sigmoid", "binary", "binary-probability"]
-"""Of classes that exclude one another, ``logits`` or ``probabilities``, one for each, or for two classes in one column
-the logit (``binary``) or the probability of the second; of classes each of which may be there, a probability each
-(``sigmoid``)."""
+"""What a class output holds. Of classes that exclude one another: ``logits`` or ``probabilities``, one for each class;
+of two such classes in one column: the second one's logit (``binary``) or probability (``binary-probability``). Of
+classes that may be there together: a probability for each (``sigmoid``)."""
 BINARY_KINDS = frozenset({"binary", "binary-probability"})
 """One column that tells two classes apart: class 0 is the negative one, class 1 the positive one."""
 ChannelOrder = Literal["RGB", "BGR", "L"]
@@ -77,7 +78,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "layout": get_args(Layout),
 }
 LARGEST_RESIZE = 1_000_000
-"""Pixels of a shorter side that nobody means."""
+"""Largest accepted ``resize_to``, in pixels."""
 EXPECTED_FIELDS: dict[str, str] = {
     "size": "[height, width], whole numbers from 1",
     "resize_to": f"a length in pixels, 1 to {LARGEST_RESIZE}",
@@ -92,11 +93,11 @@ SHOWN = 60
 
 
 def conforms(value: Any, kind: Any) -> bool:
-    """Tells whether a JSON value is what a type says; a bool is no number, and neither is what is not finite.
+    """Tells whether a JSON value is of a field's type; bools, NaN and infinity do not count as numbers.
 
     Args:
-        value: as ``json.loads`` gives it.
-        kind: annotation of a field: a union, a Literal, str, int, float, tuple, Mapping, a dataclass or Any.
+        value: JSON value, as ``json.loads`` gives it.
+        kind: type annotation of a field: a union, a Literal, str, int, float, tuple, Mapping, a dataclass or Any.
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if kind is Any:
@@ -124,7 +125,7 @@ LARGEST_NUMBER = 1e300
 
 
 def show(value: Any) -> str:
-    """Returns a wrong value as an error shows it."""
+    """Returns a wrong value as a short text for an error."""
     try:
         text = json.dumps(value)
     except (RecursionError, TypeError, ValueError):
@@ -145,9 +146,9 @@ class Preprocessing:
         interpolation: Pillow's filter of the same name, with antialiasing.
         channel_order: ``RGB``, ``BGR`` or ``L`` (one grey channel).
         scale: factor for the 0..255 pixel values before ``mean`` and ``std``: 1/255 gives a range of 0..1.
-        mean: per channel, in the order of ``channel_order``, in units of the scaled pixels.
-        std: likewise.
-        layout: of the model's image input.
+        mean: mean of each channel, in the order of ``channel_order``, in units of the scaled pixels.
+        std: standard deviation of each channel, in the same order and units.
+        layout: order of the axes of the model's image input.
     """
 
     size: tuple[int, int]
@@ -169,7 +170,7 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Preprocessing:
-        """Builds it from a JSON object, naming every key that does not belong there."""
+        """Returns the preprocessing that a JSON object describes; MasktoolError names unknown keys and wrong values."""
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(document) - known):
             raise MasktoolError(
@@ -194,7 +195,7 @@ class Preprocessing:
         return preprocessing
 
     def check_ranges(self) -> Iterator[tuple[str, bool]]:
-        """Yields names of fields with whether their numbers can be meant, whatever the model."""
+        """Yields the name of each field of numbers, and whether its numbers make sense for any model."""
         yield "size", min(self.size) > 0
         yield "resize_to", self.resize_to is None or 0 < self.resize_to <= LARGEST_RESIZE
         yield "scale", self.scale > 0
@@ -208,34 +209,34 @@ class Metadata:
 
     Attributes:
         masking: the masking mode of the graph.
-        source: what was exported, as the user named it (a file's name without its directory, or a hub name).
-        source_sha256: of the source file, or of the plain graph where the source is no file.
+        source: name of what was exported, as the user gave it (a file's name without its directory, or a hub name).
+        source_sha256: SHA-256 of the source file, or of the plain graph where the source is no file.
         image_input: name of the image input, (N, C, H, W) or (N, H, W, C).
         class_output: name of the output that ``explain`` reads, (N, K) after trailing axes of length 1 are dropped;
             None when the model has no such output.
-        output_kind: what ``class_output`` holds; None when unknown: then even that it holds class scores is assumed,
-            unless there are labels.
-        preprocessing: None when unknown.
+        output_kind: kind of scores that ``class_output`` holds; None when unknown: then even that it holds class scores
+            is assumed, unless there are labels.
+        preprocessing: preprocessing of the images; None when unknown.
         labels: one name per class, of a binary output the negative class's and the positive one's; None when unknown.
         parity: figures measured at export, by name.
-        tool_version: of the masktool that wrote the file.
-        gradient: the default of the input ``loss``, in a file with gradients; None in any other.
+        tool_version: version of the masktool that wrote the file.
+        gradient: default of the input ``loss``, in a file with gradients; None in any other.
         feature_map: name of the value behind the output ``feature_map``; None where there is none.
         baseline: one of ``BASELINES``, a number or ``R,G,B``; None unless masking is ``fill``.
-        layout: of the image input; None in files written before it was recorded.
-        losses: what the input ``loss`` chooses from, by index, in a file with gradients; None in any other, and in
-            files written before it was recorded, which know ``FIRST_LOSSES``.
-        masker: how the masking model behind the output ``SALIENCY_MAP`` was trained, JSON values by name; None where
-            the file holds none.
-        output_evidence: for ``class_output`` and ``output_kind``, one sentence each; None in files written before it
-            was recorded.
+        layout: order of the image input's axes; None in files written before it was recorded.
+        losses: losses that the input ``loss`` chooses from, by index, in a file with gradients; None in any other, and
+            in files written before the losses were recorded, which have ``FIRST_LOSSES``.
+        masker: settings and figures of the training of the masking model behind the output ``saliency_map``, JSON
+            values by name; None where the file holds no masking model.
+        output_evidence: evidence for ``class_output`` and for ``output_kind``, one sentence each; None in files written
+            before it was recorded.
         renamed: new names of inputs and outputs by those that they had in the source; None where there are none.
         batching: ``any`` number of images at once, or ``one``: image and masks are fed one by one; None in files
             written before it was recorded, which take any number.
         independence: whether an image's results depend on the images beside it: ``proved`` not to, ``mixing``, or
             ``unproved``; None where it was not recorded.
-        batching_reason: what keeps images from going together; None where nothing does.
-        copies: of the one image, which fill a fixed batch that could not be opened.
+        batching_reason: reason why images cannot share a batch; None where they can.
+        copies: number of copies of the one image that fill a fixed batch which could not be opened; otherwise 1.
     """
 
     masking: Masking
@@ -270,19 +271,19 @@ class Metadata:
 
     @property
     def known_losses(self) -> tuple[Loss, ...]:
-        """What may be differentiated in this file; empty in one without gradients."""
+        """The losses that this file can differentiate; empty in a file without gradients."""
         return () if self.gradient is None else self.losses or FIRST_LOSSES
 
     def to_properties(self) -> dict[str, str]:
-        """Returns the ``metadata_props`` pairs, one JSON document each."""
+        """Returns the metadata as ``metadata_props`` pairs, one JSON document each."""
         return {METADATA_PREFIX + key: json.dumps(value) for key, value in dataclasses.asdict(self).items()}
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, str]) -> Metadata | None:
-        """Reads the pairs back.
+        """Returns the metadata that a file's ``metadata_props`` pairs hold.
 
         Returns:
-            None when the file is not masktool's (no ``masktool.schema_version``).
+            The metadata; None when the file is not masktool's (no ``masktool.schema_version``).
 
         Raises:
             MasktoolError: the file was written by a newer schema, or its metadata are damaged.
@@ -334,7 +335,7 @@ def read_properties(properties: Mapping[str, str]) -> dict[str, Any]:
 
 
 def describe_field_type(kind: Any) -> str:
-    """Returns what a field's type asks for, in JSON's words."""
+    """Returns the values that a field's type allows, in JSON's words, for errors."""
     words = {str: "a text", int: "a whole number", float: "a number", type(None): "null", Preprocessing: "an object"}
     if get_origin(kind) in (Union, types.UnionType):
         return " or ".join(describe_field_type(each) for each in get_args(kind))
@@ -346,7 +347,7 @@ def describe_field_type(kind: Any) -> str:
 
 
 def damaged_metadata(name: str, expected: str, got: object) -> MasktoolError:
-    """Returns the error for an entry that does not say what it must."""
+    """Returns the error for a metadata entry whose value is not what it should be."""
     where = f"metadata {METADATA_PREFIX + name}"
     return MasktoolError(
         "damaged masktool metadata", where=where, expected=expected, got=got, fix="export the model again"

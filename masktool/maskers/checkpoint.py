@@ -1,4 +1,4 @@
-"""A training on disk: one file, whole or not there at all, that only the same training goes on from."""
+"""Checkpoints: a training kept in one file, written whole or not at all, from which only the same training resumes."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from masktool.printable import cut_text
 
 VERSION = 1
 SHOWN = 60
-"""Characters of a value in a message."""
+"""Most characters of a value that a message shows."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds.
+    """The content of a checkpoint's file.
 
     Attributes:
-        identity: everything that decides the course of the training, as JSON values.
-        state: of :meth:`masktool.maskers.training.Training.state`.
-        records: of every step so far.
-        steps: in all.
+        identity: everything that decides the course of the training, JSON values by name.
+        state: state of the training, from :meth:`masktool.maskers.training.Training.state`.
+        records: record of every step so far: its figures by name.
+        steps: number of steps of the whole training.
     """
 
     identity: Mapping[str, Any]
@@ -47,7 +47,7 @@ class Checkpoint:
         return bool(self.state["done"] == self.steps)
 
     def save(self, path: Path) -> None:
-        """Writes the file.
+        """Writes the checkpoint to a file.
 
         Raises:
             MasktoolError: the directory cannot be written.
@@ -57,10 +57,10 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path) -> Checkpoint | None:
-    """Reads a file, which may hold tensors, numbers and texts and nothing that runs; None where there is none.
+    """Returns the checkpoint in a file; None where there is no file. The file may hold data only, nothing that runs.
 
     Raises:
-        MasktoolError: it is damaged, or another version's.
+        MasktoolError: the checkpoint is damaged, or another version's.
     """
     if not path.exists():
         return None
@@ -80,7 +80,7 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
 
 
 def check_identity(saved: Mapping[str, Any], current: Mapping[str, Any], path: Path) -> None:
-    """Raises MasktoolError where a checkpoint belongs to another training; the message says in what they differ."""
+    """Raises MasktoolError where a checkpoint belongs to another training; the message says how the two differ."""
     names = [name for name in {**saved, **current} if saved.get(name) != current.get(name)]
     if names:
         raise MasktoolError(

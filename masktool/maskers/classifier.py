@@ -15,7 +15,7 @@ from masktool.exporters.torch_sources.module_export import flatten_outputs
 from masktool.maskers.stages import Stage, reading
 
 SMALLEST_PROBABILITY = 1e-12
-"""What the logarithm of a probability is cut at: a softmax in float32 gives 0 where the logit is 90 below the first."""
+"""Least probability before its logarithm is taken: a softmax in float32 gives 0 where a logit is 90 below the first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class TorchClassifier:
         module: the network.
         output: name of its class output, as
             :func:`masktool.exporters.torch_sources.module_export.flatten_outputs` names it.
-        kind: what that output holds; None counts as logits.
+        kind: kind of scores that the class output holds; None counts as logits.
     """
 
     module: nn.Module
@@ -43,8 +43,8 @@ class TorchClassifier:
         """Returns logits (N, K), or log-probabilities where the network ends in a softmax.
 
         Args:
-            images: (N, C, H, W), normalised.
-            weights: by name, in place of the module's own.
+            images: images (N, C, H, W), normalised.
+            weights: weights by name, in place of the module's own; None takes the module's.
         """
         if weights is None:
             return self.read_logits(self.module(images))
@@ -57,7 +57,7 @@ class TorchClassifier:
         return logits, [activations[each.name] for each in stages]
 
     def read_logits(self, outputs: Any) -> Tensor:
-        """Returns the logits (N, K) among what the module gives."""
+        """Returns the logits (N, K), or log-probabilities, among the outputs of the module."""
         scores = flatten_outputs(outputs)[self.output].flatten(1)
         if self.kind == "probabilities":
             return scores.clamp_min(SMALLEST_PROBABILITY).log()

@@ -1,4 +1,4 @@
-"""Earlier selves of a classifier that is trained alongside its masker.
+"""Earlier states of a classifier that is trained alongside its masker.
 
 A masker that pleases one classifier may have learned that classifier's blind spots; one that pleases its earlier selves
 as well has learned the picture. Snapshots are taken at fixed steps, and at half of all steps one of them judges.
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 DRAW_PROBABILITY = 0.5
 DRAWS = 3
-"""Stream of random numbers, apart from those of pictures with the same seed."""
+"""Stream of the random numbers for the draws, apart from those for images with the same seed."""
 State = dict[str, Tensor]
 
 
@@ -24,10 +24,10 @@ class History:
     """Snapshots of a classifier's trainable weights, the oldest first.
 
     Attributes:
-        size: how many are kept; the oldest goes.
-        interval: steps between two.
-        seed: of the draws.
-        snapshots: weights by name.
+        size: number of snapshots that are kept; one more drops the oldest.
+        interval: number of steps between two snapshots.
+        seed: seed of the draws.
+        snapshots: snapshots, each the weights by name.
     """
 
     size: int
@@ -36,13 +36,13 @@ class History:
     snapshots: list[State] = dataclasses.field(default_factory=list)
 
     def note(self, step: int, classifier: nn.Module) -> None:
-        """Takes a snapshot before a step where one is due; step 0 is the classifier as it came."""
+        """Takes a snapshot before a step at which one is due; that of step 0 is the classifier as it came."""
         if step % self.interval == 0:
             self.snapshots.append({name: weight.detach().clone() for name, weight in classifier.named_parameters()})
             del self.snapshots[: -self.size]
 
     def draw(self, step: int) -> State | None:
-        """Returns the snapshot that judges at a step; None where the classifier of today does.
+        """Returns the snapshot that judges the masks at a step; None where the classifier's present weights do.
 
         The draw is a function of the seed and the step, so that a resumed run draws the same.
         """

@@ -1,7 +1,7 @@
-"""What stands where a mask hides pixels, in the classifier's normalised input.
+"""Infillers: the pixels that stand where a mask hides the image's, in the classifier's normalised input.
 
 The names are the published ones: ``none`` is what :mod:`masktool.baselines` calls ``mean``, 0 in the input; ``mean`` is
-its ``image-mean``; ``blur`` is a blur of twice its width, on torch's tensors.
+``image-mean`` there; ``blur`` is a blur of twice the width of ``blur`` there, on torch's tensors.
 
 Source: Phang, Park and Geras, 2020, section 3, https://arxiv.org/abs/2010.09750 (none, mean, blur).
 """
@@ -17,20 +17,20 @@ from torch.nn import functional as F
 from masktool.maskers.settings import Infiller
 
 BLUR_SIGMA = 20 / 224
-"""Of the blur, as a share of the shorter side: the published 20 pixels at 224."""
+"""Standard deviation of the blur, as a share of the shorter side: the published 20 pixels at 224."""
 REACH = 3
 """Standard deviations at which the Gaussian is cut off: what lies beyond weighs .3 percent."""
 
 
 def infill(images: Tensor, infiller: Infiller) -> Tensor:
-    """Returns what is seen where everything is hidden.
+    """Returns the pixels that stand in for hidden ones, for whole images.
 
     Args:
-        images: (N, C, H, W), normalised.
-        infiller: ``none`` for 0, ``mean`` for the picture's mean colour, ``blur`` for the picture blurred.
+        images: images (N, C, H, W), normalised.
+        infiller: ``none`` for 0, ``mean`` for each image's mean colour, ``blur`` for the image blurred.
 
     Returns:
-        (N, C, H, W), or what broadcasts to it.
+        The infiller's pixels, (N, C, H, W) or a shape that broadcasts to it.
     """
     if infiller == "none":
         return images.new_zeros(1)
@@ -40,7 +40,7 @@ def infill(images: Tensor, infiller: Infiller) -> Tensor:
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
-    """Blurs images (N, C, H, W) with a Gaussian of this standard deviation in pixels; edges are repeated outwards."""
+    """Blurs images (N, C, H, W) by a Gaussian with ``sigma`` pixels of standard deviation; edges are repeated outwards."""
     reach = math.ceil(REACH * sigma)
     offsets = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
     weights = torch.exp(-offsets.square() / (2 * sigma**2))

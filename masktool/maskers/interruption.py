@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop wait until its step is done."""
+"""Deferral of signals: those that ask a training to stop wait until its step is done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def deferred_signals() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether SIGINT or SIGTERM has come; a second one interrupts at once.
+    """Yields a function that tells whether SIGINT or SIGTERM has come; a second such signal interrupts at once.
 
     In other threads than the main one nothing is deferred: Python hands signals to the main thread.
     """

@@ -1,7 +1,7 @@
-"""What the classifier says of masked pictures, differentiable with respect to the mask.
+"""Judges: the classifier's answers on masked images, differentiable with respect to the mask.
 
-Two judges answer alike: :class:`FillJudge` hides pixels behind an infiller's and runs torch; :class:`LayerJudge` runs
-exported, layer-masked files, whose own gradients go back into torch: no rule of masking stands twice.
+There are two: :class:`FillJudge` hides pixels behind an infiller's and runs torch; :class:`LayerJudge` runs exported,
+layer-masked files, whose own gradients go back into torch, so that no mask rule is written a second time.
 """
 
 from __future__ import annotations
@@ -21,38 +21,39 @@ from masktool.maskers.settings import Infiller
 from masktool.runtime.session import MaskedSession
 
 LEAK = 0.02
-"""What a missing pixel weighs, and a kept one lacks, where the gradient is taken. The less, the nearer to the cut mask:
-with .1 the fill still sees an outline that the cut mask hides, and masks shrink until the class is lost."""
+"""Mask value of a missing pixel, and 1 minus that of a kept one, where the gradient is taken. The less, the nearer to
+the cut mask: with .1 the fill sees an outline that the cut mask hides, and masks shrink until the class is lost."""
 
 
 class Judged(NamedTuple):
-    """An answer: the objective (N,), differentiable with respect to the masks, and the scores (N, K), which are not."""
+    """A judge's answer: the objective (N,), differentiable with respect to the masks, and the scores (N, K), constant."""
 
     objective: Tensor
     scores: Tensor
 
 
 class Judge(Protocol):
-    """Says what the classifier makes of masked pictures."""
+    """A function from masked images to the classifier's answer on them."""
 
     def __call__(self, images: Tensor, masks: Tensor, labels: Tensor, loss: Loss) -> Judged:
-        """Judges pictures.
+        """Returns the classifier's answer on images under masks.
 
         Args:
-            images: (N, C, H, W) float32, normalised.
-            masks: (N, 1, H, W) float32 in [0, 1], 1 = kept.
-            labels: (N,) int64.
-            loss: ``log-softmax`` of the label, or ``entropy`` over all classes, both in nats.
+            images: images (N, C, H, W) float32, normalised.
+            masks: masks (N, 1, H, W) float32 in [0, 1], 1 = kept.
+            labels: indices of the images' classes, (N,) int64.
+            loss: objective: ``log-softmax`` of the label, or ``entropy`` over all classes, both in nats.
         """
 
 
 @dataclasses.dataclass(frozen=True)
 class FillJudge:
-    """Judges x m + infill(x) (1 - m).
+    """The answer on x m + infill(x) (1 - m), of images x and masks m.
 
     Attributes:
-        classify: from images (N, C, H, W) to logits (N, K).
-        infiller: what stands where pixels are hidden.
+        classify: function from images (N, C, H, W) to logits (N, K).
+        infiller: name of the pixels that stand where pixels are hidden, as for
+            :func:`masktool.maskers.infillers.infill`.
     """
 
     classify: Callable[[Tensor], Tensor]
@@ -64,7 +65,7 @@ class FillJudge:
 
 
 def judge_logits(logits: Tensor, labels: Tensor, loss: Loss) -> Judged:
-    """Returns the answer that logits (N, K) are, differentiable where they are."""
+    """Returns the objective and the scores of logits (N, K); the objective is differentiable where the logits are."""
     logarithms = logits.log_softmax(1)
     if loss == "entropy":
         return Judged(-(logarithms.exp() * logarithms).sum(1), logits.detach())
@@ -72,7 +73,7 @@ def judge_logits(logits: Tensor, labels: Tensor, loss: Loss) -> Judged:
 
 
 def hide(images: Tensor, masks: Tensor, infiller: Infiller) -> Tensor:
-    """Returns pictures (N, C, H, W) with what masks (N, 1, H, W) do not keep hidden behind an infiller's pixels."""
+    """Returns images (N, C, H, W) in which an infiller's pixels hide whatever masks (N, 1, H, W) do not keep."""
     if infiller == "none":
         return images * masks
     return images * masks + infill(images, infiller) * (1 - masks)
@@ -80,7 +81,7 @@ def hide(images: Tensor, masks: Tensor, infiller: Infiller) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class LayerJudge:
-    """Judges pictures through layer masking, under the mask cut at .5; its gradient is that of a mask that leaks.
+    """The answer through layer masking, under the mask cut at .5; its gradient is that of a mask that leaks.
 
     The answer is that of pixels that are there or not. Its gradient cannot be taken there: nothing that a missing pixel
     holds reaches the answer, so that no derivative says which of them to bring back, and masks trained by it became the
@@ -89,8 +90,8 @@ class LayerJudge:
     near the one and has the other's derivatives, and the loss falls. (The cut passes gradients straight through.)
 
     Attributes:
-        forward: of a layer-masked file.
-        backward: of one with gradients, of the same classifier.
+        forward: session of a layer-masked file of the classifier.
+        backward: session of a layer-masked file with gradients, of the same classifier.
     """
 
     forward: MaskedSession
@@ -105,20 +106,20 @@ class LayerJudge:
 
 
 class SessionGradient(torch.autograd.Function):
-    """Passes an objective (N,) on, and back to the masks the gradient that ``session.gradient`` gives of it."""
+    """Passes an objective (N,) on, and passes its gradient from ``session.gradient`` back to the masks."""
 
     @staticmethod
     def forward(
         context: Any, masks: Tensor, objective: Tensor, images: Tensor, labels: Tensor, judge: LayerJudge, loss: Loss
     ) -> Tensor:
-        """Returns the objective."""
+        """Returns the objective unchanged."""
         context.save_for_backward(masks, images, labels)
         context.judge, context.loss = judge, loss
         return objective.clone()
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Runs the file with gradients once, and scales each picture's by what its objective weighs."""
+        """Returns the masks' gradient: the file's own, from one run, times the gradient of each image's objective."""
         masks, images, labels = context.saved_tensors
         leaking = torch.where(masks >= CUT, 1 - LEAK, LEAK)
         found = context.judge.backward.gradient(

@@ -1,6 +1,6 @@
 """Batches to train on, which depend on the seed and the step alone: not on the workers, nor on where a run began.
 
-An epoch's order is drawn from (seed, epoch), a picture's crop and mirroring from (seed, epoch, picture).
+An epoch's order is drawn from (seed, epoch), an image's crop and mirroring from (seed, epoch, number of the image).
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from masktool.runtime.images import read_image
 from masktool.runtime.preprocessing import prepare
 
 ORDER_STREAM, PICTURE_STREAM = 2, 3
-"""Set the draws of orders and of crops apart from each other and from other draws of the same seed."""
+"""Streams of random numbers for orders and for crops, apart from each other and from other draws of the same seed."""
 RATIO_RANGE = (3 / 4, 4 / 3)
-"""Width over height of a random crop."""
+"""Least and greatest width over height of a random crop."""
 CROP_TRIES = 10
 LEFT_TO_PARENT = (signal.SIGINT, signal.SIGTERM)
-"""Signals that end the parent's step and are none of its workers' business."""
+"""Signals that the parent process handles at the end of its step; its workers ignore them meanwhile."""
 PREFETCHED = 2
-"""Batches that each worker reads ahead (torch's own default)."""
+"""Number of batches that each worker reads ahead (torch's own default)."""
 SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps it; others set no such limit
 SHARED_MEMORY_MARGIN = 2
-"""How often the batches on their way must fit there: it may be shared with other processes."""
+"""Times that the batches on their way must fit into shared memory, which other processes may use too."""
 
 Key = tuple[int, list[int]]
 """The epoch of a batch, and the numbers of its examples."""
@@ -50,11 +50,11 @@ Arrays = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 class Batch(NamedTuple):
-    """Pictures as the classifier takes them.
+    """A batch of images as the classifier takes them.
 
     Attributes:
-        images: (B, C, H, W) float32, normalised.
-        labels: (B,) int64, indices of classes.
+        images: images (B, C, H, W) float32, normalised.
+        labels: indices of the images' classes, (B,) int64.
     """
 
     images: torch.Tensor
@@ -62,9 +62,9 @@ class Batch(NamedTuple):
 
 
 def steps_per_epoch(n: int, batch: int) -> int:
-    """Returns how many batches hold ``n`` pictures; a single one left over joins the batch before.
+    """Returns the number of batches that ``n`` images fill; a single image left over joins the batch before.
 
-    Batch normalisation needs more than one.
+    Batch normalisation needs more than one image in a batch.
     """
     return math.ceil(n / batch) - int(n > batch > 1 and n % batch == 1)
 
@@ -85,22 +85,22 @@ def load_batches(
     """Reads the batches of a range of steps, counted over the whole run.
 
     Args:
-        examples: in the order that the whole run keeps.
-        preprocessing: of the classifier; batches are NCHW whatever its layout.
-        seed: of orders, crops and mirroring.
-        batch: pictures per step.
-        min_crop: least share of a picture's area that a random crop keeps; 1 prepares it as the classifier's user does.
-        flip: whether pictures are mirrored at random.
-        workers: processes that read ahead; 0 reads in this one.
-        first_step: where to begin.
-        last_step: the step after the last.
+        examples: all images and their classes, in the order that the whole run keeps.
+        preprocessing: preprocessing of the classifier; batches are NCHW whatever its layout.
+        seed: seed of orders, crops and mirroring.
+        batch: number of images per step.
+        min_crop: least share of an image's area that a random crop keeps; 1 takes the preprocessing's own crop.
+        flip: whether images are mirrored at random.
+        workers: number of processes that read ahead; 0 reads in this process.
+        first_step: number of the first step.
+        last_step: number of the step after the last.
         pin_memory: whether batches are put where a GPU copies from fastest.
 
     Returns:
-        One batch per step; closing it, or letting go of it, ends the workers.
+        An iterator of one batch per step; closing it, or letting go of it, ends the workers.
 
     Raises:
-        MasktoolError: while reading: a picture cannot be read, or the preprocessing does not fit it.
+        MasktoolError: during iteration: an image cannot be read, or the preprocessing does not fit it.
     """
     channels, (height, width) = len(preprocessing.mean), preprocessing.size
     on_the_way = batch * channels * height * width * 4 * (workers * PREFETCHED + 1)  # 4 bytes a number
@@ -119,7 +119,7 @@ def load_batches(
 
 
 def unpack(loader: Iterable[Any]) -> Generator[Batch, None, None]:
-    """Yields the batches that workers hand over, and raises the errors."""
+    """Yields the batches that workers hand over, and raises the errors that they hand over."""
     with signals_held():
         iterator = iter(loader)
     for loaded in iterator:
@@ -131,7 +131,7 @@ def unpack(loader: Iterable[Any]) -> Generator[Batch, None, None]:
 
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
-    """Holds signals back until the block ends; workers that start in it hold them until they are ready for them."""
+    """Holds signals back until the block ends; workers started in the block hold them until their handlers are set."""
     if sys.platform == "win32":
         yield
         return
@@ -143,7 +143,7 @@ def signals_held() -> Iterator[None]:
 
 
 def close_at_exit(batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
-    """Has batches closed when the program ends: it would wait for ever for workers that outlive a SIGTERM."""
+    """Returns batches that are closed at the program's end, which would wait for ever for workers that survive SIGTERM."""
     reference = weakref.ref(batches)
 
     def close() -> None:
@@ -166,7 +166,7 @@ def list_keys(n: int, batch: int, seed: int, first_step: int, last_step: int) ->
 
 @dataclasses.dataclass(frozen=True)
 class AugmentedPictures:
-    """What workers read batches from."""
+    """The data set that torch's workers read batches from."""
 
     examples: tuple[Example, ...]
     preprocessing: Preprocessing
@@ -175,7 +175,7 @@ class AugmentedPictures:
     flip: bool
 
     def __getitem__(self, key: Key) -> Arrays | MasktoolError:
-        """Returns the images and labels of a batch, or what is wrong with one of them.
+        """Returns the images and labels of a batch, or the error of an image that cannot be used.
 
         An error is handed over as a value: raised in a worker, it would reach the caller as a traceback.
         """
@@ -187,7 +187,7 @@ class AugmentedPictures:
         return images, np.array([self.examples[number].label for number in numbers], dtype=np.int64)
 
     def draw(self, epoch: int, number: int) -> NDArray[np.float32]:
-        """Returns one picture, cut and mirrored as an epoch has it: (C, H, W)."""
+        """Returns one image (C, H, W), cropped and mirrored as drawn for an epoch."""
         rng = np.random.default_rng((PICTURE_STREAM, self.seed, epoch, number))
         return augment(
             read_image(self.examples[number].path), self.preprocessing, rng, min_crop=self.min_crop, flip=self.flip
@@ -197,17 +197,17 @@ class AugmentedPictures:
 def augment(
     image: Image.Image, preprocessing: Preprocessing, rng: np.random.Generator, *, min_crop: float, flip: bool
 ) -> NDArray[np.float32]:
-    """Makes the model's input from a picture, cut and mirrored at random.
+    """Returns the model's input, made from an image that is cropped and mirrored at random.
 
     Args:
-        image: as :func:`masktool.runtime.read_image` gives it.
-        preprocessing: with the layout NCHW.
-        rng: of the draws.
-        min_crop: least share of the area that is kept; 1 leaves the crop to the preprocessing.
-        flip: whether every other picture is mirrored.
+        image: image, as :func:`masktool.runtime.read_image` gives it.
+        preprocessing: preprocessing of the classifier, with the layout NCHW.
+        rng: random numbers for the draws.
+        min_crop: least share of the image's area that is kept; 1 leaves the crop to the preprocessing.
+        flip: whether to mirror the image with probability 1/2.
 
     Returns:
-        (C, H, W).
+        The model's input (C, H, W).
     """
     mirrored = flip and rng.random() < 0.5
     if min_crop < 1:
@@ -218,14 +218,14 @@ def augment(
 
 
 def choose_crop(size: tuple[int, int], min_area: float, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Draws a rectangle of random area and aspect ratio, anywhere in a picture.
+    """Draws a rectangle of random area and aspect ratio, anywhere in an image.
 
-    Where ten of them do not fit into the picture, it is the largest of an allowed ratio in the middle.
+    Where ten rectangles in turn do not fit into the image, the largest of an allowed ratio in the middle is taken.
 
     Args:
-        size: (width, height) of the picture.
-        min_area: least share of its area.
-        rng: of the draws.
+        size: (width, height) of the image in pixels.
+        min_area: least share of the image's area.
+        rng: random numbers for the draws.
 
     Returns:
         (left, top, right, bottom), in whole pixels.
@@ -249,7 +249,7 @@ def choose_crop(size: tuple[int, int], min_area: float, rng: np.random.Generator
 
 
 def leave_signals_to_parent(worker: int) -> None:  # noqa: ARG001  # which of them it is does not matter
-    """Keeps a worker alive while its parent ends a step.
+    """Makes a worker ignore SIGINT and the first SIGTERM, so that it lives while its parent ends a step.
 
     A terminal sends Ctrl-C, and a batch system SIGTERM, to every process of the group. A second SIGTERM is the
     parent's, which has waited long enough for its workers to end.
@@ -275,5 +275,5 @@ def fits_shared_memory(n_bytes: int) -> bool:
 
 
 def keep_arrays(loaded: Arrays | MasktoolError) -> Arrays | MasktoolError:
-    """Keeps arrays as they are, where the loader would make them tensors in shared memory."""
+    """Returns arrays unchanged: a collate function in place of torch's, which makes tensors in shared memory."""
     return loaded

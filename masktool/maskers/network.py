@@ -22,7 +22,7 @@ from masktool.exporters.torch_sources.module_export import flatten_outputs
 from masktool.maskers.stages import Stage, reading
 
 WIDTH = 64
-"""Channels to which every stage is brought."""
+"""Number of channels to which every stage is brought."""
 KERNEL = 3
 TAPS = KERNEL * KERNEL
 
@@ -31,8 +31,8 @@ class MaskerNetwork(nn.Module):
     """Turns a classifier's activations into a saliency map.
 
     Args:
-        stages: whose activations it reads, the finest first.
-        size: (height, width) of the input, and so of the map.
+        stages: stages of the classifier whose activations are read, the finest first.
+        size: (height, width) of the input in pixels, and so of the map.
     """
 
     def __init__(self, stages: Sequence[Stage], size: tuple[int, int]) -> None:
@@ -63,7 +63,7 @@ class MaskerNetwork(nn.Module):
         return F.interpolate(torch.sigmoid(logits.float()), self.size, mode="nearest")
 
     def enlarge(self, taps: Tensor) -> Tensor:
-        """Returns (N, 9, h, w) in the finest stage's resolution."""
+        """Returns taps (N, 9, h, w) enlarged to the finest stage's resolution."""
         if taps.shape[2:] == self.finest:
             return taps
         return F.interpolate(taps, self.finest, mode="bilinear", align_corners=False)
@@ -73,9 +73,9 @@ class ExplainedClassifier(nn.Module):
     """A classifier and its masker as one module, for export: images in, the classifier's outputs and the map out.
 
     Args:
-        classifier: as it came.
-        masker: that was trained on its activations.
-        stages: that the masker reads.
+        classifier: classifier as it came, or as it was trained alongside.
+        masker: masker that was trained on the classifier's activations.
+        stages: stages that the masker reads.
     """
 
     def __init__(self, classifier: nn.Module, masker: MaskerNetwork, stages: Sequence[Stage]) -> None:

@@ -21,11 +21,11 @@ from masktool.maskers.judges import Judge
 from masktool.maskers.settings import TrainingSettings
 
 BORDER_WEIGHT = 0.3
-"""Of masks that reach the picture's border, published."""
+"""Published weight of mask values on the image's border."""
 
 
 class PictureBatch(NamedTuple):
-    """A batch: images (N, C, H, W), labels (N,), and whether the classifier is right about each, (N,) 0 or 1."""
+    """Images (N, C, H, W), labels (N,), and whether the classifier is right about each image, (N,) 0 or 1."""
 
     images: Tensor
     labels: Tensor
@@ -33,13 +33,13 @@ class PictureBatch(NamedTuple):
 
 
 class MaskerLoss(NamedTuple):
-    """What a batch costs the masker, and what it is made of.
+    """The masker's loss on a batch, and its terms.
 
     Attributes:
-        total: (), to be differentiated.
-        terms: numbers by name, for whoever watches; ``objective_in`` and ``objective_out`` are mean cross-entropy and
-            mean entropy, or the cross-entropy where that is the out loss; ``area_in``, ``area_out`` and ``tv`` are
-            weighted as they go into the total; ``accuracy_in`` and ``accuracy_out`` count masked pictures.
+        total: loss (), to be differentiated.
+        terms: terms and accuracies by name, for the log; ``objective_in`` and ``objective_out`` are mean cross-entropy
+            and mean entropy, or the cross-entropy where that is the out loss; ``area_in``, ``area_out`` and ``tv`` are
+            weighted as they go into the total; ``accuracy_in`` and ``accuracy_out`` are over masked images.
     """
 
     total: Tensor
@@ -47,13 +47,13 @@ class MaskerLoss(NamedTuple):
 
 
 def masker_loss(judge: Judge, pictures: PictureBatch, masks: Tensor, settings: TrainingSettings) -> MaskerLoss:
-    """Returns what masks cost.
+    """Returns the masker's loss for the masks of a batch.
 
     Args:
-        judge: of masked pictures.
-        pictures: N of them.
-        masks: (N, 1, H, W) float32 in [0, 1], with gradients.
-        settings: objective and weights.
+        judge: judge of masked images.
+        pictures: batch of N images.
+        masks: masks (N, 1, H, W) float32 in [0, 1], 1 = kept, with gradients.
+        settings: settings of the training: its objective and weights.
     """
     areas = masks.mean((1, 2, 3))
     costs = areas if settings.target_area is None else torch.relu(areas - settings.target_area)
@@ -102,11 +102,10 @@ def is_right(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def total_variation(masks: Tensor) -> Tensor:
-    """Returns half the squared differences of neighbours and .3 times the squares on the border, per mask (), summed
-    over its pixels.
+    """Returns half the sum, per mask (), of squared differences of neighbours and .3 times squares on the border.
 
     Args:
-        masks: (N, 1, H, W).
+        masks: masks (N, 1, H, W).
     """
     rows = (masks[:, :, 1:] - masks[:, :, :-1]).square().sum()
     columns = (masks[..., 1:] - masks[..., :-1]).square().sum()

@@ -1,4 +1,4 @@
-"""All that is known before the first step of a training: whatever can fail is tried here."""
+"""The plan of a training: everything known before the first step; whatever can fail is tried here."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from masktool.messages import PREPROCESSINGS, parameter
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All that is known before the first step.
+    """Everything that is known before the first step of a training.
 
     Attributes:
-        loaded: the classifier and what its origin knows; its module is this training's own.
-        source: its plain graph.
-        head: which of its outputs holds the class scores, and what they are.
-        preprocessing: of the pictures.
+        loaded: loaded classifier and what its origin knows of it; its module is this training's own.
+        source: plain graph of the classifier, as a source to export.
+        head: class output of the classifier: its name, and the kind of scores that it holds.
+        preprocessing: preprocessing of the images.
         labels: names of the classes; None where they have none.
-        examples: to train on.
-        stages: that the masker reads.
-        settings: of the training.
-        device: that it runs on.
+        examples: images to train on, with their classes.
+        stages: stages of the classifier that the masker reads.
+        settings: settings of the training.
+        device: device that the training runs on.
     """
 
     loaded: LoadedModule
@@ -55,21 +55,21 @@ class Plan:
 
     @property
     def module(self) -> nn.Module:
-        """The classifier."""
+        """The classifier's torch module."""
         return self.loaded.known.module
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in one pass over the pictures."""
+        """Number of batches in one pass over the images."""
         return steps_per_epoch(len(self.examples), self.settings.batch)
 
     @property
     def steps(self) -> int:
-        """Batches in all."""
+        """Number of batches in the whole training."""
         return self.steps_per_epoch * self.settings.epochs
 
     def describe(self) -> Iterator[str]:
-        """Yields what the user should know before the first step, a line each."""
+        """Yields lines on the training for the user to read before the first step."""
         yield f"classifier: {self.loaded.name}"
         yield from ("note: " + note for note in self.loaded.notes)
         yield f"stages: {', '.join(map(str, self.stages))}"
@@ -77,7 +77,7 @@ class Plan:
         yield f"pictures: {len(self.examples)} of {classes} classes; {self.steps} steps of {self.settings.batch}"
 
     def identity(self) -> dict[str, Any]:
-        """Returns everything that decides the course of the training, as JSON values."""
+        """Returns everything that decides the course of the training, JSON values by name."""
         return self.settings.to_json() | {
             "stages": [each.name for each in self.stages],
             "preprocessing": json.loads(json.dumps(dataclasses.asdict(self.preprocessing))),
@@ -124,7 +124,7 @@ def make_plan(
 def preprocessing_at(
     loaded: LoadedModule, size: tuple[int, int] | None, preprocessing: Preprocessing | None
 ) -> Preprocessing:
-    """Returns how a picture becomes the input, at the size that is asked for."""
+    """Returns the preprocessing of the images, scaled to the input size that is asked for."""
     chosen = preprocessing or loaded.known.preprocessing
     if chosen is None:
         raise MasktoolError(
@@ -134,7 +134,7 @@ def preprocessing_at(
 
 
 def own_module(loaded: LoadedModule) -> LoadedModule:
-    """Returns the same with a module of our own, in evaluation mode, where the user holds the one in memory."""
+    """Returns a loaded classifier with a module of its own, in evaluation mode: a copy where the user holds the module."""
     module = loaded.known.module
     if loaded.sha256 is None and not loaded.known.configuration:
         module = copy.deepcopy(module)

@@ -1,4 +1,4 @@
-"""Everything that decides what a masking model becomes; it loads nothing, so that help costs nothing."""
+"""Settings of the training of a masking model; the module imports no torch, so that the command line's help is fast."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "precision": get_args(Precision),
 }
 COUNTS = ("epochs", "batch", "history_size", "history_interval")
-"""Whole numbers from 1."""
+"""Names of the settings that are whole numbers from 1."""
 STAGE_WORDS = ("last-two", "all")
 LAMBDA_OUT: dict[str, float] = {"fix": 10.0, "ca": 15.0}
 """Published weights of the masked-out area, by what happens to the classifier."""
@@ -36,34 +36,37 @@ class TrainingSettings:
     """How a masking model is trained; the defaults are the published ones.
 
     Attributes:
-        objective: ``in`` keeps the class where the mask keeps the picture, ``out`` destroys it where the mask takes the
-            picture away, ``both`` adds the two.
-        classifier: ``fix`` leaves it as it is; ``ca`` trains it alongside, and lets its earlier selves judge too.
-        through: ``fill`` hides pixels behind the infiller's; ``layer`` runs the cut mask through layer masking.
-        infiller: what stands where pixels are hidden: 0 in the normalised input, the picture's mean colour, or the
-            picture blurred.
-        out_loss: what the masked-out picture is to have: a high ``entropy``, or a high ``classification`` loss.
-        target_area: share of the picture up to which a mask costs nothing; None rewards every pixel less.
+        objective: what masks are trained for: ``in``, that the class is predicted from the kept part of the image
+            alone; ``out``, that it is no longer predicted without that part; ``both``, the sum of the two.
+        classifier: what happens to the classifier: ``fix`` leaves it as it is; ``ca`` trains it alongside, and lets its
+            earlier states judge masks too.
+        through: how masked images are classified: ``fill`` hides pixels behind the infiller's; ``layer`` runs the mask,
+            cut at .5, through layer masking.
+        infiller: pixels that stand where pixels are hidden: ``none``, 0 in the normalised input; ``mean``, the image's
+            mean colour; ``blur``, the image blurred.
+        out_loss: what masks maximise on the masked-out image: the ``entropy`` of the scores, or the ``classification``
+            loss.
+        target_area: share of the image up to which a mask's area costs nothing; None lets every kept pixel cost.
         lambda_in: weight of the masked-in area.
-        lambda_out: weight of the masked-out area; None takes :data:`LAMBDA_OUT`.
+        lambda_out: weight of the masked-out area; None takes the published one, 10 for ``fix`` and 15 for ``ca``.
         lambda_tv: weight of the total variation.
-        stages: whose activations the masker reads: ``last-two``, on which the authors settled, ``all``, which draws
-            finer masks where the last two are coarse, or names of modules.
-        per_class: how many pictures of each class to train on; None takes all.
-        epochs: passes over the pictures.
-        batch: pictures per step.
-        learning_rate: of the masker's Adam.
-        classifier_learning_rate: of the classifier's SGD, momentum .9.
-        weight_decay: of both.
+        stages: stages of the classifier whose activations the masker reads: ``last-two``, on which the authors settled,
+            ``all``, which draws finer masks where the last two are coarse, or names of modules.
+        per_class: number of images of each class to train on; None takes all.
+        epochs: number of passes over the images.
+        batch: number of images per step.
+        learning_rate: learning rate of the masker's Adam.
+        classifier_learning_rate: learning rate of the classifier's SGD, momentum .9; for ``ca`` only.
+        weight_decay: weight decay of both optimizers.
         clip: norm to which the masker's gradient is clipped.
-        history_size: how many earlier selves of the classifier are kept.
-        history_interval: steps between two of them.
-        min_crop: least share of the picture's area that a random crop keeps; 1 takes the crop that the classifier is
-            run on.
-        flip: whether pictures are mirrored at random.
-        seed: of the masker's first weights, the order of pictures, crops and draws from the history.
-        precision: of the classifier's and the masker's passes; ``auto`` is bf16 on a GPU that has it, else fp32.
-        device: torch's name of one; ``auto`` is a GPU where there is one.
+        history_size: number of earlier states of the classifier that are kept.
+        history_interval: number of steps between two of these states.
+        min_crop: least share of the image's area that a random crop keeps; 1 takes the crop of the preprocessing.
+        flip: whether images are mirrored at random.
+        seed: seed of the masker's first weights, the order of images, crops and draws from the history.
+        precision: precision of the classifier's and the masker's passes; ``auto`` is bf16 on a GPU that has it, else
+            fp32.
+        device: torch's name of the device to train on; ``auto`` is a GPU where there is one.
     """
 
     objective: Objective = "both"
@@ -113,7 +116,7 @@ class TrainingSettings:
         self.check_layer_masking()
 
     def check_layer_masking(self) -> None:
-        """Raises MasktoolError for what does not go together with layer masking."""
+        """Raises MasktoolError for settings that do not go together with layer masking."""
         if self.through == "layer" and self.classifier == "ca":
             raise MasktoolError(
                 "layer masking judges by an exported file, which does not train",
@@ -129,10 +132,10 @@ class TrainingSettings:
 
     @property
     def weight_out(self) -> float:
-        """Weight of the masked-out area."""
+        """The weight of the masked-out area that is used: ``lambda_out``, or the published one."""
         return LAMBDA_OUT[self.classifier] if self.lambda_out is None else self.lambda_out
 
     def to_json(self) -> dict[str, Any]:
-        """Returns every setting with the value that is used, as JSON values."""
+        """Returns every setting with the value that is used, JSON values by name."""
         stages = self.stages if isinstance(self.stages, str) else list(self.stages)
         return dataclasses.asdict(self) | {"lambda_out": self.weight_out, "stages": stages}

@@ -27,7 +27,7 @@ from masktool.maskers.settings import Stages
 from masktool.messages import parameter
 
 LAST = 2
-"""Stages from the end of the classifier, on which the authors settled."""
+"""Number of stages from the end of the classifier that ``last-two`` takes, on which the authors settled."""
 SIDE_TOLERANCE = 2
 """Pixels by which a map's sides may differ from one common stride: convolutions without padding cut off a few."""
 MAPS_LISTED = 12
@@ -38,10 +38,10 @@ class Stage:
     """A module whose output the masker reads.
 
     Attributes:
-        name: of the module, as ``named_modules`` gives it.
-        channels: of its output.
+        name: name of the module, as ``named_modules`` gives it.
+        channels: number of channels of its output.
         size: (height, width) of its output.
-        nesting: how many modules around it are no chains, the network itself not counted.
+        nesting: number of modules around it that are no chains, the network itself not counted.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Stage:
 
 
 class Call(NamedTuple):
-    """One run of a module: the first tensor that it was given, and what it gave."""
+    """One run of a module: the first tensor among its inputs, and its output."""
 
     given: Any
     output: Any
@@ -64,8 +64,8 @@ def list_maps(module: nn.Module, example: Tensor) -> tuple[Stage, ...]:
     """Returns every module whose output is a map, in the order of their last runs.
 
     Args:
-        module: in evaluation mode.
-        example: images (N, C, H, W) that it takes.
+        module: network in evaluation mode.
+        example: images (N, C, H, W) that the network takes.
     """
     calls = record_calls(module, example)
     chains = find_chains(module, calls)
@@ -93,7 +93,7 @@ def record_calls(module: nn.Module, example: Tensor) -> dict[str, list[Call]]:
 
 @contextlib.contextmanager
 def hooks(parts: Mapping[str, nn.Module], note: Callable[[str, Any, Any], None]) -> Iterator[None]:
-    """Tells of every run of the parts, while it lasts: the name, the first tensor given, and the output."""
+    """Calls ``note`` after each run of a part in the block: with the part's name, its first input tensor and its output."""
 
     def hook_for(name: str) -> Callable[..., None]:
         def hook(part: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001 - torch's signature
@@ -136,12 +136,12 @@ def choose_stages(maps: Sequence[Stage], wanted: Stages, where: str) -> tuple[St
     """Returns the stages that the masker reads, the finest first.
 
     Args:
-        maps: from :func:`list_maps`.
+        maps: modules whose outputs are maps, from :func:`list_maps`.
         wanted: ``last-two`` stages, ``all`` of them, or names of modules.
-        where: the classifier, for messages.
+        where: name of the classifier, for messages.
 
     Raises:
-        MasktoolError: a name that is none of a map, or no map is larger than one pixel; the message lists the maps.
+        MasktoolError: a name is not that of a map, or no map is larger than one pixel; the message lists the maps.
     """
     known = {each.name: each for each in maps}
     if isinstance(wanted, str):
@@ -177,7 +177,7 @@ def find_stages(maps: Sequence[Stage]) -> list[Stage]:
 
 
 def describe_maps(maps: Sequence[Stage]) -> str:
-    """Returns names and shapes for a message, the stages before anything else where there are many."""
+    """Returns the maps' names and shapes for a message; where there are many, the stages first."""
     listed = list(maps) if len(maps) <= MAPS_LISTED else find_stages(maps) or list(maps)[-MAPS_LISTED:]
     more = f" and {len(maps) - len(listed)} more" if len(listed) < len(maps) else ""
     return ", ".join(map(str, listed)) + more

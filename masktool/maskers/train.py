@@ -1,4 +1,4 @@
-"""From a torch classifier and pictures to one ONNX file that classifies and explains: :func:`train_masker`."""
+"""From a torch classifier and images to one ONNX file that classifies and explains: :func:`train_masker`."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ from masktool.runtime.session import load
 
 CHECKPOINT_SUFFIX = ".checkpoint"
 CHECKPOINT_SECONDS = 120.0
-"""At most so much work is lost to what no program can catch."""
+"""Seconds between two checkpoints, at most, so that a crash loses no more work than that."""
 GPU_WORKERS = 8
-"""Processes that read pictures for a GPU, where there are as many cores."""
+"""Number of processes that read images for a GPU, where there are as many cores."""
 
 
 def train_masker(
@@ -70,39 +70,42 @@ def train_masker(
     ``saliency_map`` (N, 1, H, W) float32 in [0, 1], 1 = salient for the class that the classifier predicts.
 
     Args:
-        model: a torch model, see :func:`masktool.exporters.torch_sources.modules.load_module`, or what that gives; a
-            module in memory is copied, not changed.
-        data: pictures with their classes, see :func:`masktool.datasets.examples.read_examples`.
-        path: of the file to write.
-        arch: architecture that a state dict belongs to.
+        model: torch classifier: a model that :func:`masktool.exporters.torch_sources.modules.load_module` takes, or its
+            result; a module in memory is copied, not changed.
+        data: path of the images with their classes: a folder with a subfolder per class, or a file of labels, see
+            :func:`masktool.datasets.examples.read_examples`.
+        path: path of the ONNX file to write.
+        arch: name of the architecture that a state dict belongs to; None where ``model`` is no state dict.
         input_size: (height, width) of the input in pixels; None takes the preprocessing's.
-        channels: of the pictures that a preset is for; None finds them.
-        preprocessing: of the pictures, in any form that :func:`masktool.export` takes; None takes what the model's hub
-            says.
-        labels: names of the classes, or the path of a file of them; None takes what the model's hub says.
-        class_output: name of the output that holds the class scores, where several may.
-        trust_code: read a model file although that may run code from it: a pickled module, or a ``torch.export``
-            archive that cannot be checked to hold none.
-        settings: of the training; None takes the published ones.
-        masking: what the written file's mask does: ``fill`` hides pixels as the training does and costs nothing,
+        channels: number of channels of the images that a preset of ``preprocessing`` is for; None finds it.
+        preprocessing: preprocessing of the images, in any form that :func:`masktool.export` takes; None takes that of
+            the model's hub.
+        labels: names of the classes, or the path of a file of them; None takes those of the model's hub.
+        class_output: name of the output that holds the class scores, needed where several outputs may.
+        trust_code: whether a model file is read although that may run code from it: a pickled module, or a
+            ``torch.export`` archive that cannot be checked to hold none.
+        settings: settings of the training; None takes the published ones.
+        masking: masking mode of the written file: ``fill`` hides pixels as the training does and costs nothing,
             ``layer`` carries the mask through every layer.
-        workers: processes that read pictures; None reads in this one on a CPU, and takes some for a GPU.
-        checkpoint: file that the training is kept in; None is ``path`` with ``.checkpoint`` behind it. It is written
-            after each epoch, at least every two minutes, and when a signal asks to stop.
-        resume: go on from the checkpoint where there is one. A finished one is not trained again: the file alone is
-            written, perhaps with another ``masking``.
-        log: file for one JSON document per step, written with each checkpoint: the loss, its terms, the mean area of
-            the masks, accuracies. A resumed training writes the same as one that was not interrupted.
-        progress: is called with a description and the number of steps, and returns a context manager that yields a
-            function to call with the steps just done and a note.
-        say: is told what the user should know, a line at a time; by default the logger ``masktool`` (level INFO).
+        workers: number of processes that read images; None reads in this process on a CPU, and takes up to 8 for a GPU.
+        checkpoint: path of the file that the training is kept in; None is ``path`` with ``.checkpoint`` behind it. It
+            is written after each epoch, at least every two minutes, and when a signal asks to stop.
+        resume: whether to go on from the checkpoint where there is one. A finished training is not repeated: the file
+            alone is written, perhaps with another ``masking``.
+        log: path of a file for one JSON document per step, written with each checkpoint: the loss, its terms, the mean
+            area of the masks, accuracies. A resumed training writes the same as one that was not interrupted. None
+            writes none.
+        progress: function that is called with a description and the number of steps, and returns a context manager that
+            yields a function to call with the number of steps just done and a note; None shows nothing.
+        say: function that is given messages for the user, a line at a time; by default the logger ``masktool`` (level
+            INFO).
 
     Returns:
-        The file that was written; ``metadata.masker`` holds the settings and the last epoch's figures.
+        The export that was written; its ``metadata.masker`` holds the settings and the last epoch's figures.
 
     Raises:
-        MasktoolError: model, pictures or settings cannot be used, the loss breaks, or an unfinished training stands
-            where the checkpoint would be written and ``resume`` is off.
+        MasktoolError: the model, the images or the settings cannot be used, the loss is no longer finite, or an
+            unfinished training stands where the checkpoint would be written and ``resume`` is off.
         KeyboardInterrupt: SIGINT or SIGTERM came; the checkpoint is written.
     """
     path, names = Path(path), read_labels(labels)
@@ -132,10 +135,10 @@ def train_masker(
 
 
 def find_saved(path: Path, *, resume: bool, say: Say) -> Checkpoint | None:
-    """Returns the checkpoint to go on from, None to start anew.
+    """Returns the checkpoint to go on from; None to start anew.
 
     Raises:
-        MasktoolError: one that is not finished would be written over.
+        MasktoolError: the checkpoint of an unfinished training would be written over.
     """
     saved = load_checkpoint(path)
     if not resume and saved is not None and not saved.finished:
@@ -151,7 +154,7 @@ def find_saved(path: Path, *, resume: bool, say: Say) -> Checkpoint | None:
 
 
 def make_training(plan: Plan, stack: contextlib.ExitStack) -> Training:
-    """Returns a training at its first step; what it needs open is closed with the stack."""
+    """Returns a training at its first step; the files that it holds open are closed with the stack."""
     assert plan.head.name is not None  # the plan has counted its classes
     judge = open_layer_judge(plan, stack) if plan.settings.through == "layer" else None
     classifier = TorchClassifier(plan.module, plan.head.name, plan.head.kind)
@@ -160,7 +163,7 @@ def make_training(plan: Plan, stack: contextlib.ExitStack) -> Training:
 
 
 def open_layer_judge(plan: Plan, stack: contextlib.ExitStack) -> Judge:
-    """Exports the classifier with layer masking, without gradients and with them, and opens both files."""
+    """Exports the classifier with layer masking, without and with gradients, and returns the judge that runs both."""
     folder = stack.enter_context(temporary_directory())
     export(
         plan.source, folder / "forward.onnx", masking="layer", class_output=plan.head.name, output_kind=plan.head.kind
@@ -175,15 +178,15 @@ def open_layer_judge(plan: Plan, stack: contextlib.ExitStack) -> Judge:
 
 @dataclasses.dataclass
 class TrainingRun:
-    """The steps of a training, watched and kept.
+    """The steps of a training, with their progress shown and their state kept on disk.
 
     Attributes:
-        plan: of the training.
-        training: at the step where it begins.
-        records: of the steps so far; grows.
-        identity: of the training.
-        checkpoint: file that it is kept in.
-        log: file for the records; None for none.
+        plan: plan of the training.
+        training: training, at the step where the run begins.
+        records: records of the steps so far; grows.
+        identity: everything that decides the course of the training, JSON values by name.
+        checkpoint: path of the file that the training is kept in.
+        log: path of the file for the records; None writes none.
     """
 
     plan: Plan
@@ -198,7 +201,7 @@ class TrainingRun:
 
         Raises:
             KeyboardInterrupt: a signal came; the step was finished and the checkpoint written.
-            MasktoolError: a picture does not open, or the loss breaks.
+            MasktoolError: an image does not open, or the loss is no longer finite.
         """
         if self.records:
             self.write_log()  # a kill may have come between the checkpoint and the log
@@ -246,7 +249,7 @@ class TrainingRun:
         self.write_log()
 
     def write_log(self) -> None:
-        """Writes the log, where one is asked for."""
+        """Writes the records so far to the log, where a log is asked for."""
         if self.log is not None:
             with atomic_path(self.log) as temporary:
                 lines = (json.dumps({"step": step, **each}) for step, each in enumerate(self.records, 1))
@@ -254,19 +257,19 @@ class TrainingRun:
 
 
 def choose_workers(workers: int | None, device: torch.device) -> int:
-    """Returns how many processes read pictures."""
+    """Returns the number of processes that read images."""
     if workers is not None:
         return workers
     return min(GPU_WORKERS, os.cpu_count() or 1) if device.type == "cuda" else 0
 
 
 def average(records: Sequence[Record]) -> Record:
-    """Returns the mean of every figure."""
+    """Returns the mean of every figure over the records."""
     return {name: sum(each[name] for each in records) / len(records) for name in records[0]}
 
 
 def describe_record(record: Record) -> str:
-    """Returns figures on one line."""
+    """Returns the figures of a record as one line of text."""
     return ", ".join(f"{name.replace('_', ' ')} {value:.3g}" for name, value in record.items())
 
 

@@ -1,9 +1,9 @@
-"""One training of a masker, step by step; what it is made of can be saved after any step and loaded again.
+"""One training of a masker, step by step; its state can be saved after any step and loaded again.
 
-1. The classifier sees the pictures; the masker reads its activations, detached, and draws the masks.
-2. A judge says what the classifier makes of the masked pictures: itself; with ``classifier="ca"``, at half
-   of the steps an earlier self of it, or the exported file (``through="layer"``).
-3. With ``ca`` the classifier learns from the pictures whole, masked in and masked out.
+1. The classifier runs on the images; the masker reads its activations, detached, and draws the masks.
+2. A judge gives scores of the masked images: the classifier; with ``classifier="ca"``, at half of the steps an
+   earlier state of it; with ``through="layer"``, the exported file.
+3. With ``ca`` the classifier learns from the images whole, masked in and masked out.
 4. Both gradients are taken before either network changes.
 
 All randomness is a function of the seed and the step, so that a training that was interrupted and loaded again repeats
@@ -34,7 +34,7 @@ from masktool.messages import parameter
 
 MOMENTUM = 0.9
 DECAY_PHASES = 3
-"""Thirds of the run, each of which divides the learning rates by ten."""
+"""Number of equal parts of the run; each divides the learning rates of the part before by ten."""
 DECAY = 0.1
 State = dict[str, Any]
 Record = dict[str, float]
@@ -44,17 +44,17 @@ class Training:
     """A masker in training.
 
     Args:
-        classifier: whose predictions are explained; with ``classifier="ca"`` its weights change.
-        stages: that the masker reads.
-        size: (height, width) of the input.
-        settings: of the training.
-        steps: in all.
-        device: that everything runs on.
-        judge: of masked pictures; None lets the classifier judge.
+        classifier: classifier whose predictions are explained; with ``classifier="ca"`` its weights change.
+        stages: stages of the classifier that the masker reads.
+        size: (height, width) of the input in pixels.
+        settings: settings of the training.
+        steps: number of steps of the whole training.
+        device: device that everything runs on.
+        judge: judge of masked images; None lets the classifier, or an earlier state of it, judge.
 
     Attributes:
-        masker: in training mode.
-        done: steps so far.
+        masker: masker, in training mode.
+        done: number of steps so far.
     """
 
     def __init__(
@@ -95,8 +95,8 @@ class Training:
         """Trains on one batch.
 
         Args:
-            images: (N, C, H, W) float32, normalised.
-            labels: (N,) int64.
+            images: images (N, C, H, W) float32, normalised.
+            labels: indices of the images' classes, (N,) int64.
 
         Returns:
             The loss, its terms and accuracies, see :class:`masktool.maskers.objectives.MaskerLoss`.
@@ -133,14 +133,14 @@ class Training:
         return record
 
     def choose_judge(self) -> Judge:
-        """Returns who judges the masks of this step."""
+        """Returns the judge of the masks of this step."""
         if self.judge is not None:
             return self.judge
         weights = self.history.draw(self.done) if self.trains_classifier else None
         return FillJudge(lambda images: self.classifier.logits(images, weights), self.settings.infiller)
 
     def classifier_loss(self, logits: Tensor, pictures: PictureBatch, masks: Tensor) -> Tensor:
-        """Returns the classifier's own loss (): cross-entropy of the pictures whole, masked in and masked out."""
+        """Returns the classifier's own loss (): cross-entropy of the images whole, masked in and masked out."""
         loss = F.cross_entropy(logits.float(), pictures.labels)
         for kept in (masks, 1 - masks):
             hidden = hide(pictures.images, kept, self.settings.infiller)
@@ -159,12 +159,12 @@ class Training:
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
-        """Runs what is inside in the precision chosen."""
+        """Runs the networks' passes within the block in the precision chosen."""
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             yield
 
     def check_finite(self, record: Record) -> None:
-        """Raises a MasktoolError where the loss, or a term of it, is no number."""
+        """Raises a MasktoolError where a figure of a step's record, such as the loss, is NaN or infinite."""
         if broken := [name for name, value in record.items() if not math.isfinite(value)]:
             raise MasktoolError(
                 "the loss is not finite",
@@ -190,7 +190,7 @@ class Training:
         return state
 
     def load(self, state: State) -> None:
-        """Goes back to a state, of a training with the same settings."""
+        """Goes back to a state from :meth:`state`, of a training with the same settings."""
         self.done = state["done"]
         self.masker.load_state_dict(state["masker"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -211,7 +211,7 @@ def choose_device(name: str) -> torch.device:
     """Returns the device of a name; ``auto`` is a GPU where there is one.
 
     Raises:
-        MasktoolError: torch knows no such device, or there is none here.
+        MasktoolError: torch knows no such device, or this machine has none.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -224,13 +224,13 @@ def choose_device(name: str) -> torch.device:
 
 
 def read_terms(terms: dict[str, Tensor]) -> Record:
-    """Returns the numbers of tensors (), fetched together: each fetch waits for the device."""
+    """Returns the values of tensors () by name, fetched together, since each fetch waits for the device."""
     values = torch.stack([each.detach().float() for each in terms.values()]).tolist()
     return dict(zip(terms, values, strict=True))
 
 
 def set_gradients(module: nn.Module, loss: Tensor) -> None:
-    """Gives every trainable weight of a module its gradient of the loss, and those without any none."""
+    """Sets ``grad`` of every trainable weight of a module to its gradient of the loss; None for weights without one."""
     parameters = [each for each in module.parameters() if each.requires_grad]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     for tensor, gradient in zip(parameters, gradients, strict=True):

@@ -1,4 +1,4 @@
-"""Arrays in place of photographs, for networks that look at something else: they are the model's input as it is."""
+"""Arrays in place of photographs: a ``.npy`` file that holds the model's input already, for inputs of any kind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Shape = Sequence[int | None]
 
 
 class ArrayHeader(NamedTuple):
-    """What a ``.npy`` file says of its array."""
+    """The shape and dtype of the array in a ``.npy`` file, from the file's header."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -39,7 +39,7 @@ def read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
     """Reads a ``.npy`` file.
 
     Raises:
-        MasktoolError: it is missing, empty, truncated or no array of numbers.
+        MasktoolError: the file is missing, empty, truncated or no array of numbers.
     """
     path = Path(path)
     with open_data(path, EXPECTED) as stream:
@@ -51,10 +51,10 @@ def read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
 
 
 def check_header(stream: BinaryIO, path: Path) -> ArrayHeader:
-    """Reads the header of a ``.npy`` file and holds it to the file's size, before any memory is taken for it.
+    """Reads the header of a ``.npy`` file and checks it against the file's size, before memory is taken for the array.
 
     Raises:
-        MasktoolError: it is no such file, a truncated one, holds no numbers, or more than the limit.
+        MasktoolError: the file is no ``.npy`` file, is truncated, holds no numbers, or more than the limit.
     """
     header = read_npy_header(stream, path)
     if header.dtype.kind not in NUMBERS:
@@ -72,7 +72,7 @@ def check_header(stream: BinaryIO, path: Path) -> ArrayHeader:
 
 
 def read_npy_header(stream: BinaryIO, path: Path) -> ArrayHeader:
-    """Returns what a ``.npy`` file says of its array; numpy raises many things over a damaged one."""
+    """Returns the header of a ``.npy`` file; whatever numpy raises over a damaged one becomes a MasktoolError."""
     try:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -91,14 +91,14 @@ def prepare_array(array: NDArray[Any], input_shape: Shape, layout: Layout) -> Pr
 
     Args:
         array: numbers, (C, H, W) or (H, W, C), or (H, W) for one channel; a batch axis of length 1 may lead.
-        input_shape: of the model's image input, batch included, in the model's own layout; None for an open axis.
-        layout: of the model's image input.
+        input_shape: shape of the model's image input, batch included, in the model's own layout; None for an open axis.
+        layout: order of the axes of the model's image input.
 
     Returns:
         The same numbers as float32; where both orders would fit, the model's own is taken.
 
     Raises:
-        MasktoolError: it holds no numbers, or neither order fits the model.
+        MasktoolError: the array holds no numbers, or neither order fits the model.
     """
     if array.dtype.kind not in NUMBERS:
         raise MasktoolError("not an array of numbers", where="image", expected="float32", got=array.dtype)
@@ -122,10 +122,10 @@ def prepare_array(array: NDArray[Any], input_shape: Shape, layout: Layout) -> Pr
 
 
 def to_float32(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Returns numbers as the model takes them.
+    """Returns numbers as float32.
 
     Raises:
-        MasktoolError: float32 would make infinity of one.
+        MasktoolError: a finite number is beyond float32's range.
     """
     with np.errstate(over="ignore"):
         converted = np.ascontiguousarray(values, np.float32)
@@ -141,5 +141,5 @@ def to_float32(values: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def fits(shape: Sequence[int], expected: Shape) -> bool:
-    """Tells whether a shape agrees with another wherever that is fixed."""
+    """Tells whether a shape agrees with an expected one on every axis whose length the latter fixes."""
     return all(length in (None, got) for length, got in zip(expected, shape, strict=True))

@@ -7,18 +7,18 @@ from masktool.errors import MasktoolError
 CPU_PIXELS = 8 * 224 * 224
 """Input pixels per batch on the CPU: 8 images of 224 x 224, beyond which more images cost memory and save no time."""
 GPU_PIXELS = 64 * 224 * 224
-"""Likewise on a GPU, which needs more work at once to be busy."""
+"""Input pixels per batch on a GPU, which needs more work at once to be busy."""
 LARGEST_BATCH = 256
-"""However small the images are."""
+"""Most images in a batch that is chosen here, however small the images are."""
 ASSUMED_SIZE = (224, 224)
-"""(height, width) where the file leaves it open."""
+"""(height, width) of the input where the file leaves it open."""
 
 
 def choose_batch_size(requested: int | None, size: tuple[int, int] | None, *, on_gpu: bool) -> int:
     """Returns the requested batch size, else one that bounds memory by the input's (height, width).
 
     Raises:
-        MasktoolError: fewer than one image requested.
+        MasktoolError: the requested batch size is below 1.
     """
     if requested is not None:
         if requested < 1:

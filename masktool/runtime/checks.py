@@ -1,4 +1,4 @@
-"""What goes into the model is checked before it runs, so that an error names the input and not a node inside."""
+"""Checks of images and masks before the model runs, so that an error names the input and not a node inside."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def check_images(images: npt.ArrayLike, name: str, shape: Sequence[int | None], 
     """Returns the images as a contiguous array of the model's type.
 
     Args:
-        images: floating point, of the input's rank; NaN and infinity are left for the mask to hide. Whole numbers where
-            the model takes integers.
-        name: of the image input.
-        shape: of the image input, None where any length will do.
-        dtype: of the image input.
+        images: floating-point numbers, of the input's rank; NaN and infinity are left for the mask to hide. Whole
+            numbers where the model takes integers.
+        name: name of the image input.
+        shape: shape of the image input; None for an axis of any length.
+        dtype: element type of the image input.
 
     Raises:
-        MasktoolError: wrong type, rank or length of an axis.
+        MasktoolError: the images have a wrong type, rank or length of an axis.
     """
     array, where = np.asarray(images), f"input {name!r}"
     takes_integers = np.issubdtype(dtype, np.integer)
@@ -63,12 +63,12 @@ def check_masks(masks: npt.ArrayLike, size: Sequence[int], dtype: type[np.floati
     """Returns the masks as a contiguous array of the model's type.
 
     Args:
-        masks: (M, 1, H, W) numbers or booleans; 1 = kept, 0 = missing.
-        size: (H, W) of the images that they go with.
-        dtype: of the mask input.
+        masks: masks (M, 1, H, W), numbers or booleans; 1 = kept, 0 = missing.
+        size: (H, W) of the images that the masks go with.
+        dtype: element type of the mask input.
 
     Raises:
-        MasktoolError: wrong type or shape, or a value that is not finite or outside [0, 1].
+        MasktoolError: the masks have a wrong type or shape, or a value that is not finite or outside [0, 1].
     """
     array, where = np.asarray(masks), f"input {MASK_INPUT!r}"
     if array.dtype.kind not in "biuf":
@@ -87,7 +87,7 @@ def check_masks(masks: npt.ArrayLike, size: Sequence[int], dtype: type[np.floati
 
 
 def check_batches(images: int, masks: int) -> None:
-    """Raises MasktoolError unless the two batch sizes are equal or one of them is 1."""
+    """Raises MasktoolError unless the numbers of images and of masks are equal or one of them is 1."""
     if images != masks and 1 not in (images, masks):
         raise MasktoolError(
             "batches do not go together",
@@ -97,6 +97,6 @@ def check_batches(images: int, masks: int) -> None:
 
 
 def show_shape(shape: Sequence[int | None], batch: str = "N") -> str:
-    """Writes a shape with its open batch axis as a letter and other open axes as ``?``."""
+    """Returns a shape as text, its open batch axis as a letter and other open axes as ``?``."""
     axes = [str(axis) if axis is not None else (batch if index == 0 else "?") for index, axis in enumerate(shape)]
     return f"({', '.join(axes)})"

@@ -1,4 +1,4 @@
-"""How many bits a picture's values have, by its file, and grey of more than 8 bits brought to 8.
+"""How many bits an image's values have, as its file says, and the scaling of more than 8 bits to 8.
 
 A file of 16 bits a sample often holds 10, 12 or 14, as cameras and scanners measure: then it says so, or nothing does.
 """
@@ -19,7 +19,7 @@ WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 USUAL_BITS, FILE_BITS = 8, 16
 WIDE_MAXIMUM = 2**FILE_BITS - 1
 DARK_BITS = 14
-"""A picture of 16 bits whose values all fit into so few is nearly black, or has fewer bits than its file."""
+"""Bits up to which the values of a 16-bit image are doubtful: it is nearly black, or has fewer bits than its file."""
 BITS_PER_SAMPLE, PHOTOMETRIC, MAXIMUM_SAMPLE, SAMPLE_FORMAT = 258, 262, 281, 339
 """Tags of TIFF 6.0."""
 WHITE_IS_ZERO, SIGNED = 0, 2
@@ -28,16 +28,16 @@ LARGEST_UNSIGNED = 2**32 - 1
 PNG_CHUNKS_START, PNG_BITS = 8, 8
 """Byte where a PNG's chunks start, and the byte of its header that holds the bits per sample."""
 PNG_CHUNKS = 64
-"""Looked at for one that tells the depth; it must stand in front of the pixels."""
+"""Most chunks of a PNG to look at for the one that tells the depth, which must stand in front of the pixels."""
 
 
 class Depth(NamedTuple):
-    """What a file says of its values.
+    """What an image file says of its pixel values.
 
     Attributes:
-        bits: that it gives to a sample.
-        significant: how many of those its values use; None where it does not say.
-        right_aligned: True where the values use the lower bits, None where they may use either end.
+        bits: number of bits that the file gives to a sample.
+        significant: number of those bits that the values use; None where the file does not say.
+        right_aligned: True where the values use the lower bits; None where they may use either end.
         inverted: whether 0 is white.
         signed: whether values may be below 0.
     """
@@ -50,7 +50,7 @@ class Depth(NamedTuple):
 
 
 def find_depth(image: Image.Image) -> Depth:
-    """Reads the depth of a picture off its file; to be called before the pixels are loaded, after which it is gone."""
+    """Returns the depth of an image from its open file, before the pixels are loaded: after that the file is gone."""
     tags = getattr(image, "tag_v2", None)
     if image.format == "TIFF" and tags is not None:
         return find_tiff_depth(tags)
@@ -63,7 +63,7 @@ def find_depth(image: Image.Image) -> Depth:
 
 
 def find_tiff_depth(tags: Any) -> Depth:
-    """Reads the depth off a TIFF's tags; its maximum counts where it is that of a number of bits, for it may be any."""
+    """Returns the depth that a TIFF's tags give; the tag of the largest value counts only where it is 2^n - 1."""
     bits = max(tags.get(BITS_PER_SAMPLE, (USUAL_BITS,)))
     largest = max(tags.get(MAXIMUM_SAMPLE, (0,)))
     told = bits if USUAL_BITS < bits < FILE_BITS else largest.bit_length() if largest & (largest + 1) == 0 else 0
@@ -75,7 +75,7 @@ def find_tiff_depth(tags: Any) -> Depth:
 
 
 def find_png_depth(stream: BinaryIO) -> Depth:
-    """Reads the depth off a PNG's header and its chunk ``sBIT``."""
+    """Returns the depth that a PNG's header and its chunk ``sBIT`` give."""
     here = stream.tell()
     try:
         stream.seek(PNG_CHUNKS_START)
@@ -99,15 +99,15 @@ def scale_grey(values: NDArray[Any], depth: Depth, where: object = None) -> tupl
     """Scales grey values of more than 8 bits to 8 (Pillow's own conversion cuts them off at 255).
 
     Args:
-        values: (H, W) integers.
-        depth: what the file says of them.
-        where: they come from, for the error.
+        values: grey values (H, W), integers.
+        depth: depth of the values, as the file gives it.
+        where: source of the values, for the error; None leaves it out.
 
     Returns:
-        Mode L; what was assumed, one sentence each.
+        The image in mode L; the assumptions that were made, one sentence each.
 
     Raises:
-        MasktoolError: they need more than 16 bits.
+        MasktoolError: the values need more than 16 bits.
     """
     values = values.astype(np.int64)
     if depth.bits > FILE_BITS and not depth.signed:
@@ -123,7 +123,7 @@ def scale_grey(values: NDArray[Any], depth: Depth, where: object = None) -> tupl
 
 
 def choose_maximum(values: NDArray[np.int64], high: int, depth: Depth) -> int:
-    """Returns the value that stands for full brightness."""
+    """Returns the grey value that stands for full brightness."""
     if depth.significant is None or high >= 2**depth.significant:
         return WIDE_MAXIMUM
     if depth.right_aligned is None and fills_file(values, depth):
@@ -145,7 +145,7 @@ def fills_file(values: NDArray[np.int64], depth: Depth) -> bool:
 
 
 def describe_grey(high: int, depth: Depth) -> tuple[str, ...]:
-    """Says what was assumed of grey values where the file does not tell their depth and they use little of it."""
+    """Returns what was assumed of grey values whose depth the file does not tell, where they use few of its bits."""
     bits = high.bit_length()
     if depth.significant is not None or bits > DARK_BITS or high == 0:
         return ()
@@ -157,11 +157,11 @@ def scale_colour(image: Image.Image, depth: Depth) -> tuple[Image.Image, tuple[s
     """Brings colours of more than 8 bits, of which Pillow keeps the upper 8, to full brightness where the file tells.
 
     Args:
-        image: of 8-bit samples.
-        depth: what the file says.
+        image: image of 8-bit samples.
+        depth: depth of the samples in the file.
 
     Returns:
-        The picture; what was assumed, one sentence each.
+        The image; the assumptions that were made, one sentence each.
     """
     if depth.bits <= USUAL_BITS:
         return image, ()
@@ -183,7 +183,7 @@ def scale_colour(image: Image.Image, depth: Depth) -> tuple[Image.Image, tuple[s
 
 
 def scale_bands(image: Image.Image, factor: float) -> Image.Image:
-    """Multiplies every channel but the alpha one."""
+    """Returns an image with every channel but the alpha one multiplied by a factor."""
     table = [min(round(value * factor), 2**USUAL_BITS - 1) for value in range(2**USUAL_BITS)]
     bands = [
         band if name == "A" else band.point(table) for name, band in zip(image.getbands(), image.split(), strict=True)

@@ -1,4 +1,4 @@
-"""What a file with gradients gives besides its outputs."""
+"""The gradients that a file with gradients gives besides its outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from masktool.messages import parameter
 
 IMAGE, MASK = "image", "mask"
 DIFFERENTIABLE = (IMAGE, MASK, FEATURE_MAP)
-"""What gradients are with respect to."""
+"""Names of the values that gradients can be taken with respect to."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,13 +23,15 @@ class Gradient:
     """Gradients of one score per (image, mask) pair.
 
     Attributes:
-        objective: (B,) float32, what is differentiated: the target's logit, its log-softmax or its softmax, or the
+        objective: differentiated value, (B,) float32: the target's logit, its log-softmax or its softmax, or the
             entropy in nats of all scores.
-        scores: (B, K) float32, the class output of the same run.
-        image: (B, C, H, W) or (B, H, W, C) float32, as the image input; None where it was not asked for.
-        mask: (B, 1, H, W) float32; likewise.
-        feature_map: (B, c, h, w) float32; likewise.
-        gradient_feature_map: (B, c, h, w) float32; likewise.
+        scores: class output of the same run, (B, K) float32.
+        image: gradient with respect to the image, float32 (B, C, H, W) or (B, H, W, C), as the image input; None where
+            it was not asked for.
+        mask: gradient with respect to the mask, (B, 1, H, W) float32; None where it was not asked for.
+        feature_map: activations of the feature map, (B, c, h, w) float32; None where its gradient was not asked for.
+        gradient_feature_map: gradient with respect to the feature map, (B, c, h, w) float32; None where it was not
+            asked for.
     """
 
     objective: np.ndarray
@@ -41,14 +43,14 @@ class Gradient:
 
 
 def outputs_for(of: Sequence[str], available: Sequence[str]) -> list[str]:
-    """Returns the outputs to compute for gradients with respect to ``of``.
+    """Returns the names of the outputs to compute for gradients with respect to the values named in ``of``.
 
     Args:
-        of: some of :data:`DIFFERENTIABLE`.
+        of: names from :data:`DIFFERENTIABLE`.
         available: names of the file's outputs.
 
     Raises:
-        MasktoolError: unknown names, or a gradient that the file does not hold.
+        MasktoolError: a name is unknown, or the file does not hold the gradient.
     """
     names = [OBJECTIVE]
     for name in of:
@@ -63,7 +65,7 @@ def check_target_classes(target: npt.ArrayLike, results: int, classes: int | Non
     """Returns the target classes as the model takes them, (1,) or (B,) int64.
 
     Raises:
-        MasktoolError: not one index, or one for each result, of a class.
+        MasktoolError: the target is neither one index of a class nor one such index for each result.
     """
     array = np.atleast_1d(np.asarray(target))
     if array.dtype.kind not in "iu" or array.ndim != 1 or len(array) not in (1, results):
@@ -78,10 +80,10 @@ def check_target_classes(target: npt.ArrayLike, results: int, classes: int | Non
 
 
 def loss_index(loss: Loss, metadata: Metadata, path: Path) -> np.ndarray:
-    """Returns a loss as the model takes it.
+    """Returns a loss as the input ``loss`` of a file takes it: its index.
 
     Raises:
-        MasktoolError: there is no such loss, or the file was written before there was.
+        MasktoolError: there is no such loss, or the file was written before there was this loss.
     """
     if loss not in LOSSES:
         raise MasktoolError("unknown loss", expected=" | ".join(LOSSES), got=loss)

@@ -1,4 +1,4 @@
-"""Photographs from files, whatever their kind, as 8-bit RGB the right way up."""
+"""Photographs from image files of any format, as 8-bit RGB the right way up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from masktool.runtime.pictures import open_picture
 
 WHITE = (255, 255, 255, 255)
 NOTES = "masktool-notes"
-"""Key of a picture's ``info``: what there is to say of how it was read, one sentence each."""
+"""Key of a Pillow image's ``info`` with notes on how the image was read, one sentence each."""
 
 
 def read_image(path: str | os.PathLike[str]) -> Image.Image:
@@ -24,13 +24,13 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     that the file tells; colour profiles are not applied.
 
     Args:
-        path: of the file; ``-`` for standard input.
+        path: path of the file; ``-`` for standard input.
 
     Returns:
-        Mode RGB; :func:`notes_of` it says what was assumed.
+        The image in mode RGB; :func:`notes_of` returns what was assumed of it.
 
     Raises:
-        MasktoolError: missing, empty, truncated, damaged, too many pixels, or not an image.
+        MasktoolError: the file is missing, empty, truncated, damaged, of too many pixels, or not an image.
     """
     path = Path(path)
     with open_picture(path) as image:
@@ -38,16 +38,16 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def notes_of(image: Image.Image) -> tuple[str, ...]:
-    """Returns what there is to say of how a picture was read, one sentence each."""
+    """Returns the notes on how an image was read, one sentence each."""
     notes: tuple[str, ...] = image.info.get(NOTES, ())
     return notes
 
 
 def to_rgb(image: Image.Image, where: object = None) -> Image.Image:
-    """Converts any of Pillow's modes to RGB, the right way up.
+    """Returns an image of any of Pillow's modes in mode RGB, the right way up.
 
     Raises:
-        MasktoolError: grey values that are not 8 to 16 bits wide.
+        MasktoolError: the image has grey values that are not 8 to 16 bits wide.
     """
     depth = find_depth(image)
     upright = ImageOps.exif_transpose(image)
@@ -72,6 +72,6 @@ def to_rgb(image: Image.Image, where: object = None) -> Image.Image:
 
 
 def blend_over_white(image: Image.Image) -> Image.Image:
-    """Returns what a transparent picture looks like on white paper, in mode RGB."""
+    """Returns a transparent image laid over white, in mode RGB."""
     opaque = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", opaque.size, WHITE), opaque).convert("RGB")

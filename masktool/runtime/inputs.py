@@ -1,4 +1,4 @@
-"""Inputs besides the image and the mask: what the model asks for, and what the caller gives."""
+"""Inputs of a model besides the image and the mask: their description, and checks of the values given for them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class OtherInput:
     """An input that is neither the image nor the mask.
 
     Attributes:
-        name: of the input.
-        dtype: of its elements.
-        shape: None for every axis of any length.
-        per_result: whether its first axis has one row per result, so that one row serves all of them.
+        name: name of the input.
+        dtype: dtype of its elements.
+        shape: length of each axis; None for an axis of any length.
+        per_result: whether its first axis has one row per result, so that a single row serves all results.
     """
 
     name: str
@@ -37,14 +37,14 @@ class OtherInput:
 
     @classmethod
     def of(cls, node: Any, one_by_one: bool = False) -> OtherInput:
-        """Reads an input of ONNX Runtime's.
+        """Returns the input that ONNX Runtime describes.
 
         Args:
-            node: ONNX Runtime's description.
-            one_by_one: whether the file takes one image at a time, so that one row is a result's.
+            node: ONNX Runtime's description of the input.
+            one_by_one: whether the file takes one image at a time, so that a row belongs to one result.
 
         Raises:
-            MasktoolError: it is no tensor of numbers.
+            MasktoolError: the input is no tensor of numbers.
         """
         shape = tuple(axis if isinstance(axis, int) else None for axis in node.shape)
         dtype = numpy_type(node)
@@ -56,14 +56,14 @@ class OtherInput:
         return f"{self.name!r} {self.dtype} {show_shape(self.shape)}"
 
     def check(self, given: npt.ArrayLike, results: int) -> np.ndarray:
-        """Returns what was given as the model takes it.
+        """Returns the value given for this input, in the input's dtype and shape.
 
         Args:
-            given: numbers; fewer axes than the input has are spread over it.
-            results: rows to which a single row is repeated, where the input has one per result.
+            given: numbers; an array of fewer axes than the input has is broadcast to it.
+            results: number of rows to which a single row is repeated, where the input has one row per result.
 
         Raises:
-            MasktoolError: it does not fit.
+            MasktoolError: the value's dtype or shape does not fit the input.
         """
         array = np.asarray(given)
         if array.dtype.kind not in "biuf" or (array.dtype.kind == "f" and self.dtype.kind != "f"):
@@ -85,7 +85,7 @@ class OtherInput:
         return np.ascontiguousarray(array, dtype=self.dtype) if array.ndim else array.astype(self.dtype)
 
     def spread(self, array: np.ndarray) -> np.ndarray:
-        """Returns an array of fewer axes, repeated along those that it lacks; as it is where that does not fit."""
+        """Returns an array of fewer axes than the input, broadcast to its shape; unchanged where that does not fit."""
         try:
             return np.broadcast_to(array, [length or 1 for length in self.shape])
         except ValueError:
@@ -93,15 +93,15 @@ class OtherInput:
 
 
 def check_others(others: Iterable[OtherInput], given: Inputs | None, results: int) -> dict[str, np.ndarray]:
-    """Returns what to feed for the inputs besides the image and the mask.
+    """Returns the checked values of the inputs besides the image and the mask, by name.
 
     Args:
-        others: the inputs that the model has.
-        given: values by name.
-        results: how many results there will be.
+        others: inputs that the model has besides the image and the mask.
+        given: values by the inputs' names; None for none.
+        results: number of results of the pass.
 
     Raises:
-        MasktoolError: an input without a value, a value without an input, or one that does not fit.
+        MasktoolError: an input has no value, a value no input, or a value does not fit its input.
     """
     known, values = {other.name: other for other in others}, dict(given or {})
     if missing := [str(other) for name, other in known.items() if name not in values]:

@@ -10,7 +10,7 @@ Shape = tuple[int | None, ...]
 
 
 def shape_of_many(shape: Shape) -> Shape:
-    """Returns the shape of an input or output of one image as it is of many: the first axis is theirs.
+    """Returns the shape for many images of an input or output that has this shape for one: images on the first axis.
 
     An output that has no axis of length 1 in front gets one: results are stacked.
     """
@@ -18,19 +18,19 @@ def shape_of_many(shape: Shape) -> Shape:
 
 
 def is_row(shape: Shape) -> bool:
-    """Whether something of one image is one row of what many images have."""
+    """Tells whether an input or output of this shape, for one image, is one row of that for many images."""
     return bool(shape) and shape[0] == 1
 
 
 def each_alone(
     feed: Mapping[str, np.ndarray], per_result: frozenset[str], count: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields what to feed for one result after the other.
+    """Yields the inputs' values for one result after the other.
 
     Args:
-        feed: values by input.
+        feed: values by the inputs' names, for all results.
         per_result: names of the inputs with one row per result, or one row for all of them.
-        count: of results.
+        count: number of results.
     """
     for index in range(count):
         yield {name: value[index % len(value)][None] if name in per_result else value for name, value in feed.items()}
@@ -40,12 +40,12 @@ def join_results(runs: Sequence[Sequence[np.ndarray]], shapes: Sequence[Shape]) 
     """Returns, for every output, the results of all images on a first axis.
 
     Args:
-        runs: outputs of one image after the other.
-        shapes: of the outputs of one image.
+        runs: outputs of each image, one run after the other.
+        shapes: shapes of the outputs for one image.
 
     Returns:
-        Rows behind each other, or whole results stacked on an axis of their own. Where those differ in length (a list
-        of what was found in each image), an array of objects, (N,), one array for each image.
+        One array per output: rows behind each other, or whole results stacked on an axis of their own. Where results
+        differ in length (a list of what was found in each image), an array of objects, (N,), one array for each image.
     """
     return [
         stack_results([result[0] for result in results] if is_row(shape) else results)

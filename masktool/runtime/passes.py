@@ -17,7 +17,7 @@ class Tally:
 
 
 _TALLIES: contextvars.ContextVar[tuple[tuple[object, Tally], ...]] = contextvars.ContextVar("tallies", default=())
-"""Of this thread, or task, with the counter that each belongs to."""
+"""Tallies of this thread, or task, each with the counter that it belongs to."""
 
 
 class PassCounter:
@@ -32,7 +32,7 @@ class PassCounter:
         self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
-        """Counts images."""
+        """Adds a number of images to the total and to the tallies of this thread."""
         with self._lock:
             self.total += count
             for counter, tally in _TALLIES.get():
@@ -41,7 +41,7 @@ class PassCounter:
 
     @contextlib.contextmanager
     def tally(self) -> Iterator[Tally]:
-        """Yields a tally of what is pushed through within the block, by it alone and by no other thread."""
+        """Yields a tally of the images pushed through within the block by this thread alone."""
         tally = Tally()
         token = _TALLIES.set((*_TALLIES.get(), (self, tally)))
         try:

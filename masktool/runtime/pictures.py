@@ -1,4 +1,4 @@
-"""Picture files: which formats are opened, how large they may be, and what is wrong with the others."""
+"""Image files: which formats are opened, how large they may be, and what is wrong with the others."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000"
 """Pillow's names of the formats that are opened. It knows some thirty more, whose readers hardly anybody tries: that of
 EPS starts Ghostscript."""
 PLUGINS = ("Jpeg", "Mpo", "Png", "WebP", "Tiff", "Bmp", "Gif", "Ppm", "Jpeg2K", "Avif")
-"""Pillow's modules that read them."""
+"""Pillow's modules that read the formats in :data:`FORMATS`."""
 SAVED_FORMATS = ("MPO",)
-"""What Pillow calls files of several photographs, which it opens as JPEG."""
+"""Pillow's names for files of several photographs, which it opens as JPEG."""
 HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 LOSSY_FORMATS = frozenset({"JPEG", "MPO", "AVIF", "HEIF"})
-"""Of which values do not come back as they were written."""
+"""Formats whose pixel values do not come back as they were written."""
 EXPECTED = "a photograph: JPEG, PNG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000, AVIF or HEIC"
 PNG_KEY = "masktool"
-"""Text entry of a PNG that says how the picture was made; it also tells our pictures from photographs."""
+"""Text entry of a PNG that says how an explanation was made; it also tells masktool's own images from photographs."""
 HEAD_BYTES = 64
-"""Enough of a file to tell what it is."""
+"""Bytes at a file's start that are enough to tell its kind."""
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")
 BRAND = slice(8, 12)
-"""Where a file of ISO's base media format, which starts with a length and ``ftyp``, names its kind."""
+"""Bytes in which a file of ISO's base media format, which starts with a length and ``ftyp``, names its kind."""
 TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 OTHERS = {
     b"%!PS": "PostScript",
@@ -49,16 +49,16 @@ OTHERS = {
     b"PK\x03\x04": "an archive",
     b"\x93NUMPY": "a numpy array, whose name should end in .npy",
 }
-"""What other files start with, regardless of case."""
+"""Kinds of other files, by the bytes that they start with, regardless of case."""
 RAW_PHOTOMETRIC = (32803, 34892)
-"""How a digital negative interprets its samples: those of a colour filter, or linear ones."""
+"""PhotometricInterpretation of a digital negative: samples of a colour filter, or linear ones."""
 IN_PLANES, UNCOMPRESSED = 2, 1
 """Values of the TIFF tags PlanarConfiguration and Compression."""
 BYTE_BITS = 8
 READ_BITS, READ_SAMPLES = (8, 16), (1, 3, 4)
 SAMPLE_FORMATS = {1: "unsigned", 2: "signed", 3: "floating point"}
 OPENING = threading.Lock()
-"""Pillow's own limit is one number for the whole process."""
+"""Held while an image is opened, since Pillow's own limit is one number for the whole process."""
 
 
 @functools.cache
@@ -76,7 +76,7 @@ def known_formats() -> tuple[str, ...]:
 
 @functools.cache
 def picture_extensions() -> frozenset[str]:
-    """Returns the lower-case extensions of the formats that are opened, such as ``.jpg``, with those of HEIC always."""
+    """Returns the lower-case extensions of the formats that are opened, such as ``.jpg``; always those of HEIC too."""
     known_formats()  # registers their extensions
     known = {suffix for suffix, name in Image.EXTENSION.items() if name in (*FORMATS, *SAVED_FORMATS)}
     return frozenset({*known, *HEIF_SUFFIXES})
@@ -84,11 +84,11 @@ def picture_extensions() -> frozenset[str]:
 
 @contextlib.contextmanager
 def open_picture(path: Path) -> Iterator[Image.Image]:
-    """Yields a picture, its header read and its pixels not yet; whatever a decoder raises within becomes one line.
+    """Yields an image, its header read, its pixels not; whatever a decoder raises in the block becomes a MasktoolError.
 
     Raises:
-        MasktoolError: missing, empty, no picture or one of another format, more pixels than the limit, truncated or
-            damaged.
+        MasktoolError: the file is missing, empty, no image or one of another format, of more pixels than the limit,
+            truncated or damaged.
     """
     with open_data(path, "an image") as stream, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what the decoder copes with: many pixels, a damaged EXIF entry
@@ -111,7 +111,7 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
 
 
 def open_stream(stream: BinaryIO) -> Image.Image:
-    """Opens one of the allowed formats; Pillow's own limit on pixels gives way to ours."""
+    """Returns the image in a stream of one of the allowed formats; masktool's limit on pixels replaces Pillow's."""
     with OPENING:
         usual = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None if usual is None else max(usual, limit("pixels"))
@@ -139,7 +139,7 @@ def explain_unidentified(stream: BinaryIO, path: Path) -> MasktoolError:
 
 
 def refuse_misread(image: Image.Image, path: Path) -> None:
-    """Raises MasktoolError for a TIFF that Pillow opens and reads other values from than it holds."""
+    """Raises MasktoolError for a TIFF that Pillow opens but reads with wrong pixel values."""
     tags = getattr(image, "tag_v2", None)
     if image.format != "TIFF" or tags is None:
         return
@@ -164,7 +164,7 @@ def refuse_misread(image: Image.Image, path: Path) -> None:
 
 
 def explain_tiff(stream: BinaryIO, path: Path) -> MasktoolError:
-    """Returns the error for a TIFF of samples that Pillow does not read, with what they are where the file says so."""
+    """Returns the error for a TIFF of samples that Pillow does not read; it describes them where the file does."""
     try:
         stream.seek(0)
         directory = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))

@@ -28,10 +28,10 @@ class PreparedImage:
     """A photograph as the model takes it, and the way back.
 
     Attributes:
-        array: float32 (1, C, H, W), or (1, H, W, C) for an NHWC model.
+        array: model's input, float32 (1, C, H, W), or (1, H, W, C) for an NHWC model.
         size: (H, W) of the model's input.
         original_size: (H0, W0) of the photograph.
-        crop_box: what the model's input covers, in the photograph's pixels: (x0, y0, x1, y1); it reaches outside the
+        crop_box: box that the model's input covers, (x0, y0, x1, y1) in the photograph's pixels; it reaches outside the
             photograph where the input was padded.
     """
 
@@ -44,7 +44,7 @@ class PreparedImage:
         """Brings a map over the model's input into the photograph's pixels.
 
         Args:
-            attributions: (h, w), of any resolution, covering the whole input.
+            attributions: map (h, w), of any resolution, covering the whole input.
 
         Returns:
             float32 (H0, W0), bilinear between the map's pixel centres; NaN where a pixel's centre is outside the crop.
@@ -65,10 +65,10 @@ class PreparedImage:
         """Brings a map over the photograph into the model's input, taking the nearest pixel.
 
         Args:
-            labels: (H0, W0), of any type.
+            labels: map (H0, W0), of any type.
 
         Returns:
-            (H, W) of the same type; padding takes the label of the photograph's nearest edge.
+            The map (H, W), of the same type; padding takes the label of the photograph's nearest edge.
 
         Raises:
             MasktoolError: the map is not of the photograph's size.
@@ -85,7 +85,7 @@ class PreparedImage:
 
 
 class Sources(NamedTuple):
-    """Along one axis: the first target pixel inside; for it and those after it two source pixels, and a weight."""
+    """Interpolation along one axis: the first target pixel inside; from it on, two source pixels and a weight each."""
 
     first: int
     lower: np.ndarray
@@ -94,7 +94,7 @@ class Sources(NamedTuple):
 
 
 def find_sources(length: int, start: float, end: float, source_length: int) -> Sources:
-    """Finds what each of ``length`` target pixels takes from a source that covers [start, end] of them."""
+    """Returns the source pixels that each of ``length`` target pixels takes; the source covers [start, end] of them."""
     fractions = (np.arange(length) + 0.5 - start) / (end - start)
     inside = np.flatnonzero((fractions >= 0) & (fractions <= 1))
     positions = np.clip(fractions[inside] * source_length - 0.5, 0, source_length - 1)
@@ -104,7 +104,7 @@ def find_sources(length: int, start: float, end: float, source_length: int) -> S
 
 
 def interpolate(values: np.ndarray, sources: Sources) -> np.ndarray:
-    """Interpolates linearly along the first axis of (n, m)."""
+    """Returns values (n, m) interpolated linearly along their first axis."""
     lower, result = values[sources.lower], values[sources.upper]
     result -= lower
     result *= sources.weight[:, None]
@@ -113,20 +113,20 @@ def interpolate(values: np.ndarray, sources: Sources) -> np.ndarray:
 
 
 def find_nearest(length: int, start: float, end: float, source_length: int) -> np.ndarray:
-    """Finds the source pixel under the centre of each of ``length`` pixels that cover [start, end] of the source."""
+    """Returns the source pixel under the centre of each of ``length`` pixels that cover [start, end] of the source."""
     centres = start + (np.arange(length) + 0.5) * ((end - start) / length)
     return np.clip(np.floor(centres).astype(np.intp), 0, source_length - 1)
 
 
 def prepare(image: Image.Image, preprocessing: Preprocessing | None) -> PreparedImage:
-    """Makes the model's input from a photograph.
+    """Returns the model's input, made from a photograph.
 
     Args:
-        image: as :func:`masktool.runtime.read_image` gives it; other modes are converted.
-        preprocessing: the file's own.
+        image: photograph, as :func:`masktool.runtime.read_image` gives it; other modes are converted.
+        preprocessing: preprocessing in the model's file; None where the file has none, which is an error.
 
     Raises:
-        MasktoolError: the file does not say how, or what it says does not fit together.
+        MasktoolError: the file has no preprocessing, or its settings do not fit together.
     """
     if preprocessing is None:
         raise MasktoolError(
@@ -153,7 +153,7 @@ def prepare(image: Image.Image, preprocessing: Preprocessing | None) -> Prepared
 
 
 def find_resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
-    """Returns what a photograph of (width, height) is resized to; the longer side is rounded down."""
+    """Returns the size to which a photograph of (width, height) is resized; the longer side is rounded down."""
     width, height = size
     if preprocessing.resize == "none":
         return size
@@ -177,7 +177,7 @@ def find_crop_start(length: int, crop: int) -> int:
 def cut_pixels(
     image: Image.Image, resized_size: tuple[int, int], start: tuple[int, int], preprocessing: Preprocessing
 ) -> np.ndarray:
-    """Resizes and crops: uint8 (h, w, C), the part of the crop that the photograph fills."""
+    """Returns the resized and cropped photograph, uint8 (h, w, C): the part of the crop that the photograph fills."""
     height, width = preprocessing.size
     left, top = max(start[0], 0), max(start[1], 0)
     right, bottom = min(start[0] + width, resized_size[0]), min(start[1] + height, resized_size[1])
@@ -195,7 +195,7 @@ def cut_pixels(
 def resize_within(
     image: Image.Image, size: tuple[int, int], crop: tuple[int, int, int, int], filter_: Image.Resampling
 ) -> Image.Image:
-    """Gives the pixels of ``image.resize(size, filter_).crop(crop)`` without ever holding the whole resized image.
+    """Returns the pixels of ``image.resize(size, filter_).crop(crop)`` without ever holding the whole resized image.
 
     Columns first, then rows, as Pillow does when it enlarges; it rounds to 8 bits in between, so the order shows. What
     is left is the rounding of the box to single precision: two grey levels at most on pure noise, and a neighbour
@@ -208,7 +208,7 @@ def resize_within(
 
 
 def place_pixels(values: np.ndarray, start: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """Puts (h, w, C) into zeros (H, W, C) where the crop starts outside the photograph."""
+    """Returns values (h, w, C) padded with zeros to (H, W, C) where the crop starts outside the photograph."""
     if values.shape[:2] == size:
         return values
     padded = np.zeros((*size, values.shape[2]), dtype=np.float32)

@@ -35,7 +35,7 @@ NO_CUDA_DEVICE = 100
 
 
 class OpenedSession(NamedTuple):
-    """An ONNX Runtime session, and why it does not run on the GPU where that was left open."""
+    """An ONNX Runtime session, and the reason why it does not run on the GPU where the choice was ``auto``."""
 
     session: Any
     note: str | None
@@ -44,7 +44,7 @@ class OpenedSession(NamedTuple):
 def open_on_providers(
     path: Path, providers: str | Sequence[str] | None = None, threads: int | None = None
 ) -> OpenedSession:
-    """Opens an ONNX file; arguments as for :func:`masktool.load`.
+    """Opens an ONNX file on the providers that were asked for; arguments as for :func:`masktool.load`.
 
     Raises:
         MasktoolError: the file cannot be read as an ONNX model, or an asked-for provider cannot load.
@@ -70,7 +70,7 @@ def open_on_providers(
 
 
 def open_automatically(path: Path, threads: int | None) -> OpenedSession:
-    """Opens on CUDA where it really loads, else on the CPU with a note of the reason."""
+    """Opens an ONNX file on CUDA where CUDA really loads, else on the CPU with a note of the reason."""
     reason: str | None = find_missing_build(CUDA) or find_driver_obstacle()
     if reason is None:
         session, reason = try_providers(path, [CUDA], threads)
@@ -139,7 +139,7 @@ def import_onnxruntime() -> Any:
     """Imports ONNX Runtime, without the warnings about devices that it writes on some machines.
 
     Raises:
-        MasktoolError: it is missing or broken.
+        MasktoolError: ONNX Runtime is missing or broken.
     """
     try:
         with contextlib.nullcontext() if "onnxruntime" in sys.modules else native_stderr():
@@ -154,10 +154,10 @@ def import_onnxruntime() -> Any:
 
 
 def resolve_provider(name: str) -> str:
-    """Returns ONNX Runtime's name of a provider given by it or by ours.
+    """Returns ONNX Runtime's name of a provider, given by that name or by masktool's short one.
 
     Raises:
-        MasktoolError: neither masktool nor the installed ONNX Runtime knows it.
+        MasktoolError: neither masktool nor the installed ONNX Runtime knows the name.
     """
     if name in PROVIDER_OF_CHOICE:
         return PROVIDER_OF_CHOICE[name]
@@ -169,7 +169,7 @@ def resolve_provider(name: str) -> str:
 
 
 def find_missing_build(provider: str) -> str | None:
-    """Says that the installed ONNX Runtime was built without the provider; None when it has it."""
+    """Returns a sentence where the installed ONNX Runtime was built without a provider; None where it has that."""
     onnxruntime = import_onnxruntime()
     if provider in onnxruntime.get_available_providers():
         return None
@@ -177,7 +177,7 @@ def find_missing_build(provider: str) -> str | None:
 
 
 def find_driver_obstacle() -> str | None:
-    """Says why no NVIDIA GPU can be used, by asking the driver itself; None when there is one."""
+    """Returns the reason why no NVIDIA GPU can be used, as the driver itself gives it; None when one can."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
@@ -193,7 +193,7 @@ def find_driver_obstacle() -> str | None:
 
 
 def preload_libraries() -> None:
-    """Loads CUDA and cuDNN from NVIDIA's Python packages, if installed; what fails, ONNX Runtime reports itself."""
+    """Loads CUDA and cuDNN from NVIDIA's Python packages, if installed; ONNX Runtime itself reports what fails."""
     onnxruntime = import_onnxruntime()
     if hasattr(onnxruntime, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
@@ -202,7 +202,7 @@ def preload_libraries() -> None:
 
 @contextlib.contextmanager
 def native_stderr() -> Iterator[io.StringIO]:
-    """Collects what native code writes on file descriptor 2; the text is there when the block has ended.
+    """Yields a buffer that holds, once the block has ended, what native code wrote on file descriptor 2.
 
     Without a usable descriptor (a windowed application) nothing is collected.
     """

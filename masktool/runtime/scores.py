@@ -13,14 +13,14 @@ from masktool.messages import parameter
 LEAST = 1e-45
 """The least positive float32; a probability of 0 counts as this."""
 HALF_STEP = 2.0**-25
-"""What 1 - p is at most where p is 1 in float32."""
+"""Largest 1 - p of a probability p that is 1 in float32."""
 
 
 def drop_trailing_axes(output: np.ndarray) -> np.ndarray:
     """Returns a class output (N, K) or (N, K, 1, ...) as float32 (N, K); one column may also come as (N,).
 
     Raises:
-        MasktoolError: it has further axes, so that it is no class output.
+        MasktoolError: the output has further axes, so that it is no class output.
     """
     if output.ndim == 1:
         output = output[:, None]
@@ -33,7 +33,7 @@ def to_probabilities(output: np.ndarray, kind: OutputKind | None) -> np.ndarray:
     """Returns a class output (N, K) as probabilities, float32 (N, K), or (N, 2) for one column of two classes.
 
     Raises:
-        MasktoolError: a binary output with more than one column.
+        MasktoolError: a binary output has more than one column.
     """
     if kind == "logits":
         return softmax(output)
@@ -52,11 +52,11 @@ def to_log_odds(output: np.ndarray, kind: OutputKind | None) -> np.ndarray:
     graph takes itself, p alone is known, and its log-odds end at about 17, where float32 rounds p to 1.
 
     Args:
-        output: (N, K) as the model gives it.
-        kind: what it holds.
+        output: class output (N, K), as the model gives it.
+        kind: kind of scores in the class output; None, for unknown, is an error.
 
     Raises:
-        MasktoolError: that is not known, a binary output has more than one column, or there is no other class.
+        MasktoolError: the kind is not known, a binary output has more than one column, or there is no other class.
     """
     if kind is None:
         raise MasktoolError(
@@ -98,7 +98,7 @@ def odds_against_others(logits: np.ndarray) -> np.ndarray:
 
 
 def note_unknown_scores(metadata: Metadata) -> Iterator[str]:
-    """Yields what the reader of scores must know where the file does not say what they are."""
+    """Yields notes for the reader of scores where the file does not say what kind of scores they are."""
     if metadata.class_output is None or metadata.output_kind is not None:
         return
     assumed = "" if metadata.labels else "; that they are class scores is assumed"
@@ -110,7 +110,7 @@ def note_unknown_scores(metadata: Metadata) -> Iterator[str]:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Returns the softmax of each row of (N, K), float32; the largest logit goes off first against overflow."""
+    """Returns the softmax of each row of (N, K), float32; the largest logit is subtracted first, against overflow."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 

@@ -45,7 +45,7 @@ ANNOUNCED_NAMES = {
 
 
 class Feed(NamedTuple):
-    """Values by input, checked, and how many results they give."""
+    """Checked values by the inputs' names, and the number of results that they give."""
 
     values: dict[str, np.ndarray]
     results: int
@@ -59,13 +59,13 @@ def load(
     """Opens a file that ``masktool export`` wrote.
 
     Args:
-        path: the ONNX file.
+        path: path of the ONNX file.
         providers: ``auto`` (the default: CUDA where it really loads, else the CPU, and
             :attr:`MaskedSession.announcement` says which and why), ``cpu``, ``cuda``, ``tensorrt``, or a list of these
             or of ONNX Runtime's own provider names, every one of which must load. The CPU always stands behind them for
             nodes that they lack.
-        threads: that one node may use; None leaves it to ONNX Runtime. Threads share out the terms of sums, so only the
-            same number of threads gives the same bytes.
+        threads: number of threads that one node may use; None leaves it to ONNX Runtime. Threads share out the terms of
+            sums, so only the same number of threads gives the same bytes.
 
     Raises:
         MasktoolError: the file is missing, damaged or not masktool's, or an asked-for provider cannot load.
@@ -79,18 +79,19 @@ class MaskedSession:
     Any number of images and masks may be given, also to a file that takes one at a time (``metadata.batching``).
 
     Attributes:
-        path: of the file.
-        metadata: what the file says about itself.
-        providers: ONNX Runtime's names of those that really run, the preferred first.
-        provider_note: why ``auto`` does not run on the GPU; None when it does or something else was asked for.
-        threads: that were asked for; None where ONNX Runtime chooses.
-        input_shape: of the image input; None for every axis of any length.
-        output_names: of all outputs, gradients apart.
-        output_shapes: by name; None for every axis of any length. In a file of one image at a time, where results are
-            put together here, an output without a row per image has an axis for the images in front.
-        other_inputs: what the model asks for besides the image and the mask.
+        path: path of the file.
+        metadata: metadata of the file: what it says about itself.
+        providers: ONNX Runtime's names of the providers that really run, the preferred first.
+        provider_note: reason why ``auto`` does not run on the GPU; None when it does or something else was asked for.
+        threads: number of threads that one node may use, as asked for; None where ONNX Runtime chooses.
+        input_shape: shape of the image input; None for an axis of any length.
+        output_names: names of all outputs, gradients apart.
+        output_shapes: shapes of those outputs by name; None for an axis of any length. In a file of one image at a
+            time, where the session puts results together, an output without a row per image has an axis for the images
+            in front.
+        other_inputs: inputs that the model has besides the image and the mask.
         mask_required: whether the file cannot run without a mask; :meth:`run` then feeds one of ones.
-        counter: of images pushed through the model.
+        counter: counter of the images pushed through the model.
     """
 
     def __init__(
@@ -162,7 +163,7 @@ class MaskedSession:
 
     @property
     def n_classes(self) -> int | None:
-        """How many classes the class output tells apart; None where it has none, or the file leaves it open."""
+        """Number of classes that the class output tells apart; None without such an output or with an open length."""
         if self.metadata.class_output is None:
             return None
         if self.metadata.output_kind in BINARY_KINDS:
@@ -187,12 +188,12 @@ class MaskedSession:
 
     @property
     def channels(self) -> int | None:
-        """Number of channels of the image input; None where it is dynamic."""
+        """Number of channels of the image input; None where the file leaves it open."""
         return self.input_shape[CHANNEL_AXIS[self.layout]]
 
     @property
     def spatial_shape(self) -> tuple[int | None, int | None]:
-        """(height, width) of the image input; None where it is dynamic."""
+        """(height, width) of the image input in pixels; None for a length that the file leaves open."""
         height, width = SPATIAL_AXES[self.layout]
         return self.input_shape[height], self.input_shape[width]
 
@@ -202,9 +203,10 @@ class MaskedSession:
         """Returns the class output, float32 (N, K), as the model gives it.
 
         Args:
-            images: float32 (N, C, H, W), or (N, H, W, C) where :attr:`layout` says so, preprocessed.
-            masks: (M, 1, H, W), values in [0, 1], 1 = kept; None keeps all. N and M are equal or one of them is 1.
-            inputs: by name, what the model asks for besides (:attr:`other_inputs`); one row serves all images.
+            images: preprocessed images, float32 (N, C, H, W), or (N, H, W, C) where :attr:`layout` says so.
+            masks: masks (M, 1, H, W), values in [0, 1], 1 = kept, 0 = missing; None keeps all. N and M are equal or one
+                of them is 1.
+            inputs: values of the model's other inputs (:attr:`other_inputs`), by name; one row serves all images.
 
         Raises:
             MasktoolError: an input does not fit the model, or the model has no class output.
@@ -227,16 +229,16 @@ class MaskedSession:
         inputs: Inputs | None = None,
         outputs: Sequence[str] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Returns outputs under their names, as the model gives them; otherwise like a call of the session.
+        """Returns the model's outputs by name, as the model gives them; otherwise like a call of the session.
 
         A file of one image at a time is run image by image. What has no row per image is stacked on a first axis, or,
         where images have lists of different lengths, comes as an array (N,) of arrays.
 
         Args:
-            images: as for a call.
-            masks: likewise.
-            inputs: likewise.
-            outputs: names of those to compute; None for all.
+            images: images, as for a call of the session.
+            masks: masks, as for a call of the session.
+            inputs: values of the other inputs, as for a call of the session.
+            outputs: names of the outputs to compute; None for all.
         """
         names = self.output_names if outputs is None else [self.check_output(name) for name in outputs]
         return dict(zip(names, self._forward(names, self._check(images, masks, inputs)), strict=True))
@@ -252,10 +254,10 @@ class MaskedSession:
         return self.to_scores(self(images, masks, inputs))
 
     def to_scores(self, output: np.ndarray) -> np.ndarray:
-        """Returns what :meth:`scores` does, of a class output that :meth:`run` gave beside others in the same pass.
+        """Returns the scores, as :meth:`scores` does, from a class output that :meth:`run` gave along with others.
 
         Args:
-            output: of ``metadata.class_output``.
+            output: values of the output ``metadata.class_output``.
         """
         return to_probabilities(drop_trailing_axes(output), self.metadata.output_kind)
 
@@ -272,15 +274,15 @@ class MaskedSession:
         """Returns gradients of the target's score, one per (image, mask) pair.
 
         Args:
-            images: as for a call.
-            masks: likewise.
-            inputs: likewise.
-            target: index of the class to differentiate for, or one per result.
-            loss: what of its score: ``logit``, ``log-softmax`` or ``softmax``; or ``entropy``, the Shannon entropy in
-                nats of all classes' probabilities, whatever the target (for sigmoid scores the sum of the classes'
-                binary entropies). None takes the file's default.
-            of: with respect to what: some of ``image``, ``mask``, ``feature_map``. It chooses what is returned; ONNX
-                Runtime computes every output of a file, whichever is asked for.
+            images: images, as for a call of the session.
+            masks: masks, as for a call of the session.
+            inputs: values of the other inputs, as for a call of the session.
+            target: index of the class to differentiate for, or one index per result.
+            loss: form of the target's score to differentiate, ``logit``, ``log-softmax`` or ``softmax``; or
+                ``entropy``, the Shannon entropy in nats of all classes' probabilities, whatever the target (for sigmoid
+                scores the sum of the classes' binary entropies). None takes the file's default.
+            of: names of the values to differentiate with respect to: some of ``image``, ``mask``, ``feature_map``. They
+                choose what is returned; ONNX Runtime computes every output of a file, whichever is asked for.
 
         Raises:
             MasktoolError: the file holds no (such) gradient, or an input does not fit the model.
@@ -312,16 +314,17 @@ class MaskedSession:
         output: str | None = None,
         inputs: Inputs | None = None,
     ) -> Iterator[np.ndarray]:
-        """Yields the scores of one image under each batch of masks, one forward call a batch, without copies of it.
+        """Yields the scores of one image under each batch of masks: one call per batch, the image not copied.
 
         Args:
-            image: float32 (1, C, H, W) or (1, H, W, C), preprocessed.
-            mask_batches: arrays (m, 1, H, W) with values in [0, 1]; read one at a time, so memory holds one batch.
+            image: preprocessed image, float32 (1, C, H, W) or (1, H, W, C).
+            mask_batches: batches of masks (m, 1, H, W), values in [0, 1], 1 = kept; read one at a time, so memory holds
+                one batch.
             output: name of an output to yield as it is; None for the class output as probabilities.
-            inputs: as for a call of the session.
+            inputs: values of the other inputs, as for a call of the session.
 
         Yields:
-            float32 (m, K), see :meth:`scores`, or (m, ...) of the output named.
+            Scores, float32 (m, K), see :meth:`scores`, or (m, ...) of the output named.
 
         Raises:
             MasktoolError: an input does not fit the model.
@@ -345,7 +348,7 @@ class MaskedSession:
                 yield values
 
     def check_output(self, name: str) -> str:
-        """Returns the name of an output in the file; MasktoolError where it has none, under this or its old name."""
+        """Returns the file's name of an output, given by its new or old name; MasktoolError where there is none."""
         name = (self.metadata.renamed or {}).get(name, name)
         if name not in self.output_names:
             raise MasktoolError("no such output", where=name, expected=f"one of {self.describe_outputs()}")
@@ -356,9 +359,9 @@ class MaskedSession:
         return ", ".join(f"{name} {show_shape(shape)}" for name, shape in self.output_shapes.items())
 
     def batch_size(self, requested: int | None = None) -> int:
-        """Returns how many images to push through at once: as requested, else chosen from the input size.
+        """Returns the number of images to push through at once: as requested, else chosen from the input size.
 
-        The choice takes no timing and no free memory into account, so it is the same on every run.
+        The choice depends neither on timing nor on free memory, so it is the same on every run.
         """
         return choose_batch_size(requested, self._known_size(), on_gpu=self.providers[0] != "CPUExecutionProvider")
 
@@ -422,7 +425,7 @@ class MaskedSession:
 
 
 def read_metadata(session: Any, path: Path) -> Metadata:
-    """Returns what the file says about itself.
+    """Returns the metadata of the file behind an ONNX Runtime session.
 
     Raises:
         MasktoolError: the file is no masktool file, or a newer or damaged one.
@@ -447,5 +450,5 @@ def check_has_mask(inputs: dict[str, Any], metadata: Metadata, path: Path) -> No
 
 
 def as_shape(shape: Sequence[int | str | None]) -> tuple[int | None, ...]:
-    """Returns ONNX Runtime's shape with None for every symbolic axis."""
+    """Returns a shape of ONNX Runtime's with None for every symbolic axis."""
     return tuple(axis if isinstance(axis, int) else None for axis in shape)

@@ -1,4 +1,4 @@
-"""Measures how far explanations, and the masking beneath them, can be trusted. Runs on exported files alone.
+"""Evaluations of how far explanations, and the masking beneath them, can be trusted. They run on exported files alone.
 
 A part (:class:`masktool.evaluation.part.Part`, one per file in ``parts/``) measures one image at a time and sums up
 afterwards; :func:`run_part` runs it on a data set. Metrics are plain functions over arrays, one idea per file in

@@ -20,21 +20,21 @@ from numpy.typing import NDArray
 N_RESAMPLES = 2000
 CONFIDENCE = 0.95
 BLOCK_WEIGHTS = 1 << 22
-"""At most so many weights exist at once (32 MiB), however many the images."""
+"""Most weights that exist at once (32 MiB), however many the images."""
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-"""From weights of the images (R, N), each row summing to 1, to R figures."""
+"""A function from weights of the images (R, N), each row summing to 1, to R figures."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A figure over images, and where it may lie.
+    """A figure over images with its 95 % interval.
 
     Attributes:
         value: the figure over all images; NaN where it is defined for none.
         low: lower end of the 95 % interval.
-        high: upper end of it.
-        n: number of images that it is defined for.
+        high: upper end of the 95 % interval.
+        n: number of images for which the figure is defined.
     """
 
     value: float
@@ -65,14 +65,14 @@ def resample(n: int, seed: int = 0, n_resamples: int = N_RESAMPLES, block: int =
 
 @functools.lru_cache(maxsize=2)
 def remembered_resample(n: int, seed: int, n_resamples: int, block: int) -> NDArray[np.float64]:
-    """Like :func:`resample`, read-only: a table's figures are mostly of the same images."""
+    """Returns what :func:`resample` does, remembered and read-only: a table's figures are mostly of the same images."""
     weights = resample(n, seed, n_resamples, block)
     weights.flags.writeable = False
     return weights
 
 
 def interval_of(statistic: Statistic, n: int, seed: int = 0, n_resamples: int = N_RESAMPLES) -> Interval:
-    """Returns any figure over n images with its interval.
+    """Returns a figure over n images, given as a function of their weights, with its interval.
 
     Args:
         statistic: the figure as a function of the images' weights.
@@ -109,5 +109,5 @@ def interval_of_mean(values: npt.ArrayLike, seed: int = 0) -> Interval:
 
 
 def as_float(value: float | None) -> float:
-    """Returns a record's figure as a number; None, which stands for undefined in JSON, becomes NaN."""
+    """Returns a record's figure as a float; None, which stands for undefined in JSON, becomes NaN."""
     return float("nan") if value is None else float(value)

@@ -1,4 +1,4 @@
-"""What an evaluation finds: tables, charts and remarks, as values that print, plot and save themselves elsewhere."""
+"""What an evaluation finds: tables, charts and notes, as plain values; printing, plotting and saving are elsewhere."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from masktool.evaluation.bootstrap import Interval
 
 SCHEMA = "masktool.evaluation/1"
 Cell = str | int | float | Interval | None
-"""None is shown as empty: the column does not apply to the row."""
+"""A cell of a table. None is shown as empty: the column does not apply to the row."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """One table.
+    """One table of an evaluation.
 
     Attributes:
         name: short name, for files and headings.
@@ -42,7 +42,7 @@ class Table:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Table:
-        """Reads what :meth:`as_json` returned."""
+        """Returns the table that :meth:`as_json` made JSON values of."""
         rows = tuple(tuple(decode_cell(cell) for cell in row) for row in document["rows"])
         return cls(document["name"], document["caption"], tuple(document["columns"]), rows)
 
@@ -62,16 +62,16 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """One picture of figures.
+    """One chart of figures.
 
     Attributes:
         name: short name, for files and headings.
-        title: what is shown.
-        x_label: what the horizontal axis shows, with its unit.
-        y_label: what the vertical axis shows, with its unit.
+        title: title: what the chart shows.
+        x_label: label of the horizontal axis, with its unit.
+        y_label: label of the vertical axis, with its unit.
         x: positions of the points, or names of the bars.
-        lines: what is compared.
-        kind: whether lines or bars are drawn.
+        lines: lines, or groups of bars, that are compared.
+        kind: kind of the chart: ``line`` or ``bar``.
     """
 
     name: str
@@ -90,11 +90,11 @@ class Chart:
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """What all images together say.
+    """The results of an evaluation over all images.
 
     Attributes:
         tables: tables of the figures.
-        charts: charts of the figures, where a picture says more.
+        charts: charts of the figures, where a chart says more.
         notes: sentences on what the reader must know.
     """
 
@@ -110,14 +110,15 @@ class Evaluation:
     Attributes:
         part: name of the part.
         title: title of the part, for headings.
-        settings: everything that decides the figures: models with their digests, options, seed.
+        settings: everything that decides the figures: models with their digests, options, seed; JSON values by name.
         findings: the figures.
         problems: data that could not be used.
         n_images: number of images that were measured.
-        seconds: wall time of this run, images of an earlier, stopped run not counted.
-        data_sha256: digest of the images and of all that is known of them.
-        command: the command that was typed; empty where none was.
-        images: what was measured of each image, by its name, so that two runs can be compared image by image.
+        seconds: wall time of this run in seconds, images of an earlier, stopped run not counted.
+        data_sha256: digest of the images and of their annotations.
+        command: command that was typed; empty where none was.
+        images: records of what was measured of each image, by its name, so that two runs can be compared image by
+            image.
     """
 
     part: str
@@ -132,7 +133,7 @@ class Evaluation:
     images: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """Returns everything as JSON values; the same command gives the same, but for ``timing``."""
+        """Returns the evaluation as JSON values; the same command gives the same values, but for ``timing``."""
         return {
             "schema": SCHEMA,
             "part": self.part,
@@ -151,7 +152,7 @@ class Evaluation:
 
 
 def encode_cell(cell: Cell) -> Any:
-    """Returns a cell as a JSON value; a number that is none becomes an undefined interval, and its NaN null."""
+    """Returns a cell as a JSON value; NaN becomes an undefined interval, whose NaN are null."""
     if isinstance(cell, float) and not math.isfinite(cell):
         cell = Interval(cell, cell, cell, 0)
     if not isinstance(cell, Interval):
@@ -161,7 +162,7 @@ def encode_cell(cell: Cell) -> Any:
 
 
 def decode_cell(value: Any) -> Cell:
-    """Reads what :func:`encode_cell` returned."""
+    """Returns the cell that :func:`encode_cell` made a JSON value of."""
     if not isinstance(value, Mapping):
         cell: Cell = value
         return cell

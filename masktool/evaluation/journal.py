@@ -1,7 +1,7 @@
-"""Records of images as they are measured, so that a run that was stopped goes on where it was.
+"""A journal of the images' records, written as they are measured, so that a stopped run goes on where it was.
 
-A file of JSON lines: the settings first, then one record per image. It is complete up to its last whole line, whenever
-the process ended. Records of other settings, or of an image that has changed since, are never used.
+The journal is a file of JSON lines: the settings first, then one record per image. It is complete up to its last whole
+line, whenever the process ended. Records of other settings, or of an image that has changed since, are never used.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from masktool.files import atomic_path, cannot_write, check_target
 Record = Mapping[str, Any]
 """What was measured on one image, JSON values only; None where a figure is undefined."""
 LINE = {"image": str, "digest": str, "record": Record}
-"""What one line holds."""
+"""Fields of one line, with their types."""
 
 
 class Entry(NamedTuple):
-    """One image's record, and the digest of all that the image brings along."""
+    """One image's record, and the digest of the image and its annotations."""
 
     digest: str
     record: Record
@@ -34,9 +34,9 @@ class Journal:
 
     Attributes:
         path: path of the file; None keeps the records in memory.
-        settings: what decides the records besides the images.
+        settings: everything besides the images that decides the records, JSON values by name.
         entries: entries by the images' names.
-        changed: names of the settings in which the file that was there differs; its records are dropped.
+        changed: names of the settings in which an earlier file differs; its records are dropped.
     """
 
     def __init__(self, path: Path | None, settings: Mapping[str, Any]) -> None:
@@ -47,7 +47,7 @@ class Journal:
         self._stream: TextIO | None = None
 
     def __enter__(self) -> Self:
-        """Reads what is there.
+        """Reads the records of an earlier run, where there are any, and opens the file.
 
         Raises:
             MasktoolError: the file cannot be read or written.
@@ -73,12 +73,12 @@ class Journal:
                 self._stream.close()
 
     def find(self, name: str, digest: str) -> Record | None:
-        """Returns an image's record; None where it was not measured, or has changed since."""
+        """Returns an image's record; None where the image was not measured, or has changed since."""
         entry = self.entries.get(name)
         return entry.record if entry is not None and entry.digest == digest else None
 
     def add(self, name: str, digest: str, record: Record) -> Record:
-        """Adds one image's record and returns it as a later run will read it; by then the file holds it.
+        """Adds one image's record, once written to the file, and returns the record as a later run will read it.
 
         Raises:
             MasktoolError: the file cannot be written.
@@ -94,7 +94,7 @@ class Journal:
         return self.entries[name].record
 
     def _read(self, path: Path) -> None:
-        """Takes over the records of a file of the same settings."""
+        """Takes over the records in a file that has the same settings."""
         if not path.is_file():
             return
         header, *lines = path.read_bytes().split(b"\n")
@@ -112,12 +112,12 @@ class Journal:
 
 
 def encode_line(name: str, entry: Entry) -> str:
-    """Returns one line; NaN is refused, since JSON has none: undefined figures are None."""
+    """Returns one entry as a line of JSON; NaN is refused, since JSON has none: undefined figures are None."""
     return json.dumps({"image": name, "digest": entry.digest, "record": entry.record}, allow_nan=False)
 
 
 def decode_line(line: bytes) -> dict[str, Any] | None:
-    """Returns what a line holds; None for one that was damaged: that image is measured again."""
+    """Returns the content of a line; None for a damaged line, whose image is measured again."""
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):

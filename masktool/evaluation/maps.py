@@ -1,4 +1,4 @@
-"""Maps to judge: those of the methods of explanation, and those that any method must beat."""
+"""Maps to judge: those of the methods of explanation, and baseline maps, which any method must beat."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from masktool.explainers.targets import Target
 from masktool.files import atomic_path
 
 Map = NDArray[np.float64]
-"""(h, w) at the model's input, the larger the more important; never NaN."""
+"""A map (h, w) at the model's input, the larger the more important; never NaN."""
 CENTRE, RANDOM, RANDOM_CELLS, ONES, EDGES = "centre", "random", "random-cells", "ones", "edges"
 CELLS = 7
-"""Of random cells, along each side: as coarse as the maps of most methods."""
+"""Number of random cells along each side: as coarse as the maps of most methods."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,8 @@ class MethodChoice:
 
     Attributes:
         name: name of the method.
-        options: what differs from the method's defaults.
-        n_samples: number of masks, whatever the method's own word for it; None takes its default.
+        options: options that differ from the method's defaults, by name.
+        n_samples: number of masks, whatever the method's own name of that option; None takes its default.
     """
 
     name: str
@@ -46,7 +46,7 @@ class MethodChoice:
 def explain_scene(
     model: NamedModel, scene: Scene, choice: MethodChoice, target: Target, seed: int, batch: int | None = None
 ) -> Explanation:
-    """Explains one image with one method, ``batch`` masks at once."""
+    """Returns one method's explanation of one image, made with ``batch`` masks at once."""
     (explanation,) = explain_images(
         model.session,
         [scene.image],
@@ -61,41 +61,41 @@ def explain_scene(
 
 
 def save_overlay(folder: Path, scene: Scene, model: NamedModel, explanation: Explanation) -> None:
-    """Writes ``IMAGE.MODEL.METHOD.png``, for the report's samples."""
+    """Writes an explanation's overlay as ``IMAGE.MODEL.METHOD.png``, for the report's samples."""
     stem = scene.known.name.replace("/", "_")
     with atomic_path(folder / f"{stem}.{model.name}.{explanation.method}.png") as temporary:
         explanation.plot().save(temporary, format="PNG")
 
 
 def centre_map(scene: Scene, seed: int) -> Map:  # noqa: ARG001 - the signature of all baseline maps
-    """Falls off with the distance from the centre, in shares of the sides."""
+    """Returns a map that falls off with the distance from the centre, in shares of the sides."""
     height, width = scene.size
     rows, columns = (np.arange(side) + 0.5 for side in (height, width))
     return -np.hypot(rows[:, None] / height - 0.5, columns / width - 0.5)
 
 
 def random_map(scene: Scene, seed: int) -> Map:
-    """Draws every pixel uniformly from [0, 1)."""
+    """Returns a map with every pixel drawn uniformly from [0, 1)."""
     return scene.random(seed).random(scene.size)
 
 
 def random_cells_map(scene: Scene, seed: int) -> Map:
-    """Draws every cell of a coarse grid uniformly from [0, 1).
+    """Returns a map with every cell of a coarse grid drawn uniformly from [0, 1).
 
-    It is to methods what random pixels are to single pixels: these leave something of every part of the picture, from
-    which a fill can rebuild it.
+    Random pixels would leave something of every part of the image, from which a fill can rebuild it; cells do not: they
+    are as coarse as the maps of most methods.
     """
     rows, columns = (np.arange(side) * CELLS // side for side in scene.size)
     return scene.random(seed).random((CELLS, CELLS))[np.ix_(rows, columns)]
 
 
 def ones_map(scene: Scene, seed: int) -> Map:  # noqa: ARG001
-    """Is 1 everywhere."""
+    """Returns a map that is 1 everywhere."""
     return np.ones(scene.size)
 
 
 def edge_map(scene: Scene, seed: int) -> Map:  # noqa: ARG001
-    """Is the brightness's slope (Sobel): what a map looks like that knows the image and not the model."""
+    """Returns the slope of the brightness (Sobel): a map that knows the image and not the model."""
     from skimage.color import rgb2gray
     from skimage.filters import sobel
 
@@ -110,4 +110,4 @@ BASELINE_MAPS: Mapping[str, Callable[[Scene, int], Map]] = {
     ONES: ones_map,
     EDGES: edge_map,
 }
-"""By the names that tables show."""
+"""Functions that make the baseline maps, by the names that tables show."""

@@ -16,7 +16,7 @@ class NamedModel:
     """A model under the name that tables show.
 
     Attributes:
-        name: name such as that of the masking mode, ``layer`` or ``black``.
+        name: name of the model, such as its masking mode, ``layer``, or baseline, ``black``.
         session: session of the exported file.
     """
 
@@ -25,11 +25,11 @@ class NamedModel:
 
     @functools.cached_property
     def file_sha256(self) -> str:
-        """Digest of the exported file and of those that hold its weights."""
+        """The SHA-256 of the exported file and of the files that hold its weights."""
         return digest_model(self.session.path)
 
     def describe(self) -> dict[str, Any]:
-        """Returns what decides the model's answers, as JSON values."""
+        """Returns everything that decides the model's scores, JSON values by name."""
         metadata = self.session.metadata
         return {
             "name": self.name,
@@ -46,5 +46,5 @@ class NamedModel:
 
 
 def count_classes(session: MaskedSession) -> int | None:
-    """Returns how many classes a model tells apart; None where its file does not say."""
+    """Returns the number of classes that a model tells apart; None where its file does not say."""
     return session.n_classes if session.metadata.labels is None else len(session.metadata.labels)

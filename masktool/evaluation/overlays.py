@@ -1,4 +1,4 @@
-"""Sample pictures that evaluations leave behind, arranged to be compared: per image, masking modes against methods."""
+"""Overlays that evaluations leave behind as samples, arranged to be compared: per image, masking modes by methods."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from masktool.runtime.pictures import open_picture
 FOLDER = "overlays"
 SUFFIX = ".png"
 WIDEST = 640
-"""Pixels: wider pictures are scaled down, for a page holds many of them."""
+"""Greatest width in pixels: wider overlays are scaled down, for a page holds many of them."""
 QUALITY = 85
-"""Of JPEG."""
+"""Quality of the JPEGs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Overlay:
         image: name of the image.
         model: name of the model, its masking mode.
         method: name of the method of explanation.
-        path: path of the picture.
+        path: path of the overlay's PNG.
     """
 
     image: str
@@ -46,7 +46,7 @@ class Sheet:
         image: name of the image.
         models: names of the models, the rows.
         methods: names of the methods, the columns.
-        pictures: pictures by (model, method), as data URIs; some may be missing.
+        pictures: overlays by (model, method), as data URIs; some may be missing.
     """
 
     image: str
@@ -67,7 +67,7 @@ def find_overlays(directory: Path, models: Collection[str]) -> list[Overlay]:
 
 
 def read_name(path: Path, models: Collection[str]) -> Overlay | None:
-    """Returns what a file's name says; None for a file of another kind."""
+    """Returns the overlay that a file is by its name; None for a file of another kind."""
     rest, _, method = path.name.removesuffix(SUFFIX).rpartition(".")
     known = sorted((name for name in models if rest.endswith(f".{name}")), key=len)
     image, _, model = (rest[: -len(known[-1]) - 1], ".", known[-1]) if known else rest.rpartition(".")
@@ -75,7 +75,7 @@ def read_name(path: Path, models: Collection[str]) -> Overlay | None:
 
 
 def arrange(overlays: Collection[Overlay], models: Collection[str], limit: int) -> list[Sheet]:
-    """Returns one sheet for each of the first images.
+    """Returns one sheet of overlays for each of the first images.
 
     Args:
         overlays: overlays of any number of images.
@@ -83,7 +83,7 @@ def arrange(overlays: Collection[Overlay], models: Collection[str], limit: int) 
         limit: largest number of images.
 
     Raises:
-        MasktoolError: a picture cannot be read.
+        MasktoolError: an overlay cannot be read.
     """
     sheets = []
     for image in list(dict.fromkeys(overlay.image for overlay in overlays))[:limit]:
@@ -101,10 +101,10 @@ def arrange(overlays: Collection[Overlay], models: Collection[str], limit: int) 
 
 
 def embed_photograph(path: Path) -> str:
-    """Returns a picture as a data URI, no wider than need be, as JPEG.
+    """Returns an image as a data URI of a JPEG, scaled down to :data:`WIDEST`.
 
     Raises:
-        MasktoolError: it cannot be read.
+        MasktoolError: the image cannot be read.
     """
     stream = io.BytesIO()
     with open_picture(find_inside(path.parent, path.name)) as image:
@@ -116,5 +116,5 @@ def embed_photograph(path: Path) -> str:
 
 
 def data_uri(content: bytes, media_type: str) -> str:
-    """Returns bytes as a URI that holds them (RFC 2397)."""
+    """Returns bytes as a data URI (RFC 2397)."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,4 +1,4 @@
-"""What an evaluation is: a question that is measured image by image and summed up over all images.
+"""Parts, the kinds of evaluation: each a question that is measured image by image and summed up over all images.
 
 A part is a frozen dataclass whose fields are its models and options. It lives in a file of its own under ``parts/``,
 which is found by looking into that package, so nothing else needs editing to add one. All these files have one form:
@@ -47,27 +47,27 @@ class Part(abc.ABC):
 
     @property
     def models(self) -> Sequence[NamedModel]:
-        """The models that are opened before the first image, which is prepared as the first model's file says."""
+        """The models that are opened before the first image; images are prepared as the first model's file says."""
         return self.modes
 
     @abc.abstractmethod
     def settings(self) -> Mapping[str, Any]:
-        """Returns everything besides models and images that decides the records, as JSON values."""
+        """Returns everything besides models and images that decides the records, JSON values by name."""
 
     @abc.abstractmethod
     def measure(self, scene: Scene) -> Record:
-        """Measures one image.
+        """Returns the record of one image.
 
         Raises:
-            MasktoolError: the image cannot be measured; it is reported and skipped.
+            MasktoolError: the image cannot be measured; the run reports and skips it.
         """
 
     @abc.abstractmethod
     def summarise(self, records: Mapping[str, Record]) -> Findings:
-        """Sums up the records, in the order of the images."""
+        """Returns the findings over all records, which are in the order of the images."""
 
     def mean(self, values: Iterable[float | None]) -> Interval:
-        """Returns the mean of a figure over the images with its interval; where it is None it does not count."""
+        """Returns the mean of a figure over the images with its interval; images with None do not count."""
         return interval_of_mean([as_float(value) for value in values], self.seed)
 
 
@@ -76,8 +76,8 @@ class MapPart(Part):
 
     Attributes:
         methods: methods of explanation, with their options.
-        overlays: directory for pictures of the maps; None writes none.
-        pictured: names of the images that get pictures.
+        overlays: directory for overlays of the maps; None writes none.
+        pictured: names of the images that get overlays.
     """
 
     methods: Sequence[MethodChoice]
@@ -87,14 +87,14 @@ class MapPart(Part):
     def explain(
         self, model: NamedModel, scene: Scene, choice: MethodChoice, target: Target, seed: int | None = None
     ) -> Explanation:
-        """Explains one image with one method, and writes the picture of the map where one is wanted.
+        """Returns one method's explanation of one image, and writes the overlay of its map where one is wanted.
 
         Args:
             model: the model to explain.
-            scene: the image.
-            choice: the method with its options.
-            target: the class.
-            seed: seed of the method's random choices; None takes the part's. Maps of other seeds get no picture.
+            scene: image at the model's input.
+            choice: method of explanation with its options.
+            target: class to explain.
+            seed: seed of the method's random choices; None takes the part's. Maps of other seeds get no overlay.
         """
         explanation = explain_scene(model, scene, choice, target, self.seed if seed is None else seed, self.batch)
         if self.overlays is not None and scene.known.name in self.pictured and seed in (None, self.seed):

@@ -25,24 +25,24 @@ DASHES = ("-", "--", "-.", ":")
 DPI = 150
 WIDTH = 7.5
 HEIGHT = 4.5
-"""Inches of the axes and their labels; the legend stands beside them."""
+"""Height in inches of the axes and their labels; the legend stands beside them."""
 WIDEST = 16.0
-"""Inches; more bars become thinner instead."""
+"""Greatest width in inches; more bars become thinner instead."""
 BAR_INCHES = 0.22
 BAND_OPACITY = 0.15
 GROUP_SHARE = 0.8
-"""Of the distance between two groups of bars, what the bars take."""
+"""Share of the distance between two groups of bars that the bars take."""
 LONG_NAMES = 40
 """Characters of all bars' names together from which they stand on end."""
 METADATA = {"Software": None}
-"""matplotlib's version, left out so that it does not change the bytes."""
+"""Metadata of the PNG: matplotlib's version is left out, so that it does not change the bytes."""
 
 
 def draw_chart(chart: Chart) -> bytes:
     """Returns a chart as a PNG file; undefined figures leave a gap.
 
     Args:
-        chart: its lines have as many figures as it has positions.
+        chart: chart whose lines have as many values as it has positions.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -121,7 +121,7 @@ def name_positions(axes: Axes, names: list[str]) -> None:
 
 
 def figures_of(line: Line) -> tuple[NDArray[np.float64], ...]:
-    """Returns a line's values and the ends of their intervals, (N,) each."""
+    """Returns a line's values, and the lower and upper ends of their intervals, (N,) each."""
     return tuple(np.array([getattr(y, name) for y in line.y], np.float64) for name in ("value", "low", "high"))
 
 

@@ -20,7 +20,7 @@ SegmentKind = Literal["grid", "slic", "given"]
 Order = Literal["random", "most-salient", "least-salient"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 CELLS_PER_SIDE = 14
-"""Default grid: a fourteenth of the input, 16 of 224 pixels, as the paper on layer masking removes them."""
+"""Cells per side of the default grid: each 16 of 224 pixels wide, as the paper on layer masking removes them."""
 N_SEGMENTS = CELLS_PER_SIDE**2
 """Default number of superpixels: as many as the default grid has cells."""
 HALF = 0.5
@@ -29,10 +29,11 @@ HALF = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class SegmentChoice:
-    """How images are cut up.
+    """A choice of how images are cut into segments.
 
     Attributes:
-        kind: ``grid`` (square cells), ``slic`` (superpixels), or ``given`` (each image's own label map).
+        kind: kind of the segments: ``grid`` (square cells), ``slic`` (superpixels), or ``given`` (each image's own
+            label map).
         side: side of a grid's cells, in pixels of the model's input; None for a 14th of its shorter side. Cells at the
             right and the lower border are smaller where it does not divide the input.
         n_segments: rough number of superpixels.
@@ -51,14 +52,14 @@ class SegmentChoice:
                 raise MasktoolError("only a grid has a side", where=f"segments {self.kind}", got=f"side {self.side}")
 
     def describe(self) -> dict[str, Any]:
-        """Returns what decides the segments, as JSON values."""
+        """Returns everything that decides the segments, JSON values by name."""
         side = self.side if self.kind == "grid" else None
         n_segments = self.n_segments if self.kind == "slic" else None
         return {"segments": self.kind, "side": side, "n_segments": n_segments}
 
 
 def cut_segments(scene: Scene, choice: SegmentChoice) -> Segments:
-    """Cuts an image at the model's input.
+    """Returns the segments of an image at the model's input, as labels (h, w).
 
     Raises:
         MasktoolError: the image's own label map is wanted, and missing or of another size than the photograph.
@@ -73,7 +74,7 @@ def cut_segments(scene: Scene, choice: SegmentChoice) -> Segments:
 
 
 def cut_cells(size: tuple[int, int], side: int) -> Segments:
-    """Cuts (height, width) into square cells, counted from the upper left corner, row by row."""
+    """Returns (height, width) cut into square cells, numbered from the upper left corner, row by row."""
     rows, columns = (np.arange(length) // side for length in size)
     return (rows[:, None] * (columns[-1] + 1) + columns).astype(np.int32)
 
@@ -90,7 +91,7 @@ def descending_order(scores: NDArray[np.floating[Any]], rng: np.random.Generator
 
 
 def remove_first(order: NDArray[np.intp], counts: npt.ArrayLike) -> NDArray[np.bool_]:
-    """Returns which segments are gone when the first so many of an order are, (C, S)."""
+    """Returns which segments are gone, (C, S), when the first of an order are, as many as each of the C counts."""
     ranks = np.empty(len(order), np.intp)
     ranks[order] = np.arange(len(order))
     return ranks < np.asarray(counts)[:, None]
@@ -105,9 +106,9 @@ def masks_without(removed: NDArray[np.bool_], segments: Segments, batch: int) ->
     """Yields masks in which segments are missing, a batch at a time.
 
     Args:
-        removed: (M, S), which segments are gone.
-        segments: (h, w) labels from 0.
-        batch: number of masks at once.
+        removed: whether each of S segments is gone, in each of M masks, (M, S).
+        segments: labels (h, w) of the segments, from 0.
+        batch: number of masks in a batch.
     """
     kept = (~removed).astype(np.float32)
     for start in range(0, len(kept), batch):

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of everything that was measured into a directory; it asks nothing of the network."""
+"""One self-contained HTML page of all evaluations in a directory; the page loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from masktool.files import atomic_path
 from masktool.runtime.pictures import open_picture
 
 ORDER = ("missingness", "faithfulness", "localisation", "lime-alignment", "randomisation")
-"""Of the sections; others follow by name."""
+"""Order of the sections; others follow by name."""
 TEMPLATE = "report.html"
 PAGE = "report.html"
-"""The page, in the directory, where no other is named."""
+"""Default name of the page, in the directory of the evaluations."""
 IMAGES = 4
 WIDE = 2.0
 """Width over height from which a chart's writing is too small beside another chart."""
@@ -39,7 +39,7 @@ class Picture:
         name: name of the chart.
         title: what the chart shows.
         uri: URI that holds the PNG.
-        wide: whether it needs the page's whole width.
+        wide: whether the chart needs the page's whole width.
     """
 
     name: str
@@ -53,11 +53,11 @@ class Section:
     """One evaluation in the page.
 
     Attributes:
-        document: the evaluation as it was saved.
-        tables: its tables.
-        pictures: its charts.
-        command: the command that measured it, an option per line; empty where none was typed.
-        settings: its settings, as indented JSON.
+        document: evaluation as it was saved.
+        tables: tables of the evaluation.
+        pictures: charts of the evaluation.
+        command: command that measured it, an option per line; empty where none was typed.
+        settings: settings of the evaluation, as indented JSON.
     """
 
     document: Mapping[str, Any]
@@ -70,15 +70,15 @@ class Section:
 def write_report(
     directory: str | os.PathLike[str], path: str | os.PathLike[str] | None = None, n_images: int = IMAGES
 ) -> Path:
-    """Writes one HTML page of everything that was measured, which needs no network; returns its path.
+    """Writes one HTML page of all evaluations in a directory, which needs no network; returns the page's path.
 
     Args:
-        directory: that :func:`masktool.evaluate` wrote into.
-        path: of the page; None is ``report.html`` in the directory.
-        n_images: show sample explanations of at most so many images.
+        directory: directory that :func:`masktool.evaluate` wrote into.
+        path: path of the page; None is ``report.html`` in the directory.
+        n_images: largest number of images to show sample explanations of.
 
     Raises:
-        MasktoolError: nothing was measured there, a file is damaged, or the page cannot be written.
+        MasktoolError: the directory holds no evaluation, a file is damaged, or the page cannot be written.
     """
     directory = Path(directory)
     target = directory / PAGE if path is None else Path(path)
@@ -89,7 +89,7 @@ def write_report(
 
 
 def make_report(directory: Path, n_images: int = IMAGES) -> str:
-    """Returns the page; the same files give the same text.
+    """Returns the HTML page of all evaluations in a directory; the same files give the same text.
 
     Args:
         directory: directory that evaluations were written into.
@@ -120,7 +120,7 @@ def read_evaluations(directory: Path) -> list[Mapping[str, Any]]:
     """Returns the evaluations in a directory, in the order of the page; other JSON files are left alone.
 
     Raises:
-        MasktoolError: there is none, or one cannot be read.
+        MasktoolError: there is no evaluation, or one cannot be read.
     """
     found = [document for path in sorted(directory.glob("*.json")) if (document := read_evaluation(path)) is not None]
     if not found:
@@ -131,12 +131,12 @@ def read_evaluations(directory: Path) -> list[Mapping[str, Any]]:
 
 
 def place(name: str, order: Sequence[str]) -> tuple[int, str]:
-    """Returns a sort key: by position in the order, then by name."""
+    """Returns a name's sort key: by position in the order, then by name."""
     return (order.index(name) if name in order else len(order), name)
 
 
 def make_section(document: Mapping[str, Any], directory: Path) -> Section:
-    """Returns what the page shows of one evaluation."""
+    """Returns the page's section on one saved evaluation."""
     return Section(
         document,
         tuple(Table.from_json(table) for table in document["tables"]),
@@ -147,10 +147,10 @@ def make_section(document: Mapping[str, Any], directory: Path) -> Section:
 
 
 def read_chart(part: str, chart: Mapping[str, Any], directory: Path) -> Picture:
-    """Returns a chart's picture.
+    """Returns a chart of a saved evaluation, with the PNG that was written for it.
 
     Raises:
-        MasktoolError: the file that was written with the evaluation is gone, or is another.
+        MasktoolError: the PNG that was written with the evaluation is missing, or is no PNG now.
     """
     path = find_inside(directory, f"{part}.{chart['name']}.png")
     content = read_bytes(path, "a chart")

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in a directory: ``PART.json``, a picture of every chart, and a journal while it runs."""
+"""The files of an evaluation in a directory: ``PART.json``, a PNG of every chart, and a journal while it runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from masktool.files import atomic_path
 
 
 def journal_path(directory: Path, part: str) -> Path:
-    """Returns where the records of a part are kept until its results are written.
+    """Returns the path of the journal that keeps a part's records until its results are written.
 
     Args:
         directory: directory of the results.
@@ -20,10 +20,10 @@ def journal_path(directory: Path, part: str) -> Path:
 
 
 def write_evaluation(evaluation: Evaluation, directory: Path) -> list[Path]:
-    """Writes ``PART.CHART.png`` for every chart, then ``PART.json``, and takes the journal away, which has served.
+    """Writes ``PART.CHART.png`` for every chart, then ``PART.json``, and removes the journal.
 
     Returns:
-        The paths of what was written.
+        The paths of the files that were written.
 
     Raises:
         MasktoolError: matplotlib is not installed, or the directory cannot be written.

@@ -1,4 +1,4 @@
-"""How an evaluation is run: image by image, resumable, with whatever cannot be used reported."""
+"""Runs of an evaluation: image by image, resumable, with whatever cannot be used reported."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def run_part(
     progress: Progress = no_progress,
     say: Say = log,
 ) -> Evaluation:
-    """Measures every image that an earlier run has not, and sums up.
+    """Returns the evaluation of a data set; images that an earlier run has measured are taken from its journal.
 
     Args:
         part: the part to measure.
         dataset: the data set to measure it on.
-        journal_path: file in which records are kept; None keeps them in memory.
-        progress: function that shows how far the run is.
-        say: function that is told what an earlier run has left.
+        journal_path: path of the file in which records are kept; None keeps them in memory.
+        progress: function that shows progress, see :data:`masktool.progress.Progress`.
+        say: function that is given messages on what an earlier run has left, a line at a time.
 
     Raises:
         MasktoolError: no image could be measured, or the models are of different networks.
@@ -77,9 +77,9 @@ def measure_all(
     progress: Progress,
     say: Say,
 ) -> tuple[dict[str, Record], list[Problem]]:
-    """Returns the records by image, in the order of the images, and what could not be measured.
+    """Returns the records by image, in the order of the images, and the problems of images that could not be measured.
 
-    Failures are not written down: the next run tries those images again.
+    Problems are not written to the journal: the next run tries those images again.
     """
     found = {image.name: journal.find(image.name, digests[image.name]) for image in images}
     done = sum(record is not None for record in found.values())

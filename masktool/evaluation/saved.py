@@ -38,11 +38,11 @@ CHART: Mapping[str, Any] = {"name": str, "title": str}
 PROBLEM: Mapping[str, Any] = {"where": str, "what": str}
 INTERVAL: Mapping[str, Any] = {"value": float | None, "low": float | None, "high": float | None, "n": int}
 CELL = str | float | None
-"""Any cell but an interval."""
+"""Types of any cell but an interval."""
 
 
 def read_evaluation(path: Path) -> Mapping[str, Any] | None:
-    """Returns one evaluation; None for a document of another kind.
+    """Returns the evaluation in a file; None for a JSON document of another kind.
 
     Raises:
         MasktoolError: the file cannot be read, or is damaged.
@@ -64,7 +64,7 @@ def read_evaluation(path: Path) -> Mapping[str, Any] | None:
 
 
 def check_table(table: Mapping[str, Any], where: str) -> None:
-    """Raises MasktoolError unless a table has what a page shows."""
+    """Raises MasktoolError unless a table has all that the page shows, in the right types."""
     check_fields(table, TABLE, where)
     for row in table["rows"]:
         if len(row) != len(table["columns"]):
@@ -86,15 +86,15 @@ def check_fields(entry: Mapping[str, Any], fields: Mapping[str, Any], where: str
 
 
 def damaged_evaluation(where: str, expected: object, got: object) -> MasktoolError:
-    """Returns the error for a file that is not as it was written."""
+    """Returns the error for a saved evaluation that was damaged."""
     return MasktoolError("a damaged evaluation", where=where, expected=expected, got=got, fix="measure again")
 
 
 def find_inside(directory: Path, name: str) -> Path:
-    """Returns the path of a file that a saved evaluation names, which stands in its folder.
+    """Returns the path of a file that a saved evaluation names, checked to stand in the evaluation's folder.
 
     Raises:
-        MasktoolError: the name, or the link behind it, leads out of the folder: a page would show what is there.
+        MasktoolError: the name, or the link behind it, leads out of the folder, whose files alone a page may show.
     """
     path = directory / name
     plain = PurePosixPath(name).name == name == PureWindowsPath(name).name and name.isprintable()

@@ -1,4 +1,4 @@
-"""One image as the model sees it, with what is known of it brought to the model's input."""
+"""One image at the model's input, with its annotations brought there."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from masktool.runtime.preprocessing import PreparedImage
 from masktool.runtime.session import MaskedSession
 
 HALF_PIXEL = 0.5
-"""A pixel belongs to a box when its centre does."""
+"""Offset of a pixel's centre: a pixel belongs to a box when its centre does."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """One image at the model's input.
+    """One image at the model's input, with its annotations.
 
     Attributes:
-        known: what the data set says of the photograph.
-        image: the photograph as it was read, or an array that is the model's input.
-        subject: the photograph, prepared.
+        known: entry of the data set for the image: its path and annotations.
+        image: photograph as it was read, or an array that is the model's input.
+        subject: photograph prepared for the model.
         boxes: boxes of the objects, (x0, y0, x1, y1) in the input's pixels, cut at its borders; without those that the
             crop left out.
-        inside: (h, w) bool, the object's pixels from its mask, else those in its boxes; None where neither is known.
+        inside: pixels of the object, (h, w) bool, from its mask, else those in its boxes; None where neither is known.
     """
 
     known: DatasetImage
@@ -50,7 +50,7 @@ class Scene:
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
-        """(h, w, 3) uint8 RGB, the model's input as it looks."""
+        """The model's input as an image to look at, (h, w, 3) uint8 RGB."""
         return self.subject.pixels
 
     @property
@@ -59,16 +59,16 @@ class Scene:
         return self.pixels.shape[0], self.pixels.shape[1]
 
     def random(self, seed: int) -> np.random.Generator:
-        """Returns random numbers of this image's own, whichever images are measured before it."""
+        """Returns random numbers that depend on this image and the seed alone, not on the images measured before it."""
         return np.random.default_rng([seed, zlib.crc32(self.known.name.encode())])
 
     def at_input(self, labels: NDArray[Any]) -> NDArray[Any]:
-        """Returns a map (H0, W0) over the photograph at the model's input (h, w)."""
+        """Returns a map (H0, W0) over the photograph, brought to the model's input (h, w)."""
         return self.subject.prepared.from_original(labels)
 
 
 def read_scene(known: DatasetImage, session: MaskedSession) -> Scene:
-    """Reads an image for a model.
+    """Returns an image of a data set at a model's input.
 
     Raises:
         MasktoolError: the image or its object mask cannot be read, or they differ in size.
@@ -105,10 +105,10 @@ def fill_boxes(boxes: tuple[Box, ...], size: tuple[int, int]) -> NDArray[np.bool
 
 
 def require_label(scene: Scene) -> int:
-    """Returns the true class.
+    """Returns the index of an image's true class.
 
     Raises:
-        MasktoolError: it is not known.
+        MasktoolError: the class is not known.
     """
     if scene.known.label is None:
         raise MasktoolError("no label", where=scene.known.name, fix="name it in " + parameter("labels"))

@@ -14,11 +14,11 @@ from masktool.evaluation.maps import Map
 from masktool.evaluation.metrics.localisation.scaling import min_max
 
 WINDOW = 7
-"""Pixels: the side of SSIM's windows."""
+"""Side of SSIM's windows in pixels."""
 
 
 def is_flat(attributions: Map) -> bool:
-    """Tells whether a map is the same everywhere: it shows nothing, and is like no other."""
+    """Tells whether a map is constant: such a map shows nothing, and is like no other."""
     return bool(attributions.max() == attributions.min())
 
 
@@ -26,7 +26,7 @@ def rank_correlation(first: Map, second: Map) -> float | None:
     """Returns Spearman's rank correlation of two maps (h, w), from -1 to 1; equal values share the mean of their ranks.
 
     Returns:
-        None where either map is flat.
+        The correlation; None where either map is flat.
     """
     from scipy.stats import spearmanr
 
@@ -36,7 +36,7 @@ def rank_correlation(first: Map, second: Map) -> float | None:
 
 
 def absolute_rank_correlation(first: Map, second: Map) -> float | None:
-    """Returns the rank correlation of the absolute values: what the maps have in common whatever the sign."""
+    """Returns the rank correlation of two maps' absolute values: what the maps have in common whatever the sign."""
     return rank_correlation(np.abs(first), np.abs(second))
 
 
@@ -44,7 +44,7 @@ def structural_similarity(first: Map, second: Map) -> float | None:
     """Returns the mean structural similarity (SSIM) of two maps (h, w), each stretched to [0, 1]; at most 1.
 
     Returns:
-        None where either map is flat or smaller than the windows.
+        The mean SSIM; None where either map is flat or smaller than the windows.
     """
     from skimage.metrics import structural_similarity as ssim
 

@@ -40,15 +40,15 @@ class Faithfulness(MapPart):
     """Metrics of faithfulness on maps of methods and baselines.
 
     Attributes:
-        explainer: the model that the maps explain; it also answers metrics that need no mask.
-        measuring: the models that answer the others.
+        explainer: model that the maps explain; it also answers metrics that need no mask.
+        measuring: models that answer the metrics that need masks.
         methods: methods of explanation, with their options.
         metrics: metrics to measure.
         target: rule for the class that is explained.
         seed: seed of every random choice.
         batch: number of images in one pass; None takes each session's choice.
-        overlays: directory for pictures of the maps; None writes none.
-        pictured: names of the images that get pictures.
+        overlays: directory for overlays of the maps; None writes none.
+        pictured: names of the images that get overlays.
     """
 
     name: ClassVar[str] = "faithfulness"
@@ -71,7 +71,7 @@ class Faithfulness(MapPart):
 
     @property
     def models(self) -> Sequence[NamedModel]:
-        """The model that is explained, and those that measure besides."""
+        """The model that is explained, and the other models that measure."""
         return [self.explainer, *(model for model in self.measuring if model is not self.explainer)]
 
     @property
@@ -80,7 +80,7 @@ class Faithfulness(MapPart):
         return [*(choice.name for choice in self.methods), *BASELINE_MAPS]
 
     def settings(self) -> Mapping[str, Any]:
-        """Returns everything besides models and images that decides the records."""
+        """Returns everything besides models and images that decides the records, JSON values by name."""
         return {
             "explained_with": self.explainer.name,
             "measured_through": [model.name for model in self.measuring],
@@ -132,7 +132,7 @@ class Faithfulness(MapPart):
         return check_finite(explanation.model_attributions).astype(np.float64)
 
     def summarise(self, records: Mapping[str, Record]) -> Findings:
-        """Sums up metric by metric."""
+        """Returns the findings, metric by metric."""
         measured = [record["measured"] for record in records.values()]
         summaries = [
             Summary(metric, list(self.answering(metric)), self.maps, measured, self.seed) for metric in self.metrics
@@ -144,7 +144,7 @@ class Faithfulness(MapPart):
         )
 
     def notes(self, n_images: int) -> Iterator[str]:
-        """Yields what the reader must know of the figures."""
+        """Yields notes on the figures for the reader."""
         explained = "the class that the model predicts" if self.target == TOP else "the true class"
         through = ", ".join(model.name for model in self.measuring)
         yield (
@@ -158,7 +158,7 @@ class Faithfulness(MapPart):
 
 
 def as_record(measured: Measured) -> dict[str, Any]:
-    """Returns figures and curves as JSON values."""
+    """Returns a map's figures and curves as JSON values."""
     curves = {
         name: [None if value is None else round(value, CURVE_DIGITS) for value in values]
         for name, values in measured.curves.items()

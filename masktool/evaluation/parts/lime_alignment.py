@@ -49,7 +49,7 @@ N_SEEDS = 2
 N_TOP = 20
 SUPERPIXELS = SegmentChoice("slic", n_segments=100)
 RANDOM = "random segments"
-"""In place of a mode's name: an order that explains nothing."""
+"""Name in place of a mode's for random segments, an order that explains nothing."""
 
 
 @register
@@ -59,11 +59,11 @@ class LimeAlignment(Part):
 
     Attributes:
         modes: one network, exported in the masking modes to compare.
-        segments: how images are cut up.
+        segments: choice of how images are cut into segments.
         n_samples: number of masks of each explanation.
         n_seeds: number of explanations of each image in each mode; of one alone there is no Jaccard index.
         n_top: number of top segments; images with no more segments have neither Jaccard index nor deletion.
-        seed: seed of the first explanation, from which the others' count up; and of ties and random segments.
+        seed: seed of the first explanation, from which the others' seeds count up; also of ties and random segments.
         batch: number of masks per forward pass; None takes the session's own.
     """
 
@@ -89,7 +89,7 @@ class LimeAlignment(Part):
         return tuple(model.name for model in self.modes)
 
     def settings(self) -> Mapping[str, Any]:
-        """Returns everything besides models and images that decides the records."""
+        """Returns everything besides models and images that decides the records, JSON values by name."""
         own = {name: getattr(self, name) for name in ("n_samples", "n_seeds", "n_top", "seed", "batch")}
         return {**self.segments.describe(), "p": P_KEPT, "kernel_width": KERNEL_WIDTH, "alpha": ALPHA, **own}
 
@@ -128,7 +128,7 @@ class LimeAlignment(Part):
         return found
 
     def compare_top(self, scene: Scene, segments: Segments, target: int, weights: Weights) -> Record:
-        """Returns each mode's top segments, one list per seed, and what deleting them does; None where all are top."""
+        """Returns each mode's top segments, a list per seed, and the scores as these go; None where all are top."""
         if segments.max() + 1 <= self.n_top:
             return {"top": None, "deletion": None}
         rng = scene.random(self.seed)
@@ -153,7 +153,7 @@ class LimeAlignment(Part):
         return dict(zip(orders, means.tolist(), strict=True))
 
     def summarise(self, records: Mapping[str, Record]) -> Findings:
-        """Sums up: alignment, deletion and agreement, modes as rows."""
+        """Returns the findings: alignment, deletion and agreement, modes as rows."""
         with_top = {name: record for name, record in records.items() if record["top"] is not None}
         alignments = self.alignments(records)
         n_known = alignments[EQUAL][0].n
@@ -176,7 +176,7 @@ class LimeAlignment(Part):
         }
 
     def tabulate_alignment(self, alignments: Mapping[str, tuple[Interval, Interval]]) -> Table:
-        """Returns the alignment with the object by mode."""
+        """Returns the table of the alignment with the object by mode."""
         caption = (
             "cosine between LIME's weights of the segments and each segment's share of the object, and how much of the "
             f"weights' length lies on the object, mean of {self.n_seeds} seeds, {alignments[EQUAL][0].n} images with a "
@@ -186,7 +186,7 @@ class LimeAlignment(Part):
         return Table("alignment", caption, ("mode", "alignment", "weight on the object"), rows)
 
     def tabulate_deletion(self, records: Mapping[str, Record]) -> Table:
-        """Returns what deleting the top segments of each mode does, read through each mode."""
+        """Returns the table of the scores with each mode's top segments deleted, read through each mode."""
         rows: list[tuple[Cell, ...]] = []
         for order in (*self.names, RANDOM):
             cells: list[Cell] = [
@@ -201,7 +201,7 @@ class LimeAlignment(Part):
         return Table("deletion", caption, ("segments of", *self.names), tuple(rows))
 
     def tabulate_jaccard(self, records: Mapping[str, Record]) -> Table:
-        """Returns how far the top segments of all pairs of modes agree."""
+        """Returns the table of the agreement of the top segments of all pairs of modes."""
         rows: list[tuple[Cell, ...]] = []
         for mode in self.names:
             cells: list[Cell] = [
@@ -221,7 +221,7 @@ class LimeAlignment(Part):
         return Chart("alignment", "LIME alignment with the object", "mode", "cosine", self.names, (line,), kind="bar")
 
     def notes(self, records: Mapping[str, Record], with_top: Mapping[str, Record], n_known: int) -> Iterator[str]:
-        """Yields what the reader must know of the images behind the figures."""
+        """Yields notes on the images behind the figures for the reader."""
         if not n_known:
             yield "No object is known: there is no alignment."
         if len(with_top) < len(records):

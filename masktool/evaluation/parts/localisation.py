@@ -41,9 +41,9 @@ from masktool.explainers.reading import check_finite
 from masktool.messages import parameter
 
 NO_MODEL = "none"
-"""In place of a model's name beside the baseline maps."""
+"""Name in place of a model's for the baseline maps."""
 UNSIGNED_BASELINES = (CENTRE,)
-"""Those whose 0 means nothing."""
+"""Baseline maps whose 0 does not separate support from opposition."""
 PIXEL_FIGURES = ("pointing game", "energy", "PxAP", "F1")
 BOX_FIGURES = ("LE", "OM", "MaxBoxAcc V1", "MaxBoxAcc V2")
 LOWER_IS_BETTER = ("LE", "OM")
@@ -57,18 +57,18 @@ class Row(NamedTuple):
 
     @property
     def label(self) -> str:
-        """In charts and notes."""
+        """The row's name in charts and notes."""
         return self.method if self.model == NO_MODEL else f"{self.method}, {self.model}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Where the object is.
+    """The place of the object in an image.
 
     Attributes:
-        inside: (h, w), the object's pixels.
-        boxes: boxes around it; none where the crop left it out.
-        box_pixels: (h, w), the pixels in any of the boxes.
+        inside: pixels of the object, (h, w) bool.
+        boxes: boxes around the object, (x0, y0, x1, y1); none where the crop left it out.
+        box_pixels: pixels in any of the boxes, (h, w) bool.
     """
 
     inside: NDArray[np.bool_]
@@ -87,8 +87,8 @@ class Localisation(MapPart):
         correct_only: whether images that the first model gets wrong are left out.
         seed: seed of the methods, the random baseline and the resamples.
         batch: number of masks per forward pass; None takes the session's own.
-        overlays: directory for pictures of the maps; None writes none.
-        pictured: names of the images that get pictures.
+        overlays: directory for overlays of the maps; None writes none.
+        pictured: names of the images that get overlays.
     """
 
     name: ClassVar[str] = "localisation"
@@ -107,12 +107,12 @@ class Localisation(MapPart):
 
     @property
     def rows(self) -> list[Row]:
-        """What is compared, in the order of the tables."""
+        """The rows that are compared, in the order of the tables."""
         own = [Row(model.name, choice.name) for choice in self.methods for model in self.modes]
         return [*own, *(Row(NO_MODEL, name) for name in BASELINE_MAPS)]
 
     def settings(self) -> Mapping[str, Any]:
-        """Returns everything besides models and images that decides the records."""
+        """Returns everything besides models and images that decides the records, JSON values by name."""
         return {
             "methods": [choice.describe() for choice in self.methods],
             "correct_only": self.correct_only,
@@ -141,7 +141,7 @@ class Localisation(MapPart):
         return {"right": right, "maps": found}
 
     def summarise(self, records: Mapping[str, Record]) -> Findings:
-        """Sums up: one table of figures by pixels, one of figures by boxes."""
+        """Returns the findings: one table of figures by pixels, one of figures by boxes."""
         used = [record for record in records.values() if record["maps"] is not None]
         figures = {row: self.figures(used, row) for row in self.rows}
         whose = "images that the model gets right" if self.correct_only else "all images with a label"
@@ -190,7 +190,7 @@ class Localisation(MapPart):
         return Table(name, caption, ("method", "model", *names, *(() if passes is None else ("passes",))), tuple(rows))
 
     def plot(self, figures: Mapping[Row, Mapping[str, Interval]]) -> Chart:
-        """Returns bars of all figures of which more is better."""
+        """Returns a chart with bars of all figures of which more is better."""
         names = [name for name in (*PIXEL_FIGURES, *BOX_FIGURES) if name not in LOWER_IS_BETTER]
         lines = tuple(Line(name, tuple(figures[row][name] for row in self.rows)) for name in names)
         x = tuple(row.label for row in self.rows)
@@ -199,7 +199,7 @@ class Localisation(MapPart):
     def notes(
         self, records: Mapping[str, Record], figures: Mapping[Row, Mapping[str, Interval]], n_used: int
     ) -> Iterator[str]:
-        """Yields what the reader must know of the images behind the figures."""
+        """Yields notes on the images behind the figures for the reader."""
         right = sum(record["right"] for record in records.values())
         yield f"The model gets {right} of {len(records)} images right."
         n_seen = max(interval.n for by_name in figures.values() for interval in by_name.values())
@@ -216,10 +216,10 @@ class Localisation(MapPart):
 
 
 def find_target(scene: Scene) -> Target:
-    """Returns where the object is.
+    """Returns the place of the object in an image.
 
     Raises:
-        MasktoolError: it is not known.
+        MasktoolError: the place is not known.
     """
     if scene.inside is None:
         raise MasktoolError(
@@ -233,11 +233,11 @@ def find_target(scene: Scene) -> Target:
 
 
 def judge_map(attributions: Map, target: Target, signed: bool) -> dict[str, Any]:
-    """Returns what the figures need of one map.
+    """Returns the part of a record that all figures need of one map.
 
     Args:
-        attributions: (h, w).
-        target: where the object is.
+        attributions: map (h, w).
+        target: place of the object.
         signed: whether 0 separates support from opposition.
     """
     return {

@@ -1,4 +1,4 @@
-"""Missingness bias: what a model makes of images of which more and more is removed, in each masking mode.
+"""Missingness bias: what a model predicts on images of which more and more is removed, in each masking mode.
 
 Segments of an image go at random, the most salient first, or the least salient first. A masking mode is sound when
 predictions change because evidence is gone, not because something is missing: it keeps many classes apart (class
@@ -59,12 +59,12 @@ from masktool.explainers.task import Masks
 from masktool.option_checks import check_choice
 
 FRACTIONS = tuple(step / 10 for step in range(11))
-"""Of the segments, removed: the paper's 0, .1, ... 1."""
+"""Default fractions of the segments that are removed: the paper's 0, .1, ... 1."""
 CELLS = SegmentChoice()
 SALIENCY = MethodChoice("occlusion")
-"""Needs no gradients in the file, no seed, and fewer passes than methods that sample."""
+"""Default method behind the salient orders: it needs no gradients, no seed, and fewer passes than sampling."""
 ByOrder = Mapping[tuple[str, Order], Figures]
-"""One measure by mode and order."""
+"""Figures of one measure by mode and order."""
 
 
 @register
@@ -74,10 +74,10 @@ class Missingness(Part):
 
     Attributes:
         modes: one network, exported in the masking modes to compare; the salient orders are made with the first.
-        segments: how images are cut up.
-        orders: orders in which segments go.
+        segments: choice of how images are cut into segments.
+        orders: orders in which segments are removed.
         fractions: fractions of the segments that are removed.
-        saliency: the map behind the salient orders, of the class that is predicted with nothing missing.
+        saliency: method of the map behind the salient orders, which is of the class predicted with nothing missing.
         hierarchy: hierarchy that says how alike classes are; None where it is unknown.
         seed: seed of random orders, ties, places of moved shapes and resamples.
         batch: number of masks per forward pass; None takes the session's own.
@@ -108,7 +108,7 @@ class Missingness(Part):
             )
 
     def settings(self) -> Mapping[str, Any]:
-        """Returns everything besides models and images that decides the records."""
+        """Returns everything besides models and images that decides the records, JSON values by name."""
         salient = any(order != "random" for order in self.orders)
         return {
             **self.segments.describe(),
@@ -162,7 +162,7 @@ class Missingness(Part):
         return leak_masks(scene.inside, place)
 
     def summarise(self, records: Mapping[str, Record]) -> Findings:
-        """Sums up: a table and charts per measure, and the shape leak where objects are known."""
+        """Returns the findings: a table and charts per measure, and the shape leak where objects are known."""
         labels = np.array([as_float(record["label"]) for record in records.values()])
         tables, charts = [], []
         for measure in self.measures(labels):
@@ -180,7 +180,7 @@ class Missingness(Part):
         return Findings((*tables, *leak.tables), (*charts, *leak.charts), (*self.notes(records, labels), *leak.notes))
 
     def measures(self, labels: NDArray[np.float64]) -> list[Measure]:
-        """Returns the measures that what is known allows."""
+        """Returns the measures that the labels and the hierarchy, where known, allow."""
         chosen = [ENTROPY, UNCHANGED]
         if not np.isnan(labels).all():
             chosen.append(ACCURACY)
@@ -189,7 +189,7 @@ class Missingness(Part):
         return chosen
 
     def tabulate(self, measure: Measure, figures: ByOrder, n_images: int) -> Table:
-        """Returns one measure's means over the fractions, modes as rows."""
+        """Returns the table of one measure's means over the fractions, modes as rows."""
         rows: list[tuple[Cell, ...]] = []
         for model in self.modes:
             means: list[Cell] = [figures[model.name, order].mean for order in self.orders]
@@ -198,7 +198,7 @@ class Missingness(Part):
         return Table(measure.name, caption, ("mode", *self.orders), tuple(rows))
 
     def plot(self, measure: Measure, order: Order, figures: ByOrder) -> Chart:
-        """Returns one measure by the fraction removed in one order, a line per mode."""
+        """Returns the chart of one measure by the fraction removed in one order, a line per mode."""
         lines = tuple(Line(model.name, figures[model.name, order].by_fraction) for model in self.modes)
         words = "removed at random" if order == "random" else f"the {order.replace('-', ' ')} removed first"
         return Chart(
@@ -211,7 +211,7 @@ class Missingness(Part):
         )
 
     def notes(self, records: Mapping[str, Record], labels: NDArray[np.float64]) -> Iterator[str]:
-        """Yields what the reader must know of the orders, and what the figures start from."""
+        """Yields notes for the reader on the orders, and on the predictions with nothing removed."""
         first = self.modes[0].name
         unmasked = np.array([record["modes"][first]["unmasked"] for record in records.values()])
         entropy, _ = entropy_intervals(unmasked[:, None], self.seed)
@@ -232,14 +232,14 @@ def predict_classes(model: NamedModel, scene: Scene, batches: Iterable[Masks]) -
 
 
 def collect_answers(records: Mapping[str, Record], mode: str, order: Order, labels: NDArray[np.float64]) -> Answers:
-    """Returns what one mode predicted in one order."""
+    """Returns the predictions of one mode in one order."""
     own = [record["modes"][mode] for record in records.values()]
     predicted = np.array([each["predicted"][order] for each in own])
     return Answers(predicted, np.array([each["unmasked"] for each in own]), labels)
 
 
 def collect_leak(records: Mapping[str, Record], mode: str) -> Leak:
-    """Returns where one mode was right without the object, and with the hole elsewhere."""
+    """Returns whether one mode was right on each image without the object, and with the hole elsewhere."""
 
     def right(record: Record, key: str) -> float:
         predicted = record["modes"][mode][key]

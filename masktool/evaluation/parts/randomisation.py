@@ -42,7 +42,7 @@ SIMILARITIES: Mapping[str, Callable[[Map, Map], float | None]] = {
     "Spearman of absolute values": absolute_rank_correlation,
     "SSIM": structural_similarity,
 }
-"""By the names that tables show."""
+"""Measures of how alike two maps are, by the names that tables show."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class RandomisedCopy:
 
     Attributes:
         name: name of the layer that was randomised last.
-        layers: names of all layers that were.
+        layers: names of all layers that were randomised.
         open: function that opens the copy; memory holds one copy at a time.
     """
 
@@ -61,7 +61,7 @@ class RandomisedCopy:
 
     @classmethod
     def at(cls, path: Path, layers: tuple[str, ...], original: MaskedSession) -> RandomisedCopy:
-        """Returns the copy in a file, which is run as the original is.
+        """Returns the copy in a file, to be run with the original's providers and threads.
 
         Args:
             path: path of the copy.
@@ -77,13 +77,13 @@ class Randomisation(MapPart):
     """Maps through randomised copies of a network against the original's.
 
     Attributes:
-        original: the network.
-        stages: its copies, the least randomised first.
+        original: network as it was exported.
+        stages: randomised copies of the network, the least randomised first.
         methods: methods of explanation to check.
         seed: seed of the methods and the resamples; the same for all copies.
         batch: number of masks per forward pass; None takes the session's own.
-        overlays: directory for pictures of the maps; None writes none.
-        pictured: names of the images that get pictures.
+        overlays: directory for overlays of the maps; None writes none.
+        pictured: names of the images that get overlays.
     """
 
     name: ClassVar[str] = "randomisation"
@@ -108,17 +108,17 @@ class Randomisation(MapPart):
 
     @property
     def depths(self) -> Mapping[str, int]:
-        """How many layers are randomised at each stage, the original's with another seed first."""
+        """The number of randomised layers at each stage; the first stage is the original with another seed."""
         return {RESEEDED: 0} | {stage.name: len(stage.layers) for stage in self.stages}
 
     @property
     def cascading(self) -> bool:
-        """Whether every stage adds to the one before."""
+        """Whether every stage randomises all layers of the one before."""
         depths = list(self.depths.values())
         return all(earlier < later for earlier, later in itertools.pairwise(depths))
 
     def settings(self) -> Mapping[str, Any]:
-        """Returns everything besides models and images that decides the records."""
+        """Returns everything besides models and images that decides the records, JSON values by name."""
         return {
             "stages": {stage.name: list(stage.layers) for stage in self.stages},
             "methods": [choice.describe() for choice in self.methods],
@@ -127,7 +127,7 @@ class Randomisation(MapPart):
         }
 
     def measure(self, scene: Scene) -> Record:
-        """Compares the maps of one image at every stage with the original's."""
+        """Returns how alike the maps of one image at every stage and the original's are."""
         scores = check_finite(self.original.session.scores(scene.array)[0])
         target = int(scores.argmax())
         maps = {choice.name: self.draw(self.original, scene, choice, target, self.seed) for choice in self.methods}
@@ -159,7 +159,7 @@ class Randomisation(MapPart):
         return self.explain(model, scene, choice, target, seed).model_attributions.astype(np.float64)
 
     def summarise(self, records: Mapping[str, Record]) -> Findings:
-        """Sums up: one table over methods and stages, and one chart per measure."""
+        """Returns the findings: one table over methods and stages, and one chart per measure."""
         figures = {
             (choice.name, stage, measure): self.mean(
                 record["stages"][stage][choice.name][measure] for record in records.values()
@@ -181,7 +181,7 @@ class Randomisation(MapPart):
     def tabulate(
         self, figures: Mapping[tuple[str, str, str], Interval], scores: Mapping[str, Interval], n_images: int
     ) -> Table:
-        """Returns similarities by method and stage."""
+        """Returns the table of similarities by method and stage."""
         rows: tuple[tuple[Cell, ...], ...] = tuple(
             (
                 choice.name,
@@ -208,7 +208,7 @@ class Randomisation(MapPart):
         return Table("randomisation", caption, columns, rows)
 
     def plot(self, measure: str, figures: Mapping[tuple[str, str, str], Interval]) -> Chart:
-        """Returns one measure over the stages, a line (or a group of bars) per method."""
+        """Returns the chart of one measure over the stages, a line (or a group of bars) per method."""
         lines = tuple(
             Line(choice.name, tuple(figures[choice.name, stage, measure] for stage in self.depths))
             for choice in self.methods
@@ -221,7 +221,7 @@ class Randomisation(MapPart):
         return Chart(name, title, "layer randomised", measure, tuple(self.depths), lines, "bar")
 
     def notes(self, records: Mapping[str, Record], figures: Mapping[tuple[str, str, str], Interval]) -> Iterator[str]:
-        """Yields what the reader must know of the figures."""
+        """Yields notes on the figures for the reader."""
         yield (
             "Maps are of the class that the original predicts. 0 layers: the original's maps under another seed, which "
             "is what sampling alone leaves alike."

@@ -1,1 +1,1 @@
-"""Metrics of faithfulness: does a map say what the model relies on? One paper, one file, found by looking in here."""
+"""Metrics of faithfulness: does a map say what the model relies on? One file per paper, found by looking in here."""

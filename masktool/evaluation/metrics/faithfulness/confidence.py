@@ -1,4 +1,4 @@
-"""Average drop and increase in confidence: the score when only what a map highlights is left.
+"""Average drop and increase in confidence: the score when only the part that a map highlights is left.
 
 Source: Aditya Chattopadhay, Anirban Sarkar, Prantik Howlader and Vineeth N. Balasubramanian, "Grad-CAM++: Generalized
 Gradient-based Visual Explanations for Deep Convolutional Networks", WACV 2018, section 5.1,
@@ -34,7 +34,7 @@ class Confidence(Metric):
     """Drop and increase of the score when only what the map highlights is left.
 
     Attributes:
-        binary: cut the masks at .5; None does so where the model's masking ignores the scale of a soft mask.
+        binary: whether masks are cut at .5; None cuts them where the model's masking ignores the scale of a soft mask.
     """
 
     name: ClassVar[str] = "confidence"
@@ -68,7 +68,7 @@ class Confidence(Metric):
 
     @staticmethod
     def judge(full: float, left: float, mask: NDArray[np.float32]) -> Measured:
-        """Judges one map by the score of the image and of what it leaves; from a score of 0 nothing can drop."""
+        """Judges one map by the score of the image and of what the map leaves; from a score of 0 nothing can drop."""
         return Measured(
             {
                 "average-drop": max(0.0, full - left) / full if full > 0 else None,

@@ -1,4 +1,4 @@
-"""Pearson's correlation that knows when there is none."""
+"""Pearson's correlation, None where a series is constant but for rounding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ROUNDING = 1e-9
 
 
 def spreads(values: NDArray[np.float64]) -> bool:
-    """Whether numbers differ by more than rounding."""
+    """Tells whether numbers differ by more than rounding."""
     return bool(np.ptp(values) > ROUNDING * np.abs(values).max())
 
 

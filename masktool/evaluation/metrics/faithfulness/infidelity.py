@@ -35,8 +35,8 @@ class Infidelity(Metric):
 
     Attributes:
         n_squares: number of perturbations.
-        smallest: side of a square as a share of the image's shorter side, at least.
-        largest: likewise, at most.
+        smallest: least side of a square, as a share of the image's shorter side.
+        largest: greatest side of a square, as a share of the image's shorter side.
     """
 
     name: ClassVar[str] = "infidelity"
@@ -72,7 +72,7 @@ class Infidelity(Metric):
         return {name: judge(each, drops) for name, each in zip(trial.maps, predicted, strict=True)}
 
     def squares(self, trial: Trial) -> Iterator[NDArray[np.bool_]]:
-        """Yields batches (m, h, w), true within a square that lies in the image."""
+        """Yields batches of squares (m, h, w): true within a square that lies in the image."""
         height, width = trial.size
         draws = trial.random(self.name).random((self.n_squares, 3))
         shares = self.smallest + draws[:, 0] * (self.largest - self.smallest)
@@ -84,16 +84,16 @@ class Infidelity(Metric):
 
 
 def within(positions: NDArray[np.intp], start: NDArray[np.float64], length: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Returns (M, P), true where a position lies in one of M ranges."""
+    """Returns whether each of P positions lies in each of M ranges, (M, P)."""
     return (positions >= start[:, None]) & (positions < (start + length)[:, None])
 
 
 def judge(predicted: NDArray[np.float64], drops: NDArray[np.float64]) -> Measured:
-    """Judges one map.
+    """Judges one map by the drops that it predicts.
 
     Args:
-        predicted: (M,), I·a.
-        drops: (M,), f(x) - f(x - I).
+        predicted: predicted drop I·a of each perturbation, (M,).
+        drops: drop of the score f(x) - f(x - I) of each perturbation, (M,).
     """
     power = predicted @ predicted
     scale = predicted @ drops / power if power > 0 else 0.0  # a map of zeros predicts no drops at any scale

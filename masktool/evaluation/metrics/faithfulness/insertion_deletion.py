@@ -50,12 +50,12 @@ class InsertionDeletion(Metric):
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """(n_steps + 1,) of the pixels that have changed sides."""
+        """The shares of the pixels that are inserted or deleted at each step, (n_steps + 1,)."""
         return np.linspace(0, 1, self.n_steps + 1)
 
     @property
     def curves(self) -> tuple[Curve, ...]:
-        """Both curves."""
+        """The curves of insertion and of deletion."""
         x = tuple(self.shares.tolist())
         return (
             Curve("insertion", "Insertion", "share of the pixels inserted", "probability of the target", x),

@@ -1,4 +1,4 @@
-"""What a metric of faithfulness is: its options, the figures and curves that it gives; and all metrics by name.
+"""Metrics of faithfulness: their options, the figures and curves that they give; and all metrics by name.
 
 A metric is a frozen dataclass whose fields are its options. It lives in a file of its own in this package, which is
 found by looking into it, so nothing else needs editing to add one.
@@ -19,8 +19,8 @@ from masktool.option_checks import build_with_options
 from masktool.registry import ClassRegistry
 
 Asks = Literal["masks", "images", "nothing"]
-"""What a metric asks the model about: masked images, and so it is measured through each masking mode; images without a
-mask; or nothing, since it is about the maps alone."""
+"""What a metric asks the model about: masked images, so that the metric is measured through each masking mode; images
+without a mask; or nothing, since the metric is about the maps alone."""
 
 
 class Figure(NamedTuple):
@@ -28,8 +28,8 @@ class Figure(NamedTuple):
 
     Attributes:
         name: name in records and tables.
-        meaning: what the number is, in one line.
-        better: which way is better; None where that depends on the rest.
+        meaning: meaning of the number, in one line.
+        better: direction that is better; None where that depends on other figures.
     """
 
     name: str
@@ -42,9 +42,9 @@ class Curve(NamedTuple):
 
     Attributes:
         name: name in records and charts.
-        title: what is shown.
-        x_label: what the horizontal axis shows, with its unit.
-        y_label: what the vertical axis shows, with its unit.
+        title: title: what the curve shows.
+        x_label: label of the horizontal axis, with its unit.
+        y_label: label of the vertical axis, with its unit.
         x: positions of the points.
     """
 
@@ -56,7 +56,7 @@ class Curve(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What a metric says of one map, under the names of its figures and curves; None where undefined."""
+    """A metric's result for one map, by the names of its figures and curves; None where undefined."""
 
     figures: Mapping[str, float | None]
     curves: Mapping[str, Sequence[float | None]] = {}
@@ -70,7 +70,7 @@ class Metric(abc.ABC):
         name: name on the command line and in records.
         title: title in headings.
         figures: figures that the metric gives.
-        asks: what the metric asks the model about.
+        asks: kind of images that the metric asks the model about, see :data:`Asks`.
     """
 
     name: ClassVar[str]
@@ -80,12 +80,12 @@ class Metric(abc.ABC):
 
     @property
     def curves(self) -> tuple[Curve, ...]:
-        """The curves that it gives."""
+        """The curves that the metric gives."""
         return ()
 
     @abc.abstractmethod
     def measure(self, trial: Trial) -> Mapping[str, Measured]:
-        """Judges every map of a trial, under the maps' names."""
+        """Returns the metric's result for every map of a trial, by the maps' names."""
 
 
 METRICS: ClassRegistry[Metric] = ClassRegistry("metric", "masktool.evaluation.metrics.faithfulness")
@@ -94,10 +94,10 @@ register = METRICS.add
 
 
 def build_metric(name: str, options: Mapping[str, Any]) -> Metric:
-    """Builds a metric with the given options; what is left out takes its default.
+    """Returns a metric with the given options; an option that is left out takes its default.
 
     Raises:
-        MasktoolError: unknown metric or option, or a value out of range.
+        MasktoolError: the metric or an option is unknown, or a value is out of range.
     """
     return build_with_options(METRICS.find(name), name, options)
 

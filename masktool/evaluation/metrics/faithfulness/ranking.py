@@ -15,8 +15,8 @@ def rank_pixels(attributions: Map, random: np.random.Generator) -> NDArray[np.in
     A map that is constant, or constant within segments, thus gains nothing from where the array begins.
 
     Args:
-        attributions: (h, w), the larger the more important.
-        random: breaks the ties.
+        attributions: map (h, w), the larger the more important.
+        random: random numbers that break the ties.
     """
     order = np.lexsort((random.random(attributions.size), -attributions.reshape(-1)))
     ranks = np.empty(attributions.size, np.intp)
@@ -25,5 +25,5 @@ def rank_pixels(attributions: Map, random: np.random.Generator) -> NDArray[np.in
 
 
 def counts_of(shares: npt.ArrayLike, n_pixels: int) -> NDArray[np.intp]:
-    """Returns how many of the pixels each share is."""
+    """Returns the number of pixels that each share of all pixels is."""
     return np.rint(np.asarray(shares, np.float64) * n_pixels).astype(np.intp)

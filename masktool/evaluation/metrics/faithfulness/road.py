@@ -49,7 +49,8 @@ class Road(Metric):
 
     Attributes:
         shares: shares of the pixels that are imputed.
-        noise: its standard deviation, in standard deviations of the image's channel; the authors' program has .01.
+        noise: standard deviation of the noise, in standard deviations of the image's channel; the authors' program has
+            .01.
     """
 
     name: ClassVar[str] = "road"
@@ -71,7 +72,7 @@ class Road(Metric):
 
     @property
     def curves(self) -> tuple[Curve, ...]:
-        """Kept predictions, in both orders."""
+        """The curves of kept predictions, with the most and with the least important pixels gone."""
         x, y_label = tuple(map(float, self.shares)), "share of predictions kept"
         return (
             Curve("road-most-first", "ROAD, the most important first", "share of the pixels imputed", y_label, x),
@@ -117,8 +118,9 @@ class Imputation:
     """The linear system of one image.
 
     Attributes:
-        image: (C, h, w).
-        laplacian: (h w, h w), sum of a pixel's weights on the diagonal, minus the weights beside it; symmetric.
+        image: image (C, h, w).
+        laplacian: matrix (h w, h w) of the system: sum of a pixel's weights on the diagonal, minus the weights beside
+            it; symmetric.
     """
 
     image: NDArray[np.float32]
@@ -126,7 +128,7 @@ class Imputation:
 
     @classmethod
     def of(cls, image: NDArray[np.float32]) -> Imputation:
-        """Sets the system up for an image (C, h, w)."""
+        """Returns the system for an image (C, h, w)."""
         return cls(image, neighbour_laplacian((image.shape[1], image.shape[2])))
 
     def fill(self, missing: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -145,7 +147,7 @@ class Imputation:
 
 
 def neighbour_laplacian(size: tuple[int, int]) -> csr_matrix:
-    """Returns the system of all pixels; neighbours outside the image do not count."""
+    """Returns the system's matrix over all pixels; neighbours outside the image do not count."""
     from scipy.sparse import coo_matrix, diags
 
     height, width = size

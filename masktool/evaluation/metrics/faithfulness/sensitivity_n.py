@@ -1,4 +1,4 @@
-"""Sensitivity-n: what a map gives a random part of the image against what the score loses without that part.
+"""Sensitivity-n: a map's sum over a random part of the image against the drop of the score without that part.
 
 Source: Marco Ancona, Enea Ceolini, Cengiz Öztireli and Markus Gross, "Towards better understanding of gradient-based
 attribution methods for Deep Neural Networks", ICLR 2018, section 3, https://arxiv.org/abs/1711.06104. For every n, over
@@ -29,7 +29,7 @@ from masktool.explainers.task import Masks
 from masktool.option_checks import check_count
 
 Subsets = NDArray[np.bool_]
-"""(M, F), true for the features that go missing."""
+"""M subsets of F features, (M, F): true for the features that go missing."""
 
 
 @register
@@ -38,9 +38,9 @@ class SensitivityN(Metric):
     """Correlation of sums of attributions with drops of the score.
 
     Attributes:
-        shares: n, each as a share of the cells; the paper ends at .8.
+        shares: values of n, each as a share of the cells; the paper ends at .8.
         n_subsets: number of subsets for each n.
-        cells: per side of the grid; no more than the side has pixels.
+        cells: number of cells per side of the grid; no more than the side has pixels.
     """
 
     name: ClassVar[str] = "sensitivity-n"
@@ -60,7 +60,7 @@ class SensitivityN(Metric):
 
     @property
     def curves(self) -> tuple[Curve, ...]:
-        """Correlation by n."""
+        """The curve of the correlation by n."""
         x = tuple(map(float, self.shares))
         return (Curve("sensitivity-n", "Sensitivity-n", "share of the cells removed", "correlation", x),)
 
@@ -95,6 +95,6 @@ def grid_labels(size: tuple[int, int], cells: int) -> NDArray[np.intp]:
 
 
 def draw_subsets(random: np.random.Generator, n_subsets: int, n_features: int, n: int) -> Subsets:
-    """Draws subsets of n features, each of them equally likely."""
+    """Returns random subsets of n features, every such subset equally likely."""
     ranks = random.random((n_subsets, n_features)).argsort(axis=1).argsort(axis=1)
     return ranks < n

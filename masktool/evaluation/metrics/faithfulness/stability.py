@@ -61,7 +61,7 @@ class Stability(Metric):
         return {name: self.judge(self.maps_over_seeds(trial, name)) for name in trial.maps}
 
     def maps_over_seeds(self, trial: Trial, name: str) -> list[Map]:
-        """Returns the maps of all seeds, or two where they are the same."""
+        """Returns a method's maps of all seeds, or of two where these are the same."""
         maps = [trial.maps[name]]
         for offset in range(1, self.n_seeds):
             maps.append(trial.redraw(name, trial.seed + offset))
@@ -70,7 +70,7 @@ class Stability(Metric):
         return maps
 
     def judge(self, maps: list[Map]) -> Measured:
-        """Judges the maps of one method."""
+        """Returns the agreement of one method's maps."""
         measures: dict[str, Callable[[Map, Map], float | None]] = {
             "spearman": rank_correlation,
             "ssim": structural_similarity,
@@ -83,7 +83,7 @@ class Stability(Metric):
 
 
 def overlap(a: Map, b: Map, share: float) -> float | None:
-    """Returns which share of the most important pixels two maps have in common; None where one is constant."""
+    """Returns the share of the most important pixels that two maps have in common; None where one is constant."""
     if is_flat(a) or is_flat(b):
         return None
     k = max(1, round(share * a.size))
@@ -91,7 +91,7 @@ def overlap(a: Map, b: Map, share: float) -> float | None:
 
 
 def membership(attributions: Map, k: int) -> NDArray[np.float64]:
-    """Returns by how much each pixel (h, w) belongs to the k most important ones; the values sum to k."""
+    """Returns the share (h, w) by which each pixel belongs to the k most important ones; the shares sum to k."""
     border = np.partition(attributions.ravel(), -k)[-k]
     above, tied = attributions > border, attributions == border
     return above + tied * ((k - above.sum()) / tied.sum())

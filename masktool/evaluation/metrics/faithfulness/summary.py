@@ -1,4 +1,4 @@
-"""From the figures of all images to tables and charts."""
+"""Tables and charts of a metric, from the figures of all images."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from masktool.evaluation.maps import RANDOM
 from masktool.evaluation.metrics.faithfulness.metric import Curve, Figure, Metric
 
 PLAIN = "no mask"
-"""Stands for the measuring model of metrics that need none of its masks."""
+"""Name in place of the measuring model, for metrics that ask no model for masked images."""
 WAYS = {"higher": "Higher is better.", "lower": "Lower is better.", None: "Says nothing by itself."}
 Records = Sequence[Mapping[str, Any]]
-"""Of the images, each ``[model][metric][map]`` with the keys ``figures`` and ``curves``."""
+"""Records of the images, each ``[model][metric][map]`` with the keys ``figures`` and ``curves``."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What all images say of one metric.
+    """One metric's results over all images.
 
     Attributes:
         metric: the metric that was measured.
-        models: names of the models that it was measured through.
+        models: names of the models that the metric was measured through.
         maps: names of the maps that were judged, the rows of tables.
         records: records of the images.
         seed: seed of the resamples.
@@ -41,7 +41,7 @@ class Summary:
 
     @property
     def by_model(self) -> bool:
-        """Whether there are several models to measure through."""
+        """Whether the metric was measured through several models."""
         return self.metric.asks == "masks"
 
     def tables(self) -> Iterator[Table]:
@@ -63,7 +63,7 @@ class Summary:
                 yield self.table(self.metric.name, caption, [(figure, PLAIN) for figure in figures], other)
 
     def table(self, name: str, caption: str, columns: Sequence[tuple[Figure, str]], other: str | None) -> Table:
-        """Returns one table; its figures are minus those of the map ``other``, if any."""
+        """Returns one table of figures, less those of the map ``other`` where one is named."""
         rows: list[tuple[Cell, ...]] = []
         for row in self.maps:
             if row == other:
@@ -106,5 +106,5 @@ class Summary:
 
 
 def describe_figure(figure: Figure) -> str:
-    """Returns what a figure is and which way is better."""
+    """Returns a figure's meaning, and which direction is better, as text."""
     return f"{figure.meaning[0].upper()}{figure.meaning[1:]}. {WAYS[figure.better]}"

@@ -1,4 +1,4 @@
-"""What a metric may ask: one image, its maps, and the model that measures them."""
+"""Trials: all that a metric may ask about, namely one image, its maps and the model that measures them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from masktool.explainers.task import Masks
 from masktool.layouts import SPATIAL_AXES
 
 Answer = Callable[[NDArray[np.float32], Masks | None], NDArray[np.floating[Any]]]
-"""From images (N, ...) as the model takes them and masks (M, 1, h, w), or None, to probabilities (max(N, M), K)."""
+"""A function from images (N, ...) as the model takes them, and masks (M, 1, h, w) or None, to probabilities
+(max(N, M), K)."""
 SCORE_ROUNDING = 1e-6
-"""Change of a probability that is rounding: a few units in the last place of float32 around 1."""
+"""Change of a probability that counts as rounding: a few units in the last place of float32 around 1."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One image and one model: all that a metric may ask about. Scores are probabilities of the target.
+    """One image, its maps and one model: all that a metric may ask about. Scores are probabilities of the target.
 
     Attributes:
         name: name of the image, on which random numbers depend.
-        image: (1, C, h, w) or (1, h, w, C) float32, as the model takes it.
+        image: image (1, C, h, w) or (1, h, w, C) float32, as the model takes it.
         layout: order of the image's axes.
-        maps: (h, w) each, the larger the more important, by the names that tables show.
-        redraw: function that makes the map of a name again with another seed.
+        maps: maps (h, w), the larger the more important, by the names that tables show.
+        redraw: function of a map's name and another seed that makes the map again.
         target: index of the class that the maps explain.
         answer: function that runs the model.
-        masking: what the model does with masks.
+        masking: masking mode of the model.
         batch: number of images in one pass.
         seed: seed of every random choice.
     """
@@ -59,15 +60,15 @@ class Trial:
 
     @functools.cached_property
     def full(self) -> float:
-        """The score with nothing missing."""
+        """The score of the image with nothing missing."""
         return float(check_finite(self.answer(self.image, None))[0, self.target])
 
     def random(self, purpose: str) -> np.random.Generator:
-        """Returns random numbers for one purpose: those of another never depend on them."""
+        """Returns random numbers for one purpose, independent of those for any other purpose."""
         return np.random.default_rng([self.seed, *(zlib.crc32(text.encode()) for text in (self.name, purpose))])
 
     def pieces(self, total: int) -> Iterator[slice]:
-        """Yields 0..total in pieces of one forward pass each."""
+        """Yields slices of 0..total, each of one forward pass."""
         for start in range(0, total, self.batch):
             yield slice(start, min(start + self.batch, total))
 

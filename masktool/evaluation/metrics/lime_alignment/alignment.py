@@ -19,9 +19,9 @@ from masktool.evaluation.metrics.means import mean_of_all
 from masktool.explainers.segmentation import Segments
 
 EQUAL = "equal weights"
-"""In place of a mode's name: what explains nothing."""
+"""Name in place of a mode's for equal weights, which explain nothing."""
 Weights = Mapping[str, Sequence[NDArray[np.float64]]]
-"""Of the segments (S,), by mode, one per seed."""
+"""Weights of the segments (S,), by mode, one array per seed."""
 
 
 def measure_alignment(weights: Weights, segments: Segments, inside: NDArray[np.bool_] | None) -> Record:
@@ -29,11 +29,11 @@ def measure_alignment(weights: Weights, segments: Segments, inside: NDArray[np.b
 
     Args:
         weights: weights of the segments, by mode and seed.
-        segments: (h, w) labels from 0.
-        inside: (h, w), the object's pixels; None where unknown.
+        segments: labels (h, w) of the segments, from 0.
+        inside: pixels of the object, (h, w) bool; None where unknown.
 
     Returns:
-        Both by mode, and for equal weights; None where the object is unknown, or where weights are all 0.
+        Both figures by mode, and for equal weights; None where the object is unknown, or where weights are all 0.
     """
     if inside is None or not inside.any():
         unknown: dict[str, float | None] = dict.fromkeys((*weights, EQUAL))
@@ -58,11 +58,11 @@ def weight_on_object(weights: NDArray[np.float64], share: NDArray[np.float64]) -
     """Returns the length of the weights on segments that hold some of the object, as a share of that of all.
 
     Args:
-        weights: (S,) weights of the segments.
-        share: (S,) share of the object that lies in each.
+        weights: weights of the segments, (S,).
+        share: share of the object that lies in each segment, (S,).
 
     Returns:
-        From 0 to 1; None where all weights are 0.
+        The share, from 0 to 1; None where all weights are 0.
     """
     length = float(np.linalg.norm(weights))
     return None if length == 0 else float(np.linalg.norm(weights[share > 0])) / length

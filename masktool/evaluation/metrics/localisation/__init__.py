@@ -1,4 +1,4 @@
-"""How well a map finds the object: one metric per file, each a plain function over one map (h, w) and what is known.
+"""Metrics of how well a map finds the object: one per file, each a plain function of a map (h, w) and annotations.
 
-Whatever has no value for an image, such as the energy of a map without a positive part, is None and never 0.
+A figure that is undefined for an image, such as the energy of a map without a positive part, is None and never 0.
 """

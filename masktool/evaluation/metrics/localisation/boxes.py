@@ -22,12 +22,12 @@ def component_boxes(
     """Returns the tight rectangle and the number of pixels of every connected component.
 
     Args:
-        pixels: (h, w).
-        neighbours: :data:`SIDES` or :data:`CORNERS`.
+        pixels: whether each pixel belongs to a component, (h, w) bool.
+        neighbours: neighbours that connect pixels, :data:`SIDES` or :data:`CORNERS`.
 
     Returns:
-        (n, 4) boxes (x0, y0, x1, y1), in the order of their first pixels; and (n,) sizes. The last row and column of a
-        component are inside: a single pixel (x, y) has the box (x, y, x + 1, y + 1).
+        Boxes (n, 4) as (x0, y0, x1, y1), in the order of their first pixels; and sizes (n,) in pixels. The last row and
+        column of a component are inside: a single pixel (x, y) has the box (x, y, x + 1, y + 1).
     """
     from scipy import ndimage
 

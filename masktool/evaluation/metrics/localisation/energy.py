@@ -14,15 +14,15 @@ from masktool.evaluation.metrics.localisation.scaling import positive_part
 
 
 def energy_inside(attributions: Map, inside: NDArray[np.bool_], signed: bool) -> float | None:
-    """Returns the sum of the positive part inside, over that everywhere.
+    """Returns the sum of the map's positive part inside the object, over its sum everywhere.
 
     Args:
-        attributions: (h, w).
-        inside: (h, w), the object's pixels.
+        attributions: map (h, w).
+        inside: pixels of the object, (h, w) bool.
         signed: whether 0 separates support from opposition; otherwise the energy counts from the smallest value.
 
     Returns:
-        Between 0 and 1; None where the map has no positive part, or nothing of the object is in the image.
+        The share, between 0 and 1; None where the map has no positive part, or nothing of the object is in the image.
     """
     positive = positive_part(attributions, signed)
     total = positive.sum()

@@ -18,12 +18,12 @@ def soft_f1(attributions: Map, box_pixels: NDArray[np.bool_], signed: bool) -> f
     """Returns 2 Σ m·b / (Σ m + Σ b), with m the map's positive part over its largest value and b the box.
 
     Args:
-        attributions: (h, w).
-        box_pixels: (h, w), the pixels in any of the boxes.
+        attributions: map (h, w).
+        box_pixels: pixels in any of the boxes, (h, w) bool.
         signed: whether 0 separates support from opposition; otherwise the mask counts from the smallest value.
 
     Returns:
-        Between 0 and 1; None where the map has no positive part, or nothing of the boxes is in the image.
+        F1, between 0 and 1; None where the map has no positive part, or nothing of the boxes is in the image.
     """
     positive = positive_part(attributions, signed)
     largest = positive.max()

@@ -23,10 +23,10 @@ from masktool.evaluation.metrics.localisation.boxes import CORNERS, best_iou, co
 from masktool.evaluation.metrics.localisation.scaling import min_max
 
 THRESHOLDS = tuple(step / 100 for step in range(100))
-"""0 takes the whole image, so no method is worse than that."""
+"""Thresholds of the stretched map; that of 0 takes the whole image, so no method is worse than that."""
 IOU_LEVELS = (0.3, 0.5, 0.7)
 V1_LEVELS = (2,)
-"""How many of the levels must be passed: those up to .5."""
+"""Numbers of levels that a box must pass for V1: two, the levels up to .5."""
 V2_LEVELS = (1, 2, 3)
 
 
@@ -34,12 +34,12 @@ def passed_levels(attributions: Map, boxes: Sequence[Box]) -> Mapping[str, str] 
     """Returns how many IoU levels the boxes of a map pass at each threshold, a digit each.
 
     Args:
-        attributions: (h, w).
+        attributions: map (h, w).
         boxes: boxes of the object, (x0, y0, x1, y1) in the map's pixels.
 
     Returns:
-        For the box of the ``largest`` component and for the one of ``any`` component that agrees best; None without
-        boxes to compare with.
+        The digits, by ``largest`` for the box of the largest component and ``any`` for that of the component which
+        agrees best; None without boxes to compare with.
     """
     if not boxes:
         return None
@@ -62,7 +62,7 @@ def max_box_accuracy(levels: Sequence[str], wanted: Sequence[int], seed: int = 0
 
     Args:
         levels: levels of each image, as :func:`passed_levels` gives them: ``largest`` for V1, ``any`` for V2.
-        wanted: :data:`V1_LEVELS` or :data:`V2_LEVELS`.
+        wanted: numbers of levels that a box must pass, averaged over: :data:`V1_LEVELS` or :data:`V2_LEVELS`.
         seed: seed of the resamples.
     """
     digits = np.array([[int(digit) for digit in text] for text in levels]).reshape(len(levels), len(THRESHOLDS))

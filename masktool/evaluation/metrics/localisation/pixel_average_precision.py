@@ -20,7 +20,7 @@ from masktool.evaluation.maps import Map
 from masktool.evaluation.metrics.localisation.scaling import min_max
 
 N_BINS = 1000
-"""As fine as the authors' thresholds, which are .001 apart."""
+"""Number of bins: as fine as the authors' thresholds, which are .001 apart."""
 COUNT_TYPE = "<u4"
 
 
@@ -28,11 +28,11 @@ def count_pixels(attributions: Map, inside: NDArray[np.bool_]) -> str | None:
     """Returns how many pixels inside and outside the object have a value in each bin, packed into a text.
 
     Args:
-        attributions: (h, w).
-        inside: (h, w), the object's pixels.
+        attributions: map (h, w).
+        inside: pixels of the object, (h, w) bool.
 
     Returns:
-        See :func:`unpack_counts`; None where nothing of the object is in the image.
+        The text, for :func:`unpack_counts` to read; None where nothing of the object is in the image.
     """
     if not inside.any():
         return None
@@ -42,7 +42,7 @@ def count_pixels(attributions: Map, inside: NDArray[np.bool_]) -> str | None:
 
 
 def unpack_counts(text: str) -> NDArray[np.float64]:
-    """Returns the counts (2, bins): inside and outside, by rising value."""
+    """Returns the counts in a text of :func:`count_pixels`, (2, bins): inside and outside, by rising value."""
     counts = np.frombuffer(zlib.decompress(base64.b64decode(text)), COUNT_TYPE)
     return counts.reshape(2, N_BINS).astype(np.float64)
 
@@ -51,10 +51,10 @@ def average_precision(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns Σ precision(τ) · Δ recall(τ) over falling thresholds τ, the lower edges of the bins.
 
     Args:
-        counts: (R, 2, bins), inside and outside, by rising value; R sets of pixels.
+        counts: counts (R, 2, bins) of R sets of pixels, inside and outside, by rising value.
 
     Returns:
-        (R,), from 0 to 1.
+        The average precision of each set, (R,), from 0 to 1.
     """
     falling = counts[:, :, ::-1]
     found = falling.cumsum(axis=2)
@@ -65,7 +65,7 @@ def average_precision(counts: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def pixel_average_precision(packed: Sequence[str], seed: int = 0) -> Interval:
-    """Returns PxAP over images, each as :func:`count_pixels` gives it; the interval resamples whole images."""
+    """Returns PxAP over images, given by their texts of :func:`count_pixels`; the interval resamples whole images."""
     counts = np.array([unpack_counts(text) for text in packed]).reshape(len(packed), 2 * N_BINS)
 
     def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -16,11 +16,11 @@ def point(attributions: Map, inside: NDArray[np.bool_]) -> float | None:
     """Returns 1 for a hit, 0 for a miss; where several pixels share the largest value, the share of them inside.
 
     Args:
-        attributions: (h, w).
-        inside: (h, w), the object's pixels.
+        attributions: map (h, w).
+        inside: pixels of the object, (h, w) bool.
 
     Returns:
-        Between 0 and 1; None where nothing of the object is in the image.
+        The hit, between 0 and 1; None where nothing of the object is in the image.
     """
     if not inside.any():
         return None

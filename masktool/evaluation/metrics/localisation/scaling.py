@@ -1,4 +1,4 @@
-"""Maps of any unit brought to [0, 1], as metrics need them that take a map for a mask."""
+"""Maps of any unit brought to [0, 1], for metrics that take a map for a mask."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def min_max(attributions: Map) -> Map:
 
 
 def positive_part(attributions: Map, signed: bool) -> Map:
-    """Returns what speaks for the class.
+    """Returns the part of a map that speaks for the class: each value's excess over the map's zero, at least 0.
 
     Args:
-        attributions: (h, w).
+        attributions: map (h, w).
         signed: whether 0 separates support from opposition; otherwise the smallest value stands for 0.
     """
     zero = 0.0 if signed else attributions.min()

@@ -1,4 +1,4 @@
-"""Localisation error: whether the tight box of what stands out in the map is the object's.
+"""Localisation error: whether the tight box of the map's largest component above the mean is the object's.
 
 The box is the tight rectangle of the largest 4-connected component of m > mean(m), its last row and column included.
 LE = 1 − [largest IoU with any of the object's boxes > .5]; OM asks besides that the predicted class is right. Both are
@@ -20,11 +20,11 @@ from masktool.evaluation.maps import Map
 from masktool.evaluation.metrics.localisation.boxes import SIDES, best_iou, component_boxes, largest_box
 
 LEAST_IOU = 0.5
-"""A box that agrees no better is wrong."""
+"""Intersection over union that a right box must exceed."""
 
 
 def tight_box(attributions: Map) -> NDArray[np.float64]:
-    """Returns the box (1, 4) of what stands out; of a constant map, in which nothing does, that of the whole image."""
+    """Returns the tight box (1, 4) of a map; of a constant map, that of the whole image."""
     if attributions.max() == attributions.min():
         height, width = attributions.shape
         return np.array([[0.0, 0.0, width, height]])
@@ -35,7 +35,7 @@ def tight_box_iou(attributions: Map, boxes: Sequence[Box]) -> float | None:
     """Returns the largest intersection over union of the tight box with any of the object's; None without any.
 
     Args:
-        attributions: (h, w).
+        attributions: map (h, w).
         boxes: boxes of the object, (x0, y0, x1, y1) in the map's pixels.
     """
     return best_iou(tight_box(attributions), boxes) if boxes else None

@@ -1,1 +1,1 @@
-"""Metrics of missingness bias: what is told of predictions on images with parts removed, one idea per file."""
+"""Metrics of missingness bias, over the predictions on images with parts removed; one idea per file."""

@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from masktool.evaluation.bootstrap import BLOCK_WEIGHTS, CONFIDENCE, N_RESAMPLES, Interval, remembered_resample
 
 LOG_EPSILON = 1e-7
-"""The paper's; a class without images gives 0 · ln(1e-7) = 0."""
+"""The paper's addend within the logarithm; a class without images gives 0 · ln(1e-7) = 0."""
 
 
 def class_entropy(weights: NDArray[np.float64], classes: NDArray[np.int64]) -> NDArray[np.float64]:
     """Returns the entropy of the predicted classes, in nats.
 
     Args:
-        weights: (R, N) of the images, each row summing to 1.
-        classes: (N,) predicted.
+        weights: weights of the images, (R, N), each row summing to 1.
+        classes: predicted classes, (N,).
 
     Returns:
-        (R,), from 0 to ln(N).
+        The entropy for each row of weights, (R,), from 0 to ln(N).
     """
     order = np.argsort(classes, kind="stable")
     starts = np.flatnonzero(np.diff(classes[order], prepend=-1))  # classes count from 0
@@ -41,7 +41,7 @@ def entropy_intervals(predicted: NDArray[np.int64], seed: int = 0) -> tuple[Inte
     """Returns the class entropy of several columns with intervals: of their mean, and of each.
 
     Args:
-        predicted: (N, F) classes, one column per fraction removed.
+        predicted: predicted classes (N, F), one column per fraction removed.
         seed: seed of the resamples.
     """
     count = len(predicted)

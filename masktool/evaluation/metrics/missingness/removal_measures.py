@@ -1,4 +1,4 @@
-"""What is told of predictions on images with parts removed: class entropy, unchanged rate, accuracy, class similarity.
+"""Measures of predictions on images with parts removed: class entropy, unchanged rate, accuracy, class similarity.
 
 Sources: as of :mod:`masktool.evaluation.parts.missingness`.
 """
@@ -18,12 +18,12 @@ from masktool.evaluation.metrics.missingness.class_entropy import entropy_interv
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """What one mode predicts in one order of removal.
+    """The predictions of one mode in one order of removal.
 
     Attributes:
-        predicted: (N, F) classes, one column per fraction removed.
-        unmasked: (N,) classes with nothing removed.
-        labels: (N,) true classes; NaN where unknown.
+        predicted: predicted classes (N, F), one column per fraction removed.
+        unmasked: predicted classes (N,) with nothing removed.
+        labels: true classes (N,); NaN where unknown.
     """
 
     predicted: NDArray[np.int64]
@@ -46,8 +46,8 @@ class Measure:
     Attributes:
         name: short name, for files and headings.
         title: title in charts.
-        meaning: what is measured, for captions.
-        figures: function of answers and the seed of the resamples.
+        meaning: meaning of the measure, for captions.
+        figures: function from answers and the seed of the resamples to figures.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Measure:
 
 
 def sum_up_rates(rates: NDArray[np.float64], seed: int) -> Figures:
-    """Returns the means of (N, F) figures of each image; rows of NaN do not count."""
+    """Returns the means over images of figures (N, F); rows of NaN do not count."""
     by_fraction = tuple(interval_of_mean(column, seed) for column in rates.T)
     return Figures(interval_of_mean(rates.mean(axis=1), seed), by_fraction)
 
@@ -68,7 +68,7 @@ def measure_entropy(answers: Answers, seed: int) -> Figures:
 
 
 def measure_unchanged(answers: Answers, seed: int) -> Figures:
-    """Returns the share of predictions that are those with nothing removed."""
+    """Returns the share of predictions that equal the image's prediction with nothing removed."""
     return sum_up_rates((answers.predicted == answers.unmasked[:, None]).astype(np.float64), seed)
 
 

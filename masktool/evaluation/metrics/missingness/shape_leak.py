@@ -20,7 +20,7 @@ from masktool.evaluation.findings import Chart, Findings, Line, Table
 from masktool.explainers.task import Masks
 
 HALF_COUNT = 0.5
-"""Overlaps are whole numbers of pixels; the Fourier transform that counts them errs by far less than half of one."""
+"""Half a pixel: overlaps are whole numbers, and the Fourier transform that counts them errs by far less than that."""
 COLUMNS = ("mode", "object removed", "hole elsewhere", "|accuracy - chance|")
 
 
@@ -28,11 +28,11 @@ def move_shape(shape: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np
     """Moves a shape, whole, to a random place in the image where it shares no pixel with where it was.
 
     Args:
-        shape: (h, w), at least one pixel of it true.
+        shape: pixels of the shape, (h, w) bool, at least one of them true.
         rng: random numbers for the choice among all such places, each as likely.
 
     Returns:
-        (h, w); None where there is no such place.
+        The moved shape (h, w); None where there is no such place.
     """
     rows, columns = np.flatnonzero(shape.any(axis=1)), np.flatnonzero(shape.any(axis=0))
     cut = shape[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -51,11 +51,11 @@ def leak_masks(shape: NDArray[np.bool_], rng: np.random.Generator) -> Masks:
     """Returns the mask without the object and, where there is room for one, the mask with the hole elsewhere.
 
     Args:
-        shape: (h, w), the object.
+        shape: pixels of the object, (h, w) bool.
         rng: random numbers for the place.
 
     Returns:
-        (2, 1, h, w) float32, or (1, 1, h, w).
+        Masks (2, 1, h, w) float32, 1 = kept, or (1, 1, h, w) where there is no room.
     """
     moved = move_shape(shape, rng)
     holes = [shape] if moved is None else [shape, moved]
@@ -64,25 +64,27 @@ def leak_masks(shape: NDArray[np.bool_], rng: np.random.Generator) -> Masks:
 
 @dataclasses.dataclass(frozen=True)
 class Leak:
-    """What one mode predicts where the object, or the same shape elsewhere, is missing.
+    """Whether one mode predicts the class where the object, or the same shape elsewhere, is missing.
 
     Attributes:
-        removed: (N,) 1 where the class is predicted although the object is removed, else 0; NaN where undefined.
-        elsewhere: (N,) the same with the hole elsewhere.
+        removed: for each image (N,) 1 where the class is predicted although the object is removed, else 0; NaN where
+            undefined.
+        elsewhere: for each image (N,) 1 where the class is predicted with the hole elsewhere, else 0; NaN where
+            undefined.
     """
 
     removed: NDArray[np.float64]
     elsewhere: NDArray[np.float64]
 
     def figures(self, chance: float, seed: int) -> tuple[Interval, Interval, Interval]:
-        """Returns both accuracies, and how far the first is from chance."""
+        """Returns the accuracies without the object and with the hole elsewhere, and the former's gap to chance."""
         defined = self.removed[~np.isnan(self.removed)]
         distance = interval_of(lambda weights: np.abs(weights @ defined - chance), len(defined), seed)
         return interval_of_mean(self.removed, seed), interval_of_mean(self.elsewhere, seed), distance
 
 
 def summarise_leak(leaks: Mapping[str, Leak], chance: float, seed: int) -> Findings:
-    """Sums the shape leak up; nothing where it is defined for no image.
+    """Returns the findings on the shape leak; none where it is defined for no image.
 
     Args:
         leaks: leak of each mode.

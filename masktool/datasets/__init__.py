@@ -1,4 +1,4 @@
-"""Folders of images and what is known of them: true classes, objects as boxes or pixels, label maps to remove parts by.
+"""Folders of images with their annotations: true classes, objects as boxes or pixels, label maps to remove parts by.
 
 :func:`read_dataset` reads a set of images to evaluate on. One file per format; every format becomes entries that
 :mod:`masktool.datasets.matching` brings to images. Whatever is wrong with a single value is a problem that is listed,

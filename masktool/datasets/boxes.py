@@ -27,7 +27,7 @@ def parse_boxes(document: Any, path: Path) -> list[AnnotatedImage]:
         path: path of the file, for errors.
 
     Raises:
-        MasktoolError: it is of another form; the error names the entry.
+        MasktoolError: the document is of another form; the error names the entry.
     """
     if not isinstance(document, dict):
         raise MasktoolError("not boxes", where=path, expected=f'{{file: {{"boxes": [{BOX}, ...]}}}}', got="a JSON list")

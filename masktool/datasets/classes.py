@@ -12,12 +12,12 @@ from masktool.errors import MasktoolError
 
 
 def fold_case(name: str) -> str:
-    """Returns a name as it is compared where no class has it exactly: no cases, and underscores are spaces."""
+    """Returns a name in lower case, its underscores as spaces, to compare where no class has the name exactly."""
     return " ".join(name.casefold().replace("_", " ").split())
 
 
 def parse_index(label: int | str) -> int | None:
-    """Returns the number that a label is, or is written as; None for a name."""
+    """Returns the index that a label is, as a number or in digits; None for a name."""
     if isinstance(label, int) or re.fullmatch(r"-?\d{1,18}", label.strip()):
         return int(label)
     return None
@@ -41,7 +41,7 @@ class Classes:
             self.folded[fold_case(name)].append(index)
 
     def find(self, name: str) -> tuple[int, ...]:
-        """Returns the indices of the classes of a name: of exactly that name, else of one that reads alike."""
+        """Returns the indices of the classes with a name: exactly that, else one that :func:`fold_case` makes equal."""
         return tuple(self.exact.get(name) or self.folded.get(fold_case(name)) or ())
 
     def resolve(self, label: Any) -> int:
@@ -51,7 +51,8 @@ class Classes:
             label: an index, also as digits (they are an index even where classes are called by digits), or a name.
 
         Raises:
-            MasktoolError: it is neither, out of range, or no class or several classes have that name.
+            MasktoolError: the label is neither an index nor a name, the index is out of range, or not exactly one class
+                has the name.
         """
         if isinstance(label, bool) or not isinstance(label, int | str):
             raise MasktoolError("not a label", expected="an index or a class name", got=shorten(label))

@@ -24,7 +24,7 @@ IDENTIFIER = (int, str)
 
 
 def is_coco(document: Any) -> bool:
-    """Tells COCO from our own JSON, whose keys are files: by lists of the names that COCO has."""
+    """Tells whether a JSON document is COCO, by its lists, and not masktool's own format, whose keys are files."""
     names = ("images", "annotations", "categories")
     return isinstance(document, dict) and any(isinstance(document.get(name), list) for name in names)
 

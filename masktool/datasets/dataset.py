@@ -1,4 +1,4 @@
-"""A set of images with what is known of them; :mod:`masktool.datasets.reading` reads it from files."""
+"""A set of images with their annotations; :mod:`masktool.datasets.reading` reads it from files."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class DatasetImage:
-    """One image and what is known of it.
+    """One image of a data set and its annotations.
 
     Attributes:
         name: name that is unique within the data set: the file's, or its path below the folder.
         path: path of the image.
         label: index of the image's class; None where it is unknown.
         boxes: boxes of the objects of that class; empty where none are known.
-        object_mask: file with the object's pixels (non-zero), or what ``numpy.asarray`` turns into (H, W) bool; None
-            where unknown.
-        segments: file with a label map to remove parts by; None where there is none.
+        object_mask: path of an image of the object's pixels (non-zero), or what ``numpy.asarray`` turns into (H, W)
+            bool; None where unknown.
+        segments: path of a label map to remove parts by; None where there is none.
     """
 
     name: str
@@ -53,7 +53,7 @@ class DatasetImage:
     segments: Path | None = None
 
     def digest(self) -> str:
-        """Returns a digest of the image and of all that is known of it; files count by what they hold."""
+        """Returns a digest of the image and of its annotations; files count by their content."""
         mask = self.object_mask
         known = [self.label, self.boxes, digest_of(self.path), digest_of(mask), digest_of(self.segments)]
         return hashlib.sha256(json.dumps(known).encode()).hexdigest()
@@ -73,7 +73,7 @@ class Dataset:
 
 
 def digest_of(source: Path | ArrayLike | None) -> str | None:
-    """Returns the SHA-256 of a file or of pixels; None for what there is not, or cannot be read."""
+    """Returns the SHA-256 of a file or of pixels; None where there is no source, or it cannot be read."""
     if source is None:
         return None
     if isinstance(source, Path):

@@ -1,4 +1,4 @@
-"""What a masking model is trained on: pictures, each with the index of its class."""
+"""The examples that a masking model is trained on: images, each with the index of its class."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from masktool.messages import parameter
 from masktool.runtime.arrays import ARRAY_SUFFIX
 
 N_LISTED = 3
-"""Faults that an error lists one by one; a data set may have thousands of one kind."""
+"""Most faults that an error lists one by one; a data set may have thousands of one kind."""
 CHOICE_STREAM = 1
-"""Sets the choice of examples apart from other draws of the same seed."""
+"""Stream of the random numbers for the choice of examples, apart from other draws of the same seed."""
 LAYOUT = "a folder with one subfolder of images per class, or a CSV of file,label"
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One picture and its class.
+    """One image and its class.
 
     Attributes:
         name: unique name, with ``/`` between folders: the path below the data's folder, or as the CSV has it.
-        path: path of the picture.
-        label: index of its class.
+        path: path of the image.
+        label: index of the image's class.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Example:
 def read_examples(
     data: Path, *, class_names: Sequence[str] | None, n_classes: int, per_class: int | None = None, seed: int = 0
 ) -> tuple[Example, ...]:
-    """Finds the pictures to train on; every header is read, no pixel is decoded.
+    """Returns the images to train on with their classes; every image's header is read, no pixel is decoded.
 
     Args:
         data: a folder whose subfolders are the classes, each searched at any depth; or a file of labels (see
@@ -58,14 +58,15 @@ def read_examples(
         class_names: names of the model's classes; None where it has none.
         n_classes: number of the model's classes.
         per_class: number of examples to take of each class; None takes all.
-        seed: seed of that choice, made for each class on its own; a larger choice holds the smaller one.
+        seed: seed of the choice for ``per_class``, made for each class on its own; a larger choice holds the smaller
+            one.
 
     Returns:
         The examples, sorted by name.
 
     Raises:
-        MasktoolError: there is no such data, it holds no images or a class without any, only one class, names that are
-            no class, the same image twice, images that do not open, or too few of a class.
+        MasktoolError: the data do not exist or hold no images, a class has none or too few, there is only one class, a
+            name is no class, an image stands twice, or an image does not open.
     """
     classes = Classes(class_names, n_classes)
     examples = read_class_folders(data, classes) if data.is_dir() else read_listed(data, classes)
@@ -80,7 +81,7 @@ def read_examples(
 
 
 def digest(examples: Iterable[Example]) -> str:
-    """Returns a SHA-256 over names, labels and the sizes of files: by it a resumed run knows its data.
+    """Returns a SHA-256 over the examples' names, labels and file sizes, by which a resumed run knows its data.
 
     Raises:
         MasktoolError: a file is gone.
@@ -96,7 +97,7 @@ def read_class_folders(data: Path, classes: Classes) -> list[Example]:
     """Reads a folder whose subfolders are the classes.
 
     Raises:
-        MasktoolError: there are no subfolders or no images, one holds no image, or is no class.
+        MasktoolError: there are no subfolders or no images, or a subfolder holds no image or is no class.
     """
     images_of = {folder.name: list_deep(folder) for folder in list_subfolders(data)}
     if not any(images_of.values()):
@@ -132,7 +133,7 @@ def resolve_folders(names: list[str], classes: Classes, data: Path) -> dict[str,
     """Returns the class of each folder.
 
     Raises:
-        MasktoolError: one is no class, or folders without meaning are not as many as the classes.
+        MasktoolError: a folder is no class, or folders that name no class are not as many as the classes.
     """
     if not classes.known and all(parse_index(name) is None for name in names):
         if len(names) == classes.count:
@@ -152,7 +153,7 @@ def resolve_all(labels: Iterable[Any], classes: Classes, data: Path, what: str) 
     """Returns the class of each label.
 
     Raises:
-        MasktoolError: some are no class; the first are listed with the reason.
+        MasktoolError: some labels are no class; the first of them are listed with the reason.
     """
     indices, faults = [], []
     for label in labels:
@@ -170,8 +171,8 @@ def read_listed(data: Path, classes: Classes) -> list[Example]:
     """Reads a file that lists images and their labels.
 
     Raises:
-        MasktoolError: there is no such file, it lists nothing, an image that is not there, one twice, or a label that
-            is no class.
+        MasktoolError: there is no such file, or it lists nothing, an image that does not exist, an image twice, or a
+            label that is no class.
     """
     if not data.exists():
         raise MasktoolError("no such data", where=data, expected=LAYOUT)
@@ -198,10 +199,10 @@ def read_listed(data: Path, classes: Classes) -> list[Example]:
 def choose_per_class(
     examples: Iterable[Example], count: int, seed: int, class_names: Sequence[str] | None, data: Path
 ) -> list[Example]:
-    """Chooses so many examples of each class.
+    """Returns ``count`` examples of each class, chosen at random.
 
     Raises:
-        MasktoolError: a class has fewer.
+        MasktoolError: a class has fewer examples.
     """
     members = defaultdict(list)
     for example in sorted(examples, key=lambda example: example.name):
@@ -223,7 +224,7 @@ def choose_per_class(
 
 
 def draw_choice(n: int, count: int, seed: int, label: int) -> list[int]:
-    """Draws ``count`` of a class's ``n`` examples; those of a smaller count are among them."""
+    """Returns ``count`` random positions in a class's ``n`` examples; those for a smaller count are among them."""
     order: list[int] = np.random.default_rng((CHOICE_STREAM, seed, label)).permutation(n).tolist()
     return order[:count]
 
@@ -238,7 +239,7 @@ def check_headers(examples: Iterable[Example], data: Path) -> None:
 
 
 def opens_as_image(path: Path) -> bool:
-    """Tells whether a file begins as a photograph does; an array holds none."""
+    """Tells whether a file begins as an image file does; a file of an array does not count."""
     return path.suffix.lower() != ARRAY_SUFFIX and read_image_header(path) is not None
 
 

@@ -41,7 +41,7 @@ def read_numbers(value: Any, count: int, where: str, meaning: str) -> tuple[floa
         meaning: what the numbers should be, for the error.
 
     Raises:
-        MasktoolError: it is anything else.
+        MasktoolError: the value is anything else.
     """
     fine = isinstance(value, list) and len(value) == count
     if not fine or not all(isinstance(each, int | float) and not isinstance(each, bool) for each in value):

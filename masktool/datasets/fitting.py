@@ -8,18 +8,18 @@ from masktool.datasets.dataset import Box
 from masktool.datasets.objects import Size
 
 ROUNDING = 1.0
-"""Pixels by which a box may leave its image without remark: annotations are rounded, and count from 0 or from 1."""
+"""Pixels by which a box may leave its image without a remark: annotations are rounded, and count from 0 or 1."""
 
 
 def fit_box(box: Box, size: Size | None) -> tuple[Box | None, str | None]:
-    """Returns a box cut at the image's borders, and what is wrong with it.
+    """Returns a box cut at the image's borders, and a remark on what is wrong with the box.
 
     Args:
         box: (x0, y0, x1, y1) in the image's pixels.
         size: size of the image; None where it is unknown, and no border is checked.
 
     Returns:
-        The box, None where nothing of it can be used; a remark, None where there is nothing to say. A box that is
+        The box, None where nothing of it can be used; the remark, None where there is none. A box that is
         not finite, reversed, empty or wholly outside is dropped; one that is partly outside is cut, with a remark where
         it is more than rounding.
     """

@@ -1,4 +1,4 @@
-"""What stands in a folder, as everything that takes a folder of images sees it: each folder is looked into once."""
+"""The contents of a folder of images, the same for all of masktool's functions: each folder is read once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from masktool.runtime.pictures import PNG_KEY, open_picture, picture_extensions
 
 @dataclasses.dataclass(frozen=True)
 class FolderContents:
-    """What stands in a folder, each sorted by name; what is hidden is left out.
+    """The files and folders in a folder, each kind sorted by name; hidden ones are left out.
 
     Attributes:
-        images: photographs and ``.npy`` files, by their extension: whether they open shows when they are read.
-        own: pictures of explanations that masktool made.
+        images: photographs and ``.npy`` files, by their extension; whether they open is not checked.
+        own: images of explanations that masktool made.
         others: files that are no images.
         subfolders: folders, which are not searched.
     """
@@ -31,7 +31,7 @@ class FolderContents:
 
 @functools.cache
 def image_extensions() -> frozenset[str]:
-    """Returns the lower-case extensions of what counts as an image, such as ``.jpg``."""
+    """Returns the lower-case extensions of files that count as images, such as ``.jpg``."""
     return picture_extensions() | {ARRAY_SUFFIX}
 
 
@@ -48,12 +48,12 @@ def list_directory(directory: Path) -> list[Path]:
 
 
 def list_subfolders(directory: Path) -> list[Path]:
-    """Returns the folders in a directory by name, hidden ones left out; raises as :func:`list_directory` does."""
+    """Returns the folders in a directory, sorted, hidden ones left out; raises as :func:`list_directory` does."""
     return [path for path in list_directory(directory) if is_directory(path) and not path.name.startswith(".")]
 
 
 def list_folder(directory: Path) -> FolderContents:
-    """Sorts out what stands in a directory, which is not searched deeper; raises as :func:`list_directory` does."""
+    """Returns a directory's contents, which are not searched deeper; raises as :func:`list_directory` does."""
     extensions = image_extensions()
     entries = [path for path in list_directory(directory) if not path.name.startswith(".")]
     subfolders = {path for path in entries if is_directory(path)}
@@ -69,7 +69,7 @@ def list_folder(directory: Path) -> FolderContents:
 
 
 def is_own_picture(path: Path) -> bool:
-    """Tells a picture that ``explain`` wrote from a photograph, by the PNG's text entry."""
+    """Tells whether an image is one that ``explain`` wrote and no photograph, by the PNG's text entry."""
     if path.suffix.lower() != ".png":
         return False
     try:

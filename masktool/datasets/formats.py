@@ -1,4 +1,4 @@
-"""Objects from a file or folder of any format, told by its content."""
+"""Annotated objects from a file or folder of any format; the format is told by the content."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from masktool.datasets.voc import parse_voc, read_voc_folder
 
 EXPECTED = "boxes, as our JSON, COCO JSON or Pascal VOC XML"
 NO_CONTENT = b"\xef\xbb\xbf\xff\xfe" + b" \t\r\n"
-"""Byte order marks and blanks."""
+"""Byte order marks and blanks, which may stand in front of a file's content."""
 START_BYTES = 64
-"""Enough to look past blank lines."""
+"""Bytes at a file's start in which its format is looked for: enough to pass blank lines."""
 
 
 def read_objects(path: Path) -> list[AnnotatedImage]:
-    """Reads a folder of Pascal VOC XML, one such file, COCO JSON or our own JSON.
+    """Returns the objects in a folder of Pascal VOC XML, one such file, COCO JSON or masktool's own JSON, by image.
 
     Raises:
-        MasktoolError: it cannot be read or is none of these.
+        MasktoolError: the file or folder cannot be read or is none of these.
     """
     if is_directory(path):
         return read_voc_folder(path)

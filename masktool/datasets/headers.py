@@ -19,12 +19,12 @@ TURNED = frozenset({5, 6, 7, 8})
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a file says of its image.
+    """The size of an image, and whether its pixels are exact, as its file's header says.
 
     Attributes:
-        stored: (width, height) as the pixels stand in the file.
-        upright: (width, height) the right way up, as photographs are read.
-        exact: whether pixels come back as they were written.
+        stored: (width, height) in pixels as they stand in the file.
+        upright: (width, height) in pixels the right way up, as photographs are read.
+        exact: whether pixel values come back as they were written.
     """
 
     stored: tuple[int, int]
@@ -33,7 +33,7 @@ class Header:
 
 
 def read_image_header(path: Path) -> Header | None:
-    """Returns an image's header; None where it has none that can be read, or an array's axes do not tell its sides."""
+    """Returns an image's header; None where no header can be read, or where an array's axes do not tell its sides."""
     try:
         if path.suffix.lower() == ARRAY_SUFFIX:
             return read_array_header(path)

@@ -28,11 +28,11 @@ from masktool.errors import MasktoolError
 EXPECTED = "a hierarchy of classes, as JSON {child: parent}"
 
 Parents = Mapping[str, tuple[str, ...]]
-"""By child; a root has none."""
+"""Parents of each name; a root has none."""
 
 
 class Hierarchy:
-    """Classes under common names.
+    """A hierarchy of names above the model's classes.
 
     Args:
         parents: names above each name.
@@ -40,10 +40,10 @@ class Hierarchy:
         n_classes: number of the model's classes; None where it is unknown.
 
     Attributes:
-        unknown: indices of the classes that do not stand in it.
+        unknown: indices of the classes that do not stand in the hierarchy.
 
     Raises:
-        MasktoolError: none of the classes stands in it, or a name is its own ancestor.
+        MasktoolError: none of the classes stands in the hierarchy, or a name is its own ancestor.
     """
 
     def __init__(self, parents: Parents, class_names: Sequence[str] | None, n_classes: int | None) -> None:
@@ -64,7 +64,7 @@ class Hierarchy:
             b: index of another class, or of the same.
 
         Returns:
-            None where one of them does not stand in the hierarchy, or they have no common ancestor.
+            The similarity; None where a class does not stand in the hierarchy, or the two have no common ancestor.
         """
         if a not in self.nodes or b not in self.nodes:
             return None
@@ -82,7 +82,7 @@ def read_hierarchy(path: Path, class_names: Sequence[str] | None, n_classes: int
         n_classes: number of the model's classes; None where it is unknown.
 
     Raises:
-        MasktoolError: it cannot be read, is no hierarchy, goes in a circle, or holds none of the model's classes.
+        MasktoolError: the file cannot be read, is no hierarchy, goes in a circle, or holds none of the model's classes.
     """
     document = read_json(path, EXPECTED)
     if not isinstance(document, dict):
@@ -96,7 +96,7 @@ def read_hierarchy(path: Path, class_names: Sequence[str] | None, n_classes: int
 
 
 def parse_parents(above: Any, where: str) -> tuple[str, ...]:
-    """Returns the parents of one name; null, as none at all, makes it a root."""
+    """Returns the parents of one name in the JSON document; none for null, which makes the name a root."""
     names = [] if above is None else above if isinstance(above, list) else [above]
     if not all(isinstance(name, str) for name in names):
         raise MasktoolError("not a parent", where=where, expected="a name or a list of names", got=shorten(above))
@@ -104,7 +104,7 @@ def parse_parents(above: Any, where: str) -> tuple[str, ...]:
 
 
 def place_classes(parents: Parents, class_names: Sequence[str] | None, n_classes: int | None) -> dict[int, str]:
-    """Returns the name under which each class stands, for those that do."""
+    """Returns, for each class that stands in the hierarchy, the name under which it stands, by index."""
     if class_names is None:
         indices = (
             range(n_classes)
@@ -132,7 +132,7 @@ def check_acyclic(parents: Parents) -> None:
 
 
 def count_edges(node: str, parents: Parents) -> dict[str, int]:
-    """Returns the fewest edges from a name up to each of its ancestors, and 0 for itself."""
+    """Returns the fewest edges from a name up to each of its ancestors, and 0 for the name itself."""
     edges = {node: 0}
     level = [node]
     while level:

@@ -13,7 +13,7 @@ def list_images(folder: Path) -> dict[str, Path]:
     """Returns the images of a folder by name, sorted: its own or, where it has none, those of its subfolders.
 
     Subfolders are searched one level deep; names there are ``SUBFOLDER/FILE``. Other files are ignored, and so are
-    pictures that ``masktool explain`` made.
+    images that ``masktool explain`` made.
 
     Raises:
         MasktoolError: the folder cannot be read or holds no images.
@@ -28,7 +28,7 @@ def list_images(folder: Path) -> dict[str, Path]:
 
 
 def spread_evenly(names: Iterable[str], limit: int | None) -> tuple[str, ...]:
-    """Returns at most so many names, evenly spread over all: the first ones may all be of one class.
+    """Returns at most ``limit`` names, evenly spread over all, since the first ones may all be of one class.
 
     Args:
         names: names of the images, in order.
@@ -41,6 +41,6 @@ def spread_evenly(names: Iterable[str], limit: int | None) -> tuple[str, ...]:
 
 
 def class_folder(name: str) -> str | None:
-    """Returns the subfolder that an image's name says it is in; None for an image of the folder itself."""
+    """Returns the subfolder in an image's name; None for an image of the folder itself."""
     subfolder, slash, _ = name.rpartition("/")
     return subfolder if slash else None

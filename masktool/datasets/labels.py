@@ -22,21 +22,21 @@ LABEL_KEYS = ("index", "label", "name")
 EXPECTED = "labels, as CSV or as JSON {file: label}"
 
 Label = tuple[str, Any]
-"""What the file calls the image, and its label as it stands there."""
+"""The image's name in the file of labels, and its label as it stands there."""
 
 
 def read_label_entries(path: Path) -> list[Label]:
-    """Reads a file of labels; what starts with a brace is JSON.
+    """Returns the labels in a file, by its images' names; a file that starts with a brace is JSON, any other CSV.
 
     Raises:
-        MasktoolError: it cannot be read, or is neither format; the error names the line or entry.
+        MasktoolError: the file cannot be read, or is of neither format; the error names the line or entry.
     """
     text = read_text(path, EXPECTED)
     return (parse_labels_json if text.lstrip()[:1] in ("{", "[") else parse_labels_csv)(text, path)
 
 
 def parse_labels_json(text: str, path: Path) -> list[Label]:
-    """Reads labels from JSON."""
+    """Returns the labels in the text of a JSON file."""
     document = parse_json(text, path, EXPECTED)
     if not isinstance(document, dict):
         raise MasktoolError("not labels", where=path, expected=EXPECTED, got="a JSON list")
@@ -44,7 +44,7 @@ def parse_labels_json(text: str, path: Path) -> list[Label]:
 
 
 def read_label(label: Any, where: str) -> Any:
-    """Returns a label, taken out of its object where it stands in one."""
+    """Returns a label from JSON, taken out of its object where it stands in one."""
     if not isinstance(label, dict):
         return label
     for key in LABEL_KEYS:
@@ -54,7 +54,7 @@ def read_label(label: Any, where: str) -> Any:
 
 
 def parse_labels_csv(text: str, path: Path) -> list[Label]:
-    """Reads labels from CSV."""
+    """Returns the labels in the text of a CSV file."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows = []
     try:
@@ -78,7 +78,7 @@ def parse_labels_csv(text: str, path: Path) -> list[Label]:
 
 
 def find_columns(header: list[str]) -> tuple[int, int, int] | None:
-    """Returns the number of columns and which hold the file and the label; None where the line names none."""
+    """Returns the number of columns, and those of the file and of the label; None where the line does not name both."""
     names = [cell.casefold() for cell in header]
     file_column = next((names.index(name) for name in FILE_COLUMNS if name in names), None)
     label_column = next((names.index(name) for name in LABEL_COLUMNS if name in names), None)

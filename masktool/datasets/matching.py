@@ -1,4 +1,4 @@
-"""Which image an entry of a file is about: the one it names, however much of the path either of them gives."""
+"""The matching of a file's entries to images by name, however much of the path the entry or the image's name gives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from masktool.datasets.folders import image_extensions
 Value = TypeVar("Value")
 
 N_LISTED = 20
-"""Entries for absent images that are listed one by one; annotations of a whole data set may have thousands more."""
+"""Most entries for absent images that are listed one by one; a whole data set's annotations may have thousands."""
 
 
 def drop_extension(name: str) -> str:
@@ -23,7 +23,7 @@ def drop_extension(name: str) -> str:
 
 
 def list_tails(name: str) -> list[str]:
-    """Returns a path and what is left of it as the leading folders go: ``a/b/c``, ``b/c``, ``c``."""
+    """Returns a path, and the path without its first folder, without its first two, ...: ``a/b/c``, ``b/c``, ``c``."""
     parts = name.split("/")
     return ["/".join(parts[i:]) for i in range(len(parts))]
 
@@ -32,7 +32,7 @@ class Match(NamedTuple):
     """Images that an entry may be about.
 
     Attributes:
-        rank: 0 for the very name, more for a looser match.
+        rank: looseness of the match: 0 for the very name, more for a looser match.
         names: names of the images.
     """
 
@@ -88,7 +88,7 @@ class ImageNames:
 def match_entries(
     entries: Iterable[tuple[str, Value]], names: ImageNames, chosen: Collection[str], source: str, what: str
 ) -> tuple[dict[str, Value], list[Problem]]:
-    """Brings a file's entries to the images.
+    """Returns the values of a file's entries by the images that they are about, and the problems.
 
     Where several entries name one image, the closest match counts; of equally close ones that say different things none
     does.
@@ -101,8 +101,8 @@ def match_entries(
         what: word for an entry, such as "label", for problems.
 
     Returns:
-        What is said of each image that is used; entries that belong to no image or to several, and images without an
-        entry.
+        The value for each image that is used, by its name; problems: entries that belong to no image or to several, and
+            images without an entry.
     """
     absent: list[str] = []
     problems: list[Problem] = []

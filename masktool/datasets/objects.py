@@ -1,4 +1,4 @@
-"""Annotated objects, whatever format they come from, and which of them count for an image."""
+"""Annotated objects of images, whatever format they come from, and the choice of those that count for an image."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Size = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class AnnotatedObject:
-    """One object.
+    """One annotated object of an image.
 
     Attributes:
         box: box as annotated, unchecked, in continuous pixels: pixel i covers [i, i + 1].
-        class_name: name of the object's class; None where the format has none, and it is the image's.
+        class_name: name of the object's class; None where the format has none, and the class is the image's.
         segmentation: segmentation as COCO writes it, unchecked; None where there is none.
     """
 
@@ -47,7 +47,7 @@ class AnnotatedImage:
 def choose_objects(
     image: AnnotatedImage, label: int | None, classes: Classes
 ) -> tuple[tuple[AnnotatedObject, ...], str | None]:
-    """Returns the objects that are what the image is said to show, and what there is to remark.
+    """Returns the objects that count for an image's class, and a remark on the choice, None for none.
 
     1. An image has a label, and the model has a class called like one of its objects: the objects of the label's class
        count, perhaps none.
@@ -55,8 +55,8 @@ def choose_objects(
        several classes, that is remarked.
 
     Args:
-        image: objects of the image.
-        label: index of the image's class; None where it is unknown.
+        image: image with its objects.
+        label: index of the image's class; None where the class is unknown.
         classes: classes of the model.
     """
     if not image.objects:

@@ -21,7 +21,7 @@ from masktool.runtime.checks import show_shape
 def find_pixel_files(
     folder: Path | None, names: ImageNames, headers: Mapping[str, Header | None], what: str
 ) -> tuple[dict[str, Path], list[Problem]]:
-    """Returns the file of each photograph.
+    """Returns the file of pixels that belongs to each photograph, and the problems.
 
     Args:
         folder: folder with files named like the photographs, whatever their extension; in subfolders or not. None
@@ -55,7 +55,7 @@ def find_pixel_files(
 
 
 def explain_unread(path: Path) -> str:
-    """Returns why a file has no header of an image."""
+    """Returns the reason why a file has no header of an image."""
     if path.suffix.lower() != ARRAY_SUFFIX:
         return "not an image, or a damaged one"
     try:
@@ -67,7 +67,7 @@ def explain_unread(path: Path) -> str:
 
 
 def find_fault(header: Header, photograph: Header | None) -> str | None:
-    """Returns why a file cannot be used with a photograph; None where it can."""
+    """Returns the reason why a file cannot be used with a photograph; None where it can."""
     if not header.exact:
         return "its format does not keep exact values: save it as PNG"
     if photograph is not None and header.stored != photograph.upright:

@@ -1,4 +1,4 @@
-"""A data set from a folder of images and the files that say what they show."""
+"""Reading of a data set from a folder of images and the files of their annotations."""
 
 from __future__ import annotations
 
@@ -34,19 +34,20 @@ def read_dataset(
     n_classes: int | None = None,
     limit: int | None = None,
 ) -> Dataset:
-    """Reads a folder of images with what is known of them; no pixel is decoded.
+    """Returns the data set of a folder of images and their annotations; no pixel is decoded.
 
     Values that cannot be used are problems, and the image goes without; an image that does not open stays in the data
-    set, and whoever reads it reports it. Pixels of objects come from ``masks`` where that is given, else from the
+    set, and is reported when it is read. Pixels of objects come from ``masks`` where that is given, else from the
     segmentations in ``boxes`` where every object that counts has one.
 
     Args:
         folder: folder of images or, where it holds none, of subfolders of images, whose names are the labels (an index,
             or the name of a class) unless ``labels`` is given.
-        labels: CSV or JSON; see :mod:`masktool.datasets.labels`.
-        boxes: our JSON, COCO JSON, a Pascal VOC XML file or a folder of them; see the modules of these names.
-        masks: folder of images named like the photographs, non-zero where the object is.
-        segments: folder of label maps named like the photographs.
+        labels: CSV or JSON file of labels, see :mod:`masktool.datasets.labels`; None takes the subfolders' names.
+        boxes: file of objects, in masktool's own JSON, COCO JSON or Pascal VOC XML, or a folder of the latter, see the
+            modules ``boxes``, ``coco`` and ``voc``; None for none.
+        masks: folder of images named like the photographs, non-zero where the object is; None for none.
+        segments: folder of label maps named like the photographs; None for none.
         class_names: names of the model's classes; None where it has none.
         n_classes: number of the model's classes; None where it is unknown.
         limit: largest number of images to use, evenly spread over the sorted names; None uses all.
@@ -136,7 +137,7 @@ def find_objects(
 def fit_objects(
     entry: AnnotatedImage, header: Header | None, label: int | None, classes: Classes
 ) -> tuple[tuple[Box, ...], RunLengthMask | None, list[str]]:
-    """Returns the boxes and pixels of one image's objects that count, and what is wrong with the rest."""
+    """Returns the boxes and pixels of one image's objects that count, and what is wrong with the others."""
     size = header.upright if header is not None else None
     if size is not None and entry.size not in (None, size):
         width, height = entry.size or (0, 0)
@@ -159,7 +160,7 @@ def fit_objects(
 def outline_objects(
     objects: Sequence[AnnotatedObject], size: tuple[int, int] | None
 ) -> tuple[RunLengthMask | None, str | None]:
-    """Returns the pixels of objects where all have a segmentation, and what is wrong with it."""
+    """Returns the pixels of objects that all have a segmentation, else None; and what is wrong with these."""
     segmentations = [each.segmentation for each in objects]
     if size is None or not segmentations or any(each is None for each in segmentations):
         return None, None

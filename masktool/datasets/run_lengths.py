@@ -22,16 +22,16 @@ from masktool.errors import MasktoolError
 from masktool.extras import require_extra
 
 MIN_COORDINATES = 6
-"""A polygon has three vertices; pycocotools takes four numbers for a box."""
+"""Least numbers of a polygon, those of three vertices; pycocotools takes four numbers for a box."""
 FAR = 1.0
-"""How far a vertex may lie outside, in the image's sides: more is no annotation of this image."""
+"""Farthest that a vertex may lie outside the image, in the image's sides: more is no annotation of this image."""
 
 FIRST_CHARACTER, LAST_CHARACTER = 48, 111
-"""The characters of a compressed count stand for 0 to 63."""
+"""First and last character of a compressed count; the characters stand for 0 to 63."""
 VALUE_BITS, MORE, NEGATIVE = 5, 0x20, 0x10
 """A character holds five bits, the low ones first, and whether more follow; the last one's top bit is the sign."""
 FIRST_DIFFERENCE = 3
-"""From the fourth count on, the difference to the last but one is written."""
+"""Position (from 0) of the first count that is written as its difference to the last count but one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RunLengthMask:
     """An object's pixels; ``numpy.asarray`` decodes them.
 
     Attributes:
-        size: (height, width).
+        size: (height, width) of the mask in pixels.
         counts: compressed run lengths, as pycocotools has them.
     """
 
@@ -47,7 +47,7 @@ class RunLengthMask:
     counts: bytes
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        """Returns (height, width) bool, or another type if asked; always a new array, whatever ``copy`` says."""
+        """Returns the mask (height, width), bool or the type asked for; always a new array, whatever ``copy`` says."""
         del copy
         from pycocotools.mask import decode
 
@@ -56,21 +56,21 @@ class RunLengthMask:
 
 
 def require_pycocotools() -> None:
-    """Raises MasktoolError unless the package is installed."""
+    """Raises MasktoolError unless pycocotools is installed."""
     with require_extra("reading COCO segmentations"):
         import pycocotools.mask  # noqa: F401 - later imports of it are sure to succeed
 
 
 def merge_segmentations(segmentations: Sequence[Any], size: tuple[int, int]) -> RunLengthMask:
-    """Returns the union of objects.
+    """Returns the union of objects' pixels as one mask.
 
     Args:
         segmentations: a list of polygons [x0, y0, x1, y1, ...] or run lengths {"size": [height, width], "counts": ...}
             for each object, at least one.
-        size: (width, height) of the image.
+        size: (width, height) of the image in pixels.
 
     Raises:
-        MasktoolError: one is malformed or of another size, or together they cover no pixel.
+        MasktoolError: a segmentation is malformed or of another size, or all together cover no pixel.
     """
     from pycocotools.mask import area, merge
 
@@ -82,7 +82,7 @@ def merge_segmentations(segmentations: Sequence[Any], size: tuple[int, int]) -> 
 
 
 def encode_segmentation(segmentation: Any, height: int, width: int) -> Any:
-    """Returns one object's compressed run lengths."""
+    """Returns the compressed run lengths of one object's segmentation."""
     from pycocotools.mask import frPyObjects, merge
 
     if isinstance(segmentation, list):
@@ -114,7 +114,7 @@ def check_polygon(polygon: Any, height: int, width: int) -> None:
 
 
 def check_counts(counts: list[Any], n_pixels: int) -> None:
-    """Raises MasktoolError unless run lengths fill a mask."""
+    """Raises MasktoolError unless run lengths fill a mask of ``n_pixels`` pixels."""
     if not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in counts):
         raise MasktoolError("not run lengths", expected="whole numbers", got=shorten(counts))
     if sum(counts) != n_pixels:
@@ -125,7 +125,7 @@ def expand_counts(text: str) -> list[int]:
     """Returns the run lengths that a compressed text stands for.
 
     Raises:
-        MasktoolError: it is none.
+        MasktoolError: the text is no compressed run lengths.
     """
     counts: list[int] = []
     value, shift = 0, 0

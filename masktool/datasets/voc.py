@@ -28,10 +28,10 @@ EXPECTED = "Pascal VOC XML"
 
 
 def read_voc_folder(folder: Path) -> list[AnnotatedImage]:
-    """Reads every ``.xml`` file of a folder, which is not searched deeper.
+    """Returns the objects in every ``.xml`` file of a folder, which is not searched deeper, one entry per file.
 
     Raises:
-        MasktoolError: there is none, or one is no Pascal VOC.
+        MasktoolError: there is no such file, or one of them is no Pascal VOC.
     """
     files = [path for path in list_directory(folder) if path.suffix.lower() == ".xml" and path.is_file()]
     if not files:
@@ -40,19 +40,19 @@ def read_voc_folder(folder: Path) -> list[AnnotatedImage]:
 
 
 def read_voc(path: Path) -> AnnotatedImage:
-    """Reads one file; raises as :func:`parse_voc` does."""
+    """Returns the objects in one Pascal VOC file; raises as :func:`parse_voc` does."""
     return parse_voc(read_bytes(path, EXPECTED), path)
 
 
 def parse_voc(content: bytes, path: Path) -> AnnotatedImage:
-    """Returns the objects in one file.
+    """Returns the objects in the content of one Pascal VOC file.
 
     Args:
         content: bytes of the file.
         path: path of the file, for errors.
 
     Raises:
-        MasktoolError: it is no Pascal VOC, or defines entities, which may be made to fill the memory.
+        MasktoolError: the file is no Pascal VOC, or defines entities, which may be made to fill the memory.
     """
     root = parse_xml(content, path)
     if root.tag != "annotation":
@@ -84,7 +84,7 @@ def parse_xml(content: bytes, path: Path) -> Element:
 
 
 def read_object(element: Element, where: str) -> AnnotatedObject:
-    """Returns one object."""
+    """Returns the object of one ``object`` element."""
     box = element.find("bndbox")
     if box is None:
         raise MasktoolError("no <bndbox>", where=where, expected=", ".join(EDGES))
@@ -102,7 +102,7 @@ def read_size(root: Element, path: Path) -> Size | None:
 
 
 def read_number(element: Element, tag: str, where: str) -> float:
-    """Returns the number in a child element; the development kit's are whole, other tools' need not be."""
+    """Returns the number in a child element; VOC's own files have whole numbers, other tools' need not."""
     text = (element.findtext(tag) or "").strip()
     try:
         return float(text)

@@ -40,7 +40,7 @@ def infill(images: Tensor, infiller: Infiller) -> Tensor:
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
-    """Blurs images (N, C, H, W) by a Gaussian with ``sigma`` pixels of standard deviation; edges are repeated outwards."""
+    """Blurs images (N, C, H, W) with a Gaussian whose standard deviation is ``sigma`` pixels; edges are repeated."""
     reach = math.ceil(REACH * sigma)
     offsets = torch.arange(-reach, reach + 1, dtype=images.dtype, device=images.device)
     weights = torch.exp(-offsets.square() / (2 * sigma**2))

@@ -26,7 +26,7 @@ the cut mask: with .1 the fill sees an outline that the cut mask hides, and mask
 
 
 class Judged(NamedTuple):
-    """A judge's answer: the objective (N,), differentiable with respect to the masks, and the scores (N, K), constant."""
+    """A judge's answer: the objective (N,), differentiable with respect to the masks; the scores (N, K), detached."""
 
     objective: Tensor
     scores: Tensor

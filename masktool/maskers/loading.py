@@ -143,7 +143,7 @@ def signals_held() -> Iterator[None]:
 
 
 def close_at_exit(batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
-    """Returns batches that are closed at the program's end, which would wait for ever for workers that survive SIGTERM."""
+    """Returns the batches, to be closed at the program's end, which waits for ever for workers that survive SIGTERM."""
     reference = weakref.ref(batches)
 
     def close() -> None:

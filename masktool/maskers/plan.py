@@ -134,7 +134,7 @@ def preprocessing_at(
 
 
 def own_module(loaded: LoadedModule) -> LoadedModule:
-    """Returns a loaded classifier with a module of its own, in evaluation mode: a copy where the user holds the module."""
+    """Returns a loaded classifier with its own module, in evaluation mode: a copy where the user holds the module."""
     module = loaded.known.module
     if loaded.sha256 is None and not loaded.known.configuration:
         module = copy.deepcopy(module)

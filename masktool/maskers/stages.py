@@ -93,7 +93,7 @@ def record_calls(module: nn.Module, example: Tensor) -> dict[str, list[Call]]:
 
 @contextlib.contextmanager
 def hooks(parts: Mapping[str, nn.Module], note: Callable[[str, Any, Any], None]) -> Iterator[None]:
-    """Calls ``note`` after each run of a part in the block: with the part's name, its first input tensor and its output."""
+    """Calls ``note`` after each run of a part in the block, with the part's name, first input tensor and output."""
 
     def hook_for(name: str) -> Callable[..., None]:
         def hook(part: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001 - torch's signature

@@ -20,12 +20,12 @@ from masktool.normalisation import normalise
 BLACK, GREY, WHITE = 0.0, 127.5, 255.0
 NAMED_COLOURS = {"black": (BLACK,), "grey": (GREY,)}
 WITHOUT_PIXELS = frozenset({"mean", "image-mean", "blur"})
-"""Baselines that need not know how pixels become the input."""
+"""Baselines that can be made without knowing how pixels become the input."""
 BLUR_SIGMA = 10 / 224
-"""Of the shorter side: 10 pixels of 224, as Fong and Vedaldi blur (2017, https://arxiv.org/abs/1704.03296). Edges go,
-and what is where stays known."""
+"""Standard deviation of ``blur`` as a share of the shorter side: 10 pixels of 224, as Fong and Vedaldi blur (2017,
+https://arxiv.org/abs/1704.03296). Edges go, and where things are stays visible."""
 NOISE_SEED = 0
-"""Of the noise in a file, which is drawn at export, so that the same file gives the same answer."""
+"""Seed of the noise in a file, which is drawn at export, so that the same file gives the same answer."""
 EXPECTED = f"{', '.join(BASELINES)}, a number or R,G,B in 0..255"
 InputShape = tuple[int, int | None, int | None]
 """(channels, height, width) of a network's input, whatever its layout; height and width may be open."""
@@ -35,11 +35,11 @@ def choose_baseline(masking: Masking, baseline: object | None) -> str | None:
     """Returns the baseline that goes with a masking mode: None for all modes but ``fill``.
 
     Args:
-        masking: the mode.
-        baseline: as the user gave it; None takes the default.
+        masking: masking mode.
+        baseline: baseline as the user gave it; None takes the default.
 
     Raises:
-        MasktoolError: an unknown baseline, or one beside another mode.
+        MasktoolError: the baseline is unknown, or given for another mode than ``fill``.
     """
     if masking != "fill":
         if baseline is not None:
@@ -59,7 +59,7 @@ def choose_baseline(masking: Masking, baseline: object | None) -> str | None:
 
 
 def read_baseline(value: object) -> str | None:
-    """Returns a baseline as a text: a name, ``R,G,B``, or one number for every channel; None where a value is none."""
+    """Returns a baseline as a text: a name, ``R,G,B``, or one number for all channels; None where the value is none."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = f"{value:g}" if BLACK <= value <= WHITE else None  # an integer may be beyond any float
     is_one = isinstance(value, str) and (value in BASELINES or read_colour(value) is not None)
@@ -87,18 +87,18 @@ def constant_baseline(
     """Returns a baseline that does not depend on the image, as the network's input.
 
     Args:
-        baseline: from :func:`read_baseline`, neither ``image-mean`` nor ``blur``.
-        shape: of the network's input.
-        preprocessing: how pixels become the input; ``mean`` needs none.
-        layout: of the network's input.
-        where: what gave the baseline, for messages.
-        seed: of the noise.
+        baseline: baseline from :func:`read_baseline`, neither ``image-mean`` nor ``blur``.
+        shape: (channels, height, width) of the network's input.
+        preprocessing: preprocessing that turns pixels into the input; None where unknown, which ``mean`` allows.
+        layout: order of the axes of the network's input.
+        where: name of what gave the baseline, for messages.
+        seed: seed of the noise.
 
     Returns:
         float32 (1, C, 1, 1), for ``noise`` (1, C, H, W), in the layout given; (1, 1, 1, 1) for ``mean``.
 
     Raises:
-        MasktoolError: the preprocessing is unknown or for other channels, or noise for an open size.
+        MasktoolError: the preprocessing is unknown or for other channels, or ``noise`` is asked for an open size.
     """
     if baseline == "mean":
         return np.zeros((1, 1, 1, 1), np.float32)
@@ -110,10 +110,10 @@ def constant_baseline(
 
 
 def require_preprocessing(preprocessing: Preprocessing | None, channels: int, where: str) -> Preprocessing:
-    """Returns the preprocessing if it tells what a pixel becomes in every channel.
+    """Returns the preprocessing, once checked that it is known and fits the number of channels.
 
     Raises:
-        MasktoolError: it does not.
+        MasktoolError: the preprocessing is unknown, or for another number of channels.
     """
     if preprocessing is None:
         raise MasktoolError(
@@ -139,7 +139,7 @@ def colour_pixels(baseline: str, channels: int, where: str) -> NDArray[np.float6
     """Returns a colour as pixels (1, 1, C): red, green, blue, or one number for every channel.
 
     Raises:
-        MasktoolError: three numbers for another number of channels.
+        MasktoolError: the colour has three numbers, and the input another number of channels.
     """
     colour = NAMED_COLOURS.get(baseline) or read_colour(baseline)
     assert colour is not None  # the baseline has been read
@@ -149,10 +149,10 @@ def colour_pixels(baseline: str, channels: int, where: str) -> NDArray[np.float6
 
 
 def draw_noise(shape: InputShape, seed: int, where: str) -> NDArray[Any]:
-    """Draws every pixel and channel by itself, uniformly from 0, 1, …, 255: (H, W, C).
+    """Returns noise (H, W, C): every pixel and channel drawn independently, uniformly from 0, 1, …, 255.
 
     Raises:
-        MasktoolError: the height or width is open.
+        MasktoolError: the height or width of the input is open.
     """
     channels, height, width = shape
     if height is None or width is None:

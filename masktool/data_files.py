@@ -1,4 +1,4 @@
-"""Opens files of data, for every reader alike: what is missing, no file, too large or endless gets its one line.
+"""Opens files of data for every reader alike; one that is missing, no file, too large or endless is a MasktoolError.
 
 A pipe is read where somebody writes to it for sure: standard input (``-``, ``/dev/stdin``) and what a shell hands
 over as ``/dev/fd/N``. A named pipe is refused, since opening one that nobody writes to never returns.
@@ -25,9 +25,9 @@ from masktool.printable import cut_text
 STANDARD_INPUT = "-"
 HANDED_OVER = re.compile(r"/(?:dev|proc/self)/fd/(\d{1,9})")
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
-"""``https://...``, also as pathlib writes it, with one slash; a Windows drive has one letter."""
+"""URLs such as ``https://...``, also as pathlib writes them, with one slash; a Windows drive has one letter."""
 CURL_SCHEMES = ("http", "https", "ftp", "ftps")
-"""Others, such as ``s3`` and ``hf``, have programs of their own."""
+"""Schemes of URLs that ``curl`` can download; others, such as ``s3`` and ``hf``, have programs of their own."""
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16's, which it starts with
@@ -45,7 +45,7 @@ KINDS = (
 
 
 def is_directory(path: Path) -> bool:
-    """Tells whether a path is a directory; what cannot be looked at is none, and whoever reads it says why."""
+    """Tells whether a path is a directory; False for one that cannot be looked at: reading it then says why."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
@@ -53,7 +53,7 @@ def is_directory(path: Path) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Tells whether a path leads anywhere; what cannot be looked at does, and whoever reads it says why."""
+    """Tells whether a path exists; True for one that cannot be looked at: reading it then says why."""
     try:
         return descriptor_of(path) is not None or path.exists() or path.is_symlink()
     except (OSError, ValueError):
@@ -61,7 +61,7 @@ def is_there(path: Path) -> bool:
 
 
 def descriptor_of(path: Path) -> int | None:
-    """Returns the open descriptor that a path stands for; None for the path of a file."""
+    """Returns the open file descriptor that a path such as ``/dev/fd/3`` stands for; None for the path of a file."""
     if str(path) in (STANDARD_INPUT, "/dev/stdin"):
         return 0
     handed_over = HANDED_OVER.fullmatch(str(path))
@@ -69,12 +69,12 @@ def descriptor_of(path: Path) -> int | None:
 
 
 def check_readable(path: Path, expected: str) -> None:
-    """Raises MasktoolError unless the path is a regular file with something in it that can be opened.
+    """Raises MasktoolError unless the path is that of a regular file which is not empty and can be opened.
 
-    For files that are read more than once, or by name: a pipe is none of them.
+    For files that are read more than once, or by name, which a pipe cannot be.
 
     Args:
-        path: as the user gave it.
+        path: path of the file, as the user gave it.
         expected: what the file should be, for the error.
     """
     kind = find_kind_of_file(path, expected)
@@ -89,12 +89,12 @@ def open_data(path: Path, expected: str, *, bounded: bool = True) -> Iterator[Bi
     """Yields a stream of bytes that can be searched back and forth: the file, or what was read from a pipe.
 
     Args:
-        path: of the file, ``-`` for standard input, or what a shell hands over.
+        path: path of the file, ``-`` for standard input, or a path such as ``/dev/fd/3`` that a shell hands over.
         expected: what the file should be, for the error.
         bounded: whether the limit on files of data applies.
 
     Raises:
-        MasktoolError: it is missing, no file, empty, cannot be read or is beyond the limit.
+        MasktoolError: the file is missing, no file, empty, unreadable or beyond the limit.
     """
     descriptor = descriptor_of(path)
     if descriptor is not None:
@@ -113,10 +113,10 @@ def open_data(path: Path, expected: str, *, bounded: bool = True) -> Iterator[Bi
 
 
 def find_kind_of_file(path: Path, expected: str) -> str | None:
-    """Returns what a path is that is no regular file; None for one that is.
+    """Returns the kind of file of a path that is no regular file, in words; None for a regular file.
 
     Raises:
-        MasktoolError: there is none, or it cannot be looked at.
+        MasktoolError: there is no such file, or it cannot be looked at.
     """
     try:
         mode = (os.fstat(descriptor) if (descriptor := descriptor_of(path)) is not None else path.stat()).st_mode
@@ -126,7 +126,7 @@ def find_kind_of_file(path: Path, expected: str) -> str | None:
 
 
 def open_regular(path: Path, expected: str) -> BinaryIO:
-    """Opens a file without waiting: one that became a pipe since it was looked at is empty."""
+    """Opens a regular file without waiting: one that has become a pipe since the check reads as empty."""
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
         return os.fdopen(os.open(path, flags), "rb")
@@ -135,10 +135,10 @@ def open_regular(path: Path, expected: str) -> BinaryIO:
 
 
 def read_descriptor(descriptor: int, path: Path, expected: str) -> BinaryIO:
-    """Returns all that an open descriptor holds.
+    """Returns a stream of all the bytes that an open file descriptor holds.
 
     Raises:
-        MasktoolError: it holds nothing, more than the limit, or is neither a file nor a pipe.
+        MasktoolError: the descriptor holds nothing, more than the limit, or is neither a file nor a pipe.
     """
     kind = find_kind_of_file(path, expected)
     if kind not in (None, "a pipe", "a socket"):
@@ -156,13 +156,13 @@ def read_descriptor(descriptor: int, path: Path, expected: str) -> BinaryIO:
 
 
 def not_a_file(path: Path, expected: str, kind: str) -> MasktoolError:
-    """Returns the error for what is no regular file."""
+    """Returns the error for a path that is no regular file."""
     fix = "write what it gives to a file first" if kind in ("a pipe", "a socket") else None
     return MasktoolError("not a file", where=path, expected=expected, got=kind, fix=fix)
 
 
 def cannot_read(path: Path, error: Exception, expected: str) -> MasktoolError:
-    """Returns the error for a file that does not open, in terms of what the user may have meant."""
+    """Returns the error for a file that does not open, with advice on what the user may have meant."""
     if url := URL.match(str(path)):
         scheme = url[1].lower()
         by_curl = ", for example with curl -O" if scheme in CURL_SCHEMES else ""
@@ -179,7 +179,7 @@ def cannot_read(path: Path, error: Exception, expected: str) -> MasktoolError:
 
 
 def read_bytes(path: Path, expected: str, bound: str = "bytes") -> bytes:
-    """Returns what a file holds.
+    """Returns the bytes of a file.
 
     Args:
         path: as for :func:`open_data`.
@@ -199,7 +199,7 @@ def read_bytes(path: Path, expected: str, bound: str = "bytes") -> bytes:
 
 
 def read_text(path: Path, expected: str, bound: str = "bytes") -> str:
-    """Reads a file of text: UTF-8, or what its byte order mark says.
+    """Returns the text of a file: UTF-8, or the encoding of its byte order mark.
 
     Args:
         path: as for :func:`open_data`.
@@ -207,21 +207,21 @@ def read_text(path: Path, expected: str, bound: str = "bytes") -> str:
         bound: name of the limit on its length.
 
     Raises:
-        MasktoolError: it cannot be read, or is no text.
+        MasktoolError: the file cannot be read, or is no text.
     """
     return decode_text(read_bytes(path, expected, bound), path, expected)
 
 
 def decode_text(content: bytes, where: object, expected: str) -> str:
-    """Returns the text that bytes hold: UTF-8, or what their byte order mark says.
+    """Returns the text in bytes: UTF-8, or the encoding of their byte order mark.
 
     Args:
-        content: of a file.
-        where: it stands, for the error.
-        expected: what it should be, for the error.
+        content: bytes of a file.
+        where: path or other source of the bytes, for the error.
+        expected: what the file should be, for the error.
 
     Raises:
-        MasktoolError: it is no text.
+        MasktoolError: the bytes are no text.
     """
     encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
     try:
@@ -236,7 +236,7 @@ def decode_text(content: bytes, where: object, expected: str) -> str:
 
 
 def read_json(path: Path, expected: str, bound: str = "bytes") -> Any:
-    """Reads a JSON document.
+    """Returns the value of the JSON document in a file.
 
     Args:
         path: as for :func:`open_data`.
@@ -244,21 +244,21 @@ def read_json(path: Path, expected: str, bound: str = "bytes") -> Any:
         bound: name of the limit on its length.
 
     Raises:
-        MasktoolError: it cannot be read, or is no JSON.
+        MasktoolError: the file cannot be read, or is no JSON.
     """
     return parse_json(read_text(path, expected, bound), path, expected)
 
 
 def parse_json(text: str, where: object, expected: str) -> Any:
-    """Returns what a JSON document says.
+    """Returns the value of a JSON document.
 
     Args:
-        text: the document.
-        where: it stands, for the error.
-        expected: what it should hold, for the error.
+        text: text of the document.
+        where: path or other source of the document, for the error.
+        expected: what the document should hold, for the error.
 
     Raises:
-        MasktoolError: it is no JSON, or nested too deeply to be anything that masktool reads.
+        MasktoolError: the text is no JSON, or nested too deeply to be anything that masktool reads.
     """
     try:
         return json.loads(text)
@@ -274,7 +274,7 @@ def parse_json(text: str, where: object, expected: str) -> Any:
 
 
 LONGEST = 60
-"""Characters of a wrong value that an error shows."""
+"""Most characters of a wrong value that an error shows."""
 
 
 def shorten(value: Any) -> str:

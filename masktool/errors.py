@@ -9,21 +9,21 @@ from typing import Any, NamedTuple, Self
 from masktool.messages import Message
 
 OUT_OF_MEMORY = ("Failed to allocate memory", "bad_alloc", "bad allocation")
-"""What exceptions of native libraries say that are no MemoryError: ONNX Runtime's arena, C++ of two compilers."""
+"""Texts of native libraries' exceptions for a lack of memory: those of ONNX Runtime's arena, and of C++'s allocator."""
 
 
 class MasktoolError(Exception):
-    """Bad use or bad input.
+    """An error of the user's call or data, such as a damaged file, a wrong shape or an unknown option.
 
-    As a string it is one line that names parameters as Python does; the command line names its options instead, see
-    :mod:`masktool.messages`.
+    As a string the error is one line that names parameters as Python does; the command line names its options instead,
+    see :mod:`masktool.messages`.
 
     Attributes:
-        what: what is wrong.
-        where: file, node, parameter or input that it concerns; None where that goes without saying.
-        expected: what should have been there; None likewise.
-        got: what was there instead; None likewise.
-        fix: what the user can do about it; None where nothing is known.
+        what: short statement of what is wrong.
+        where: file, node, parameter or input that the error concerns; None where the error names none.
+        expected: value that would have been right; None where the error names none.
+        got: value that was found instead; None where the error names none.
+        fix: advice on what the user can do about the error; None where there is none.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class MasktoolError(Exception):
         got: object | None = None,
         fix: str | None = None,
     ) -> None:
-        """Takes each of the attributes; a full stop behind them is left out."""
+        """Makes an error from its attributes: texts without a full stop at the end, put on one line."""
         self.what = as_message(what)
         self.where = None if where is None else as_message(where)
         self.expected = None if expected is None else as_message(expected)
@@ -45,7 +45,7 @@ class MasktoolError(Exception):
 
     @property
     def message(self) -> Message:
-        """The whole of it on one line, its parameters not spelled yet."""
+        """The whole error as a message on one line, whose parameters can still be spelled as command-line options."""
         message = self.what if self.where is None else self.what + " (" + self.where + ")"
         if self.expected is not None:
             message += ": expected " + self.expected
@@ -56,7 +56,7 @@ class MasktoolError(Exception):
         return message if self.fix is None else message + "; " + self.fix
 
     def advised(self, advice: str) -> Self:
-        """Returns the same error with one more thing that the user can do."""
+        """Returns the same error with more advice behind ``fix``."""
         more = type(self).__new__(type(self))
         vars(more).update(vars(self))
         more.fix = as_message(advice) if self.fix is None else self.fix + "; " + as_message(advice)
@@ -64,22 +64,22 @@ class MasktoolError(Exception):
         return more
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Lets an error pass from one process to another: its class may take other arguments than ``args``."""
+        """Makes errors picklable, also those whose class takes other arguments than ``args``."""
         return restore_error, (type(self), self.args), vars(self)
 
 
 def restore_error(kind: type[MasktoolError], args: tuple[object, ...]) -> MasktoolError:
-    """Returns an error of a class without its attributes, which :mod:`pickle` sets."""
+    """Returns an error of a class without its attributes, which :mod:`pickle` sets afterwards."""
     return kind.__new__(kind, *args)
 
 
 def as_message(value: object) -> Message:
-    """Returns a message on one line of whatever an error tells."""
+    """Returns a value as a message on one line."""
     return (value if isinstance(value, Message) else Message(str(value))).on_one_line()
 
 
 class UnsupportedNode(NamedTuple):
-    """One node that has no rule, and why."""
+    """One node without a rule for masks or gradients: its name, operator and opset, and the reason."""
 
     name: str
     op_type: str
@@ -109,13 +109,13 @@ class UnsupportedOperatorError(MasktoolError):
 def stage(what: str, *, where: object | None = None, fix: str | None = None) -> Iterator[None]:
     """Turns whatever a block raises into a MasktoolError that says which stage failed; the cause is kept.
 
-    A library of others raises whatever a damaged or unforeseen input leads it to, and its exceptions share no base.
-    This stands around one call of such a library, never around code of our own whose errors are ours.
+    A third-party library raises whatever a damaged or unforeseen input leads it to, and its exceptions share no base.
+    The block is one call of such a library, never masktool's own code, which raises MasktoolError itself.
 
     Args:
-        what: failed, as a whole sentence without a full stop: ``ONNX's checker refuses the graph``.
-        where: file or node that it concerns.
-        fix: what the user can do about it.
+        what: description of the failure, a whole sentence without a full stop: ``ONNX's checker refuses the graph``.
+        where: file or node that the failure concerns; None leaves it out.
+        fix: advice on what the user can do about the failure; None leaves it out.
 
     Raises:
         MasktoolError: the block raised an exception; one that is a MasktoolError already passes as it is.
@@ -135,7 +135,7 @@ def needing_memory(what: str) -> Iterator[None]:
     """Turns the exception of a native library that ran out of memory in a block into a MasktoolError; lets others pass.
 
     Args:
-        what: failed, as a whole sentence without a full stop.
+        what: description of the failure, a whole sentence without a full stop.
     """
     try:
         yield

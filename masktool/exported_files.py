@@ -1,4 +1,4 @@
-"""What an exported file says about itself, read without ONNX or ONNX Runtime: weights are passed over, not read.
+"""The metadata of an exported file, read without ONNX or ONNX Runtime: weights are passed over, not read.
 
 Source: field numbers from onnx.proto; the encoding as in :mod:`masktool.external_weights`.
 """
@@ -13,9 +13,9 @@ from masktool.errors import MasktoolError
 from masktool.external_weights import KEY, VALUE, fields
 
 MASKED_MARK = f"{METADATA_PREFIX}schema_version".encode()
-"""Protocol buffers hold strings as they are, so that a masked file can be told without parsing it."""
+"""Bytes that every masked file holds: protocol buffers hold strings as they are, so that no parsing is needed."""
 METADATA_PROPS = 14
-"""Field of a model that holds a key and its value."""
+"""Number of the field of an ONNX model that holds metadata: a key and its value."""
 
 
 def is_masked(path: Path) -> bool:
@@ -27,10 +27,10 @@ def is_masked(path: Path) -> bool:
 
 
 def metadata_of(path: Path) -> Metadata | None:
-    """Returns what a file says about itself; None for one that ``masktool export`` did not write.
+    """Returns the metadata of a file; None for one that ``masktool export`` did not write.
 
     Raises:
-        MasktoolError: the file is no ONNX model, or what it says is damaged or of a newer schema.
+        MasktoolError: the file is no ONNX model, or its metadata are damaged or of a newer schema.
     """
     if not is_masked(path):
         return None

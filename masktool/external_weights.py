@@ -18,12 +18,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from masktool.errors import MasktoolError
 
 LOCATION = b"location"
-"""Key of the entry that holds the path; a file without these letters names none."""
+"""Key of the entry that holds a data file's path; a model without these letters names no data file."""
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Protobuf's wire types; groups, the others, are in no ONNX file."""
 LONGEST_VARINT = 10
 DEEPEST = 200
-"""Levels of messages within messages; ONNX Runtime's own reader ends at 100."""
+"""Most levels of messages within messages that are read; ONNX Runtime's own reader ends at 100."""
 DESCENTS: Mapping[str, Mapping[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -34,23 +34,23 @@ DESCENTS: Mapping[str, Mapping[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {13: "entry"},
 }
-"""By message: the fields that lead to external data, and the message that each holds."""
+"""Fields that lead to external data, and the message that each holds, by message."""
 KEY, VALUE = 1, 2
-"""Fields of an entry."""
+"""Numbers of the fields of an entry of external data."""
 
 
 def find_beside(path: Path, location: str) -> Path:
-    """Returns the real path of a file that a model names.
+    """Returns the real path of a data file that a model names.
 
     A link is followed as far as the folder of the model, or of what the model's own path is a link to (as caches of
     hubs lay them out).
 
     Args:
-        path: of the model.
-        location: as the model names it.
+        path: path of the model.
+        location: path of the data file, as the model names it.
 
     Raises:
-        MasktoolError: it is not in the model's folder.
+        MasktoolError: the data file is not in the model's folder.
     """
     if not location or is_outside(location):
         raise MasktoolError(
@@ -87,7 +87,7 @@ def check_named_files(path: Path) -> None:
     """Raises MasktoolError where a model names weights outside its folder.
 
     Args:
-        path: of an ONNX file; one that is damaged passes where it names none, for whoever opens it to refuse.
+        path: path of an ONNX file; a damaged file in which no path is found passes, and is refused when it is opened.
     """
     if path.stat().st_size == 0:
         return
@@ -109,7 +109,7 @@ def find_locations(content: mmap.mmap | bytes) -> Iterator[str]:
 
     Raises:
         ValueError: the bytes are no protobuf message.
-        IndexError: they end within one.
+        IndexError: the bytes end within a message.
     """
     waiting = [("model", 0, len(content), 0)]
     while waiting:
@@ -128,7 +128,7 @@ def find_locations(content: mmap.mmap | bytes) -> Iterator[str]:
 
 
 def fields(content: mmap.mmap | bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yields (number, start, end) of every field of a message that holds bytes, and passes over the others."""
+    """Yields (number, start, end) of every field of a message that holds bytes, and passes over other fields."""
     while start < end:
         tag, start = read_varint(content, start)
         wire = tag & 7
@@ -149,7 +149,7 @@ def fields(content: mmap.mmap | bytes, start: int, end: int) -> Iterator[tuple[i
 
 
 def read_varint(content: mmap.mmap | bytes, start: int) -> tuple[int, int]:
-    """Returns a number and where the next thing starts."""
+    """Returns the number (a protobuf varint) at a position, and the position behind it."""
     number = 0
     for position in range(LONGEST_VARINT):
         byte = content[start + position]

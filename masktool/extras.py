@@ -1,4 +1,4 @@
-"""Packages of the extra ``evaluate``, which a plain installation lacks."""
+"""Imports of the packages of the extra ``evaluate``, which a plain installation lacks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ INSTALL = "pip install 'masktool[evaluate]'"
 
 @contextlib.contextmanager
 def require_extra(purpose: str) -> Iterator[None]:
-    """Context manager for the import of such a package: that it is missing becomes an error with the command to run.
+    """Turns the failed import of a package of the extra within the block into a MasktoolError with the command to run.
 
     Args:
-        purpose: what it is needed for, such as "drawing charts".
+        purpose: purpose that the package is needed for, such as "drawing charts".
 
     Raises:
-        MasktoolError: it is not installed; the message has the command to run.
+        MasktoolError: the package is not installed; the message has the command to run.
     """
     try:
         yield

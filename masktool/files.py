@@ -28,21 +28,21 @@ if sys.platform != "win32":
 HASH_CHUNK_BYTES = 1 << 20
 TEMPORARY_PREFIX = ".masktool-tmp-"
 LONGEST_SUFFIX = 16
-"""Characters of the target's suffix that a temporary name keeps at most: some writers look at it."""
+"""Most characters of the target's suffix that a temporary name keeps: some writers look at the suffix."""
 PUBLIC, PRIVATE = 0o666, 0o600
-"""Modes of new files: as the user's umask leaves it, or for the user alone."""
+"""Modes of new files: for everybody, less the user's umask; for the user alone."""
 NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)})
-"""What the system answers when a disk is full, damaged or read-only, or a quota or the largest file is reached."""
+"""Error numbers of the system for a disk that is full, damaged or read-only, or a quota or file size limit reached."""
 
 _CLEANED: set[Path] = set()
-"""Directories that this process has rid of leftovers: once each, for some hold many thousand files."""
+"""Directories in which this process has removed leftovers: once each, for some hold many thousand files."""
 
 
 def check_target(target: str | os.PathLike[str]) -> Path:
-    """Returns the file that writing to a path would replace: behind a symbolic link that which it names.
+    """Returns the file that writing to a path would replace: for a symbolic link, the file that the link names.
 
     Raises:
-        MasktoolError: something stands there that is no ordinary file, such as a directory, a device or a FIFO.
+        MasktoolError: the path is that of a directory, a device, a FIFO or anything else that is no ordinary file.
     """
     target = Path(target)
     try:
@@ -63,7 +63,7 @@ def check_target(target: str | os.PathLike[str]) -> Path:
 
 
 def describe_mode(mode: int) -> str:
-    """Returns in words what a mode says of a path that is no ordinary file."""
+    """Returns in words the kind of a path that is no ordinary file, by its mode."""
     kinds = {
         stat.S_IFDIR: "a directory",
         stat.S_IFCHR: "a device",
@@ -75,11 +75,11 @@ def describe_mode(mode: int) -> str:
 
 
 class CannotWriteError(MasktoolError):
-    """The operating system takes no more: no fault of the one input that is worked on, so that nothing goes on."""
+    """The operating system refuses to write; no fault of the image at hand, so that a run over many images ends."""
 
 
 def cannot_write(target: Path, error: OSError) -> CannotWriteError:
-    """Returns the error for what the operating system refuses."""
+    """Returns the error for a target that the operating system refuses to write."""
     return CannotWriteError(
         "cannot write", where=target, got=error.strerror or error, fix="choose another output with " + parameter("path")
     )
@@ -87,7 +87,7 @@ def cannot_write(target: Path, error: OSError) -> CannotWriteError:
 
 @contextlib.contextmanager
 def writing(target: Path) -> Iterator[None]:
-    """Turns what the operating system refuses within the block into one line about the target."""
+    """Turns an OSError within the block into a MasktoolError about the target."""
     try:
         yield
     except OSError as error:
@@ -101,8 +101,9 @@ def atomic_path(target: str | os.PathLike[str], *, mode: int = PUBLIC) -> Iterat
     The bytes are on the disk before the name is. A symbolic link stays, and what it names is replaced.
 
     Args:
-        target: of the file; its directory is made where there is none.
-        mode: of a new file, less the umask; one that is replaced keeps its own, unless ``mode`` is private.
+        target: path of the file to write; its directory is made where there is none.
+        mode: mode of a new file, less the umask; a file that is replaced keeps its own mode, unless ``mode`` is
+            private.
 
     Raises:
         MasktoolError: the directory cannot be made or written, or the target is no ordinary file.
@@ -129,7 +130,7 @@ def atomic_path(target: str | os.PathLike[str], *, mode: int = PUBLIC) -> Iterat
 
 @contextlib.contextmanager
 def full_disk(target: Path) -> Iterator[None]:
-    """Turns what a disk says that takes no more within the block into one line; other errors are the block's own."""
+    """Turns the OSError of a disk that takes no more, within the block, into a MasktoolError; other errors pass."""
     try:
         yield
     except OSError as error:
@@ -143,10 +144,10 @@ def temporary_directory(parent: Path | None = None) -> Iterator[Path]:
     """Yields a directory for the user alone that is removed with all it holds when the block ends.
 
     Args:
-        parent: where it is made; None takes the system's directory for temporary files.
+        parent: directory in which the new one is made; None takes the system's directory for temporary files.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the directory cannot be made.
     """
     directory = choose_name(Path(tempfile.gettempdir()) if parent is None else parent)
     stack = contextlib.ExitStack()
@@ -159,7 +160,7 @@ def temporary_directory(parent: Path | None = None) -> Iterator[Path]:
 
 
 def clean(temporary: Path) -> None:
-    """Removes what is unfinished, also where a signal comes meanwhile; what cannot be removed, the next run tries."""
+    """Removes an unfinished file, also where a signal comes meanwhile; one that stays is left to the next run."""
     try:
         discard(temporary)
     except BaseException:
@@ -168,7 +169,7 @@ def clean(temporary: Path) -> None:
 
 
 def discard(temporary: Path) -> None:
-    """Removes a file, or a directory with all it holds; errors are left, for the first one is the one to tell."""
+    """Removes a file, or a directory with all it holds; errors are ignored, so that an earlier one is reported."""
     if temporary.is_dir():
         shutil.rmtree(temporary, ignore_errors=True)
     else:
@@ -177,7 +178,7 @@ def discard(temporary: Path) -> None:
 
 
 def replace_durably(temporary: Path, target: Path) -> None:
-    """Renames a file once its bytes are on the disk, and sees that the new name gets there too."""
+    """Renames a file once its bytes are on the disk, and waits until the new name is on the disk too."""
     synchronise(temporary)
     temporary.replace(target)
     synchronise(target.parent)
@@ -196,16 +197,16 @@ def synchronise(path: Path) -> None:
 
 
 def choose_name(parent: Path, suffix: str = "") -> Path:
-    """Returns a path for something unfinished that nobody else has, in a directory that is rid of leftovers."""
+    """Returns a unique path for an unfinished file, in a directory from which leftovers are removed first."""
     remove_leftovers(parent)
     return parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{suffix if len(suffix) <= LONGEST_SUFFIX else ''}"
 
 
 def make_file(path: Path, mode: int = PUBLIC) -> int:
-    """Makes an empty file that this process has locked; returns the lock, a descriptor.
+    """Makes an empty file that this process has locked; returns the lock, a file descriptor.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the file cannot be made.
     """
     while True:  # again where another process took it for a leftover before it was locked
         lock = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode)
@@ -215,10 +216,10 @@ def make_file(path: Path, mode: int = PUBLIC) -> int:
 
 
 def make_directory(path: Path) -> int:
-    """Makes an empty directory, for the user alone, that this process has locked; returns the lock, a descriptor.
+    """Makes an empty directory, for the user alone, locked by this process; returns the lock, a file descriptor.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the directory cannot be made.
     """
     while True:
         path.mkdir(0o700)
@@ -232,12 +233,12 @@ def make_directory(path: Path) -> int:
 
 
 def open_directory(path: Path) -> int:
-    """Returns a descriptor to lock a directory by; of nothing where the system has none."""
+    """Returns a file descriptor to lock a directory by; that of the null device where directories cannot be opened."""
     return os.open(os.devnull if sys.platform == "win32" else path, os.O_RDONLY)
 
 
 def take_lock(lock: int, path: Path) -> bool:
-    """Locks a new file or directory; False where another process took it for a leftover before that."""
+    """Locks a new file or directory; returns False where another process took it for a leftover before that."""
     if sys.platform == "win32":
         return True
     with contextlib.suppress(OSError):  # a file system without locks: nobody can lock it then, nor remove it
@@ -246,7 +247,7 @@ def take_lock(lock: int, path: Path) -> bool:
 
 
 def is_still(descriptor: int, path: Path) -> bool:
-    """Tells whether a path leads to what was opened."""
+    """Tells whether a path still leads to the file behind an open descriptor."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except OSError:
@@ -254,7 +255,7 @@ def is_still(descriptor: int, path: Path) -> bool:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Removes what runs that were killed have left in a directory; never what a process still writes."""
+    """Removes the unfinished files that killed runs have left in a directory; never one that a process still writes."""
     if directory.absolute() in _CLEANED or sys.platform == "win32":  # it has no locks that any file takes
         return
     _CLEANED.add(directory.absolute())

@@ -1,4 +1,4 @@
-"""What a result was made from: digests that cover every file a model names, and the code that made it.
+"""Digests of what a result was made from: of every file that a model names, and of the code that made the result.
 
 Standard library only, so that evaluation, which knows no ONNX, can tell two models apart too.
 """
@@ -18,15 +18,15 @@ from masktool.external_weights import find_locations
 from masktool.files import sha256_of
 
 KEY = b"location"
-"""Of the entry that holds a file's path: a model without these letters names none, and is not parsed."""
+"""Key of the entry that holds a data file's path: a model without these letters names none, and is not parsed."""
 
 LOCATION = b"\x0a\x08" + KEY
-"""How an entry of a tensor's external data begins in a protocol buffer: field 1, 8 bytes, the key."""
+"""Bytes with which an entry of a tensor's external data begins in a protocol buffer: field 1, 8 bytes, the key."""
 VALUE = 0x12
-"""Behind it: field 2, the file's path as length and bytes."""
+"""Byte behind the key: field 2, the file's path as length and bytes."""
 LONGEST_PATH = 4096
 MOST_DIGESTED = 256 << 20
-"""Bytes of data files beside a factory that are read again whenever an export of it is used: a second at most."""
+"""Most bytes of data files beside a factory that are digested whenever an export of it is used: a second at most."""
 CODE = Path(__file__).parent
 
 
@@ -49,7 +49,7 @@ def named_files(path: Path) -> list[Path]:
 
 
 def read_locations(content: mmap.mmap) -> Iterator[str]:
-    """Yields the paths in what looks like an entry of external data, as it is usually written: the key comes first."""
+    """Yields the paths in bytes that look like an entry of external data, as usually written: the key comes first."""
     at = content.find(LOCATION)
     while at >= 0:
         at += len(LOCATION)
@@ -62,7 +62,7 @@ def read_locations(content: mmap.mmap) -> Iterator[str]:
 
 
 def read_length(content: mmap.mmap, at: int) -> tuple[int | None, int]:
-    """Returns the length of the string field that begins there and where its bytes do; None where none begins."""
+    """Returns the length of the string field at a position, None where none begins there, and its bytes' position."""
     if at >= len(content) or content[at] != VALUE:
         return None, at
     length = 0
@@ -74,7 +74,7 @@ def read_length(content: mmap.mmap, at: int) -> tuple[int | None, int]:
 
 
 def digest_files(paths: Iterable[Path]) -> dict[str, str | None]:
-    """Returns the SHA-256 of each file by its path; None for what is no ordinary file, or cannot be read."""
+    """Returns the SHA-256 of each file by its path; None for a path that is no ordinary file, or cannot be read."""
     return {str(path): digest_or_none(path) for path in paths}
 
 
@@ -87,8 +87,10 @@ def digest_or_none(path: Path) -> str | None:
 
 
 def mark_files(paths: Iterable[Path]) -> dict[str, str | None]:
-    """Returns what tells a file's content by its path: the SHA-256 of the first ones, up to a number of bytes in all;
-    beyond it the size and the time of the last change, which costs nothing. None as for :func:`digest_files`.
+    """Returns a mark of each file's content by its path, cheap for large files; None as for :func:`digest_files`.
+
+    The mark is the SHA-256 for the first files, up to ``MOST_DIGESTED`` bytes in all; for the others it is the size and
+    the time of the last change.
     """
     marks: dict[str, str | None] = {}
     total = 0
@@ -101,7 +103,7 @@ def mark_files(paths: Iterable[Path]) -> dict[str, str | None]:
 
 
 def size_and_time(path: Path) -> tuple[int, int] | None:
-    """Returns the bytes of an ordinary file and when it was last changed, in nanoseconds; None for anything else."""
+    """Returns an ordinary file's size in bytes and time of last change in nanoseconds; None for anything else."""
     try:
         status = path.stat()
     except (OSError, ValueError):
@@ -113,7 +115,7 @@ def digest_model(path: Path, besides: Mapping[str, str | None] | None = None) ->
     """Returns one SHA-256 for a model's file and every file that belongs to it.
 
     Args:
-        path: of the model; a model that is one file has that file's own digest.
+        path: path of the model; a model that is one file has that file's own digest.
         besides: digests of more files that decide what the model is, by name, such as the code that builds it.
     """
     named = {os.path.relpath(each, path.parent): digest_or_none(each) for each in named_files(path)}
@@ -122,7 +124,7 @@ def digest_model(path: Path, besides: Mapping[str, str | None] | None = None) ->
 
 
 def digest_values(values: Mapping[str, object]) -> str:
-    """Returns the SHA-256 of JSON values."""
+    """Returns the SHA-256 of JSON values by name."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

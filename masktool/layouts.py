@@ -8,4 +8,4 @@ from masktool.contract import Layout
 
 CHANNEL_AXIS: Mapping[Layout, int] = {"NCHW": 1, "NHWC": 3}
 SPATIAL_AXES: Mapping[Layout, tuple[int, int]] = {"NCHW": (2, 3), "NHWC": (1, 2)}
-"""Of height and width."""
+"""Indices of the axes of height and width, by layout."""

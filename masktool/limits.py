@@ -1,4 +1,4 @@
-"""What masktool will spend on one input: declared limits, each with a name, a default and one way to raise it.
+"""Limits on what masktool spends on one input, each with a name, a default and one way to raise it.
 
 A file of a few hundred bytes may ask for terabytes. Whoever allocates or loops by a number that came from outside asks
 here first. ``masktool --limit NAME=N ...`` raises a limit on the command line, :func:`limits` in Python.
@@ -15,7 +15,7 @@ from masktool.errors import MasktoolError
 from masktool.messages import Message, differently
 
 DIGITS = 18
-"""Of the largest number that ``--limit`` takes, a little below 2⁶³: nothing can be given more than that."""
+"""Most digits of a number that ``--limit`` takes: the largest such number is a little below 2⁶³."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Limit:
     """One declared limit.
 
     Attributes:
-        default: largest number that is taken.
-        what: is counted, and its unit.
+        default: largest number that is accepted unless the limit is raised.
+        what: name of what is counted, with its unit.
     """
 
     default: int
@@ -46,23 +46,23 @@ LIMITS: Mapping[str, Limit] = {
     "values": Limit(12_000_000, "numbers in one image that a network takes, C x H x W"),
     "tensor": Limit(200_000_000, "numbers in one tensor that a graph computes, its batch included where that is fixed"),
 }
-"""By name, as ``--limit`` takes it."""
+"""All limits by name, as ``--limit`` takes it."""
 
 _RAISED: contextvars.ContextVar[Mapping[str, int] | None] = contextvars.ContextVar("masktool_limits", default=None)
 
 
 def limit(name: str) -> int:
-    """Returns the limit of that name which is in force."""
+    """Returns the number in force for the limit of a name: as raised, else the default."""
     return (_RAISED.get() or {}).get(name, LIMITS[name].default)
 
 
 def check_limit(name: str, got: int, *, where: object | None = None) -> None:
-    """Raises MasktoolError where a number is beyond a limit; the message names the option that raises it, if it can.
+    """Raises MasktoolError where a number is beyond a limit; the message says how to raise the limit, where it can be.
 
     Args:
-        name: of the limit, a key of :data:`LIMITS`.
-        got: the number that an input asks for.
-        where: file, node or input that it concerns.
+        name: name of the limit, a key of :data:`LIMITS`.
+        got: number that an input asks for.
+        where: file, node or input that asks for it; None leaves it out.
     """
     if got > limit(name):
         raise MasktoolError(
@@ -75,7 +75,7 @@ def check_limit(name: str, got: int, *, where: object | None = None) -> None:
 
 
 def advise_limit(name: str, number: int) -> Message:
-    """Returns how a limit is raised."""
+    """Returns the advice on how to raise a limit to a number, as a message."""
     python = f"with masktool.limits.limits({name.replace('-', '_')}={number}): ..."
     return "if that is meant: " + differently(python=python, command=f"masktool --limit {name}={number} ...")
 
@@ -87,7 +87,7 @@ def limits(**raised: int) -> Iterator[None]:
     ``with limits(fill_rounds=2000): ...``
 
     Raises:
-        MasktoolError: there is no such limit, or it is not a positive number.
+        MasktoolError: there is no such limit, or its number is not positive.
     """
     named = {name.replace("_", "-"): number for name, number in raised.items()}
     if unknown := sorted(set(named) - set(LIMITS)):

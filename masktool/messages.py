@@ -1,4 +1,4 @@
-"""Texts in which parameters of masktool's functions stand, for two kinds of readers.
+"""Messages that name parameters of masktool's functions, spelled for Python or for the command line.
 
 A program that called ``masktool.export`` reads ``input_size=(H, W)``; somebody who typed ``masktool export`` reads
 ``--input-size H W``. Both come from one text: :func:`parameter`, :func:`parameters`, :func:`call` and
@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable, Mapping
 
 
 class Unsaid(enum.Enum):
-    """Stands for the value of a parameter that is named alone."""
+    """The mark in place of a value, for a parameter that is named without one."""
 
     UNSAID = enum.auto()
 
 
 class Placeholder(str):
-    """What the user has to put a value of their own for, such as ``NAME``; Python shows it without quotes."""
+    """A word that the user replaces by a value of their own, such as ``NAME``; shown without quotes."""
 
     __slots__ = ()
 
@@ -33,8 +33,8 @@ class OneOf:
     """Values of which the user takes one.
 
     Attributes:
-        values: all of them.
-        separator: what stands between them.
+        values: values to choose from.
+        separator: text between the values.
     """
 
     values: tuple[object, ...]
@@ -46,8 +46,8 @@ class Parameter:
     """A parameter of a function of masktool's, perhaps with a value.
 
     Attributes:
-        name: as the function's signature has it.
-        value: that is given for it; a tuple may hold placeholders.
+        name: name of the parameter, as in the function's signature.
+        value: value that is given for the parameter; a tuple may hold placeholders.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Arguments:
     """Several parameters that are given together.
 
     Attributes:
-        members: in the order in which they are written.
+        members: parameters, in the order in which they are written.
     """
 
     members: tuple[Parameter, ...]
@@ -76,9 +76,10 @@ class FunctionCall:
     """A call of a public function of masktool's, with a command line that does the same.
 
     Attributes:
-        function: its name in ``masktool``.
-        positional: values by position. ``...`` stands in Python for what a command has a default for.
-        named: the others.
+        function: name of the function in ``masktool``.
+        positional: values of the positional arguments. ``...`` stands in Python for one that a command has a default
+            for.
+        named: the other arguments, as parameters.
     """
 
     function: str
@@ -92,11 +93,11 @@ class FunctionCall:
 
 @dataclasses.dataclass(frozen=True)
 class TwoWordings:
-    """Words for which no rule makes one form of the other.
+    """Words for Python and for the command line where no rule makes one form from the other.
 
     Attributes:
-        python: for a program.
-        command: for a command line.
+        python: words for a reader of Python.
+        command: words for a reader of the command line.
     """
 
     python: str
@@ -107,20 +108,20 @@ class TwoWordings:
 
 
 Part = Parameter | Arguments | FunctionCall | TwoWordings
-"""What a message holds besides text."""
+"""A part of a message that Python and the command line spell differently."""
 
 
 class Message(str):
-    """A text with parameters in it; as a string it names them as Python does.
+    """A text with parameters in it; as a string the message names them as Python does.
 
     Attributes:
-        parts: pieces of text, and what is spelled in either way, in their order.
+        parts: pieces of text, and parts that either reader has spelled differently, in their order.
     """
 
     parts: tuple[str | Part, ...]
 
     def __new__(cls, *parts: str | Part) -> Message:
-        """Puts texts, messages and parts together."""
+        """Makes one message of texts, messages and parts, in their order."""
         flat: list[str | Part] = []
         for part in parts:
             flat.extend(part.parts if isinstance(part, Message) else [part])
@@ -135,7 +136,7 @@ class Message(str):
         return Message(other, self)
 
     def render(self, spell: Callable[[Part], str]) -> str:
-        """Returns plain text in which every part is spelled as a function says."""
+        """Returns plain text in which every part is spelled by the function ``spell``."""
         return "".join(part if isinstance(part, str) else spell(part) for part in self.parts)
 
     def on_one_line(self) -> Message:
@@ -152,8 +153,9 @@ def parameter(name: str, value: object = Unsaid.UNSAID) -> Message:
     """Returns a parameter of a function of masktool's, perhaps with a value, as part of a message.
 
     Args:
-        name: as in Python; :mod:`masktool.option_names` must know its option.
-        value: an example or what was given; see :class:`Placeholder` and :class:`OneOf`.
+        name: name of the parameter in Python; :mod:`masktool.option_names` must know its option.
+        value: value that was given, or an example; see :class:`Placeholder` and :class:`OneOf`. Left out, the name
+            alone.
     """
     return Message(Parameter(name, value))
 

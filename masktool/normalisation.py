@@ -11,21 +11,21 @@ from masktool.contract import Preprocessing
 from masktool.errors import MasktoolError
 
 LEVELS = 256
-"""Values that a pixel of 8 bits can have."""
+"""Number of values that a pixel of 8 bits can have."""
 
 
 def normalise(pixels: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Orders, scales and normalises channels.
+    """Returns pixels as the network takes them: channels ordered, scaled and normalised.
 
     Args:
-        pixels: (h, w, C), red first.
-        preprocessing: of the network.
+        pixels: pixels (h, w, C) in 0..255, red first.
+        preprocessing: preprocessing of the network.
 
     Returns:
-        (h, w, C) float32, in the network's order of channels.
+        Normalised pixels (h, w, C) float32, in the network's order of channels.
 
     Raises:
-        MasktoolError: mean or std of another number of channels, or a std of 0.
+        MasktoolError: mean or std are of another number of channels, or a std is 0.
     """
     for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
         if len(values) != pixels.shape[2]:
@@ -44,20 +44,20 @@ def normalise(pixels: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.
 
 
 def normalise_levels(preprocessing: Preprocessing) -> NDArray[np.float64]:
-    """Returns what each of the 256 values of a pixel becomes in each channel: (256, C)."""
+    """Returns the normalised value of each of the 256 values of a pixel in each channel, (256, C)."""
     return normalise_channels(np.arange(LEVELS)[:, None], preprocessing)
 
 
 def normalise_channels(values: NDArray[Any], preprocessing: Preprocessing) -> NDArray[np.float64]:
-    """Scales and normalises values (..., C) in the network's order of channels; one channel serves all."""
+    """Returns values (..., C), in the network's order of channels, scaled and normalised; one channel serves all."""
     mean, std = (np.array(numbers, np.float64) for numbers in (preprocessing.mean, preprocessing.std))
     return (values * float(preprocessing.scale) - mean) / std
 
 
 def look_up(pixels: NDArray[np.uint8], table: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns what a table (256, C) has for uint8 pixels (h, w, C): the bits of arithmetic, in a fifth of its time.
+    """Returns a table's (256, C) values for uint8 pixels (h, w, C): arithmetic to the bit, in a fifth of its time.
 
-    Channel after channel lies in memory, as most models take them.
+    In memory the result lies channel after channel, as most models take it.
     """
     planes = np.empty((pixels.shape[2], *pixels.shape[:2]), table.dtype)
     for channel, plane in enumerate(planes):

@@ -16,12 +16,12 @@ Built = TypeVar("Built")
 
 
 def build_with_options(kind: type[Built], title: str, options: Mapping[str, Any]) -> Built:
-    """Builds a dataclass whose fields are options; what is left out takes its default.
+    """Returns a dataclass whose fields are options; an option that is left out takes its default.
 
     Args:
-        kind: the dataclass.
-        title: what the error message calls it.
-        options: by name.
+        kind: class of the dataclass.
+        title: what the error message calls the dataclass.
+        options: values of the options by name.
 
     Raises:
         MasktoolError: there is no such option, or a value is out of range.
@@ -34,14 +34,14 @@ def build_with_options(kind: type[Built], title: str, options: Mapping[str, Any]
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    """Raises a MasktoolError that names the option when its value is none of the choices."""
+    """Raises a MasktoolError that names the option unless its value is one of the choices."""
     if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in choices):
         expected = " | ".join(str(choice) for choice in choices)
         raise MasktoolError("option out of range", where=name, expected=expected, got=repr(value))
 
 
 def check_count(name: str, value: object, minimum: int = 1) -> int:
-    """Returns an option's value as an int, or raises a MasktoolError that names the option."""
+    """Returns an option's value as an int of at least ``minimum``, or raises a MasktoolError that names the option."""
     try:
         count = operator.index(value)  # type: ignore[arg-type]  # whatever is no integer raises TypeError
     except TypeError:
@@ -54,11 +54,11 @@ def check_count(name: str, value: object, minimum: int = 1) -> int:
 
 
 LARGEST = sys.float_info.max
-"""An integer may be beyond it."""
+"""Largest float; an integer may be beyond it."""
 
 
 def check_real(name: str, value: object, *, above: float, below: float = math.inf) -> float:
-    """Returns an option's value as a float strictly between two limits, or raises a MasktoolError that names it."""
+    """Returns an option's value as a float strictly between two limits; MasktoolError, naming the option, otherwise."""
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     is_number = is_whole or (isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational))
     if not is_number or not above < value < min(below, LARGEST):  # type: ignore[operator]  # it is a number

@@ -1,4 +1,4 @@
-"""How the command line spells what the library's messages name as Python does: one table, read in one place."""
+"""The command line's spelling of the parameters and calls in the library's messages: one table, read in one place."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from masktool.messages import Arguments, FunctionCall, Message, OneOf, Parameter
 
 @dataclasses.dataclass(frozen=True)
 class OptionName:
-    """The option that gives a parameter its value.
+    """The command line's option for a parameter.
 
     Attributes:
-        option: as it is typed.
-        separator: between the members of a tuple.
-        words: what is typed for False and for True; None where the option itself is typed for True, and nothing for
-            False.
+        option: option as it is typed.
+        separator: text between the members of a tuple.
+        words: words that are typed for False and for True; None where the option itself is typed for True, and nothing
+            for False.
     """
 
     option: str
@@ -58,16 +58,17 @@ OPTIONS: Mapping[str, OptionName] = {
     "target": OptionName("--target", separator=","),
     "trust_code": OptionName("--trust-code"),
 }
-"""By the parameter's name, which means one thing in all functions; a test holds it to the commands and signatures."""
+"""All options by the parameter's name, which means one thing in all functions; a test holds the table to these."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CommandName:
-    """The command that does what a function does.
+    """The command line's command for a function.
 
     Attributes:
-        command: as it is typed behind ``masktool``.
-        positional: for each positional argument of the function the option that takes it, None for an argument.
+        command: command as it is typed behind ``masktool``.
+        positional: for each positional argument of the function the option that takes it; None for an argument of the
+            command.
     """
 
     command: str
@@ -80,16 +81,16 @@ COMMANDS: Mapping[str, CommandName] = {
     "explain": CommandName("explain", ("-m", None)),
     "train_masker": CommandName("train-masker", (None, "--data", "-o")),
 }
-"""By the function's name."""
+"""All commands by the function's name."""
 
 
 def for_command_line(text: str) -> str:
-    """Returns a text as somebody who types commands is to read it: options in place of parameters."""
+    """Returns a message for a reader of the command line: options in place of parameters."""
     return text.render(spell) if isinstance(text, Message) else text
 
 
 def spell(part: Part) -> str:
-    """Returns what is typed for a part of a message."""
+    """Returns the command line's spelling of a part of a message."""
     match part:
         case Parameter():
             return spell_parameter(part)
@@ -102,7 +103,7 @@ def spell(part: Part) -> str:
 
 
 def spell_parameter(parameter: Parameter) -> str:
-    """Returns the option, with the value behind it unless it is a switch."""
+    """Returns the option of a parameter, with the value behind it unless the option is a switch."""
     name = OPTIONS[parameter.name]
     if parameter.value is Unsaid.UNSAID:
         return name.option

@@ -1,4 +1,4 @@
-"""Text from files and paths as a terminal may show it: nothing in it moves the cursor or turns around what is said."""
+"""Text from files and paths made safe for a terminal: nothing in it moves the cursor or reverses the writing."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ line and paragraph separators."""
 JOINERS = "\u200c\u200d"
 """Format characters that Persian, Indic scripts and emoji are spelled with."""
 UNITS = (("TB", 1e12, 1e12), ("GB", 1e9, 1e9), ("MB", 1e6, 1e5), ("kB", 1e3, 0))
-"""Of sizes: name, bytes, and the bytes from which it is used."""
+"""Units of sizes: name, bytes of one unit, and number of bytes from which the unit is used."""
 
 
 def printable(text: object, keep: str = "") -> str:
     r"""Returns a text with every character that would steer a terminal written as an escape, such as ``\x1b``.
 
     Args:
-        text: of anybody's making.
-        keep: characters that stay as they are, such as line ends between lines of our own.
+        text: text from any source, or an object with one.
+        keep: characters that stay as they are, such as line ends between masktool's own lines.
     """
     shown = str(text)
     if shown.isprintable():
@@ -27,12 +27,12 @@ def printable(text: object, keep: str = "") -> str:
 
 
 def is_shown(character: str) -> bool:
-    """Tells whether a character only shows itself."""
+    """Tells whether a character may be shown as it is: one that does not steer the terminal."""
     return character in JOINERS or unicodedata.category(character) not in HIDDEN
 
 
 def escape(character: str) -> str:
-    """Returns a character as Python writes it."""
+    """Returns a character as Python's escape sequence for it."""
     return character.encode("unicode_escape").decode("ascii")
 
 
@@ -43,5 +43,5 @@ def describe_bytes(count: int) -> str:
 
 
 def cut_text(text: str, most: int) -> str:
-    """Returns a text of at most so many characters, with an ellipsis where the rest is left out."""
+    """Returns a text of at most ``most`` characters, with an ellipsis where the rest is left out."""
     return text if len(text) <= most else text[: most - 3] + "..."

@@ -1,6 +1,4 @@
-"""How work tells what is done of it, and what the user should know; who called it decides whether and where that is
-shown.
-"""
+"""Functions by which a caller of masktool is told of progress and messages, and shows them where it wants to."""
 
 from __future__ import annotations
 
@@ -12,28 +10,34 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Tells how much is done."""
+    """A function to which work reports the steps that it has done."""
 
     def __call__(self, count: int, note: str = "", /) -> None:
-        """Counts the steps since the last call; a note, such as the loss, is shown beside them."""
+        """Reports steps.
+
+        Args:
+            count: number of steps done since the last call.
+            note: text to show beside them, such as the loss.
+        """
 
 
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
-"""Starts to show some work, given what it is called and its number of steps."""
+"""A function from a description of some work and its number of steps to a context manager that yields an
+:class:`Advance`."""
 Counting = Callable[[int], AbstractContextManager[Advance]]
-"""Starts to count up to a number of steps."""
+"""A function from a number of steps to a context manager that yields an :class:`Advance`."""
 Say = Callable[[str], None]
-"""Is told what the user should know, a line at a time."""
+"""A function that is given messages for the user, a line at a time."""
 LOGGER = "masktool"
-"""Name of the logger that messages go to where nothing else is said."""
+"""Name of the logger that messages go to by default."""
 
 
 def log(message: str) -> None:
-    """Passes on what the user should know to ``logging``, which shows it where a program asks for that."""
+    """Passes a message for the user to the logger ``masktool`` (level INFO); the default :data:`Say`."""
     logging.getLogger(LOGGER).info("%s", message)
 
 
 @contextlib.contextmanager
 def no_progress(description: str, total: int) -> Iterator[Advance]:  # noqa: ARG001  # a Progress
-    """Shows nothing."""
+    """Shows nothing: the default :data:`Progress`."""
     yield lambda *_: None

@@ -1,4 +1,4 @@
-"""Registries: what the files of a package hold, found by name, so that a new entry is one new file.
+"""Registries of the entries that a package's files hold, by name, so that a new entry is one new file.
 
 A file registers what it holds when it is imported. The files of a package are looked for and imported once, when the
 first entry is asked for.
@@ -21,8 +21,8 @@ class Registry(Mapping[str, Entry]):
     """Entries of one kind by name, in the order of their names.
 
     Args:
-        kind: what messages call an entry, such as ``metric``.
-        package: the package whose files register the entries.
+        kind: word for an entry in messages, such as ``metric``.
+        package: name of the package whose files register the entries.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -34,7 +34,7 @@ class Registry(Mapping[str, Entry]):
         """Returns a decorator that registers its function or class under one or more names.
 
         Raises:
-            ValueError: a name is taken.
+            ValueError: a name is taken by another entry.
         """
 
         def add(entry: Entry) -> Entry:
@@ -47,10 +47,10 @@ class Registry(Mapping[str, Entry]):
         return add
 
     def find(self, name: str) -> Entry:
-        """Returns the entry of that name.
+        """Returns the entry of a name.
 
         Raises:
-            MasktoolError: there is none; the message lists the names that there are.
+            MasktoolError: there is no entry of that name; the message lists the names that there are.
         """
         if name not in self:
             raise MasktoolError(f"unknown {self.kind}", where=name, expected=f"one of {', '.join(self)}")
@@ -70,7 +70,7 @@ class Registry(Mapping[str, Entry]):
 
 
 class Named(Protocol):
-    """What has a name of its own, by which it is found."""
+    """A class with a name of its own, by which a registry finds it."""
 
     name: ClassVar[str]
 
@@ -79,15 +79,15 @@ NamedKind = TypeVar("NamedKind", bound=Named)
 
 
 class ClassRegistry(Registry[type[NamedKind]]):
-    """Classes by their own names."""
+    """A registry of classes by their own names."""
 
     def add(self, kind: type[NamedKind]) -> type[NamedKind]:
-        """Registers the decorated class."""
+        """Registers the decorated class under its own name."""
         return self.register(kind.name)(kind)
 
 
 @functools.cache
 def import_files(package: str) -> None:
-    """Imports every file of a package, which registers what it holds; does nothing when called again."""
+    """Imports every file of a package, so that each registers its entries; does nothing when called again."""
     for file in pkgutil.iter_modules(importlib.import_module(package).__path__):
         importlib.import_module(f"{package}.{file.name}")

@@ -1,4 +1,4 @@
-"""The standard streams of a process: closed ones, ones that nobody reads, and what libraries would write to them."""
+"""The standard streams of a process: closed streams, streams without a reader, and what libraries log to them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LAST_STANDARD_STREAM = 2
 
 
 def open_closed_streams() -> None:
-    """Points standard streams that are closed to nowhere: the next file opened would be one of them otherwise."""
+    """Opens closed standard streams on the null device: the next file opened would take their place otherwise."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= LAST_STANDARD_STREAM:
         pass
     os.close(descriptor)
@@ -23,16 +23,16 @@ def open_closed_streams() -> None:
 
 
 def silence_stdout() -> None:
-    """Points stdout to nowhere, so that the interpreter's own flush at its end does not fail again."""
+    """Points stdout to the null device, so that the interpreter's flush at its end does not fail again."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager
 def unheard() -> Iterator[None]:
-    """Keeps what libraries log off stderr within a block: Python shows it where nobody listens.
+    """Keeps libraries' log messages off stderr within a block, where Python shows them if logging is not set up.
 
-    Errors are one line, of our own. Whoever has set up logging gets everything as ever.
+    masktool's errors are one line of its own. A program that has set up logging gets everything as before.
     """
     root, handler = logging.getLogger(), logging.NullHandler()
     root.addHandler(handler)

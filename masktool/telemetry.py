@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 TELEMETRY_SWITCH = "ORT_DISABLE_TELEMETRY"
-"""ONNX Runtime reads it once, when it is imported: off later still leaves a device identifier in the user's cache."""
+"""Environment variable that ONNX Runtime reads once, at import; set later, a device identifier is already stored."""
 
 
 def switch_off_telemetry() -> None:
-    """Switches it off for this process, unless the variable has a value; ONNX Runtime takes an empty one for none."""
+    """Switches ONNX Runtime's telemetry off for this process, unless its environment variable is set and not empty."""
     if not os.environ.get(TELEMETRY_SWITCH):
         os.environ[TELEMETRY_SWITCH] = "1"

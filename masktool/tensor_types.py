@@ -20,14 +20,14 @@ NUMPY_TYPES: Mapping[str, type[np.generic]] = {
     **{f"tensor({name})": getattr(np, name) for name in ("int8", "int16", "int32", "int64")},
     **{f"tensor({name})": getattr(np, name) for name in ("uint8", "uint16", "uint32", "uint64")},
 }
-"""Of numbers and booleans."""
+"""numpy's types of numbers and booleans, by ONNX Runtime's names."""
 
 
 def numpy_type(node: Any) -> np.dtype[Any]:
-    """Returns the element type of one of a session's inputs.
+    """Returns the dtype of the elements of one of a session's inputs.
 
     Raises:
-        MasktoolError: it is no tensor of numbers, or of numbers that numpy does not have.
+        MasktoolError: the input is no tensor of numbers, or of numbers that numpy does not have.
     """
     if node.type not in NUMPY_TYPES:
         raise MasktoolError("an input that is no tensor of numbers", where=f"input {node.name!r}", got=node.type)

@@ -26,7 +26,7 @@ BATCH_AXIS = "output_batch"
 """Name of the axis with one row per result: of every output, and of inputs besides the image that go with the results.
 The results are as many as the images or the masks, whichever are more."""
 DEFAULT_SIZE = (224, 224)
-"""(height, width) of the input where neither the network nor its preprocessing tells: usual in training."""
+"""(height, width) of the input where neither network nor preprocessing tells: what most networks were trained on."""
 METADATA_PREFIX = "masktool."
 FUNCTION_DOMAIN = "masktool"
 """Domain of the model-local functions (``masktool::NeighborFill``)."""

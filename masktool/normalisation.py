@@ -55,7 +55,7 @@ def normalise_channels(values: NDArray[Any], preprocessing: Preprocessing) -> ND
 
 
 def look_up(pixels: NDArray[np.uint8], table: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Returns a table's (256, C) values for uint8 pixels (h, w, C): arithmetic to the bit, in a fifth of its time.
+    """Returns a table's (256, C) values for uint8 pixels (h, w, C): equal to arithmetic, in a fifth of its time.
 
     In memory the result lies channel after channel, as most models take it.
     """

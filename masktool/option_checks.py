@@ -20,7 +20,7 @@ def build_with_options(kind: type[Built], title: str, options: Mapping[str, Any]
 
     Args:
         kind: class of the dataclass.
-        title: what the error message calls the dataclass.
+        title: word for the dataclass in error messages.
         options: values of the options by name.
 
     Raises:

@@ -58,7 +58,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "target": OptionName("--target", separator=","),
     "trust_code": OptionName("--trust-code"),
 }
-"""All options by the parameter's name, which means one thing in all functions; a test holds the table to these."""
+"""All options by the parameter's name, which means one thing in all functions; a test compares their signatures."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +67,8 @@ class CommandName:
 
     Attributes:
         command: command as it is typed behind ``masktool``.
-        positional: for each positional argument of the function the option that takes it; None for an argument of the
-            command.
+        positional: options that take the positional arguments of the function, in their order; None for one that the
+            command takes as an argument.
     """
 
     command: str

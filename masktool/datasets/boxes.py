@@ -1,4 +1,4 @@
-"""Boxes from our own JSON: ``{file: {"boxes": [[x0, y0, x1, y1], ...], "size": [width, height]}}``.
+"""Boxes from masktool's own JSON: ``{file: {"boxes": [[x0, y0, x1, y1], ...], "size": [width, height]}}``.
 
 Boxes are those of the objects of the image's class, in continuous pixels of the photograph the right way up: pixel i
 covers [i, i + 1]. ``size``, the photograph's when it was annotated, may be left out; where it is given it is checked.

@@ -21,7 +21,7 @@ class Table:
 
     Attributes:
         name: short name, for files and headings.
-        caption: what is measured, on what, and which way is better.
+        caption: text above the table: what is measured, on what, and which direction is better.
         columns: headings of the columns.
         rows: cells, one per column.
     """
@@ -66,7 +66,7 @@ class Chart:
 
     Attributes:
         name: short name, for files and headings.
-        title: title: what the chart shows.
+        title: heading of the chart: what it shows.
         x_label: label of the horizontal axis, with its unit.
         y_label: label of the vertical axis, with its unit.
         x: positions of the points, or names of the bars.

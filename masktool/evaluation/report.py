@@ -37,7 +37,7 @@ class Picture:
 
     Attributes:
         name: name of the chart.
-        title: what the chart shows.
+        title: heading of the chart: what it shows.
         uri: URI that holds the PNG.
         wide: whether the chart needs the page's whole width.
     """

@@ -1,7 +1,7 @@
 """Earlier states of a classifier that is trained alongside its masker.
 
-A masker that pleases one classifier may have learned that classifier's blind spots; one that pleases its earlier selves
-as well has learned the picture. Snapshots are taken at fixed steps, and at half of all steps one of them judges.
+A masker trained on the answers of one classifier may learn that classifier's blind spots; answers of earlier states as
+well keep it to what is in the image. Snapshots are taken at fixed steps, and at half of all steps one of them judges.
 Source: Zolna, Geras and Cho, "Classifier-agnostic saliency map extraction", CVIU 2020, https://arxiv.org/abs/1805.08249;
 sizes from Phang, Park and Geras, 2020, https://arxiv.org/abs/2010.09750.
 """

@@ -60,7 +60,7 @@ class FillJudge:
     infiller: Infiller = "none"
 
     def __call__(self, images: Tensor, masks: Tensor, labels: Tensor, loss: Loss) -> Judged:
-        """Judges pictures."""
+        """Returns the answer on images under masks, as :class:`Judge` says."""
         return judge_logits(self.classify(hide(images, masks, self.infiller)).float(), labels, loss)
 
 
@@ -98,7 +98,7 @@ class LayerJudge:
     backward: MaskedSession
 
     def __call__(self, images: Tensor, masks: Tensor, labels: Tensor, loss: Loss) -> Judged:
-        """Judges pictures."""
+        """Returns the answer on images under masks, as :class:`Judge` says."""
         cut = (masks.detach() >= CUT).float()
         logits = torch.from_numpy(self.forward(to_numpy(images), to_numpy(cut))).to(masks)
         found = judge_logits(logits, labels, loss)

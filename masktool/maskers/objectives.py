@@ -1,6 +1,6 @@
 """The losses of a masker: masked-in, masked-out, and how ragged its masks are.
 
-With c = [f(x) is right], m̄ = mean m, H the entropy of the softmax, E the mean over pictures:
+With c = [f(x) is right], m̄ = mean m, H the entropy of the softmax, E the mean over images:
 
     L_in  = CE(f(x m), y) - λ_in E relu([f(x m) is right] - m̄) + TV
     L_out = -E c H(f(x (1 - m))) - λ_out E relu(c [f(x (1 - m)) is wrong] - m̄) + TV

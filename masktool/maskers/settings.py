@@ -36,8 +36,8 @@ class TrainingSettings:
     """How a masking model is trained; the defaults are the published ones.
 
     Attributes:
-        objective: what masks are trained for: ``in``, that the class is predicted from the kept part of the image
-            alone; ``out``, that it is no longer predicted without that part; ``both``, the sum of the two.
+        objective: aim of the masks: ``in``, that the class is predicted from the kept part of the image alone; ``out``,
+            that the class is no longer predicted without that part; ``both``, the sum of the two.
         classifier: what happens to the classifier: ``fix`` leaves it as it is; ``ca`` trains it alongside, and lets its
             earlier states judge masks too.
         through: how masked images are classified: ``fill`` hides pixels behind the infiller's; ``layer`` runs the mask,

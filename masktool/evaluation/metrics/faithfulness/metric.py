@@ -42,7 +42,7 @@ class Curve(NamedTuple):
 
     Attributes:
         name: name in records and charts.
-        title: title: what the curve shows.
+        title: heading of the curve's chart: what it shows.
         x_label: label of the horizontal axis, with its unit.
         y_label: label of the vertical axis, with its unit.
         x: positions of the points.

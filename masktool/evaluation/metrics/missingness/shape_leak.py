@@ -67,9 +67,9 @@ class Leak:
     """Whether one mode predicts the class where the object, or the same shape elsewhere, is missing.
 
     Attributes:
-        removed: for each image (N,) 1 where the class is predicted although the object is removed, else 0; NaN where
+        removed: whether the class of each image is predicted although the object is removed, (N,) 1 or 0; NaN where
             undefined.
-        elsewhere: for each image (N,) 1 where the class is predicted with the hole elsewhere, else 0; NaN where
+        elsewhere: whether the class of each image is predicted with the hole elsewhere, (N,) 1 or 0; NaN where
             undefined.
     """
 

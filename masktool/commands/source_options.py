@@ -53,7 +53,7 @@ mean_option = click.option(
     metavar="A,B,C",
     help="Per channel, in units of the scaled pixels; replaces the preset's.",
 )
-std_option = click.option("--std", type=NumberList(), metavar="A,B,C", help="Likewise.")
+std_option = click.option("--std", type=NumberList(), metavar="A,B,C", help="Standard deviations that go with --mean.")
 labels_option = click.option(
     "--labels", type=click.Path(path_type=Path), metavar="FILE", help="Class names: one per line, or .json."
 )

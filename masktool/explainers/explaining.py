@@ -207,8 +207,7 @@ def check_scale(score: Scale, method: Method, output: str | None) -> None:
     """Raises a MasktoolError for log-odds where the method scores no classes under masks."""
     if score == "log-odds" and (output is not None or method.needs_gradient):
         where = f"output {output!r}" if output is not None else method.title
-        fix = "leave the score out" + ("" if output is not None else "; the method's own option loss chooses")
-        raise MasktoolError("log-odds are of classes' scores under masks", where=where, fix=fix)
+        raise MasktoolError("log-odds are of classes' scores under masks", where=where, fix="leave the score out")
 
 
 def make_evaluate(predict: Predict, indices: Sequence[int], progress: Counting) -> Evaluate:

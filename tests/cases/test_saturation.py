@@ -171,7 +171,7 @@ def test_log_odds_of_what_is_no_probability_are_refused(folder: Path):
     image = np.random.default_rng(0).random((3, 8, 8)).astype(np.float32)
     with pytest.raises(MasktoolError, match="log-odds of scores of unknown kind; export with output_kind or labels"):
         masktool.explain("out.onnx", image, "occlusion", score="log-odds")
-    with pytest.raises(MasktoolError, match=r"log-odds are of classes' scores under masks .Gradient.*leave the score out"):
+    with pytest.raises(MasktoolError, match=r"log-odds are of classes' scores .*Gradient.*leave the score out"):
         masktool.explain("out.onnx", image, "gradient", score="log-odds")
     with pytest.raises(MasktoolError, match=r"log-odds are of classes' scores under masks .output 'y'"):
         masktool.explain("out.onnx", image, "occlusion", 0, output="y", score="log-odds")

@@ -120,7 +120,8 @@ def test_weights_without_auxiliary_heads(tmp_path: Path, torchvision_models: Mod
     module = torchvision_models.googlenet(weights=None, aux_logits=False, init_weights=False)
     state, path = saved(tmp_path, module)
     known, notes = build_with_weights("torchvision:googlenet", state, path)
-    assert notes == ("torchvision:googlenet built with aux_logits=False, as the weights want it",)
+    assert notes[0] == "torchvision:googlenet built with aux_logits=False, as the weights want it"
+    assert "publishes expect transform_input=True" in notes[1]
     assert len(known.labels) == 1000
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from masktool.errors import MasktoolError
 from masktool.exporters.onnx_file import find_image_input
 from masktool.exporters.sources import Source, load_source
+from masktool.exporters.torch_sources.modules import load_module
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -217,3 +219,13 @@ def test_the_published_cifar_resnet_keeps_its_accuracy(data_dir: Path):
     (expected,) = source.reference(images)
     np.testing.assert_array_equal(found, expected.argmax(axis=1))
     assert (found == cifar["labels"]).mean() == pytest.approx(0.9443, abs=5e-5)  # 322 of 341
+
+
+def test_a_step_that_published_weights_expect_is_told(torchvision_models: ModuleType, tmp_path: Path):
+    """No key tells transform_input; torchvision builds its own weights' network with it, and others without."""
+    module = torchvision_models.googlenet(weights=None, init_weights=False, num_classes=2)
+    torch.save(module.state_dict(), tmp_path / "googlenet.pt")
+    notes = load_module(tmp_path / "googlenet.pt", arch="torchvision:googlenet").notes
+    assert [note for note in notes if "those that torchvision publishes expect transform_input=True" in note]
+    torch.save(torchvision_models.squeezenet1_1(weights=None).state_dict(), tmp_path / "squeezenet.pt")
+    assert not load_module(tmp_path / "squeezenet.pt", arch="torchvision:squeezenet1_1").notes

@@ -6,7 +6,7 @@ import dataclasses
 import re
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,7 +175,20 @@ def build_with_weights(arch: str | None, state: StateDict, path: Path) -> tuple[
     known.module.load_state_dict(state, strict=False)  # all that may be missing are batch norm's counters
     if "num_classes" in options:
         known = dataclasses.replace(known, labels=None)
-    return known, tuple(notes)
+    return known, (*notes, *note_input_transform(known.module, arch))
+
+
+def note_input_transform(module: torch.nn.Module, arch: str) -> Iterator[str]:
+    """Yields a warning where torchvision's own weights of an architecture expect a step that is not in the module.
+
+    GoogLeNet and Inception v3 rescale the image's channels first where they are built with ``transform_input``, as they
+    are for published weights; no key or shape tells whether others were trained so.
+    """
+    if is_hub_name(arch) and getattr(module, "transform_input", None) is False:
+        yield (
+            f"{arch} built without transform_input: right for weights that were trained so; those that torchvision "
+            "publishes expect transform_input=True, which a factory of your own can give"
+        )
 
 
 def check_fit(module: torch.nn.Module, state: Mapping[str, torch.Tensor], arch: str, path: Path) -> None:

@@ -43,9 +43,9 @@ def measure(model: Path | onnx.ModelProto, target: Path) -> tuple[bool, list[str
             metadata = masktool.export(model, target, masking="fill", input_size=size, class_output=None).metadata
         except MasktoolError as error:
             reason = str(error)
-            if size is None and "--input-size" in reason:
+            if size is None and "input_size=" in reason:
                 continue
-            if "--class-output" in reason:
+            if "class_output=" in reason:
                 metadata = masktool.export(model, target, masking="fill", input_size=size, class_output="none").metadata
             else:
                 return False, ["refused", "", "", reason]

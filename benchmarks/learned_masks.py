@@ -24,7 +24,6 @@ from rich.table import Table
 import masktool
 from masktool.commands.options import progress
 from masktool.evaluation.scene import fill_boxes
-from masktool.explainers import explain_images
 from masktool.explainers.explanation import Explanation
 from masktool.runtime.images import read_image
 from masktool.runtime.preprocessing import prepare
@@ -141,7 +140,7 @@ def explain_group(
 ) -> list[Explanation]:
     """Learns the masks of several photographs."""
     values: dict[str, Any] = options.set
-    return explain_images(session, list(paths), method, n_samples=options.steps, progress=progress, **values)
+    return masktool.explain_images(session, list(paths), method, n_samples=options.steps, progress=progress, **values)
 
 
 if __name__ == "__main__":

@@ -24,12 +24,13 @@ from masktool.commands.explain_options import (
 from masktool.commands.photographs import check_writable, choose_stems, collect_photographs
 from masktool.commands.source_options import READING_OPTIONS
 from masktool.errors import MasktoolError
-from masktool.explainers import Explanation, explain_targets
+from masktool.explainers import Explanation
 from masktool.explainers.explanation import FORMATS
 from masktool.explainers.method import METHODS
 from masktool.explainers.reading import Scale
 from masktool.explainers.subject import read_subject
 from masktool.explainers.targets import TargetError
+from masktool.interface.explain import explain_targets
 from masktool.interface.load import load
 from masktool.interface.models import MODEL_VARIABLE
 from masktool.option_names import for_command_line

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.scene import Scene
-from masktool.explainers.explaining import explain_images
+from masktool.explainers.explaining import explain_all
 from masktool.explainers.explanation import Explanation
+from masktool.explainers.explanation_settings import ExplanationSettings
+from masktool.explainers.method import build_method
 from masktool.explainers.targets import Target
 from masktool.files import atomic_path
 
@@ -47,16 +49,9 @@ def explain_scene(
     model: NamedModel, scene: Scene, choice: MethodChoice, target: Target, seed: int, batch: int | None = None
 ) -> Explanation:
     """Returns one method's explanation of one image, made with ``batch`` masks at once."""
-    (explanation,) = explain_images(
-        model.session,
-        [scene.image],
-        choice.name,
-        [target],
-        n_samples=choice.n_samples,
-        seed=seed,
-        perturbations_per_eval=batch,
-        **choice.options,
-    )
+    method = build_method(choice.name, choice.options, choice.n_samples)
+    settings = ExplanationSettings(seed=seed, perturbations_per_eval=batch)
+    ((explanation,),) = explain_all(model.session, [scene.image], [[target]], method, settings)
     return explanation
 
 

@@ -2,95 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from masktool.errors import MasktoolError
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.explanation_run import Cost, ExplanationRun, maps_of
-from masktool.explainers.explanation_settings import SHARED_ARGUMENTS, ExplanationSettings
-from masktool.explainers.method import Method, build_method
+from masktool.explainers.explanation_settings import ExplanationSettings
+from masktool.explainers.method import Method
 from masktool.explainers.reading import Reading, Scale, check_finite, read_scores
 from masktool.explainers.subject import ImageLike, Subject, make_subject, read_subject
 from masktool.explainers.targets import TOP, Target
 from masktool.explainers.task import Differentiable, Evaluate, Masks, Predict, ScoredMasks, Task
 from masktool.messages import call
 from masktool.progress import Counting, no_progress
-from masktool.runtime.session import MaskedSession, load
-
-SessionLike = MaskedSession | str | os.PathLike[str]
-
-
-def explain_targets(
-    session: SessionLike, image: ImageLike, targets: Sequence[Target], method: str = "lime", **arguments: Any
-) -> list[Explanation]:
-    """Explains several targets of one image, which share the forward passes.
-
-    Args:
-        session: an open session from :func:`masktool.load`, or the path of an exported file.
-        image: the image, as for :func:`masktool.explain`.
-        targets: classes, or values of an output, each as for :func:`masktool.explain`.
-        method: the name of the method: ``lime``, ``occlusion``, ``rise`` or another of ``masktool.explainers.methods``.
-        **arguments: the method's own options, ``n_samples``, and the fields of :class:`ExplanationSettings`.
-
-    Returns:
-        One explanation per target.
-    """
-    built, settings = build_run(method, arguments)
-    return explain_all(session, [image], [targets], built, settings)[0]
-
-
-def explain_images(
-    session: SessionLike,
-    images: Sequence[ImageLike],
-    method: str = "lime",
-    targets: Sequence[Target] | None = None,
-    **arguments: Any,
-) -> list[Explanation]:
-    """Explains one target of each of several images; methods that learn a mask learn all of them in one batch.
-
-    The explanation of each image is the one that the image would get alone, up to rounding. Where images share a batch,
-    ``seconds`` and ``forward_passes`` of each are its share of the whole.
-
-    Args:
-        session: the session or path, as for :func:`explain_targets`.
-        images: the images, each as for :func:`masktool.explain`.
-        method: the name of the method, as for :func:`explain_targets`.
-        targets: one target per image; None takes the class with the highest score of each.
-        **arguments: options and settings, as for :func:`explain_targets`.
-
-    Returns:
-        One explanation per image.
-    """
-    built, settings = build_run(method, arguments)
-    if len(images) == 0:
-        raise MasktoolError("no images to explain", expected="at least one")
-    wanted = [None] * len(images) if targets is None else list(targets)
-    if len(wanted) != len(images):
-        raise MasktoolError("targets do not fit the images", expected=f"{len(images)} targets", got=len(wanted))
-    found = explain_all(session, images, [[target] for target in wanted], built, settings)
-    return [explanation for (explanation,) in found]
-
-
-def build_run(method: str, arguments: Mapping[str, Any]) -> tuple[Method, ExplanationSettings]:
-    """Returns the method and the settings that a caller's keyword arguments describe.
-
-    Raises:
-        MasktoolError: the method or an option is unknown, or a value is out of range.
-    """
-    options = dict(arguments)
-    shared = {name: options.pop(name) for name in SHARED_ARGUMENTS if name in options}
-    return build_method(method, options, shared.pop("n_samples", None)), ExplanationSettings(**shared)
+from masktool.runtime.session import MaskedSession
 
 
 def explain_all(
-    session: SessionLike,
+    session: MaskedSession,
     images: Sequence[ImageLike],
     targets: Sequence[Sequence[Target]],
     method: Method,
@@ -99,27 +32,27 @@ def explain_all(
     """Explains every target of every image; a single image goes the same way, as a list of one.
 
     Args:
-        session: an open session from :func:`masktool.load`, or the path of an exported file.
-        images: photographs or arrays.
-        targets: the targets of each image.
+        session: the open model.
+        images: the images, each as for :func:`masktool.explain`.
+        targets: the targets of each image, each as for :func:`masktool.explain`; those of one image share the passes.
         method: the method that explains.
         settings: the settings that hold for every image, whatever the method.
+
+    Returns:
+        For each image, one explanation per target.
 
     Raises:
         MasktoolError: an image, the model, a target or an option cannot be used.
     """
     pictures = [read_subject(image) for image in images]
-    with contextlib.ExitStack() as stack:
-        if not isinstance(session, MaskedSession):
-            session = stack.enter_context(load(session))
-        check_offers(session, method, settings.output)
-        check_scale(settings.score, method, settings.output)
-        chosen = [
-            (make_subject(picture, session, settings.input_size), wanted)
-            for picture, wanted in zip(pictures, targets, strict=True)
-        ]
-        batches = [chosen] if method.in_one_batch else [[each] for each in chosen]
-        return [found for batch in batches for found in explain_batch(session, batch, method, settings)]
+    check_offers(session, method, settings.output)
+    check_scale(settings.score, method, settings.output)
+    chosen = [
+        (make_subject(picture, session, settings.input_size), wanted)
+        for picture, wanted in zip(pictures, targets, strict=True)
+    ]
+    batches = [chosen] if method.in_one_batch else [[each] for each in chosen]
+    return [found for batch in batches for found in explain_batch(session, batch, method, settings)]
 
 
 def explain_batch(

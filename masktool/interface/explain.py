@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from masktool.errors import MasktoolError
-from masktool.explainers import explaining
+from masktool.explainers.explaining import explain_all
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.explanation_settings import SHARED_ARGUMENTS, ExplanationSettings
 from masktool.explainers.method import Method, build_method
@@ -20,6 +20,9 @@ from masktool.interface.options import EXPORT_OPTIONS, ModelLike
 from masktool.progress import Progress, Say, log
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.session import MaskedSession
+
+OPENING_ARGUMENTS = ("providers", "threads", "say")
+"""Keyword arguments of :func:`explain` that say how a model is opened, whatever the model."""
 
 
 def explain(
@@ -80,20 +83,21 @@ def explain(
     """
     if isinstance(target, list):
         raise MasktoolError("explain takes one target", got=target, fix="call masktool.explain_targets")
-    own, of_export = split_options(method, options)
-    built = build_method(method, own, n_samples)
-    settings = ExplanationSettings(
+    arguments = dict(
         output=output,
         score=score,
         inputs=inputs,
         input_size=input_size,
+        n_samples=n_samples,
         seed=seed,
         perturbations_per_eval=perturbations_per_eval,
+        providers=providers,
+        threads=threads,
         progress=progress,
+        say=say,
+        **options,
     )
-    image = read_subject(image)
-    with open_model(model, built, of_export, providers, threads, input_size, say) as session:
-        ((explanation,),) = explaining.explain_all(session, [image], [[target]], built, settings)
+    ((explanation,),) = open_and_explain(model, [image], [[target]], method, arguments)
     return explanation
 
 
@@ -115,8 +119,8 @@ def explain_targets(
     Raises:
         MasktoolError: the image, the model, the target or an option cannot be used.
     """
-    with open_for(model, method, arguments) as (session, rest):
-        return explaining.explain_targets(session, image, targets, method, **rest)
+    (explanations,) = open_and_explain(model, [image], [targets], method, arguments)
+    return explanations
 
 
 def explain_images(
@@ -144,52 +148,69 @@ def explain_images(
     Raises:
         MasktoolError: the image, the model, the target or an option cannot be used.
     """
-    with open_for(model, method, arguments) as (session, rest):
-        return explaining.explain_images(session, images, method, targets, **rest)
+    if len(images) == 0:
+        raise MasktoolError("no images to explain", expected="at least one")
+    wanted = [None] * len(images) if targets is None else list(targets)
+    if len(wanted) != len(images):
+        raise MasktoolError("targets do not fit the images", expected=f"{len(images)} targets", got=len(wanted))
+    found = open_and_explain(model, images, [[target] for target in wanted], method, arguments)
+    return [explanation for (explanation,) in found]
 
 
-@contextlib.contextmanager
-def open_for(
-    model: ModelLike | None, method: str, arguments: Mapping[str, Any]
-) -> Iterator[tuple[MaskedSession, dict[str, Any]]]:
-    """Opens a model for a method, and yields the session with the arguments that say how to explain."""
+def open_and_explain(
+    model: ModelLike | None,
+    images: Sequence[ImageLike],
+    targets: Sequence[Sequence[Target]],
+    method: str,
+    arguments: Mapping[str, Any],
+) -> list[list[Explanation]]:
+    """Opens a model with the gradients that a method needs, and explains every target of every image.
+
+    What is wrong in the arguments and the images is told before the model is exported or opened.
+
+    Args:
+        model: the model, as for :func:`explain`; an open session stays open.
+        images: the images, each as for :func:`explain`.
+        targets: the targets of each image, each as for :func:`explain`.
+        method: the name of the method, as for :func:`explain`.
+        arguments: further keyword arguments of :func:`explain`.
+
+    Returns:
+        For each image, one explanation per target.
+    """
     rest = dict(arguments)
-    providers, threads, say = rest.pop("providers", None), rest.pop("threads", None), rest.pop("say", log)
+    opening = {name: rest.pop(name) for name in OPENING_ARGUMENTS if name in rest}
     shared = {name: rest.pop(name) for name in SHARED_ARGUMENTS if name in rest}
     own, of_export = split_options(method, rest)
-    built, _ = explaining.build_run(method, {**shared, **own})  # what is wrong in them is told before any export
-    with open_model(model, built, of_export, providers, threads, shared.get("input_size"), say) as session:
-        yield session, {**shared, **own}
+    built = build_method(method, own, shared.pop("n_samples", None))
+    settings = ExplanationSettings(**shared)
+    pictures = [read_subject(image) for image in images]
+    with open_for_method(model, built, settings.input_size, {**opening, **of_export}) as session:
+        return explain_all(session, pictures, targets, built, settings)
 
 
 @contextlib.contextmanager
-def open_model(
-    model: ModelLike | None,
-    method: Method,
-    of_export: Mapping[str, Any],
-    providers: str | Sequence[str] | None,
-    threads: int | None,
-    input_size: tuple[int, int] | None,
-    say: Say,
+def open_for_method(
+    model: ModelLike | None, method: Method, input_size: tuple[int, int] | None, options: Mapping[str, Any]
 ) -> Iterator[MaskedSession]:
     """Opens a model with the gradients that a method needs, and closes it after the block; an open session stays open.
+
+    Args:
+        model: the model, as for :func:`explain`.
+        method: the method that will explain.
+        input_size: (height, width) of the image input, which both an export and an explanation may need.
+        options: further keyword arguments of :func:`masktool.load`.
 
     Raises:
         MasktoolError: the model cannot be exported or opened, or an option was given that an open session has settled.
     """
     if isinstance(model, MaskedSession):
-        refuse_for_session(model, {"providers": providers, "threads": threads, **of_export})
+        refuse_for_session(model, {name: value for name, value in options.items() if name != "say"})
         yield model
         return
+    feature_map = getattr(method, "feature_map", None)
     with load(
-        model,
-        providers,
-        threads,
-        gradient=method.needs_gradient,
-        feature_map=getattr(method, "feature_map", None),
-        input_size=input_size,
-        say=say,
-        **of_export,
+        model, gradient=method.needs_gradient, feature_map=feature_map, input_size=input_size, **options
     ) as session:
         yield session
 

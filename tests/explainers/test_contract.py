@@ -9,9 +9,8 @@ from networks.small_graphs import parse
 
 import masktool
 from explainers.models import noise_photograph
-from masktool import explain, load
+from masktool import explain, explain_targets, load
 from masktool.contract import Preprocessing
-from masktool.explainers import explain_targets
 from masktool.explainers.method import METHODS
 
 SIZE = (8, 8)

@@ -8,9 +8,8 @@ import pytest
 from PIL import Image
 
 from explainers.models import SIZE, bright_photograph, noise_photograph, write_region_model
-from masktool import MasktoolError, explain, load
+from masktool import MasktoolError, explain, explain_targets, load
 from masktool.contract import Preprocessing
-from masktool.explainers import explain_targets
 from masktool.explainers.pixels import model_pixels
 from masktool.runtime.preprocessing import prepare
 

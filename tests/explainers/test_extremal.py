@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from explainers.shapes_model import write_shapes_model
-from masktool import MasktoolError, explain, load
+from masktool import MasktoolError, explain, explain_images, load
 from masktool.demo import shapes
-from masktool.explainers import explain_images
 from masktool.explainers.methods.extremal import AIMS, SmoothMasks, area_terms
 
 PICTURES = shapes.draw(12, 8)

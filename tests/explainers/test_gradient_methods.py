@@ -10,9 +10,8 @@ from networks.small_graphs import classifier, parse
 from PIL import Image
 
 import masktool
-from masktool import MasktoolError, demo, explain, load
+from masktool import MasktoolError, demo, explain, explain_targets, load
 from masktool.contract import Preprocessing
-from masktool.explainers import explain_targets
 from masktool.explainers.method import METHODS
 from masktool.explainers.methods.grad_cam import enlarge
 from masktool.explainers.methods.integrated_gradients import step_rule

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from explainers.models import SIZE, bright_photograph, noise_photograph
-from masktool import MasktoolError, explain
-from masktool.explainers import explain_targets
+from masktool import MasktoolError, explain, explain_targets
 from masktool.explainers.methods.lime import (
     Lime,
     fit_quality,

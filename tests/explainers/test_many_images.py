@@ -5,8 +5,7 @@ import pytest
 from networks.small_graphs import classifier
 
 import masktool
-from masktool import MasktoolError, explain, load
-from masktool.explainers import explain_images
+from masktool import MasktoolError, explain, explain_images, load
 from masktool.progress import no_progress
 
 OPTIONS = {

@@ -9,10 +9,9 @@ from PIL import Image
 
 import masktool
 from explainers.models import LABELS, SIZE, write_region_model
-from masktool import MasktoolError, explain, load
+from masktool import MasktoolError, explain, explain_images, explain_targets, load
 from masktool.cli import run
 from masktool.contract import SALIENCY_MAP, Preprocessing
-from masktool.explainers import explain_images, explain_targets
 from masktool.runtime import prepare
 
 NETWORK = """

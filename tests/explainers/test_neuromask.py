@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from explainers.shapes_model import write_shapes_model
-from masktool import MasktoolError, explain, load
+from masktool import MasktoolError, explain, explain_images, load
 from masktool.demo import model_path, shapes
-from masktool.explainers import explain_images
 from masktool.explainers.hiding import HiddenParts
 from masktool.explainers.methods.neuromask import (
     RANGE,

@@ -11,9 +11,8 @@ from PIL import Image
 
 import masktool
 from explainers.models import noise_photograph
-from masktool import MasktoolError, explain, load
+from masktool import MasktoolError, explain, explain_targets, load
 from masktool.contract import Preprocessing
-from masktool.explainers import explain_targets
 from masktool.explainers.pixels import array_pixels
 from masktool.explainers.targets import TargetError, resolve_place
 

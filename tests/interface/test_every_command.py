@@ -66,6 +66,12 @@ def test_what_is_wrong_is_told_before_an_export(work):
         masktool.explain_targets("model.onnx", "0.png", [0], seed=-1)
     with pytest.raises(MasktoolError, match="seed"):
         masktool.explain_images("model.onnx", ["0.png"], seed=-1)
+    with pytest.raises(MasktoolError, match=r"none\.png"):
+        masktool.explain_targets("model.onnx", "none.png", [0], **FAST)
+    with pytest.raises(MasktoolError, match=r"none\.png"):
+        masktool.explain_images("model.onnx", ["0.png", "none.png"], **FAST)
+    with pytest.raises(MasktoolError, match="no images to explain"):
+        masktool.explain_images("model.onnx", [], **FAST)
     assert not (work / "cache").exists()
 
 

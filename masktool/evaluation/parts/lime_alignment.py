@@ -37,7 +37,9 @@ from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.part import Part, register
 from masktool.evaluation.removal import SegmentChoice, cut_segments, descending_order, masks_without, remove_first
 from masktool.evaluation.scene import Scene
-from masktool.explainers.explaining import explain_images
+from masktool.explainers.explaining import explain_all
+from masktool.explainers.explanation_settings import ExplanationSettings
+from masktool.explainers.method import build_method
 from masktool.explainers.segmentation import Segments
 from masktool.option_checks import check_count
 
@@ -109,21 +111,12 @@ class LimeAlignment(Part):
     ) -> list[NDArray[np.float64]]:
         """Returns LIME's weights (S,) of the segments in one mode, one per seed."""
         first_pixels = np.unique(segments, return_index=True)[1]
+        options = {"feature_mask": segments, "p": P_KEPT, "kernel_width": KERNEL_WIDTH, "alpha": ALPHA}
+        lime = build_method("lime", options, self.n_samples)
         found = []
         for seed in range(self.seed, self.seed + self.n_seeds):
-            (explanation,) = explain_images(
-                model.session,
-                [scene.image],
-                "lime",
-                [target],
-                n_samples=self.n_samples,
-                seed=seed,
-                perturbations_per_eval=self.batch,
-                feature_mask=segments,
-                p=P_KEPT,
-                kernel_width=KERNEL_WIDTH,
-                alpha=ALPHA,
-            )
+            settings = ExplanationSettings(seed=seed, perturbations_per_eval=self.batch)
+            ((explanation,),) = explain_all(model.session, [scene.image], [[target]], lime, settings)
             found.append(explanation.model_attributions.ravel()[first_pixels].astype(np.float64))
         return found
 

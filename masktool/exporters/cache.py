@@ -21,7 +21,7 @@ from typing import Any
 
 from masktool.errors import MasktoolError
 from masktool.files import PRIVATE, synchronise, temporary_directory, writing
-from masktool.identity import digest_code, digest_files, digest_model, digest_or_none, digest_values, mark_files
+from masktool.identity import digest_code, digest_files, digest_model, digest_values, mark_files
 from masktool.progress import Say
 
 KEY_LENGTH = 16
@@ -144,14 +144,24 @@ def find_kept(request: ExportRequest, say: Say) -> Path | None:
 
 
 def find_obstacle(entry: Path) -> str | None:
-    """Says why an entry cannot be used, None where it can."""
-    for path in (entry, *sorted(entry.glob("*"))):
-        if reason := find_foreign(path, directory=path == entry):
-            return f"{reason} ({path.name})"
+    """Says why an entry cannot be used, None where it can; another process may remove the entry meanwhile."""
+    try:
+        for path in (entry, *sorted(entry.glob("*"))):
+            if reason := find_foreign(path, directory=path == entry):
+                return f"{reason} ({path.name})"
+        return find_damage(entry)
+    except FileNotFoundError:
+        return "another process removed it"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
+
+
+def find_damage(entry: Path) -> str | None:
+    """Says what is wrong with an entry that is the user's alone, None where it holds what it should."""
     record, model = read_record(entry / RECORD), model_in(entry)
     if record is None:
         return "its record is missing or damaged"
-    if digest_or_none(model) is None or digest_model(model) != record["model"]:
+    if not model.is_file() or digest_model(model) != record["model"]:
         return "its bytes are not those that were written"
     if changed := find_changed(MadeFrom(**{name: record[name] for name in ORIGINS})):
         return f"changed since: {', '.join(changed)}"

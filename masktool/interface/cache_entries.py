@@ -77,7 +77,8 @@ def list_cache() -> list[CacheEntry]:
         return []
     make_private_directory(directory)
     paths = [path for path in directory.iterdir() if not path.name.startswith(TEMPORARY_PREFIX)]
-    return sorted(map(read_entry, paths), key=lambda entry: (-entry.last_used, entry.name))
+    entries = [entry for path in paths if (entry := read_entry(path)) is not None]
+    return sorted(entries, key=lambda entry: (-entry.last_used, entry.name))
 
 
 def clear_cache(names: Sequence[str] | None = None) -> list[CacheEntry]:
@@ -123,10 +124,11 @@ def hold_limit(made: Path, say: Say) -> None:
         made: the entry that was just made.
         say: function that is called with what was removed and why.
     """
-    limit, entries = read_limit(), list_cache()
-    total = sum(entry.n_bytes for entry in entries)
+    limit = read_limit()
     if limit is None:
         return
+    entries = list_cache()
+    total = total_bytes(entries)
     for entry in reversed(entries):
         if total <= limit:
             return
@@ -135,9 +137,8 @@ def hold_limit(made: Path, say: Say) -> None:
             total -= entry.n_bytes
             say(f"removed {entry.describe()}: the cache was above its limit of {describe_limit(limit)}")
     if total > limit:
-        say(
-            f"the cache holds {describe_bytes(total)}, above its limit of {describe_limit(limit)}: what is in use stays"
-        )
+        held = f"the cache holds {describe_bytes(total)}, above its limit of {describe_limit(limit)}"
+        say(f"{held}: what was made or used within the last minute stays")
 
 
 def describe_limit(limit: int) -> str:
@@ -162,11 +163,17 @@ def read_limit() -> int | None:
     return round(float(found[1]) * UNITS[found[2] or ""])
 
 
-def read_entry(path: Path) -> CacheEntry:
-    """Returns the entry at a path in the cache, which may also be a file or folder that masktool did not write."""
+def read_entry(path: Path) -> CacheEntry | None:
+    """Returns the entry at a path in the cache; None where another process has removed it meanwhile.
+
+    It may also be a file or folder that masktool did not write.
+    """
     record = read_record(path / RECORD) or {}
-    files = [path, *(path.iterdir() if path.is_dir() and not path.is_symlink() else ())]
-    status = {each: each.lstat() for each in files}
+    try:
+        files = [path, *(path.iterdir() if path.is_dir() and not path.is_symlink() else ())]
+        status = {each: each.lstat() for each in files}
+    except FileNotFoundError:
+        return None
     n_bytes = sum(status[each].st_size for each in (files[1:] or files))
     used = status.get(path / RECORD, status[path]).st_mtime
     return CacheEntry(path, record.get("source"), n_bytes, used)

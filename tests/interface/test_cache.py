@@ -16,6 +16,7 @@ import masktool
 from masktool import identity
 from masktool.cli import run
 from masktool.exporters import cache
+from masktool.interface import cache_entries
 from masktool.interface.cache_entries import LIMIT_VARIABLE, read_limit
 
 PACKAGE = Path(masktool.__file__).parent
@@ -244,3 +245,41 @@ def test_two_processes_make_the_same_entry_at_once_with_a_small_limit(work):
     (path,) = paths
     assert masktool.load(path, providers="cpu").path == Path(path)
     assert [entry.name for entry in Path(path).parents[1].iterdir()] == [Path(path).parent.name]
+
+
+def gone_after(monkeypatch, name, entry):
+    """Removes an entry, as another process may, right after a function of ``cache`` has returned the first time."""
+    real = getattr(cache, name)
+
+    def then_gone(*arguments, **options):
+        found = real(*arguments, **options)
+        shutil.rmtree(entry, ignore_errors=True)
+        return found
+
+    for module in (cache, cache_entries):
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, then_gone)
+
+
+def test_an_entry_that_another_process_removes_meanwhile_is_not_listed(work, monkeypatch):
+    entry, other = keep(masking="layer"), keep(masking="partial")
+    gone_after(monkeypatch, "read_record", entry)
+    assert [found.path for found in masktool.list_cache()] == [other]
+
+
+@pytest.mark.parametrize("name", ["make_private_directory", "find_foreign", "read_record", "model_in"])
+def test_an_entry_that_another_process_removes_meanwhile_is_made_again(name, work, monkeypatch):
+    entry, said = keep(masking="layer"), []
+    gone_after(monkeypatch, name, entry)
+    request = cache.ExportRequest("model", {}, lambda _: cache.MadeFrom())
+    monkeypatch.setattr(cache.ExportRequest, "entry", property(lambda _: entry))
+    assert cache.find_kept(request, said.append) is None
+    assert "not used" in said[0]
+
+
+def test_the_file_of_a_kept_export_is_read_once_when_it_is_used(work, monkeypatch):
+    keep(masking="layer")
+    read, real = [], identity.sha256_of
+    monkeypatch.setattr(identity, "sha256_of", lambda path: read.append(Path(path).parent.parent.name) or real(path))
+    keep(masking="layer")
+    assert read.count("models") == 1

@@ -23,7 +23,7 @@ from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.scene import read_scene
 from masktool.exporters import cache, imported_files
 from masktool.exporters.sources import load_source
-from masktool.identity import digest_model, named_files
+from masktool.identity import digest_model, digest_or_none, named_files
 from masktool.interface.kept_exports import request_export
 from masktool.interface.options import ModelChoice
 
@@ -144,7 +144,7 @@ def test_a_fifo_as_weights_does_not_hang(work):
 
 def test_a_model_that_is_one_file_has_its_own_digest(work):
     onnx.save(classifier(), "m.onnx")
-    assert digest_model(Path("m.onnx")) == cache.digest_or_none(Path("m.onnx"))
+    assert digest_model(Path("m.onnx")) == digest_or_none(Path("m.onnx"))
     assert named_files(Path("m.onnx")) == []
 
 

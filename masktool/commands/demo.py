@@ -27,7 +27,7 @@ from masktool.printable import printable
 from masktool.runtime.images import read_image
 from masktool.runtime.pictures import open_picture
 from masktool.runtime.preprocessing import PreparedImage, prepare
-from masktool.runtime.session import MaskedSession, load
+from masktool.runtime.session import MaskedSession
 
 SHOWN_METHODS = ("occlusion", "lime", "rise")
 SAMPLES = 1000
@@ -102,7 +102,7 @@ def command(output: Path, samples: int, seed: int, provider: str, threads: int |
     started = time.perf_counter()
     sample = read_sample()
     copy_sample(output)
-    with load(demo.model_path(), provider, threads) as session:
+    with MaskedSession(demo.model_path(), providers=provider, threads=threads) as session:
         introduce(session, sample)
         predictions = predict_parts(session, sample)
         if not as_json:

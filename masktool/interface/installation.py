@@ -180,11 +180,11 @@ def check_model() -> Iterator[DoctorFinding]:
     import numpy as np
 
     from masktool.demo import model_path
-    from masktool.runtime import load
+    from masktool.runtime import MaskedSession
 
     name = "demo model"
     try:
-        with load(model_path(), "cpu") as session:
+        with MaskedSession(model_path(), providers="cpu") as session:
             shape = [length or 1 for length in session.input_shape]
             scores = session.scores(np.zeros(shape, np.float32), np.ones((2, 1, *shape[2:])))
         yield DoctorFinding(name, "ok", f"runs under a mask, {scores.shape[1]} classes", needed=True)

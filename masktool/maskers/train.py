@@ -34,7 +34,7 @@ from masktool.maskers.settings import TrainingSettings
 from masktool.maskers.training import Record, Training
 from masktool.messages import parameter
 from masktool.progress import Progress, Say, log, no_progress
-from masktool.runtime.session import load
+from masktool.runtime.session import MaskedSession
 
 CHECKPOINT_SUFFIX = ".checkpoint"
 CHECKPOINT_SECONDS = 120.0
@@ -126,7 +126,7 @@ def train_masker(
         training = make_training(plan, stack)
         records: list[Record] = []
         if saved is not None:
-            training.load(dict(saved.state))
+            training.restore(dict(saved.state))
             records = list(saved.records)
             say(f"going on from {target}: {training.done} of {plan.steps} steps are done")
         run = TrainingRun(plan, training, records, identity, target, None if log is None else Path(log))
@@ -171,7 +171,8 @@ def open_layer_judge(plan: Plan, stack: contextlib.ExitStack) -> Judge:
     add_gradients_to(folder / "forward.onnx", folder / "backward.onnx", loss="log-softmax")
     provider, threads = "auto" if plan.device.type == "cuda" else "cpu", torch.get_num_threads()
     forward, backward = (
-        stack.enter_context(load(folder / name, provider, threads)) for name in ("forward.onnx", "backward.onnx")
+        stack.enter_context(MaskedSession(folder / name, providers=provider, threads=threads))
+        for name in ("forward.onnx", "backward.onnx")
     )
     return LayerJudge(forward, backward)
 

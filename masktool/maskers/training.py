@@ -189,7 +189,7 @@ class Training:
             }
         return state
 
-    def load(self, state: State) -> None:
+    def restore(self, state: State) -> None:
         """Goes back to a state from :meth:`state`, of a training with the same settings."""
         self.done = state["done"]
         self.masker.load_state_dict(state["masker"])

@@ -5,6 +5,6 @@ Needs numpy, Pillow and ONNX Runtime; the last is imported when a session is ope
 
 from masktool.runtime.images import read_image
 from masktool.runtime.preprocessing import PreparedImage, prepare
-from masktool.runtime.session import MaskedSession, load
+from masktool.runtime.session import MaskedSession
 
-__all__ = ["MaskedSession", "PreparedImage", "load", "prepare", "read_image"]
+__all__ = ["MaskedSession", "PreparedImage", "prepare", "read_image"]

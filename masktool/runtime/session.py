@@ -51,32 +51,19 @@ class Feed(NamedTuple):
     results: int
 
 
-def load(
-    path: str | os.PathLike[str],
-    providers: str | Sequence[str] | None = None,
-    threads: int | None = None,
-) -> MaskedSession:
-    """Opens a file that ``masktool export`` wrote.
-
-    Args:
-        path: path of the ONNX file.
-        providers: ``auto`` (the default: CUDA where it really loads, else the CPU, and
-            :attr:`MaskedSession.announcement` says which and why), ``cpu``, ``cuda``, ``tensorrt``, or a list of these
-            or of ONNX Runtime's own provider names, every one of which must load. The CPU always stands behind them for
-            nodes that they lack.
-        threads: number of threads that one node may use; None leaves it to ONNX Runtime. Threads share out the terms of
-            sums, so only the same number of threads gives the same bytes.
-
-    Raises:
-        MasktoolError: the file is missing, damaged or not masktool's, or an asked-for provider cannot load.
-    """
-    return MaskedSession(path, providers=providers, threads=threads)
-
-
 class MaskedSession:
     """A masked model, ready to run; a context manager that frees the model at its end.
 
     Any number of images and masks may be given, also to a file that takes one at a time (``metadata.batching``).
+    :func:`masktool.load` opens any other model too.
+
+    Args:
+        path: path of a file that ``masktool export`` wrote.
+        providers: ONNX Runtime's execution providers, as for :func:`masktool.load`.
+        threads: number of threads that one node may use, as for :func:`masktool.load`.
+
+    Raises:
+        MasktoolError: the file is missing, damaged or not masktool's, or an asked-for provider cannot load.
 
     Attributes:
         path: path of the file.

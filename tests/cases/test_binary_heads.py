@@ -16,7 +16,7 @@ from masktool import MasktoolError
 from masktool.cli import run
 from masktool.contract import BINARY_KINDS, Metadata, OutputKind
 from masktool.runtime.scores import to_log_odds, to_probabilities
-from masktool.runtime.session import load
+from masktool.runtime.session import MaskedSession
 
 ENDS = {
     "logit (N, 1)": ("binary", "N, 1", "y = Identity(z)"),
@@ -83,7 +83,7 @@ def positive(model: onnx.ModelProto, kind: OutputKind) -> np.ndarray:
 def test_scores_are_the_two_classes(kind: OutputKind, shape: str, nodes: str, tmp_path: Path):
     model = network(shape, nodes)
     masktool.export(model, tmp_path / "m.onnx", output_kind=kind)
-    with load(tmp_path / "m.onnx") as session:
+    with MaskedSession(tmp_path / "m.onnx") as session:
         assert session.n_classes == 2
         scores = session.scores(images())
     expected = positive(model, kind)
@@ -99,7 +99,7 @@ def test_gradients_against_central_differences(
     """The objective is that of the published losses; its gradient that of the objective, differenced."""
     model = network(shape, nodes)
     masktool.export(model, tmp_path / "m.onnx", output_kind=kind, gradient="logit")
-    with load(tmp_path / "m.onnx") as session:
+    with MaskedSession(tmp_path / "m.onnx") as session:
         found = session.gradient(images(), target=target, loss=loss)
         direction = np.sign(found.image)
         ends = [
@@ -223,7 +223,7 @@ def test_two_labels_of_a_column_that_is_not_binary_are_a_question(nodes: str, ki
     assert not (tmp_path / "m.onnx").exists()
     for said in expected.split(" or "):
         masktool.export(model, tmp_path / "m.onnx", output_kind=said, labels=["healthy", "tumour"])
-        with load(tmp_path / "m.onnx") as session:
+        with MaskedSession(tmp_path / "m.onnx") as session:
             assert session.scores(images()).shape == (3, len(session.metadata.labels))
     one = masktool.export(model, tmp_path / "m.onnx", output_kind=kind, labels=["tumour"]).metadata
     assert one.labels == ("tumour",)
@@ -258,7 +258,7 @@ def test_a_sigmoid_is_never_applied_twice(name: str, tmp_path: Path):
     if name in KNOWN_SIGMOIDS:
         metadata = masktool.export(model, tmp_path / "m.onnx", labels=["healthy", "tumour"]).metadata
         assert metadata.output_kind == "binary-probability"
-        with load(tmp_path / "m.onnx") as session:
+        with MaskedSession(tmp_path / "m.onnx") as session:
             np.testing.assert_allclose(session.scores(images())[:, 1], positive(model, "binary-probability"), atol=1e-6)
     else:
         with pytest.raises(MasktoolError, match=r"say output_kind=.binary-probability., or give one label"):

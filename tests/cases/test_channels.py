@@ -17,7 +17,7 @@ from masktool.cli import run
 from masktool.errors import MasktoolError
 from masktool.exporters.sources import load_source
 from masktool.exporters.torch_sources.module_export import find_channels
-from masktool.runtime import load
+from masktool.runtime import MaskedSession
 
 SIDE = 32
 SIZE = (SIDE, SIDE)
@@ -127,7 +127,7 @@ def test_networks_with_such_stems_export_and_agree_with_torch(make, archive, tmp
         monkeypatch.setitem(__import__("sys").modules, "cases_stem", type("Module", (), {"network": make()}))
         words += ["--arch", "factory.py:build"]
     assert run(["export", "model.pt", *words]) == 0
-    with load("out.onnx") as session:
+    with MaskedSession("out.onnx") as session:
         found = session.run(image.numpy(), np.ones((1, 1, SIDE, SIDE), np.float32))
     (outputs,) = found.values() if isinstance(found, dict) else (found,)
     np.testing.assert_allclose(outputs, network(image).detach().numpy(), atol=1e-5)
@@ -185,7 +185,7 @@ def agrees(model: onnx.ModelProto, folder: Path, channels: int, *, last: bool = 
     shape = (2, 8, 8, channels) if last else (2, channels, 8, 8)
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     expected = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
-    with load(folder / "m.onnx") as session:
+    with MaskedSession(folder / "m.onnx") as session:
         np.testing.assert_allclose(session.run(x, np.ones((1, 1, 8, 8), np.float32))["y"], expected, atol=1e-6)
 
 

@@ -112,7 +112,7 @@ def test_no_connection_is_opened_and_nothing_is_written_outside_declared_places(
     assert any(path.startswith("home/.cache/masktool/") for path in written)
 
 
-OPEN_A_SESSION = "import masktool.runtime, masktool.demo; masktool.runtime.load(masktool.demo.model_path(), 'cpu')"
+OPEN_A_SESSION = "from masktool import demo, runtime; runtime.MaskedSession(demo.model_path(), providers='cpu')"
 
 
 @pytest.mark.parametrize("code", [OPEN_A_SESSION, "import masktool.exporters.storage", "import masktool, onnxruntime"])

@@ -14,7 +14,7 @@ from PIL import Image
 from masktool.cli import run
 from masktool.interface.kept_exports import request_export
 from masktool.interface.options import ModelChoice
-from masktool.runtime import load
+from masktool.runtime import MaskedSession
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +94,7 @@ def test_explain_exports_each_way_of_masking_into_the_cache(folder: Path, capsys
     assert len(exported) == 2
     baselines = set()
     for path in exported:
-        with load(path, "cpu") as session:
+        with MaskedSession(path, providers="cpu") as session:
             baselines.add(session.metadata.baseline)
     assert baselines == {"black", "noise"}
     capsys.readouterr()

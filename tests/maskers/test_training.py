@@ -123,7 +123,7 @@ def test_a_loaded_training_goes_on_as_if_nothing_had_happened(classifier, stop):
     before = run(interrupted, stop)
     state = copy.deepcopy(interrupted.state())
     resumed = make_training(small_network(), **settings)
-    resumed.load(state)
+    resumed.restore(state)
     assert before + run(resumed, 6 - stop) == expected
     assert same(whole.masker.state_dict(), resumed.masker.state_dict())
     assert same(whole.classifier.module.state_dict(), resumed.classifier.module.state_dict())

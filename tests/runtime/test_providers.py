@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from masktool import MasktoolError
-from masktool.runtime import load, providers
+from masktool.runtime import MaskedSession, providers
 from masktool.runtime.providers import CPU, CUDA, TENSORRT, native_stderr, open_on_providers, read_reason
 from runtime.models import make_images, write_model
 
@@ -43,13 +43,13 @@ def machine(monkeypatch):
 
 
 def test_opening_writes_nothing_on_the_terminal(model, capfd):
-    with load(model) as session:
+    with MaskedSession(model) as session:
         session(make_images())
     assert capfd.readouterr() == ("", "")
 
 
 def test_auto_announces_its_choice(model):
-    with load(model) as session:
+    with MaskedSession(model) as session:
         if session.providers[0] == CPU:
             assert session.announcement.startswith("running on CPU (no CUDA: ")
         else:
@@ -100,7 +100,7 @@ def test_cuda_where_there_is_none(model):
     with pytest.raises(
         MasktoolError, match=r"provider cannot load \(CUDAExecutionProvider\): .+; `masktool doctor` tells"
     ):
-        load(model, providers="cuda")
+        MaskedSession(model, providers="cuda")
 
 
 def test_damaged_file_with_a_gpu_provider_is_a_damaged_file(tmp_path, monkeypatch):
@@ -113,7 +113,7 @@ def test_damaged_file_with_a_gpu_provider_is_a_damaged_file(tmp_path, monkeypatc
 
 def test_unknown_provider(model):
     with pytest.raises(MasktoolError, match=r"unknown provider \(gpu\): expected one of auto, cpu, cuda, tensorrt, "):
-        load(model, providers="gpu")
+        MaskedSession(model, providers="gpu")
 
 
 def test_provider_that_is_not_built_in(model):
@@ -123,24 +123,24 @@ def test_provider_that_is_not_built_in(model):
     with pytest.raises(
         MasktoolError, match=rf"provider cannot load \({name}\): the installed ONNX Runtime .* without {name}"
     ):
-        load(model, providers=name)
+        MaskedSession(model, providers=name)
 
 
 def test_missing_directory_empty(tmp_path):
     with pytest.raises(MasktoolError, match=r"file not found \(.*none.onnx\)"):
-        load(tmp_path / "none.onnx")
+        MaskedSession(tmp_path / "none.onnx")
     with pytest.raises(MasktoolError, match="expected an ONNX model, got a directory"):
-        load(tmp_path)
+        MaskedSession(tmp_path)
     (tmp_path / "empty.onnx").touch()
     with pytest.raises(MasktoolError, match=r"empty file \(.*empty.onnx\): expected an ONNX model"):
-        load(tmp_path / "empty.onnx")
+        MaskedSession(tmp_path / "empty.onnx")
 
 
 def test_text_file(tmp_path, capfd):
     path = tmp_path / "notes.onnx"
     path.write_text("These are my notes, not a model.\n" * 20)
     with pytest.raises(MasktoolError, match=r"not an ONNX model .*notes.onnx\): Protobuf parsing failed") as caught:
-        load(path)
+        MaskedSession(path)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
@@ -150,24 +150,24 @@ def test_truncated_file(model, share):
     content = model.read_bytes()
     model.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(MasktoolError, match=r"not an ONNX model that ONNX Runtime can open|not a masktool file"):
-        load(model)
+        MaskedSession(model)
 
 
 def test_not_a_masktool_file(tmp_path):
     path = write_model(tmp_path / "plain.onnx", masked=False)
     with pytest.raises(MasktoolError, match=r"not a masktool file \(.*\); run `masktool.export\(.*plain.onnx., ...\)`"):
-        load(path)
+        MaskedSession(path)
 
 
 def test_threads(model):
-    with load(model, "cpu", threads=2) as session:
+    with MaskedSession(model, providers="cpu", threads=2) as session:
         assert session._session.get_session_options().intra_op_num_threads == 2
     with pytest.raises(MasktoolError, match="thread count out of range: expected at least 1, got 0"):
-        load(model, threads=0)
+        MaskedSession(model, threads=0)
 
 
 def test_no_python_fallback_behind_our_back(model):
-    with load(model, "cpu") as session:
+    with MaskedSession(model, providers="cpu") as session:
         assert session._session._enable_fallback is False
 
 
@@ -192,7 +192,7 @@ def test_read_reason(log, reason):
 
 
 def test_session_dies_of_memory_in_one_line(model):
-    with load(model, "cpu") as session:
+    with MaskedSession(model, providers="cpu") as session:
 
         def fail(*_):
             raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory\nstack")

@@ -32,7 +32,7 @@ from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.part import MapPart, check_distinct, register
 from masktool.evaluation.scene import Scene
 from masktool.explainers.reading import check_finite
-from masktool.runtime.session import MaskedSession, load
+from masktool.runtime.session import MaskedSession
 
 RESEEDED = "none (other seed)"
 """Name of the stage that compares the original with itself."""
@@ -68,7 +68,8 @@ class RandomisedCopy:
             layers: names of the layers whose weights are redrawn in it, the one redrawn last at the end.
             original: session of the network.
         """
-        return cls(layers[-1], layers, functools.partial(load, path, original.providers, original.threads))
+        open_copy = functools.partial(MaskedSession, path, providers=original.providers, threads=original.threads)
+        return cls(layers[-1], layers, open_copy)
 
 
 @register

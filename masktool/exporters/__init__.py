@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from typing import TYPE_CHECKING
 
 from masktool.contract import Loss, Masking, OutputKind
 from masktool.errors import MasktoolError
 from masktool.exporters.added_gradients import add_gradients_to
-from masktool.exporters.settings import ExportSettings, LabelsLike, OutputSettings, PreprocessingLike, SourceSettings
+from masktool.exporters.settings import ExportSettings, LabelsLike, PreprocessingLike, SourceSettings
 from masktool.files import check_target
 from masktool.messages import differently
 from masktool.streams import unheard
 
 if TYPE_CHECKING:
+    from masktool.exporters.masked import MaskedNetwork
     from masktool.exporters.result import Export
     from masktool.exporters.sources import Model, Source
 
@@ -92,21 +92,21 @@ def export(
         Balasubramanian and Feizi, "Towards Improved Input Masking for Convolutional Neural Networks", 2023,
         https://arxiv.org/abs/2211.14646.
     """
-    from masktool.baselines import choose_baseline
     from masktool.exporters.sources import read_source
-    from masktool.exporters.user_choices import read_labels, read_preprocessing_like, source_size
+    from masktool.exporters.user_choices import read_settings, source_size
 
     check_target(path)
-    settings = ExportSettings(
-        OutputSettings(class_output, output_kind, read_labels(labels)),
-        masking,
-        baseline,
-        mask_required,
-        read_preprocessing_like(preprocessing),
-        gradient,
-        feature_map,
+    settings = read_settings(
+        masking=masking,
+        baseline=baseline,
+        preprocessing=preprocessing,
+        labels=labels,
+        class_output=class_output,
+        output_kind=output_kind,
+        mask_required=mask_required,
+        gradient=gradient,
+        feature_map=feature_map,
     )
-    settings = dataclasses.replace(settings, baseline=choose_baseline(masking, baseline))
     size = source_size(model, input_size, settings.preprocessing)
     source = read_source(model, SourceSettings(arch, size, channels, image_input, trust_code))
     return export_source(source, path, settings)
@@ -123,24 +123,42 @@ def export_source(whole: Source, path: str | os.PathLike[str], settings: ExportS
     Raises:
         MasktoolError: see :func:`export`.
     """
+    from masktool.exporters.other_ways import advising_a_size
+    from masktool.exporters.write import write_masked
+
+    network = mask_source(whole, settings)
+    prepared = network.prepared
+    with advising_a_size(whole, settings, prepared.trial.size, export_source):
+        return write_masked(prepared.model, path, network.metadata, prepared.layout, prepared.trial, network.source)
+
+
+def mask_source(whole: Source, settings: ExportSettings) -> MaskedNetwork:
+    """Makes a model that was read take a mask, in memory.
+
+    Args:
+        whole: the model that was read, with all its outputs; it stays as it is.
+        settings: the masking mode and the other options of the export.
+
+    Raises:
+        MasktoolError: see :func:`export`.
+    """
     from masktool.exporters.chosen_boxes import leave_out_lists
     from masktool.exporters.file_metadata import begin_metadata, find_class_output
-    from masktool.exporters.other_ways import advising_a_size, advising_fill
+    from masktool.exporters.masked import MaskedNetwork
+    from masktool.exporters.other_ways import advising_fill
     from masktool.exporters.preparation import add_mask, prepare_graph
     from masktool.exporters.trial import open_source
     from masktool.exporters.user_choices import source_preprocessing
-    from masktool.exporters.write import write_masked
 
     refuse_exported(whole)
     source = leave_out_lists(whole, settings.masking)
     plain = open_source(source.model, source.image_input, source.path)  # what ONNX Runtime refuses needs no other look
     prepared = prepare_graph(source, plain, source_preprocessing(source, settings.preprocessing))
     head = find_class_output(source, prepared, settings.output, plain.batch)
+    unmasked = prepared.model.clone()
     with advising_fill(whole, settings, export_source):
         add_mask(source, prepared, settings)
-    metadata = begin_metadata(source, prepared, head, settings)
-    with advising_a_size(whole, settings, prepared.trial.size, export_source):
-        return write_masked(prepared.model, path, metadata, prepared.layout, prepared.trial, source)
+    return MaskedNetwork(source, unmasked, prepared, begin_metadata(source, prepared, head, settings))
 
 
 def refuse_exported(source: Source) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from masktool.contract import DEFAULT_SIZE, Preprocessing
+from masktool.baselines import choose_baseline
+from masktool.contract import DEFAULT_SIZE, Loss, Masking, OutputKind, Preprocessing
 from masktool.data_files import shorten
 from masktool.errors import MasktoolError
 from masktool.exporters.presets import PRESETS, labels_from, preprocessing_for, preprocessing_preset, size_in_file
-from masktool.exporters.settings import LabelsLike, PreprocessingLike, Preset
+from masktool.exporters.settings import ExportSettings, LabelsLike, OutputSettings, PreprocessingLike, Preset
 from masktool.exporters.source_kinds import FileKind, detect_kind
 from masktool.messages import SIZE, parameter
 
@@ -61,6 +63,35 @@ def read_labels(given: LabelsLike | None) -> tuple[str, ...] | None:
         if not isinstance(name, str) or not name.strip():
             raise MasktoolError("not a class name", where=f"labels, class {index}", got=shorten(name))
     return tuple(given)
+
+
+def read_settings(
+    *,
+    masking: Masking | None = None,
+    baseline: str | None = None,
+    preprocessing: PreprocessingLike | None = None,
+    labels: LabelsLike | None = None,
+    class_output: str | None = None,
+    output_kind: OutputKind | None = None,
+    mask_required: bool | None = None,
+    gradient: Loss | None = None,
+    feature_map: str | None = None,
+) -> ExportSettings:
+    """Returns the settings of an export from what a user gave; the arguments are those of :func:`masktool.export`.
+
+    Raises:
+        MasktoolError: something given cannot be read or used.
+    """
+    settings = ExportSettings(
+        OutputSettings(class_output, output_kind, read_labels(labels)),
+        masking or "layer",
+        baseline,
+        mask_required,
+        read_preprocessing_like(preprocessing),
+        gradient,
+        feature_map,
+    )
+    return dataclasses.replace(settings, baseline=choose_baseline(settings.masking, baseline))
 
 
 def said_size(choice: Preprocessing | Preset | None) -> Size | None:

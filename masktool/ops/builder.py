@@ -17,11 +17,13 @@ Length = int | str | None
 
 
 RESULT_TYPES = {
-    "Equal": ir.DataType.BOOL,
-    "Greater": ir.DataType.BOOL,
-    "Less": ir.DataType.BOOL,
+    **dict.fromkeys(
+        ("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or"), ir.DataType.BOOL
+    ),
+    "ArgMax": ir.DataType.INT64,
     "Shape": ir.DataType.INT64,
 }
+"""Element types of the results of operators whose result is not of their first input's type."""
 
 INTEGER_TYPES = frozenset(ir.DataType[f"{sign}INT{bits}"] for sign in ("", "U") for bits in (8, 16, 32, 64))
 CHOOSABLE = {

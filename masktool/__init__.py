@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from masktool.contract import __version__ as __version__
     from masktool.datasets.dataset import Problem
+    from masktool.embedding.settings import ExplainInput, TargetInput
     from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorError
     from masktool.evaluation.bootstrap import Interval
     from masktool.evaluation.findings import Cell, Chart, Evaluation, Findings, Line, Table
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from masktool.interface.cache_entries import CacheEntry, clear_cache, list_cache
     from masktool.interface.evaluate import evaluate
     from masktool.interface.explain import explain, explain_images, explain_targets
+    from masktool.interface.export_explained import export_explained
     from masktool.interface.installation import CheckState, DoctorFinding, doctor
     from masktool.interface.load import load
     from masktool.interface.options import ExportOptions, ModelLike
@@ -76,6 +78,7 @@ __all__ = [
     "Classifier",
     "DoctorFinding",
     "Evaluation",
+    "ExplainInput",
     "Explanation",
     "Export",
     "ExportCheck",
@@ -116,6 +119,7 @@ __all__ = [
     "Stages",
     "Table",
     "Target",
+    "TargetInput",
     "TensorDescription",
     "Through",
     "TrainingSettings",
@@ -132,6 +136,7 @@ __all__ = [
     "explain_images",
     "explain_targets",
     "export",
+    "export_explained",
     "list_cache",
     "load",
     "train_masker",
@@ -150,6 +155,7 @@ _MODULE_OF_NAME = {
     "Classifier": "masktool.maskers.settings",
     "DoctorFinding": "masktool.interface.installation",
     "Evaluation": "masktool.evaluation.findings",
+    "ExplainInput": "masktool.embedding.settings",
     "Explanation": "masktool.explainers.explanation",
     "Export": "masktool.exporters.result",
     "ExportCheck": "masktool.exporters.check",
@@ -190,6 +196,7 @@ _MODULE_OF_NAME = {
     "Stages": "masktool.maskers.settings",
     "Table": "masktool.evaluation.findings",
     "Target": "masktool.explainers.targets",
+    "TargetInput": "masktool.embedding.settings",
     "TensorDescription": "masktool.exporters.description",
     "Through": "masktool.maskers.settings",
     "TrainingSettings": "masktool.maskers.settings",
@@ -207,6 +214,7 @@ _MODULE_OF_NAME = {
     "explain_images": "masktool.interface.explain",
     "explain_targets": "masktool.interface.explain",
     "export": "masktool.exporters",
+    "export_explained": "masktool.interface.export_explained",
     "list_cache": "masktool.interface.cache_entries",
     "load": "masktool.interface.load",
     "train_masker": "masktool.maskers.train",

@@ -50,7 +50,12 @@ GRADIENT_OUTPUTS = frozenset(
     {OBJECTIVE, FEATURE_MAP, *(GRADIENT_PREFIX + name for name in ("image", "mask", FEATURE_MAP))}
 )
 SALIENCY_MAP = "saliency_map"
-"""Output (N, 1, H, W) float32 in [0, 1] of a file with a masking model, 1 = salient."""
+"""Output (N, 1, H, W) float32: of a file with a masking model, in [0, 1], 1 = salient; of a file that explains itself,
+the attributions, in units of the score."""
+SEGMENT_ATTRIBUTIONS = "attributions"
+"""Output (N, S) float32 of a file that explains itself by a method of segments: the value of each segment."""
+EXPLAIN_INPUT = "explain"
+"""Input (1,) bool of a file that explains itself on request only: whether to."""
 Loss = Literal["logit", "log-softmax", "softmax", "entropy"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 """What a file with gradients can differentiate: the target's score in three forms, or the entropy of all scores. A loss
@@ -237,6 +242,8 @@ class Metadata:
             ``unproved``; None where it was not recorded.
         batching_reason: reason why images cannot share a batch; None where they can.
         copies: number of copies of the one image that fill a fixed batch which could not be opened; otherwise 1.
+        explanation: method, options and inputs of the explanation that the file gives with its predictions, JSON values
+            by name; None in a file that takes a mask instead.
     """
 
     masking: Masking
@@ -263,6 +270,7 @@ class Metadata:
     independence: Independence | None = None
     batching_reason: str | None = None
     copies: int = 1
+    explanation: Mapping[str, Any] | None = None
 
     @property
     def one_by_one(self) -> bool:

@@ -1,0 +1,72 @@
+"""From a network to a file that explains itself: :func:`embed_source`, the whole path.
+
+One run of such a file gives the network's own outputs and, beside them, the saliency map of one method, in standard
+operators. The map is the one that the explainer of that name gives in Python with the same settings: options, sample
+designs and constants are that explainer's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from masktool.embedding.settings import EmbeddingSettings
+    from masktool.exporters.result import Export
+    from masktool.exporters.settings import ExportSettings
+    from masktool.exporters.sources import Source
+
+__all__ = ["embed_source"]
+
+
+def embed_source(
+    whole: Source, path: str | os.PathLike[str], settings: ExportSettings, embedding: EmbeddingSettings
+) -> Export:
+    """Writes a model that was read as a file that explains itself.
+
+    Args:
+        whole: the model that was read, with all its outputs; it stays as it is.
+        path: the path of the file to write.
+        settings: how the model is masked.
+        embedding: the method, and how it becomes part of the file.
+
+    Returns:
+        What was written. ``metadata.parity`` holds the figures of the masked model, and ``explanation``: how far the
+        map lies from the one that the explainer gives in Python, as a share of that map's range.
+
+    Raises:
+        UnsupportedOperatorError: nodes without the mask or gradient rule that the method needs.
+        MasktoolError: the method has no graph for this network; the error says why.
+    """
+    from masktool.embedding.assembly import Assembly
+    from masktool.embedding.checks import refuse_unexplainable
+    from masktool.embedding.measure import measure_explanation
+    from masktool.embedding.method import EMBEDDED_METHODS, ExplainedNetwork
+    from masktool.embedding.write import write_embedded
+    from masktool.exporters import mask_source
+    from masktool.exporters.write import complete, write_masked
+    from masktool.files import temporary_directory
+
+    method = embedding.method
+    builder = EMBEDDED_METHODS.find(method.name)
+    found = mask_source(whole, settings)
+    layout = found.prepared.layout
+    masked = found.prepared.model.clone()
+    metadata = complete(found.metadata, masked, layout)
+    size = refuse_unexplainable(found, metadata)
+    network = ExplainedNetwork(found.plain, masked, metadata, size, embedding.seed, embedding.chunk)
+    model = Assembly(network, builder(method, network), embedding).build()
+    with temporary_directory() as directory:
+        reference = dataclasses.replace(found.metadata, gradient="logit" if method.needs_gradient else None)
+        exported = write_masked(
+            found.prepared.model, directory / "masked.onnx", reference, layout, found.prepared.trial, found.source
+        )
+        figure, used = measure_explanation(model, exported.path, embedding, found.prepared.trial.probes[0].images)
+    metadata = dataclasses.replace(
+        metadata,
+        parity={**exported.metadata.parity, "explanation": figure},
+        explanation=embedding.document(used),
+    )
+    return write_embedded(model, Path(path), metadata, found.source)

@@ -1,0 +1,45 @@
+"""Refusals of networks that no file can explain by itself."""
+
+from __future__ import annotations
+
+from masktool.contract import EXPLAIN_INPUT, SALIENCY_MAP, SEGMENT_ATTRIBUTIONS, TARGET_INPUT, Metadata
+from masktool.errors import MasktoolError
+from masktool.exporters.masked import MaskedNetwork
+from masktool.exporters.onnx_file import input_size_of
+from masktool.messages import SIZE, Placeholder, parameter
+
+OWN_NAMES = frozenset({EXPLAIN_INPUT, SALIENCY_MAP, SEGMENT_ATTRIBUTIONS, TARGET_INPUT})
+"""Names of inputs and outputs that an explanation adds."""
+
+
+def refuse_unexplainable(network: MaskedNetwork, metadata: Metadata) -> tuple[int, int]:
+    """Returns (height, width) of the input in pixels.
+
+    Raises:
+        MasktoolError: the network has no class scores, an open height or width, or inputs or outputs of the names that
+            an explanation adds.
+    """
+    if metadata.class_output is None:
+        raise MasktoolError(
+            "an explanation in the file is of class scores (N, K), and the model has none",
+            where=network.source.name,
+            fix="export it with a mask and explain one value of an output; or choose one with "
+            + parameter("class_output", Placeholder("NAME")),
+        )
+    size = input_size_of(network.plain, metadata.image_input)
+    if size is None:
+        raise MasktoolError(
+            "an explanation in the file is for one size, and the model leaves its height or width open",
+            where=network.source.name,
+            fix="fix them with " + parameter("input_size", SIZE),
+        )
+    graph = network.plain.graph
+    taken = sorted({str(value.name) for value in (*graph.inputs, *graph.outputs)} & OWN_NAMES)
+    if taken:
+        raise MasktoolError(
+            "the model has inputs or outputs of names that an explanation adds",
+            where=network.source.name,
+            got=", ".join(taken),
+            fix="rename them in the source",
+        )
+    return size

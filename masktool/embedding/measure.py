@@ -1,0 +1,74 @@
+"""Measures a file that explains itself against the explainer in Python, on the images that parity is measured on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from masktool.contract import EXPLAIN_INPUT, SALIENCY_MAP, TARGET_INPUT
+from masktool.embedding.method import TOP
+from masktool.embedding.settings import EmbeddingSettings
+from masktool.errors import MasktoolError
+from masktool.explainers.explaining import explain_all
+from masktool.explainers.explanation_settings import ExplanationSettings
+from masktool.exporters.parity import DEFECT
+from masktool.exporters.storage import open_model
+from masktool.runtime.session import load
+
+LIMIT = 1e-4
+"""Largest difference between the two maps, as a share of the range of Python's."""
+OF_A_RUN = frozenset({"seed", "perturbations_per_eval", "providers", "threads"})
+"""Settings of an explanation that belong to the run in Python and not to the method."""
+MEASURED_IMAGES = 1
+"""Images that are explained twice: an explanation takes as long as hundreds of the passes that parity needs."""
+
+
+def measure_explanation(
+    model: ir.Model, masked: Path, embedding: EmbeddingSettings, images: NDArray[Any]
+) -> tuple[float, dict[str, Any]]:
+    """Returns the difference between the two maps as a share of the range of Python's, and the settings used there.
+
+    Args:
+        model: the model that explains itself.
+        masked: the path of the masked file, with gradients where the method needs them.
+        embedding: the method, and how it became part of the model.
+        images: the images, as the model takes them.
+
+    Raises:
+        MasktoolError: the difference is beyond the limit.
+    """
+    settings = ExplanationSettings(seed=embedding.seed, perturbations_per_eval=embedding.chunk)
+    session = open_model(model)
+    worst, used = 0.0, {}
+    with load(masked, providers="cpu") as reference:
+        for image in images[:MEASURED_IMAGES]:
+            ((explanation,),) = explain_all(reference, [image], [[None]], embedding.method, settings)
+            used = {name: value for name, value in explanation.settings.items() if name not in OF_A_RUN}
+            feed = {reference.metadata.image_input: image[None]} | own_feed(session)
+            (found,) = session.run([SALIENCY_MAP], feed)
+            worst = max(worst, share_of_range(np.asarray(found)[0, 0], explanation.model_attributions))
+    if not worst <= LIMIT:
+        raise MasktoolError(
+            "the map in the file is not the one that the explainer gives in Python",
+            where=embedding.method.title,
+            expected=f"a difference of at most {LIMIT:.0e} of the map's range",
+            got=f"{worst:.1e}",
+            fix=DEFECT,
+        )
+    return worst, used
+
+
+def own_feed(session: Any) -> dict[str, NDArray[Any]]:
+    """Returns values for required inputs that the explanation adds: the top class, and that it is wanted."""
+    values = {TARGET_INPUT: np.array([TOP]), EXPLAIN_INPUT: np.array([True])}
+    return {node.name: values[node.name] for node in session.get_inputs() if node.name in values}
+
+
+def share_of_range(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    """Returns the largest difference between two maps (h, w) as a share of the range of the expected one."""
+    difference = float(np.abs(found - expected).max())
+    return difference / float(np.ptp(expected)) if difference else 0.0

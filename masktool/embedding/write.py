@@ -1,0 +1,35 @@
+"""Writes a model that explains itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from masktool.contract import Metadata
+from masktool.exporters.result import Export, summarise_export
+from masktool.exporters.sources import Source
+from masktool.exporters.storage import open_session, staging
+from masktool.exporters.write import PRODUCER
+
+
+def write_embedded(model: ir.Model, path: Path, metadata: Metadata, source: Source) -> Export:
+    """Writes a model that explains itself, checked by ONNX and opened once by ONNX Runtime.
+
+    Args:
+        model: the model.
+        path: the path of the file to write.
+        metadata: the metadata to write.
+        source: the source that the model was made from.
+
+    Returns:
+        What was written.
+    """
+    model.metadata_props.update(metadata.to_properties())
+    model.producer_name, model.producer_version = PRODUCER, metadata.tool_version
+    with staging(path, model) as stage:
+        stage.write()
+        stage.check()
+        open_session(str(stage.path))
+        stage.commit()
+        return summarise_export(path, stage.count_bytes(), model, metadata, source)

@@ -1,0 +1,51 @@
+"""Networks and options with which no file explains itself."""
+
+import pytest
+from networks.small_graphs import parse
+
+import masktool
+from masktool.errors import MasktoolError
+
+OPEN_SIZE = """
+<ir_version: 10, opset_import: ["" : 20]>
+open (float[N, 3, H, W] image) => (float[N, 4] logits)
+<float[4, 3, 3, 3] kernel>
+{
+    features = Conv<pads = [1, 1, 1, 1]>(image, kernel)
+    pooled = GlobalAveragePool(features)
+    logits = Flatten(pooled)
+}
+"""
+
+
+def test_an_open_size_is_refused_with_what_fixes_it(tmp_path):
+    with pytest.raises(MasktoolError, match=r"leaves its height or width open.*input_size"):
+        masktool.export_explained(parse(OPEN_SIZE), tmp_path / "x.onnx", "occlusion", output_kind="logits")
+    masktool.export_explained(
+        parse(OPEN_SIZE), tmp_path / "x.onnx", "occlusion", output_kind="logits", input_size=(14, 14)
+    )
+
+
+def test_a_model_without_class_scores_is_refused(tmp_path):
+    with pytest.raises(MasktoolError, match="of class scores"):
+        masktool.export_explained(
+            parse(OPEN_SIZE), tmp_path / "x.onnx", "occlusion", class_output="none", input_size=(14, 14)
+        )
+
+
+def test_names_that_an_explanation_adds_are_refused(tmp_path):
+    network = parse(OPEN_SIZE.replace("logits", "attributions"))
+    with pytest.raises(MasktoolError, match="names that an explanation adds"):
+        masktool.export_explained(network, tmp_path / "x.onnx", "occlusion", input_size=(14, 14))
+
+
+def test_unknown_methods_are_named(tmp_path):
+    with pytest.raises(MasktoolError, match="unknown method"):
+        masktool.export_explained(parse(OPEN_SIZE), tmp_path / "x.onnx", "nonsense", input_size=(14, 14))
+
+
+@pytest.mark.parametrize("option", [{"chunk": 0}, {"target": "both"}, {"on_request": "never"}])
+def test_options_out_of_range_are_refused(tmp_path, option):
+    (name,) = option
+    with pytest.raises(MasktoolError, match=name):
+        masktool.export_explained(parse(OPEN_SIZE), tmp_path / "x.onnx", "occlusion", input_size=(14, 14), **option)

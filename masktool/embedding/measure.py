@@ -17,7 +17,7 @@ from masktool.explainers.explaining import explain_all
 from masktool.explainers.explanation_settings import ExplanationSettings
 from masktool.exporters.parity import DEFECT
 from masktool.exporters.storage import open_model
-from masktool.runtime.session import load
+from masktool.runtime.session import MaskedSession
 
 LIMIT = 1e-4
 """Largest difference between the two maps, as a share of the range of Python's."""
@@ -44,7 +44,7 @@ def measure_explanation(
     settings = ExplanationSettings(seed=embedding.seed, perturbations_per_eval=embedding.chunk)
     session = open_model(model)
     worst, used = 0.0, {}
-    with load(masked, providers="cpu") as reference:
+    with MaskedSession(masked, providers="cpu") as reference:
         for image in images[:MEASURED_IMAGES]:
             ((explanation,),) = explain_all(reference, [image], [[None]], embedding.method, settings)
             used = {name: value for name, value in explanation.settings.items() if name not in OF_A_RUN}

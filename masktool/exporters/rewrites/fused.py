@@ -58,7 +58,7 @@ def activate(new: Replacement, value: ir.Value, name: str, parameters: Sequence[
     return None
 
 
-def rewrite_conv(channels_last: bool) -> Rewrite:
+def rewrite_fused_conv(channels_last: bool) -> Rewrite:
     """Returns the rewrite of FusedConv (x, weight, bias, residual) with an activation."""
 
     def rewrite(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
@@ -76,7 +76,7 @@ def rewrite_conv(channels_last: bool) -> Rewrite:
     return rewrite
 
 
-def rewrite_gemm(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
+def rewrite_fused_gemm(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
     """FusedGemm: Gemm and an activation."""
     y = new.emit("Gemm", *node.inputs, **attributes_of(node, "alpha", "beta", "transA", "transB"))
     parameters = [
@@ -86,7 +86,7 @@ def rewrite_gemm(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] |
     return None if activated is None else [activated]
 
 
-def rewrite_matmul(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
+def rewrite_fused_matmul(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
     """FusedMatMul: alpha · op(a) · op(b); a transposition needs a known rank."""
     if node.attributes.get_int("transBatchA", 0) or node.attributes.get_int("transBatchB", 0):
         return None
@@ -150,12 +150,12 @@ def rewrite_skip_norm(new: Replacement, node: ir.Node) -> Sequence[ir.Value | No
 
 CONTRIB = "com.microsoft"
 REWRITES: dict[tuple[str, str], Rewrite] = {
-    (CONTRIB, "FusedConv"): rewrite_conv(channels_last=False),
-    (CONTRIB, "NhwcConv"): rewrite_conv(channels_last=True),
-    (CONTRIB, "NhwcFusedConv"): rewrite_conv(channels_last=True),
-    (CONTRIB, "FusedGemm"): rewrite_gemm,
-    (CONTRIB, "FusedMatMul"): rewrite_matmul,
-    (CONTRIB, "TransposeMatMul"): rewrite_matmul,
+    (CONTRIB, "FusedConv"): rewrite_fused_conv(channels_last=False),
+    (CONTRIB, "NhwcConv"): rewrite_fused_conv(channels_last=True),
+    (CONTRIB, "NhwcFusedConv"): rewrite_fused_conv(channels_last=True),
+    (CONTRIB, "FusedGemm"): rewrite_fused_gemm,
+    (CONTRIB, "FusedMatMul"): rewrite_fused_matmul,
+    (CONTRIB, "TransposeMatMul"): rewrite_fused_matmul,
     (CONTRIB, "Gelu"): rewrite_gelu(emit_gelu),
     (CONTRIB, "BiasGelu"): rewrite_gelu(emit_gelu),
     (CONTRIB, "FastGelu"): rewrite_gelu(emit_tanh_gelu),

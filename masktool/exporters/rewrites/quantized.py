@@ -130,7 +130,7 @@ def as_scalars(new: Replacement, scale: Scale) -> list[ir.Value | None]:
     ]
 
 
-def rewrite_conv(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
+def rewrite_qlinear_conv(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
     """QLinearConv (x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, bias), also channels last."""
     x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = node.inputs[:8]
     bias = input_of(node, 8)
@@ -155,7 +155,7 @@ def product_of_scales(x_scale: ir.Value | None, w_scale: ir.Value | None, factor
     return product.reshape(()) if product.size == 1 else product
 
 
-def rewrite_matmul(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
+def rewrite_qlinear_matmul(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
     """QLinearMatMul (a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero)."""
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = node.inputs
     scales = read_constant(a_scale)
@@ -165,7 +165,7 @@ def rewrite_matmul(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None]
     return [quantize(new, product, (y_scale, y_zero))]
 
 
-def rewrite_gemm(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
+def rewrite_qgemm(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
     """QGemm (a, a_scale, a_zero, b, b_scale, b_zero, c, y_scale, y_zero); without a y_scale the result is float."""
     a, a_scale, a_zero, b, b_scale, b_zero = node.inputs[:6]
     c, y_scale, y_zero = (input_of(node, index) for index in (6, 7, 8))
@@ -181,7 +181,7 @@ def rewrite_gemm(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] |
     return [y if y_scale is None else quantize(new, y, (y_scale, y_zero))]
 
 
-def rewrite_binary(op_type: str) -> Rewrite:
+def rewrite_qlinear_binary(op_type: str) -> Rewrite:
     """Returns the rewrite of (a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero)."""
 
     def rewrite(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None]:
@@ -192,7 +192,7 @@ def rewrite_binary(op_type: str) -> Rewrite:
     return rewrite
 
 
-def rewrite_unary(op_type: str, *attributes: str) -> Rewrite:
+def rewrite_qlinear_unary(op_type: str, *attributes: str) -> Rewrite:
     """Returns the rewrite of (x, x_scale, x_zero, y_scale, y_zero), also channels last."""
 
     def rewrite(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None]:
@@ -205,14 +205,14 @@ def rewrite_unary(op_type: str, *attributes: str) -> Rewrite:
     return rewrite
 
 
-def rewrite_softmax(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
+def rewrite_qlinear_softmax(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None] | None:
     """QLinearSoftmax; before opset 13 a softmax flattens from its axis on, and stays unless that is the last."""
     if node.attributes.get_int("opset", 13) < 13 and node.attributes.get_int("axis", -1) != -1:
         return None
-    return rewrite_unary("Softmax", "axis")(new, node)
+    return rewrite_qlinear_unary("Softmax", "axis")(new, node)
 
 
-def rewrite_concat(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None]:
+def rewrite_qlinear_concat(new: Replacement, node: ir.Node) -> Sequence[ir.Value | None]:
     """QLinearConcat (y_scale, y_zero, then x, x_scale, x_zero of each input)."""
     parts = node.inputs[2:]
     values = [dequantize(new, parts[i], (parts[i + 1], parts[i + 2])) for i in range(0, len(parts), 3)]
@@ -236,18 +236,18 @@ def rewrite_to_standard(new: Replacement, node: ir.Node) -> Sequence[ir.Value | 
 
 CONTRIB = "com.microsoft"
 REWRITES: dict[tuple[str, str], Rewrite] = {
-    ("", "QLinearConv"): rewrite_conv,
-    (CONTRIB, "QLinearConv"): rewrite_conv,
-    ("", "QLinearMatMul"): rewrite_matmul,
-    (CONTRIB, "QGemm"): rewrite_gemm,
-    (CONTRIB, "QLinearAdd"): rewrite_binary("Add"),
-    (CONTRIB, "QLinearMul"): rewrite_binary("Mul"),
-    (CONTRIB, "QLinearAveragePool"): rewrite_unary("AveragePool", *WINDOW_ATTRIBUTES),
-    (CONTRIB, "QLinearGlobalAveragePool"): rewrite_unary("GlobalAveragePool"),
-    (CONTRIB, "QLinearLeakyRelu"): rewrite_unary("LeakyRelu", "alpha"),
-    (CONTRIB, "QLinearSigmoid"): rewrite_unary("Sigmoid"),
-    (CONTRIB, "QLinearSoftmax"): rewrite_softmax,
-    (CONTRIB, "QLinearConcat"): rewrite_concat,
+    ("", "QLinearConv"): rewrite_qlinear_conv,
+    (CONTRIB, "QLinearConv"): rewrite_qlinear_conv,
+    ("", "QLinearMatMul"): rewrite_qlinear_matmul,
+    (CONTRIB, "QGemm"): rewrite_qgemm,
+    (CONTRIB, "QLinearAdd"): rewrite_qlinear_binary("Add"),
+    (CONTRIB, "QLinearMul"): rewrite_qlinear_binary("Mul"),
+    (CONTRIB, "QLinearAveragePool"): rewrite_qlinear_unary("AveragePool", *WINDOW_ATTRIBUTES),
+    (CONTRIB, "QLinearGlobalAveragePool"): rewrite_qlinear_unary("GlobalAveragePool"),
+    (CONTRIB, "QLinearLeakyRelu"): rewrite_qlinear_unary("LeakyRelu", "alpha"),
+    (CONTRIB, "QLinearSigmoid"): rewrite_qlinear_unary("Sigmoid"),
+    (CONTRIB, "QLinearSoftmax"): rewrite_qlinear_softmax,
+    (CONTRIB, "QLinearConcat"): rewrite_qlinear_concat,
     (CONTRIB, "NhwcMaxPool"): rewrite_nhwc_max_pool,
     (CONTRIB, "QuantizeLinear"): rewrite_to_standard,
     (CONTRIB, "DequantizeLinear"): rewrite_to_standard,

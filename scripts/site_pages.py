@@ -27,7 +27,8 @@ FIGURES = DOCS / "methods" / "figures.json"
 """What ``scripts/draw_pages.py`` measured while it drew the methods' pictures."""
 PLACE = re.compile(r"^<!-- generated: (\w+) ?(.*?) -->$", re.MULTILINE)
 LINK = re.compile(r"(?<![<(\[])https?://[^\s,;)>]*[^\s,;)>.:]")
-DEFAULT_IN_HELP = re.compile(r"\s*\[default: (.*?)\]", re.DOTALL)
+REMARKS_IN_HELP = re.compile(r"\s*\[(default: .*?|required|[\d.<=x>]+)(?:; ([\d.<=x>]+))?\]", re.DOTALL)
+"""What stands in brackets behind a help text: the default, that it is required, or the range of a number ``x``."""
 PRINTED_AS_TYPED = "\b"
 """Click's mark for a paragraph whose lines stay as they are."""
 
@@ -126,7 +127,7 @@ def first_sentence(method: type[Method]) -> str:
 
 def describe_commands(_: str = "") -> str:
     """Returns what is typed before a command, and a list of links to the commands' pages."""
-    context = click.Context(command_line, info_name="masktool")
+    context = open_context()
     options = [each for each in command_line.get_params(context) if isinstance(each, click.Option)]
     links = [f"[masktool {name}]({name}.md)\n: {literally(summary)}" for name, summary in SUMMARIES.items()]
     return "\n\n".join(
@@ -139,6 +140,11 @@ def describe_commands(_: str = "") -> str:
     )
 
 
+def open_context() -> click.Context:
+    """Returns what the whole command line is described in, with ``-h`` beside ``--help`` as when it runs."""
+    return click.Context(command_line, info_name="masktool", **command_line.context_settings)
+
+
 def make_toctree(pages: Iterable[str]) -> str:
     """Returns what puts pages of the same folder below this one in the site's menu."""
     return "\n".join(("```{toctree}", ":hidden:", "", *pages, "```"))
@@ -146,7 +152,7 @@ def make_toctree(pages: Iterable[str]) -> str:
 
 def describe_command(name: str) -> str:
     """Returns usage, meaning and options of a command, and below it those of its subcommands."""
-    whole = click.Context(command_line, info_name="masktool")
+    whole = open_context()
     command = command_line.get_command(whole, name)
     if command is None:
         raise LookupError(f"a page describes masktool {name}, which is no command")
@@ -181,9 +187,20 @@ def write_option(option: click.Option, context: click.Context) -> str:
     record = option.get_help_record(context)
     assert record is not None
     names, help_text = record
-    default = DEFAULT_IN_HELP.search(help_text)
-    told = f" Default: {literally(default[1])}." if default else ""
-    return f"`{' '.join(names.split())}`\n: {literally(DEFAULT_IN_HELP.sub('', help_text).strip())}{told}"
+    remarks = [remark for found in REMARKS_IN_HELP.findall(help_text) for remark in found if remark]
+    sentences = [literally(REMARKS_IN_HELP.sub("", help_text).strip()), *map(say_remark, remarks)]
+    return f"`{' '.join(names.split())}`\n: {' '.join(sentences)}"
+
+
+def say_remark(remark: str) -> str:
+    """Returns what stands in brackets behind a help text as a sentence."""
+    if remark.startswith("default: "):
+        return f"Default: {literally(remark.removeprefix('default: '))}."
+    if least := re.fullmatch(r"x>=(\S+)", remark):
+        return f"At least {least[1]}."
+    if bounds := re.fullmatch(r"(\S+)<=x<=(\S+)", remark):
+        return f"From {bounds[1]} to {bounds[2]}."
+    return f"{capitalised(literally(remark))}."
 
 
 def literally(text: str) -> str:

@@ -5,7 +5,7 @@ import re
 
 import click
 import pytest
-from site_pages import DOCS, PLACE, capitalised, describe_command, fill_in, list_names, literally
+from site_pages import DOCS, PLACE, capitalised, describe_command, fill_in, list_names, literally, write_option
 
 import masktool
 from masktool.cli import SUMMARIES
@@ -37,6 +37,25 @@ def test_a_commands_page_has_every_option_of_it_and_its_subcommands(name):
             check(command.get_command(click.Context(command), each))
 
     check(masktool.cli.masktool.get_command(click.Context(masktool.cli.masktool), name))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "sentences"),
+    [
+        ({"type": click.IntRange(min=0), "default": 0, "show_default": True}, "What. Default: 0. At least 0."),
+        ({"type": click.FloatRange(0, 1), "help": "What.  [default: 0; or 1]"}, "What. Default: 0; or 1. From 0 to 1."),
+        ({"required": True}, "What. Required."),
+        ({}, "What."),
+    ],
+)
+def test_what_stands_in_brackets_becomes_sentences(attributes, sentences):
+    option = click.Option(["--number"], **{"help": "What.", "metavar": "N"} | attributes)
+    assert write_option(option, click.Context(click.Command("any"))) == f"`--number N`\n: {sentences}"
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_a_commands_page_says_what_its_help_is_called(name):
+    assert "`-h, --help`" in describe_command(name)
 
 
 def test_a_command_that_is_none_is_said():

@@ -22,6 +22,7 @@ ROOMS = (
     "commands",
     "datasets",
     "demo",
+    "embedding",
     "evaluation",
     "explainers",
     "exporters",

@@ -27,7 +27,7 @@ from masktool.commands.source_options import (
     std_option,
     trust_code_option,
 )
-from masktool.commands.training_options import read_settings, training_options
+from masktool.commands.training_options import take_training_settings, training_options
 from masktool.errors import MasktoolError
 from masktool.printable import describe_bytes
 
@@ -122,7 +122,7 @@ def command(
     from masktool.exporters.torch_sources.module_export import require_torch
     from masktool.exporters.torch_sources.modules import load_module
 
-    settings = read_settings(values)
+    settings = take_training_settings(values)
     target = choose_output(model, output, SUFFIX)
     check_files({"MODEL": Path(model), "--data": data}, {"-o": target, "--checkpoint": checkpoint, "--log": log})
     require_torch("training a masking model")

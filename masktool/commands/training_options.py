@@ -80,7 +80,7 @@ def option_of(field: dataclasses.Field[Any]) -> Callable[[Decorated], Decorated]
     return click.option(f"--{name}", type=number, metavar=NUMBER_METAVAR, **common)
 
 
-def read_settings(values: dict[str, Any]) -> TrainingSettings:
+def take_training_settings(values: dict[str, Any]) -> TrainingSettings:
     """Takes the training settings out of a command's parameters, and returns them.
 
     Raises:

@@ -318,7 +318,7 @@ def with_reference(model: onnx_ir.Model, call: Callable[..., Any], example: torc
     def run(images: np.ndarray) -> list[np.ndarray]:
         batch = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).to(example)
         outputs = flatten_outputs(run_quietly(call, batch))
-        return [as_array(tensor) for tensor in outputs.values()]
+        return [tensor_to_array(tensor) for tensor in outputs.values()]
 
     image = model.graph.inputs[0]
     assert image.shape is not None  # torch's exporters write all shapes
@@ -328,7 +328,7 @@ def with_reference(model: onnx_ir.Model, call: Callable[..., Any], example: torc
     return TorchGraph(model, run)
 
 
-def as_array(tensor: torch.Tensor) -> np.ndarray:
+def tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
     """Returns a tensor as an array: floating point as float32, indices, counts and decisions in their own type."""
     array: np.ndarray = (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
     return array

@@ -60,7 +60,7 @@ def choose_baseline(masking: Masking, baseline: object | None) -> str | None:
 
 def read_baseline(value: object) -> str | None:
     """Returns a baseline as a text: a name, ``R,G,B``, or one number for all channels; None where the value is none."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool):
         value = f"{value:g}" if BLACK <= value <= WHITE else None  # an integer may be beyond any float
     is_one = isinstance(value, str) and (value in BASELINES or read_colour(value) is not None)
     return str(value) if is_one else None

@@ -6,8 +6,9 @@ import dataclasses
 import math
 import numbers
 import operator
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from masktool.errors import MasktoolError
@@ -51,6 +52,26 @@ def check_count(name: str, value: object, minimum: int = 1) -> int:
             "option out of range", where=name, expected=f"a whole number from {minimum}", got=repr(value)
         )
     return count
+
+
+def check_size(name: str, value: Any) -> tuple[int, int]:
+    """Returns an option's value as (height, width) in pixels, or raises a MasktoolError that names the option."""
+    try:
+        height, width = value
+    except (TypeError, ValueError) as error:
+        raise MasktoolError("option out of range", where=name, expected="(height, width)", got=repr(value)) from error
+    return check_count(name, height), check_count(name, width)
+
+
+def check_several(name: str, value: object) -> None:
+    """Raises a MasktoolError that names the option where its value is a single one, not several.
+
+    A text would otherwise be taken letter by letter.
+    """
+    if isinstance(value, str | bytes | os.PathLike) or not isinstance(value, Iterable):
+        raise MasktoolError(
+            "one value in place of several", where=name, expected=f"such as [{value!r}]", got=repr(value)
+        )
 
 
 LARGEST = sys.float_info.max

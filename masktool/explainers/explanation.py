@@ -19,6 +19,7 @@ from masktool.explainers.picture import draw_picture
 from masktool.explainers.targets import ClassScore, Place
 from masktool.files import atomic_path
 from masktool.limits import limit
+from masktool.option_checks import check_several
 from masktool.runtime.pictures import PNG_KEY
 
 FORMATS = ("png", "json", "npz")
@@ -224,6 +225,7 @@ class Explanation:
         Raises:
             MasktoolError: an unknown format, or the directory cannot be written.
         """
+        check_several("formats", formats)
         if unknown := sorted(set(formats) - set(FORMATS)):
             raise MasktoolError("unknown format", where=", ".join(unknown), expected=f"some of {', '.join(FORMATS)}")
         paths = []

@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import get_args
 
-import numpy as np
-
-from masktool.errors import MasktoolError
 from masktool.explainers.reading import Scale
-from masktool.option_checks import check_choice
+from masktool.option_checks import check_choice, check_count, check_size
 from masktool.progress import Progress
 from masktool.runtime.inputs import Inputs
 
@@ -38,10 +35,11 @@ class ExplanationSettings:
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
-        if self.perturbations_per_eval is not None and self.perturbations_per_eval < 1:
-            raise MasktoolError("batch size out of range", expected="at least 1", got=self.perturbations_per_eval)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer) or self.seed < 0:
-            raise MasktoolError("seed out of range", expected="a whole number from 0", got=repr(self.seed))
+        if self.perturbations_per_eval is not None:
+            check_count("perturbations_per_eval", self.perturbations_per_eval)
+        if self.input_size is not None:
+            check_size("input_size", self.input_size)
+        check_count("seed", self.seed, 0)
         check_choice("score", self.score, get_args(Scale))
 
 

@@ -82,14 +82,14 @@ def evaluate(
             folder=Path(folder),
             stack=stack,
             export=of_export,  # type: ignore[arg-type]  # its names were checked
-            labels=as_path(labels),
-            boxes=as_path(boxes),
-            masks=as_path(masks),
-            segments_folder=as_path(segments_folder),
+            labels=as_path("labels", labels),
+            boxes=as_path("boxes", boxes),
+            masks=as_path("masks", masks),
+            segments_folder=as_path("segments_folder", segments_folder),
             limit=limit,
             seed=seed,
             batch=perturbations_per_eval,
-            directory=as_path(directory),
+            directory=as_path("directory", directory),
             providers=providers,
             threads=threads,
             say=say,
@@ -121,6 +121,8 @@ def split_part_options(part: str, options: Mapping[str, Any]) -> tuple[dict[str,
     return chosen, {name: value for name, value in options.items() if name not in chosen}
 
 
-def as_path(path: str | os.PathLike[str] | None) -> Path | None:
-    """Returns a path as a ``Path``; None for None."""
+def as_path(name: str, path: str | os.PathLike[str] | None) -> Path | None:
+    """Returns a parameter's value as a ``Path``, None for None, or raises a MasktoolError that names the parameter."""
+    if path is not None and not isinstance(path, str | os.PathLike):
+        raise MasktoolError("not a path", where=name, expected="a file or folder", got=type(path).__name__)
     return None if path is None else Path(path)

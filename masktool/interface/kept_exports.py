@@ -8,10 +8,11 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from masktool.baselines import choose_baseline
 from masktool.contract import Preprocessing, __version__
 from masktool.data_files import URL, check_readable, is_there
 from masktool.errors import MasktoolError
@@ -36,6 +37,7 @@ from masktool.files import sha256_of
 from masktool.identity import digest_files, digest_model, mark_files
 from masktool.interface.cache_entries import hold_limit, read_limit
 from masktool.interface.options import ModelChoice
+from masktool.option_checks import check_count, check_size
 from masktool.progress import Say
 
 ONNX_SUFFIX = ".onnx"
@@ -178,17 +180,20 @@ def identify_options(choice: ModelChoice) -> dict[str, object]:
     """Returns what decides an export besides the model: the options, and the versions of masktool and its packages.
 
     A user's file that an option names is identified by its content.
+
+    Raises:
+        MasktoolError: a size, a number of channels or a baseline is none.
     """
     return {
         "tool": __version__,
         "arch": choice.arch,
         "factory": None if choice.arch is None else factory_digest(choice.arch),
-        "input_size": choice.input_size,
-        "channels": choice.channels,
+        "input_size": None if choice.input_size is None else check_size("input_size", choice.input_size),
+        "channels": None if choice.channels is None else check_count("channels", choice.channels),
         "preprocessing": identify_value(choice.preprocessing),
         "labels": identify_value(choice.labels),
         "masking": choice.masking or "layer",
-        "baseline": choice.baseline,
+        "baseline": choose_baseline(choice.masking or "layer", choice.baseline),
         "image_input": choice.image_input,
         "gradient": choice.gradient,
         "feature_map": choice.feature_map,
@@ -206,7 +211,9 @@ def identify_value(value: Any) -> object:
         return dataclasses.asdict(value) | {"name_or_file": identify_value(value.name_or_file)}
     if isinstance(value, Preprocessing):
         return dataclasses.asdict(value)
-    return value if value is None else list(value)
+    if value is None:
+        return None
+    return [str(each) for each in value] if isinstance(value, Iterable) else str(value)  # the export refuses the latter
 
 
 def identify_source(choice: ModelChoice, name: str) -> dict[str, object]:

@@ -8,6 +8,7 @@ from typing import Unpack
 from masktool.errors import MasktoolError
 from masktool.interface.models import find_model
 from masktool.interface.options import ExportOptions, ModelChoice, ModelLike, check_known, name_given
+from masktool.messages import parameter
 from masktool.progress import Say, log
 from masktool.runtime.session import MaskedSession
 
@@ -50,6 +51,10 @@ def load(
         given = {"providers": providers, "threads": threads, "gradient": gradient, "feature_map": feature_map}
         refuse_for_session(model, {**given, **options})
         return model
+    if feature_map is not None and not gradient:
+        raise MasktoolError(
+            "a feature map is only for gradients", got=feature_map, fix="add " + parameter("gradient", True)
+        )
     choice = ModelChoice(model, gradient=gradient, feature_map=feature_map, **options)
     return MaskedSession(find_model(choice, say), providers=providers, threads=threads)
 
@@ -58,5 +63,5 @@ def refuse_for_session(session: MaskedSession, given: dict[str, object]) -> None
     """Raises MasktoolError where an option was given that an open session has settled already."""
     if names := name_given(given):
         raise MasktoolError(
-            "the model is open already", where=session.path, got=names, fix="give that to masktool.load instead"
+            "the model is open already", where=session.path, got=names, fix="give that to masktool.load with the path"
         )

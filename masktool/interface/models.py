@@ -75,6 +75,9 @@ def find_masked(choice: ModelChoice, path: Path, say: Say) -> Path:
 def refuse_settled(choice: ModelChoice, path: Path) -> None:
     """Raises MasktoolError where an option was given that the export of the model has settled already."""
     given = (
+        (choice.arch, parameter("arch", choice.arch)),
+        (choice.channels, parameter("channels", choice.channels)),
+        (choice.image_input, parameter("image_input", choice.image_input)),
         (choice.masking, parameter("masking", choice.masking)),
         (choice.baseline, parameter("baseline", choice.baseline)),
         (choice.class_output, parameter("class_output", choice.class_output)),

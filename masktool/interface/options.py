@@ -100,4 +100,4 @@ def check_known(options: Iterable[str], called: str) -> None:
 
 def name_given(options: Mapping[str, Any]) -> str:
     """Returns the names of the options that are neither None nor False, with commas between them."""
-    return ", ".join(name for name, value in options.items() if value not in (None, False))
+    return ", ".join(name for name, value in options.items() if value is not None and value is not False)

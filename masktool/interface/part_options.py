@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from masktool.errors import MasktoolError
 from masktool.evaluation.maps import MethodChoice
 from masktool.evaluation.overlays import FOLDER
 from masktool.evaluation.part import Part
 from masktool.explainers.method import METHODS, build_method
 from masktool.interface.study import Study
+from masktool.option_checks import check_several
 from masktool.registry import Registry
 
 OptionsByName: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -25,8 +27,16 @@ PICTURES = 4
 """Number of images whose explanations are written as pictures, for the report."""
 
 
+SEVERAL = ("modes", "also", "methods", "metrics", "orders", "fractions")
+"""Options that are several values, in the parts that have them."""
+
+
 class PartOptions(abc.ABC):
     """Options of one part of an evaluation."""
+
+    def __post_init__(self) -> None:
+        for name in SEVERAL:
+            check_several(name, getattr(self, name, ()))
 
     @abc.abstractmethod
     def build(self, study: Study) -> Part:
@@ -62,8 +72,16 @@ def read_methods(methods: Sequence[str] | OptionsByName) -> list[MethodChoice]:
 
 
 def with_options(names: Sequence[str] | OptionsByName) -> OptionsByName:
-    """Returns a mapping from names to options; empty options where only names are given."""
-    return names if isinstance(names, Mapping) else {name: {} for name in names}
+    """Returns a mapping from names to options; empty options where only names are given.
+
+    Raises:
+        MasktoolError: the options of a name are no mapping.
+    """
+    found = names if isinstance(names, Mapping) else {name: {} for name in names}
+    for name, given in found.items():
+        if not isinstance(given, Mapping):
+            raise MasktoolError("not options", where=name, expected="a mapping from names to values", got=repr(given))
+    return found
 
 
 def need_gradients(methods: Sequence[MethodChoice]) -> bool:

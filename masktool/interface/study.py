@@ -14,10 +14,11 @@ from masktool.datasets.dataset import Dataset
 from masktool.errors import MasktoolError
 from masktool.evaluation.named_models import NamedModel, count_classes
 from masktool.exported_files import metadata_of
-from masktool.interface.load import load
+from masktool.interface.load import load, refuse_for_session
 from masktool.interface.models import masked_file
 from masktool.interface.options import ExportOptions, ModelLike
 from masktool.messages import parameter
+from masktool.option_checks import check_count
 from masktool.progress import Say, log
 from masktool.runtime.session import MaskedSession
 
@@ -67,6 +68,15 @@ class Study:
     say: Say = log
     session: MaskedSession | None = None
     data: Dataset | None = None
+
+    def __post_init__(self) -> None:
+        check_count("seed", self.seed, 0)
+        for name, value in (("limit", self.limit), ("perturbations_per_eval", self.batch)):
+            if value is not None:
+                check_count(name, value)
+        if isinstance(self.model, MaskedSession):
+            given = {"providers": self.providers, "threads": self.threads, **self.export}
+            refuse_for_session(self.model, given)
 
     def open_models(self, modes: Sequence[str] | None = None, gradient: bool = False) -> list[NamedModel]:
         """Opens the model once per masking mode, exporting it into the cache where it is not masked yet.
@@ -163,7 +173,12 @@ class Study:
         return self.data
 
     def pictured(self, count: int) -> frozenset[str]:
-        """Returns the names of the first images, whose maps are written as pictures; none without a directory."""
+        """Returns the names of the first images, whose maps are written as pictures; none without a directory.
+
+        Raises:
+            MasktoolError: the number of images is out of range, or the images cannot be read.
+        """
+        check_count("pictures", count, 0)
         shown = [] if self.directory is None else self.dataset().images[:count]
         return frozenset(image.name for image in shown)
 

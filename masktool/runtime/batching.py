@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from masktool.errors import MasktoolError
+from masktool.option_checks import check_count
 
 CPU_PIXELS = 8 * 224 * 224
 """Input pixels per batch on the CPU: 8 images of 224 x 224, beyond which more images cost memory and save no time."""
@@ -18,12 +18,10 @@ def choose_batch_size(requested: int | None, size: tuple[int, int] | None, *, on
     """Returns the requested batch size, else one that bounds memory by the input's (height, width).
 
     Raises:
-        MasktoolError: the requested batch size is below 1.
+        MasktoolError: the requested batch size is no whole number from 1.
     """
     if requested is not None:
-        if requested < 1:
-            raise MasktoolError("batch size out of range", expected="at least 1", got=requested)
-        return requested
+        return check_count("requested", requested)
     height, width = size or ASSUMED_SIZE
     pixels = GPU_PIXELS if on_gpu else CPU_PIXELS
     return min(max(pixels // (height * width), 1), LARGEST_BATCH)

@@ -22,6 +22,7 @@ from masktool.data_files import check_readable
 from masktool.errors import MasktoolError, first_line
 from masktool.external_weights import check_named_files
 from masktool.messages import parameter
+from masktool.option_checks import check_count
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -51,8 +52,8 @@ def open_on_providers(
     """
     check_readable(path, "an ONNX model")
     check_named_files(path)
-    if threads is not None and threads < 1:
-        raise MasktoolError("thread count out of range", expected="at least 1", got=threads)
+    if threads is not None:
+        check_count("threads", threads)
     if not providers or providers == "auto":
         return open_automatically(path, threads)
     wanted = [resolve_provider(name) for name in ([providers] if isinstance(providers, str) else providers)]

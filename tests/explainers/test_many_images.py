@@ -61,7 +61,7 @@ def test_masks_of_all_images_are_learned_in_one_batch(session, images, method, b
     [
         ({"images": []}, "no images to explain"),
         ({"targets": [0]}, "targets do not fit the images: expected 3 targets, got 1"),
-        ({"seed": -1}, "seed out of range"),
+        ({"seed": -1}, "out of range .seed."),
         ({"seeds": 1}, "unknown option of LIME .seeds."),
         ({"score": "logits"}, "score.*expected probability"),
     ],

@@ -103,3 +103,33 @@ def test_an_option_that_nobody_knows_is_refused_before_any_work(work, options, m
 def test_a_part_that_there_is_not_is_refused(work):
     with pytest.raises(masktool.MasktoolError, match=r"unknown evaluation.*everything.*one of faithfulness, "):
         masktool.evaluate("everything", "model.onnx", "photos")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"methods": "occlusion"}, r"one value in place of several \(methods\): expected such as \['occlusion'\]"),
+        ({"modes": "layer"}, r"one value in place of several \(modes\)"),
+        ({"also": Path("exported.onnx")}, r"one value in place of several \(also\)"),
+        ({"methods": {"occlusion": 3}}, r"not options \(occlusion\): expected a mapping.*got 3"),
+        ({"labels": ["a"]}, r"not a path \(labels\): expected a file or folder, got list"),
+        ({"limit": 0}, r"out of range \(limit\)"),
+        ({"limit": "3"}, r"out of range \(limit\)"),
+        ({"seed": -1}, r"out of range \(seed\)"),
+        ({"perturbations_per_eval": 0}, r"out of range \(perturbations_per_eval\)"),
+    ],
+)
+def test_what_is_no_value_of_an_option_is_told_before_any_work(work, options, message):
+    with pytest.raises(masktool.MasktoolError, match=message):
+        masktool.evaluate("localisation", "model.onnx", "photos", **{**PLAIN, **options})
+    assert not (work / "cache").exists()
+
+
+@pytest.mark.parametrize("given", [{"providers": "cuda"}, {"threads": 2}, {"arch": "timm:vgg11"}])
+def test_what_an_open_session_has_settled_is_refused(work, given):
+    write_region_model(work / "exported.onnx")
+    with (
+        masktool.load("exported.onnx", providers="cpu") as session,
+        pytest.raises(masktool.MasktoolError, match=rf"the model is open already.*{next(iter(given))}"),
+    ):
+        masktool.evaluate("localisation", session, "photos", methods=["occlusion"], boxes="boxes.json", **given)

@@ -114,7 +114,15 @@ def test_a_session_stays_open_and_is_used_as_it_is(work):
 
 
 @pytest.mark.parametrize(
-    "given", [{"preprocessing": "imagenet"}, {"labels": ["a"]}, {"providers": "cpu"}, {"masking": "fill"}]
+    "given",
+    [
+        {"preprocessing": "imagenet"},
+        {"labels": ["a"]},
+        {"labels": np.array(["a", "b"])},
+        {"providers": "cpu"},
+        {"threads": 0},
+        {"masking": "fill"},
+    ],
 )
 def test_what_an_open_session_has_settled_is_refused(work, given):
     with (
@@ -124,7 +132,17 @@ def test_what_an_open_session_has_settled_is_refused(work, given):
         masktool.explain(session, "photo.jpg", **given)
 
 
-@pytest.mark.parametrize("given", [{"preprocessing": "imagenet"}, {"labels": ["a"]}, {"masking": "fill"}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"preprocessing": "imagenet"},
+        {"labels": ["a"]},
+        {"masking": "fill"},
+        {"arch": "timm:vgg11"},
+        {"channels": 3},
+        {"image_input": "image"},
+    ],
+)
 def test_what_an_exported_file_has_settled_is_refused(work, given):
     with pytest.raises(masktool.MasktoolError, match="masked already"):
         masktool.load("exported.onnx", **given)
@@ -162,3 +180,41 @@ def test_an_exported_file_is_explained_without_onnx(work):
 
 def test_a_type_of_preprocessing_is_public():
     assert masktool.Preprocessing is Preprocessing
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"preprocessing": 3}, r"not a preprocessing.*int"),
+        ({"labels": 3}, r"not labels.*int"),
+        ({"input_size": 16}, r"out of range \(input_size\): expected \(height, width\), got 16"),
+        ({"input_size": (16, 0)}, r"out of range \(input_size\): expected a whole number from 1, got 0"),
+        ({"channels": "3"}, r"out of range \(channels\)"),
+        ({"masking": "fill", "baseline": (1, 2, 3)}, r"unknown baseline"),
+        ({"threads": "2", "preprocessing": "tf"}, r"out of range \(threads\).*got '2'"),
+        ({"feature_map": "x"}, r"a feature map is only for gradients: x; add gradient=True"),
+    ],
+)
+def test_values_of_another_type_are_refused_by_name(work, given, message):
+    with pytest.raises(masktool.MasktoolError, match=message):
+        masktool.load("model.onnx", **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"perturbations_per_eval": "5"}, "perturbations_per_eval"),
+        ({"perturbations_per_eval": 2.5}, "perturbations_per_eval"),
+        ({"seed": None}, "seed"),
+        ({"input_size": 16}, "input_size"),
+    ],
+)
+def test_settings_of_another_type_are_refused_by_name(work, given, name):
+    with pytest.raises(masktool.MasktoolError, match=rf"option out of range \({name}\)"):
+        masktool.explain("exported.onnx", "photo.jpg", "occlusion", **given)
+
+
+def test_numbers_of_numpy_are_taken(work):
+    options = {"preprocessing": "tf", "providers": "cpu", "masking": "fill"}
+    one = masktool.load("model.onnx", **options, input_size=tuple(np.array([16, 16])), baseline=np.float32(3))
+    assert masktool.load("model.onnx", **options, input_size=(16, 16), baseline="3").path == one.path

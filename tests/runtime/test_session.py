@@ -241,7 +241,9 @@ def test_batch_size_bounds_memory(size, on_gpu, expected):
 def test_batch_size_of_a_session(session, tmp_path):
     assert session.batch_size() == session.batch_size(None) == batching.LARGEST_BATCH
     assert session.batch_size(3) == 3
-    with pytest.raises(MasktoolError, match="batch size out of range: expected at least 1, got 0"):
+    with pytest.raises(
+        MasktoolError, match=r"option out of range \(requested\): expected a whole number from 1, got 0"
+    ):
         session.batch_size(0)
     huge = batching.choose_batch_size(None, (5000, 5000), on_gpu=False)
     assert huge == 1

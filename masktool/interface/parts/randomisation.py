@@ -51,6 +51,7 @@ class RandomisationOptions(PartOptions):
     def __post_init__(self) -> None:
         from masktool.exporters.randomise import ORDERS
 
+        super().__post_init__()
         check_choice("order", self.order, ORDERS)
         check_count("stages", self.stages)
 

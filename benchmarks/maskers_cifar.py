@@ -45,7 +45,7 @@ from masktool.contract import Preprocessing
 from masktool.datasets.dataset import DatasetImage
 from masktool.evaluation.bootstrap import Interval, interval_of_mean
 from masktool.evaluation.maps import BASELINE_MAPS, CENTRE, RANDOM_CELLS, MethodChoice, explain_scene
-from masktool.evaluation.metrics.localisation.scaling import min_max
+from masktool.evaluation.metrics.scaling import min_max
 from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.scene import Scene, read_scene
 from masktool.files import atomic_path

@@ -30,8 +30,8 @@ from masktool.evaluation.metrics.localisation.pixel_average_precision import (
     unpack_counts,
 )
 from masktool.evaluation.metrics.localisation.pointing_game import point
-from masktool.evaluation.metrics.localisation.scaling import min_max
 from masktool.evaluation.metrics.localisation.tight_box import localisation_error, tight_box, tight_box_iou
+from masktool.evaluation.metrics.scaling import min_max
 
 NOTHING = np.zeros((3, 4), bool)
 EXACT = 1e-12

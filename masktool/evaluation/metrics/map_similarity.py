@@ -11,15 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from masktool.evaluation.maps import Map
-from masktool.evaluation.metrics.localisation.scaling import min_max
+from masktool.evaluation.metrics.scaling import is_flat, min_max
 
 WINDOW = 7
 """Side of SSIM's windows in pixels."""
-
-
-def is_flat(attributions: Map) -> bool:
-    """Tells whether a map is constant: such a map shows nothing, and is like no other."""
-    return bool(attributions.max() == attributions.min())
 
 
 def rank_correlation(first: Map, second: Map) -> float | None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from masktool.evaluation.maps import Map
 from masktool.evaluation.metrics.faithfulness.metric import Figure, Measured, Metric, register
 from masktool.evaluation.metrics.faithfulness.trial import Trial
+from masktool.evaluation.metrics.scaling import is_flat, min_max
 from masktool.explainers.mask_figures import cut_masks
 from masktool.option_checks import check_choice
 
@@ -80,8 +81,7 @@ class Confidence(Metric):
 
 def highlight(attributions: Map, *, binary: bool) -> NDArray[np.float32] | None:
     """Returns a map scaled to [0, 1], cut at .5 where ``binary``; None for a constant one."""
-    low, high = attributions.min(), attributions.max()
-    if low == high:
+    if is_flat(attributions):
         return None
-    scaled = (attributions - low) / (high - low)
+    scaled = min_max(attributions)
     return cut_masks(scaled) if binary else scaled.astype(np.float32)

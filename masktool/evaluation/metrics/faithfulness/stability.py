@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from masktool.evaluation.maps import Map
 from masktool.evaluation.metrics.faithfulness.metric import Asks, Figure, Measured, Metric, register
 from masktool.evaluation.metrics.faithfulness.trial import Trial
-from masktool.evaluation.metrics.map_similarity import is_flat, rank_correlation, structural_similarity
+from masktool.evaluation.metrics.map_similarity import rank_correlation, structural_similarity
 from masktool.evaluation.metrics.means import mean_of_defined
+from masktool.evaluation.metrics.scaling import is_flat
 from masktool.option_checks import check_count, check_real
 
 

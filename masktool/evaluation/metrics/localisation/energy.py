@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masktool.evaluation.maps import Map
-from masktool.evaluation.metrics.localisation.scaling import positive_part
+from masktool.evaluation.metrics.scaling import positive_part
 
 
 def energy_inside(attributions: Map, inside: NDArray[np.bool_], signed: bool) -> float | None:

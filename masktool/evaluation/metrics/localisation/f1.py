@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masktool.evaluation.maps import Map
-from masktool.evaluation.metrics.localisation.scaling import positive_part
+from masktool.evaluation.metrics.scaling import positive_part
 
 
 def soft_f1(attributions: Map, box_pixels: NDArray[np.bool_], signed: bool) -> float | None:

@@ -20,7 +20,7 @@ from masktool.datasets.dataset import Box
 from masktool.evaluation.bootstrap import Interval, interval_of
 from masktool.evaluation.maps import Map
 from masktool.evaluation.metrics.localisation.boxes import CORNERS, best_iou, component_boxes, largest_box
-from masktool.evaluation.metrics.localisation.scaling import min_max
+from masktool.evaluation.metrics.scaling import min_max
 
 THRESHOLDS = tuple(step / 100 for step in range(100))
 """Thresholds of the stretched map; that of 0 takes the whole image, so no method is worse than that."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from masktool.evaluation.bootstrap import Interval, interval_of
 from masktool.evaluation.maps import Map
-from masktool.evaluation.metrics.localisation.scaling import min_max
+from masktool.evaluation.metrics.scaling import min_max
 
 N_BINS = 1000
 """Number of bins: as fine as the authors' thresholds, which are .001 apart."""

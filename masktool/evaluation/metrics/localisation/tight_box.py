@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from masktool.datasets.dataset import Box
 from masktool.evaluation.maps import Map
 from masktool.evaluation.metrics.localisation.boxes import SIDES, best_iou, component_boxes, largest_box
+from masktool.evaluation.metrics.scaling import is_flat
 
 LEAST_IOU = 0.5
 """Intersection over union that a right box must exceed."""
@@ -25,7 +26,7 @@ LEAST_IOU = 0.5
 
 def tight_box(attributions: Map) -> NDArray[np.float64]:
     """Returns the tight box (1, 4) of a map; of a constant map, that of the whole image."""
-    if attributions.max() == attributions.min():
+    if is_flat(attributions):
         height, width = attributions.shape
         return np.array([[0.0, 0.0, width, height]])
     return largest_box(*component_boxes(attributions > attributions.mean(), SIDES))

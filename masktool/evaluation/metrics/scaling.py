@@ -1,10 +1,15 @@
-"""Maps of any unit brought to [0, 1], for metrics that take a map for a mask."""
+"""Maps of any unit brought to [0, 1], for metrics that take a map for a mask, and whether a map has a scale at all."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from masktool.evaluation.maps import Map
+
+
+def is_flat(attributions: Map) -> bool:
+    """Tells whether a map is constant: such a map shows nothing, and is like no other."""
+    return bool(attributions.max() == attributions.min())
 
 
 def min_max(attributions: Map) -> Map:

@@ -103,9 +103,10 @@ def test_the_same_image_and_seed_give_the_same_figures_whatever_ran_before():
     assert InsertionDeletion(5).measure(make_trial(maps, linear(weights), name="other.png")) != first
 
 
-def test_bad_options_are_refused():
+@pytest.mark.parametrize("n_steps", [0, 1])  # of one step both ends are all, and every map has the same
+def test_bad_options_are_refused(n_steps):
     with pytest.raises(MasktoolError, match="n_steps"):
-        InsertionDeletion(n_steps=0)
+        InsertionDeletion(n_steps=n_steps)
 
 
 QUANTUS_FLIPPING = [

@@ -33,7 +33,7 @@ class InsertionDeletion(Metric):
     """Areas under the curves of insertion and deletion.
 
     Attributes:
-        n_steps: number of steps from nothing to everything, of as many pixels each.
+        n_steps: number of steps from nothing to everything, of as many pixels each; one alone would judge no map.
     """
 
     name: ClassVar[str] = "insertion-deletion"
@@ -46,7 +46,7 @@ class InsertionDeletion(Metric):
     n_steps: int = 60
 
     def __post_init__(self) -> None:
-        check_count("n_steps", self.n_steps)
+        check_count("n_steps", self.n_steps, minimum=2)
 
     @property
     def shares(self) -> NDArray[np.float64]:

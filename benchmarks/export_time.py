@@ -71,7 +71,7 @@ def main(against: Path, folder: Path, repeats: int) -> None:
     ratios = []
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "masked.onnx"
-        for source in sorted(folder.glob("*.onnx")):
+        for source in sorted(folder.resolve().glob("*.onnx")):  # the workers run in other directories
             figures: list[list[tuple[float, float, str | None]]] = [[], []]
             for repeat in range(repeats + 1):  # the first warms up
                 for side, worker in zip(figures, (ours, other), strict=True):
@@ -90,6 +90,8 @@ def main(against: Path, folder: Path, repeats: int) -> None:
                 f"{source.name:40} CPU {cpu[0]:6.3f} s / {cpu[1]:6.3f} s = {ratios[-1]:.2f} ({spread})"
                 f"   wall {wall[0]:6.3f} / {wall[1]:6.3f}"
             )
+    if not ratios:
+        raise click.ClickException(f"{folder}: nothing that both versions export")
     middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
     click.echo(f"median of {len(ratios)} graphs: {middle:.2f} ({low:.2f} to {high:.2f})")
 

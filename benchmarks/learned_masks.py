@@ -1,6 +1,6 @@
 """Learned masks on photographs that the model gets right: does the class survive, and is the mask where the object is?
 
-    masktool export squeezenet.onnx -o squeezenet.gradient.onnx --masking fill --preprocess caffe --gradient
+    masktool export squeezenet.onnx -o squeezenet.gradient.onnx --masking fill --preprocess caffe --gradient logit
     python -m benchmarks.learned_masks squeezenet.gradient.onnx FOLDER
 
 FOLDER holds photographs, ``labels.json`` ({file: {"index": class}}) and ``boxes.json`` ({file: {"boxes": [[x0, y0, x1,

@@ -45,7 +45,7 @@ from masktool.contract import Preprocessing
 from masktool.demo import shapes
 from masktool.evaluation.maps import BASELINE_MAPS, CENTRE, EDGES, ONES, RANDOM_CELLS, MethodChoice, explain_scene
 from masktool.evaluation.named_models import NamedModel
-from masktool.evaluation.parts.localisation import Localisation, Row, find_target, judge_map
+from masktool.evaluation.parts.localisation import Localisation, Row, find_region, judge_map
 from masktool.evaluation.scene import Scene, read_scene
 from masktool.maskers.loading import steps_per_epoch
 from masktool.maskers.settings import TrainingSettings
@@ -163,7 +163,7 @@ class Study:
                 gradient="logit",
             )
         self.scenes = self.read_scenes()
-        self.targets = [find_target(scene) for scene in self.scenes]
+        self.regions = [find_region(scene) for scene in self.scenes]
         self.labels = np.array([scene.known.label for scene in self.scenes])
         self.inputs = np.concatenate([scene.array for scene in self.scenes])
 
@@ -238,15 +238,15 @@ class Study:
         """Returns how far maps (N, h, w) lie on the objects."""
         row = Row("", "")
         records = [
-            {"right": bool(hit), "maps": {"": {"": judge_map(each.astype(np.float64), target, signed)}}}
-            for each, target, hit in zip(maps, self.targets, right, strict=True)
+            {"right": bool(hit), "maps": {"": {"": judge_map(each.astype(np.float64), region, signed)}}}
+            for each, region, hit in zip(maps, self.regions, right, strict=True)
         ]
         found = Localisation(modes=(), methods=()).figures(records, row)
         return {name: found[name].value for name in LOCALISATION}
 
     def draw(self, path: Path) -> None:
         """Writes a contact sheet: each picture, its object, and the maps of all variants in the order of the table."""
-        columns = [np.stack([target.inside for target in self.targets]).astype(np.float32)]
+        columns = [np.stack([region.inside for region in self.regions]).astype(np.float32)]
         for name in self.options.only:
             with masktool.load(self.folder / f"{name}.onnx", "cpu", self.options.threads) as session:
                 columns.append(read_maps(session, self.inputs[:BATCH])[1])

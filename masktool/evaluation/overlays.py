@@ -46,13 +46,13 @@ class Sheet:
         image: name of the image.
         models: names of the models, the rows.
         methods: names of the methods, the columns.
-        pictures: overlays by (model, method), as data URIs; some may be missing.
+        uris: data URIs of the overlays, by (model, method); some may be missing.
     """
 
     image: str
     models: tuple[str, ...]
     methods: tuple[str, ...]
-    pictures: Mapping[tuple[str, str], str]
+    uris: Mapping[tuple[str, str], str]
 
 
 def find_overlays(directory: Path, models: Collection[str]) -> list[Overlay]:
@@ -94,24 +94,24 @@ def arrange(overlays: Collection[Overlay], models: Collection[str], limit: int) 
                 image,
                 models=(*(name for name in models if name in rows), *(name for name in rows if name not in models)),
                 methods=tuple(dict.fromkeys(overlay.method for overlay in own)),
-                pictures={(overlay.model, overlay.method): embed_photograph(overlay.path) for overlay in own},
+                uris={(overlay.model, overlay.method): embed_overlay(overlay.path) for overlay in own},
             )
         )
     return sheets
 
 
-def embed_photograph(path: Path) -> str:
-    """Returns an image as a data URI of a JPEG, scaled down to :data:`WIDEST`.
+def embed_overlay(path: Path) -> str:
+    """Returns an overlay as a data URI of a JPEG, scaled down to :data:`WIDEST`.
 
     Raises:
-        MasktoolError: the image cannot be read.
+        MasktoolError: the overlay cannot be read.
     """
     stream = io.BytesIO()
     with open_picture(find_inside(path.parent, path.name)) as image:
-        picture = image.convert("RGB")
-    if picture.width > WIDEST:
-        picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), Image.Resampling.LANCZOS)
-    picture.save(stream, format="JPEG", quality=QUALITY)
+        shown = image.convert("RGB")
+    if shown.width > WIDEST:
+        shown = shown.resize((WIDEST, round(shown.height * WIDEST / shown.width)), Image.Resampling.LANCZOS)
+    shown.save(stream, format="JPEG", quality=QUALITY)
     return data_uri(stream.getvalue(), "image/jpeg")
 
 

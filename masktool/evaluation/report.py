@@ -32,8 +32,8 @@ WIDE = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
-    """A chart in the page.
+class ChartImage:
+    """A chart as the page shows it.
 
     Attributes:
         name: name of the chart.
@@ -55,14 +55,14 @@ class Section:
     Attributes:
         document: evaluation as it was saved.
         tables: tables of the evaluation.
-        pictures: charts of the evaluation.
+        charts: charts of the evaluation.
         command: command that measured it, an option per line; empty where none was typed.
         settings: settings of the evaluation, as indented JSON.
     """
 
     document: Mapping[str, Any]
     tables: tuple[Table, ...]
-    pictures: tuple[Picture, ...]
+    charts: tuple[ChartImage, ...]
     command: str
     settings: str
 
@@ -146,7 +146,7 @@ def make_section(document: Mapping[str, Any], directory: Path) -> Section:
     )
 
 
-def read_chart(part: str, chart: Mapping[str, Any], directory: Path) -> Picture:
+def read_chart(part: str, chart: Mapping[str, Any], directory: Path) -> ChartImage:
     """Returns a chart of a saved evaluation, with the PNG that was written for it.
 
     Raises:
@@ -158,7 +158,7 @@ def read_chart(part: str, chart: Mapping[str, Any], directory: Path) -> Picture:
         if image.format != "PNG":
             raise MasktoolError("not a chart", where=path, expected="PNG", got=image.format, fix="measure again")
         wide = image.width > WIDE * image.height
-    return Picture(chart["name"], chart["title"], data_uri(content, "image/png"), wide)
+    return ChartImage(chart["name"], chart["title"], data_uri(content, "image/png"), wide)
 
 
 def wrap_command(command: str) -> str:

@@ -62,8 +62,8 @@ class Row(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
-    """The place of the object in an image.
+class ObjectRegion:
+    """Where the object lies in an image.
 
     Attributes:
         inside: pixels of the object, (h, w) bool.
@@ -122,7 +122,7 @@ class Localisation(MapPart):
 
     def measure(self, scene: Scene) -> Record:
         """Judges every map of one image."""
-        label, target = require_label(scene), find_target(scene)
+        label, region = require_label(scene), find_region(scene)
         scores = check_finite(self.modes[0].session.scores(scene.array)[0])
         right = int(scores.argmax()) == label
         if self.correct_only and not right:
@@ -132,10 +132,10 @@ class Localisation(MapPart):
             for model in self.modes:
                 explanation = self.explain(model, scene, choice, label)
                 attributions = explanation.model_attributions.astype(np.float64)
-                judged = judge_map(attributions, target, explanation.signed)
+                judged = judge_map(attributions, region, explanation.signed)
                 found[model.name][choice.name] = {**judged, "passes": explanation.forward_passes}
         found[NO_MODEL] = {
-            name: judge_map(draw(scene, self.seed), target, name not in UNSIGNED_BASELINES)
+            name: judge_map(draw(scene, self.seed), region, name not in UNSIGNED_BASELINES)
             for name, draw in BASELINE_MAPS.items()
         }
         return {"right": right, "maps": found}
@@ -215,11 +215,11 @@ class Localisation(MapPart):
             yield f"Undefined, and in no mean, of {n_seen} images: {'; '.join(missing)}."
 
 
-def find_target(scene: Scene) -> Target:
-    """Returns the place of the object in an image.
+def find_region(scene: Scene) -> ObjectRegion:
+    """Returns where the object lies in an image.
 
     Raises:
-        MasktoolError: the place is not known.
+        MasktoolError: that is not known.
     """
     if scene.inside is None:
         raise MasktoolError(
@@ -229,24 +229,24 @@ def find_target(scene: Scene) -> Target:
         )
     rectangle = box_of(scene.inside)
     boxes = scene.boxes if scene.known.boxes else () if rectangle is None else (rectangle,)
-    return Target(scene.inside, boxes, fill_boxes(boxes, scene.size))
+    return ObjectRegion(scene.inside, boxes, fill_boxes(boxes, scene.size))
 
 
-def judge_map(attributions: Map, target: Target, signed: bool) -> dict[str, Any]:
+def judge_map(attributions: Map, region: ObjectRegion, signed: bool) -> dict[str, Any]:
     """Returns the part of a record that all figures need of one map.
 
     Args:
         attributions: map (h, w).
-        target: place of the object.
+        region: where the object lies.
         signed: whether 0 separates support from opposition.
     """
     return {
-        "pointing": point(attributions, target.inside),
-        "energy": energy_inside(attributions, target.inside, signed),
-        "f1": soft_f1(attributions, target.box_pixels, signed),
-        "iou": tight_box_iou(attributions, target.boxes),
-        "levels": passed_levels(attributions, target.boxes),
-        "counts": count_pixels(attributions, target.inside),
+        "pointing": point(attributions, region.inside),
+        "energy": energy_inside(attributions, region.inside, signed),
+        "f1": soft_f1(attributions, region.box_pixels, signed),
+        "iou": tight_box_iou(attributions, region.boxes),
+        "levels": passed_levels(attributions, region.boxes),
+        "counts": count_pixels(attributions, region.inside),
     }
 
 

@@ -31,7 +31,7 @@ from masktool.errors import MasktoolError
 from masktool.runtime.images import read_image
 from masktool.runtime.preprocessing import prepare
 
-ORDER_STREAM, PICTURE_STREAM = 2, 3
+ORDER_STREAM, IMAGE_STREAM = 2, 3
 """Streams of random numbers for orders and for crops, apart from each other and from other draws of the same seed."""
 RATIO_RANGE = (3 / 4, 4 / 3)
 """Least and greatest width over height of a random crop."""
@@ -105,7 +105,7 @@ def load_batches(
     channels, (height, width) = len(preprocessing.mean), preprocessing.size
     on_the_way = batch * channels * height * width * 4 * (workers * PREFETCHED + 1)  # 4 bytes a number
     loader = DataLoader(
-        AugmentedPictures(tuple(examples), dataclasses.replace(preprocessing, layout="NCHW"), seed, min_crop, flip),
+        AugmentedImages(tuple(examples), dataclasses.replace(preprocessing, layout="NCHW"), seed, min_crop, flip),
         batch_size=None,
         sampler=list_keys(len(examples), batch, seed, first_step, last_step),
         num_workers=workers,
@@ -165,7 +165,7 @@ def list_keys(n: int, batch: int, seed: int, first_step: int, last_step: int) ->
 
 
 @dataclasses.dataclass(frozen=True)
-class AugmentedPictures:
+class AugmentedImages:
     """The data set that torch's workers read batches from."""
 
     examples: tuple[Example, ...]
@@ -188,7 +188,7 @@ class AugmentedPictures:
 
     def draw(self, epoch: int, number: int) -> NDArray[np.float32]:
         """Returns one image (C, H, W), cropped and mirrored as drawn for an epoch."""
-        rng = np.random.default_rng((PICTURE_STREAM, self.seed, epoch, number))
+        rng = np.random.default_rng((IMAGE_STREAM, self.seed, epoch, number))
         return augment(
             read_image(self.examples[number].path), self.preprocessing, rng, min_crop=self.min_crop, flip=self.flip
         )

@@ -24,7 +24,7 @@ BORDER_WEIGHT = 0.3
 """Published weight of mask values on the image's border."""
 
 
-class PictureBatch(NamedTuple):
+class ClassifiedBatch(NamedTuple):
     """Images (N, C, H, W), labels (N,), and whether the classifier is right about each image, (N,) 0 or 1."""
 
     images: Tensor
@@ -46,12 +46,12 @@ class MaskerLoss(NamedTuple):
     terms: dict[str, Tensor]
 
 
-def masker_loss(judge: Judge, pictures: PictureBatch, masks: Tensor, settings: TrainingSettings) -> MaskerLoss:
+def masker_loss(judge: Judge, batch: ClassifiedBatch, masks: Tensor, settings: TrainingSettings) -> MaskerLoss:
     """Returns the masker's loss for the masks of a batch.
 
     Args:
         judge: judge of masked images.
-        pictures: batch of N images.
+        batch: batch of N images.
         masks: masks (N, 1, H, W) float32 in [0, 1], 1 = kept, with gradients.
         settings: settings of the training: its objective and weights.
     """
@@ -61,37 +61,37 @@ def masker_loss(judge: Judge, pictures: PictureBatch, masks: Tensor, settings: T
     total = masks.new_zeros(())
     terms = {"tv": raggedness, "area": areas.mean()}
     if settings.objective != "out":
-        loss, found = masked_in(judge, pictures, masks, costs, settings)
+        loss, found = masked_in(judge, batch, masks, costs, settings)
         total = total + loss + raggedness
         terms |= found
     if settings.objective != "in":
-        loss, found = masked_out(judge, pictures, masks, costs, settings)
+        loss, found = masked_out(judge, batch, masks, costs, settings)
         total = total + loss + raggedness
         terms |= found
     return MaskerLoss(total, {"loss": total, **terms})
 
 
 def masked_in(
-    judge: Judge, pictures: PictureBatch, masks: Tensor, costs: Tensor, settings: TrainingSettings
+    judge: Judge, batch: ClassifiedBatch, masks: Tensor, costs: Tensor, settings: TrainingSettings
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Returns L_in without TV, and its terms."""
-    found = judge(pictures.images, masks, pictures.labels, "log-softmax")
-    right = is_right(found.scores, pictures.labels)
+    found = judge(batch.images, masks, batch.labels, "log-softmax")
+    right = is_right(found.scores, batch.labels)
     error = -found.objective.mean()
     reward = settings.lambda_in * torch.relu(right - costs).mean()
     return error - reward, {"objective_in": error, "area_in": -reward, "accuracy_in": right.mean()}
 
 
 def masked_out(
-    judge: Judge, pictures: PictureBatch, masks: Tensor, costs: Tensor, settings: TrainingSettings
+    judge: Judge, batch: ClassifiedBatch, masks: Tensor, costs: Tensor, settings: TrainingSettings
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Returns L_out without TV, and its terms."""
     classify = settings.out_loss == "classification"
-    found = judge(pictures.images, 1 - masks, pictures.labels, "log-softmax" if classify else "entropy")
-    right = is_right(found.scores, pictures.labels)
+    found = judge(batch.images, 1 - masks, batch.labels, "log-softmax" if classify else "entropy")
+    right = is_right(found.scores, batch.labels)
     confusion = -found.objective if classify else found.objective
-    gain = (pictures.right * confusion).mean()
-    reward = settings.weight_out * torch.relu(pictures.right * (1 - right) - costs).mean()
+    gain = (batch.right * confusion).mean()
+    reward = settings.weight_out * torch.relu(batch.right * (1 - right) - costs).mean()
     terms = {"objective_out": confusion.mean(), "area_out": -reward, "accuracy_out": right.mean()}
     return -gain - reward, terms
 

@@ -27,7 +27,7 @@ from masktool.maskers.classifier import TorchClassifier
 from masktool.maskers.history import History
 from masktool.maskers.judges import FillJudge, Judge, hide
 from masktool.maskers.network import MaskerNetwork
-from masktool.maskers.objectives import PictureBatch, is_right, masker_loss
+from masktool.maskers.objectives import ClassifiedBatch, is_right, masker_loss
 from masktool.maskers.settings import TrainingSettings
 from masktool.maskers.stages import Stage
 from masktool.messages import parameter
@@ -113,10 +113,10 @@ class Training:
             with torch.set_grad_enabled(self.trains_classifier):
                 logits, activations = self.classifier.read(images, self.stages)
             masks = self.masker([each.detach() for each in activations])
-            pictures = PictureBatch(images, labels, is_right(logits.detach(), labels))
-            found = masker_loss(self.choose_judge(), pictures, masks, self.settings)
-            terms = found.terms | {"accuracy": pictures.right.mean()}
-            own_loss = self.classifier_loss(logits, pictures, masks.detach()) if self.trains_classifier else None
+            batch = ClassifiedBatch(images, labels, is_right(logits.detach(), labels))
+            found = masker_loss(self.choose_judge(), batch, masks, self.settings)
+            terms = found.terms | {"accuracy": batch.right.mean()}
+            own_loss = self.classifier_loss(logits, batch, masks.detach()) if self.trains_classifier else None
         if own_loss is not None:
             terms["classifier_loss"] = own_loss
         record = read_terms(terms)
@@ -139,12 +139,12 @@ class Training:
         weights = self.history.draw(self.done) if self.trains_classifier else None
         return FillJudge(lambda images: self.classifier.logits(images, weights), self.settings.infiller)
 
-    def classifier_loss(self, logits: Tensor, pictures: PictureBatch, masks: Tensor) -> Tensor:
+    def classifier_loss(self, logits: Tensor, batch: ClassifiedBatch, masks: Tensor) -> Tensor:
         """Returns the classifier's own loss (): cross-entropy of the images whole, masked in and masked out."""
-        loss = F.cross_entropy(logits.float(), pictures.labels)
+        loss = F.cross_entropy(logits.float(), batch.labels)
         for kept in (masks, 1 - masks):
-            hidden = hide(pictures.images, kept, self.settings.infiller)
-            loss = loss + F.cross_entropy(self.classifier.logits(hidden).float(), pictures.labels)
+            hidden = hide(batch.images, kept, self.settings.infiller)
+            loss = loss + F.cross_entropy(self.classifier.logits(hidden).float(), batch.labels)
         return loss
 
     def follow_schedule(self) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from maskers.small import CLASSES, pictures
 from masktool.maskers.judges import Judged
-from masktool.maskers.objectives import PictureBatch, masker_loss, total_variation
+from masktool.maskers.objectives import ClassifiedBatch, masker_loss, total_variation
 from masktool.maskers.settings import TrainingSettings
 
 
@@ -47,7 +47,7 @@ def setup(**settings):
     masks = torch.rand(n, 1, 16, 16, generator=torch.Generator().manual_seed(3)).requires_grad_()
     right = torch.tensor([1.0, 1, 0, 1, 0, 1, 1])
     judge = MadeUpJudge(n)
-    found = masker_loss(judge, PictureBatch(images, labels, right), masks, TrainingSettings(**settings))
+    found = masker_loss(judge, ClassifiedBatch(images, labels, right), masks, TrainingSettings(**settings))
     return found, judge, masks, labels.numpy(), right.numpy()
 
 
@@ -134,7 +134,7 @@ def test_total_variation_by_hand():
 def test_gradients_are_central_differences():
     images, labels = pictures(3)
     pixels = torch.rand(3, 1, 16, 16, dtype=torch.float64)
-    seen = PictureBatch(images.double(), labels, torch.ones(3, dtype=torch.float64))
+    seen = ClassifiedBatch(images.double(), labels, torch.ones(3, dtype=torch.float64))
 
     class DoubleJudge(MadeUpJudge):
         def __init__(self):

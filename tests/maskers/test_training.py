@@ -13,7 +13,7 @@ from masktool.errors import MasktoolError
 from masktool.maskers.classifier import TorchClassifier
 from masktool.maskers.judges import FillJudge
 from masktool.maskers.network import WIDTH, MaskerNetwork
-from masktool.maskers.objectives import PictureBatch, is_right, masker_loss
+from masktool.maskers.objectives import ClassifiedBatch, is_right, masker_loss
 from masktool.maskers.training import choose_device
 
 
@@ -77,7 +77,7 @@ def test_one_step_of_both_networks_written_out():
 
     features = [f := twin.fine(images), m := twin.middle(f), twin.coarse(m)]
     masks = masker([each.detach() for each in features])
-    seen = PictureBatch(images, labels, is_right(twin(images), labels))
+    seen = ClassifiedBatch(images, labels, is_right(twin(images), labels))
     masker_loss(FillJudge(twin), seen, masks, training.settings).total.backward()
     nn.utils.clip_grad_norm_(masker.parameters(), 0.5)
     twin.zero_grad()

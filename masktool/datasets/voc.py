@@ -93,7 +93,7 @@ def read_object(element: Element, where: str) -> AnnotatedObject:
 
 
 def read_size(root: Element, path: Path) -> Size | None:
-    """Returns the image's (width, height); None where they are missing or 0, as some tools leave them."""
+    """Returns the image's (width, height); None where the file has none, or 0 for both, as some tools leave them."""
     size = root.find("size")
     if size is None:
         return None

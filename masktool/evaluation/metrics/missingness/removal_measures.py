@@ -81,7 +81,7 @@ def measure_accuracy(answers: Answers, seed: int) -> Figures:
 def measure_similarity(answers: Answers, seed: int, hierarchy: Hierarchy) -> Figures:
     """Returns how alike the predicted classes and those with nothing removed are, in a hierarchy of classes.
 
-    An image counts only where every class that is predicted for it stands in the hierarchy.
+    Each fraction counts the images whose similarity is known there; their mean, those where it is known at every one.
     """
     pairs = np.stack(np.broadcast_arrays(answers.predicted, answers.unmasked[:, None]), axis=-1)
     distinct, positions = np.unique(pairs.reshape(-1, 2), axis=0, return_inverse=True)

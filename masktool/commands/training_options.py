@@ -19,7 +19,7 @@ HELP = {
     "judging too (ca); the file then holds the classifier so trained.",
     "through": "How pictures are masked in training: by colour (fill) or through layer masking (layer).",
     "infiller": "What stands where fill hides pixels: the mean that the preprocessing subtracts (none), the picture's "
-    "own mean, or the picture blurred.",
+    "own mean, or the picture blurred. The file's own fill takes the first, whatever was trained with.",
     "out_loss": "What the masked-out picture is to have: a high entropy, or a high classification loss.",
     "target_area": "Share of the picture, 0 to 1, up to which a mask costs nothing.  [default: every pixel costs]",
     "lambda_in": "Weight of the mask's area while the class survives.",

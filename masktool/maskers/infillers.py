@@ -1,7 +1,9 @@
 """Infillers: the pixels that stand where a mask hides the image's, in the classifier's normalised input.
 
 The names are the published ones: ``none`` is what :mod:`masktool.baselines` calls ``mean``, 0 in the input; ``mean`` is
-``image-mean`` there; ``blur`` is a blur of twice the width of ``blur`` there, on torch's tensors.
+``image-mean`` there; ``blur`` is a blur of twice the width of ``blur`` there, on torch's tensors. ``mean`` and ``blur``
+are of the whole image, what is hidden included. An exported file shows nothing of that: whatever a masker was trained
+with, ``fill`` in its file takes the mean of the data set.
 
 Source: Phang, Park and Geras, 2020, section 3, https://arxiv.org/abs/2010.09750 (none, mean, blur).
 """

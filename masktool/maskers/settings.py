@@ -42,8 +42,9 @@ class TrainingSettings:
             earlier states judge masks too.
         through: how masked images are classified: ``fill`` hides pixels behind the infiller's; ``layer`` runs the mask,
             cut at .5, through layer masking.
-        infiller: pixels that stand where pixels are hidden: ``none``, 0 in the normalised input; ``mean``, the image's
-            mean colour; ``blur``, the image blurred.
+        infiller: pixels that stand where pixels are hidden in training: ``none``, 0 in the normalised input; ``mean``,
+            the image's mean colour; ``blur``, the image blurred. The written file's ``fill`` has 0 there, whichever it
+            was.
         out_loss: what masks maximise on the masked-out image: the ``entropy`` of the scores, or the ``classification``
             loss.
         target_area: share of the image up to which a mask's area costs nothing; None lets every kept pixel cost.

@@ -85,8 +85,9 @@ def train_masker(
         trust_code: whether a model file is read although that may run code from it: a pickled module, or a
             ``torch.export`` archive that cannot be checked to hold none.
         settings: settings of the training; None takes the published ones.
-        masking: masking mode of the written file: ``fill`` hides pixels as the training does and costs nothing,
-            ``layer`` carries the mask through every layer.
+        masking: masking mode of the written file: ``fill`` hides pixels behind the mean that the preprocessing
+            subtracts, as the training with the infiller ``none`` does, and costs nothing; ``layer`` carries the mask
+            through every layer.
         workers: number of processes that read images; None reads in this process on a CPU, and takes up to 8 for a GPU.
         checkpoint: path of the file that the training is kept in; None is ``path`` with ``.checkpoint`` behind it. It
             is written after each epoch, at least every two minutes, and when a signal asks to stop.

@@ -69,4 +69,4 @@ def embed_source(
         parity={**exported.metadata.parity, "explanation": figure},
         explanation=embedding.document(used),
     )
-    return write_embedded(model, Path(path), metadata, found.source)
+    return write_embedded(model, Path(path), metadata, found.source, share_weights=embedding.on_request != "always")

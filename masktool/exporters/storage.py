@@ -28,6 +28,8 @@ LARGEST_WEIGHTS = 2**31 - 2**26
 """Bytes of weights up to which a model is one file: 2 GiB less 64 MiB for the graph, its names and its metadata."""
 SMALLEST_OUTSIDE = 1024
 """Bytes below which a weight stays in the graph: shapes and axes, which shape inference reads."""
+ALIGNMENT = 64
+"""Bytes to a multiple of which shared weights begin: what vector instructions like to read."""
 DATA_SUFFIX = ".data"
 """Ending, behind the model's own name, of the file of its weights, as ONNX's tools have it too."""
 FATAL = 4
@@ -193,6 +195,36 @@ def weights_path(path: Path) -> Path:
     return path.with_name(path.name + DATA_SUFFIX)
 
 
+def unload_all(model: ir.Model, directory: Path, name: str) -> None:
+    """Moves the weights of a model into a file, in place."""
+    ir.external_data.unload_from_model(model, directory, name, size_threshold_bytes=SMALLEST_OUTSIDE)
+
+
+def unload_once(model: ir.Model, directory: Path, name: str) -> None:
+    """Moves the weights of a model into a file, in place; those of the same content have one place there."""
+    places: dict[bytes, tuple[int, int]] = {}
+    with (directory / name).open("wb") as stream:
+        for graph in model.graphs():
+            for value in graph.initializers.values():
+                tensor = value.const_value
+                if tensor is None or tensor.nbytes <= SMALLEST_OUTSIDE or value.is_graph_input():
+                    continue
+                content = tensor.tobytes()
+                digest = hashlib.sha256(content).digest()
+                if digest not in places:
+                    stream.write(bytes(-stream.tell() % ALIGNMENT))
+                    places[digest] = (stream.tell(), len(content))
+                    stream.write(content)
+                value.const_value = ir.ExternalTensor(
+                    name,
+                    *places[digest],
+                    tensor.dtype,
+                    shape=ir.Shape(tensor.numpy().shape),
+                    name=str(value.name),
+                    base_dir=directory,
+                )
+
+
 class Staging:
     """A temporary directory beside a file to be written, where the model is built, opened and checked.
 
@@ -200,24 +232,23 @@ class Staging:
     there before is removed first of all: a reader finds the former model, none or the new one, never a mixture.
     """
 
-    def __init__(self, target: Path, directory: Path, model: ir.Model) -> None:
+    def __init__(self, target: Path, directory: Path, model: ir.Model, *, share_weights: bool = False) -> None:
         self.target = target
         self.path = directory / target.name
         self.model = model
-        self.large = is_large(model)
+        self.in_two_files = share_weights or is_large(model)
         self.opened: bytes | None = None
-        if self.large:
+        if self.in_two_files:
             refuse_own_source(model, weights_path(target))
             with writing(target):
-                ir.external_data.unload_from_model(
-                    model, directory, weights_path(target).name, size_threshold_bytes=SMALLEST_OUTSIDE
-                )
+                unload = unload_once if share_weights else unload_all
+                unload(model, directory, weights_path(target).name)
 
     def open(self, running: Running = AS_ALWAYS) -> onnxruntime.InferenceSession:
         """Opens the model in a session, as it is now."""
         content = serialise(self.model)
         self.opened = digest_apart_from_metadata(content)
-        model = str(self.write()) if self.large else content
+        model = str(self.write()) if self.in_two_files else content
         return open_session(model, running=running, what="the masked graph, a defect of masktool")
 
     def holds_what_was_opened(self) -> bool:
@@ -225,7 +256,7 @@ class Staging:
         return digest_apart_from_metadata(self.path.read_bytes()) == self.opened
 
     def write(self) -> Path:
-        """Writes the graph; a large model's weights are there already. Returns its path."""
+        """Writes the graph; weights in a file of their own are there already. Returns its path."""
         with writing(self.target):
             self.path.write_bytes(serialise(self.model))
         return self.path
@@ -238,28 +269,34 @@ class Staging:
     def commit(self) -> None:
         """Moves the files that were written to the target."""
         with writing(self.target):
-            if self.large:
+            if self.in_two_files:
                 self.target.unlink(missing_ok=True)
                 replace_durably(weights_path(self.path), weights_path(self.target))
             replace_durably(self.path, self.target)
 
     def count_bytes(self) -> int:
         """Returns the size in bytes of the files at the target."""
-        files = (self.target, weights_path(self.target)) if self.large else (self.target,)
+        files = (self.target, weights_path(self.target)) if self.in_two_files else (self.target,)
         return sum(file.stat().st_size for file in files)
 
 
 @contextlib.contextmanager
-def staging(target: Path, model: ir.Model) -> Iterator[Staging]:
+def staging(target: Path, model: ir.Model, *, share_weights: bool = False) -> Iterator[Staging]:
     """Yields a :class:`Staging` for a target and removes its directory at the end.
+
+    Args:
+        target: the path of the file to write.
+        model: the model to write.
+        share_weights: whether its weights stand in a file beside it whatever their size, each content once: so that a
+            network that stands in a graph twice has its weights once.
 
     Raises:
         MasktoolError: the target's directory cannot be made or written, or the target is no ordinary file.
     """
     place = check_target(target)
-    if place != target and is_large(model):
+    if place != target and (share_weights or is_large(model)):
         raise MasktoolError(
-            "a model above 2 GiB is two files, which stand beside each other",
+            "the model is two files, which stand beside each other: it is above 2 GiB, or has weights that are shared",
             where=target,
             got=f"a symbolic link to {place}",
             fix="choose the file itself with " + parameter("path"),
@@ -268,7 +305,7 @@ def staging(target: Path, model: ir.Model) -> Iterator[Staging]:
         with writing(target):
             place.parent.mkdir(parents=True, exist_ok=True)
             directory = stack.enter_context(temporary_directory(place.parent))
-        yield Staging(place, directory, model)
+        yield Staging(place, directory, model, share_weights=share_weights)
 
 
 def refuse_own_source(model: ir.Model, data: Path) -> None:

@@ -48,7 +48,8 @@ def export_explained(
             know no optional inputs (ONNX Runtime's in JavaScript).
         on_request: when to explain: ``always``, or where the input ``explain``, (1,) bool, is true. That input is
             ``optional``, with the default true, or ``required``. A run that does not explain costs what the plain
-            model costs, and its ``saliency_map`` has no rows.
+            model costs, and its ``saliency_map`` has no rows. The network then stands in the graph twice; its weights
+            stand once, in ``NAME.data`` beside the file.
         **options: the method's own options, see ``masktool.explainers.methods``; and those of
             :func:`masktool.export`, but for ``mask_required``, ``gradient`` and ``feature_map``. Where the method has a
             ``baseline`` or ``feature_map`` of its own, they are the method's.

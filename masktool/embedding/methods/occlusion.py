@@ -1,7 +1,7 @@
 """Occlusion in the graph: windows are compared with the rows and columns of the image, none is stored as a mask.
 
 The windows are all pairs of a row of starts and a column of starts, so that the mean drop of the windows over a pixel
-is two products of matrices: the drops (rows, columns) between what windows cover along each axis.
+is two products of matrices: the drops (rows, columns) between the means over the windows along each axis.
 """
 
 from __future__ import annotations
@@ -56,18 +56,17 @@ class EmbeddedOcclusion(SamplingMethod[Occlusion]):
         size = self.network.size
         window, strides = self.options.resolve(size)
         starts = [window_starts(*along) for along in zip(size, window, strides, strict=True)]
-        cover = [coverage(*along) for along in zip(starts, window, size, strict=True)]
+        shares = [mean_of_windows(*along) for along in zip(starts, window, size, strict=True)]
         scores = flow.rows(sampled.scores, 1, self.n_rows)
         drops = flow.emit("Sub", flow.rows(sampled.scores, 0, 1), scores)
         drops = flow.reshape(drops, len(starts[0]), len(starts[1]))
-        totals = flow.emit("MatMul", flow.emit("MatMul", flow.floats(cover[0]), drops), flow.floats(cover[1].T))
-        counts = flow.floats(np.outer(cover[0].sum(axis=1), cover[1].sum(axis=1)))
-        return Explained(
-            {}, flow.typed(flow.reshape(flow.emit("Div", totals, counts), 1, 1, *size), FLOAT, [1, 1, *size])
-        )
+        means = flow.emit("MatMul", flow.emit("MatMul", flow.floats(shares[0]), drops), flow.floats(shares[1].T))
+        return Explained({}, flow.typed(flow.reshape(means, 1, 1, *size), FLOAT, [1, 1, *size]))
 
 
-def coverage(starts: Sequence[int], window: int, length: int) -> np.ndarray:
-    """Returns which windows cover which places along one axis: (length, windows) of 0 and 1."""
+def mean_of_windows(starts: Sequence[int], window: int, length: int) -> np.ndarray:
+    """Returns the matrix (length, windows) that takes values of windows along one axis to their mean at each place."""
     offsets = np.arange(length)[:, None] - np.array(starts)
-    return ((offsets >= 0) & (offsets < window)).astype(np.float32)
+    covers = ((offsets >= 0) & (offsets < window)).astype(np.float32)
+    shares: np.ndarray = covers / covers.sum(axis=1, keepdims=True)
+    return shares

@@ -163,6 +163,13 @@ def choose_class_output(model: ir.Model, claims: Claims = Claims(), batch: int |
     """
     outputs = [value for value in model.graph.outputs if is_vector(value, batch)]
     if claims.name == NONE and all(value.name != NONE for value in model.graph.outputs):
+        if claims.kind is not None:
+            raise MasktoolError(
+                "a kind of scores for a model without class scores",
+                where=parameter("class_output", NONE),
+                got=claims.kind,
+                fix="leave out that or " + parameter("output_kind"),
+            )
         return ClassOutput(None, None, ("none, as the user says",))
     if claims.name is not None:
         outputs = [named_output(model, claims.name, batch)]

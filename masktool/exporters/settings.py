@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias, get_args
 
 from masktool.contract import LOSSES, Loss, Masking, OutputKind, Preprocessing
 from masktool.errors import MasktoolError
 from masktool.messages import parameter
+
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +29,16 @@ class Preset:
     name_or_file: str | os.PathLike[str] | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises MasktoolError for a field of another type; whether the numbers fit, an image input tells later."""
+        name = self.name_or_file
+        if name is not None and not isinstance(name, str | os.PathLike):
+            expected = "the name of a preset, or the path of a JSON file"
+            raise MasktoolError("not a preprocessing", where="name_or_file", expected=expected, got=repr(name))
+        for field, values in (("mean", self.mean), ("std", self.std)):
+            if isinstance(values, str) or not isinstance(values, Iterable | None):
+                raise MasktoolError("not one number per channel", where=field, got=repr(values))
 
     @property
     def text(self) -> str | None:
@@ -51,6 +63,22 @@ class SourceSettings:
     image_input: str | None = None
     trust_code: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises MasktoolError for an input size, channels or an architecture of another form."""
+        size = self.input_size
+        if size is not None and not (isinstance(size, Sequence) and len(size) == 2 and all(map(is_count, size))):
+            expected = "(height, width), both whole numbers from 1"
+            raise MasktoolError("not an input size", where=parameter("input_size"), expected=expected, got=repr(size))
+        if self.channels is not None and not is_count(self.channels):
+            raise MasktoolError(
+                "not a number of channels",
+                where=parameter("channels"),
+                expected="a whole number from 1",
+                got=repr(self.channels),
+            )
+        if self.arch is not None and not isinstance(self.arch, str):
+            raise MasktoolError("not an architecture", where=parameter("arch"), expected="a text", got=repr(self.arch))
+
 
 @dataclasses.dataclass(frozen=True)
 class OutputSettings:
@@ -59,6 +87,11 @@ class OutputSettings:
     class_output: str | None = None
     output_kind: OutputKind | None = None
     labels: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises MasktoolError for an unknown kind of scores."""
+        if self.output_kind is not None:
+            check_known("output kind", self.output_kind, get_args(OutputKind))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,8 +114,7 @@ class ExportSettings:
 
     def __post_init__(self) -> None:
         """Raises MasktoolError for an unknown masking mode or loss, or a feature map without gradients."""
-        if self.masking not in get_args(Masking):
-            raise MasktoolError("unknown masking mode", expected=" | ".join(get_args(Masking)), got=self.masking)
+        check_known("masking mode", self.masking, get_args(Masking))
         if self.gradient is not None:
             check_loss(self.gradient)
         elif self.feature_map is not None:
@@ -93,5 +125,15 @@ class ExportSettings:
 
 def check_loss(loss: str) -> None:
     """Raises MasktoolError for an unknown loss."""
-    if loss not in LOSSES:
-        raise MasktoolError("unknown loss", expected=" | ".join(LOSSES), got=loss)
+    check_known("loss", loss, LOSSES)
+
+
+def check_known(title: str, value: object, known: Sequence[str]) -> None:
+    """Raises MasktoolError, in which ``title`` stands for the values, for one that is not among the known ones."""
+    if value not in known:
+        raise MasktoolError(f"unknown {title}", expected=" | ".join(known), got=str(value))
+
+
+def is_count(value: object) -> bool:
+    """Tells whether a value is a whole number from 1, of Python's or NumPy's."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) > 0

@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx_ir
-import onnxruntime
 
 from masktool.contract import Metadata, __version__
 from masktool.data_files import check_readable
 from masktool.errors import MasktoolError
-from masktool.exporters.batch import open_to_measure
 from masktool.exporters.chosen_boxes import leave_out_lists
 from masktool.exporters.diagnosis import excuse
 from masktool.exporters.names import rename_as_before
@@ -97,7 +95,7 @@ def check_export(
     metadata = Metadata.from_properties(session.get_modelmeta().custom_metadata_map)
     if metadata is None:
         raise MasktoolError("not a masktool file", where=path, fix="run `" + call("export", path, ...) + "` first")
-    refuse_other_input(session, metadata.image_input, path)
+    refuse_other_input([node.name for node in session.get_inputs()], metadata.image_input, path)
     model = onnx_ir.load(path)
     source = None if source is None else leave_out_lists(source, metadata.masking)
     masked = RunnableModel.of(functools.partial(open_session, str(path)), metadata.image_input)
@@ -129,18 +127,18 @@ def measure_file(
         return figures, error.message
 
 
-def refuse_other_input(session: onnxruntime.InferenceSession, image_input: str, where: object) -> None:
-    """Raises MasktoolError where a session has no such image input."""
-    if image_input not in [node.name for node in session.get_inputs()]:
-        found = ", ".join(node.name for node in session.get_inputs())
+def refuse_other_input(inputs: Sequence[str | None], image_input: str, where: object) -> None:
+    """Raises MasktoolError where the image input is not among the names of the inputs."""
+    if image_input not in inputs:
+        found = ", ".join(str(name) for name in inputs)
         raise MasktoolError("no such image input", where=where, expected=image_input, got=found)
 
 
 def plain_runnable(source: Source, metadata: Metadata, outputs: list[str]) -> RunnableModel:
     """Opens a source to be compared with a file; MasktoolError where its inputs or outputs are not the file's."""
     rename_as_before(source.model, metadata.renamed or {})
-    session = open_to_measure(source.model, metadata.image_input)
-    found = [output.name for output in session.get_outputs()]
+    graph = source.model.graph
+    found = [str(value.name) for value in graph.outputs]
     if found != outputs:
         made_from = f"the file says that it was made from {metadata.source}"
         trained = f"leave it out: the masking model in the file was trained on {metadata.source}, and is not in it"
@@ -151,7 +149,7 @@ def plain_runnable(source: Source, metadata: Metadata, outputs: list[str]) -> Ru
             got=", ".join(found),
             fix=made_from if metadata.masker is None else trained,
         )
-    refuse_other_input(session, metadata.image_input, source.name)
+    refuse_other_input([value.name for value in graph.inputs], metadata.image_input, source.name)
     return open_source(source.model, metadata.image_input, source.path)
 
 

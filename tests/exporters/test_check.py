@@ -96,6 +96,15 @@ def test_a_source_with_other_outputs_is_refused(files: tuple[Path, Path]):
         check_export(files[1], load_source(other))
 
 
+def test_a_source_with_another_image_input_is_refused(files: tuple[Path, Path]):
+    other = classifier()
+    other.graph.input[0].name = "x"
+    for node in other.graph.node:
+        node.input[:] = ["x" if name == "image" else name for name in node.input]
+    with pytest.raises(MasktoolError, match=r"no such image input .*expected image, got x"):
+        check_export(files[1], load_source(other))
+
+
 def test_a_required_mask_and_an_open_size(tmp_path: Path):
     masktool.export(open_network(), tmp_path / "open.onnx")
     assert "left_out" not in [verdict.figure for verdict in check_export(tmp_path / "open.onnx").verdicts]

@@ -97,7 +97,11 @@ def describe_masking(metadata: dict[str, Any]) -> str:
 
 def write_value(value: dict[str, Any], metadata: dict[str, Any] | None) -> str:
     """Returns one input or output as a line."""
-    shape = "of any shape" if value["shape"] is None else f"({', '.join(str(axis or '?') for axis in value['shape'])})"
+    dtype, axes = value["dtype"] or "of unknown type", value["shape"]
+    if axes is None:
+        shape = " of any shape" if value["dtype"] else ", of any shape"
+    else:
+        shape = f" ({', '.join('?' if axis is None else str(axis) for axis in axes)})"
     notes = []
     if "required" in value:
         notes.append("required" if value["required"] else "optional")
@@ -105,7 +109,7 @@ def write_value(value: dict[str, Any], metadata: dict[str, Any] | None) -> str:
         notes.append(metadata["mask_polarity"])
     if metadata and value["name"] == metadata["class_output"] and "required" not in value:
         notes.append(f"class output, {metadata['output_kind'] or 'of unknown kind'}")
-    return f"{value['name']}  {value['dtype']} {shape}" + (f"  {'; '.join(notes)}" if notes else "")
+    return f"{value['name']}  {dtype}{shape}" + (f"  {'; '.join(notes)}" if notes else "")
 
 
 def describe_metadata(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:

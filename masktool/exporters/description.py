@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +14,7 @@ from masktool.contract import RULE_PROPERTY, Metadata
 from masktool.data_files import check_readable
 from masktool.errors import MasktoolError
 from masktool.exporters.result import NodeRule, name_operator
+from masktool.identity import named_files
 
 if TYPE_CHECKING:
     import onnx
@@ -91,7 +93,7 @@ def describe(path: str | os.PathLike[str]) -> ModelDescription:
     rules = list_rules(graph)
     return ModelDescription(
         path=path,
-        n_bytes=count_bytes(model, path),
+        n_bytes=count_bytes(path),
         ir_version=model.ir_version,
         opsets={entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
         inputs=tuple(describe_tensor(value) for value in graph.input if value.name not in weights - optional),
@@ -126,21 +128,27 @@ def read_graph(path: Path) -> onnx.ModelProto:
 
 def describe_tensor(value: onnx.ValueInfoProto) -> TensorDescription:
     """Returns name, element type and shape of an input or output."""
-    import onnx
-
     tensor = value.type.tensor_type
     axes = tuple(axis.dim_value if axis.HasField("dim_value") else axis.dim_param or None for axis in tensor.shape.dim)
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name if tensor.elem_type else None
-    return TensorDescription(value.name, dtype, axes if tensor.HasField("shape") else None)
+    return TensorDescription(value.name, name_dtype(tensor.elem_type), axes if tensor.HasField("shape") else None)
 
 
-def count_bytes(model: onnx.ModelProto, path: Path) -> int:
+def name_dtype(elem_type: int) -> str | None:
+    """Returns NumPy's name of an element type; None for one that onnx does not know, and for none."""
+    import onnx
+
+    if not elem_type or elem_type not in onnx.TensorProto.DataType.values():
+        return None
+    return onnx.helper.tensor_dtype_to_np_dtype(elem_type).name
+
+
+def count_bytes(path: Path) -> int:
     """Returns the size of a model's file and of the files beside it that hold its weights."""
-    names = {
-        entry.value for tensor in model.graph.initializer for entry in tensor.external_data if entry.key == "location"
-    }
-    beside = [path.parent / name for name in names]
-    return path.stat().st_size + sum(file.stat().st_size for file in beside if file.is_file())
+    n_bytes = path.stat().st_size
+    for file in named_files(path):
+        with contextlib.suppress(OSError):  # a name may be too long for any file
+            n_bytes += file.stat().st_size if file.is_file() else 0
+    return n_bytes
 
 
 def walk_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

@@ -125,6 +125,31 @@ def test_weights_beside_the_file_are_counted_but_not_read(tmp_path):
     assert run(path).exit_code == 0
 
 
+def test_weights_of_a_constant_node_beside_the_file_count(tmp_path):
+    path = write_model(tmp_path / "model.onnx", masked=False)
+    model = onnx.load(path)
+    tensor = onnx.TensorProto(name="far", data_type=onnx.TensorProto.FLOAT, dims=[2])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+    model.graph.node.append(helper.make_node("Constant", [], ["far"], value=tensor))
+    onnx.save(model, path)
+    (tmp_path / "weights.bin").write_bytes(bytes(8))
+    assert json.loads(run(path, "--json").stdout)["bytes"] == path.stat().st_size + 8
+    model.graph.node[-1].attribute[0].t.external_data[0].value = "a" * 300  # no file system holds such a name
+    onnx.save(model, path)
+    assert json.loads(run(path, "--json").stdout)["bytes"] == path.stat().st_size
+
+
+def test_values_of_other_kinds_and_types(tmp_path):
+    model = onnx.load(write_model(tmp_path / "model.onnx", masked=False))
+    model.graph.input[0].type.tensor_type.elem_type = 99
+    model.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("parts", onnx.TensorProto.FLOAT, None))
+    onnx.save(model, tmp_path / "model.onnx")
+    text = run(tmp_path / "model.onnx").stdout
+    assert "image  of unknown type (" in text
+    assert "parts  of unknown type, of any shape" in text
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -41,6 +41,12 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
         raise MasktoolError("option out of range", where=name, expected=expected, got=repr(value))
 
 
+def check_named(title: str, name: object, known: Sequence[str]) -> None:
+    """Raises a MasktoolError that says ``title`` for the name of something that is not among the known ones."""
+    if name not in known:
+        raise MasktoolError(f"unknown {title}", expected=" | ".join(known), got=str(name))
+
+
 def check_count(name: str, value: object, minimum: int = 1) -> int:
     """Returns an option's value as an int of at least ``minimum``, or raises a MasktoolError that names the option."""
     try:

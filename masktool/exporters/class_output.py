@@ -163,14 +163,7 @@ def choose_class_output(model: ir.Model, claims: Claims = Claims(), batch: int |
     """
     outputs = [value for value in model.graph.outputs if is_vector(value, batch)]
     if claims.name == NONE and all(value.name != NONE for value in model.graph.outputs):
-        if claims.kind is not None:
-            raise MasktoolError(
-                "a kind of scores for a model without class scores",
-                where=parameter("class_output", NONE),
-                got=claims.kind,
-                fix="leave out that or " + parameter("output_kind"),
-            )
-        return ClassOutput(None, None, ("none, as the user says",))
+        return without_scores(claims)
     if claims.name is not None:
         outputs = [named_output(model, claims.name, batch)]
     candidates = [describe_candidate(value, claims) for value in outputs if find_selection(value) is None]
@@ -220,6 +213,18 @@ def count_columns(value: ir.Value) -> int | None:
         return 1
     columns = value.shape[1]
     return columns if isinstance(columns, int) else None
+
+
+def without_scores(claims: Claims) -> ClassOutput:
+    """Returns that there is no class output, as the user says; MasktoolError where the user names a kind of scores."""
+    if claims.kind is not None:
+        raise MasktoolError(
+            "a kind of scores for a model without class scores",
+            where=parameter("class_output", NONE),
+            got=claims.kind,
+            fix="leave out that or " + parameter("output_kind"),
+        )
+    return ClassOutput(None, None, ("none, as the user says",))
 
 
 def named_output(model: ir.Model, name: str, batch: int | None) -> ir.Value:

@@ -11,6 +11,7 @@ from typing import TypeAlias, get_args
 from masktool.contract import LOSSES, Loss, Masking, OutputKind, Preprocessing
 from masktool.errors import MasktoolError
 from masktool.messages import parameter
+from masktool.option_checks import check_named
 
 
 
@@ -91,7 +92,7 @@ class OutputSettings:
     def __post_init__(self) -> None:
         """Raises MasktoolError for an unknown kind of scores."""
         if self.output_kind is not None:
-            check_known("output kind", self.output_kind, get_args(OutputKind))
+            check_named("output kind", self.output_kind, get_args(OutputKind))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,7 @@ class ExportSettings:
 
     def __post_init__(self) -> None:
         """Raises MasktoolError for an unknown masking mode or loss, or a feature map without gradients."""
-        check_known("masking mode", self.masking, get_args(Masking))
+        check_named("masking mode", self.masking, get_args(Masking))
         if self.gradient is not None:
             check_loss(self.gradient)
         elif self.feature_map is not None:
@@ -125,13 +126,7 @@ class ExportSettings:
 
 def check_loss(loss: str) -> None:
     """Raises MasktoolError for an unknown loss."""
-    check_known("loss", loss, LOSSES)
-
-
-def check_known(title: str, value: object, known: Sequence[str]) -> None:
-    """Raises MasktoolError, in which ``title`` stands for the values, for one that is not among the known ones."""
-    if value not in known:
-        raise MasktoolError(f"unknown {title}", expected=" | ".join(known), got=str(value))
+    check_named("loss", loss, LOSSES)
 
 
 def is_count(value: object) -> bool:

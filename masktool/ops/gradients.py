@@ -58,8 +58,7 @@ class GradientGraph(GraphBuilder):
         self._active = set(sources)
         self._flat: list[ir.Node] = []
         for node in self._nodes:
-            read = node.inputs[:1] if node.op_type == "CastLike" else node.inputs  # of the other, only the type
-            if any(value in self._active for value in read):
+            if any(value in self._active for value in numbers_read(node)):
                 quantises = node.op_type == "QuantizeLinear"  # followed through, so as to be refused by name
                 self._active.update(output for output in node.outputs if quantises or is_differentiable(output))
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from masktool.contract import FEATURE_MAP, GRADIENT_PREFIX, LOSSES, OBJECTIVE, Loss, Metadata
 from masktool.errors import MasktoolError
 from masktool.messages import parameter
+from masktool.option_checks import check_named
 
 IMAGE, MASK = "image", "mask"
 DIFFERENTIABLE = (IMAGE, MASK, FEATURE_MAP)
@@ -85,8 +86,7 @@ def loss_index(loss: Loss, metadata: Metadata, path: Path) -> np.ndarray:
     Raises:
         MasktoolError: there is no such loss, or the file was written before there was this loss.
     """
-    if loss not in LOSSES:
-        raise MasktoolError("unknown loss", expected=" | ".join(LOSSES), got=loss)
+    check_named("loss", loss, LOSSES)
     if loss not in metadata.known_losses:
         raise MasktoolError(
             "the file was written before there was this loss",

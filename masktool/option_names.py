@@ -40,6 +40,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "inputs": OptionName("--input"),
     "labels": OptionName("--labels"),
     "learning_rate": OptionName("--learning-rate"),
+    "log": OptionName("--log"),
     "loss": OptionName("--gradient"),
     "mask_required": OptionName("--mask", words=("optional", "required")),
     "masking": OptionName("--masking"),

@@ -21,7 +21,6 @@ from masktool.commands.explain_options import (
     parse_inputs,
     share_options,
 )
-from masktool.commands.photographs import check_writable, choose_stems, collect_photographs
 from masktool.commands.source_options import READING_OPTIONS
 from masktool.errors import MasktoolError
 from masktool.explainers import Explanation
@@ -33,8 +32,10 @@ from masktool.explainers.targets import TargetError
 from masktool.interface.explain import explain_targets
 from masktool.interface.load import load
 from masktool.interface.models import MODEL_VARIABLE
+from masktool.interface.photographs import choose_stems, collect_photographs
 from masktool.option_names import for_command_line
 from masktool.runtime.session import MaskedSession
+from masktool.writable import check_writable
 
 BAD_INPUT = 2
 NOISY = 0.1

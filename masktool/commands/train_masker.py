@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,6 @@ import click
 
 from masktool.commands import options
 from masktool.commands.export_check import write_figure
-from masktool.commands.photographs import check_writable
 from masktool.commands.source_options import (
     arch_option,
     channels_option,
@@ -28,7 +27,6 @@ from masktool.commands.source_options import (
     trust_code_option,
 )
 from masktool.commands.training_options import take_training_settings, training_options
-from masktool.errors import MasktoolError
 from masktool.printable import describe_bytes
 
 if TYPE_CHECKING:
@@ -117,23 +115,19 @@ def command(
     is written classifies as MODEL does and gives a saliency map from the same pass. Interrupted, the training is kept;
     the same command with --resume goes on and ends with the same losses.
     """
-    from rich.text import Text
-
     from masktool.exporters.torch_sources.module_export import require_torch
-    from masktool.exporters.torch_sources.modules import load_module
 
     settings = take_training_settings(values)
     target = choose_output(model, output, SUFFIX)
-    check_files({"MODEL": Path(model), "--data": data}, {"-o": target, "--checkpoint": checkpoint, "--log": log})
     require_torch("training a masking model")
     from masktool.maskers.train import train_masker
 
-    with options.console().status(Text(f"reading {model}")):  # on terminals only
-        loaded = load_module(model, arch=arch, trust_code=trust_code)
     trained = train_masker(
-        loaded,
+        model,
         data,
         target,
+        arch=arch,
+        trust_code=trust_code,
         input_size=input_size,
         channels=channels,
         preprocessing=read_preset(preprocess, mean, std),
@@ -154,28 +148,6 @@ def command(
         click.echo(json.dumps(document_training(trained), indent=2))
     else:
         options.print_path(target)
-
-
-def check_files(read: Mapping[str, Path], written: Mapping[str, Path | None]) -> None:
-    """Checks, before the training, that the files to write can be written and are distinct from those to read.
-
-    Args:
-        read: the files to read, by the option that names each.
-        written: the files to write, by the option that names each; None where an option is not given.
-
-    Raises:
-        MasktoolError: a file would take the place of another, or cannot be written.
-    """
-    named = {path.resolve(): option for option, path in read.items()}
-    for option, path in written.items():
-        if path is None:
-            continue
-        other = named.setdefault(path.resolve(), option)
-        if other != option:
-            raise MasktoolError(
-                "one file for two purposes", where=path, got=f"{other} and {option}", fix="name another"
-            )
-        check_writable(path.parent)
 
 
 def conclude(trained: Export) -> Iterator[str]:

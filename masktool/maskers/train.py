@@ -22,7 +22,7 @@ from masktool.exporters.settings import LabelsLike, PreprocessingLike
 from masktool.exporters.sources import source_from_module
 from masktool.exporters.torch_sources.modules import LoadedModule, load_module
 from masktool.exporters.user_choices import module_preprocessing, read_labels
-from masktool.files import atomic_path, check_target, temporary_directory
+from masktool.files import atomic_path, temporary_directory
 from masktool.maskers.checkpoint import Checkpoint, check_identity, load_checkpoint
 from masktool.maskers.classifier import TorchClassifier
 from masktool.maskers.interruption import deferred_signals
@@ -32,6 +32,7 @@ from masktool.maskers.network import ExplainedClassifier
 from masktool.maskers.plan import Plan, make_plan
 from masktool.maskers.settings import TrainingSettings
 from masktool.maskers.training import Record, Training
+from masktool.maskers.written_files import check_written_files
 from masktool.messages import parameter
 from masktool.progress import Progress, Say, log, no_progress
 from masktool.runtime.session import MaskedSession
@@ -111,8 +112,9 @@ def train_masker(
     """
     path, names = Path(path), read_labels(labels)
     target = Path(f"{path}{CHECKPOINT_SUFFIX}") if checkpoint is None else Path(checkpoint)
-    for each in (path, target, *([] if log is None else [Path(log)])):
-        check_target(each)  # before hours of work
+    steps_log = None if log is None else Path(log)
+    written = ((parameter("path"), path), (parameter("checkpoint"), target), (parameter("log"), steps_log))
+    check_written_files(model, Path(data), written)
     saved = find_saved(target, resume=resume, say=say)
     if not isinstance(model, LoadedModule):
         model = load_module(model, arch=arch, trust_code=trust_code)
@@ -130,7 +132,7 @@ def train_masker(
             training.restore(dict(saved.state))
             records = list(saved.records)
             say(f"going on from {target}: {training.done} of {plan.steps} steps are done")
-        run = TrainingRun(plan, training, records, identity, target, None if log is None else Path(log))
+        run = TrainingRun(plan, training, records, identity, target, steps_log)
         run.train(choose_workers(workers, plan.device), progress or no_progress, say)
     return write_file(plan, training, records, path, masking)
 

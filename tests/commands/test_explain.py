@@ -11,12 +11,12 @@ from PIL import Image
 
 from masktool import MasktoolError
 from masktool.cli import run
-from masktool.commands.photographs import choose_stems
 from masktool.exported_files import is_masked
 from masktool.interface import kept_exports
 from masktool.interface.kept_exports import request_export
 from masktool.interface.models import find_model
 from masktool.interface.options import ModelChoice
+from masktool.interface.photographs import choose_stems
 
 FAST = ["--samples", "20", "--n-segments", "6"]
 

@@ -13,6 +13,7 @@ pytest.importorskip("torch")
 
 import torch
 
+import masktool
 from commands.trainings import MODEL, PIXELS, prepare_folder, save_weights, train_arguments
 from masktool import demo
 from masktool.cli import run
@@ -151,3 +152,15 @@ def test_without_torch(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     monkeypatch.setattr("masktool.exporters.torch_sources.module_export.importlib.util.find_spec", lambda _: None)
     error, _ = refuse(train_arguments(), capsys)
     assert "torch is not installed, which training a masking model needs; pip install 'masktool[torch]'" in error
+
+
+def test_an_option_whose_file_cannot_be_written_is_named(capsys: pytest.CaptureFixture[str]):
+    for option in ("--log", "--checkpoint"):
+        error, _ = refuse(train_arguments(option, "labels.txt/kept/file"), capsys)
+        assert "labels.txt/kept" in error
+        assert f"with {option}" in error
+
+
+def test_a_training_from_python_refuses_one_file_for_two_purposes():
+    with pytest.raises(masktool.MasktoolError, match=r"one file for two purposes \(masker.onnx\): path and log"):
+        masktool.train_masker("weights.pt", "data", "masker.onnx", arch="arch.py:build", log="masker.onnx")

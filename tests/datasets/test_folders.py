@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, PngImagePlugin
 
-from masktool.commands.photographs import collect_photographs
 from masktool.datasets import read_dataset
 from masktool.datasets.examples import read_examples
 from masktool.datasets.folders import list_folder
+from masktool.interface.photographs import collect_photographs
 from masktool.runtime.pictures import PNG_KEY
 
 

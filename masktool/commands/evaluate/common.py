@@ -14,7 +14,6 @@ import click
 
 from masktool.commands import options
 from masktool.commands.evaluate.results import print_problems, print_tables
-from masktool.commands.photographs import check_writable
 from masktool.commands.source_options import READING_OPTIONS
 from masktool.contract import OutputKind
 from masktool.datasets.dataset import Problem
@@ -28,6 +27,7 @@ from masktool.interface.part_options import PartOptions
 from masktool.interface.study import Study
 from masktool.lazy import typed_arguments
 from masktool.option_names import for_command_line
+from masktool.writable import check_writable
 
 BAD_INPUT = 2
 DIRECTORY = Path("masktool-evaluation")

@@ -1,9 +1,8 @@
-"""The photographs that a command line names, and the names of the files that are made from them."""
+"""The photographs that a user names, and the names of the files that are made from them."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -68,21 +67,3 @@ def choose_stems(photographs: Sequence[Path]) -> list[str]:
         taken.add(stem.casefold())
         stems.append(stem)
     return stems
-
-
-def check_writable(directory: Path) -> None:
-    """Raises a MasktoolError unless files can be written into a directory, which need not exist yet."""
-    try:
-        existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
-        if not existing.is_dir():
-            raise NotADirectoryError(None, "Not a directory")
-        if not os.access(existing, os.W_OK | os.X_OK):
-            raise PermissionError(None, "Permission denied")
-        tempfile.TemporaryFile(dir=existing).close()
-    except OSError as error:
-        raise MasktoolError(
-            "cannot write into the output directory",
-            where=directory,
-            got=error.strerror,
-            fix="choose another one with -o",
-        ) from error

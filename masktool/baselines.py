@@ -19,8 +19,6 @@ from masktool.normalisation import normalise
 
 BLACK, GREY, WHITE = 0.0, 127.5, 255.0
 NAMED_COLOURS = {"black": (BLACK,), "grey": (GREY,)}
-WITHOUT_PIXELS = frozenset({"mean", "image-mean", "blur"})
-"""Baselines that can be made without knowing how pixels become the input."""
 BLUR_SIGMA = 10 / 224
 """Standard deviation of ``blur`` as a share of the shorter side: 10 pixels of 224, as Fong and Vedaldi blur (2017,
 https://arxiv.org/abs/1704.03296). Edges go, and where things are stays visible."""

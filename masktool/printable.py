@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's categories of control and format characters (bidirectional overrides among them), of surrogates, and of
@@ -45,3 +46,9 @@ def describe_bytes(count: int) -> str:
 def cut_text(text: str, most: int) -> str:
     """Returns a text of at most ``most`` characters, with an ellipsis where the rest is left out."""
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def list_some(texts: Sequence[str], most: int) -> str:
+    """Returns the first ``most`` texts, and how many there are besides."""
+    rest = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {rest} more" if rest > 0 else "")

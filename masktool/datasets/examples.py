@@ -20,6 +20,7 @@ from masktool.datasets.headers import read_image_header
 from masktool.datasets.labels import read_label_entries
 from masktool.errors import MasktoolError
 from masktool.messages import parameter
+from masktool.printable import list_some
 from masktool.runtime.arrays import ARRAY_SUFFIX
 
 N_LISTED = 3
@@ -105,7 +106,10 @@ def read_class_folders(data: Path, classes: Classes) -> list[Example]:
     empty = [name for name, images in images_of.items() if not images]
     if empty:
         raise MasktoolError(
-            "class folders without images", where=data, got=list_some(empty), fix="fill them, or take them away"
+            "class folders without images",
+            where=data,
+            got=list_some(empty, N_LISTED),
+            fix="fill them, or take them away",
         )
     index_of = resolve_folders(list(images_of), classes, data)
     return [
@@ -162,7 +166,7 @@ def resolve_all(labels: Iterable[Any], classes: Classes, data: Path, what: str) 
         except MasktoolError as error:
             faults.append(f"{shorten(label)} ({error})")
     if faults:
-        listed = list_some(list(dict.fromkeys(faults)))
+        listed = list_some(list(dict.fromkeys(faults)), N_LISTED)
         raise MasktoolError(what, where=data, got=listed, fix="use the index or the name of a class")
     return indices
 
@@ -185,12 +189,14 @@ def read_listed(data: Path, classes: Classes) -> list[Example]:
         raise MasktoolError(
             "images that are not there",
             where=data,
-            got=list_some(absent),
+            got=list_some(absent, N_LISTED),
             fix="write paths relative to the file's folder, or absolute ones",
         )
     twice = [str(path) for path, count in Counter(paths).items() if count > 1]
     if twice:
-        raise MasktoolError("images listed twice", where=data, got=list_some(twice), fix="keep one line of each")
+        raise MasktoolError(
+            "images listed twice", where=data, got=list_some(twice, N_LISTED), fix="keep one line of each"
+        )
     indices = resolve_all((label for _, label in entries), classes, data, "labels that are no class of the model")
     names = (entry for entry, _ in entries)
     return [Example(*fields) for fields in zip(names, paths, indices, strict=True)]
@@ -217,7 +223,7 @@ def choose_per_class(
             "classes with too few images",
             where=data,
             expected=f"{count} of each",
-            got=list_some(short),
+            got=list_some(short, N_LISTED),
             fix="add images, or lower " + parameter("per_class"),
         )
     return [found[i] for label, found in members.items() for i in draw_choice(len(found), count, seed, label)]
@@ -234,7 +240,10 @@ def check_headers(examples: Iterable[Example], data: Path) -> None:
     faults = sorted(example.name for example in examples if not opens_as_image(example.path))
     if faults:
         raise MasktoolError(
-            "files that do not open as images", where=data, got=list_some(faults), fix="mend them, or take them away"
+            "files that do not open as images",
+            where=data,
+            got=list_some(faults, N_LISTED),
+            fix="mend them, or take them away",
         )
 
 
@@ -246,9 +255,3 @@ def opens_as_image(path: Path) -> bool:
 def describe_class(label: int, class_names: Sequence[str] | None) -> str:
     """Returns a class's index and, where it has one, its name."""
     return str(label) if class_names is None else f"{label} {class_names[label]!r}"
-
-
-def list_some(faults: Sequence[str]) -> str:
-    """Returns the first few faults, and how many there are besides."""
-    rest = len(faults) - N_LISTED
-    return ", ".join(faults[:N_LISTED]) + (f" and {rest} more" if rest > 0 else "")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from masktool.printable import list_some
+
 MULTIPLYING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Mul", "BatchNormalization"})
 """Operators whose weights are factors, so that an infinite weight is no more use than NaN."""
 NAMED = 3
@@ -23,7 +25,7 @@ def find_spoiled_weights(model: ir.Model) -> str:
             tensor = ir.convenience.get_const_tensor(value)
             if tensor is not None and tensor.dtype.is_floating_point() and (count := count_spoiled(value, tensor)):
                 found.append(f"{value.name!r} ({count} of {tensor.size} numbers)")
-    return ", ".join(found[:NAMED]) + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
+    return list_some(found, NAMED)
 
 
 def find_huge_weights(model: ir.Model) -> str:
@@ -39,7 +41,7 @@ def find_huge_weights(model: ir.Model) -> str:
                 largest = float(np.abs(numbers).max())
                 if largest > np.sqrt(np.finfo(numbers.dtype).max):
                     found.append(f"{value.name!r} (up to {largest:.1e})")
-    return ", ".join(found[:NAMED]) + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
+    return list_some(found, NAMED)
 
 
 def count_spoiled(value: ir.Value, tensor: ir.TensorProtocol) -> int:

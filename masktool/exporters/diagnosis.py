@@ -28,6 +28,7 @@ from masktool.exporters.runnable import Outputs, RunnableModel
 from masktool.exporters.storage import Running
 from masktool.exporters.tolerance import is_quantised
 from masktool.exporters.trial import TriedNetwork
+from masktool.printable import list_some
 
 RANDOM_OPERATORS = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -154,8 +155,7 @@ def is_random(node: ir.Node) -> bool:
 
 def name_nodes(nodes: Sequence[ir.Node]) -> str:
     """Returns operators and names of the first few nodes, in words."""
-    named = [f"{node.op_type} node {(node.name or node.outputs[0].name)!r}" for node in nodes[:NAMED]]
-    return ", ".join(named) + (f" and {len(nodes) - NAMED} more" if len(nodes) > NAMED else "")
+    return list_some([f"{node.op_type} node {(node.name or node.outputs[0].name)!r}" for node in nodes], NAMED)
 
 
 def mixing_of(runnable: RunnableModel, probe: Probe) -> float:

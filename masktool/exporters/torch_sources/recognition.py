@@ -20,6 +20,7 @@ from masktool.exporters.torch_sources.hub_names import AUTO
 from masktool.exporters.torch_sources.hub_search import Fit, Search, parameters_on_meta, search_hubs
 from masktool.exporters.torch_sources.module_export import flatten_outputs, quiet
 from masktool.messages import Message, Placeholder, join, parameter
+from masktool.printable import list_some
 
 if TYPE_CHECKING:
     import torch
@@ -194,8 +195,7 @@ def load_outline(fit: Fit, state: Mapping[str, torch.Tensor]) -> hub.Architectur
 
 def list_names(fits: Sequence[Fit]) -> str:
     """Returns the names of the first fits and the number of the others, in words."""
-    more = f" and {len(fits) - NAMES_SHOWN} more" if len(fits) > NAMES_SHOWN else ""
-    return ", ".join(fit.name for fit in fits[:NAMES_SHOWN]) + more
+    return list_some([fit.name for fit in fits], NAMES_SHOWN)
 
 
 def advise_choice(fits: Sequence[Fit]) -> Message:

@@ -15,7 +15,7 @@ from masktool.contract import MASK_INPUT, Preprocessing
 from masktool.printable import describe_bytes, printable
 
 if TYPE_CHECKING:
-    from masktool.exporters.description import ModelDescription, TensorDescription
+    from masktool.exporters.description import ModelDescription
 
 LABELS_SHOWN = 5
 """Number of labels in the text; JSON holds all of them."""
@@ -51,18 +51,13 @@ def document_model(model: ModelDescription) -> dict[str, Any]:
         "ir_version": model.ir_version,
         "opsets": dict(model.opsets),
         "inputs": [
-            document_tensor(each) | {"required": each.name not in model.optional_inputs} for each in model.inputs
+            dataclasses.asdict(each) | {"required": each.name not in model.optional_inputs} for each in model.inputs
         ],
-        "outputs": [document_tensor(each) for each in model.outputs],
+        "outputs": [dataclasses.asdict(each) for each in model.outputs],
         "metadata": dataclasses.asdict(model.metadata) if model.metadata else None,
         "nodes": dict(model.operators),
         "functions": dict(model.functions),
     }
-
-
-def document_tensor(tensor: TensorDescription) -> dict[str, Any]:
-    """Returns an input or output as a document, ready for JSON."""
-    return dataclasses.asdict(tensor)
 
 
 def write_text(document: dict[str, Any]) -> Iterator[str]:
@@ -157,7 +152,7 @@ def describe_json(value: object) -> str:
 def describe_preprocessing(document: dict[str, Any] | None) -> str:
     """Returns the preprocessing in words."""
     if document is None:
-        return "unknown; `masktool explain` needs it"
+        return "unknown; `masktool explain` needs it for photographs"
     steps = Preprocessing(**document)
     resize = {
         "shortest": f"shorter side to {steps.resize_to} ({steps.interpolation})",

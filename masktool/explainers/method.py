@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from masktool.errors import MasktoolError
 from masktool.explainers.task import Task
+from masktool.messages import parameter
 from masktool.option_checks import build_with_options
 from masktool.registry import ClassRegistry
 
@@ -101,7 +102,7 @@ def build_method(name: str, options: Mapping[str, Any], n_samples: int | None = 
         known = [field.name for field in dataclasses.fields(method)]
         raise MasktoolError(
             f"{method.title} draws no samples",
-            where=f"samples={n_samples}",
+            where=parameter("n_samples", n_samples),
             fix=f"set {' or '.join(known)} instead" if known else "leave it out: it has no options",
         )
     return build_with_options(method, method.title, {**options, method.samples_option: n_samples})

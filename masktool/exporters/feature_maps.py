@@ -44,9 +44,10 @@ def find_feature_map(
         return maps[-1] if maps else None
     chosen = [value for value in maps if value.name == name] or [v for v in maps if name_outside(v) == name]
     if not chosen:
-        last = ", ".join(str(name_outside(value)) for value in maps[-5:]) or "none"
+        last = ", ".join(str(name_outside(value)) for value in maps[-5:])
         expected = "a value (N, c, h, w) that depends on the image, and on which the class output depends"
-        raise MasktoolError("no such feature map", where=name, expected=expected, got=last)
+        such = f", such as {last}" if last else "; there is none"
+        raise MasktoolError("no such feature map", where=name, expected=expected + such)
     return chosen[0]
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from masktool.contract import BATCH_AXIS
 from masktool.errors import MasktoolError
-from masktool.messages import differently
+from masktool.messages import differently, parameter
 from masktool.runtime.checks import show_shape
 from masktool.runtime.one_by_one import is_row, shape_of_many
 from masktool.tensor_types import numpy_type
@@ -103,6 +103,10 @@ def check_others(others: Iterable[OtherInput], given: Inputs | None, results: in
     Raises:
         MasktoolError: an input has no value, a value no input, or a value does not fit its input.
     """
+    if not isinstance(given, Mapping | None):
+        raise MasktoolError(
+            "not inputs", where=parameter("inputs"), expected="values by name", got=type(given).__name__
+        )
     known, values = {other.name: other for other in others}, dict(given or {})
     if missing := [str(other) for name, other in known.items() if name not in values]:
         raise MasktoolError(

@@ -75,8 +75,8 @@ def test_the_size_in_a_preprocessing_file_counts_for_weights(folder: Path, capsy
 @pytest.mark.parametrize(
     ("method", "advice"),
     [
-        ("gradient", "Gradient draws no samples (samples=5); leave it out: it has no options"),
-        ("occlusion", "Occlusion draws no samples (samples=5); set sliding_window_shapes or strides instead"),
+        ("gradient", "Gradient draws no samples (n_samples=5); leave it out: it has no options"),
+        ("occlusion", "Occlusion draws no samples (n_samples=5); set sliding_window_shapes or strides instead"),
     ],
 )
 def test_samples_for_a_method_that_draws_none(method: str, advice: str):

@@ -193,7 +193,13 @@ def test_scores_that_are_no_numbers_are_reported(data, tmp_path):
 
 
 def test_wrong_options_are_refused(modes):
-    for wrong in ({"fractions": (0.5, 1.1)}, {"fractions": ()}, {"orders": ("upwards",)}, {"orders": ()}):
+    for wrong in (
+        {"fractions": (0.5, 1.1)},
+        {"fractions": ()},
+        {"fractions": ("a",)},
+        {"orders": ("upwards",)},
+        {"orders": ()},
+    ):
         with pytest.raises(MasktoolError, match="option out of range"):
             Missingness(modes, **wrong)
 

@@ -218,3 +218,13 @@ def test_numbers_of_numpy_are_taken(work):
     options = {"preprocessing": "tf", "providers": "cpu", "masking": "fill"}
     one = masktool.load("model.onnx", **options, input_size=tuple(np.array([16, 16])), baseline=np.float32(3))
     assert masktool.load("model.onnx", **options, input_size=(16, 16), baseline="3").path == one.path
+
+
+def test_inputs_that_are_no_mapping_are_refused(work):
+    with pytest.raises(masktool.MasktoolError, match=r"not inputs \(inputs\): expected values by name, got list"):
+        masktool.explain("exported.onnx", "photo.jpg", "occlusion", inputs=[1])
+
+
+def test_a_feature_map_that_there_is_not_is_told_with_some_that_there_are(work):
+    with pytest.raises(masktool.MasktoolError, match=r"no such feature map \(x\): expected .* such as "):
+        masktool.load(gradient=True, feature_map="x")  # of the built-in model

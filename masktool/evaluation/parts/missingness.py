@@ -17,6 +17,7 @@ https://arxiv.org/abs/2204.08945.
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -102,7 +103,7 @@ class Missingness(Part):
             )
         for order in self.orders:
             check_choice("order", order, ORDERS)
-        if not self.fractions or any(not 0 <= fraction <= 1 for fraction in self.fractions):
+        if not self.fractions or not all(isinstance(each, numbers.Real) and 0 <= each <= 1 for each in self.fractions):
             raise MasktoolError(
                 "option out of range", where="fractions", expected="numbers from 0 to 1", got=list(self.fractions)
             )

@@ -61,7 +61,7 @@ def test_enlargement_agrees_with_scikit_image():
     grid = np.random.default_rng(0).random((7, 7))
     rows, columns = enlargements(20, 7), enlargements(30, 7)
     full = transform.resize(grid, (8 * 3, 8 * 5), order=1, mode="edge", anti_aliasing=False)
-    offsets = np.array([[2 / 3 + 0.01, 3 / 5 + 0.01]])
+    offsets = np.array([[2, 3]])
     (mask,) = upsample(grid[None].astype(np.float32), offsets, rows, columns)
     np.testing.assert_allclose(mask[0], full[2:22, 3:33], atol=1e-6)
 
@@ -69,7 +69,20 @@ def test_enlargement_agrees_with_scikit_image():
 def test_offsets_reach_every_position():
     assert enlargements(20, 7).shape == (3, 20, 7)
     assert enlargements(5, 7).shape == (1, 5, 7)
-    np.testing.assert_allclose(enlargements(30, 7).sum(axis=2), 1, rtol=1e-6)
+    assert (enlargements(30, 7).sum(axis=2) == 2 * 8 * 5).all()
+
+
+@pytest.mark.parametrize("size", [(227, 227), (224, 299), (33, 32)])
+def test_no_rounding_decides_where_a_mask_is_cut(size):
+    rows, columns = (
+        enlargements(length, 8) for length in size
+    )  # with an odd number of cells no pixel lies on the edge
+    method = Rise(n_masks=12, grid_size=8)
+    ((kept, offsets),) = method.grids(size, 0, [range(12)])
+    exact = rows[offsets[:, 0]].astype(np.int64) @ kept @ columns[offsets[:, 1]].astype(np.int64).transpose(0, 2, 1)
+    whole = int(rows[0, 0].sum() * columns[0, 0].sum())
+    assert np.array_equal(collect(method, size=size, masking="layer")[:, 0] == 1, 2 * exact >= whole)
+    assert (2 * exact == whole).any()  # else the edge was not tried
 
 
 def test_map_is_the_published_sum(session):

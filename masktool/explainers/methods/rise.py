@@ -21,13 +21,14 @@ beside the map's range. Four times the masks halve it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import ClassVar, Literal
+from collections.abc import Iterable, Iterator
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.explainers.interpolation import enlargement
+from masktool.contract import Masking
+from masktool.explainers.interpolation import whole_enlargement
 from masktool.explainers.mask_figures import cut_masks
 from masktool.explainers.method import Attribution, Method, register
 from masktool.explainers.task import Masks, Task
@@ -90,7 +91,7 @@ class Rise(Method):
             variances = (ffmm / self.n_masks - np.square(mean)) / (self.n_masks - 1) / self.p**2
         return Attribution(
             maps.reshape(-1, *task.size),
-            settings=dataclasses.asdict(self) | {"binary": self.cuts_masks(task)},
+            settings=dataclasses.asdict(self) | {"binary": self.cuts_masks(task.masking)},
             quality=tuple(
                 {
                     "attributions_error": float(np.sqrt(np.maximum(variance, 0).mean())),
@@ -100,41 +101,69 @@ class Rise(Method):
             ),
         )
 
-    def cuts_masks(self, task: Task) -> bool:
-        """Returns whether the masks are cut at .5."""
-        return task.masking != "fill" if self.binary is None else self.binary
+    def cuts_masks(self, masking: Masking) -> bool:
+        """Returns whether the masks are cut at .5 behind a masking mode."""
+        return masking != "fill" if self.binary is None else self.binary
 
     def masks(self, task: Task) -> Iterator[Masks]:
         """Yields the masks of one forward pass at a time; the masks do not depend on the size of a batch."""
-        cells_random, offsets_random = np.random.default_rng(task.seed).spawn(2)
         rows, columns = (enlargements(length, self.grid_size) for length in task.size)
-        for piece in task.batch_ranges(self.n_masks):
-            kept = cells_random.random((len(piece), self.grid_size, self.grid_size)) < self.p
-            offsets = offsets_random.random((len(piece), 2))
+        for kept, offsets in self.grids(task.size, task.seed, task.batch_ranges(self.n_masks)):
             soft = upsample(kept.astype(np.float32), offsets, rows, columns)
-            yield cut_masks(soft) if self.cuts_masks(task) else soft  # with p = .5 as many pixels are kept as cells
+            yield cut_masks(soft) if self.cuts_masks(task.masking) else soft  # p = .5 keeps as many pixels as cells
+
+    def grids(self, size: tuple[int, int], seed: int, pieces: Iterable[range]) -> Iterator[Grids]:
+        """Yields the grids of the masks for an input of (height, width), in pieces that follow each other."""
+        cells_random, offsets_random = np.random.default_rng(seed).spawn(2)
+        cells = [cell_length(length, self.grid_size) for length in size]
+        for piece in pieces:
+            kept = cells_random.random((len(piece), self.grid_size, self.grid_size)) < self.p
+            yield Grids(kept, (offsets_random.random((len(piece), 2)) * cells).astype(np.int64))
+
+
+class Grids(NamedTuple):
+    """The random choices behind m masks: the cells that are kept (m, g, g) bool, and the offsets (m, 2) in pixels."""
+
+    kept: NDArray[np.bool_]
+    offsets: NDArray[np.int64]
+
+
+def cell_length(length: int, grid_size: int) -> int:
+    """Returns the number of pixels that a cell of the grid has along an axis of ``length`` pixels."""
+    return -(-length // grid_size)
+
+
+def enlarged_grid(length: int, grid_size: int) -> NDArray[np.float32]:
+    """Returns the bilinear interpolation along one axis before it is cropped, in whole numbers.
+
+    Whole numbers make a mask exact, whatever the order of its sums: where a pixel lies on the edge of what is kept, no
+    rounding decides on which side. (In float32 that holds for inputs of up to about 1,800 x 1,800 pixels.)
+
+    Returns:
+        The matrix (pixels, grid_size) float32 that maps the grid to (grid_size + 1) cells; each row has the same sum.
+    """
+    return whole_enlargement((grid_size + 1) * cell_length(length, grid_size), grid_size).astype(np.float32)
 
 
 def enlargements(length: int, grid_size: int) -> NDArray[np.float32]:
     """Returns the bilinear interpolation along one axis for every possible offset.
 
     Returns:
-        The matrices, (cell, length, grid_size) float32, cell = ceil(length / grid_size): entry [offset] maps the grid,
-        enlarged to (grid_size + 1) cells, to the ``length`` pixels that start at ``offset``. Rows sum to 1.
+        The matrices, (cell, length, grid_size) float32: entry [offset] is the part of :func:`enlarged_grid` for the
+        ``length`` pixels that start at ``offset``.
     """
-    cell = -(-length // grid_size)
-    weights = enlargement((grid_size + 1) * cell, grid_size).astype(np.float32)
-    return np.stack([weights[offset : offset + length] for offset in range(cell)])
+    weights = enlarged_grid(length, grid_size)
+    return np.stack([weights[offset : offset + length] for offset in range(cell_length(length, grid_size))])
 
 
 def upsample(
     grids: NDArray[np.float32],
-    offsets: NDArray[np.float64],
+    offsets: NDArray[np.int64],
     rows: NDArray[np.float32],
     columns: NDArray[np.float32],
 ) -> Masks:
-    """Enlarges grids (M, g, g) to masks (M, 1, h, w); offsets (M, 2) are shares in [0, 1) of the possible ones."""
-    row_weights = rows[(offsets[:, 0] * len(rows)).astype(int)]
-    column_weights = columns[(offsets[:, 1] * len(columns)).astype(int)]
-    masks: Masks = row_weights @ grids @ column_weights.transpose(0, 2, 1)
-    return np.clip(masks, 0, 1)[:, None]
+    """Enlarges grids (M, g, g) to masks (M, 1, h, w), cropped at offsets (M, 2)."""
+    row_weights, column_weights = rows[offsets[:, 0]], columns[offsets[:, 1]]
+    masks: Masks = np.matmul(row_weights @ grids, column_weights.transpose(0, 2, 1))
+    masks /= rows[0, 0].sum() * columns[0, 0].sum()
+    return masks[:, None]

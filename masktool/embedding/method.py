@@ -42,7 +42,7 @@ class Asked(NamedTuple):
         image: the image (1, ...), or a batch of them for a method that takes a batch at once.
         target: the class to explain (1,), or one for each image, int64; below 0 for the class with the highest score.
         others: the values of the network's other inputs, by name.
-        extra: the values of the inputs that the method itself declares, by name.
+        extra: the values of the inputs that the method itself declares, by name, and of what it has made of them.
     """
 
     image: ir.Value

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from masktool.embedding.flow import FLOAT, INT64, Flow
 from masktool.embedding.method import Asked, Explained, register
-from masktool.embedding.sampling import Sampled, SamplingMethod
+from masktool.embedding.sampling import SamplingMethod
 from masktool.explainers.methods.occlusion import Occlusion, window_corners, window_starts
 
 
@@ -51,14 +51,13 @@ class EmbeddedOcclusion(SamplingMethod[Occlusion]):
         before = flow.emit("Less", offsets, flow.integer(window))
         return flow.emit("And", after, before)
 
-    def finish(self, flow: Flow, sampled: Sampled, asked: Asked) -> Explained:  # noqa: ARG002
+    def finish(self, flow: Flow, scores: ir.Value, asked: Asked) -> Explained:  # noqa: ARG002
         """Emits the mean drop of the windows over each pixel."""
         size = self.network.size
         window, strides = self.options.resolve(size)
         starts = [window_starts(*along) for along in zip(size, window, strides, strict=True)]
         shares = [mean_of_windows(*along) for along in zip(starts, window, size, strict=True)]
-        scores = flow.rows(sampled.scores, 1, self.n_rows)
-        drops = flow.emit("Sub", flow.rows(sampled.scores, 0, 1), scores)
+        drops = flow.emit("Sub", flow.rows(scores, 0, 1), flow.rows(scores, 1, self.n_rows))
         drops = flow.reshape(drops, len(starts[0]), len(starts[1]))
         means = flow.emit("MatMul", flow.emit("MatMul", flow.floats(shares[0]), drops), flow.floats(shares[1].T))
         return Explained({}, flow.typed(flow.reshape(means, 1, 1, *size), FLOAT, [1, 1, *size]))

@@ -111,8 +111,14 @@ class ExplainedNetwork:
 
         Raises:
             UnsupportedOperatorError: nodes without a gradient rule; the error lists all of them.
+            MasktoolError: there is no gradient for the image or the class scores, or no feature map of that name.
         """
-        return differentiable_network(self.plain, self.metadata, loss, feature_map)[0]
+        return differentiable_network(self.plain, self.metadata, loss, feature_map)
+
+    def sum_of_channels(self, flow: Flow, values: ir.Value) -> ir.Value:
+        """Returns the sum over the channels of each pixel, (n, 1, h, w), of values in the shape of n images."""
+        total = flow.emit("ReduceSum", values, flow.ints(self.channel_axis), keepdims=1)
+        return self.maps_first(flow, total)
 
     def maps_first(self, flow: Flow, maps: ir.Value) -> ir.Value:
         """Returns maps of one channel in the image's layout, (n, 1, h, w) or (n, h, w, 1), as (n, 1, h, w)."""
@@ -141,6 +147,11 @@ class EmbeddedMethod(abc.ABC, Generic[Options]):
     def __init__(self, options: Options, network: ExplainedNetwork) -> None:
         self.options = options
         self.network = network
+
+    @property
+    def feature_map(self) -> str | None:
+        """The name of the feature map that the method reads; None where it reads none, or the last one."""
+        return None
 
     @abc.abstractmethod
     def emit(self, flow: Flow, asked: Asked) -> Explained:

@@ -8,13 +8,15 @@ stands whole inside the body of the loop that runs it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
-from masktool.contract import LOSS_INPUT, LOSSES, MASK_INPUT, TARGET_INPUT, Loss, Metadata, OutputKind
+from masktool.contract import GRADIENT_OUTPUTS, MASK_INPUT, TARGET_INPUT, Loss, Metadata, OutputKind
 from masktool.embedding.flow import FLOAT, INT64, Flow
+from masktool.errors import MasktoolError
 from masktool.exporters.gradient import add_gradients
+from masktool.exporters.integer_images import refuse_gradients
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +45,10 @@ class Network:
     def input_named(self, name: str) -> ir.Value:
         """Returns an input of the network."""
         return next(value for value in self.model.graph.inputs if value.name == name)
+
+    def output_named(self, name: str) -> ir.Value | None:
+        """Returns an output of the network; None where there is none of that name."""
+        return next((value for value in self.model.graph.outputs if value.name == name), None)
 
     def place(self, flow: Flow, feeds: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
         """Moves the network's nodes and weights to the end of a graph.
@@ -154,8 +160,8 @@ def masked_network(model: ir.Model, metadata: Metadata) -> Network:
 
 def differentiable_network(
     plain: ir.Model, metadata: Metadata, loss: Loss = "logit", feature_map: str | None = None
-) -> tuple[Network, str | None]:
-    """Returns a copy of a plain canonical model, with gradients, as a network to place; and its feature map's name.
+) -> Network:
+    """Returns a copy of a plain canonical model, with gradients, as a network to place.
 
     Raises:
         UnsupportedOperatorError: nodes without a gradient rule; the error lists all of them.
@@ -163,18 +169,24 @@ def differentiable_network(
     assert metadata.class_output is not None
     copy = plain.clone()
     outputs = tuple(str(value.name) for value in copy.graph.outputs)
-    chosen = add_gradients(copy, metadata.image_input, metadata.class_output, metadata.output_kind, loss, feature_map)
-    settle_loss(copy.graph, loss)
-    network = Network(copy, metadata.image_input, metadata.class_output, metadata.output_kind, outputs)
-    return network, chosen
+    image = next(value for value in copy.graph.inputs if value.name == metadata.image_input)
+    refuse_gradients(image, "take a method without gradients (occlusion, rise)")
+    refuse_names_of_gradients(outputs, metadata.source)
+    add_gradients(
+        copy, metadata.image_input, metadata.class_output, metadata.output_kind, loss, feature_map, selectable=False
+    )
+    return Network(copy, metadata.image_input, metadata.class_output, metadata.output_kind, outputs)
 
 
-def settle_loss(graph: ir.Graph, loss: Loss) -> None:
-    """Makes the input that chooses the loss a constant."""
-    switch = next(value for value in graph.inputs if value.name == LOSS_INPUT)
-    graph.inputs.remove(switch)
-    assert switch.const_value is not None
-    assert int(switch.const_value.numpy()) == LOSSES.index(loss)
+def refuse_names_of_gradients(outputs: Sequence[str], source: str) -> None:
+    """Raises MasktoolError where outputs of the source have names that gradients add."""
+    if taken := sorted(set(outputs) & GRADIENT_OUTPUTS):
+        raise MasktoolError(
+            "the model has outputs of names that gradients add",
+            where=source,
+            got=", ".join(taken),
+            fix="rename them in the source",
+        )
 
 
 def rename_inside(nodes: tuple[ir.Node, ...], prefix: str) -> None:

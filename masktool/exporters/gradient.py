@@ -57,6 +57,8 @@ def add_gradients(
     output_kind: OutputKind | None,
     loss: Loss = "logit",
     feature_map: str | None = None,
+    *,
+    selectable: bool = True,
 ) -> str | None:
     """Adds gradients with respect to the image, the mask (where there is one) and a feature map, in place.
 
@@ -71,6 +73,7 @@ def add_gradients(
         output_kind: what the class output holds; None where that is not known.
         loss: the default of the input ``loss``.
         feature_map: the name of the feature map, a value (N, c, h, w); None takes the last one.
+        selectable: whether there is an input ``loss``; without it ``loss`` is all that can be differentiated.
 
     Returns:
         The name of the feature map; None for a network without any.
@@ -85,7 +88,7 @@ def add_gradients(
     infer_shapes(model)
     scores, are_logits = scores_of(model.graph, class_output, output_kind)
     graph = GradientGraph(model.graph, sources.values())
-    end = add_loss_end(graph, scores, output_kind, loss, are_logits=are_logits)
+    end = add_loss_end(graph, scores, output_kind, loss, are_logits=are_logits, selectable=selectable)
     chosen = find_feature_map(model.graph, scores, feature_map, graph.needs)
     graph.add(scores, graph.reshaped_as(scores, end.seed))
     refused = graph.propagate()

@@ -66,13 +66,18 @@ def check_gives_integers(image: ir.Value, preprocessing: Preprocessing) -> None:
         )
 
 
-def refuse_gradients(image: ir.Value) -> None:
-    """Raises MasktoolError where an image input takes integers: there is no gradient with respect to them."""
+def refuse_gradients(image: ir.Value, without: str) -> None:
+    """Raises MasktoolError where an image input takes integers: there is no gradient with respect to them.
+
+    Args:
+        image: the image input.
+        without: what to do to need no gradients, as the beginning of a sentence.
+    """
     if takes_integers(image) and image.dtype is not None:
         raise MasktoolError(
             "no gradient with respect to integers",
             where=f"input {image.name!r}",
             expected="an image of floating point",
             got=image.dtype.name.lower(),
-            fix="leave " + parameter("gradient") + " out, or export the network without the Cast in front of it",
+            fix=f"{without}, or export the network without the Cast in front of it",
         )

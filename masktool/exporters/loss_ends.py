@@ -1,6 +1,7 @@
 """What is differentiated at the end of a graph, and its gradient with respect to the scores: one end for each loss.
 
-All are computed side by side, and the input ``loss`` picks one: scores are few beside a network. With z the scores, p
+All are computed side by side, and the input ``loss`` picks one: scores are few beside a network; or one alone, where
+nothing is to be picked. With z the scores, p
 their softmax (or σ their sigmoid), t the target, e_t its unit vector and H the entropy in nats:
 
 =============  ==========================  ====================  =============================  ==================
@@ -51,7 +52,13 @@ class LossEnd(NamedTuple):
 
 
 def add_loss_end(
-    graph: GradientGraph, scores: ir.Value, output_kind: OutputKind | None, loss: Loss, *, are_logits: bool = True
+    graph: GradientGraph,
+    scores: ir.Value,
+    output_kind: OutputKind | None,
+    loss: Loss,
+    *,
+    are_logits: bool = True,
+    selectable: bool = True,
 ) -> LossEnd:
     """Adds the inputs ``target`` and ``loss``, and emits the end that ``loss`` chooses, in float32.
 
@@ -61,6 +68,7 @@ def add_loss_end(
         output_kind: what the class output holds, which tells whether classes exclude one another.
         loss: the default of the input ``loss``.
         are_logits: whether the scores are logits, whatever ``output_kind`` says of the output behind them.
+        selectable: whether there is an input ``loss``; without it there is the end of ``loss`` alone.
 
     Returns:
         The objective (B,), float32, and the seed (B, K) in the element type of the scores.
@@ -81,9 +89,7 @@ def add_loss_end(
     else:
         make_ends = independent_ends if output_kind == "sigmoid" else exclusive_ends
         ends = make_ends(graph, logits, one_hot(graph, logits, classes))
-    switch = add_switch(graph, loss)
-    objective = choose(graph, switch, [ends[name].objective for name in LOSSES])
-    seed = choose(graph, switch, [ends[name].seed for name in LOSSES])
+    objective, seed = choose_end(graph, loss, ends) if selectable else ends[loss]
     if slope is not None:
         seed = graph.emit("Mul", seed, slope)
     return LossEnd(graph.emit("Squeeze", objective, graph.ints(1)), graph.as_type(seed, dtype_of(scores)))
@@ -184,6 +190,13 @@ def add_switch(graph: GradientGraph, loss: Loss) -> ir.Value:
     graph.graph.inputs.append(switch)
     graph.graph.register_initializer(switch)
     return switch
+
+
+def choose_end(graph: GradientGraph, loss: Loss, ends: Mapping[Loss, LossEnd]) -> LossEnd:
+    """Adds the input ``loss`` with its default, and returns the end that it chooses."""
+    switch = add_switch(graph, loss)
+    objective = choose(graph, switch, [ends[name].objective for name in LOSSES])
+    return LossEnd(objective, choose(graph, switch, [ends[name].seed for name in LOSSES]))
 
 
 def choose(graph: GradientGraph, switch: ir.Value, kinds: Sequence[ir.Value]) -> ir.Value:

@@ -146,7 +146,8 @@ def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
             fix="methods without gradients (lime, occlusion, rise) explain one value of any output"
             + ("; or export with " + named if any(map(is_vector, model.graph.outputs)) else ""),
         )
-    refuse_gradients(next(value for value in model.graph.inputs if value.name == metadata.image_input))
+    image = next(value for value in model.graph.inputs if value.name == metadata.image_input)
+    refuse_gradients(image, "leave " + parameter("gradient") + " out")
     if taken := sorted(str(value.name) for value in model.graph.inputs if value.name in (TARGET_INPUT, LOSS_INPUT)):
         raise MasktoolError("the model has inputs that gradients need", where=", ".join(taken), fix="export it again")
     renamed = free_gradient_names(model)

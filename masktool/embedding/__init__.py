@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from masktool.contract import Loss
     from masktool.embedding.settings import EmbeddingSettings
     from masktool.exporters.result import Export
     from masktool.exporters.settings import ExportSettings
@@ -57,9 +58,11 @@ def embed_source(
     metadata = complete(found.metadata, masked, layout)
     size = refuse_unexplainable(found, metadata)
     network = ExplainedNetwork(found.plain, masked, metadata, size, embedding.seed, embedding.chunk)
-    model = Assembly(network, builder(method, network), embedding).build()
+    emitted = builder(method, network)
+    model = Assembly(network, emitted, embedding).build()
     with temporary_directory() as directory:
-        reference = dataclasses.replace(found.metadata, gradient="logit" if method.needs_gradient else None)
+        gradient: Loss | None = "logit" if method.needs_gradient else None
+        reference = dataclasses.replace(found.metadata, gradient=gradient, feature_map=emitted.feature_map)
         exported = write_masked(
             found.prepared.model, directory / "masked.onnx", reference, layout, found.prepared.trial, found.source
         )

@@ -58,14 +58,7 @@ class GradCam(GradientMethod):
         """Raises a MasktoolError where the file holds no feature map, or another one than the option names."""
         metadata = model.session.metadata
         if metadata.feature_map is None:
-            copies = metadata.copies
-            copied = f"every map is of {copies} copies of the image, which fill its fixed batch"
-            raise MasktoolError(
-                "Grad-CAM needs a feature map (1, c, h, w), and the network has none",
-                where=model.session.path,
-                got=copied if copies > 1 else None,
-                fix="occlusion, rise and gradient need none",
-            )
+            raise without_feature_map(metadata.copies, model.session.path)
         if self.feature_map not in (None, metadata.feature_map):
             raise MasktoolError(
                 "the file holds another feature map",
@@ -79,6 +72,22 @@ class GradCam(GradientMethod):
         """Returns the options, with the name of the feature map that was used, as JSON values."""
         assert task.differentiable is not None
         return dataclasses.asdict(self) | {"feature_map": task.differentiable.session.metadata.feature_map}
+
+
+def without_feature_map(copies: int, where: object) -> MasktoolError:
+    """Returns the error for a network without a feature map.
+
+    Args:
+        copies: the number of copies of the one image that fill the network's fixed batch.
+        where: the network.
+    """
+    copied = f"every map is of {copies} copies of the image, which fill its fixed batch"
+    return MasktoolError(
+        "Grad-CAM needs a feature map (1, c, h, w), and the network has none",
+        where=where,
+        got=copied if copies > 1 else None,
+        fix="occlusion, rise and gradient need none",
+    )
 
 
 def weigh_channels(features: NDArray[np.floating[Any]], gradients: NDArray[np.floating[Any]]) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from masktool.errors import MasktoolError
 from masktool.messages import parameter
 from masktool.option_checks import check_named
 
+
 @dataclasses.dataclass(frozen=True)
 class Preset:
     """How photographs become a network's input, whatever size, channels and layout that input turns out to have.

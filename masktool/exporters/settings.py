@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 import os
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias, get_args
@@ -11,7 +10,7 @@ from typing import TypeAlias, get_args
 from masktool.contract import LOSSES, Loss, Masking, OutputKind, Preprocessing
 from masktool.errors import MasktoolError
 from masktool.messages import parameter
-from masktool.option_checks import check_named
+from masktool.option_checks import check_count, check_named, check_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,17 +64,10 @@ class SourceSettings:
 
     def __post_init__(self) -> None:
         """Raises MasktoolError for an input size, channels or an architecture of another form."""
-        size = self.input_size
-        if size is not None and not (isinstance(size, Sequence) and len(size) == 2 and all(map(is_count, size))):
-            expected = "(height, width), both whole numbers from 1"
-            raise MasktoolError("not an input size", where=parameter("input_size"), expected=expected, got=repr(size))
-        if self.channels is not None and not is_count(self.channels):
-            raise MasktoolError(
-                "not a number of channels",
-                where=parameter("channels"),
-                expected="a whole number from 1",
-                got=repr(self.channels),
-            )
+        if self.input_size is not None:
+            check_size("input_size", self.input_size)
+        if self.channels is not None:
+            check_count("channels", self.channels)
         if self.arch is not None and not isinstance(self.arch, str):
             raise MasktoolError("not an architecture", where=parameter("arch"), expected="a text", got=repr(self.arch))
 
@@ -126,8 +118,3 @@ class ExportSettings:
 def check_loss(loss: str) -> None:
     """Raises MasktoolError for an unknown loss."""
     check_named("loss", loss, LOSSES)
-
-
-def is_count(value: object) -> bool:
-    """Tells whether a value is a whole number from 1, of Python's or NumPy's."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) > 0

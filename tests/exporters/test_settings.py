@@ -38,20 +38,20 @@ def test_a_source_is_loaded_with_the_same_words():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"input_size": 32}, r"not an input size \(input_size\): expected .*, got 32"),
-        ({"input_size": (32,)}, r"not an input size.*got \(32,\)"),
-        ({"input_size": (32.5, 32)}, r"not an input size.*got \(32\.5, 32\)"),
-        ({"input_size": ("32", "32")}, r"not an input size.*got \('32', '32'\)"),
-        ({"input_size": (-1, 32)}, r"not an input size.*got \(-1, 32\)"),
-        ({"channels": "3"}, r"not a number of channels \(channels\): expected a whole number from 1, got '3'"),
-        ({"channels": 0}, r"not a number of channels.*got 0"),
+        ({"input_size": 32}, r"option out of range \(input_size\): expected \(height, width\), got 32"),
+        ({"input_size": (32,)}, r"\(input_size\): expected \(height, width\), got \(32,\)"),
+        ({"input_size": (32.5, 32)}, r"\(input_size\): expected a whole number from 1, got 32\.5"),
+        ({"input_size": ("32", "32")}, r"\(input_size\): expected a whole number from 1, got '32'"),
+        ({"input_size": (-1, 32)}, r"\(input_size\): expected a whole number from 1, got -1"),
+        ({"channels": "3"}, r"option out of range \(channels\): expected a whole number from 1, got '3'"),
+        ({"channels": 0}, r"\(channels\): expected a whole number from 1, got 0"),
         ({"arch": Path("resnet.py")}, r"not an architecture \(arch\): expected a text, got PosixPath"),
         ({"output_kind": "logit"}, r"unknown output kind: expected logits \| .*, got logit"),
         (
             {"class_output": "none", "output_kind": "logits"},
             r'a kind of scores for a model without class scores \(class_output="none"\): logits',
         ),
-        ({"masking": None}, r"unknown masking mode: expected layer \| partial \| fill, got None"),
+        ({"masking": "layers"}, r"unknown masking mode: expected layer \| partial \| fill, got layers"),
     ],
 )
 def test_a_wrong_value_names_its_parameter(tmp_path: Path, options: dict[str, object], message: str):

@@ -37,7 +37,8 @@ Masking = Literal["layer", "partial", "fill"]
 Batching = Literal["any", "one"]
 Independence = Literal["proved", "mixing", "unproved"]
 TARGET_INPUT = "target"
-"""Index of the class to differentiate for, (T,) int64, T the batch or 1; in files with gradients only."""
+"""Index of the class to differentiate for, or in files that explain themselves to explain, (T,) int64, T the batch or
+1; in files with gradients always, in those that explain themselves where they were exported so."""
 LOSS_INPUT = "loss"
 """Which of ``LOSSES`` is differentiated, () int64, optional; in files with gradients only."""
 OBJECTIVE = "objective"
@@ -56,6 +57,8 @@ SEGMENT_ATTRIBUTIONS = "attributions"
 """Output (N, S) float32 of a file that explains itself by a method of segments: the value of each segment."""
 EXPLAIN_INPUT = "explain"
 """Input (1,) bool of a file that explains itself on request only: whether to."""
+TOP_CLASS = -1
+"""Value of the input ``target`` of a file that explains itself: the class with the highest score."""
 Loss = Literal["logit", "log-softmax", "softmax", "entropy"]
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 """What a file with gradients can differentiate: the target's score in three forms, or the entropy of all scores. A loss
@@ -278,6 +281,11 @@ class Metadata:
         return self.batching == "one"
 
     @property
+    def takes_mask(self) -> bool:
+        """Whether the file takes a mask; otherwise it explains itself."""
+        return self.explanation is None
+
+    @property
     def known_losses(self) -> tuple[Loss, ...]:
         """The losses that this file can differentiate; empty in a file without gradients."""
         return () if self.gradient is None else self.losses or FIRST_LOSSES
@@ -308,6 +316,8 @@ class Metadata:
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
         values["labels"] = name_classes(values["labels"], values["output_kind"])
+        if values.get("explanation") is not None:
+            check_explanation(values["explanation"])
         return cls(**values)
 
 
@@ -340,6 +350,24 @@ def read_properties(properties: Mapping[str, str]) -> dict[str, Any]:
                 fix="upgrade masktool or export again",
             )
     return values
+
+
+EXPLANATION_ENTRIES: dict[str, Any] = {
+    "method": str,
+    "settings": Mapping[str, Any],
+    "seed": int,
+    "chunk": int,
+    "target": str,
+    "on_request": str,
+}
+"""What :attr:`Metadata.explanation` holds at least, with the type of each entry."""
+
+
+def check_explanation(entries: Mapping[str, Any]) -> None:
+    """Raises MasktoolError where an entry of :attr:`Metadata.explanation` is missing or of another type."""
+    for name, kind in EXPLANATION_ENTRIES.items():
+        if not conforms(entries.get(name), kind):
+            raise damaged_metadata(f"explanation, {name}", describe_field_type(kind), show(entries.get(name)))
 
 
 def describe_field_type(kind: Any) -> str:

@@ -15,9 +15,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from masktool.contract import EXPLAIN_INPUT, SALIENCY_MAP, SEGMENT_ATTRIBUTIONS, TARGET_INPUT
+from masktool.contract import EXPLAIN_INPUT, SALIENCY_MAP, SEGMENT_ATTRIBUTIONS, TARGET_INPUT, TOP_CLASS
 from masktool.embedding.flow import BOOL, FLOAT, INT64, Flow
-from masktool.embedding.method import TOP, Asked, EmbeddedMethod, Explained, ExplainedNetwork, ExtraInput
+from masktool.embedding.method import Asked, EmbeddedMethod, Explained, ExplainedNetwork, ExtraInput
 from masktool.embedding.network import Network
 from masktool.embedding.settings import EmbeddingSettings
 
@@ -89,9 +89,9 @@ class Assembly:
     def declare_target(self, image: ir.Value) -> ir.Value:
         """Returns the class to explain: an input where the settings want one, else a constant."""
         if self.settings.target == "top":
-            return self.flow.ints(TOP)
+            return self.flow.ints(TOP_CLASS)
         length = 1 if self.is_alone(image) else "targets"
-        default = None if self.settings.target == "required" else np.array([TOP], np.int64)
+        default = None if self.settings.target == "required" else np.array([TOP_CLASS], np.int64)
         return self.declare(TARGET_INPUT, INT64, [length], default)
 
     def declare_extra(self, extra: ExtraInput) -> ir.Value:

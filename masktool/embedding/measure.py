@@ -9,8 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from masktool.contract import EXPLAIN_INPUT, SALIENCY_MAP, TARGET_INPUT
-from masktool.embedding.method import TOP
+from masktool.contract import EXPLAIN_INPUT, SALIENCY_MAP, TARGET_INPUT, TOP_CLASS
 from masktool.embedding.settings import EmbeddingSettings
 from masktool.errors import MasktoolError
 from masktool.explainers.explaining import explain_all
@@ -64,7 +63,7 @@ def measure_explanation(
 
 def own_feed(session: Any) -> dict[str, NDArray[Any]]:
     """Returns values for required inputs that the explanation adds: the top class, and that it is wanted."""
-    values = {TARGET_INPUT: np.array([TOP]), EXPLAIN_INPUT: np.array([True])}
+    values = {TARGET_INPUT: np.array([TOP_CLASS]), EXPLAIN_INPUT: np.array([True])}
     return {node.name: values[node.name] for node in session.get_inputs() if node.name in values}
 
 

@@ -169,6 +169,3 @@ class EmbeddedMethod(abc.ABC, Generic[Options]):
 EMBEDDED_METHODS: ClassRegistry[EmbeddedMethod[Any]] = ClassRegistry("embedded method", "masktool.embedding.methods")
 """The builder of every method that can be part of a file, by the method's name."""
 register = EMBEDDED_METHODS.add
-
-TOP = -1
-"""Value of the input ``target`` that stands for the class with the highest score."""

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from masktool.contract import MASK_INPUT
+from masktool.contract import MASK_INPUT, Metadata
 from masktool.errors import MasktoolError
+from masktool.messages import call
 
 
 def check_images(images: npt.ArrayLike, name: str, shape: Sequence[int | None], dtype: type[np.generic]) -> np.ndarray:
@@ -84,6 +85,16 @@ def check_masks(masks: npt.ArrayLike, size: Sequence[int], dtype: type[np.floati
             "mask values out of range", where=where, expected="finite values in [0, 1]", got=f"{low} to {high}"
         )
     return np.ascontiguousarray(array, dtype=dtype)
+
+
+def check_takes_mask(metadata: Metadata, where: object) -> None:
+    """Raises MasktoolError for a file that explains itself: it runs under masks of its own alone."""
+    if metadata.explanation is not None:
+        raise MasktoolError(
+            f"the file explains itself by {metadata.explanation['method']} and takes no mask",
+            where=where,
+            fix="export one with a mask: " + call("export", metadata.source, "NEW.onnx"),
+        )
 
 
 def check_batches(images: int, masks: int) -> None:

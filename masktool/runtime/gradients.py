@@ -62,8 +62,14 @@ def outputs_for(of: Sequence[str], available: Sequence[str]) -> list[str]:
     return names
 
 
-def check_target_classes(target: npt.ArrayLike, results: int, classes: int | None) -> np.ndarray:
+def check_target_classes(target: npt.ArrayLike, results: int, classes: int | None, lowest: int = 0) -> np.ndarray:
     """Returns the target classes as the model takes them, (1,) or (B,) int64.
+
+    Args:
+        target: index of one class, or of one for each result.
+        results: number of results of the pass.
+        classes: number of classes; None where it is unknown.
+        lowest: smallest number that is taken.
 
     Raises:
         MasktoolError: the target is neither one index of a class nor one such index for each result.
@@ -75,8 +81,9 @@ def check_target_classes(target: npt.ArrayLike, results: int, classes: int | Non
             expected=f"one class index, or one for each of {results} results",
             got=f"{array.dtype} {array.shape}",
         )
-    if classes is not None and ((array < 0) | (array >= classes)).any():
-        raise MasktoolError("no such class", where="target", expected=f"0 to {classes - 1}", got=array.tolist())
+    if (array < lowest).any() or (classes is not None and (array >= classes).any()):
+        expected = f"{lowest} to {'the last class' if classes is None else classes - 1}"
+        raise MasktoolError("no such class", where="target", expected=expected, got=array.tolist())
     return array.astype(np.int64)
 
 

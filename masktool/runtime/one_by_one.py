@@ -48,9 +48,15 @@ def join_results(runs: Sequence[Sequence[np.ndarray]], shapes: Sequence[Shape]) 
         differ in length (a list of what was found in each image), an array of objects, (N,), one array for each image.
     """
     return [
-        stack_results([result[0] for result in results] if is_row(shape) else results)
+        join_rows(results) if is_row(shape) else stack_results(results)
         for shape, results in zip(shapes, map(list, zip(*runs, strict=True)), strict=True)
     ]
+
+
+def join_rows(results: list[np.ndarray]) -> np.ndarray:
+    """Returns the rows of results (1, ...) on one first axis; what was not asked for has none, (0, ...)."""
+    rows = [row for result in results for row in result]
+    return stack_results(rows) if rows else results[0]
 
 
 def stack_results(results: list[np.ndarray]) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -19,7 +19,9 @@ from masktool.contract import (
     LOSS_INPUT,
     MASK_INPUT,
     OBJECTIVE,
+    SALIENCY_MAP,
     TARGET_INPUT,
+    TOP_CLASS,
     Layout,
     Loss,
     Metadata,
@@ -28,9 +30,9 @@ from masktool.errors import MasktoolError
 from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
 from masktool.messages import call
 from masktool.runtime.batching import choose_batch_size
-from masktool.runtime.checks import check_batches, check_images, check_masks, show_shape
+from masktool.runtime.checks import check_batches, check_images, check_masks, check_takes_mask, show_shape
 from masktool.runtime.gradients import IMAGE, MASK, Gradient, check_target_classes, loss_index, outputs_for
-from masktool.runtime.inputs import Inputs, OtherInput, check_others
+from masktool.runtime.inputs import Inputs, ask_top_class, check_others, describe_other_inputs, find_explanation
 from masktool.runtime.one_by_one import each_alone, join_results, shape_of_many
 from masktool.runtime.passes import PassCounter
 from masktool.runtime.providers import open_on_providers, runtime_reason
@@ -76,7 +78,11 @@ class MaskedSession:
         output_shapes: shapes of those outputs by name; None for an axis of any length. In a file of one image at a
             time, where the session puts results together, an output without a row per image has an axis for the images
             in front.
-        other_inputs: inputs that the model has besides the image and the mask.
+        other_inputs: inputs that the model has besides the image and the mask. In a file that explains itself,
+            ``target`` and ``explain`` are among them where it has them: left out, the top class is explained, and only
+            where an output is asked for that the explanation adds.
+        explanation_outputs: names of the outputs that an explanation adds, the map first; empty in a file that takes a
+            mask.
         mask_required: whether the file cannot run without a mask; :meth:`run` then feeds one of ones.
         counter: counter of the images pushed through the model.
     """
@@ -97,30 +103,29 @@ class MaskedSession:
         self.metadata = read_metadata(opened.session, self.path)
         required = {node.name: node for node in opened.session.get_inputs()}
         inputs = required | {node.name: node for node in opened.session.get_overridable_initializers()}
-        check_has_mask(inputs, self.metadata, self.path)
+        shapes = {node.name: as_shape(node.shape) for node in opened.session.get_outputs()}
+        check_agreement(inputs, list(shapes), self.metadata, self.path)
+        self.explanation_outputs = find_explanation(list(shapes), self.metadata)
         self.mask_required = MASK_INPUT in required
         self.counter = PassCounter()
-        image, mask = inputs[self.metadata.image_input], inputs[MASK_INPUT]
+        image, mask = inputs[self.metadata.image_input], inputs.get(MASK_INPUT)
         one_by_one = self.metadata.one_by_one
         self.input_shape = shape_of_many(as_shape(image.shape)) if one_by_one else as_shape(image.shape)
+        if one_by_one:  # one row, unless it was not asked for
+            shapes |= {name: (1, *shapes[name][1:]) for name in self.explanation_outputs}
         own = frozenset() if self.metadata.gradient is None else GRADIENT_OUTPUTS
-        shapes = {node.name: as_shape(node.shape) for node in opened.session.get_outputs()}
         self._gradient_outputs = [name for name in shapes if name in own]
         self._result_shapes = shapes
         self.output_shapes = {
             name: shape_of_many(shape) if one_by_one else shape for name, shape in shapes.items() if name not in own
         }
         self.output_names = list(self.output_shapes)
-        self.other_inputs = tuple(
-            OtherInput.of(node, one_by_one)
-            for name, node in required.items()
-            if name not in (self.metadata.image_input, MASK_INPUT) and not (self.has_gradient and name == TARGET_INPUT)
-        )
+        self.other_inputs = describe_other_inputs(required, inputs, self.metadata)
         others = (each.name for each in self.other_inputs if each.per_result)
         self._per_result = frozenset({self.metadata.image_input, MASK_INPUT, TARGET_INPUT, *others})
-        self._mask_shape = as_shape(mask.shape)
+        self._mask_shape = () if mask is None else as_shape(mask.shape)
         self._image_type = NUMPY_TYPES.get(image.type, np.float32)
-        self._mask_type = FLOAT_TYPES.get(mask.type, np.float32)
+        self._mask_type = np.float32 if mask is None else FLOAT_TYPES.get(mask.type, np.float32)
 
     def __enter__(self) -> Self:
         return self
@@ -206,7 +211,7 @@ class MaskedSession:
                 got=self.describe_outputs(),
                 fix="use run() for the outputs",
             )
-        (output,) = self._forward([name], self._check(images, masks, inputs))
+        (output,) = self._forward([name], self._check(images, masks, inputs, [name]))
         return drop_trailing_axes(output)
 
     def run(
@@ -228,7 +233,7 @@ class MaskedSession:
             outputs: names of the outputs to compute; None for all.
         """
         names = self.output_names if outputs is None else [self.check_output(name) for name in outputs]
-        return dict(zip(names, self._forward(names, self._check(images, masks, inputs)), strict=True))
+        return dict(zip(names, self._forward(names, self._check(images, masks, inputs, names)), strict=True))
 
     def scores(
         self, images: npt.ArrayLike, masks: npt.ArrayLike | None = None, inputs: Inputs | None = None
@@ -358,11 +363,14 @@ class MaskedSession:
             return height, width
         return self.metadata.preprocessing.size if self.metadata.preprocessing else None
 
-    def _check(self, images: npt.ArrayLike, masks: npt.ArrayLike | None, inputs: Inputs | None) -> Feed:
+    def _check(
+        self, images: npt.ArrayLike, masks: npt.ArrayLike | None, inputs: Inputs | None, outputs: Sequence[str] = ()
+    ) -> Feed:
         checked = check_images(images, self.metadata.image_input, self.input_shape, self._image_type)
         height, width = SPATIAL_AXES[self.layout]
         size = (checked.shape[height], checked.shape[width])
         if masks is not None:
+            check_takes_mask(self.metadata, self.path)
             kept = check_masks(masks, size, self._mask_type)
             check_batches(len(checked), len(kept))
         elif self.mask_required:
@@ -370,9 +378,13 @@ class MaskedSession:
         else:
             kept = None
         results = max(len(checked), 0 if kept is None else len(kept))
-        feed = {self.metadata.image_input: checked} | check_others(self.other_inputs, inputs, results)
+        asked = ask_top_class(self.other_inputs, self.explanation_outputs, outputs)
+        others = check_others(self.other_inputs, {**asked, **(inputs or {})}, results)
+        feed = {self.metadata.image_input: checked} | others
         if self.has_gradient:
             feed[TARGET_INPUT] = np.zeros(1, np.int64)
+        elif TARGET_INPUT in asked:
+            feed[TARGET_INPUT] = check_target_classes(feed[TARGET_INPUT], results, self.n_classes, TOP_CLASS)
         return Feed(feed if kept is None else feed | {MASK_INPUT: kept}, results)
 
     def _forward(self, outputs: list[str], feed: Feed) -> list[np.ndarray]:
@@ -423,15 +435,26 @@ def read_metadata(session: Any, path: Path) -> Metadata:
     return metadata
 
 
-def check_has_mask(inputs: dict[str, Any], metadata: Metadata, path: Path) -> None:
-    """Raises MasktoolError unless the image and the mask are among the file's inputs, as its metadata say."""
-    expected = {metadata.image_input, MASK_INPUT}
-    if not expected <= set(inputs) or len(inputs[MASK_INPUT].shape) != 4:
+def check_agreement(inputs: Mapping[str, Any], outputs: Sequence[str], metadata: Metadata, path: Path) -> None:
+    """Raises MasktoolError unless a file has the inputs and outputs that its metadata say.
+
+    These are the image and the mask (M, 1, H, W); or in a file that explains itself, the image and the map.
+    """
+    expected = {metadata.image_input, *([MASK_INPUT] if metadata.takes_mask else [])}
+    if not expected <= set(inputs) or (metadata.takes_mask and len(inputs[MASK_INPUT].shape) != 4):
         raise MasktoolError(
             "inputs do not agree with the metadata",
             where=path,
-            expected=f"{metadata.image_input!r} and {MASK_INPUT!r} (M, 1, H, W)",
+            expected=f"{metadata.image_input!r}" + (f" and {MASK_INPUT!r} (M, 1, H, W)" if metadata.takes_mask else ""),
             got=", ".join(f"{name!r} {tuple(node.shape)}" for name, node in inputs.items()),
+            fix="export the model again",
+        )
+    if not metadata.takes_mask and SALIENCY_MAP not in outputs:
+        raise MasktoolError(
+            "outputs do not agree with the metadata",
+            where=path,
+            expected=repr(SALIENCY_MAP),
+            got=", ".join(map(repr, outputs)),
             fix="export the model again",
         )
 

@@ -53,7 +53,7 @@ QUICK_SIDES = {
 }
 QUICK_ENOUGH = frozenset(QUICK_SIDES) - {
     *("vgg11_bn", "resnet50", "densenet121", "googlenet", "regnet_y_400mf"),
-    *("mobilenet_v2", "shufflenet_v2_x0_5", "efficientnet_b0"),
+    *("mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x0_5", "efficientnet_b0", "alexnet", "resnet18"),
 }
 """In the quick run; the others take up to half a minute each at any size."""
 FULL_SIDE = 224

@@ -128,6 +128,7 @@ def test_json(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert document["metadata"]["labels"] == list(shapes.LABELS)
 
 
+@pytest.mark.slow
 def test_a_torch_export_archive_knows_its_input_size_and_stays_frozen(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert run(["train-masker", *DEMO, "--data", "data", "--epochs", "1"]) == 0
     out, err = capsys.readouterr()

@@ -48,6 +48,7 @@ def test_the_commands_are_possible():
             command.make_context(name, arguments)  # raises where an option is unknown
 
 
+@pytest.mark.slow
 def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)

@@ -52,7 +52,8 @@ def stop_training(folder: Path, number: signal.Signals, *more: str) -> tuple[int
     return process.returncode, err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_step_and_resume_ends_the_training(
     folder: Path, whole_log: str, number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ):

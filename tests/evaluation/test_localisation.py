@@ -59,6 +59,7 @@ def figures_of(evaluation):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["occlusion", "lime"])
 @pytest.mark.parametrize("name", [*PIXEL_FIGURES, *BOX_FIGURES])
 def test_methods_beat_random_in_every_metric(evaluation, method, name):

@@ -184,6 +184,7 @@ def test_charts_follow_the_depth(evaluation):
     assert [line.label for line in evaluation.findings.charts[0].lines] == ["occlusion", "lime", "blind"]
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_which_images_ran_before(part, data, session):
     scenes = [read_scene(sample, session) for sample in data.images[:2]]
     part = dataclasses.replace(part, methods=[LIME])

@@ -75,7 +75,7 @@ def test_gradients_are_those_of_the_masks():
         assert found[place] == pytest.approx((up - down) / 2e-5, rel=1e-5, abs=1e-8)
 
 
-@pytest.mark.parametrize("aim", AIMS)
+@pytest.mark.parametrize("aim", [pytest.param(aim, marks=pytest.mark.slow if aim == "both" else ()) for aim in AIMS])
 def test_masks_have_their_area_and_do_what_they_are_for(session, aim):
     found = explain_images(session, list(PICTURES.images[:3]), "extremal", aim=aim, **QUICK)
     for each, inside in zip(found, PICTURES.object_masks, strict=False):

@@ -134,7 +134,13 @@ CLASS_ALONE = {"lambda_p": 1.0, "lambda_s": 1e-6, "lambda_sp": 1e-9}
 """Weights under which the network decides the gradient; under the published ones the roughness drowns it at first."""
 
 
-@pytest.mark.parametrize(("weights", "bound"), [({}, 1e-5), (CLASS_ALONE, 5e-5)], ids=["published", "class alone"])
+@pytest.mark.parametrize(
+    ("weights", "bound"),
+    [
+        pytest.param({}, 1e-5, id="published"),
+        pytest.param(CLASS_ALONE, 5e-5, id="class alone", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", SETTINGS)
 def test_whole_steps_follow_torch(fill_session, name, weights, bound):
     method = NeuroMask(setting=name, n_iterations=STEPS, **weights)

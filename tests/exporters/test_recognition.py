@@ -78,7 +78,7 @@ def test_the_refusal_of_a_bare_state_dict_names_its_architecture(tmp_path: Path)
     ("name", "options"),
     [
         ("torchvision:resnet18", {"num_classes": 10, "channels": 1}),
-        ("torchvision:mobilenet_v3_small", {}),
+        pytest.param("torchvision:mobilenet_v3_small", {}, marks=pytest.mark.slow),
         pytest.param("torchvision:fcn_resnet50", {"aux_loss": True}, marks=pytest.mark.slow),
         pytest.param("timm:resnet10t", {"num_classes": 7}, marks=pytest.mark.slow),
     ],
@@ -98,6 +98,7 @@ def test_a_unique_architecture_is_taken(tmp_path: Path, name: str, options: dict
 # Of a few families
 
 
+@pytest.mark.slow
 def test_names_of_one_network_count_as_one(tmp_path: Path, few_networks: None):
     state = make("torchvision:resnet18", num_classes=10).state_dict()
     known, notes = build_with_weights("auto", state, tmp_path / "weights.pt")
@@ -123,6 +124,7 @@ def test_networks_that_compute_different_things_are_named(tmp_path: Path, few_ne
     assert f"the keys and shapes of {names}" in refusal(path)
 
 
+@pytest.mark.slow
 def test_the_name_of_the_file_comes_first(tmp_path: Path, few_networks: None):
     path = tmp_path / "tf_efficientnet_b0_tuned.pt"
     torch.save(make("timm:tf_efficientnet_b0").state_dict(), path)
@@ -148,6 +150,7 @@ def test_nothing_is_called_near_that_shares_few_keys(tmp_path: Path, few_network
     assert "nearest" not in text
 
 
+@pytest.mark.slow
 def test_wrapped_weights_are_recognised(tmp_path: Path, few_networks: None):
     state = {f"module.{key}": value for key, value in make("torchvision:squeezenet1_1").state_dict().items()}
     path = save(tmp_path, {"epoch": 3, "state_dict": state})
@@ -155,6 +158,7 @@ def test_wrapped_weights_are_recognised(tmp_path: Path, few_networks: None):
     assert notes == ("architecture recognised from keys and shapes: torchvision:squeezenet1_1",)
 
 
+@pytest.mark.slow
 def test_safetensors_are_recognised_in_any_order_of_keys(tmp_path: Path, few_networks: None):
     from safetensors.torch import save_file
 
@@ -163,6 +167,7 @@ def test_safetensors_are_recognised_in_any_order_of_keys(tmp_path: Path, few_net
     assert 'add arch="torchvision:googlenet"' in refusal(tmp_path / "weights.safetensors")
 
 
+@pytest.mark.slow
 def test_published_weights_of_imagenet(data_dir: Path, tmp_path: Path, few_networks: None):
     path = data_dir / "weights" / "squeezenet11_caffe2_fp32.onnx"
     graph = onnx.load(path).graph
@@ -178,6 +183,7 @@ def test_published_weights_of_imagenet(data_dir: Path, tmp_path: Path, few_netwo
     np.testing.assert_allclose(torch.from_numpy(found).softmax(1), expected.reshape(1, 1000), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_published_weights_that_no_hub_has(data_dir: Path, few_networks: None):
     text = refusal(data_dir / "weights" / "cifar_resnet20.th", "auto")
     assert text.startswith("no architecture recognised")

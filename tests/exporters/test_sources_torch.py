@@ -105,7 +105,7 @@ def exported_program(module: nn.Module, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("form", KINDS.values(), ids=KINDS)
-@pytest.mark.parametrize("archived", [False, True])
+@pytest.mark.parametrize("archived", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_framework_figure_covers_every_output(form: Callable[..., Any], archived: bool, tmp_path: Path):
     torch.manual_seed(0)
     module = Classifier(form)

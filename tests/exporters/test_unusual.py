@@ -104,6 +104,7 @@ def test_a_network_that_does_not_run_at_the_usual_size_asks_for_one(tmp_path: Pa
         masktool.export(model, tmp_path / "masked.onnx")
 
 
+@pytest.mark.slow
 def test_a_real_network_of_open_size(data_dir: Path, tmp_path: Path):
     metadata = masktool.export(data_dir / "onnx" / "paddle_ocr_cls.onnx", tmp_path / "masked.onnx").metadata
     assert metadata.parity["ones"] <= 1e-5
@@ -123,7 +124,13 @@ def test_a_detector_keeps_its_outputs(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "name", ["blazeface_front_nhwc", "ultraface_rfb320", "yunet_s_320", "matlab_rul_small_window20"]
+    "name",
+    [
+        "blazeface_front_nhwc",
+        pytest.param("ultraface_rfb320", marks=pytest.mark.slow),
+        pytest.param("yunet_s_320", marks=pytest.mark.slow),
+        "matlab_rul_small_window20",
+    ],
 )
 def test_real_detectors_and_regressors(data_dir: Path, tmp_path: Path, name: str):
     metadata = masktool.export(data_dir / "onnx" / f"{name}.onnx", tmp_path / "masked.onnx").metadata

@@ -31,6 +31,7 @@ def test_random_networks_are_exact():
     assert f"exact {COUNT}, refused 0, wrong 0" in done.stdout
 
 
+@pytest.mark.fuzz
 def test_every_operation_is_drawn_in_every_spelling():
     drawn = {
         (step.operation, step.spelling % len(OPERATIONS[step.operation].spellings))

@@ -101,6 +101,7 @@ def test_an_interrupted_training_ends_as_the_uninterrupted_one(folder, tmp_path,
     assert all(np.array_equal(first[name], second[name]) for name in second)
 
 
+@pytest.mark.slow
 def test_a_finished_training_is_written_again_with_another_masking(folder, tmp_path, monkeypatch):
     path = tmp_path / "masker.onnx"
     train(folder, path)
@@ -118,6 +119,7 @@ def test_a_finished_training_is_written_again_with_another_masking(folder, tmp_p
         assert np.abs(masked[name] - values).max() > 100 * PARITY
 
 
+@pytest.mark.slow
 def test_layer_masking_trains_too(folder, tmp_path):
     settings = TrainingSettings(epochs=1, batch=6, through="layer")
     metadata = train(folder, tmp_path / "masker.onnx", settings=settings, log=tmp_path / "log.jsonl")
@@ -190,6 +192,7 @@ def test_settings_out_of_range_are_named(settings):
     assert next(iter(settings)) in str(raised.value)
 
 
+@pytest.mark.slow
 def test_preprocessing_and_labels_come_in_every_form(folder, tmp_path):
     document = dataclasses.asdict(PREPROCESSING) | {"layout": "NCHW"}
     (tmp_path / "how.json").write_text(json.dumps(document))

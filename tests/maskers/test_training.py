@@ -114,7 +114,7 @@ def test_the_same_seed_gives_the_same_losses(classifier):
 
 
 @pytest.mark.parametrize("classifier", ["fix", "ca"])
-@pytest.mark.parametrize("stop", [1, 3, 5])
+@pytest.mark.parametrize("stop", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(5, marks=pytest.mark.slow)])
 def test_a_loaded_training_goes_on_as_if_nothing_had_happened(classifier, stop):
     settings = {"classifier": classifier, "history_interval": 2}
     whole = make_training(small_network(), **settings)

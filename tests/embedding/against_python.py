@@ -1,0 +1,81 @@
+"""Runs files that explain themselves, and holds their maps and figures to those of the explainer in Python."""
+
+import numpy as np
+import onnxruntime
+from networks.small_graphs import parse
+
+import masktool
+from masktool.embedding.options import build_embedded_method
+from masktool.explainers.explaining import explain_all
+from masktool.explainers.explanation_settings import ExplanationSettings
+
+SHARE = 1e-4
+"""Of the range of Python's map, between the two maps; and between figures, which are in units of the map."""
+
+
+def network(height, width, **weights):
+    """Returns a classifier of four classes for images (N, 3, height, width)."""
+    text = f"""
+    <ir_version: 10, opset_import: ["" : 20]>
+    classifier (float[N, 3, {height}, {width}] image) => (float[N, 4] logits)
+    <float[6, 3, 3, 3] kernel, float[6, 4] weight>
+    {{
+        features = Conv<pads = [1, 1, 1, 1], strides = [2, 2]>(image, kernel)
+        active = Relu(features)
+        pooled = GlobalAveragePool(active)
+        flat = Flatten(pooled)
+        logits = Gemm(flat, weight)
+    }}
+    """
+    return parse(text, **weights)
+
+
+def run(path, **feed):
+    """Returns the outputs of a file by name."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return dict(zip([each.name for each in session.get_outputs()], session.run(None, feed), strict=True))
+
+
+def explain_in_python(masked, method, image, seed=0, target=None):
+    """Returns the explanation of one image by a masked file."""
+    settings = ExplanationSettings(seed=seed, perturbations_per_eval=4)
+    with masktool.load(masked, "cpu", threads=1) as session:
+        ((found,),) = explain_all(session, [image], [[target]], method, settings)
+    return found
+
+
+def assert_same_as_python(folder, source, method, images, *, seed=0, chunk=1, of_export=None, **options):
+    """Exports a model with an explanation and with a mask, and compares what the two say of images; returns the former.
+
+    Args:
+        folder: the folder to write into.
+        source: the model.
+        method: the name of the method.
+        images: the images, as the model takes them.
+        seed: the seed of the method.
+        chunk: the number of masks in one pass of the file.
+        of_export: options of both exports.
+        options: the method's options.
+    """
+    of_export = {"output_kind": "logits"} | (of_export or {})
+    path, masked = folder / "explained.onnx", folder / "masked.onnx"
+    masktool.export_explained(source, path, method, seed=seed, chunk=chunk, **of_export, **options)
+    masktool.export(source, masked, **of_export)
+    (image_input,) = (each.name for each in onnxruntime.InferenceSession(str(path)).get_inputs())
+    found = run(path, **{image_input: images})
+    for position, image in enumerate(images):
+        expected = explain_in_python(masked, build_embedded_method(method, options), image, seed)
+        assert_same(found, position, expected)
+    return found
+
+
+def assert_same(found, position, expected):
+    """Compares the map and the figures of one image with an explanation."""
+    tolerance = SHARE * np.ptp(expected.model_attributions)
+    assert tolerance > 0
+    assert np.abs(found["saliency_map"][position, 0] - expected.model_attributions).max() <= tolerance
+    figures = set(found) & set(expected.quality)
+    assert figures
+    for name in figures:
+        scale = 1 if name == "r2" else np.ptp(expected.model_attributions)
+        assert abs(found[name][position] - expected.quality[name]) <= SHARE * scale, name

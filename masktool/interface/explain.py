@@ -17,6 +17,7 @@ from masktool.explainers.subject import ImageLike, read_subject
 from masktool.explainers.targets import Target
 from masktool.interface.load import load, refuse_for_session
 from masktool.interface.options import EXPORT_OPTIONS, ModelLike
+from masktool.option_checks import check_several
 from masktool.progress import Progress, Say, log
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.session import MaskedSession
@@ -119,6 +120,7 @@ def explain_targets(
     Raises:
         MasktoolError: the image, the model, the target or an option cannot be used.
     """
+    check_several("targets", targets)
     (explanations,) = open_and_explain(model, [image], [targets], method, arguments)
     return explanations
 
@@ -148,6 +150,9 @@ def explain_images(
     Raises:
         MasktoolError: the image, the model, the target or an option cannot be used.
     """
+    check_several("images", images)
+    if targets is not None:
+        check_several("targets", targets)
     if len(images) == 0:
         raise MasktoolError("no images to explain", expected="at least one")
     wanted = [None] * len(images) if targets is None else list(targets)

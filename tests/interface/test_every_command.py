@@ -72,6 +72,11 @@ def test_what_is_wrong_is_told_before_an_export(work):
         masktool.explain_images("model.onnx", ["0.png", "none.png"], **FAST)
     with pytest.raises(MasktoolError, match="no images to explain"):
         masktool.explain_images("model.onnx", [], **FAST)
+    for several in ("images", "targets"):
+        with pytest.raises(MasktoolError, match=f"one value in place of several .{several}"):
+            masktool.explain_images(**{"model": "model.onnx", "images": ["0.png"], several: "star"}, **FAST)
+    with pytest.raises(MasktoolError, match="one value in place of several"):
+        masktool.explain_targets("model.onnx", "0.png", "star", **FAST)
     assert not (work / "cache").exists()
 
 

@@ -6,8 +6,9 @@ adding noise", 2017, section 3, https://arxiv.org/abs/1706.03825.
     a(x) = max over the channels c of  |1/n sum over i of  d f_y / d x_c (x + e_i)|,    e_i ~ N(0, sigma^2)
 
 sigma is a share of the range of the model's normalised input, max x - min x; the paper finds 10 to 20 % best, with 50
-samples. ``quality`` reports the root mean square over the pixels of the mean's standard error, in the channel that is
-shown, beside the map's range: four times the samples halve it.
+samples. The noise is :class:`masktool.explainers.gaussian_noise.GaussianNoise`, which files that explain themselves
+compute too. ``quality`` reports the root mean square over the pixels of the mean's standard error, in the channel that
+is shown, beside the map's range: four times the samples halve it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from masktool.explainers.gaussian_noise import GaussianNoise
 from masktool.explainers.gradient_method import ClassMap, GradientMethod, channels_first
 from masktool.explainers.method import register
 from masktool.explainers.task import Differentiable, Task
@@ -52,11 +54,12 @@ class SmoothGrad(GradientMethod):
         """Returns the map of one target, from gradients and their squares summed batch by batch."""
         image = task.prepared.array
         sums, squares = np.zeros((2, *channels_first(image, model).shape[1:]))
-        random = np.random.default_rng(task.seed)  # the same noise for every class
+        noise = GaussianNoise(task.seed, image[0].size)  # the same for every class
+        deviation = noise_deviation(image, self.noise_level)
         with model.counting(self.n_samples) as advance:
             for piece in task.batch_ranges(self.n_samples):
-                noisy = image + draw_gaussian_noise(random, len(piece), image, self.noise_level)
-                found = model.gradient(noisy, task.targets[position])
+                drawn = noise.copies(piece.start, len(piece)).reshape(-1, *image.shape[1:])
+                found = model.gradient(image + drawn * deviation, task.targets[position])
                 assert found.image is not None
                 gradients = channels_first(found.image, model)
                 sums += gradients.sum(axis=0, dtype=np.float64)
@@ -73,9 +76,6 @@ class SmoothGrad(GradientMethod):
         )
 
 
-def draw_gaussian_noise(
-    random: np.random.Generator, count: int, image: NDArray[np.float32], noise_level: float
-) -> NDArray[np.float32]:
-    """Returns noise for ``count`` copies of an image (1, ...); a copy's noise does not depend on the batch."""
-    noise = random.standard_normal((count, *image.shape[1:]), np.float32)
-    return noise * np.float32(noise_level * np.ptp(image))
+def noise_deviation(image: NDArray[np.float32], noise_level: float) -> np.float32:
+    """Returns the standard deviation of the noise for an image."""
+    return np.float32(noise_level) * np.float32(np.ptp(image))

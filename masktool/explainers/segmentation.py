@@ -45,12 +45,16 @@ def slic_segments(pixels: NDArray[np.uint8], n_segments: int) -> NDArray[Any]:
 
 def grid_segments(pixels: NDArray[np.uint8], n_segments: int) -> NDArray[Any]:
     """Rectangles of nearly equal size, roughly ``n_segments`` of them, as square as the counts allow."""
-    height, width = pixels.shape[:2]
+    rows, columns = axis_labels((pixels.shape[0], pixels.shape[1]), n_segments)
+    return rows[:, None] + columns
+
+
+def axis_labels(size: tuple[int, int], n_segments: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns what each row (h,) and each column (w,) adds to the labels of :func:`grid_segments`."""
+    height, width = size
     rows = min(height, n_segments, max(1, round((n_segments * height / width) ** 0.5)))
     columns = min(width, max(1, round(n_segments / rows)))
-    row_labels = np.arange(height) * rows // height
-    column_labels = np.arange(width) * columns // width
-    return row_labels[:, None] * columns + column_labels
+    return np.arange(height) * rows // height * columns, np.arange(width) * columns // width
 
 
 SEGMENTERS: dict[str, Segmenter] = {"slic": slic_segments, "grid": grid_segments}

@@ -174,3 +174,14 @@ def test_standard_error_is_what_repeated_runs_show(session, n_samples):
 def test_bad_options_are_named(session, options, message):
     with pytest.raises(MasktoolError, match=message):
         explain(session, bright_photograph(), "lime", **options)
+
+
+def test_fewer_segments_take_the_first_of_the_same_choices():
+    method = Lime(n_samples=20)
+    many, few = method.draw(12, seed=4), method.draw(5, seed=4)
+    assert np.array_equal(few.reshape(-1), many.reshape(-1)[: few.size])
+
+
+def test_segments_of_an_input_are_for_files(session):
+    with pytest.raises(MasktoolError, match=r"only a file that explains itself.*feature_mask"):
+        explain(session, bright_photograph(), "lime", segments="input")

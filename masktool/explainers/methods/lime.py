@@ -37,6 +37,8 @@ from masktool.explainers.task import Masks, Task
 from masktool.limits import check_limit
 from masktool.option_checks import check_count, check_real
 
+GIVEN = "input"
+"""Kind of segments that are given with each image."""
 FLAT_VARIANCE = 1e-12
 """Variance below which the scores are one number up to float32's rounding: R^2, a ratio of noises, counts as 0."""
 
@@ -48,8 +50,9 @@ class Lime(Method):
 
     Attributes:
         n_samples: the number of masks.
-        segments: the kind of segments: ``slic`` (superpixels) or ``grid`` (rectangles), computed in the model's input.
-        n_segments: the rough number of segments.
+        segments: the kind of segments: ``slic`` (superpixels) or ``grid`` (rectangles), computed in the model's input;
+            ``input`` stands for a label map that a file which explains itself takes with each image.
+        n_segments: the rough number of segments; for ``input`` the largest.
         feature_mask: a label map to use as segments instead, (h, w) integers in the model's input or in the
             photograph's own pixels; None computes them.
         p: the probability that a segment is kept.
@@ -74,8 +77,9 @@ class Lime(Method):
     def __post_init__(self) -> None:
         check_count("n_samples", self.n_samples, minimum=2)  # a line needs two points
         check_count("n_segments", self.n_segments)
-        if not isinstance(self.segments, str) or self.segments not in SEGMENTERS:
-            raise MasktoolError("unknown segments", where=self.segments, expected=f"one of {', '.join(SEGMENTERS)}")
+        known = (*SEGMENTERS, GIVEN)
+        if not isinstance(self.segments, str) or self.segments not in known:
+            raise MasktoolError("unknown segments", where=self.segments, expected=f"one of {', '.join(known)}")
         if self.feature_mask is not None:
             check_label_map(self.feature_mask, where="feature_mask")
         check_real("p", self.p, above=0, below=1)
@@ -104,6 +108,13 @@ class Lime(Method):
     def cut(self, task: Task) -> Segments:
         """Returns the segments of the model's input."""
         if self.feature_mask is None:
+            if self.segments == GIVEN:
+                raise MasktoolError(
+                    "only a file that explains itself has an input for segments",
+                    where="segments=input",
+                    expected=f"one of {', '.join(SEGMENTERS)}",
+                    fix="give the label map as feature_mask",
+                )
             return relabel(SEGMENTERS[self.segments](task.pixels, self.n_segments))
         labels = check_label_map(self.feature_mask, where="feature_mask")
         if labels.shape == task.size:
@@ -120,9 +131,13 @@ class Lime(Method):
 
     def design(self, n_features: int, seed: int) -> NDArray[np.float32]:
         """Returns which segments each sample keeps: (n_samples, n_features) of 0 and 1, the first row all ones."""
-        kept = np.random.default_rng(seed).random((self.n_samples, n_features)) < self.p
-        kept[0] = True
-        return kept.astype(np.float32)
+        design = self.draw(n_features, seed).astype(np.float32)
+        design[0] = 1
+        return design
+
+    def draw(self, n_features: int, seed: int) -> NDArray[np.bool_]:
+        """Returns the random choices (n_samples, n_features); row by row, fewer features take the first of the same."""
+        return np.random.default_rng(seed).random((self.n_samples, n_features)) < self.p
 
     def settings(self, n_features: int) -> dict[str, Any]:
         """Returns the options as JSON values, with the number of segments that were found."""

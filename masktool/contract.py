@@ -55,6 +55,9 @@ SALIENCY_MAP = "saliency_map"
 the attributions, in units of the score."""
 SEGMENT_ATTRIBUTIONS = "attributions"
 """Output (N, S) float32 of a file that explains itself by a method of segments: the value of each segment."""
+SEGMENTS_INPUT = "segments"
+"""Input (H, W) int32 of a file that explains itself by a method of segments: the label of each pixel, from 0 without
+gaps, of all images in a run."""
 EXPLAIN_INPUT = "explain"
 """Input (1,) bool of a file that explains itself on request only: whether to."""
 TOP_CLASS = -1

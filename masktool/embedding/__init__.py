@@ -42,7 +42,7 @@ def embed_source(
         MasktoolError: the method has no graph for this network; the error says why.
     """
     from masktool.embedding.assembly import Assembly
-    from masktool.embedding.checks import refuse_unexplainable
+    from masktool.embedding.checks import refuse_taken_names, refuse_unexplainable
     from masktool.embedding.measure import measure_explanation
     from masktool.embedding.method import EMBEDDED_METHODS, ExplainedNetwork
     from masktool.embedding.write import write_embedded
@@ -59,6 +59,7 @@ def embed_source(
     size = refuse_unexplainable(found, metadata)
     network = ExplainedNetwork(found.plain, masked, metadata, size, embedding.seed, embedding.chunk)
     emitted = builder(method, network)
+    refuse_taken_names(found, [each.name for each in emitted.extra_inputs()])
     model = Assembly(network, emitted, embedding).build()
     with temporary_directory() as directory:
         gradient: Loss | None = "logit" if method.needs_gradient else None
@@ -66,7 +67,8 @@ def embed_source(
         exported = write_masked(
             found.prepared.model, directory / "masked.onnx", reference, layout, found.prepared.trial, found.source
         )
-        figure, used = measure_explanation(model, exported.path, embedding, found.prepared.trial.probes[0].images)
+        images = found.prepared.trial.probes[0].images
+        figure, used = measure_explanation(model, exported.path, embedding, images, emitted.comparison())
     metadata = dataclasses.replace(
         metadata,
         parity={**exported.metadata.parity, "explanation": figure},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from masktool.contract import EXPLAIN_INPUT, SALIENCY_MAP, SEGMENT_ATTRIBUTIONS, TARGET_INPUT, Metadata
 from masktool.errors import MasktoolError
 from masktool.exporters.masked import MaskedNetwork
@@ -33,8 +35,14 @@ def refuse_unexplainable(network: MaskedNetwork, metadata: Metadata) -> tuple[in
             where=network.source.name,
             fix="fix them with " + parameter("input_size", SIZE),
         )
+    refuse_taken_names(network, OWN_NAMES)
+    return size
+
+
+def refuse_taken_names(network: MaskedNetwork, names: Iterable[str]) -> None:
+    """Raises a MasktoolError where the network has inputs or outputs of names that an explanation adds."""
     graph = network.plain.graph
-    taken = sorted({str(value.name) for value in (*graph.inputs, *graph.outputs)} & OWN_NAMES)
+    taken = sorted({str(value.name) for value in (*graph.inputs, *graph.outputs)}.intersection(names))
     if taken:
         raise MasktoolError(
             "the model has inputs or outputs of names that an explanation adds",
@@ -42,4 +50,3 @@ def refuse_unexplainable(network: MaskedNetwork, metadata: Metadata) -> tuple[in
             got=", ".join(taken),
             fix="rename them in the source",
         )
-    return size

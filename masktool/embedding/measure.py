@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from masktool.contract import EXPLAIN_INPUT, SALIENCY_MAP, TARGET_INPUT, TOP_CLASS
+from masktool.embedding.method import Comparison
 from masktool.embedding.settings import EmbeddingSettings
 from masktool.errors import MasktoolError
 from masktool.explainers.explaining import explain_all
@@ -27,7 +28,7 @@ MEASURED_IMAGES = 1
 
 
 def measure_explanation(
-    model: ir.Model, masked: Path, embedding: EmbeddingSettings, images: NDArray[Any]
+    model: ir.Model, masked: Path, embedding: EmbeddingSettings, images: NDArray[Any], comparison: Comparison
 ) -> tuple[float, dict[str, Any]]:
     """Returns the difference between the two maps as a share of the range of Python's, and the settings used there.
 
@@ -36,6 +37,7 @@ def measure_explanation(
         masked: the path of the masked file, with gradients where the method needs them.
         embedding: the method, and how it became part of the model.
         images: the images, as the model takes them.
+        comparison: the method in Python, and what the inputs hold that the method declares.
 
     Raises:
         MasktoolError: the difference is beyond the limit.
@@ -45,9 +47,9 @@ def measure_explanation(
     worst, used = 0.0, {}
     with MaskedSession(masked, providers="cpu") as reference:
         for image in images[:MEASURED_IMAGES]:
-            ((explanation,),) = explain_all(reference, [image], [[None]], embedding.method, settings)
+            ((explanation,),) = explain_all(reference, [image], [[None]], comparison.method, settings)
             used = {name: value for name, value in explanation.settings.items() if name not in OF_A_RUN}
-            feed = {reference.metadata.image_input: image[None]} | own_feed(session)
+            feed = {reference.metadata.image_input: image[None]} | own_feed(session) | dict(comparison.feeds)
             (found,) = session.run([SALIENCY_MAP], feed)
             worst = max(worst, share_of_range(np.asarray(found)[0, 0], explanation.model_attributions))
     if not worst <= LIMIT:
@@ -58,7 +60,7 @@ def measure_explanation(
             got=f"{worst:.1e}",
             fix=DEFECT,
         )
-    return worst, used
+    return worst, used | dict(comparison.settings)
 
 
 def own_feed(session: Any) -> dict[str, NDArray[Any]]:
@@ -68,6 +70,10 @@ def own_feed(session: Any) -> dict[str, NDArray[Any]]:
 
 
 def share_of_range(found: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Returns the largest difference between two maps (h, w) as a share of the range of the expected one."""
+    """Returns the largest difference between two maps (h, w) as a share of the range of the expected one.
+
+    Where that is the same everywhere, it is a share of its value.
+    """
     difference = float(np.abs(found - expected).max())
-    return difference / float(np.ptp(expected)) if difference else 0.0
+    span = float(np.ptp(expected)) or float(np.abs(expected).max())
+    return difference / span if span else np.inf if difference else 0.0

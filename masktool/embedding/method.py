@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from masktool.contract import Loss, Metadata
 from masktool.embedding.flow import FLOAT, Flow
@@ -61,6 +62,20 @@ class ExtraInput(NamedTuple):
     dtype: ir.DataType
     shape: tuple[int, ...]
     default: Any = None
+
+
+class Comparison(NamedTuple):
+    """How a file is compared with the explainer in Python.
+
+    Attributes:
+        method: the method in Python.
+        feeds: what the inputs hold that the method declares, by name.
+        settings: settings of the file, by name, in which the method in Python differs.
+    """
+
+    method: Method
+    feeds: Mapping[str, NDArray[Any]] = {}
+    settings: Mapping[str, Any] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +179,10 @@ class EmbeddedMethod(abc.ABC, Generic[Options]):
     def extra_inputs(self) -> tuple[ExtraInput, ...]:
         """Returns the inputs that the method declares for itself."""
         return ()
+
+    def comparison(self) -> Comparison:
+        """Returns how the file is compared with Python: by default with the same options."""
+        return Comparison(self.options)
 
 
 EMBEDDED_METHODS: ClassRegistry[EmbeddedMethod[Any]] = ClassRegistry("embedded method", "masktool.embedding.methods")

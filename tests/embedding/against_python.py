@@ -36,6 +36,13 @@ def run(path, **feed):
     return dict(zip([each.name for each in session.get_outputs()], session.run(None, feed), strict=True))
 
 
+def run_on(path, images, feed):
+    """Returns the outputs of a file for images by name, whatever its image input is called."""
+    names = [each.name for each in onnxruntime.InferenceSession(str(path)).get_inputs()]
+    (image_input,) = set(names) - set(feed)
+    return run(path, **{image_input: images}, **feed)
+
+
 def explain_in_python(masked, method, image, seed=0, target=None):
     """Returns the explanation of one image by a masked file."""
     settings = ExplanationSettings(seed=seed, perturbations_per_eval=4)
@@ -44,7 +51,9 @@ def explain_in_python(masked, method, image, seed=0, target=None):
     return found
 
 
-def assert_same_as_python(folder, source, method, images, *, seed=0, chunk=1, of_export=None, **options):
+def assert_same_as_python(
+    folder, source, method, images, *, seed=0, chunk=1, of_export=None, feed=None, in_python=None, **options
+):
     """Exports a model with an explanation and with a mask, and compares what the two say of images; returns the former.
 
     Args:
@@ -55,27 +64,28 @@ def assert_same_as_python(folder, source, method, images, *, seed=0, chunk=1, of
         seed: the seed of the method.
         chunk: the number of masks in one pass of the file.
         of_export: options of both exports.
+        feed: values of the inputs that the method adds, by name.
+        in_python: options that stand in for the file's in Python.
         options: the method's options.
     """
     of_export = {"output_kind": "logits"} | (of_export or {})
     path, masked = folder / "explained.onnx", folder / "masked.onnx"
     masktool.export_explained(source, path, method, seed=seed, chunk=chunk, **of_export, **options)
     masktool.export(source, masked, **of_export)
-    (image_input,) = (each.name for each in onnxruntime.InferenceSession(str(path)).get_inputs())
-    found = run(path, **{image_input: images})
+    found = run_on(path, images, feed or {})
     for position, image in enumerate(images):
-        expected = explain_in_python(masked, build_embedded_method(method, options), image, seed)
+        expected = explain_in_python(masked, build_embedded_method(method, options | (in_python or {})), image, seed)
         assert_same(found, position, expected)
     return found
 
 
 def assert_same(found, position, expected):
     """Compares the map and the figures of one image with an explanation."""
-    tolerance = SHARE * np.ptp(expected.model_attributions)
-    assert tolerance > 0
-    assert np.abs(found["saliency_map"][position, 0] - expected.model_attributions).max() <= tolerance
+    span = np.ptp(expected.model_attributions) or np.abs(expected.model_attributions).max()  # one segment has no range
+    assert span > 0
+    assert np.abs(found["saliency_map"][position, 0] - expected.model_attributions).max() <= SHARE * span
     figures = set(found) & set(expected.quality)
     assert figures
     for name in figures:
-        scale = 1 if name == "r2" else np.ptp(expected.model_attributions)
+        scale = 1 if name == "r2" else span
         assert abs(found[name][position] - expected.quality[name]) <= SHARE * scale, name

@@ -1,0 +1,205 @@
+"""LIME in the graph: the design is stored as bits, and the linear model is fitted where the scores are.
+
+The fit follows :mod:`masktool.explainers.methods.lime` step by step. It costs little beside the network, and what it
+would take to store a solution instead depends on the number of segments, which an input may decide.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from masktool.contract import SEGMENTS_INPUT
+from masktool.embedding.compact import emit_bits, store_bits, store_integers
+from masktool.embedding.flow import FLOAT, INT64, Flow
+from masktool.embedding.linear_algebra import identity, invert_matrix
+from masktool.embedding.method import Asked, Comparison, Explained, ExplainedNetwork, ExtraInput, register
+from masktool.embedding.sampling import SamplingMethod
+from masktool.errors import MasktoolError
+from masktool.explainers.methods.lime import FLAT_VARIANCE, GIVEN, Lime
+from masktool.explainers.segmentation import axis_labels, check_label_map, relabel
+from masktool.limits import check_limit
+
+
+class Regression(NamedTuple):
+    """A weighted ridge regression of n samples on S features, before any score is known.
+
+    Attributes:
+        design: which features each sample keeps, (n, S).
+        shares: the weights of the samples, (n, 1), with a sum of 1.
+        centred: the design without the weighted mean of its rows, (n, S).
+        solution: the matrix (S, n) that takes the scores to the coefficients.
+    """
+
+    design: ir.Value
+    shares: ir.Value
+    centred: ir.Value
+    solution: ir.Value
+
+
+@register
+class EmbeddedLime(SamplingMethod[Lime]):
+    """Weight of each segment in a linear model of the score."""
+
+    name: ClassVar[str] = Lime.name
+    defaults: ClassVar[Mapping[str, Any]] = {"segments": "grid"}
+
+    def __init__(self, options: Lime, network: ExplainedNetwork) -> None:
+        super().__init__(options, network)
+        if options.feature_mask is None and options.segments == "slic":
+            raise MasktoolError(
+                "superpixels depend on the image, and no operators of ONNX find them",
+                where="segments=slic",
+                fix="set segments=grid; or segments=input, and give the file a label map with every image",
+            )
+        self.constant_labels = self.cut()
+        self.n_features = options.n_segments if self.constant_labels is None else int(self.constant_labels.max()) + 1
+        check_limit("segments", self.n_features, where="LIME")
+
+    def cut(self) -> np.ndarray | None:
+        """Returns the segments (h, w) of all images; None where each image has its own."""
+        size = self.network.size
+        if self.options.feature_mask is not None:
+            labels = check_label_map(self.options.feature_mask, where="feature_mask")
+            if labels.shape != size:
+                raise MasktoolError(
+                    "label map of another size",
+                    where="feature_mask",
+                    expected=f"{size} like the model's input (height, width)",
+                    got=labels.shape,
+                )
+            return relabel(labels)
+        return None if self.options.segments == GIVEN else self.grid()
+
+    def grid(self) -> np.ndarray:
+        """Returns the rectangles that Python cuts the input into."""
+        rows, columns = axis_labels(self.network.size, self.options.n_segments)
+        return rows[:, None] + columns
+
+    @property
+    def n_rows(self) -> int:
+        """The number of samples; the first keeps everything."""
+        return self.options.n_samples
+
+    def extra_inputs(self) -> tuple[ExtraInput, ...]:
+        """Returns the label map, where the image brings one."""
+        return (
+            ()
+            if self.constant_labels is not None
+            else (ExtraInput(SEGMENTS_INPUT, ir.DataType.INT32, self.network.size),)
+        )
+
+    def comparison(self) -> Comparison:
+        """Returns the grid for a label map, where the image brings one."""
+        if self.constant_labels is not None:
+            return Comparison(self.options)
+        return Comparison(
+            dataclasses.replace(self.options, segments="grid"),
+            {SEGMENTS_INPUT: self.grid().astype(np.int32)},
+            {"segments": GIVEN, "n_features": self.n_features},
+        )
+
+    def prepare(self, flow: Flow, asked: Asked) -> Mapping[str, ir.Value]:
+        """Emits the label of every pixel, the number of segments, and the design as bits."""
+        labels = self.labels(flow, asked)
+        count = flow.integer(self.n_features)
+        if self.constant_labels is None:
+            count = flow.emit("Add", flow.emit("ReduceMax", labels, keepdims=0), flow.integer(1))
+        design = self.options.draw(self.n_features, self.network.seed)
+        return {"labels": labels, "count": flow.typed(count, INT64, []), "design": store_bits(flow, design)}
+
+    def labels(self, flow: Flow, asked: Asked) -> ir.Value:
+        """Emits the segments (h, w) int64."""
+        if self.options.feature_mask is not None:
+            assert self.constant_labels is not None
+            labels = flow.as_type(store_integers(flow, self.constant_labels), INT64)
+        elif self.constant_labels is not None:
+            rows, columns = axis_labels(self.network.size, self.options.n_segments)
+            labels = flow.emit("Add", flow.constant(rows[:, None], INT64), flow.constant(columns[None], INT64))
+        else:
+            given = flow.as_type(asked.extra[SEGMENTS_INPUT], INT64)
+            beyond = flow.integer(self.n_features)  # ends the run, where a negative index would count from the end
+            labels = flow.emit("Where", flow.emit("Less", given, flow.integer(0)), beyond, given)
+        return flow.typed(labels, INT64, self.network.size)
+
+    def kept(self, flow: Flow, rows: ir.Value, asked: Asked) -> ir.Value:
+        """Emits which of the S features the samples (m,) keep, (m, S) of 0 and 1; there is none beyond the segments."""
+        count = asked.extra["count"]
+        features = flow.emit("Range", flow.integer(0), flow.integer(self.n_features), flow.integer(1))
+        rows = flow.reshape(rows, -1, 1)
+        positions = flow.emit("Add", flow.emit("Mul", rows, count), features)
+        drawn = emit_bits(flow, asked.extra["design"], positions)
+        first = flow.as_type(flow.emit("Equal", rows, flow.integer(0)), FLOAT)
+        exists = flow.as_type(flow.emit("Less", features, count), FLOAT)
+        return flow.typed(flow.emit("Mul", flow.emit("Max", drawn, first), exists), FLOAT, [None, self.n_features])
+
+    def masks(self, flow: Flow, rows: ir.Value, asked: Asked) -> ir.Value:
+        """Emits the kept segments as masks."""
+        masks = flow.emit("Gather", self.kept(flow, rows, asked), asked.extra["labels"], axis=1)
+        return flow.reshape(masks, -1, 1, *self.network.size)
+
+    def finish(self, flow: Flow, scores: ir.Value, asked: Asked) -> Explained:
+        """Emits the coefficients of the linear model, and how well it fits."""
+        count = flow.as_type(asked.extra["count"], FLOAT)
+        fit = self.fit(flow, count, asked)
+        scores = flow.reshape(scores, -1, 1)
+        scores = flow.emit("Sub", scores, weighted_mean(flow, scores, fit.shares))
+        coefficients = flow.emit("MatMul", fit.solution, scores)
+        gaps = flow.emit("Sub", scores, flow.emit("MatMul", fit.design, coefficients))
+        residuals = flow.emit("Sub", gaps, weighted_mean(flow, gaps, fit.shares))
+        figures = {
+            "r2": flow.typed(flow.reshape(explained_share(flow, scores, residuals, fit.shares), 1), FLOAT, [1]),
+            "attributions_error": flow.typed(flow.reshape(standard_error(flow, residuals, fit, count), 1), FLOAT, [1]),
+        }
+        attributions = flow.typed(flow.reshape(coefficients, 1, self.n_features), FLOAT, [1, self.n_features])
+        painted = flow.emit("Gather", attributions, asked.extra["labels"], axis=1)
+        saliency_map = flow.reshape(painted, 1, 1, *self.network.size)
+        return Explained({}, flow.typed(saliency_map, FLOAT, [1, 1, *self.network.size]), attributions, figures)
+
+    def fit(self, flow: Flow, count: ir.Value, asked: Asked) -> Regression:
+        """Emits the regression on ``count`` segments."""
+        every = flow.emit("Range", flow.integer(0), flow.integer(self.n_rows), flow.integer(1))
+        design = self.kept(flow, every, asked)
+        weights = self.kernel_weights(flow, design, count)
+        shares = flow.emit("Div", weights, flow.emit("ReduceSum", weights, flow.ints(0), keepdims=1))
+        centred = flow.emit("Sub", design, weighted_mean(flow, design, shares))
+        weighted = flow.emit("Transpose", flow.emit("Mul", centred, weights), perm=[1, 0])
+        penalty = flow.emit("Mul", identity(flow, self.n_features), flow.floats(self.options.alpha))
+        gram = flow.emit("Add", flow.emit("MatMul", weighted, centred), penalty)
+        solution = flow.emit("MatMul", invert_matrix(flow, gram, self.n_features), weighted)
+        return Regression(design, shares, centred, solution)
+
+    def kernel_weights(self, flow: Flow, design: ir.Value, count: ir.Value) -> ir.Value:
+        """Emits the weight (n, 1) of each sample by its cosine distance from the sample that keeps everything."""
+        share = flow.emit("Div", flow.emit("ReduceSum", design, flow.ints(1), keepdims=1), count)
+        distances = flow.emit("Sub", flow.floats(1), flow.emit("Sqrt", share))
+        scaled = flow.emit("Div", distances, flow.floats(self.options.kernel_width))
+        return flow.emit("Exp", flow.emit("Mul", flow.floats(-0.5), flow.emit("Mul", scaled, scaled)))
+
+
+def weighted_mean(flow: Flow, values: ir.Value, shares: ir.Value) -> ir.Value:
+    """Emits the weighted mean (1, c) of values (n, c)."""
+    return flow.emit("ReduceSum", flow.emit("Mul", values, shares), flow.ints(0), keepdims=1)
+
+
+def explained_share(flow: Flow, scores: ir.Value, residuals: ir.Value, shares: ir.Value) -> ir.Value:
+    """Emits the weighted R^2 (1, 1) of residuals (n, 1), from scores whose weighted mean is 0."""
+    variance = weighted_mean(flow, flow.emit("Mul", scores, scores), shares)
+    unexplained = weighted_mean(flow, flow.emit("Mul", residuals, residuals), shares)
+    flat = flow.floats(FLAT_VARIANCE)
+    share = flow.emit("Sub", flow.floats(1), flow.emit("Div", unexplained, flow.emit("Max", variance, flat)))
+    return flow.emit("Where", flow.emit("Greater", variance, flat), share, flow.floats(0))
+
+
+def standard_error(flow: Flow, residuals: ir.Value, fit: Regression, count: ir.Value) -> ir.Value:
+    """Emits the root mean square over the segments of the standard error of their coefficients (1,), HC3."""
+    own = flow.emit("Mul", fit.centred, flow.emit("Transpose", fit.solution, perm=[1, 0]))
+    leverages = flow.emit("Add", flow.emit("ReduceSum", own, flow.ints(1), keepdims=1), fit.shares)
+    left_out = flow.emit("Div", residuals, flow.emit("Sub", flow.floats(1), leverages))
+    squares = (flow.emit("Mul", value, value) for value in (fit.solution, left_out))
+    total = flow.emit("ReduceSum", flow.emit("MatMul", *squares), flow.ints(0), keepdims=0)
+    return flow.emit("Sqrt", flow.emit("Div", total, count))

@@ -250,6 +250,8 @@ class Metadata:
         copies: number of copies of the one image that fill a fixed batch which could not be opened; otherwise 1.
         explanation: method, options and inputs of the explanation that the file gives with its predictions, JSON values
             by name; None in a file that takes a mask instead.
+        portable: whether the file is written for other runtimes than ONNX Runtime too: for one image at a time, with
+            every input required, of ONNX's own operators alone.
     """
 
     masking: Masking
@@ -277,6 +279,7 @@ class Metadata:
     batching_reason: str | None = None
     copies: int = 1
     explanation: Mapping[str, Any] | None = None
+    portable: bool = False
 
     @property
     def one_by_one(self) -> bool:
@@ -375,7 +378,7 @@ def check_explanation(entries: Mapping[str, Any]) -> None:
 
 def describe_field_type(kind: Any) -> str:
     """Returns the values that a field's type allows, in JSON's words, for errors."""
-    words = {str: "a text", int: "a whole number", float: "a number", type(None): "null", Preprocessing: "an object"}
+    words = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", type(None): "null"}
     if get_origin(kind) in (Union, types.UnionType):
         return " or ".join(describe_field_type(each) for each in get_args(kind))
     if get_origin(kind) is Literal:

@@ -51,6 +51,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "path": OptionName("-o"),
     "per_class": OptionName("--per-class"),
     "perturbations_per_eval": OptionName("--batch"),
+    "portable": OptionName("--portable"),
     "preprocessing": OptionName("--preprocess"),
     "providers": OptionName("--provider"),
     "resume": OptionName("--resume"),

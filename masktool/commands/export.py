@@ -72,6 +72,12 @@ DIGEST_SHOWN = 12
     help="Add gradients to the file: of what of the target's score, or of all scores, unless a caller says otherwise.",
 )
 @click.option("--feature-map", metavar="NAME", help="Which value (N, c, h, w) gradients are of.  [default: the last]")
+@click.option(
+    "--portable",
+    is_flag=True,
+    help="Write the file for OpenVINO, tract and ONNX Runtime in JavaScript too: one image at a time, every input "
+    "required, no functions.",
+)
 @json_option
 @click.pass_context
 def command(
@@ -95,6 +101,7 @@ def command(
     trust_code: bool,
     gradient: Any,
     feature_map: str | None,
+    portable: bool,
     as_json: bool,
 ) -> None:
     """Turn a trained CNN into an ONNX model that takes a mask.
@@ -138,6 +145,7 @@ def command(
                 output_kind=output_kind,
                 gradient=gradient,
                 feature_map=feature_map,
+                portable=portable,
             )
     for line in describe_export(exported):
         say(line)

@@ -110,7 +110,8 @@ def write_value(value: dict[str, Any], metadata: dict[str, Any] | None) -> str:
 def describe_metadata(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Yields (label, text) of what the metadata say, beyond inputs and outputs."""
     yield "source", f"{metadata['source']} (sha256 {metadata['source_sha256']})"
-    yield "written by", f"masktool {metadata['tool_version']}, schema {metadata['schema_version']}"
+    portable = "; portable" if metadata["portable"] else ""
+    yield "written by", f"masktool {metadata['tool_version']}, schema {metadata['schema_version']}{portable}"
     yield "preprocessing", describe_preprocessing(metadata["preprocessing"])
     for index, line in enumerate(metadata["output_evidence"] or ()):
         yield "class output" if index == 0 else "", line
@@ -129,6 +130,8 @@ def describe_metadata(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def describe_batch(metadata: dict[str, Any]) -> str:
     """Returns how many images the file takes at once, and why not more than one."""
+    if metadata["portable"] and metadata["independence"] == "proved":
+        return "one image at a time: the file is portable, written for other runtimes too"
     if metadata["batching"] == "one":
         known = "they mix" if metadata["independence"] == "mixing" else "not proved to be kept apart"
         copies = f"; {metadata['copies']} copies fill its fixed batch" if metadata["copies"] > 1 else ""

@@ -40,11 +40,13 @@ def export(
     output_kind: OutputKind | None = None,
     gradient: Loss | None = None,
     feature_map: str | None = None,
+    portable: bool = False,
 ) -> Export:
     """Exports a trained CNN as an ONNX model that takes a mask and carries it through every layer.
 
     Most models need none of the options, or the one that an error names. The first five say how the model is read, the
-    next three what the mask does, then four what comes in and out, and two whether gradients are added.
+    next three what the mask does, four what comes in and out, two whether gradients are added, and one for which
+    runtimes the file is written.
 
     Args:
         model: a file (``.onnx``, ``.pt2``, state dict, ``.safetensors`` or, with ``trust_code``, TorchScript or a
@@ -79,6 +81,9 @@ def export(
             :func:`masktool.add_gradients_to` lists the losses, and adds gradients to a file that was exported before.
         feature_map: the name of the value (N, c, h, w) that the gradients are with respect to, besides image and mask;
             None takes the last feature map.
+        portable: whether the file is written for other runtimes than ONNX Runtime too (OpenVINO, tract), and for ONNX
+            Runtime in JavaScript: one image and one mask of fixed size, every input required, functions inlined, and
+            gradients of the one loss ``gradient``.
 
     Returns:
         What was written: the path, the metadata with the parity figures measured on random inputs (relative to max
@@ -106,6 +111,7 @@ def export(
         mask_required=mask_required,
         gradient=gradient,
         feature_map=feature_map,
+        portable=portable,
     )
     size = source_size(model, input_size, settings.preprocessing)
     source = read_source(model, SourceSettings(arch, size, channels, image_input, trust_code))

@@ -54,4 +54,5 @@ def begin_metadata(source: Source, prepared: Prepared, head: ClassOutput, settin
         independence=prepared.independence.verdict,
         batching_reason=prepared.independence.describe() or None,
         copies=prepared.copies,
+        portable=settings.portable,
     )

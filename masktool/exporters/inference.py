@@ -28,10 +28,20 @@ CARRIED = 2
 
 def infer_types_and_shapes(model: ir.Model, *, check_type: bool) -> None:
     """Infers a model's shapes and types, in place; an unknown operator leaves its own outputs unknown."""
+    declare_weights(model)
     ShapeInferencePass(check_type=check_type, strict_mode=False, data_prop=True)(model)
     if holds_sequences(model):
         Kinds(model.functions).state(model.graph)
         forget_lengths(model)
+
+
+def declare_weights(model: ir.Model) -> None:
+    """Declares the types and shapes of weights of which the graph declares none, in place."""
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if value.type is None and tensor is not None:
+                value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.numpy().shape)
 
 
 def holds_sequences(model: ir.Model) -> bool:

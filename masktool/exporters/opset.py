@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import onnx
 import onnx_ir as ir
 
@@ -11,6 +13,8 @@ from masktool.exporters.rewrites.replacement import read_constant
 
 MINIMUM_OPSET = 18
 MINIMUM_IR_VERSION = 10
+OPSET_OF_IR_VERSION_10 = 21
+"""The latest opset that the IR version knows: both came with ONNX 1.16, in ONNX Runtime 1.18."""
 COORDINATES_SINCE = 11
 """Opset in which Resize got an attribute for its coordinates, with another default than was the rule before."""
 LARGE_BYTES = 1024
@@ -30,6 +34,10 @@ def shorten_domain(model: ir.Model) -> None:
         model.opset_imports.setdefault("", version)
 
 
+Ends: TypeAlias = "list[tuple[str, onnx.defs.OpSchema.FormalParameterOption]]"
+"""The names of an operator's inputs or outputs, and which may be left out."""
+
+
 def has_one_form(operator: str, opset: int, other: int) -> bool:
     """Tells whether a standard operator has the same inputs, outputs, attributes and defaults in two opsets.
 
@@ -44,13 +52,13 @@ def has_one_form(operator: str, opset: int, other: int) -> bool:
     return forms[0] == forms[1]
 
 
-def form_of(schema: onnx.defs.OpSchema) -> tuple[object, ...]:
-    """Returns an operator's inputs, outputs, attributes and defaults, without the types that it takes."""
-    defaults = {
+def form_of(schema: onnx.defs.OpSchema) -> tuple[dict[str, object], Ends, Ends]:
+    """Returns an operator's attributes with their defaults, its inputs and its outputs, without the types it takes."""
+    defaults: dict[str, object] = {
         name: (each.required, each.default_value.SerializeToString()) for name, each in schema.attributes.items()
     }
-    ends = [[(each.name, each.option) for each in end] for end in (schema.inputs, schema.outputs)]
-    return defaults, *ends
+    inputs, outputs = ([(each.name, each.option) for each in end] for end in (schema.inputs, schema.outputs))
+    return defaults, inputs, outputs
 
 
 def lift_opset(model: ir.Model) -> ir.Model:
@@ -117,3 +125,26 @@ def state_coordinates(graph: ir.Graph) -> None:
             scales = read_constant(input_of(node, 2))
             shrinks = scales is not None and bool((scales < 1).any())
             node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "ceil" if shrinks else "floor")
+
+
+def lower_opset(model: ir.Model) -> None:
+    """Declares the opset and IR version that ONNX Runtime 1.18 knows, in place, where all nodes mean the same in it."""
+    own, earlier = opset_of(model), OPSET_OF_IR_VERSION_10
+    nodes = (node for graph in model.graphs() for node in graph if node.domain == "")
+    if own > earlier and all(means_the_same(node, earlier, own) for node in nodes):
+        model.opset_imports[""] = earlier
+    if opset_of(model) <= earlier:
+        model.ir_version = MINIMUM_IR_VERSION
+
+
+def means_the_same(node: ir.Node, earlier: int, later: int) -> bool:
+    """Tells whether a standard operator's node, written for a later opset, means the same in an earlier one.
+
+    An attribute that came in between and that the node leaves out has the earlier meaning as its default.
+    """
+    try:
+        before, after = (onnx.defs.get_schema(node.op_type, version) for version in (earlier, later))
+    except onnx.defs.SchemaError:  # one of them does not have it
+        return False
+    (known, *ends), (others, *later_ends) = form_of(before), form_of(after)
+    return ends == later_ends and set(node.attributes) <= set(known) and known.items() <= others.items()

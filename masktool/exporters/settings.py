@@ -103,15 +103,22 @@ class ExportSettings:
     preprocessing: Preprocessing | Preset | None = None
     gradient: Loss | None = None
     feature_map: str | None = None
+    portable: bool = False
 
     def __post_init__(self) -> None:
-        """Raises MasktoolError for an unknown masking mode or loss, or a feature map without gradients."""
+        """Raises MasktoolError for an unknown mode or loss, or options that exclude or need one another."""
         check_named("masking mode", self.masking, get_args(Masking))
         if self.gradient is not None:
             check_loss(self.gradient)
         elif self.feature_map is not None:
             raise MasktoolError(
                 "a feature map without gradients", where=self.feature_map, fix="give " + parameter("gradient") + " too"
+            )
+        if self.portable and self.mask_required is False:
+            raise MasktoolError(
+                "every input of a portable file is required",
+                where=parameter("mask_required", False),
+                fix="leave that out, or " + parameter("portable", True),
             )
 
 

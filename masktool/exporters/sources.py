@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnx_ir
 
-from masktool.contract import METADATA_PREFIX, Preprocessing
+from masktool.contract import METADATA_PREFIX, Metadata, Preprocessing
 from masktool.errors import MasktoolError, stage
 from masktool.exporters.class_output import Claims, count_columns, is_vector
 from masktool.exporters.declared_shapes import check_sizes
@@ -190,7 +190,7 @@ def check_channels(source: Source, channels: int | None) -> Source:
 def _source_from_graph(model: onnx_ir.Model, name: str, digest: str | None, settings: SourceSettings) -> Source:
     renamed = {} if was_exported(model) else free_ends(model)
     rewrite_deprecated(model)
-    wanted = None if settings.image_input is None else renamed.get(settings.image_input, settings.image_input)
+    wanted = named_image_input(model, settings.image_input, renamed)
     image = settle_input(model, settings.input_size, wanted, settings.channels)
     assert image.name is not None
     with stage("shapes cannot be inferred", where=name):
@@ -201,6 +201,20 @@ def _source_from_graph(model: onnx_ir.Model, name: str, digest: str | None, sett
     preprocessing = assumed_preprocessing(image, channels_of(model, image.name), input_size_of(model, image.name))
     notes = (*note_renamed(model.graph.outputs, renamed), *(() if preprocessing is None else (note_assumed(image),)))
     return Source(model, name, digest, preprocessing, None, Claims(), None, notes, image.name, renamed=renamed)
+
+
+def named_image_input(model: onnx_ir.Model, given: str | None, renamed: Mapping[str, str]) -> str | None:
+    """Returns the name of the image input: the user's, else what an exported model says; None where the graph tells.
+
+    Args:
+        model: the model, with the names that masktool needs freed.
+        given: the name that the user gave.
+        renamed: new names of inputs by old ones.
+    """
+    if given is not None:
+        return renamed.get(given, given)
+    recorded = Metadata.from_properties(model.metadata_props)
+    return None if recorded is None else recorded.image_input
 
 
 def _source_from_torch(

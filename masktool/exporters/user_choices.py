@@ -76,6 +76,7 @@ def read_settings(
     mask_required: bool | None = None,
     gradient: Loss | None = None,
     feature_map: str | None = None,
+    portable: bool = False,
 ) -> ExportSettings:
     """Returns the settings of an export from what a user gave; the arguments are those of :func:`masktool.export`.
 
@@ -90,6 +91,7 @@ def read_settings(
         read_preprocessing_like(preprocessing),
         gradient,
         feature_map,
+        portable,
     )
     return dataclasses.replace(settings, baseline=choose_baseline(settings.masking, baseline))
 

@@ -31,6 +31,7 @@ from masktool.exporters.integer_images import check_gives_integers, refuse_gradi
 from masktool.exporters.names import NEW_PREFIX, OWN_NAMES, free_gradient_names, is_own
 from masktool.exporters.onnx_file import describe_value, find_other_inputs
 from masktool.exporters.parity import DEFECT, check_parity, measure_parity
+from masktool.exporters.portable import make_portable
 from masktool.exporters.probes import Probe
 from masktool.exporters.reopen import answer, check_written
 from masktool.exporters.result import Export, summarise_export
@@ -73,6 +74,8 @@ def write_masked(
         MasktoolError: the metadata do not fit the graph, the check or the parity fails, or the path cannot be written.
     """
     metadata = complete(metadata, model, layout)
+    if metadata.portable:
+        metadata = make_portable(model, metadata)
     declare_batches(model, metadata.image_input)
     with staging(Path(path), model) as stage:
         limits = without_unfused(limits_of(model, source.image_input), source.model)
@@ -155,11 +158,21 @@ def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
     wanted = metadata.feature_map
     if wanted is not None and is_own(wanted, OWN_NAMES):
         wanted = NEW_PREFIX + wanted
-    feature_map = add_gradients(model, metadata.image_input, class_output, metadata.output_kind, loss, wanted)
-    names = {**(metadata.renamed or {}), **renamed} or None
-    return dataclasses.replace(
-        metadata, class_output=class_output, feature_map=feature_map, losses=LOSSES, renamed=names
+    feature_map = add_gradients(
+        model,
+        metadata.image_input,
+        class_output,
+        metadata.output_kind,
+        loss,
+        wanted,
+        selectable=not metadata.portable,
     )
+    names = {**(metadata.renamed or {}), **renamed} or None
+    losses = (loss,) if metadata.portable else LOSSES
+    metadata = dataclasses.replace(
+        metadata, class_output=class_output, feature_map=feature_map, losses=losses, renamed=names
+    )
+    return make_portable(model, metadata) if metadata.portable else metadata
 
 
 def declare_batches(model: ir.Model, image_input: str) -> None:

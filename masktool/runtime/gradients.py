@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from masktool.contract import FEATURE_MAP, GRADIENT_PREFIX, LOSSES, OBJECTIVE, Loss, Metadata
+from masktool.contract import FEATURE_MAP, GRADIENT_PREFIX, LOSS_INPUT, LOSSES, OBJECTIVE, Loss, Metadata
 from masktool.errors import MasktoolError
 from masktool.messages import parameter
 from masktool.option_checks import check_named
@@ -87,19 +87,20 @@ def check_target_classes(target: npt.ArrayLike, results: int, classes: int | Non
     return array.astype(np.int64)
 
 
-def loss_index(loss: Loss, metadata: Metadata, path: Path) -> np.ndarray:
-    """Returns a loss as the input ``loss`` of a file takes it: its index.
+def feed_loss(loss: Loss, metadata: Metadata, path: Path) -> dict[str, np.ndarray]:
+    """Returns the input ``loss`` of a file by its name: the loss's index; nothing for a portable file, of one loss.
 
     Raises:
-        MasktoolError: there is no such loss, or the file was written before there was this loss.
+        MasktoolError: there is no such loss, or not in this file.
     """
     check_named("loss", loss, LOSSES)
     if loss not in metadata.known_losses:
+        of_one = "a portable file gives the gradients of one loss"
         raise MasktoolError(
-            "the file was written before there was this loss",
+            of_one if metadata.portable else "the file was written before there was this loss",
             where=path,
             expected=" | ".join(metadata.known_losses),
             got=loss,
             fix=f"export {metadata.source} again with " + parameter("gradient", loss),
         )
-    return np.array(metadata.known_losses.index(loss), np.int64)
+    return {} if metadata.portable else {LOSS_INPUT: np.array(metadata.known_losses.index(loss), np.int64)}

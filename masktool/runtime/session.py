@@ -16,7 +16,6 @@ from masktool.contract import (
     FEATURE_MAP,
     GRADIENT_OUTPUTS,
     GRADIENT_PREFIX,
-    LOSS_INPUT,
     MASK_INPUT,
     OBJECTIVE,
     SALIENCY_MAP,
@@ -31,7 +30,7 @@ from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
 from masktool.messages import call
 from masktool.runtime.batching import choose_batch_size
 from masktool.runtime.checks import check_batches, check_images, check_masks, check_takes_mask, show_shape
-from masktool.runtime.gradients import IMAGE, MASK, Gradient, check_target_classes, loss_index, outputs_for
+from masktool.runtime.gradients import IMAGE, MASK, Gradient, check_target_classes, feed_loss, outputs_for
 from masktool.runtime.inputs import Inputs, ask_top_class, check_others, describe_other_inputs, find_explanation
 from masktool.runtime.one_by_one import each_alone, join_results, shape_of_many
 from masktool.runtime.passes import PassCounter
@@ -286,7 +285,7 @@ class MaskedSession:
         feed = self._check(images, masks, inputs)
         feed.values[TARGET_INPUT] = check_target_classes(target, feed.results, self.n_classes)
         if loss is not None:
-            feed.values[LOSS_INPUT] = loss_index(loss, self.metadata, self.path)
+            feed.values.update(feed_loss(loss, self.metadata, self.path))
         names = [name, *outputs_for(of, self._gradient_outputs)]
         found = dict(zip(names, self._forward(names, feed), strict=True))
         return Gradient(

@@ -42,14 +42,16 @@ def embed_source(
         MasktoolError: the method has no graph for this network; the error says why.
     """
     from masktool.embedding.assembly import Assembly
-    from masktool.embedding.checks import refuse_taken_names, refuse_unexplainable
+    from masktool.embedding.checks import refuse_optional_inputs, refuse_taken_names, refuse_unexplainable
     from masktool.embedding.measure import measure_explanation
     from masktool.embedding.method import EMBEDDED_METHODS, ExplainedNetwork
     from masktool.embedding.write import write_embedded
     from masktool.exporters import mask_source
+    from masktool.exporters.portable import make_portable
     from masktool.exporters.write import complete, write_masked
     from masktool.files import temporary_directory
 
+    refuse_optional_inputs(settings, embedding)
     method = embedding.method
     builder = EMBEDDED_METHODS.find(method.name)
     found = mask_source(whole, settings)
@@ -61,9 +63,13 @@ def embed_source(
     emitted = builder(method, network)
     refuse_taken_names(found, [each.name for each in emitted.extra_inputs()])
     model = Assembly(network, emitted, embedding).build()
+    if settings.portable:
+        metadata = make_portable(model, metadata)
     with temporary_directory() as directory:
         gradient: Loss | None = "logit" if method.needs_gradient else None
-        reference = dataclasses.replace(found.metadata, gradient=gradient, feature_map=emitted.feature_map)
+        reference = dataclasses.replace(
+            found.metadata, gradient=gradient, feature_map=emitted.feature_map, portable=False
+        )
         exported = write_masked(
             found.prepared.model, directory / "masked.onnx", reference, layout, found.prepared.trial, found.source
         )

@@ -80,11 +80,17 @@ class Assembly:
         """Adds the source's own inputs to the graph; returns the image and the others by name."""
         found = {}
         for value in self.network.plain.graph.inputs:
-            shape = None if value.shape is None else list(value.shape)
-            declared = ir.Value(name=value.name, type=value.type, shape=None if shape is None else ir.Shape(shape))
+            declared = ir.Value(name=value.name, type=value.type, shape=self.shape_of_input(value))
             self.flow.graph.inputs.append(declared)
             found[str(value.name)] = declared
         return found.pop(self.network.metadata.image_input), found
+
+    def shape_of_input(self, value: ir.Value) -> ir.Shape | None:
+        """Returns the shape that one of the source's inputs is declared with: its own, or that of one image."""
+        if value.shape is None or not len(value.shape):
+            return value.shape
+        first = 1 if self.network.metadata.portable and not isinstance(value.shape[0], int) else value.shape[0]
+        return ir.Shape([first, *value.shape[1:]])
 
     def declare_target(self, image: ir.Value) -> ir.Value:
         """Returns the class to explain: an input where the settings want one, else a constant."""
@@ -97,6 +103,8 @@ class Assembly:
     def declare_extra(self, extra: ExtraInput) -> ir.Value:
         """Adds an input that the method declares for itself."""
         default = None if extra.default is None else np.asarray(extra.default, extra.dtype.numpy())
+        if default is not None and self.network.metadata.portable:  # every input would have to be fed
+            return self.flow.constant(default, extra.dtype)
         return self.declare(extra.name, extra.dtype, extra.shape, default)
 
     def declare(

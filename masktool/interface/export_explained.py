@@ -28,6 +28,7 @@ def export_explained(
     chunk: int = 1,
     target: TargetInput = "top",
     on_request: ExplainInput = "always",
+    portable: bool = False,
     **options: Any,
 ) -> Export:
     """Exports a trained CNN as an ONNX model that gives a saliency map with every prediction, from one run.
@@ -50,6 +51,8 @@ def export_explained(
             ``optional``, with the default true, or ``required``. A run that does not explain costs what the plain
             model costs, and its ``saliency_map`` has no rows. The network then stands in the graph twice; its weights
             stand once, in ``NAME.data`` beside the file.
+        portable: whether the file is written for other runtimes than ONNX Runtime too, as for
+            :func:`masktool.export`; of a method's own inputs only those without a default remain.
         **options: the method's own options, see ``masktool.explainers.methods``; and those of
             :func:`masktool.export`, but for ``mask_required``, ``gradient`` and ``feature_map``. Where the method has a
             ``baseline`` or ``feature_map`` of its own, they are the method's.
@@ -74,6 +77,6 @@ def export_explained(
     own, of_export = split_options(method, options)
     embedding = EmbeddingSettings(build_embedded_method(method, own, n_samples), seed, chunk, target, on_request)
     of_source = {name: of_export.pop(name) for name in SOURCE_OPTIONS if name in of_export}
-    settings = read_settings(**of_export)
+    settings = read_settings(**of_export, portable=portable)
     of_source["input_size"] = source_size(model, of_source.get("input_size"), settings.preprocessing)
     return embed_source(read_source(model, SourceSettings(**of_source)), path, settings, embedding)

@@ -1,0 +1,71 @@
+// Predicts and explains in one run, with ONNX Runtime's C# interface.
+//
+//     dotnet run -- MODEL.onnx INPUT.f32 MAP.f32
+//
+// MODEL.onnx comes from `masktool export MODEL --explain METHOD`; INPUT.f32 holds one image as the network takes it,
+// raw float32; MAP.f32 becomes the saliency map, raw float32.
+using System;
+using System.Collections.Generic;
+using System.IO;
+using System.Linq;
+using Microsoft.ML.OnnxRuntime;
+
+static class Explain
+{
+    static int Main(string[] arguments)
+    {
+        if (arguments.Length != 3)
+        {
+            Console.Error.WriteLine("usage: explain MODEL.onnx INPUT.f32 MAP.f32");
+            return 2;
+        }
+        using (var session = new InferenceSession(arguments[0]))
+        using (var options = new RunOptions())
+        {
+            // The file says which input is the image and which output holds the scores: texts in quotation marks.
+            var metadata = session.ModelMetadata.CustomMetadataMap;
+            var image = metadata["masktool.image_input"].Trim('"');
+            var scores = metadata["masktool.class_output"].Trim('"');
+
+            // One image; the first length is the number of images, and is -1 where that is open.
+            var shape = session.InputMetadata[image].Dimensions.Select(length => (long)length).ToArray();
+            shape[0] = 1;
+            var inputs = new Dictionary<string, OrtValue>
+            {
+                [image] = OrtValue.CreateTensorValueFromMemory(ReadFloats(arguments[1]), shape),
+            };
+
+            // Files made with required inputs for the class and the wish to explain get these too.
+            var one = new long[] { 1 };
+            if (session.InputMetadata.ContainsKey("target")) // the class to explain; -1 for the top prediction
+                inputs["target"] = OrtValue.CreateTensorValueFromMemory(new long[] { -1 }, one);
+            if (session.InputMetadata.ContainsKey("explain"))
+                inputs["explain"] = OrtValue.CreateTensorValueFromMemory(new[] { true }, one);
+
+            using (var outputs = session.Run(options, inputs, new[] { scores, "saliency_map" }))
+            {
+                var values = outputs[0].GetTensorDataAsSpan<float>().ToArray();
+                var top = Array.IndexOf(values, values.Max());
+                Console.WriteLine($"class {top}, score {values[top]}");
+                WriteFloats(arguments[2], outputs[1].GetTensorDataAsSpan<float>().ToArray());
+            }
+            foreach (var input in inputs.Values) input.Dispose();
+        }
+        return 0;
+    }
+
+    static float[] ReadFloats(string path)
+    {
+        var bytes = File.ReadAllBytes(path);
+        var values = new float[bytes.Length / sizeof(float)];
+        Buffer.BlockCopy(bytes, 0, values, 0, values.Length * sizeof(float));
+        return values;
+    }
+
+    static void WriteFloats(string path, float[] values)
+    {
+        var bytes = new byte[values.Length * sizeof(float)];
+        Buffer.BlockCopy(values, 0, bytes, 0, bytes.Length);
+        File.WriteAllBytes(path, bytes);
+    }
+}

@@ -31,6 +31,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "boxes": OptionName("--boxes"),
     "channels": OptionName("--channels"),
     "checkpoint": OptionName("--checkpoint"),
+    "chunk": OptionName("--chunk"),
     "class_output": OptionName("--class-output"),
     "classifier": OptionName("--classifier"),
     "feature_map": OptionName("--feature-map"),
@@ -46,6 +47,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "masking": OptionName("--masking"),
     "masks": OptionName("--masks"),
     "n_samples": OptionName("--samples"),
+    "on_request": OptionName("--on-request"),
     "output": OptionName("--output"),
     "output_kind": OptionName("--output-kind"),
     "path": OptionName("-o"),
@@ -56,6 +58,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "providers": OptionName("--provider"),
     "resume": OptionName("--resume"),
     "score": OptionName("--score"),
+    "seed": OptionName("--seed"),
     "stages": OptionName("--stages", separator=","),
     "target": OptionName("--target", separator=","),
     "trust_code": OptionName("--trust-code"),
@@ -79,6 +82,7 @@ class CommandName:
 
 COMMANDS: Mapping[str, CommandName] = {
     "export": CommandName("export", (None, "-o")),
+    "export_explained": CommandName("export", (None, "-o", "--explain")),
     "add_gradients_to": CommandName("export", (None, "-o")),
     "explain": CommandName("explain", ("-m", None)),
     "train_masker": CommandName("train-masker", (None, "--data", "-o")),

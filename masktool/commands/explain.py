@@ -29,9 +29,9 @@ from masktool.explainers.method import METHODS
 from masktool.explainers.reading import Scale
 from masktool.explainers.subject import read_subject
 from masktool.explainers.targets import TargetError
-from masktool.interface.explain import explain_targets
+from masktool.interface.explain import default_method, explain_targets
 from masktool.interface.load import load
-from masktool.interface.models import MODEL_VARIABLE
+from masktool.interface.models import MODEL_VARIABLE, explains_itself, known_metadata
 from masktool.interface.photographs import choose_stems, collect_photographs
 from masktool.option_names import for_command_line
 from masktool.runtime.session import MaskedSession
@@ -96,9 +96,7 @@ class ExplainRequest:
     "methods",
     type=click.Choice(list(METHODS)),
     multiple=True,
-    default=["lime"],
-    show_default=True,
-    help="How to explain; may be repeated.",
+    help="How to explain; may be repeated.  [default: lime, or the method of a file that explains itself]",
 )
 @click.option(
     "--target",
@@ -125,18 +123,10 @@ class ExplainRequest:
     multiple=True,
     help="What MODEL asks for besides the image; may be repeated.",
 )
-@click.option(
-    "--samples",
-    type=int,
-    metavar="N",
-    help="How many masks for LIME (1000) and RISE (4000), noisy images for SmoothGrad (50). Methods that draw none "
-    "take it as their steps, but not beside those: --set n_steps=N sets those of integrated gradients (50).",
-)
+@options.samples_option
 @click.option("--segments", metavar="slic|grid|FILE", help="What LIME hides; FILE is a label map.  [default: slic]")
 @click.option("--n-segments", type=int, metavar="N", help="Roughly how many.  [default: 100]")
-@click.option(
-    "--set", "assignments", metavar="OPTION=VALUE", multiple=True, help="Any other option of a method, such as p=0.3."
-)
+@options.assignments_option
 @options.seed_option
 @click.option(
     "-o",
@@ -194,6 +184,7 @@ def command(
     instead. - is a photograph on standard input. Exit code 2 when a photograph could not be explained; the others are
     nevertheless.
     """
+    methods = methods or (default_method(known_metadata(model)),)
     request = ExplainRequest(
         methods=share_options(methods, samples, lime_segments(segments, n_segments) | parse_assignments(assignments)),
         targets=tuple(dict.fromkeys(targets)) or (None,),
@@ -210,7 +201,7 @@ def command(
     if request.formats:
         check_writable(request.directory)
     photographs = collect_photographs(images, options.say)
-    gradient, feature_map = gradient_needs(request.methods)
+    gradient, feature_map = (False, None) if explains_itself(model) else gradient_needs(request.methods)
     with load(
         model,
         provider,
@@ -322,5 +313,7 @@ def describe_explanation(explanation: Explanation) -> str:
             line += " (four times the --samples halve it)"
     gap = explanation.quality.get("completeness_gap")
     if gap is not None:
-        line += f", completeness gap {gap:.3g} of {explanation.quality['completeness_total']:.3g}"
+        line += f", completeness gap {gap:.3g}"
+        if (total := explanation.quality.get("completeness_total")) is not None:
+            line += f" of {total:.3g}"
     return line

@@ -79,6 +79,16 @@ batch_option = click.option(
 seed_option = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="All random choices come from it."
 )
+assignments_option = click.option(
+    "--set", "assignments", metavar="OPTION=VALUE", multiple=True, help="Any other option of a method, such as p=0.3."
+)
+samples_option = click.option(
+    "--samples",
+    type=int,
+    metavar="N",
+    help="How many masks for LIME (1000) and RISE (4000), noisy images for SmoothGrad (50). Methods that draw none "
+    "take it as their steps, but not beside those: --set n_steps=N sets those of integrated gradients (50).",
+)
 masking_option = click.option(
     "--masking",
     type=click.Choice(get_args(Masking)),

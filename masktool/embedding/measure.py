@@ -54,7 +54,7 @@ def measure_explanation(
             worst = max(worst, share_of_range(np.asarray(found)[0, 0], explanation.model_attributions))
     if not worst <= LIMIT:
         raise MasktoolError(
-            "the map in the file is not the one that the explainer gives in Python",
+            "the map in the file is not the one that the explainer gives itself",
             where=embedding.method.title,
             expected=f"a difference of at most {LIMIT:.0e} of the map's range",
             got=f"{worst:.1e}",

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from masktool.errors import MasktoolError
+from masktool.explainers.embedded import ask_file, check_embedded, read_attribution
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.explanation_run import Cost, ExplanationRun, maps_of
 from masktool.explainers.explanation_settings import ExplanationSettings
@@ -45,14 +46,31 @@ def explain_all(
         MasktoolError: an image, the model, a target or an option cannot be used.
     """
     pictures = [read_subject(image) for image in images]
-    check_offers(session, method, settings.output)
-    check_scale(settings.score, method, settings.output)
+    if session.metadata.takes_mask:
+        check_offers(session, method, settings.output)
+        check_scale(settings.score, method, settings.output)
+    else:
+        check_embedded(session, method, settings)
     chosen = [
         (make_subject(picture, session, settings.input_size), wanted)
         for picture, wanted in zip(pictures, targets, strict=True)
     ]
+    if not session.metadata.takes_mask:
+        return [
+            [explain_by_file(session, subject, target, method, settings) for target in wanted]
+            for subject, wanted in chosen
+        ]
     batches = [chosen] if method.in_one_batch else [[each] for each in chosen]
     return [found for batch in batches for found in explain_batch(session, batch, method, settings)]
+
+
+def explain_by_file(
+    session: MaskedSession, subject: Subject, target: Target, method: Method, settings: ExplanationSettings
+) -> Explanation:
+    """Explains one target of one image by a file that explains itself, in one run."""
+    asked = ask_file(session, subject, target, settings)
+    ((explanation,),) = explain_batch(session, [(subject, [target])], method, asked)
+    return explanation
 
 
 def explain_batch(
@@ -63,16 +81,20 @@ def explain_batch(
 ) -> list[list[Explanation]]:
     """Explains the images of one batch: scores them, attributes the targets' scores, and returns the explanations."""
     started = time.perf_counter()
+    beside = session.explanation_outputs or list(method.outputs)
     with session.counter.tally() as tally:
         readings = [
-            read_scores(session, subject, settings.output, settings.inputs, tuple(method.outputs), settings.score)
+            read_scores(session, subject, settings.output, settings.inputs, beside, settings.score)
             for subject, _ in chosen
         ]
         tasks = [
             make_task(method, subject, reading, targets, settings)
             for (subject, targets), reading in zip(chosen, readings, strict=True)
         ]
-        attributions = method.attribute_together(tasks)
+        if session.metadata.takes_mask:
+            attributions = method.attribute_together(tasks)
+        else:
+            attributions = [read_attribution(session, task) for task in tasks]
     runs = [
         ExplanationRun(method, task, reading, attribution, maps_of(task, attribution))
         for task, reading, attribution in zip(tasks, readings, attributions, strict=True)

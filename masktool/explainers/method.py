@@ -74,6 +74,10 @@ class Method(abc.ABC):
     def attribute(self, task: Task) -> Attribution:
         """Explains every target of the task with one set of forward passes."""
 
+    def cut(self, task: Task) -> NDArray[np.int32] | None:  # noqa: ARG002  # most methods work on pixels
+        """Returns the segments of the model's input, (h, w) labels from 0; None where the method works on none."""
+        return None
+
     def attribute_together(self, tasks: Sequence[Task]) -> list[Attribution]:
         """Explains several images, each with the result that it would have alone."""
         return [self.attribute(task) for task in tasks]

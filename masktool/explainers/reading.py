@@ -110,7 +110,8 @@ class Reading:
         if self.score_name != "probability" or (score != 0 and 1 - score > ROUNDINGS * NEAR_ONE):
             return
         if self.log_odds_tell_more(target):
-            more: str = parameter("score", "log-odds") + " shows them"
+            shown = " shows them" if self.session.metadata.takes_mask else " shows them, of a file that takes a mask"
+            more: str = parameter("score", "log-odds") + shown
         else:
             end = "softmax" if self.session.metadata.output_kind == "probabilities" else "sigmoid"
             more = f"the graph takes its {end} itself: exported from in front of it, with its kind, it can show more"

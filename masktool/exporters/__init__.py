@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from masktool.contract import Loss, Masking, OutputKind
+from masktool.contract import Loss, Masking, Metadata, OutputKind
 from masktool.errors import MasktoolError
 from masktool.exporters.added_gradients import add_gradients_to
 from masktool.exporters.settings import ExportSettings, LabelsLike, PreprocessingLike, SourceSettings
@@ -168,7 +168,14 @@ def mask_source(whole: Source, settings: ExportSettings) -> MaskedNetwork:
 
 
 def refuse_exported(source: Source) -> None:
-    """Raises MasktoolError for a model that takes a mask already."""
+    """Raises MasktoolError for a model that masktool exported before."""
+    recorded = Metadata.from_properties(source.model.metadata_props)
+    if recorded is not None and not recorded.takes_mask:
+        raise MasktoolError(
+            "the model explains itself already: masktool exported it before",
+            where=source.name,
+            fix=f"export the plain model, {recorded.source}",
+        )
     if source.exported_before:
         raise MasktoolError(
             "the model takes a mask already: masktool exported it before",

@@ -9,6 +9,7 @@ from masktool.contract import Loss, Metadata
 from masktool.errors import MasktoolError
 from masktool.exporters.settings import check_loss
 from masktool.files import check_target
+from masktool.messages import call
 from masktool.streams import unheard
 
 if TYPE_CHECKING:
@@ -52,4 +53,15 @@ def add_gradients_to(
             where=source.name,
             fix='export it with gradients at once: masktool.export(..., gradient="logit")',
         )
+    check_takes_gradients(recorded, source.name)
     return write_with_gradients(source, path, recorded, loss, feature_map)
+
+
+def check_takes_gradients(metadata: Metadata | None, where: object) -> None:
+    """Raises MasktoolError for a file that explains itself: gradients are not among what it can give."""
+    if metadata is not None and metadata.explanation is not None:
+        raise MasktoolError(
+            f"the file explains itself by {metadata.explanation['method']}, and takes no gradients",
+            where=where,
+            fix="export one that takes a mask: " + call("export", metadata.source, "NEW.onnx", gradient="logit"),
+        )

@@ -70,8 +70,8 @@ class ModelDescription:
 
     @property
     def masked(self) -> bool:
-        """Whether masktool exported the file, so that it takes a mask."""
-        return self.metadata is not None
+        """Whether masktool exported the file and it takes a mask."""
+        return self.metadata is not None and self.metadata.takes_mask
 
 
 def describe(path: str | os.PathLike[str]) -> ModelDescription:

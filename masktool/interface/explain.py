@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from masktool.contract import Metadata
 from masktool.errors import MasktoolError
 from masktool.explainers.explaining import explain_all
 from masktool.explainers.explanation import Explanation
@@ -16,12 +17,20 @@ from masktool.explainers.reading import Scale
 from masktool.explainers.subject import ImageLike, read_subject
 from masktool.explainers.targets import Target
 from masktool.interface.load import load, refuse_for_session
+from masktool.interface.models import explains_itself, file_of, known_metadata
 from masktool.interface.options import EXPORT_OPTIONS, ModelLike
+from masktool.messages import call, join, parameter
 from masktool.option_checks import check_several
 from masktool.progress import Progress, Say, log
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.session import MaskedSession
 
+OF_AN_EXPORT = {
+    "n_samples": parameter("n_samples"),
+    "seed": parameter("seed"),
+    "perturbations_per_eval": parameter("perturbations_per_eval"),
+}
+"""Keyword arguments of :func:`explain` that a file that explains itself has settled, besides the method's options."""
 OPENING_ARGUMENTS = ("providers", "threads", "say")
 """Keyword arguments of :func:`explain` that say how a model is opened, whatever the model."""
 
@@ -29,7 +38,7 @@ OPENING_ARGUMENTS = ("providers", "threads", "say")
 def explain(
     model: ModelLike | None,
     image: ImageLike,
-    method: str = "lime",
+    method: str | None = None,
     target: Target = None,
     *,
     output: str | None = None,
@@ -52,7 +61,9 @@ def explain(
             for :func:`masktool.load`.
         image: a photograph: a Pillow image, a path, or (H, W, 3) uint8 RGB. Or the model's input as it is, for networks
             that look at something else: any other array (C, H, W) or (H, W, C), or the path of a ``.npy`` file.
-        method: the name of the method: ``lime``, ``occlusion``, ``rise`` or another of ``masktool.explainers.methods``.
+        method: the name of the method: ``lime``, ``occlusion``, ``rise`` or another of ``masktool.explainers.methods``;
+            None takes ``lime``, or the method of a file that explains itself. Such a file explains by that method
+            alone, whose options and seed were settled when it was exported.
         target: the class to explain: an index, a label, or None or ``"top"`` for the class with the highest score; with
             ``output``, indices into all axes of that output but the batch, such as ``(5, 0)``, or ``"top"`` for its
             largest value.
@@ -103,7 +114,7 @@ def explain(
 
 
 def explain_targets(
-    model: ModelLike | None, image: ImageLike, targets: Sequence[Target], method: str = "lime", **arguments: Any
+    model: ModelLike | None, image: ImageLike, targets: Sequence[Target], method: str | None = None, **arguments: Any
 ) -> list[Explanation]:
     """Explains several targets of one image as :func:`explain` explains one; they share the forward passes.
 
@@ -128,7 +139,7 @@ def explain_targets(
 def explain_images(
     model: ModelLike | None,
     images: Sequence[ImageLike],
-    method: str = "lime",
+    method: str | None = None,
     targets: Sequence[Target] | None = None,
     **arguments: Any,
 ) -> list[Explanation]:
@@ -166,7 +177,7 @@ def open_and_explain(
     model: ModelLike | None,
     images: Sequence[ImageLike],
     targets: Sequence[Sequence[Target]],
-    method: str,
+    method: str | None,
     arguments: Mapping[str, Any],
 ) -> list[list[Explanation]]:
     """Opens a model with the gradients that a method needs, and explains every target of every image.
@@ -183,11 +194,15 @@ def open_and_explain(
     Returns:
         For each image, one explanation per target.
     """
+    metadata = known_metadata(model)
+    method = method or default_method(metadata)
     rest = dict(arguments)
     opening = {name: rest.pop(name) for name in OPENING_ARGUMENTS if name in rest}
     shared = {name: rest.pop(name) for name in SHARED_ARGUMENTS if name in rest}
     own, of_export = split_options(method, rest)
+    given = [*own, *(name for name in OF_AN_EXPORT if shared.get(name))]
     built = build_method(method, own, shared.pop("n_samples", None))
+    refuse_settled_options(metadata, file_of(model), given)
     settings = ExplanationSettings(**shared)
     pictures = [read_subject(image) for image in images]
     with open_for_method(model, built, settings.input_size, {**opening, **of_export}) as session:
@@ -213,11 +228,28 @@ def open_for_method(
         refuse_for_session(model, {name: value for name, value in options.items() if name != "say"})
         yield model
         return
-    feature_map = getattr(method, "feature_map", None)
-    with load(
-        model, gradient=method.needs_gradient, feature_map=feature_map, input_size=input_size, **options
-    ) as session:
+    gradient = method.needs_gradient and not explains_itself(model)
+    feature_map = getattr(method, "feature_map", None) if gradient else None
+    with load(model, gradient=gradient, feature_map=feature_map, input_size=input_size, **options) as session:
         yield session
+
+
+def default_method(metadata: Metadata | None) -> str:
+    """Returns the method to explain by where none is named: that of a file that explains itself, else LIME."""
+    return "lime" if metadata is None or metadata.explanation is None else str(metadata.explanation["method"])
+
+
+def refuse_settled_options(metadata: Metadata | None, where: object, given: Sequence[str]) -> None:
+    """Raises MasktoolError where an option was given that the export of a file that explains itself has settled."""
+    if metadata is None or metadata.explanation is None or not given:
+        return
+    again = call("export_explained", metadata.source, "NEW.onnx", metadata.explanation["method"])
+    raise MasktoolError(
+        "the export of the file has settled how it explains itself",
+        where=where,
+        got=join(", ", [OF_AN_EXPORT.get(name, name) for name in given]),
+        fix="leave that out, or export with it: " + again,
+    )
 
 
 def split_options(method: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -6,11 +6,13 @@ import dataclasses
 import os
 from pathlib import Path
 
+from masktool.contract import Metadata
 from masktool.errors import MasktoolError
 from masktool.exported_files import is_masked, metadata_of
 from masktool.interface.options import ModelChoice, ModelLike
 from masktool.messages import differently, join, parameter
 from masktool.progress import Say
+from masktool.runtime.session import MaskedSession
 
 MODEL_VARIABLE = "MASKTOOL_MODEL"
 ANOTHER_MODEL = differently(python="the argument model", command="-m")
@@ -57,6 +59,32 @@ def masked_file(model: ModelLike) -> Path | None:
     return Path(model) if isinstance(model, str | os.PathLike) and is_masked(Path(model)) else None
 
 
+def known_metadata(model: ModelLike | None) -> Metadata | None:
+    """Returns what a model that ``masktool export`` wrote, open or not, says about itself; None for any other model.
+
+    Args:
+        model: the model, as for :func:`masktool.load`.
+    """
+    if isinstance(model, MaskedSession):
+        return model.metadata
+    named = os.environ.get(MODEL_VARIABLE) or None if model is None else model
+    path = None if named is None else masked_file(named)
+    return None if path is None else metadata_of(path)
+
+
+def file_of(model: ModelLike | None) -> object:
+    """Returns the path of a model as messages name it, where the model is a file or an open session."""
+    if isinstance(model, MaskedSession):
+        return model.path
+    return os.environ.get(MODEL_VARIABLE) if model is None else model
+
+
+def explains_itself(model: ModelLike | None) -> bool:
+    """Tells whether a model is a file that explains itself."""
+    metadata = known_metadata(model)
+    return metadata is not None and not metadata.takes_mask
+
+
 def find_masked(choice: ModelChoice, path: Path, say: Say) -> Path:
     """Returns the path of an exported file, or where gradients are asked for, of a copy in the cache that holds them.
 
@@ -66,8 +94,10 @@ def find_masked(choice: ModelChoice, path: Path, say: Say) -> Path:
     refuse_settled(choice, path)
     metadata = metadata_of(path) if choice.gradient else None
     if choice.gradient and (metadata is None or metadata.gradient is None):
+        from masktool.exporters.added_gradients import check_takes_gradients
         from masktool.interface.kept_exports import keep_gradients
 
+        check_takes_gradients(metadata, path)
         return keep_gradients(choice, path, say)
     return path
 
@@ -87,7 +117,7 @@ def refuse_settled(choice: ModelChoice, path: Path) -> None:
     )
     if asked := [text for value, text in given if value is not None]:
         raise MasktoolError(
-            "the model is masked already",
+            f"the model {'explains itself' if explains_itself(path) else 'is masked'} already",
             where=path,
             got=join(" ", asked),
             fix="leave that out, or name the plain model with " + ANOTHER_MODEL,

@@ -13,13 +13,13 @@ from masktool.datasets import read_dataset
 from masktool.datasets.dataset import Dataset
 from masktool.errors import MasktoolError
 from masktool.evaluation.named_models import NamedModel, count_classes
-from masktool.exported_files import metadata_of
 from masktool.interface.load import load, refuse_for_session
-from masktool.interface.models import masked_file
+from masktool.interface.models import explains_itself, file_of, known_metadata
 from masktool.interface.options import ExportOptions, ModelLike
 from masktool.messages import parameter
 from masktool.option_checks import check_count
 from masktool.progress import Say, log
+from masktool.runtime.checks import check_takes_mask
 from masktool.runtime.session import MaskedSession
 
 OWN_MASKINGS: tuple[Masking, ...] = ("layer", "partial")
@@ -78,6 +78,11 @@ class Study:
             given = {"providers": self.providers, "threads": self.threads, **self.export}
             refuse_for_session(self.model, given)
 
+    def require_masks(self) -> None:
+        """Raises MasktoolError for a file that explains itself, which takes no masks."""
+        if (metadata := known_metadata(self.model)) is not None:
+            check_takes_mask(metadata, file_of(self.model))
+
     def open_models(self, modes: Sequence[str] | None = None, gradient: bool = False) -> list[NamedModel]:
         """Opens the model once per masking mode, exporting it into the cache where it is not masked yet.
 
@@ -111,7 +116,14 @@ class Study:
         else:
             options: ExportOptions = {**self.export, **({} if mode is None else masking_of(mode))}
             session = self.stack.enter_context(
-                load(self.model, self.providers, self.threads, gradient=gradient, say=self.say, **options)
+                load(
+                    self.model,
+                    self.providers,
+                    self.threads,
+                    gradient=gradient and not explains_itself(self.model),
+                    say=self.say,
+                    **options,
+                )
             )
         if self.session is None:
             self.session = session
@@ -185,10 +197,7 @@ class Study:
 
 def exported_mode(model: ModelLike) -> str | None:
     """Returns the masking mode of an exported model (of ``fill``, its baseline); None for any other model."""
-    if isinstance(model, MaskedSession):
-        return model.metadata.baseline or model.metadata.masking
-    path = masked_file(model)
-    metadata = None if path is None else metadata_of(path)
+    metadata = known_metadata(model)
     return None if metadata is None else metadata.baseline or metadata.masking
 
 

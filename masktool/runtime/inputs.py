@@ -134,13 +134,16 @@ def ask_top_class(others: Iterable[OtherInput], explanation: Sequence[str], outp
     return {each.name: asked[each.name] for each in others if each.name in asked}
 
 
-def check_others(others: Iterable[OtherInput], given: Inputs | None, results: int) -> dict[str, np.ndarray]:
+def check_others(
+    others: Iterable[OtherInput], given: Inputs | None, results: int, left_out: Inputs | None = None
+) -> dict[str, np.ndarray]:
     """Returns the checked values of the inputs besides the image and the mask, by name.
 
     Args:
         others: inputs that the model has besides the image and the mask.
         given: values by the inputs' names; None for none.
         results: number of results of the pass.
+        left_out: values of inputs that are not given, by the inputs' names; None for none.
 
     Raises:
         MasktoolError: a required input has no value, a value no input, or a value does not fit its input.
@@ -149,7 +152,7 @@ def check_others(others: Iterable[OtherInput], given: Inputs | None, results: in
         raise MasktoolError(
             "not inputs", where=parameter("inputs"), expected="values by name", got=type(given).__name__
         )
-    known, values = {other.name: other for other in others}, dict(given or {})
+    known, values = {other.name: other for other in others}, {**(left_out or {}), **(given or {})}
     if missing := [str(other) for name, other in known.items() if other.required and name not in values]:
         raise MasktoolError(
             "the model needs more than the image",

@@ -378,7 +378,7 @@ class MaskedSession:
             kept = None
         results = max(len(checked), 0 if kept is None else len(kept))
         asked = ask_top_class(self.other_inputs, self.explanation_outputs, outputs)
-        others = check_others(self.other_inputs, {**asked, **(inputs or {})}, results)
+        others = check_others(self.other_inputs, inputs, results, asked)
         feed = {self.metadata.image_input: checked} | others
         if self.has_gradient:
             feed[TARGET_INPUT] = np.zeros(1, np.int64)

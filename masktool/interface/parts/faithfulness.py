@@ -54,6 +54,7 @@ class FaithfulnessOptions(PartOptions):
 
     def build(self, study: Study) -> Faithfulness:
         """Returns the part with its models opened."""
+        study.require_masks()
         methods = read_methods(self.methods)
         metrics = [build_metric(name, given) for name, given in with_options(self.metrics).items()]
         measuring = study.compare_modes(self.modes, self.also, MODES)

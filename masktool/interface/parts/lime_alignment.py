@@ -43,6 +43,7 @@ class LimeAlignmentOptions(PartOptions):
 
     def build(self, study: Study) -> LimeAlignment:
         """Returns the part with its models opened."""
+        study.require_masks()
         return LimeAlignment(
             modes=study.compare_modes(self.modes, self.also, MODES),
             segments=SegmentChoice(self.segments, self.side, self.n_segments),

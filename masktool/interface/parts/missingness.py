@@ -51,6 +51,7 @@ class MissingnessOptions(PartOptions):
 
     def build(self, study: Study) -> Missingness:
         """Returns the part with its models opened."""
+        study.require_masks()
         orders = tuple(dict.fromkeys(self.orders))
         gradient = orders != ("random",) and METHODS.find(self.saliency).needs_gradient
         models = study.compare_modes(self.modes, self.also, MODES, gradient)

@@ -57,6 +57,7 @@ class RandomisationOptions(PartOptions):
 
     def build(self, study: Study) -> Randomisation:
         """Returns the part with its model opened; randomised copies go into a temporary directory of the study."""
+        study.require_masks()
         methods = read_methods(self.methods)
         modes = None if self.mode is None else [self.mode]
         (original,) = study.open_models(modes, need_gradients(methods))

@@ -150,6 +150,7 @@ def commands():
 PLACES = [
     (masktool.export, "export"),
     (masktool.add_gradients_to, "export"),
+    (masktool.export_explained, "export"),
     (masktool.explain, "explain"),
     (masktool.load, "explain"),
     (masktool.train_masker, "train-masker"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 from click.core import ParameterSource
 
+from masktool.commands.explanation_options import EXPLANATION_OPTIONS, EmbeddedChoice, describe_embedded
 from masktool.commands.export_check import run_check
 from masktool.commands.info import describe_batch, describe_preprocessing
 from masktool.commands.options import baseline_option, console, in_order, json_option, masking_option, print_path, say
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from masktool.exporters.result import Export
 
 SUFFIX = ".masked.onnx"
+EXPLAINED_SUFFIX = ".explained.onnx"
 OPTIONS_OF_CHECK = frozenset(
     {"model", "check", "arch", "input_size", "channels", "image_input", "trust_code", "as_json"}
 )
@@ -52,7 +54,10 @@ DIGEST_SHOWN = 12
     "when a figure is beyond its limit.",
 )
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: MODEL's name.masked.onnx]"
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File to write.  [default: MODEL's name.masked.onnx, with --explain .explained.onnx]",
 )
 @in_order(READING_OPTIONS)
 @masking_option
@@ -78,6 +83,7 @@ DIGEST_SHOWN = 12
     help="Write the file for OpenVINO, tract and ONNX Runtime in JavaScript too: one image at a time, every input "
     "required, no functions.",
 )
+@in_order(EXPLANATION_OPTIONS)
 @json_option
 @click.pass_context
 def command(
@@ -103,8 +109,9 @@ def command(
     feature_map: str | None,
     portable: bool,
     as_json: bool,
+    **explaining: Any,
 ) -> None:
-    """Turn a trained CNN into an ONNX model that takes a mask.
+    """Turn a trained CNN into an ONNX model that takes a mask, or that explains itself.
 
     MODEL is an .onnx, a torch.export .pt2, a state dict or .safetensors with --arch (a file.py:factory is run),
     torchvision:NAME or timm:NAME with its hub weights, or (--trust-code) a TorchScript archive or a pickled module.
@@ -124,7 +131,9 @@ def command(
         context.exit(run_check(check, None if model is None else read_source(model, reading), as_json=as_json))
     if model is None:
         raise click.MissingParameter(ctx=context, param_hint="'MODEL'", param_type="argument")
-    target = choose_output(model, output, SUFFIX)
+    embedded = EmbeddedChoice(**explaining)
+    embedded.refuse_others(given_parameters(context))
+    target = choose_output(model, output, SUFFIX if embedded.method is None else EXPLAINED_SUFFIX)
     names = read_labels(labels)
     with console().status(Text(f"reading {model}")) as status:  # on terminals only
         source = read_source(model, reading)
@@ -133,20 +142,27 @@ def command(
             refuse_options(context, OPTIONS_OF_GRADIENTS, "the model was exported before, and has this settled")
             exported = add_gradients_to(source, target, loss=gradient, feature_map=feature_map)
         else:
-            exported = export(
-                source,
-                target,
-                masking=masking or "layer",
-                baseline=baseline,
-                mask_required=None if mask is None else mask == "required",
-                preprocessing=preset,
-                labels=names,
-                class_output=class_output,
-                output_kind=output_kind,
-                gradient=gradient,
-                feature_map=feature_map,
-                portable=portable,
-            )
+            of_export = {
+                "masking": masking or "layer",
+                "baseline": baseline,
+                "preprocessing": preset,
+                "labels": names,
+                "class_output": class_output,
+                "output_kind": output_kind,
+                "portable": portable,
+            }
+            if embedded.method is not None:
+                status.update("embedding the explanation and measuring it")
+                exported = embedded.export(source, target, of_export)
+            else:
+                exported = export(
+                    source,
+                    target,
+                    **of_export,
+                    mask_required=None if mask is None else mask == "required",
+                    gradient=gradient,
+                    feature_map=feature_map,
+                )
     for line in describe_export(exported):
         say(line)
     if as_json:
@@ -157,24 +173,35 @@ def command(
 
 def refuse_options(context: click.Context, allowed: Collection[str], why: str) -> None:
     """Raises MasktoolError with the reason ``why`` where an option was typed whose parameter is not allowed."""
+    given = given_parameters(context)
     for parameter in context.command.params:
-        given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
-        if given and parameter.name not in allowed:
+        if parameter.name in given and parameter.name not in allowed:
             raise MasktoolError(why, got=parameter.opts[-1], fix="leave that out")
+
+
+def given_parameters(context: click.Context) -> set[str]:
+    """Returns the names of the parameters whose options were typed."""
+    names = [parameter.name or "" for parameter in context.command.params]
+    return {name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
 
 
 def describe_export(exported: Export) -> Iterator[str]:
     """Yields what the user should know of an export, a line each."""
+    from masktool.explainers.method import METHODS
+
     metadata, source, rules = exported.metadata, exported.source, exported.rule_counts
     yield f"source: {source.name}, sha256 {metadata.source_sha256[:DIGEST_SHOWN]}, {source.n_nodes} nodes"
     yield from ("note: " + note for note in exported.notes)
-    if metadata.baseline is None:
+    if metadata.explanation is not None and METHODS.find(metadata.explanation["method"]).needs_gradient:
+        yield "masked: nothing; the method works on gradients"
+    elif metadata.baseline is None:
         yield f"masked: {sum(rules.values())} nodes ({', '.join(f'{rule} {count}' for rule, count in rules.items())})"
     else:
         yield f"masked: the input alone, filled with {describe_baseline(metadata)}"
     if metadata.gradient is not None:
         yield f"gradients: of the {metadata.gradient}; feature map {metadata.feature_map or 'none'}"
     yield from describe_parity(metadata.parity)
+    yield from describe_embedded(exported)
     yield f"batch: {describe_batch(dataclasses.asdict(metadata))}"
     yield from describe_class_output(metadata)
     if metadata.preprocessing is not None:

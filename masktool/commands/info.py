@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from masktool.commands.options import json_option
-from masktool.contract import MASK_INPUT, Preprocessing
+from masktool.contract import EXPLAIN_INPUT, MASK_INPUT, SALIENCY_MAP, TARGET_INPUT, Preprocessing
 from masktool.printable import describe_bytes, printable
 
 if TYPE_CHECKING:
     from masktool.exporters.description import ModelDescription
 
+REQUIRING = {MASK_INPUT: "--mask required", TARGET_INPUT: "--target required", EXPLAIN_INPUT: "--on-request required"}
+"""Options of ``masktool export`` that make an optional input an ordinary one."""
 LABELS_SHOWN = 5
 """Number of labels in the text; JSON holds all of them."""
 NOT_MASKED = "not masked; `masktool export` makes it so"
@@ -66,6 +68,8 @@ def write_text(document: dict[str, Any]) -> Iterator[str]:
     for kind in ("inputs", "outputs"):
         for index, value in enumerate(document[kind]):
             yield f"{kind if index == 0 else '':{COLUMN}}{write_value(value, document['metadata'])}"
+    for line in warn_of_optional([each["name"] for each in document["inputs"] if not each["required"]]):
+        yield f"{'WARNING':{COLUMN}}{line}"
     if document["metadata"]:
         for label, text in describe_metadata(document["metadata"]):
             yield f"{label:{COLUMN}}{text}"
@@ -79,9 +83,43 @@ def write_text(document: dict[str, Any]) -> Iterator[str]:
 def write_heading(document: dict[str, Any]) -> str:
     """Returns the first line: the file's name, whether the model takes a mask, the file's size."""
     metadata = document["metadata"]
-    kind = f"masked by masktool ({describe_masking(metadata)})" if metadata else NOT_MASKED
+    kind = NOT_MASKED
+    if metadata is not None and metadata["explanation"] is not None:
+        kind = f"explains itself by {metadata['explanation']['method']}, written by masktool"
+    elif metadata is not None:
+        kind = f"masked by masktool ({describe_masking(metadata)})"
     opsets = ", ".join(f"{domain} {version}" for domain, version in document["opsets"].items())
     return f"{document['path']}: {kind}; {describe_bytes(document['bytes'])}; opset {opsets}"
+
+
+def warn_of_optional(names: Collection[str]) -> Iterator[str]:
+    """Yields what the user must know of inputs that may be left out, by their names; nothing where there are none."""
+    if names:
+        found = sorted(names)
+        ways = [REQUIRING[name] for name in found if name in REQUIRING]
+        yield (
+            f"{', '.join(found)} may be left out, and ONNX Runtime in JavaScript knows no such inputs: Node ignores in "
+            "silence what it is given for them, and a browser refuses it"
+            + (f"; for these, export with {' '.join(ways)}" if ways else "")
+        )
+
+
+def describe_embedding(metadata: dict[str, Any]) -> Iterator[str]:
+    """Yields what the metadata of a file that explains itself say of the explanation, a line each."""
+    found = metadata["explanation"]
+    when = {"always": "in every run", "optional": "unless the input explain is false"}
+    what = {
+        "top": "the class with the highest score",
+        "optional": "the class with the highest score, or in the input target",
+    }
+    yield (
+        f"{found['method']} of {what.get(found['target'], 'the class in the input target (-1: the highest score)')}, "
+        f"{when.get(found['on_request'], 'where the input explain is true')}"
+    )
+    yield f"settings: {describe_json(found['settings'])}; seed {found['seed']}; chunk {found['chunk']}"
+    if isinstance(figure := metadata["parity"].get("explanation"), int | float):
+        share = f"{figure:.1e}" if figure else "0"
+        yield f"the map differs from that of the explainer in Python by {share} of its range"
 
 
 def describe_masking(metadata: dict[str, Any]) -> str:
@@ -102,6 +140,8 @@ def write_value(value: dict[str, Any], metadata: dict[str, Any] | None) -> str:
         notes.append("required" if value["required"] else "optional")
     if metadata and value["name"] == MASK_INPUT and "required" in value:
         notes.append(metadata["mask_polarity"])
+    if metadata and metadata["explanation"] and value["name"] == SALIENCY_MAP and "required" not in value:
+        notes.append(f"the map of {metadata['explanation']['method']}")
     if metadata and value["name"] == metadata["class_output"] and "required" not in value:
         notes.append(f"class output, {metadata['output_kind'] or 'of unknown kind'}")
     return f"{value['name']}  {dtype}{shape}" + (f"  {'; '.join(notes)}" if notes else "")
@@ -124,6 +164,9 @@ def describe_metadata(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "batch", describe_batch(metadata)
     for index, (name, figure) in enumerate(metadata["parity"].items()):
         yield "parity" if index == 0 else "", f"{name}: {json.dumps(figure)}"
+    if metadata["explanation"] is not None:
+        for index, line in enumerate(describe_embedding(metadata)):
+            yield "explanation" if index == 0 else "", line
     for index, (name, value) in enumerate((metadata["masker"] or {}).items()):
         yield "masker" if index == 0 else "", f"{name}: {describe_json(value)}"
 

@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.contract import EXPLAIN_INPUT, SALIENCY_MAP, SEGMENT_ATTRIBUTIONS, TARGET_INPUT, Metadata
+from masktool.contract import EXPLAIN_INPUT, SALIENCY_MAP, SEGMENT_ATTRIBUTIONS, SEGMENTS_INPUT, TARGET_INPUT, Metadata
 from masktool.errors import MasktoolError
 from masktool.explainers.explanation_settings import ExplanationSettings
 from masktool.explainers.method import METHODS, Attribution, Method, build_method
@@ -19,7 +19,11 @@ from masktool.explainers.subject import Subject
 from masktool.explainers.targets import TOP, Target, resolve_target
 from masktool.explainers.task import Task
 from masktool.messages import call, parameter
+from masktool.runtime.inputs import Inputs
 from masktool.runtime.session import MaskedSession
+
+LABEL_MAP = "feature_mask"
+"""What the settings call segments that the user gave, which stand in no metadata."""
 
 
 def embedded_method(metadata: Metadata) -> Method:
@@ -90,8 +94,13 @@ def takes_target(session: MaskedSession) -> bool:
     return any(each.name == TARGET_INPUT for each in session.other_inputs)
 
 
-def read_attribution(session: MaskedSession, task: Task) -> Attribution:
+def read_attribution(session: MaskedSession, task: Task, inputs: Inputs) -> Attribution:
     """Returns what a file gave beside the scores as a method's answer, for the one target of a task.
+
+    Args:
+        session: the session of the file.
+        task: the task, with what the file gave.
+        inputs: the values of the file's inputs other than the image, by name.
 
     Raises:
         MasktoolError: the target is not the class that was explained, or the map is none.
@@ -103,8 +112,20 @@ def read_attribution(session: MaskedSession, task: Task) -> Attribution:
     figures = {name: float(value) for name, value in task.outputs.items() if value.ndim == 0}
     if "attributions_error" in figures:
         figures["attributions_range"] = float(np.ptp(saliency))
-    segments = embedded_method(metadata).cut(task) if SEGMENT_ATTRIBUTIONS in task.outputs else None
-    return Attribution(saliency, metadata.explanation["settings"], quality=(figures,), segments=segments)
+    settings = metadata.explanation["settings"]
+    return Attribution(saliency, settings, quality=(figures,), segments=find_segments(metadata, task, inputs))
+
+
+def find_segments(metadata: Metadata, task: Task, inputs: Inputs) -> NDArray[np.int32] | None:
+    """Returns the segments that the file worked on, (h, w); None where it worked on none, or does not say which."""
+    assert metadata.explanation is not None
+    if SEGMENT_ATTRIBUTIONS not in task.outputs:
+        return None
+    if SEGMENTS_INPUT in inputs:
+        return np.asarray(inputs[SEGMENTS_INPUT], np.int32)
+    if metadata.explanation["settings"].get("segments") == LABEL_MAP:
+        return None
+    return embedded_method(metadata).cut(task)
 
 
 def check_explained(session: MaskedSession, task: Task) -> None:

@@ -94,7 +94,9 @@ def explain_batch(
         if session.metadata.takes_mask:
             attributions = method.attribute_together(tasks)
         else:
-            attributions = [read_attribution(session, task) for task in tasks]
+            attributions = [
+                read_attribution(session, task, reading.inputs) for task, reading in zip(tasks, readings, strict=True)
+            ]
     runs = [
         ExplanationRun(method, task, reading, attribution, maps_of(task, attribution))
         for task, reading, attribution in zip(tasks, readings, attributions, strict=True)

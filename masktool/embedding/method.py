@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from masktool.contract import Loss, Metadata
+from masktool.contract import Layout, Loss, Metadata
 from masktool.embedding.flow import FLOAT, Flow
 from masktool.embedding.network import Network, differentiable_network, masked_network
 from masktool.explainers.method import Method
@@ -99,16 +99,25 @@ class ExplainedNetwork:
     chunk: int
 
     @property
+    def layout(self) -> Layout:
+        """The order of the axes of images."""
+        assert self.metadata.layout is not None
+        return self.metadata.layout
+
+    @property
     def channel_axis(self) -> int:
         """The axis of an image's channels."""
-        assert self.metadata.layout is not None
-        return CHANNEL_AXIS[self.metadata.layout]
+        return CHANNEL_AXIS[self.layout]
 
     @property
     def spatial_axes(self) -> tuple[int, int]:
         """The axes of an image's height and width."""
-        assert self.metadata.layout is not None
-        return SPATIAL_AXES[self.metadata.layout]
+        return SPATIAL_AXES[self.layout]
+
+    @property
+    def n_channels(self) -> int:
+        """The number of channels of an image."""
+        return self.image_shape[self.channel_axis - 1]
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -116,6 +125,10 @@ class ExplainedNetwork:
         image = next(value for value in self.plain.graph.inputs if value.name == self.metadata.image_input)
         assert image.shape is not None
         return tuple(length for length in image.shape[1:] if isinstance(length, int))
+
+    def in_layout(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Returns values (h, w, C) as one image (1, ...) in the network's layout."""
+        return (values if self.layout == "NHWC" else values.transpose(2, 0, 1))[None]
 
     def masked_network(self) -> Network:
         """Returns the masked network, to be placed once."""

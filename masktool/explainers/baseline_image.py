@@ -6,6 +6,8 @@ pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from skimage.filters import gaussian
@@ -35,9 +37,7 @@ def baseline_image(task: Task, model: Differentiable, baseline: str) -> NDArray[
     if baseline == "image-mean":
         return np.broadcast_to(image.mean(axis=axes, keepdims=True), image.shape).astype(np.float32)
     if baseline == "blur":
-        side = BLUR_SIGMA * min(task.size)
-        sigma = [side if axis in axes else 0 for axis in range(image.ndim)]
-        return gaussian(image, sigma, mode="nearest", preserve_range=True).astype(np.float32)
+        return blur_along(image, axes, task.size)
     values = constant_baseline(
         baseline,
         (image.shape[CHANNEL_AXIS[layout]], *task.size),
@@ -47,3 +47,10 @@ def baseline_image(task: Task, model: Differentiable, baseline: str) -> NDArray[
         seed=task.seed,
     )
     return np.ascontiguousarray(np.broadcast_to(values, image.shape))
+
+
+def blur_along(values: NDArray[np.float32], axes: Sequence[int], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Returns values blurred along some axes as the baseline ``blur`` is, for an image of ``size`` (height, width)."""
+    side = BLUR_SIGMA * min(size)
+    sigma = [side if axis in axes else 0 for axis in range(values.ndim)]
+    return gaussian(values, sigma, mode="nearest", preserve_range=True).astype(np.float32)

@@ -59,9 +59,13 @@ def embed_source(
     masked = found.prepared.model.clone()
     metadata = complete(found.metadata, masked, layout)
     size = refuse_unexplainable(found, metadata)
-    network = ExplainedNetwork(found.plain, masked, metadata, size, embedding.seed, embedding.chunk)
+    network = ExplainedNetwork(
+        found.plain, masked, metadata, size, embedding.seed, embedding.chunk, embedding.samples_input
+    )
     emitted = builder(method, network)
     refuse_taken_names(found, [each.name for each in emitted.extra_inputs()])
+    if embedding.samples_input != "fixed":
+        emitted.check_samples_input()
     model = Assembly(network, emitted, embedding).build()
     if settings.portable:
         metadata = make_portable(model, metadata)

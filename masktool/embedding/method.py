@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from masktool.contract import Layout, Loss, Metadata
 from masktool.embedding.flow import FLOAT, Flow
 from masktool.embedding.network import Network, differentiable_network, masked_network
+from masktool.embedding.settings import SamplesInput
+from masktool.errors import MasktoolError
 from masktool.explainers.method import Method
 from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
+from masktool.messages import parameter
 from masktool.registry import ClassRegistry
 
 Options = TypeVar("Options", bound=Method)
@@ -89,6 +92,7 @@ class ExplainedNetwork:
         size: (height, width) of the input in pixels.
         seed: the seed of every random choice.
         chunk: the largest number of masks or steps in one pass.
+        samples_input: whether the number of masks or steps is an input, see :class:`EmbeddingSettings`.
     """
 
     plain: ir.Model
@@ -97,6 +101,7 @@ class ExplainedNetwork:
     size: tuple[int, int]
     seed: int
     chunk: int
+    samples_input: SamplesInput = "fixed"
 
     @property
     def layout(self) -> Layout:
@@ -188,6 +193,14 @@ class EmbeddedMethod(abc.ABC, Generic[Options]):
         Raises:
             MasktoolError: the method has no graph for this network or these options; the error says why.
         """
+
+    def check_samples_input(self) -> None:
+        """Raises a MasktoolError where the number of masks or steps is to be an input and cannot be one."""
+        raise MasktoolError(
+            f"{self.options.title} in a file has its masks or steps settled at export",
+            where=parameter("samples_input", self.network.samples_input),
+            fix="leave it out",
+        )
 
     def extra_inputs(self) -> tuple[ExtraInput, ...]:
         """Returns the inputs that the method declares for itself."""

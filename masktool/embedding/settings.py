@@ -10,6 +10,7 @@ from masktool.option_checks import check_choice, check_count
 
 TargetInput = Literal["top", "optional", "required"]
 ExplainInput = Literal["always", "optional", "required"]
+SamplesInput = Literal["fixed", "optional", "required"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,9 @@ class EmbeddingSettings:
             leave inputs out, ``required``.
         on_request: when to explain: ``always``; or where the boolean input ``explain`` (1,), ``optional`` with the
             default true, or ``required``, is true.
+        samples_input: whether the number of masks or steps is ``fixed`` at export, or an input named as the method's
+            option (``n_steps``, ``n_samples``), (1,) int64, ``optional`` with the option's value as its default, or
+            ``required``.
     """
 
     method: Method
@@ -32,12 +36,14 @@ class EmbeddingSettings:
     chunk: int = 1
     target: TargetInput = "top"
     on_request: ExplainInput = "always"
+    samples_input: SamplesInput = "fixed"
 
     def __post_init__(self) -> None:
         """Raises MasktoolError for an option out of range."""
         check_count("chunk", self.chunk)
         check_choice("target", self.target, ("top", "optional", "required"))
         check_choice("on_request", self.on_request, ("always", "optional", "required"))
+        check_choice("samples_input", self.samples_input, ("fixed", "optional", "required"))
 
     def document(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Returns what the file's metadata say of the explanation, as JSON values."""
@@ -48,4 +54,5 @@ class EmbeddingSettings:
             "chunk": self.chunk,
             "target": self.target,
             "on_request": self.on_request,
+            "samples_input": self.samples_input,
         }

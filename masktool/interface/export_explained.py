@@ -9,7 +9,7 @@ from masktool.files import check_target
 from masktool.streams import unheard
 
 if TYPE_CHECKING:
-    from masktool.embedding.settings import ExplainInput, TargetInput
+    from masktool.embedding.settings import ExplainInput, SamplesInput, TargetInput
     from masktool.exporters.result import Export
     from masktool.exporters.sources import Model, Source
 
@@ -29,6 +29,7 @@ def export_explained(
     target: TargetInput = "top",
     on_request: ExplainInput = "always",
     portable: bool = False,
+    samples_input: SamplesInput = "fixed",
     **options: Any,
 ) -> Export:
     """Exports a trained CNN as an ONNX model that gives a saliency map with every prediction, from one run.
@@ -53,6 +54,9 @@ def export_explained(
             stand once, in ``NAME.data`` beside the file.
         portable: whether the file is written for other runtimes than ONNX Runtime too, as for
             :func:`masktool.export`; of a method's own inputs only those without a default remain.
+        samples_input: whether the number of masks or steps is ``fixed``, or an input of the file, (1,) int64, named as
+            the method's option: ``optional``, with the number given here as its default, or ``required``. For
+            ``smoothgrad`` (``n_samples``) and ``integrated-gradients`` with ``rule="riemann"`` (``n_steps``).
         **options: the method's own options, see ``masktool.explainers.methods``; and those of
             :func:`masktool.export`, but for ``mask_required``, ``gradient`` and ``feature_map``. Where the method has a
             ``baseline`` or ``feature_map`` of its own, they are the method's.
@@ -75,7 +79,8 @@ def export_explained(
 
     check_target(path)
     own, of_export = split_options(method, options)
-    embedding = EmbeddingSettings(build_embedded_method(method, own, n_samples), seed, chunk, target, on_request)
+    built = build_embedded_method(method, own, n_samples)
+    embedding = EmbeddingSettings(built, seed, chunk, target, on_request, samples_input)
     of_source = {name: of_export.pop(name) for name in SOURCE_OPTIONS if name in of_export}
     settings = read_settings(**of_export, portable=portable)
     of_source["input_size"] = source_size(model, of_source.get("input_size"), settings.preprocessing)

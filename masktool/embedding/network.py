@@ -73,9 +73,10 @@ class Network:
         graph.initializers.clear()
         nodes = tuple(graph)
         graph.remove(nodes)
-        rename_inside(nodes, f"{flow.label}/")
+        prefix = f"{flow.label}/network/"  # the network's own names may be those that the graph gives its nodes
+        rename_inside(nodes, prefix)
         for weight in weights:
-            weight.name = f"{flow.label}/{weight.name}"
+            weight.name = prefix + str(weight.name)
             flow.graph.register_initializer(weight)
         flow.graph.extend(nodes)
         return found

@@ -152,7 +152,7 @@ def mask_source(whole: Source, settings: ExportSettings) -> MaskedNetwork:
     from masktool.exporters.file_metadata import begin_metadata, find_class_output
     from masktool.exporters.masked import MaskedNetwork
     from masktool.exporters.other_ways import advising_fill
-    from masktool.exporters.preparation import add_mask, prepare_graph
+    from masktool.exporters.preparation import add_mask, prepare_graph, settle_one_image
     from masktool.exporters.trial import open_source
     from masktool.exporters.user_choices import source_preprocessing
 
@@ -162,6 +162,7 @@ def mask_source(whole: Source, settings: ExportSettings) -> MaskedNetwork:
     prepared = prepare_graph(source, plain, source_preprocessing(source, settings.preprocessing))
     head = find_class_output(source, prepared, settings.output, plain.batch)
     unmasked = prepared.model.clone()
+    settle_one_image(source, prepared, unmasked)
     with advising_fill(whole, settings, export_source):
         add_mask(source, prepared, settings)
     return MaskedNetwork(source, unmasked, prepared, begin_metadata(source, prepared, head, settings))

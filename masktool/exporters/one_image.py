@@ -89,7 +89,7 @@ def take_one_image(model: ir.Model, image_input: str, batch: int, rows: Sequence
     """Feeds one image as often as a fixed batch has places, and takes the first row of every output, in place.
 
     Args:
-        model: the masked graph.
+        model: the graph, with a mask input or without.
         image_input: name of the image input.
         batch: the length of its first axis.
         rows: the number of rows that each output was found to have, which counts where the graph does not tell; 0 for

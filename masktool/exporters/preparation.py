@@ -90,9 +90,14 @@ def add_mask(source: Source, prepared: Prepared, settings: ExportSettings) -> No
             prepared.preprocessing,
             mask_required=required,
         )
+    settle_one_image(source, prepared, prepared.model)
+
+
+def settle_one_image(source: Source, prepared: Prepared, model: ir.Model) -> None:
+    """Makes a graph of the prepared network's take one image, in place, where copies of it fill a fixed batch."""
     if prepared.copies > 1:
         rows = prepared.trial.plain.count_rows(prepared.trial.probes[0].images[0])
-        take_one_image(prepared.model, source.image_input, prepared.copies, rows)
+        take_one_image(model, source.image_input, prepared.copies, rows)
 
 
 def carry_mask(source: Source, prepared: Prepared, settings: ExportSettings, *, required: bool) -> None:

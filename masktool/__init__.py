@@ -38,12 +38,13 @@ if TYPE_CHECKING:
     from masktool.explainers.subject import ImageLike
     from masktool.explainers.targets import ClassScore, Place, Target
     from masktool.exporters import add_gradients_to, export
-    from masktool.exporters.check import ExportCheck, check_export
+    from masktool.exporters.check import ExportCheck
     from masktool.exporters.description import ModelDescription, TensorDescription, describe
     from masktool.exporters.parity import Verdict
     from masktool.exporters.result import Export, NodeRule, SourceSummary
     from masktool.exporters.settings import LabelsLike, PreprocessingLike, Preset
     from masktool.interface.cache_entries import CacheEntry, clear_cache, list_cache
+    from masktool.interface.check import check_export
     from masktool.interface.evaluate import evaluate
     from masktool.interface.explain import explain, explain_images, explain_targets
     from masktool.interface.export_explained import export_explained
@@ -205,7 +206,7 @@ _MODULE_OF_NAME = {
     "Verdict": "masktool.exporters.parity",
     "__version__": "masktool.contract",
     "add_gradients_to": "masktool.exporters",
-    "check_export": "masktool.exporters.check",
+    "check_export": "masktool.interface.check",
     "clear_cache": "masktool.interface.cache_entries",
     "describe": "masktool.exporters.description",
     "doctor": "masktool.interface.installation",

@@ -27,7 +27,7 @@ VERDICTS = {True: "ok", False: "FAILED", None: "-"}
 
 def run_check(path: Path, source: Source | None, *, as_json: bool) -> int:
     """Measures an exported file, prints its figures, and returns the exit code: 1 where one is beyond its limit."""
-    from masktool.exporters.check import check_export
+    from masktool.interface.check import check_export
 
     screen = console()
     with screen.status("measuring"):  # on terminals only

@@ -107,7 +107,7 @@ def read_attribution(session: MaskedSession, task: Task, inputs: Inputs) -> Attr
     """
     metadata = session.metadata
     assert metadata.explanation is not None
-    check_explained(session, task)
+    check_explained_class(session, task)
     saliency = check_finite_map(task.outputs[SALIENCY_MAP], task.size)
     figures = {name: float(value) for name, value in task.outputs.items() if value.ndim == 0}
     if "attributions_error" in figures:
@@ -128,7 +128,7 @@ def find_segments(metadata: Metadata, task: Task, inputs: Inputs) -> NDArray[np.
     return embedded_method(metadata).cut(task)
 
 
-def check_explained(session: MaskedSession, task: Task) -> None:
+def check_explained_class(session: MaskedSession, task: Task) -> None:
     """Raises a MasktoolError where a file without an input for the target explained another class than was asked."""
     (target,), top = task.targets, int(task.scores.argmax())
     if takes_target(session) or target == top:

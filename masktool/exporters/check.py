@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,23 +11,19 @@ from typing import TYPE_CHECKING
 import onnx_ir
 
 from masktool.contract import Metadata, __version__
-from masktool.data_files import check_readable
 from masktool.errors import MasktoolError
 from masktool.exporters.chosen_boxes import leave_out_lists
 from masktool.exporters.diagnosis import excuse
 from masktool.exporters.names import rename_as_before
 from masktool.exporters.parity import Verdict, judge_parity, measure_parity
 from masktool.exporters.runnable import RunnableModel
-from masktool.exporters.settings import SourceSettings
-from masktool.exporters.sources import read_source
 from masktool.exporters.storage import open_session
 from masktool.exporters.tolerance import limits_of, widened, without_unfused
 from masktool.exporters.trial import open_source, try_batches, try_source
 from masktool.messages import call
-from masktool.streams import unheard
 
 if TYPE_CHECKING:
-    from masktool.exporters.sources import Model, Source
+    from masktool.exporters.sources import Source
 
 DRIFT_TOLERANCE = 0.02
 """Share by which the response may differ from the one recorded: kernels of another processor round differently, and an
@@ -57,40 +52,16 @@ class ExportCheck:
         return [verdict for verdict in self.verdicts if verdict.passed is False]
 
 
-@unheard()
-def check_export(
-    path: str | os.PathLike[str],
-    model: Model | Source | None = None,
-    *,
-    arch: str | None = None,
-    input_size: tuple[int, int] | None = None,
-    channels: int | None = None,
-    image_input: str | None = None,
-    trust_code: bool = False,
-) -> ExportCheck:
-    """Measures an exported file as it was measured at export, and says which figures are within their limits.
+def check_masked(path: Path, source: Source | None) -> ExportCheck:
+    """Measures a file that takes a mask as it was measured at export, and says which figures are within their limits.
 
     Args:
         path: the path of the exported file.
-        model: the model that the file was exported from, as for :func:`masktool.export`; None compares the file with
-            itself, and leaves out the figures that need the model.
-        arch: the architecture that a state dict belongs to, as for ``export``.
-        input_size: the height and width of the image input in pixels, as for ``export``.
-        channels: the number of channels of a torch module's images, as for ``export``.
-        image_input: the name of the ONNX input that is the image, as for ``export``.
-        trust_code: whether a model file is read although that may run code from it, as for ``export``.
-
-    Returns:
-        A verdict on every figure; ``failed`` holds those beyond their limits.
+        source: the model that the file was exported from; None leaves out the figures that need it.
 
     Raises:
         MasktoolError: the file is not masktool's, does not run, or takes other inputs than the model.
     """
-    path = Path(path)
-    check_readable(path, "a file that `masktool export` wrote")
-    source = None
-    if model is not None:
-        source = read_source(model, SourceSettings(arch, input_size, channels, image_input, trust_code))
     session = open_session(str(path))
     metadata = Metadata.from_properties(session.get_modelmeta().custom_metadata_map)
     if metadata is None:

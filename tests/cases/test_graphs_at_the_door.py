@@ -15,9 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 import masktool
 from masktool import export
 from masktool.errors import MasktoolError
-from masktool.exporters.check import check_export
 from masktool.exporters.onnx_door import read_onnx
 from masktool.external_weights import find_locations
+from masktool.interface.check import check_export
 
 CORPUS = Path(__file__).parent / "corpus"
 HEAD = '<ir_version: 9, opset_import: ["" : 18]> g '

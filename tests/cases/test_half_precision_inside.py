@@ -11,10 +11,10 @@ import pytest
 from networks.small_graphs import parse
 
 import masktool
-from masktool.exporters.check import check_export
 from masktool.exporters.parity import open_session
 from masktool.exporters.sources import load_source
 from masktool.exporters.tolerance import LIFT_TOLERANCE, LIMITS, lift_tolerance_of, limits_of
+from masktool.interface.check import check_export
 
 RNG = np.random.default_rng(1)
 HALF, ONES = 1e-2, 1e-5

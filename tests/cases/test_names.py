@@ -13,8 +13,8 @@ from onnx import numpy_helper
 
 import masktool
 from masktool.errors import MasktoolError
-from masktool.exporters.check import check_export
 from masktool.exporters.sources import load_source
+from masktool.interface.check import check_export
 
 X = np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32)
 TEXT = """<ir_version: 9, opset_import: ["" : 18]> g (float[N,3,8,8] IMAGE) => (float[N,4] SCORES, float[N,4,8,8] MAP) {

@@ -60,7 +60,7 @@ def test_layer_masking_is_refused_and_a_size_settles_it(tmp_path: Path) -> None:
         masktool.export(source, target)
     metadata = masktool.export(source, target, input_size=(32, 100)).metadata
     assert metadata.parity["ones"] == 0
-    check = pytest.importorskip("masktool.exporters.check")
+    check = pytest.importorskip("masktool.interface.check")
     sources = pytest.importorskip("masktool.exporters.sources")
     assert not check.check_export(target, sources.load_source(source)).failed  # the source's own size is open
 

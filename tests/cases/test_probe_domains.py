@@ -13,10 +13,10 @@ from networks.small_graphs import classifier, parse
 import masktool
 from masktool import MasktoolError
 from masktool.contract import Preprocessing
-from masktool.exporters.check import check_export
 from masktool.exporters.domains import Domain, draw_pictures, find_domains
 from masktool.exporters.probes import Probe
 from masktool.exporters.sources import load_source
+from masktool.interface.check import check_export
 
 HEAD = """<ir_version: 10, opset_import: ["" : 18]>
     g (float[{batch}, 3, 16, 16] image) => (float[{batch}, 5] y) <float[8, 3, 3, 3] k, float[8, 5] w, {weights}>

@@ -18,9 +18,9 @@ from masktool import MasktoolError
 from masktool.contract import Masking
 from masktool.exporters import preparation
 from masktool.exporters.canonical import canonicalise
-from masktool.exporters.check import check_export
 from masktool.exporters.domains import draw_pictures
 from masktool.exporters.sources import load_source
+from masktool.interface.check import check_export
 
 FORMATS = {
     "QDQ": {"quant_format": QuantFormat.QDQ},

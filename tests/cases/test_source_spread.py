@@ -12,10 +12,10 @@ from networks.small_graphs import parse
 
 import masktool
 from masktool import MasktoolError
-from masktool.exporters.check import check_export
 from masktool.exporters.parity import check_parity, judge_parity
 from masktool.exporters.sources import load_source
 from masktool.exporters.tolerance import LIMITS
+from masktool.interface.check import check_export
 
 WEIGHTS = """float[8, 3, 4, 4] k, float[8] s, float[8] o, float two, float eps, float[8, 8] w1, float[8, 8] w2,
     float[8, 8] wv, float root, float one, float gain, float half"""

@@ -13,8 +13,8 @@ from networks.small_graphs import parse
 import masktool
 from masktool.contract import Masking
 from masktool.errors import MasktoolError
-from masktool.exporters.check import check_export
 from masktool.exporters.sources import load_source
+from masktool.interface.check import check_export
 
 BODIES = {
     "a view of two images": (

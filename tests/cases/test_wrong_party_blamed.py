@@ -16,13 +16,13 @@ import masktool
 from masktool import MasktoolError
 from masktool.cli import run
 from masktool.contract import Masking
-from masktool.exporters.check import check_export
 from masktool.exporters.diagnosis import find_fault_of_source, mixing_of, unsteady
 from masktool.exporters.domains import NORMAL
 from masktool.exporters.parity import open_session
 from masktool.exporters.probes import Probe
 from masktool.exporters.runnable import RunnableModel
 from masktool.exporters.sources import load_source
+from masktool.interface.check import check_export
 
 HEAD = """<ir_version: 10, opset_import: ["" : 18]>
     g (float[{batch}, 3, 16, 16] image) => (float[{batch}, 5] y) <float[8, 3, 3, 3] k, float[8, 5] w{weights}>

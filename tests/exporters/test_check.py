@@ -15,8 +15,8 @@ from networks.unusual_graphs import open_network
 import masktool
 from masktool import MasktoolError
 from masktool.cli import run
-from masktool.exporters.check import check_export
 from masktool.exporters.sources import load_source
+from masktool.interface.check import check_export
 
 
 @pytest.fixture

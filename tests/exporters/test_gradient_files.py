@@ -13,7 +13,7 @@ from networks.small_graphs import classifier
 import masktool
 from masktool import MasktoolError
 from masktool.cli import run
-from masktool.exporters.check import check_export
+from masktool.interface.check import check_export
 from masktool.option_names import for_command_line
 
 

@@ -10,9 +10,9 @@ import masktool
 from masktool.cli import masktool as command_line
 from masktool.contract import Metadata
 from masktool.errors import MasktoolError
-from masktool.exporters.check import check_export
 from masktool.exporters.opset import lower_opset
 from masktool.exporters.portable import TINY_BETA
+from masktool.interface.check import check_export
 
 OPEN_SIZE = """
 <ir_version: 10, opset_import: ["" : 20]>

@@ -16,13 +16,13 @@ from networks.small_graphs import classifier
 import masktool
 from masktool import MasktoolError, demo
 from masktool.contract import SALIENCY_MAP
-from masktool.exporters.check import check_export
 from masktool.exporters.sources import load_source, source_from_module
 from masktool.exporters.torch_sources import hub
 from masktool.exporters.torch_sources.hub import Architecture
 from masktool.exporters.torch_sources.module_export import quiet
 from masktool.exporters.torch_sources.modules import FROZEN_NOTE, load_module
 from masktool.files import sha256_of
+from masktool.interface.check import check_export
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

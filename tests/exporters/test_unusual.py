@@ -21,8 +21,8 @@ from networks.unusual_graphs import (
 import masktool
 from masktool import MasktoolError
 from masktool.contract import Metadata
-from masktool.exporters.check import check_export
 from masktool.exporters.sources import load_source
+from masktool.interface.check import check_export
 
 
 def run_plain(model: onnx.ModelProto, **feed: np.ndarray) -> list[np.ndarray]:

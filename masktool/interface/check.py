@@ -1,0 +1,61 @@
+"""Measuring an exported file again: :func:`check_export`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from masktool.data_files import check_readable
+from masktool.exported_files import metadata_of
+from masktool.streams import unheard
+
+if TYPE_CHECKING:
+    from masktool.exporters.check import ExportCheck
+    from masktool.exporters.sources import Model, Source
+
+
+@unheard()
+def check_export(
+    path: str | os.PathLike[str],
+    model: Model | Source | None = None,
+    *,
+    arch: str | None = None,
+    input_size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    image_input: str | None = None,
+    trust_code: bool = False,
+) -> ExportCheck:
+    """Measures an exported file as it was measured at export, and says which figures are within their limits.
+
+    Args:
+        path: the path of the exported file, which takes a mask or explains itself.
+        model: the model that the file was exported from, as for :func:`masktool.export`; None compares the file with
+            itself, and leaves out the figures that need the model: of a file that explains itself, whether the map is
+            the one that the explainer gives.
+        arch: the architecture that a state dict belongs to, as for ``export``.
+        input_size: the height and width of the image input in pixels, as for ``export``.
+        channels: the number of channels of a torch module's images, as for ``export``.
+        image_input: the name of the ONNX input that is the image, as for ``export``.
+        trust_code: whether a model file is read although that may run code from it, as for ``export``.
+
+    Returns:
+        A verdict on every figure; ``failed`` holds those beyond their limits.
+
+    Raises:
+        MasktoolError: the file is not masktool's, does not run, or takes other inputs than the model.
+    """
+    from masktool.embedding.check import check_explained
+    from masktool.exporters.check import check_masked
+    from masktool.exporters.settings import SourceSettings
+    from masktool.exporters.sources import read_source
+
+    path = Path(path)
+    check_readable(path, "a file that `masktool export` wrote")
+    source = None
+    if model is not None:
+        source = read_source(model, SourceSettings(arch, input_size, channels, image_input, trust_code))
+    metadata = metadata_of(path)
+    if metadata is None or metadata.takes_mask:
+        return check_masked(path, source)
+    return check_explained(path, metadata, source)

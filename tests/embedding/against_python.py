@@ -13,14 +13,18 @@ SHARE = 1e-4
 """Of the range of Python's map, between the two maps; and between figures, which are in units of the map."""
 
 
-def network(height, width, **weights):
-    """Returns a classifier of four classes for images (N, 3, height, width)."""
+def network(height, width, layout="NCHW", **weights):
+    """Returns a classifier of four classes for images (N, 3, height, width), or (N, height, width, 3)."""
+    images, first = f"3, {height}, {width}", "features = Conv<pads = [1, 1, 1, 1], strides = [2, 2]>(image, kernel)"
+    if layout == "NHWC":
+        images = f"{height}, {width}, 3"
+        first = "channels = Transpose<perm = [0, 3, 1, 2]>(image) " + first.replace("image", "channels")
     text = f"""
     <ir_version: 10, opset_import: ["" : 20]>
-    classifier (float[N, 3, {height}, {width}] image) => (float[N, 4] logits)
+    classifier (float[N, {images}] image) => (float[N, 4] logits)
     <float[6, 3, 3, 3] kernel, float[6, 4] weight>
     {{
-        features = Conv<pads = [1, 1, 1, 1], strides = [2, 2]>(image, kernel)
+        {first}
         active = Relu(features)
         pooled = GlobalAveragePool(active)
         flat = Flatten(pooled)

@@ -59,7 +59,13 @@ def test_several_masks_in_one_pass(tmp_path, images, chunk):
     assert_same_as_python(tmp_path, network(*SIZE), "lime", images, chunk=chunk, n_samples=56, n_segments=16)
 
 
-def test_channels_last(tmp_path, data_dir):
+def test_channels_last(tmp_path, images):
+    source = network(*SIZE, layout="NHWC")
+    assert_same_as_python(tmp_path, source, "lime", images.transpose(0, 2, 3, 1), n_samples=24, n_segments=9)
+
+
+@pytest.mark.slow
+def test_a_network_with_channels_last(tmp_path, data_dir):
     images = np.random.default_rng(1).uniform(-1, 1, (1, 224, 224, 3)).astype(np.float32)
     source = data_dir / "weights" / "mobilenet_v1_0.25_224_tf2onnx_nhwc.onnx"
     of_export = {"output_kind": "probabilities"}

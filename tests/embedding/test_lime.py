@@ -124,6 +124,8 @@ def test_a_label_that_is_none_ends_the_run(tmp_path, images, label):
     [
         ({"segments": "slic"}, "superpixels depend on the image.*segments=grid.*segments=input"),
         ({"feature_mask": np.zeros((16, 16), int)}, r"label map of another size.*\(32, 32\)"),
+        ({"alpha": 1e-3, "n_samples": 30, "n_segments": 64}, "too ill-conditioned for float32.*raise alpha"),
+        ({"kernel_width": 0.01}, r"only the sample that keeps everything.*kernel_width=0\.01"),
         ({"segments": "voronoi"}, "unknown segments.*slic, grid, input"),
     ],
 )

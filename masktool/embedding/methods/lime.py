@@ -20,9 +20,12 @@ from masktool.embedding.linear_algebra import identity, invert_matrix
 from masktool.embedding.method import Asked, Comparison, Explained, ExplainedNetwork, ExtraInput, register
 from masktool.embedding.sampling import SamplingMethod
 from masktool.errors import MasktoolError
-from masktool.explainers.methods.lime import FLAT_VARIANCE, GIVEN, Lime
+from masktool.explainers.methods.lime import FLAT_VARIANCE, GIVEN, Lime, kernel_weights, normal_equations
 from masktool.explainers.segmentation import axis_labels, check_label_map, relabel
 from masktool.limits import check_limit
+
+LARGEST_CONDITION = 1000
+"""Condition number of the normal equations up to which float32 gives the coefficients to 1e-4 of their range."""
 
 
 class Regression(NamedTuple):
@@ -59,6 +62,7 @@ class EmbeddedLime(SamplingMethod[Lime]):
         self.constant_labels = self.cut()
         self.n_features = options.n_segments if self.constant_labels is None else int(self.constant_labels.max()) + 1
         check_limit("segments", self.n_features, where="LIME")
+        self.refuse_beyond_float32()
 
     def cut(self) -> np.ndarray | None:
         """Returns the segments (h, w) of all images; None where each image has its own."""
@@ -74,6 +78,26 @@ class EmbeddedLime(SamplingMethod[Lime]):
                 )
             return relabel(labels)
         return None if self.options.segments == GIVEN else self.grid()
+
+    def refuse_beyond_float32(self) -> None:
+        """Raises a MasktoolError where float32 cannot hold the regression."""
+        design = self.options.design(self.n_features, self.network.seed)
+        weights = kernel_weights(design, self.options.kernel_width)
+        if weights[1:].sum() < np.finfo(np.float32).eps:  # the first has a weight of 1
+            raise MasktoolError(
+                "in float32, in which a file computes, only the sample that keeps everything has a weight",
+                where=f"kernel_width={self.options.kernel_width}",
+                fix="raise kernel_width",
+            )
+        condition = float(np.linalg.cond(normal_equations(design, weights, self.options.alpha)[0]))
+        if condition > LARGEST_CONDITION:
+            raise MasktoolError(
+                "the regression is too ill-conditioned for float32, in which a file computes",
+                where=self.options.title,
+                expected=f"a condition number of at most {LARGEST_CONDITION}",
+                got=f"{condition:.1e}",
+                fix="raise alpha or n_samples, or lower n_segments",
+            )
 
     def grid(self) -> np.ndarray:
         """Returns the rectangles that Python cuts the input into."""

@@ -159,9 +159,16 @@ def ridge_matrix(design: NDArray[np.float32], weights: NDArray[np.float64], alph
     With the columns of the design Z centred at their weighted means, the intercept drops out of the normal equations:
     A = (Z' W Z + alpha I)^-1 Z' W.
     """
+    return np.asarray(np.linalg.solve(*normal_equations(design, weights, alpha)), np.float64)
+
+
+def normal_equations(
+    design: NDArray[np.float32], weights: NDArray[np.float64], alpha: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns Z' W Z + alpha I and Z' W, see :func:`ridge_matrix`."""
     centred = design - (weights @ design) / weights.sum()
     weighted = centred.T * weights
-    return np.linalg.solve(weighted @ centred + alpha * np.eye(design.shape[1]), weighted)
+    return weighted @ centred + alpha * np.eye(design.shape[1]), weighted
 
 
 def weighted_residuals(

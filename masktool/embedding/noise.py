@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import onnx_ir as ir
 
 from masktool.embedding.compact import store_integers
 from masktool.embedding.flow import FLOAT, INT64, Flow
-from masktool.explainers.gaussian_noise import CONGRUENCES, POWER_STRIDE, Congruence, GaussianNoise
+from masktool.explainers.gaussian_noise import (
+    CONGRUENCES,
+    POWER_STRIDE,
+    Congruence,
+    GaussianNoise,
+    normal_quantiles,
+    quantile_scale,
+)
 
 
-def emit_states_along(flow: Flow, noise: GaussianNoise) -> dict[str, ir.Value]:
-    """Emits what every copy of the noise is made from, once: powers of the multipliers, (1, 2 · pairs) each."""
-    count = flow.emit("Range", flow.integer(0), flow.integer(2 * noise.n_pairs), flow.integer(1))
-    numbers = flow.typed(count, INT64, [2 * noise.n_pairs])
+def emit_powers_along(flow: Flow, noise: GaussianNoise) -> dict[str, ir.Value]:
+    """Emits what every copy of the noise is made from, once: powers of the multipliers, (1, length) each."""
+    numbers = flow.typed(
+        flow.emit("Range", flow.integer(0), flow.integer(noise.length), flow.integer(1)), INT64, [noise.length]
+    )
     return {
         f"powers_{index}": flow.reshape(emit_powers(flow, part, numbers), 1, -1)
         for index, part in enumerate(CONGRUENCES)
@@ -29,31 +36,23 @@ def emit_copies(flow: Flow, noise: GaussianNoise, copies: ir.Value, along: Mappi
         flow: the graph to emit into.
         noise: the noise.
         copies: the numbers of the copies.
-        along: what :func:`emit_states_along` returned.
+        along: what :func:`emit_powers_along` returned.
     """
     first, second, third = (
         emit_states(flow, noise, index, copies, along[f"powers_{index}"]) for index in range(len(CONGRUENCES))
     )
     period = flow.integer(CONGRUENCES[0].period)
     combined = flow.emit("Add", flow.emit("Sub", first, second), flow.emit("Add", third, period))
-    numbers = flow.emit("Add", flow.emit("Mod", combined, period), flow.integer(1))
-    shares = flow.emit("Mul", flow.as_type(numbers, FLOAT), flow.floats(np.float32(1 / CONGRUENCES[0].modulus)))
-    halves = [
-        flow.emit("Slice", shares, flow.ints(start), flow.ints(start + noise.n_pairs), flow.ints(1))
-        for start in (0, noise.n_pairs)
-    ]
-    radii = flow.emit("Sqrt", flow.emit("Mul", flow.emit("Log", halves[0]), flow.floats(-2)))
-    angles = flow.emit("Mul", halves[1], flow.floats(np.float32(2 * np.pi)))
-    pairs = [flow.emit("Mul", radii, flow.emit(function, angles)) for function in ("Cos", "Sin")]
-    values = flow.emit("Concat", *pairs, axis=1)
-    return flow.emit("Slice", values, flow.ints(0), flow.ints(noise.length), flow.ints(1))
+    levels = flow.emit("Div", flow.emit("Mod", combined, period), flow.integer(2))
+    quantiles = flow.emit("Gather", flow.constant(normal_quantiles(), ir.DataType.INT16), levels)
+    return flow.emit("Mul", flow.as_type(quantiles, FLOAT), flow.floats(quantile_scale()))
 
 
 def emit_states(flow: Flow, noise: GaussianNoise, index: int, copies: ir.Value, along: ir.Value) -> ir.Value:
-    """Emits the states of one part of the generator for copies (m,), (m, 2 · pairs) int64."""
+    """Emits the states of one part of the generator for copies (m,), (m, length) int64."""
     part = CONGRUENCES[index]
     modulus = flow.integer(part.modulus)
-    exponents = flow.emit("Mul", copies, flow.integer(2 * noise.n_pairs % part.period))
+    exponents = flow.emit("Mul", copies, flow.integer(noise.length % part.period))
     begin = flow.emit("Mul", emit_powers(flow, part, exponents), flow.integer(noise.starts[index]))
     begin = flow.reshape(flow.emit("Mod", begin, modulus), -1, 1)
     return flow.emit("Mod", flow.emit("Mul", begin, along), modulus)

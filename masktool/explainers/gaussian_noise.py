@@ -1,20 +1,20 @@
-"""Gaussian noise from whole numbers below 2^31, so that every runtime that has integers of 32 bits draws the same.
+"""Gaussian noise from whole numbers below 2^31, the same to the last bit in every runtime that has integers of 32 bits.
+
+One bit matters: an image that differs in its last bit has some activation on the other side of a ReLU's kink.
 
 Source: Pierre L'Ecuyer, "Efficient and Portable Combined Random Number Generators", Communications of the ACM 31(6),
 1988, https://doi.org/10.1145/62959.62969: the combination of three for 16-bit computers, of period 8.1e12,
 
-    s_j <- a_j s_j mod m_j  for j = 1, 2, 3,    z = (s_1 - s_2 + s_3) mod (m_1 - 1),    u = (z + 1) / m_1
+    s_j <- a_j s_j mod m_j  for j = 1, 2, 3,    z = (s_1 - s_2 + s_3) mod (m_1 - 1)
 
-The state k steps on is a_j^k s_j mod m_j, so that no number depends on those before it. Two numbers u and v make two
-values of the normal distribution (Box and Muller, "A Note on the Generation of Random Normal Deviates", 1958):
-
-    sqrt(-2 log u) cos(2 pi v)    and    sqrt(-2 log u) sin(2 pi v)
-
-u being a multiple of 1 / 32363, values lie within 4.6 standard deviations.
+The state k steps on is a_j^k s_j mod m_j, so that no number depends on those before it. Half of z, rounded down, is one
+of 16181 equally likely levels; the value is that quantile of the normal distribution, from a list of whole numbers.
 """
 
 from __future__ import annotations
 
+import functools
+import statistics
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,11 +53,28 @@ class Congruence(NamedTuple):
 CONGRUENCES = (Congruence(157, 32363), Congruence(146, 31727), Congruence(142, 31657))
 
 
+N_LEVELS = CONGRUENCES[0].period // 2
+"""Number of levels: two numbers of the generator fall on each; the outermost lie 4 standard deviations off."""
+QUANTILE_STEPS = 4096
+"""Steps of the stored quantiles in one standard deviation: 16 bits hold them."""
+
+
+@functools.cache
+def normal_quantiles() -> NDArray[np.int16]:
+    """Returns the quantile of the normal distribution at the middle of each level, in steps, (N_LEVELS,)."""
+    quantile = statistics.NormalDist(sigma=QUANTILE_STEPS).inv_cdf
+    return np.array([round(quantile((level + 0.5) / N_LEVELS)) for level in range(N_LEVELS)], np.int16)
+
+
+def quantile_scale() -> np.float32:
+    """Returns what one step of the quantiles is worth, so that the levels have a standard deviation of 1."""
+    return np.float32(1 / normal_quantiles().astype(np.float64).std())
+
+
 class GaussianNoise:
     """Noise for any number of copies of one array, each copy of numbers of its own.
 
-    Copy i takes the numbers i · 2p to (i + 1) · 2p of the stream, p being half its length, rounded up: the first p of
-    them are its u, the others its v. The cosines come first in the copy, then the sines.
+    Copy i takes the numbers i · length to (i + 1) · length of the stream.
 
     Args:
         seed: the seed, which says where in the stream the first copy begins.
@@ -67,25 +84,22 @@ class GaussianNoise:
     def __init__(self, seed: int, length: int) -> None:
         random = np.random.default_rng(seed)
         self.length = length
-        self.n_pairs = (length + 1) // 2
         self.starts = [int(random.integers(1, part.modulus)) for part in CONGRUENCES]
-        self._along = [part.powers(np.arange(2 * self.n_pairs)).astype(np.int32) for part in CONGRUENCES]
+        self._along = [part.powers(np.arange(length)).astype(np.int32) for part in CONGRUENCES]
 
     def copies(self, first: int, count: int) -> NDArray[np.float32]:
         """Returns the noise of ``count`` copies, (count, length), of mean 0 and standard deviation 1."""
-        first_number, second_number, third_number = (
+        first_state, second_state, third_state = (
             self.states(part, np.arange(first, first + count)) for part in range(len(CONGRUENCES))
         )
         period = np.int32(CONGRUENCES[0].period)
-        numbers = (first_number - second_number + third_number + period) % period
-        shares = (numbers + np.int32(1)).astype(np.float32) * np.float32(1 / CONGRUENCES[0].modulus)
-        radii = np.sqrt(np.float32(-2) * np.log(shares[:, : self.n_pairs]))
-        angles = shares[:, self.n_pairs :] * np.float32(2 * np.pi)
-        return np.concatenate([radii * np.cos(angles), radii * np.sin(angles)], axis=1)[:, : self.length]
+        numbers = (first_state - second_state + third_state + period) % period
+        noise: NDArray[np.float32] = normal_quantiles()[numbers // np.int32(2)] * quantile_scale()
+        return noise
 
     def states(self, part: int, copies: NDArray[Any]) -> NDArray[np.int32]:
-        """Returns the states of one part of the generator for some copies, (copies, 2 · pairs)."""
+        """Returns the states of one part of the generator for some copies, (copies, length)."""
         congruence = CONGRUENCES[part]
-        begin = congruence.powers(copies * (2 * self.n_pairs % congruence.period)) * self.starts[part]
+        begin = congruence.powers(copies * (self.length % congruence.period)) * self.starts[part]
         states: NDArray[np.int32] = (begin % congruence.modulus).astype(np.int32)[:, None] * self._along[part]
         return np.remainder(states, np.int32(congruence.modulus), out=states)

@@ -1,11 +1,12 @@
 """Gaussian noise: the published generator, and what noise must be."""
 
 import math
+import statistics
 
 import numpy as np
 import pytest
 
-from masktool.explainers.gaussian_noise import CONGRUENCES, POWER_STRIDE, GaussianNoise
+from masktool.explainers.gaussian_noise import CONGRUENCES, N_LEVELS, POWER_STRIDE, GaussianNoise, normal_quantiles
 
 PUBLISHED_PERIOD = 8.12544e12
 
@@ -30,12 +31,19 @@ def test_the_period_is_the_published_one():
 
 @pytest.mark.parametrize("length", [7, 8])
 def test_any_copy_follows_from_the_stream(length):
-    noise = GaussianNoise(3, length)
-    shares = (stream(noise.starts, 8 * 5).reshape(5, 8) + 1) / CONGRUENCES[0].modulus
-    radii, angles = np.sqrt(-2 * np.log(shares[:, :4])), 2 * np.pi * shares[:, 4:]
-    expected = np.concatenate([radii * np.cos(angles), radii * np.sin(angles)], axis=1)[:, :length]
-    np.testing.assert_allclose(noise.copies(0, 5), expected, atol=1e-6)
+    noise, normal = GaussianNoise(3, length), statistics.NormalDist()
+    levels = stream(noise.starts, length * 5) // 2
+    expected = np.array([normal.inv_cdf((level + 0.5) / N_LEVELS) for level in levels]).reshape(5, length)
+    np.testing.assert_allclose(noise.copies(0, 5), expected, rtol=1e-4, atol=2e-4)
     np.testing.assert_array_equal(noise.copies(2, 3), noise.copies(0, 5)[2:])
+
+
+def test_levels_are_symmetric_and_have_the_moments_of_the_normal_distribution():
+    quantiles = normal_quantiles().astype(np.float64)
+    np.testing.assert_array_equal(quantiles, -quantiles[::-1])
+    scaled = quantiles / quantiles.std()
+    assert (scaled**4).mean() == pytest.approx(3, rel=2e-3)
+    assert scaled.max() == pytest.approx(4, abs=0.02)
 
 
 def test_far_copies_are_exact():

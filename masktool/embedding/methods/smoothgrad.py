@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from masktool.embedding.flow import FLOAT, Flow
 from masktool.embedding.method import Asked, Explained, register
-from masktool.embedding.noise import emit_copies, emit_states_along
+from masktool.embedding.noise import emit_copies, emit_powers_along
 from masktool.embedding.stepping import COUNT, Stepped, SteppingMethod
 from masktool.explainers.gaussian_noise import GaussianNoise
 from masktool.explainers.methods.smoothgrad import SmoothGrad
@@ -34,7 +34,7 @@ class EmbeddedSmoothGrad(SteppingMethod[SmoothGrad]):
         """Emits the noise's standard deviation, and what its copies are made from."""
         ends = [flow.emit(end, asked.image, keepdims=1) for end in ("ReduceMax", "ReduceMin")]
         deviation = flow.emit("Mul", flow.emit("Sub", *ends), flow.floats(self.options.noise_level))
-        return {"deviation": deviation, **emit_states_along(flow, self.noise)}
+        return {"deviation": deviation, **emit_powers_along(flow, self.noise)}
 
     def images(self, flow: Flow, rows: ir.Value, asked: Asked) -> ir.Value:
         """Emits the image with noise added; row 0 is the image itself."""

@@ -43,7 +43,7 @@ def embed_source(
     """
     from masktool.embedding.assembly import Assembly
     from masktool.embedding.checks import refuse_optional_inputs, refuse_taken_names, refuse_unexplainable
-    from masktool.embedding.measure import measure_explanation
+    from masktool.embedding.measure import limit_for, measure_explanation
     from masktool.embedding.method import EMBEDDED_METHODS, ExplainedNetwork
     from masktool.embedding.write import write_embedded
     from masktool.exporters import mask_source
@@ -78,7 +78,8 @@ def embed_source(
             found.prepared.model, directory / "masked.onnx", reference, layout, found.prepared.trial, found.source
         )
         images = found.prepared.trial.probes[0].images
-        figure, used = measure_explanation(model, exported.path, embedding, images, emitted.comparison())
+        limit = limit_for(method, found.plain, metadata.image_input)
+        figure, used = measure_explanation(model, exported.path, embedding, images, emitted.comparison(), limit)
     metadata = dataclasses.replace(
         metadata,
         parity={**exported.metadata.parity, "explanation": figure},

@@ -15,6 +15,7 @@ from masktool.embedding.settings import EmbeddingSettings
 from masktool.errors import MasktoolError
 from masktool.explainers.explaining import explain_all
 from masktool.explainers.explanation_settings import ExplanationSettings
+from masktool.explainers.method import Method
 from masktool.exporters.parity import DEFECT
 from masktool.exporters.storage import open_model
 from masktool.exporters.tolerance import half_tolerance_of
@@ -34,7 +35,12 @@ MEASURED_IMAGES = 1
 
 
 def measure_explanation(
-    model: ir.Model, masked: Path, embedding: EmbeddingSettings, images: NDArray[Any], comparison: Comparison
+    model: ir.Model,
+    masked: Path,
+    embedding: EmbeddingSettings,
+    images: NDArray[Any],
+    comparison: Comparison,
+    limit: float = LIMIT,
 ) -> tuple[float, dict[str, Any]]:
     """Returns the difference between the two maps as a share of the range of Python's, and the settings used there.
 
@@ -44,6 +50,7 @@ def measure_explanation(
         embedding: the method, and how it became part of the model.
         images: the images, as the model takes them.
         comparison: the method in Python, and what the inputs hold that the method declares.
+        limit: the largest difference, see :func:`limit_for`.
 
     Raises:
         MasktoolError: the difference is beyond the limit.
@@ -69,6 +76,15 @@ def measure_explanation(
             fix=DEFECT,
         )
     return worst, used | dict(comparison.settings)
+
+
+def limit_for(method: Method, plain: ir.Model, image_input: str) -> float:
+    """Returns the largest difference between the two maps of a method, as a share of the range of Python's.
+
+    Gradients of a network of 16 bits are computed in float32 in the file and, in Python, in what the runtime makes of
+    16 bits: what every layer rounds is different.
+    """
+    return max(LIMIT, half_tolerance_of(plain, image_input)) if method.needs_gradient else LIMIT
 
 
 def own_feed(session: Any) -> dict[str, NDArray[Any]]:

@@ -17,6 +17,7 @@ from masktool.embedding.flow import FLOAT, INT64, Flow
 from masktool.errors import MasktoolError
 from masktool.exporters.gradient import add_gradients
 from masktool.exporters.integer_images import refuse_gradients
+from masktool.exporters.widening import compute_in_single, narrow_outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Network:
         class_output: the name of the output that holds the class scores.
         output_kind: what the class output holds; None where that is not known.
         outputs: the names of the source's own outputs.
+        given_type: the type that images are rounded to before they are run, where the graph computes in a wider one.
     """
 
     model: ir.Model
@@ -36,6 +38,7 @@ class Network:
     class_output: str
     output_kind: OutputKind | None
     outputs: tuple[str, ...]
+    given_type: ir.DataType | None = None
 
     @property
     def image_type(self) -> ir.DataType:
@@ -103,7 +106,7 @@ class Network:
 
         Args:
             flow: the graph that takes the network.
-            images: the images, as the network takes them.
+            images: the images, in any floating point type.
             target: the class (1,) or (n,) int64; where it is below 0, the class with the highest score.
             others: the values of the network's other inputs, by name.
             one_image: whether all images stand for one, such as the steps from a baseline to it, and the first of them
@@ -113,6 +116,7 @@ class Network:
             The outputs by name, and the class that was chosen: (1,) for one image, else (n,), int64.
         """
         waiting = ir.Value(name=f"{flow.label}/waiting_target", type=ir.TensorType(INT64))
+        images = flow.as_type(flow.as_type(images, self.given_type or self.image_type), self.image_type)
         found = self.place(flow, {self.image_input: images, TARGET_INPUT: waiting, **others})
         chosen = choose_class(flow, self.probabilities(flow, found), target, one_image=one_image)
         ir.convenience.replace_all_uses_with(waiting, chosen)
@@ -164,6 +168,8 @@ def differentiable_network(
 ) -> Network:
     """Returns a copy of a plain canonical model, with gradients, as a network to place.
 
+    What computes in 16 bits there computes in float32 here; own outputs keep their types.
+
     Raises:
         UnsupportedOperatorError: nodes without a gradient rule; the error lists all of them.
     """
@@ -173,10 +179,12 @@ def differentiable_network(
     image = next(value for value in copy.graph.inputs if value.name == metadata.image_input)
     refuse_gradients(image, "take a method without gradients (occlusion, rise)")
     refuse_names_of_gradients(outputs, metadata.source)
+    given_type, narrow = image.dtype, compute_in_single(copy, metadata.image_input)
     add_gradients(
         copy, metadata.image_input, metadata.class_output, metadata.output_kind, loss, feature_map, selectable=False
     )
-    return Network(copy, metadata.image_input, metadata.class_output, metadata.output_kind, outputs)
+    narrow_outputs(copy, narrow)
+    return Network(copy, metadata.image_input, metadata.class_output, metadata.output_kind, outputs, given_type)
 
 
 def refuse_names_of_gradients(outputs: Sequence[str], source: str) -> None:

@@ -152,9 +152,7 @@ class SteppingMethod(RoundsMethod[Options]):
         """Emits the images of one round, and the network with its gradient on them."""
         shape = [self.chunk, *self.network.image_shape]
         images = flow.typed(self.images(flow, rows, asked), FLOAT, shape)
-        found, target = network.place_differentiated(
-            flow, flow.as_type(images, network.image_type), target, asked.others, one_image=True
-        )
+        found, target = network.place_differentiated(flow, images, target, asked.others, one_image=True)
         gradients = flow.typed(found[GRADIENT_PREFIX + "image"], FLOAT, shape)
         objectives = flow.typed(found[OBJECTIVE], FLOAT, [self.chunk])
         added = [

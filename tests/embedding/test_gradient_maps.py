@@ -1,6 +1,7 @@
 """Maps of gradients in a file: the same as in Python with every option and for every kind of network."""
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -11,7 +12,7 @@ from embedding.against_python import assert_same_as_python, explain_in_python, n
 from embedding.explained_files import BATCH_MIXING, NETWORK, images
 from masktool.contract import Preprocessing
 from masktool.embedding.flow import INT64, Flow
-from masktool.embedding.noise import emit_copies, emit_states_along
+from masktool.embedding.noise import emit_copies, emit_powers_along
 from masktool.embedding.options import build_embedded_method
 from masktool.errors import MasktoolError, UnsupportedOperatorError
 from masktool.explainers.gaussian_noise import GaussianNoise
@@ -75,7 +76,7 @@ def test_the_map_and_the_gap_add_up_to_the_change(tmp_path):
 
 @pytest.mark.parametrize("options", [{"noise_level": 0.5}, {"n_samples": 2}, {"n_samples": 11, "noise_level": 0.02}])
 @pytest.mark.parametrize("chunk", [1, 4])
-@pytest.mark.parametrize("size", [(12, 10), (9, 7)])  # 9 x 7 x 3 is odd: the last pair gives one value
+@pytest.mark.parametrize("size", [(12, 10), (9, 7)])
 def test_smoothgrad_with_every_option(tmp_path, size, chunk, options):
     batch = np.random.default_rng(7).normal(size=(2, 3, *size)).astype(np.float32)
     options = {"n_samples": 7} | options
@@ -87,11 +88,11 @@ def test_smoothgrad_draws_the_noise_of_python():
     graph = ir.Graph([], [], nodes=[], opset_imports={"": 20}, name="noise")
     flow, noise, copies = Flow(graph), GaussianNoise(5, 189), [0, 3, 60000]
     numbers = flow.typed(flow.constant(copies, INT64), INT64)
-    flow.outputs_are([emit_copies(flow, noise, numbers, emit_states_along(flow, noise))])
+    flow.outputs_are([emit_copies(flow, noise, numbers, emit_powers_along(flow, noise))])
     model = ir.to_proto(ir.Model(graph, ir_version=10))
     (found,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {})
     expected = np.concatenate([noise.copies(copy, 1) for copy in copies])
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("options", [{}, {"relu": False}, {"feature_map": "features"}, {"feature_map": "active"}])
@@ -215,3 +216,40 @@ def test_what_is_settled_at_export_is_no_input(tmp_path, method, message):
         masktool.export_explained(
             parse(NETWORK), tmp_path / "x.onnx", method, samples_input="optional", output_kind="logits"
         )
+
+
+def half_network():
+    """Returns the network in float16, with one weight that is computed from another."""
+    text = NETWORK.replace("float", "float16").replace("Gemm(flat, weight)", "Gemm(flat, turned)").replace(
+        "flat =", "turned = Identity(weight) flat ="
+    )  # fmt: skip
+    return parse(text)
+
+
+def test_sixteen_bits_are_computed_in_float32(tmp_path, method):
+    path, batch = tmp_path / "half.onnx", images(2).astype(np.float16)
+    exported = masktool.export_explained(half_network(), path, method, output_kind="logits", chunk=2, **METHODS[method])
+    assert exported.metadata.parity["explanation"] <= 1e-2
+    found = run(path, image=batch)
+    assert found["logits"].dtype == np.float16
+    assert found["saliency_map"].dtype == np.float32
+    plain = onnxruntime.InferenceSession(half_network().SerializeToString()).run(None, {"image": batch})[0]
+    assert np.abs(found["logits"] - plain).max() <= 1e-2 * np.abs(plain).max()
+    single, masked = parse(NETWORK), tmp_path / "masked.onnx"
+    for weight, half in zip(single.graph.initializer, half_network().graph.initializer, strict=True):
+        values = onnx.numpy_helper.to_array(half).astype(np.float32)
+        weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    masktool.export(single, masked, gradient="logit", output_kind="logits")
+    for position, image in enumerate(batch.astype(np.float32)):
+        expected = explain_in_python(masked, build_embedded_method(method, METHODS[method]), image)
+        difference = np.abs(found["saliency_map"][position, 0] - expected.model_attributions).max()
+        share = 5e-2 if method == "smoothgrad" else 5e-3  # what is added to the image is rounded to 16 bits
+        assert difference <= share * np.ptp(expected.model_attributions)
+
+
+@pytest.mark.parametrize("method", ["input-x-gradient", "grad-cam"])
+def test_a_trained_network_of_sixteen_bits(tmp_path, data_dir, method):
+    source = data_dir / "weights" / "squeezenet11_caffe2_fp16.onnx"
+    exported = masktool.export_explained(source, tmp_path / "x.onnx", method)
+    assert exported.metadata.parity["explanation"] <= 2e-3
+    assert exported.n_bytes <= source.stat().st_size + 120_000

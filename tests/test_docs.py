@@ -40,6 +40,7 @@ NOT_RUN = {
     ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt . "): INSTALLS,
     ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt -e '.[dev]'"): INSTALLS,
     ("README.md", "pip install"): INSTALLS,
+    ("README.md", "import * as ort"): OTHER_LANGUAGE,
     ("README.md", "masktool train-masker torchvision:resnet50"): HAS_NO_DATA,
     ("CONTRIBUTING.md", "python3 -m venv"): INSTALLS,
     ("CONTRIBUTING.md", ".venv/bin/pytest tests/ops"): TESTS_ITSELF,

@@ -215,5 +215,10 @@ def nothing_like(value: ir.Value) -> Callable[[Flow], ir.Value]:
     """Returns a function that emits a value without rows, of the type and the other lengths of a given one."""
     dtype = value.dtype or FLOAT
     lengths = [] if value.shape is None else [length if isinstance(length, int) else 0 for length in value.shape[1:]]
-    empty = np.zeros([0, *lengths], dtype.numpy())
-    return lambda flow: flow.constant(empty, dtype)
+
+    def emit_nothing(flow: Flow) -> ir.Value:
+        """Emits no rows, by an operator: OpenVINO takes an empty constant for a single number."""
+        nothing = flow.emit("ConstantOfShape", flow.ints(0, *lengths), value=ir.tensor([0], dtype=dtype))
+        return flow.typed(nothing, dtype, [0, *lengths])
+
+    return emit_nothing

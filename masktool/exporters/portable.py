@@ -107,10 +107,19 @@ def fix_lengths(model: ir.Model) -> None:
     forget_open_lengths(model)
     infer_types_and_shapes(model, check_type=True)
     optimizer.fold_constants(
-        model, onnx_shape_inference=True, input_size_limit=LARGEST_FOLDED, output_size_limit=LARGEST_FOLDED
+        model,
+        onnx_shape_inference=True,
+        input_size_limit=LARGEST_FOLDED,
+        output_size_limit=LARGEST_FOLDED,
+        should_fold=may_fold,
     )
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     infer_types_and_shapes(model, check_type=True)
+
+
+def may_fold(node: ir.Node) -> bool | None:
+    """Tells that results without elements are not folded: OpenVINO takes an empty constant for a single number."""
+    return False if any(value.shape is not None and 0 in value.shape for value in node.outputs) else None
 
 
 def forget_open_lengths(model: ir.Model) -> None:

@@ -6,9 +6,11 @@
 3. Every length is fixed: one image, one mask, and of whatever else has a row per image one row. What depends on
    lengths alone is folded.
 4. The beta of a HardSigmoid is another number than 0: OpenVINO reads 0 as "not given", which means 0.5.
-5. Nothing is declared of the values inside a graph, but at the borders of loops and branches: every runtime infers
+5. A remainder of whole numbers is taken after the quotient times the divisor was subtracted: OpenVINO computes it in
+   float32, which is wrong beyond 2^24.
+6. Nothing is declared of the values inside a graph, but at the borders of loops and branches: every runtime infers
    types and shapes by itself, and tract refuses a declaration that differs from its own.
-6. The opset and the version of the file's format are no later than the graph needs.
+7. The opset and the version of the file's format are no later than the graph needs.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ TINY_BETA = -1e-37
 """Stands for 0 in a HardSigmoid: too small to change any sum in float32, and not so small that it would become 0."""
 LARGEST_FOLDED = 1024
 """Most numbers in a constant that is folded: those of shapes and of indices. Folding weights would enlarge the file."""
+LESSENED = "/of_less"
+"""Ending of the name of a Mod whose dividend is small already."""
 NAMED = 5
 """Operators, or inputs, that a message names at most."""
 
@@ -57,6 +61,7 @@ def make_portable(model: ir.Model, metadata: Metadata) -> Metadata:
     with stage("the graph cannot be written for other runtimes", where=model.graph.name, fix=DEFECT):
         fix_lengths(model)
         state_betas(model)
+        lessen_dividends(model)
         remove_unused(model)
         common.DeduplicateInitializersPass()(model)
         common.RemoveUnusedOpsetsPass()(model)
@@ -111,13 +116,13 @@ def fix_lengths(model: ir.Model) -> None:
         onnx_shape_inference=True,
         input_size_limit=LARGEST_FOLDED,
         output_size_limit=LARGEST_FOLDED,
-        should_fold=may_fold,
+        should_fold=fold_unless_empty,
     )
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     infer_types_and_shapes(model, check_type=True)
 
 
-def may_fold(node: ir.Node) -> bool | None:
+def fold_unless_empty(node: ir.Node) -> bool | None:
     """Tells that results without elements are not folded: OpenVINO takes an empty constant for a single number."""
     return False if any(value.shape is not None and 0 in value.shape for value in node.outputs) else None
 
@@ -145,6 +150,29 @@ def state_betas(model: ir.Model) -> None:
     for node in every_node(model):
         if node.op_type == "HardSigmoid" and node.attributes.get_float("beta", 0.5) == 0:
             node.attributes["beta"] = ir.AttrFloat32("beta", TINY_BETA)
+
+
+def lessen_dividends(model: ir.Model) -> None:
+    """Gives every Mod of whole numbers a dividend that is less than twice its divisor, in place.
+
+    a mod b = (a - (a / b) b) mod b, also where a quotient of large numbers is one too large or too small.
+    """
+    for graph in model.graphs():
+        for node in tuple(graph):
+            dividend, name = node.inputs[0] if node.inputs else None, str(node.name)
+            if node.op_type != "Mod" or node.domain or dividend is None or name.endswith(LESSENED):
+                continue
+            if dividend.dtype not in (ir.DataType.INT32, ir.DataType.INT64):
+                continue
+            values = [dividend, node.inputs[1]]
+            quotient = ir.node("Div", values, name=f"{name}/quotient")
+            multiple = ir.node("Mul", [quotient.outputs[0], values[1]], name=f"{name}/multiple")
+            rest = ir.node("Sub", [dividend, multiple.outputs[0]], name=f"{name}/rest")
+            for new in (quotient, multiple, rest):
+                new.outputs[0].name, new.outputs[0].type = f"{new.name}:0", dividend.type
+            graph.insert_before(node, (quotient, multiple, rest))
+            node.replace_input_with(0, rest.outputs[0])
+            node.name = name + LESSENED
 
 
 def forget_declarations(model: ir.Model) -> None:

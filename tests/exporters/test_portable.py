@@ -139,6 +139,23 @@ def test_the_networks_own_hard_sigmoid(tmp_path):
     assert_portable(tmp_path / "portable.onnx")
 
 
+def test_remainders_of_whole_numbers_keep_their_values(tmp_path):
+    rest = "whole = Cast<to = 7>(flat) rest = Mod(whole, seven) logits = Cast<to = 1>(rest)"
+    network = parse(
+        HARD.replace("<float[4", "<int64[1] seven, float[4").replace(
+            "logits = Flatten(pooled)", "flat = Flatten(pooled) " + rest
+        ),
+        seven=7,
+        kernel=np.random.default_rng(0).normal(size=(4, 3, 3, 3)) * 1e4,
+    )
+    pictures = np.random.default_rng(0).normal(size=(2, 3, 12, 10)).astype(np.float32)
+    for name, portable in (("any", False), ("portable", True)):
+        masktool.export(network, tmp_path / f"{name}.onnx", masking="fill", class_output="logits", portable=portable)
+    assert_portable(tmp_path / "portable.onnx")
+    found = [masktool.load(tmp_path / f"{name}.onnx", "cpu").run(pictures)["logits"] for name in ("any", "portable")]
+    assert np.array_equal(*found)
+
+
 def test_a_newer_opset_is_declared_as_one_that_means_the_same(tmp_path):
     masktool.export(parse(NEWER), tmp_path / "portable.onnx", portable=True)
     model = assert_portable(tmp_path / "portable.onnx")

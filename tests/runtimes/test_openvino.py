@@ -1,20 +1,29 @@
 """Portable files in OpenVINO: what ONNX Runtime and the explainers in Python give, it gives."""
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from embedding.explained_files import NETWORK, images, write_explained
 from networks.small_graphs import parse
+from runtime.models import make_metadata
 
 import masktool
 from masktool.contract import GRADIENT_OUTPUTS, SALIENCY_MAP
 from masktool.embedding.method import EMBEDDED_METHODS
 from masktool.explainers.method import METHODS
+from masktool.exporters.portable import make_portable
 
 openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed; the extra `dev` brings it")
 
 SHARE = 1e-4
 """Largest difference from ONNX Runtime, as a share of the range of its values."""
+REMAINDER = """
+<ir_version: 10, opset_import: ["" : 20]>
+remainder (int64[500] numbers) => (int64[500] rest)
+<int64 divisor = {32363}>
+{ rest = Mod(numbers, divisor) }
+"""
 SIZE = (12, 10)
 SAMPLES = 6
 
@@ -78,6 +87,16 @@ def test_explained_files(tmp_path, method, target):
     samples = SAMPLES if METHODS[method].samples_option else None
     write_explained(path, method, n_samples=samples, target="required", portable=True)
     assert_the_same(path, {"image": images(), "target": np.array([target])})
+
+
+def test_remainders_of_large_numbers(tmp_path):
+    """OpenVINO takes integers' remainders in float32; those of numbers from 2^24 on would be wrong."""
+    model = ir.from_onnx_text(REMAINDER)
+    make_portable(model, make_metadata())
+    ir.save(model, tmp_path / "remainder.onnx")
+    numbers = np.random.default_rng(0).integers(0, 2**30, 500)
+    found = run_openvino(tmp_path / "remainder.onnx", {"numbers": numbers})
+    assert np.array_equal(found["rest"], numbers % 32363)
 
 
 def test_explained_in_chunks(tmp_path):

@@ -169,9 +169,9 @@ def report_memory(model: str) -> None:
         print(f"opened: {idle:.0f} MiB; {MEMORY_CHUNK} images in one pass without a mask: {eight:.0f} MiB")
         for n_masks in MEMORY_MASKS:
             path = folder / f"rise_{n_masks}.onnx"
-            masktool.export_explained(plain, path, "rise", n_masks=n_masks - 1, chunk=MEMORY_CHUNK)
+            masktool.export_explained(plain, path, "rise", n_masks=n_masks, chunk=MEMORY_CHUNK)
             peak = peak_of(lines_that_run(path, shape))
-            print(f"RISE, {n_masks} rows, {MEMORY_CHUNK} a pass: {peak:.0f} MiB, {peak / eight:.2f} x", flush=True)
+            print(f"RISE, {n_masks} masks, {MEMORY_CHUNK} a pass: {peak:.0f} MiB, {peak / eight:.2f} x", flush=True)
 
 
 def main() -> None:

@@ -104,7 +104,7 @@ def test_the_models_own_outputs_stay(tmp_path, method, images):
         assert np.abs(found[name] - values).max() <= ROUNDING * np.abs(values).max()
 
 
-@pytest.mark.parametrize("chunk", [2, 3])
+@pytest.mark.parametrize("chunk", [2, 3, 5])
 def test_several_masks_in_one_pass_change_nothing(tmp_path, method, images, chunk):
     alone, _ = export(tmp_path, method)
     expected = run(alone, image=images[:1])["saliency_map"]

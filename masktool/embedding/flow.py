@@ -132,10 +132,11 @@ class Flow(GraphBuilder):
             results.append(emit_branch(inside))
             inside.outputs_are(results[-1])
             graphs.append(ir.AttrGraph(f"{name}_branch", graph))
-        node = ir.Node("", "If", [condition], graphs, num_outputs=len(results[0]), name=f"{self.label}/if")
+        name = f"{self.label}/if_{next(self._bodies)}"
+        node = ir.Node("", "If", [condition], graphs, num_outputs=len(results[0]), name=name)
         self.place(node)
         for index, (output, one, other) in enumerate(zip(node.outputs, *results, strict=True)):
-            output.name, output.type = f"{self.label}/if:{index}", one.type
+            output.name, output.type = f"{name}:{index}", one.type
             if one.shape is not None and other.shape is not None and len(one.shape) == len(other.shape):
                 lengths = zip(one.shape, other.shape, strict=True)
                 output.shape = ir.Shape([mine if mine == theirs else None for mine, theirs in lengths])

@@ -58,6 +58,9 @@ SEGMENT_ATTRIBUTIONS = "attributions"
 SEGMENTS_INPUT = "segments"
 """Input (H, W) int32 of a file that explains itself by a method of segments: the label of each pixel, from 0 without
 gaps, of all images in a run."""
+OVERLAY = "overlay"
+"""Output of a file that explains itself and was asked to draw: the map over the picture, uint8 RGB, (N, H, W, 3), or
+(H, W, 3) in the size of the one photograph that the file takes."""
 EXPLAIN_INPUT = "explain"
 """Input (1,) bool of a file that explains itself on request only: whether to."""
 TOP_CLASS = -1
@@ -222,7 +225,8 @@ class Metadata:
         masking: the masking mode of the graph.
         source: name of what was exported, as the user gave it (a file's name without its directory, or a hub name).
         source_sha256: SHA-256 of the source file, or of the plain graph where the source is no file.
-        image_input: name of the image input, (N, C, H, W) or (N, H, W, C).
+        image_input: name of the image input, (N, C, H, W) or (N, H, W, C); or where the file takes a photograph,
+            (H, W, 3) uint8 RGB of any size.
         class_output: name of the output that ``explain`` reads, (N, K) after trailing axes of length 1 are dropped;
             None when the model has no such output.
         output_kind: kind of scores that ``class_output`` holds; None when unknown: then even that it holds class scores
@@ -283,13 +287,18 @@ class Metadata:
 
     @property
     def one_by_one(self) -> bool:
-        """Whether images and masks are fed one at a time."""
-        return self.batching == "one"
+        """Whether a batch of images and masks is fed one at a time; a photograph is no batch."""
+        return self.batching == "one" and not self.takes_photograph
 
     @property
     def takes_mask(self) -> bool:
         """Whether the file takes a mask; otherwise it explains itself."""
         return self.explanation is None
+
+    @property
+    def takes_photograph(self) -> bool:
+        """Whether the file takes one photograph as it is, (H, W, 3) uint8 RGB, and prepares it itself."""
+        return self.explanation is not None and self.explanation["embed_preprocessing"] is True
 
     @property
     def known_losses(self) -> tuple[Loss, ...]:
@@ -365,6 +374,8 @@ EXPLANATION_ENTRIES: dict[str, Any] = {
     "chunk": int,
     "target": str,
     "on_request": str,
+    "embed_preprocessing": bool,
+    "embed_overlay": bool,
 }
 """What :attr:`Metadata.explanation` holds at least, with the type of each entry."""
 

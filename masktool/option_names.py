@@ -34,6 +34,8 @@ OPTIONS: Mapping[str, OptionName] = {
     "chunk": OptionName("--chunk"),
     "class_output": OptionName("--class-output"),
     "classifier": OptionName("--classifier"),
+    "embed_overlay": OptionName("--embed-overlay"),
+    "embed_preprocessing": OptionName("--embed-preprocessing"),
     "feature_map": OptionName("--feature-map"),
     "gradient": OptionName("--gradient"),
     "image_input": OptionName("--image-input"),

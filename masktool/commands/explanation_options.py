@@ -52,9 +52,21 @@ EXPLANATION_OPTIONS = (
         help="With --explain: whether to explain in every run, or where an input explain is true. Without, such a run "
         "costs what the plain network costs. The weights then stand in NAME.data beside the file.",
     ),
+    click.option(
+        "--embed-preprocessing",
+        is_flag=True,
+        help="With --explain: take one photograph, uint8 RGB of any size, and prepare it in the file.",
+    ),
+    click.option(
+        "--embed-overlay",
+        is_flag=True,
+        help="With --explain: also give a picture, uint8 RGB, of the map over its photograph.",
+    ),
 )
 """Options of a file that explains itself, which count beside ``--explain`` only."""
-OF_AN_EXPLANATION = frozenset({"assignments", "samples", "seed", "chunk", "target", "on_request"})
+OF_AN_EXPLANATION = frozenset(
+    {"assignments", "samples", "seed", "chunk", "target", "on_request", "embed_preprocessing", "embed_overlay"}
+)
 """Their parameters, but for ``--explain`` itself."""
 OF_A_MASK = frozenset({"mask", "gradient", "feature_map"})
 """Parameters of a file that takes a mask, which one that explains itself has no use for."""
@@ -72,6 +84,8 @@ class EmbeddedChoice:
         chunk: the largest number of masks or steps in one pass.
         target: the class to explain, or whether there is an input for it.
         on_request: when to explain.
+        embed_preprocessing: whether the file takes a photograph and prepares it.
+        embed_overlay: whether the file draws the map over its picture.
     """
 
     method: str | None
@@ -81,6 +95,8 @@ class EmbeddedChoice:
     chunk: int
     target: Any
     on_request: Any
+    embed_preprocessing: bool
+    embed_overlay: bool
 
     def refuse_others(self, given: Collection[str]) -> None:
         """Raises MasktoolError where parameters were given that do not go together with the kind of file.
@@ -128,6 +144,8 @@ class EmbeddedChoice:
             chunk=self.chunk,
             target=self.target,
             on_request=self.on_request,
+            embed_preprocessing=self.embed_preprocessing,
+            embed_overlay=self.embed_overlay,
             **chosen,
             **own,
         )
@@ -135,8 +153,8 @@ class EmbeddedChoice:
 
 def name_options(parameters: Collection[str]) -> str:
     """Returns the options of parameters as they are typed."""
-    names = {"assignments": "--set", "on_request": "--on-request", "feature_map": "--feature-map"}
-    return ", ".join(sorted(names.get(name, f"--{name}") for name in parameters))
+    names = {"assignments": "--set"}
+    return ", ".join(sorted(names.get(name, "--" + name.replace("_", "-")) for name in parameters))
 
 
 def describe_embedded(exported: Export) -> Iterator[str]:

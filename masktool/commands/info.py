@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from masktool.commands.options import json_option
-from masktool.contract import EXPLAIN_INPUT, MASK_INPUT, SALIENCY_MAP, TARGET_INPUT, Preprocessing
+from masktool.contract import EXPLAIN_INPUT, MASK_INPUT, OVERLAY, SALIENCY_MAP, TARGET_INPUT, Preprocessing
 from masktool.printable import describe_bytes, printable
 
 if TYPE_CHECKING:
@@ -120,6 +120,13 @@ def describe_embedding(metadata: dict[str, Any]) -> Iterator[str]:
     if isinstance(figure := metadata["parity"].get("explanation"), int | float):
         share = f"{figure:.1e}" if figure else "0"
         yield f"the map differs from that of the explainer in Python by {share} of its range"
+    if found["embed_preprocessing"]:
+        levels = metadata["parity"].get("preprocessing")
+        differing = f", whose pixels differ from Pillow's by {levels:.3g} of 255" if levels is not None else ""
+        yield f"{metadata['image_input']} is one photograph, RGB of any size, which the file prepares itself{differing}"
+    if found["embed_overlay"]:
+        picture = "the photograph" if found["embed_preprocessing"] else "what the input shows"
+        yield f"{OVERLAY} is a picture: the map over {picture}"
 
 
 def describe_masking(metadata: dict[str, Any]) -> str:
@@ -173,6 +180,8 @@ def describe_metadata(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def describe_batch(metadata: dict[str, Any]) -> str:
     """Returns how many images the file takes at once, and why not more than one."""
+    if metadata["explanation"] is not None and metadata["explanation"]["embed_preprocessing"]:
+        return "one photograph at a time"
     if metadata["portable"] and metadata["independence"] == "proved":
         return "one image at a time: the file is portable, written for other runtimes too"
     if metadata["batching"] == "one":

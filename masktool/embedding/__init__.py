@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from masktool.contract import Loss
     from masktool.embedding.settings import EmbeddingSettings
+    from masktool.explainers.subject import ImageLike
     from masktool.exporters.result import Export
     from masktool.exporters.settings import ExportSettings
     from masktool.exporters.sources import Source
@@ -35,7 +38,9 @@ def embed_source(
 
     Returns:
         What was written. ``metadata.parity`` holds the figures of the masked model, and ``explanation``: how far the
-        map lies from the one that the explainer gives in Python, as a share of that map's range.
+        map lies from the one that the explainer gives in Python, as a share of that map's range; and where the file
+        takes a photograph, ``preprocessing``: how far the pixels that it makes of one lie from those that Pillow makes,
+        in grey levels.
 
     Raises:
         UnsupportedOperatorError: nodes without the mask or gradient rule that the method needs.
@@ -44,7 +49,9 @@ def embed_source(
     from masktool.embedding.assembly import Assembly
     from masktool.embedding.checks import refuse_optional_inputs, refuse_taken_names, refuse_unexplainable
     from masktool.embedding.measure import limit_for, measure_explanation
+    from masktool.embedding.measure_preprocessing import draw_photograph, measure_preprocessing
     from masktool.embedding.method import EMBEDDED_METHODS, ExplainedNetwork
+    from masktool.embedding.preprocessing import choose_preprocessing
     from masktool.embedding.write import write_embedded
     from masktool.exporters import mask_source
     from masktool.exporters.portable import make_portable
@@ -66,9 +73,11 @@ def embed_source(
     refuse_taken_names(found, [each.name for each in emitted.extra_inputs()])
     if embedding.samples_input != "fixed":
         emitted.check_samples_input()
-    model = Assembly(network, emitted, embedding).build()
+    preprocessing = choose_preprocessing(network, embedding)
+    model = Assembly(network, emitted, embedding, preprocessing).build()
     if settings.portable:
         metadata = make_portable(model, metadata)
+    figures: dict[str, float] = {}
     with temporary_directory() as directory:
         gradient: Loss | None = "logit" if method.needs_gradient else None
         reference = dataclasses.replace(
@@ -77,12 +86,17 @@ def embed_source(
         exported = write_masked(
             found.prepared.model, directory / "masked.onnx", reference, layout, found.prepared.trial, found.source
         )
-        images = found.prepared.trial.probes[0].images
+        images: Sequence[ImageLike] = list(found.prepared.trial.probes[0].images)
+        if preprocessing is not None and embedding.embed_preprocessing:
+            photograph = draw_photograph(preprocessing)
+            figures["preprocessing"], images = measure_preprocessing(model, preprocessing, photograph), [photograph]
         limit = limit_for(method, found.plain, metadata.image_input)
-        figure, used = measure_explanation(model, exported.path, embedding, images, emitted.comparison(), limit)
+        figures["explanation"], used = measure_explanation(
+            model, exported.path, embedding, images, emitted.comparison(), limit
+        )
     metadata = dataclasses.replace(
         metadata,
-        parity={**exported.metadata.parity, "explanation": figure},
+        parity={**exported.metadata.parity, **figures},
         explanation=embedding.document(used),
     )
     return write_embedded(model, Path(path), metadata, found.source, share_weights=embedding.on_request != "always")

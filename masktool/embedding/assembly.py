@@ -15,10 +15,20 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from masktool.contract import EXPLAIN_INPUT, SALIENCY_MAP, SEGMENT_ATTRIBUTIONS, TARGET_INPUT, TOP_CLASS
+from masktool.contract import (
+    EXPLAIN_INPUT,
+    OVERLAY,
+    SALIENCY_MAP,
+    SEGMENT_ATTRIBUTIONS,
+    TARGET_INPUT,
+    TOP_CLASS,
+    Preprocessing,
+)
 from masktool.embedding.flow import BOOL, FLOAT, INT64, Flow
 from masktool.embedding.method import Asked, EmbeddedMethod, Explained, ExplainedNetwork, ExtraInput
 from masktool.embedding.network import Network
+from masktool.embedding.overlay import draw_over_input, draw_over_photograph
+from masktool.embedding.preprocessing import PreparedPhotograph, declare_photograph, emit_preprocessing
 from masktool.embedding.settings import EmbeddingSettings
 
 
@@ -45,10 +55,18 @@ class Assembly:
         network: the network that is explained.
         method: the method's graph.
         settings: how the method becomes part of the file.
+        preprocessing: how photographs are prepared; None where the file neither does it nor draws.
     """
 
-    def __init__(self, network: ExplainedNetwork, method: EmbeddedMethod, settings: EmbeddingSettings) -> None:
-        self.network, self.method, self.settings = network, method, settings
+    def __init__(
+        self,
+        network: ExplainedNetwork,
+        method: EmbeddedMethod,
+        settings: EmbeddingSettings,
+        preprocessing: Preprocessing | None = None,
+    ) -> None:
+        self.network, self.method, self.settings, self.preprocessing = network, method, settings, preprocessing
+        self.photograph: PreparedPhotograph | None = None
         masked = network.masked
         graph = ir.Graph(
             [], [], nodes=[], opset_imports=dict(masked.graph.opset_imports), name=masked.graph.name or "explained"
@@ -65,7 +83,7 @@ class Assembly:
         extra = {each.name: self.declare_extra(each) for each in self.method.extra_inputs()}
         if self.settings.on_request == "always":
             results = self.emit_sections(self.flow, Asked(image, target, others, extra))
-            found = dict(zip(results.names, results.values, strict=True))
+            found = dict(zip(*results, strict=True))
         else:
             found = self.emit_on_request(Asked(image, target, others, extra))
         for name, value in found.items():
@@ -77,13 +95,23 @@ class Assembly:
         return self.model
 
     def declare_network_inputs(self) -> tuple[ir.Value, dict[str, ir.Value]]:
-        """Adds the source's own inputs to the graph; returns the image and the others by name."""
+        """Adds the source's own inputs to the graph; returns the image, prepared if need be, and the others by name."""
         found = {}
         for value in self.network.plain.graph.inputs:
             declared = ir.Value(name=value.name, type=value.type, shape=self.shape_of_input(value))
+            if value.name == self.network.metadata.image_input and self.settings.embed_preprocessing:
+                declared = self.take_photograph(declared)
             self.flow.graph.inputs.append(declared)
             found[str(value.name)] = declared
-        return found.pop(self.network.metadata.image_input), found
+        image = found.pop(self.network.metadata.image_input)
+        return (image if self.photograph is None else self.photograph.image), found
+
+    def take_photograph(self, image: ir.Value) -> ir.Value:
+        """Emits what makes an image out of a photograph, and returns the photograph in the image's place."""
+        assert self.preprocessing is not None
+        pixels = declare_photograph(str(image.name))
+        self.photograph = emit_preprocessing(self.flow, pixels, self.preprocessing, image.dtype or FLOAT)
+        return pixels
 
     def shape_of_input(self, value: ir.Value) -> ir.Shape | None:
         """Returns the shape that one of the source's inputs is declared with: its own, or that of one image."""
@@ -126,6 +154,21 @@ class Assembly:
         return image.shape[0] == 1
 
     def emit_sections(self, flow: Flow, asked: Asked) -> Results:
+        """Emits what explains all images, and draws that where the settings want it."""
+        results = self.explain_images(flow, asked)
+        if self.settings.embed_overlay:
+            maps = results.values[results.names.index(SALIENCY_MAP)]
+            results = Results([*results.names, OVERLAY], [*results.values, self.draw(flow, asked.image, maps)])
+        return results
+
+    def draw(self, flow: Flow, images: ir.Value, maps: ir.Value) -> ir.Value:
+        """Emits the maps over the photograph, or over what the images show."""
+        if self.photograph is not None:
+            return draw_over_photograph(flow, self.photograph, maps, self.method.options)
+        assert self.preprocessing is not None
+        return draw_over_input(flow, images, maps, self.preprocessing, self.method.options)
+
+    def explain_images(self, flow: Flow, asked: Asked) -> Results:
         """Emits what explains all images."""
         if self.method.takes_batches or self.is_alone(asked.image):
             return Results.of(self.method.emit(flow, asked))
@@ -203,12 +246,20 @@ class Assembly:
     def shape_of(self, name: str, value: ir.Value) -> ir.Shape | None:
         """Returns the shape that an output is declared with: the source's own, or with a row per image."""
         own: Mapping[str, ir.Value] = {str(each.name): each for each in self.network.plain.graph.outputs}
-        if name in own or value.shape is None:
-            return own[name].shape if name in own else None
+        drawn = name == OVERLAY and self.photograph is not None
+        if name in own or value.shape is None or drawn:
+            return own[name].shape if name in own else value.shape
+        first = None if self.settings.on_request != "always" else self.batch
+        return ir.Shape([first, *value.shape[1:]])
+
+    @property
+    def batch(self) -> int | str | ir.SymbolicDim | None:
+        """The number of images, 1 or the name that the image input has for it."""
+        if self.photograph is not None:
+            return 1
         image = self.flow.graph.inputs[0].shape
         assert image is not None
-        first = None if self.settings.on_request != "always" else image[0]
-        return ir.Shape([first, *value.shape[1:]])
+        return image[0]
 
 
 def nothing_like(value: ir.Value) -> Callable[[Flow], ir.Value]:

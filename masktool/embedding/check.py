@@ -7,16 +7,19 @@ is compared with the explainer, as every export is, and the file with that expor
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from masktool.contract import EXPLAIN_INPUT, SALIENCY_MAP, SEGMENTS_INPUT, TARGET_INPUT, Metadata
 from masktool.embedding import embed_source
 from masktool.embedding.measure import LIMIT, share_of_range
+from masktool.embedding.measure_preprocessing import draw_photograph
 from masktool.embedding.settings import EmbeddingSettings
 from masktool.errors import MasktoolError
 from masktool.explainers.embedded import LABEL_MAP, embedded_method
@@ -30,6 +33,8 @@ from masktool.exporters.tolerance import BATCH_TOLERANCE, limits_of
 from masktool.exporters.trial import try_batches
 from masktool.exporters.user_choices import read_settings
 from masktool.files import temporary_directory
+from masktool.runtime.inputs import Inputs
+from masktool.runtime.preprocessing import prepare
 from masktool.runtime.session import MaskedSession
 
 ALONE = 2
@@ -59,8 +64,10 @@ def check_explained(path: Path, metadata: Metadata, source: Source | None) -> Ex
 
 def judge_batches(session: MaskedSession) -> Verdict:
     """Returns a verdict on whether images together give what each gives alone; of one at a time, whether twice."""
-    images = draw_images(session)
     feeds = other_values(session)
+    if session.metadata.takes_photograph:
+        return judge_repetition(session, draw_fed(session.metadata), feeds)
+    images = draw_images(session)
     together = session.run(images, inputs=feeds)
     singles = [session.run(images[index : index + 1], inputs=feeds) for index in range(len(images))]
     worst = 0.0
@@ -70,6 +77,19 @@ def judge_batches(session: MaskedSession) -> Verdict:
             worst = max(worst, relative_difference([values], [np.concatenate(alone)]))
     limit = max(BATCH_TOLERANCE, LIMIT)
     return Verdict("batches", worst, limit, worst <= limit, f"{len(images)} images together against one by one")
+
+
+def judge_repetition(session: MaskedSession, photograph: NDArray[np.uint8], feeds: Inputs) -> Verdict:
+    """Returns a verdict on whether a photograph gives the same twice."""
+    first, second = (session.run(photograph, inputs=feeds) for _ in range(2))
+    worst = max(relative_difference([first[name]], [second[name]]) for name in first)
+    return Verdict("batches", worst, BATCH_TOLERANCE, worst <= BATCH_TOLERANCE, "one photograph twice")
+
+
+def draw_fed(metadata: Metadata) -> NDArray[np.uint8]:
+    """Returns a drawn photograph for a file that takes one."""
+    assert metadata.preprocessing is not None
+    return np.asarray(draw_photograph(metadata.preprocessing))
 
 
 def draw_images(session: MaskedSession) -> NDArray[Any]:
@@ -99,12 +119,15 @@ def compare_with_source(session: MaskedSession, source: Source) -> Iterator[Verd
         plain = plain_runnable(source, metadata, own)
         layout = metadata.layout or "NCHW"
         trial, _ = try_batches(plain, source.model, layout, metadata.preprocessing, metadata.parity.get("probes"))
-        images = trial.probes[0].images[:1]
+        first = trial.probes[0]
+        images = first.images[:1]
+        if metadata.takes_photograph:
+            images = draw_fed(metadata)
+            first = dataclasses.replace(first, images=prepare(Image.fromarray(images), metadata.preprocessing).array)
         feeds = other_values(session) | feed_of(trial.plain.others, 1)
         found = session.run(images, inputs=feeds)
         with MaskedSession(again.path, providers="cpu") as other:
             expected = other.run(images, inputs=feeds)
-    first = trial.probes[0]
     outputs = run_source(trial.plain, first, alone=metadata.one_by_one)
     difference = relative_difference([found[name] for name in own], [each[:1] for each in outputs])
     limit = limits_of(source.model, metadata.image_input)["ones"]
@@ -142,7 +165,13 @@ def recorded_embedding(metadata: Metadata) -> EmbeddingSettings:
             fix="export the model again",
         )
     return EmbeddingSettings(
-        embedded_method(metadata), recorded["seed"], recorded["chunk"], recorded["target"], recorded["on_request"]
+        embedded_method(metadata),
+        recorded["seed"],
+        recorded["chunk"],
+        recorded["target"],
+        recorded["on_request"],
+        embed_preprocessing=recorded["embed_preprocessing"],
+        embed_overlay=recorded["embed_overlay"],
     )
 
 

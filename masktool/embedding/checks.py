@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from masktool.contract import EXPLAIN_INPUT, SALIENCY_MAP, SEGMENT_ATTRIBUTIONS, TARGET_INPUT, Metadata
+from masktool.contract import EXPLAIN_INPUT, OVERLAY, SALIENCY_MAP, SEGMENT_ATTRIBUTIONS, TARGET_INPUT, Metadata
 from masktool.embedding.settings import EmbeddingSettings
 from masktool.errors import MasktoolError
 from masktool.exporters.masked import MaskedNetwork
@@ -12,12 +12,12 @@ from masktool.exporters.onnx_file import input_size_of
 from masktool.exporters.settings import ExportSettings
 from masktool.messages import SIZE, Placeholder, parameter
 
-OWN_NAMES = frozenset({EXPLAIN_INPUT, SALIENCY_MAP, SEGMENT_ATTRIBUTIONS, TARGET_INPUT})
+OWN_NAMES = frozenset({EXPLAIN_INPUT, OVERLAY, SALIENCY_MAP, SEGMENT_ATTRIBUTIONS, TARGET_INPUT})
 """Names of inputs and outputs that an explanation adds."""
 
 
 def refuse_optional_inputs(settings: ExportSettings, embedding: EmbeddingSettings) -> None:
-    """Raises MasktoolError where a portable file is to have an input that may be left out."""
+    """Raises MasktoolError where a portable file is to have an input that may be left out, or one of any size."""
     inputs = {TARGET_INPUT: embedding.target, EXPLAIN_INPUT: embedding.on_request}
     optional = [name for name, kind in inputs.items() if kind == "optional"]
     if settings.portable and optional:
@@ -26,6 +26,12 @@ def refuse_optional_inputs(settings: ExportSettings, embedding: EmbeddingSetting
             where=", ".join(f"input {name!r}" for name in optional),
             expected="required",
             got="optional",
+        )
+    if settings.portable and embedding.embed_preprocessing:
+        raise MasktoolError(
+            "a portable file is for inputs of one size, and photographs are of any",
+            where=parameter("embed_preprocessing", True),
+            fix="leave that or " + parameter("portable", True) + " out",
         )
 
 

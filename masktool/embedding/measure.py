@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
+from PIL import Image
 
 from masktool.contract import EXPLAIN_INPUT, SALIENCY_MAP, TARGET_INPUT, TOP_CLASS
 from masktool.embedding.method import Comparison
@@ -16,6 +18,7 @@ from masktool.errors import MasktoolError
 from masktool.explainers.explaining import explain_all
 from masktool.explainers.explanation_settings import ExplanationSettings
 from masktool.explainers.method import Method
+from masktool.explainers.subject import ImageLike
 from masktool.exporters.parity import DEFECT
 from masktool.exporters.storage import open_model
 from masktool.exporters.tolerance import half_tolerance_of
@@ -38,7 +41,7 @@ def measure_explanation(
     model: ir.Model,
     masked: Path,
     embedding: EmbeddingSettings,
-    images: NDArray[Any],
+    images: Sequence[ImageLike],
     comparison: Comparison,
     limit: float = LIMIT,
 ) -> tuple[float, dict[str, Any]]:
@@ -48,7 +51,7 @@ def measure_explanation(
         model: the model that explains itself.
         masked: the path of the masked file, with gradients where the method needs them.
         embedding: the method, and how it became part of the model.
-        images: the images, as the model takes them.
+        images: the images, as the model takes them: photographs, or arrays without the axis of the batch.
         comparison: the method in Python, and what the inputs hold that the method declares.
         limit: the largest difference, see :func:`limit_for`.
 
@@ -64,7 +67,8 @@ def measure_explanation(
         for image in images[:MEASURED_IMAGES]:
             ((explanation,),) = explain_all(reference, [image], [[None]], comparison.method, settings)
             used = {name: value for name, value in explanation.settings.items() if name not in OF_A_RUN}
-            feed = {reference.metadata.image_input: image[None]} | own_feed(session) | dict(comparison.feeds)
+            fed = np.asarray(image) if isinstance(image, Image.Image) else np.asarray(image)[None]
+            feed = {reference.metadata.image_input: fed} | own_feed(session) | dict(comparison.feeds)
             (found,) = session.run([SALIENCY_MAP], feed)
             worst = max(worst, share_of_range(np.asarray(found)[0, 0], explanation.model_attributions))
     if not worst <= limit:

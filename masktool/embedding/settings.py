@@ -29,6 +29,8 @@ class EmbeddingSettings:
         samples_input: whether the number of masks or steps is ``fixed`` at export, or an input named as the method's
             option (``n_steps``, ``n_samples``), (1,) int64, ``optional`` with the option's value as its default, or
             ``required``.
+        embed_preprocessing: whether the file takes one photograph as it is, and prepares it.
+        embed_overlay: whether the file draws the map over its picture.
     """
 
     method: Method
@@ -37,6 +39,8 @@ class EmbeddingSettings:
     target: TargetInput = "top"
     on_request: ExplainInput = "always"
     samples_input: SamplesInput = "fixed"
+    embed_preprocessing: bool = False
+    embed_overlay: bool = False
 
     def __post_init__(self) -> None:
         """Raises MasktoolError for an option out of range."""
@@ -55,4 +59,6 @@ class EmbeddingSettings:
             "target": self.target,
             "on_request": self.on_request,
             "samples_input": self.samples_input,
+            "embed_preprocessing": self.embed_preprocessing,
+            "embed_overlay": self.embed_overlay,
         }

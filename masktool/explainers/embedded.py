@@ -84,7 +84,7 @@ def ask_file(
         return own
     count = session.n_classes
     if count is None:
-        count = len(session.scores(subject.prepared.array, inputs=settings.inputs)[0])
+        count = len(session.scores(subject.fed, inputs=settings.inputs)[0])
     index = resolve_target(target, np.zeros(count), session.metadata.labels)
     return dataclasses.replace(own, inputs={**(settings.inputs or {}), TARGET_INPUT: [index]})
 

@@ -52,6 +52,8 @@ BAR_BACKGROUND = 0.75
 """Grey beneath the colour bar, about a photograph's mean lightness."""
 
 HATCH_SPACING = 12
+HATCH_WIDTH = 4
+"""Pixels along a row from one stripe to the next, and of these a stripe's own."""
 HATCH_SHADES = (0.62, 0.80)
 """Lightness of the stripes and of the gaps over what the crop left out."""
 HATCH_OPACITY = 0.72
@@ -248,7 +250,7 @@ def lay_over(
 def hatch(pixels: NDArray[np.float64]) -> NDArray[np.float64]:
     """Covers pixels (h, w, 3) with diagonal stripes of two greys that let the photograph show through."""
     rows, columns = np.indices(pixels.shape[:2])
-    stripe = (rows + columns) % HATCH_SPACING < HATCH_SPACING // 3
+    stripe = (rows + columns) % HATCH_SPACING < HATCH_WIDTH
     shade = np.where(stripe, *HATCH_SHADES)[:, :, None]
     return lay_over(pixels, np.broadcast_to(shade, pixels.shape), np.full((1, 1, 1), HATCH_OPACITY))
 

@@ -186,7 +186,7 @@ def read_classes(
             got=session.describe_outputs(),
             fix=hint_place(name, shape[1:]),
         )
-    found = session.run(subject.prepared.array, inputs=inputs, outputs=[scores, *others])
+    found = session.run(subject.fed, inputs=inputs, outputs=[scores, *others])
     beside = {name: first_row(name, found[name]) for name in others}
     if scale == "log-odds":
         (values,) = to_log_odds(drop_trailing_axes(found[scores]), session.metadata.output_kind)
@@ -216,7 +216,7 @@ def read_output(session: MaskedSession, subject: Subject, output: str, inputs: I
         MasktoolError: there is no such output, or the output holds no numbers.
     """
     output = session.check_output(output)
-    values = session.run(subject.prepared.array, inputs=inputs, outputs=[output])[output]
+    values = session.run(subject.fed, inputs=inputs, outputs=[output])[output]
     return Reading(session, output, dict(inputs or {}), first_row(output, values))
 
 

@@ -37,12 +37,19 @@ class Subject:
         original: the RGB picture to draw beneath the map: the photograph, or an array's channels as a picture.
         preprocessing: the preprocessing that prepared the photograph; None for an array.
         notes: what the user should know about how the photograph was read, one sentence each.
+        photograph: the photograph, (H0, W0, 3) uint8, for a file that prepares it itself; None for any other file.
     """
 
     prepared: PreparedImage
     original: Image.Image
     preprocessing: Preprocessing | None
     notes: tuple[str, ...] = ()
+    photograph: NDArray[np.uint8] | None = None
+
+    @property
+    def fed(self) -> NDArray[Any]:
+        """What the file is fed: the model's input, or the photograph where the file prepares it."""
+        return self.prepared.array if self.photograph is None else self.photograph
 
     @functools.cached_property
     def pixels(self) -> NDArray[np.uint8]:
@@ -94,6 +101,13 @@ def make_subject(image: Image.Image | NDArray[Any], session: MaskedSession, inpu
     """
     if isinstance(image, Image.Image):
         return photograph_subject(image, session, input_size)
+    if session.metadata.takes_photograph:
+        raise MasktoolError(
+            "the file prepares photographs itself, and takes nothing else",
+            where=session.path,
+            expected="a photograph, or (H, W, 3) uint8 RGB",
+            got=f"{image.shape} {image.dtype}",
+        )
     prepared = prepare_array(image, session.input_shape, session.layout)
     if input_size not in (None, prepared.size):
         raise MasktoolError("an array of another size", where="image", expected=input_size, got=prepared.size)
@@ -117,7 +131,8 @@ def photograph_subject(photograph: Image.Image, session: MaskedSession, input_si
         check_limit("values", size[0] * size[1] * len(preprocessing.mean), where="the model's input")
         preprocessing = preprocessing.scaled_to(size)
     prepared = prepare(photograph, preprocessing)
-    return Subject(prepared, photograph, preprocessing, notes_of(photograph))
+    fed = np.asarray(photograph) if session.metadata.takes_photograph else None
+    return Subject(prepared, photograph, preprocessing, notes_of(photograph), fed)
 
 
 def choose_size(session: MaskedSession, preprocessing: Preprocessing, input_size: Size | None) -> Size:

@@ -30,6 +30,8 @@ def export_explained(
     on_request: ExplainInput = "always",
     portable: bool = False,
     samples_input: SamplesInput = "fixed",
+    embed_preprocessing: bool = False,
+    embed_overlay: bool = False,
     **options: Any,
 ) -> Export:
     """Exports a trained CNN as an ONNX model that gives a saliency map with every prediction, from one run.
@@ -57,6 +59,12 @@ def export_explained(
         samples_input: whether the number of masks or steps is ``fixed``, or an input of the file, (1,) int64, named as
             the method's option: ``optional``, with the number given here as its default, or ``required``. For
             ``smoothgrad`` (``n_samples``) and ``integrated-gradients`` with ``rule="riemann"`` (``n_steps``).
+        embed_preprocessing: whether the file takes one photograph as it is, (H, W, 3) uint8 RGB of any size, under the
+            name of the image input, and resizes, crops and normalises it: the same pixels as Pillow's, to the last bit.
+            The map stays in the pixels of the model's own input.
+        embed_overlay: whether to add the output ``overlay``, uint8 RGB: the map over its picture in the colours of
+            :meth:`masktool.Explanation.plot`. The picture is the photograph, (H, W, 3), where the file takes one, else
+            what the model's input shows, (N, H, W, 3).
         **options: the method's own options, see ``masktool.explainers.methods``; and those of
             :func:`masktool.export`, but for ``mask_required``, ``gradient`` and ``feature_map``. Where the method has a
             ``baseline`` or ``feature_map`` of its own, they are the method's.
@@ -80,7 +88,9 @@ def export_explained(
     check_target(path)
     own, of_export = split_options(method, options)
     built = build_embedded_method(method, own, n_samples)
-    embedding = EmbeddingSettings(built, seed, chunk, target, on_request, samples_input)
+    embedding = EmbeddingSettings(
+        built, seed, chunk, target, on_request, samples_input, embed_preprocessing, embed_overlay
+    )
     of_source = {name: of_export.pop(name) for name in SOURCE_OPTIONS if name in of_export}
     settings = read_settings(**of_export, portable=portable)
     of_source["input_size"] = source_size(model, of_source.get("input_size"), settings.preprocessing)

@@ -72,7 +72,7 @@ class MaskedSession:
         providers: ONNX Runtime's names of the providers that really run, the preferred first.
         provider_note: reason why ``auto`` does not run on the GPU; None when it does or something else was asked for.
         threads: number of threads that one node may use, as asked for; None where ONNX Runtime chooses.
-        input_shape: shape of the image input; None for an axis of any length.
+        input_shape: shape of the image input; None for an axis of any length. That of a photograph is (None, None, 3).
         output_names: names of all outputs, gradients apart.
         output_shapes: shapes of those outputs by name; None for an axis of any length. In a file of one image at a
             time, where the session puts results together, an output without a row per image has an axis for the images
@@ -180,11 +180,15 @@ class MaskedSession:
     @property
     def channels(self) -> int | None:
         """Number of channels of the image input; None where the file leaves it open."""
+        if self.metadata.takes_photograph:
+            return self.input_shape[-1]
         return self.input_shape[CHANNEL_AXIS[self.layout]]
 
     @property
     def spatial_shape(self) -> tuple[int | None, int | None]:
-        """(height, width) of the image input in pixels; None for a length that the file leaves open."""
+        """(height, width) in pixels of the image input, also of one made from a photograph; None where it is open."""
+        if self.metadata.takes_photograph and self.metadata.preprocessing is not None:
+            return self.metadata.preprocessing.size
         height, width = SPATIAL_AXES[self.layout]
         return self.input_shape[height], self.input_shape[width]
 
@@ -194,7 +198,8 @@ class MaskedSession:
         """Returns the class output, float32 (N, K), as the model gives it.
 
         Args:
-            images: preprocessed images, float32 (N, C, H, W), or (N, H, W, C) where :attr:`layout` says so.
+            images: preprocessed images, float32 (N, C, H, W), or (N, H, W, C) where :attr:`layout` says so; to a file
+                that prepares photographs (``metadata.takes_photograph``) one photograph, (H, W, 3) uint8 RGB.
             masks: masks (M, 1, H, W), values in [0, 1], 1 = kept, 0 = missing; None keeps all. N and M are equal or one
                 of them is 1.
             inputs: values of the model's other inputs (:attr:`other_inputs`), by name; one row serves all images.
@@ -367,7 +372,7 @@ class MaskedSession:
     ) -> Feed:
         checked = check_images(images, self.metadata.image_input, self.input_shape, self._image_type)
         height, width = SPATIAL_AXES[self.layout]
-        size = (checked.shape[height], checked.shape[width])
+        size = checked.shape[height : width + 1]
         if masks is not None:
             check_takes_mask(self.metadata, self.path)
             kept = check_masks(masks, size, self._mask_type)
@@ -376,7 +381,8 @@ class MaskedSession:
             kept = np.ones((1, 1, *size), self._mask_type)
         else:
             kept = None
-        results = max(len(checked), 0 if kept is None else len(kept))
+        pictures = 1 if self.metadata.takes_photograph else len(checked)
+        results = max(pictures, 0 if kept is None else len(kept))
         asked = ask_top_class(self.other_inputs, self.explanation_outputs, outputs)
         others = check_others(self.other_inputs, inputs, results, asked)
         feed = {self.metadata.image_input: checked} | others

@@ -53,8 +53,11 @@ MEMORY_MASKS = (100, 4000)
 
 
 class Pair(NamedTuple):
-    """One method in a file and in Python, ready to run, and what the file says of itself."""
+    """One method in a file and in Python, ready to run on an image; the file, its image input, and sizes in bytes."""
 
+    path: Path
+    image_input: str
+    image: np.ndarray
     in_file: Callable[[], np.ndarray]
     in_python: Callable[[], np.ndarray]
     extra_bytes: int
@@ -104,7 +107,16 @@ def make_pair(model: str, method: str, folder: Path, chunk: int) -> Pair:
         ((found,),) = explain_all(masked, [image[0]], [[None]], built, settings)
         return np.asarray(found.model_attributions)
 
-    return Pair(in_file, in_python, exported.n_bytes - plain.stat().st_size, plain.stat().st_size)
+    path = folder / "explained.onnx"
+    return Pair(
+        path,
+        masked.metadata.image_input,
+        image,
+        in_file,
+        in_python,
+        exported.n_bytes - plain.stat().st_size,
+        plain.stat().st_size,
+    )
 
 
 def cpu_seconds(call: Callable[[], object]) -> float:

@@ -138,7 +138,8 @@ def drop(page, photograph=PHOTOGRAPH):
 
 def save(page, path):
     """Clicks "Save the numbers" and returns them."""
-    page.wait_for_selector("#result:not([hidden])")
+    page.wait_for_selector("#result:not([hidden]), #status.failed")
+    assert page.locator("#status.failed").count() == 0, page.inner_text("#status")
     with page.expect_download() as download:
         page.click("#save")
     download.value.save_as(path)

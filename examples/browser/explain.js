@@ -58,8 +58,8 @@ async function readPhotograph(file) {
 /** Predicts and explains: one run gives both. */
 async function explain({ model, photograph }) {
   const { session, metadata } = await open(model);
-  const { values, shape, box } = prepare(await readPhotograph(photograph), metadata.preprocessing);
-  const feeds = { [metadata.image_input]: new ort.Tensor("float32", values, shape) };
+  const { type, values, shape, box } = prepare(await readPhotograph(photograph), metadata);
+  const feeds = { [metadata.image_input]: new ort.Tensor(type, values, shape) };
   if (session.inputNames.includes("target")) feeds.target = new ort.Tensor("int64", [-1n], [1]); // the top prediction
   if (session.inputNames.includes("explain")) feeds.explain = new ort.Tensor("bool", [true], [1]);
   const { explanation } = metadata;

@@ -162,54 +162,67 @@ function chooseChannels({ data, width, height, step }, order) {
   return { pixels: chosen, channels, width, height };
 }
 
-/** Makes a photograph the input of a network.
- * @param photograph {data, width, height, step}: bytes 0..255, red, green, blue first of `step` bytes for each pixel
- * @param preprocessing what the file's metadata hold under that name
- * @returns {values, shape, box}: the input (float32) and its shape, and the part of the photograph that the network
- *     sees: [left, top, right, bottom] in pixels, which may reach outside
- */
-export function prepare(photograph, preprocessing) {
-  if (!preprocessing) {
-    throw new Error("This file does not say how a photograph becomes its input: export it with --preprocess.");
-  }
-  const { size, interpolation, mean, std, scale, layout, channel_order: order } = preprocessing;
-  const { width, height } = photograph;
-  const [rows, columns] = size;
+/** Returns how a photograph is resized and cut: the resized size, where the input begins in it, and the box, the part
+ * of the photograph that the network sees: [left, top, right, bottom] in pixels, which may reach outside. */
+function plan({ width, height }, preprocessing) {
+  const [rows, columns] = preprocessing.size;
   const [resizedWidth, resizedHeight] = findResizedSize(width, height, preprocessing);
   const left = findStart(resizedWidth, columns);
   const top = findStart(resizedHeight, rows);
-  const across = [Math.max(left, 0), Math.min(left + columns, resizedWidth)]; // only what is seen is computed
-  const down = [Math.max(top, 0), Math.min(top + rows, resizedHeight)];
+  const [scaleX, scaleY] = [width / resizedWidth, height / resizedHeight];
+  const box = [left * scaleX, top * scaleY, (left + columns) * scaleX, (top + rows) * scaleY];
+  return { resizedWidth, resizedHeight, left, top, box };
+}
 
-  let image = chooseChannels(photograph, order);
-  let [firstColumn, firstRow] = [across[0], down[0]];
-  if (resizedWidth !== width) {
-    image = resizeAxis(image, findSources(width, resizedWidth, ...across, interpolation), true);
-    firstColumn = 0;
+/** Makes a photograph the input of a network.
+ * @param photograph {data, width, height, step}: bytes 0..255, red, green, blue first of `step` bytes for each pixel
+ * @param metadata what the file says of itself
+ * @returns {type, values, shape, box}: the input, of ONNX Runtime's type, and the part of the photograph that the
+ *     network sees: [left, top, right, bottom] in pixels, which may reach outside
+ */
+export function prepare(photograph, { preprocessing, explanation }) {
+  if (!preprocessing) {
+    throw new Error("This file does not say how a photograph becomes its input: export it with --preprocess.");
   }
-  if (resizedHeight !== height) {
-    image = resizeAxis(image, findSources(height, resizedHeight, ...down, interpolation), false);
-    firstRow = 0;
+  const { box } = plan(photograph, preprocessing);
+  if (explanation.embed_preprocessing) {
+    const { pixels, width, height } = chooseChannels(photograph, "RGB"); // the file does the rest itself
+    return { type: "uint8", values: new Uint8Array(pixels.buffer), shape: [height, width, 3], box };
   }
+  return { type: "float32", ...normalise(resize(photograph, preprocessing), preprocessing), box };
+}
 
-  const { pixels, channels } = image;
-  const values = new Float32Array(channels * rows * columns); // what the photograph does not fill stays 0
-  const last = layout === "NHWC";
+/** Returns the part of the input that the photograph fills: {pixels, channels, width, height}, and where it begins in
+ * the input: {x, y}. */
+function resize(photograph, preprocessing) {
+  const { width, height } = photograph;
+  const { size, interpolation, channel_order: order } = preprocessing;
+  const { resizedWidth, resizedHeight, left, top } = plan(photograph, preprocessing);
+  const across = [Math.max(left, 0), Math.min(left + size[1], resizedWidth)]; // only what is seen is computed
+  const down = [Math.max(top, 0), Math.min(top + size[0], resizedHeight)];
+  const asItIs = ([start, end]) => range(start, end).map((place) => [place, [WEIGHT_ONE]]);
+  const columns = resizedWidth === width ? asItIs(across) : findSources(width, resizedWidth, ...across, interpolation);
+  const rows = resizedHeight === height ? asItIs(down) : findSources(height, resizedHeight, ...down, interpolation);
+  const narrow = resizeAxis(chooseChannels(photograph, order), columns, true); // columns first, as Pillow does
+  return { ...resizeAxis(narrow, rows, false), x: Math.max(-left, 0), y: Math.max(-top, 0) };
+}
+
+/** Returns the input's {values, shape}: scaled and normalised, and 0 where the photograph does not reach. */
+function normalise({ pixels, channels, width, height, x: startX, y: startY }, { size, mean, std, scale, layout }) {
+  const [rows, columns] = size;
+  const isLast = layout === "NHWC";
+  const values = new Float32Array(channels * rows * columns);
   for (let channel = 0; channel < channels; channel++) {
     const levels = Float32Array.from({ length: 256 }, (_, level) => (level * scale - mean[channel]) / std[channel]);
-    for (let y = 0; y < down[1] - down[0]; y++) {
-      for (let x = 0; x < across[1] - across[0]; x++) {
-        const pixel = (y + firstRow) * image.width + x + firstColumn;
-        const place = (y + Math.max(-top, 0)) * columns + x + Math.max(-left, 0);
-        values[last ? place * channels + channel : channel * rows * columns + place] =
-          levels[pixels[pixel * channels + channel]];
+    for (let y = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) {
+        const place = (y + startY) * columns + x + startX;
+        values[isLast ? place * channels + channel : channel * rows * columns + place] =
+          levels[pixels[(y * width + x) * channels + channel]];
       }
     }
   }
-  const shape = last ? [1, rows, columns, channels] : [1, channels, rows, columns];
-  const [scaleX, scaleY] = [width / resizedWidth, height / resizedHeight];
-  const box = [left * scaleX, top * scaleY, (left + columns) * scaleX, (top + rows) * scaleY];
-  return { values, shape, box };
+  return { values, shape: isLast ? [1, rows, columns, channels] : [1, channels, rows, columns] };
 }
 
 // ---- From scores to classes ---------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ int main(int count, char** arguments) try {
         std::cerr << "usage: explain MODEL.onnx INPUT.f32 MAP.f32\n";
         return 2;
     }
-    Ort::Env environment(ORT_LOGGING_LEVEL_WARNING);
+    Ort::Env environment(ORT_LOGGING_LEVEL_ERROR);  // warnings tell how ONNX Runtime optimises a graph
     const std::string model = arguments[1];
     Ort::Session session(environment, std::basic_string<ORTCHAR_T>(model.begin(), model.end()).c_str(),
                          Ort::SessionOptions{});

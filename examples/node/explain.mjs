@@ -27,16 +27,16 @@ async function readInput(path) {
   const bytes = await readFile(path);
   const values = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
   const image = session.inputMetadata.find((input) => input.name === metadata.image_input); // since version 1.22
-  return { values, shape: [1, ...image.shape.slice(1)] };
+  return { type: "float32", values, shape: [1, ...image.shape.slice(1)] };
 }
 
 const metadata = readMetadata(await readFile(model));
 const session = await ort.InferenceSession.create(model);
-const { values, shape } = picture.endsWith(".f32")
+const { type, values, shape } = picture.endsWith(".f32")
   ? await readInput(picture)
-  : prepare(await readPhotograph(picture), metadata.preprocessing);
+  : prepare(await readPhotograph(picture), metadata);
 
-const feeds = { [metadata.image_input]: new ort.Tensor("float32", values, shape) };
+const feeds = { [metadata.image_input]: new ort.Tensor(type, values, shape) };
 if (session.inputNames.includes("target")) feeds.target = new ort.Tensor("int64", [-1n], [1]); // -1: the top prediction
 if (session.inputNames.includes("explain")) feeds.explain = new ort.Tensor("bool", [true], [1]);
 const outputs = await session.run(feeds);

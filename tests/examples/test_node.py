@@ -14,8 +14,8 @@ from masktool.runtime.preprocessing import prepare
 PREPARE = """
 import { readFile, writeFile } from "node:fs/promises";
 import { prepare } from %s;
-const { photograph, preprocessing } = JSON.parse(await readFile("case.json"));
-const { values, shape, box } = prepare({ ...photograph, data: await readFile("pixels") }, preprocessing);
+const { photograph, metadata } = JSON.parse(await readFile("case.json"));
+const { values, shape, box } = prepare({ ...photograph, data: await readFile("pixels") }, metadata);
 await writeFile("values", values);
 console.log(JSON.stringify({ shape, box }));
 """
@@ -55,7 +55,7 @@ def test_a_photograph_becomes_the_same_input_bit_for_bit(name, node, tmp_path):
     expected = prepare(Image.fromarray(pixels), preprocessing)
     photograph = {"width": width, "height": height, "step": 3}
     (tmp_path / "pixels").write_bytes(pixels.tobytes())
-    case = {"photograph": photograph, "preprocessing": vars(preprocessing)}
+    case = {"photograph": photograph, "metadata": {"preprocessing": vars(preprocessing), "explanation": {}}}
     (tmp_path / "case.json").write_text(json.dumps(case))
     module = json.dumps((EXAMPLES / "browser" / "explained-file.mjs").as_uri())
     (tmp_path / "prepare.mjs").write_text(PREPARE % module)

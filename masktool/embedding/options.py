@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from masktool.embedding.method import EMBEDDED_METHODS
+from masktool.errors import MasktoolError
 from masktool.explainers.method import METHODS, Method, build_method
+from masktool.messages import Placeholder, call
 
 
 def build_embedded_method(name: str, options: Mapping[str, Any], n_samples: int | None = None) -> Method:
@@ -21,6 +23,14 @@ def build_embedded_method(name: str, options: Mapping[str, Any], n_samples: int 
         MasktoolError: the method or an option is unknown, a value is out of range, or the method cannot be part of a
             file.
     """
-    METHODS.find(name)  # a name that is no method's at all is told as such
-    builder = EMBEDDED_METHODS.find(name)
+    title = METHODS.find(name).title  # a name that is no method's at all is told as such
+    if name not in EMBEDDED_METHODS:
+        raise MasktoolError(
+            f"{title} is no method that an export can add",
+            where=name,
+            expected=f"one of {', '.join(EMBEDDED_METHODS)}",
+            fix="a masking model is trained, and its file has the map already: "
+            + call("train_masker", Placeholder("MODEL"), Placeholder("FOLDER"), "masker.onnx"),
+        )
+    builder = EMBEDDED_METHODS[name]
     return build_method(name, {**builder.defaults, **options}, n_samples)

@@ -4,7 +4,9 @@ import pytest
 from networks.small_graphs import parse
 
 import masktool
+from masktool.embedding.method import EMBEDDED_METHODS
 from masktool.errors import MasktoolError
+from masktool.explainers.method import METHODS
 
 OPEN_SIZE = """
 <ir_version: 10, opset_import: ["" : 20]>
@@ -49,3 +51,12 @@ def test_options_out_of_range_are_refused(tmp_path, option):
     (name,) = option
     with pytest.raises(MasktoolError, match=name):
         masktool.export_explained(parse(OPEN_SIZE), tmp_path / "x.onnx", "occlusion", input_size=(14, 14), **option)
+
+
+def test_a_masking_model_is_trained_and_not_added(tmp_path):
+    with pytest.raises(MasktoolError, match="is trained, and its file has the map already"):
+        masktool.export_explained(parse(OPEN_SIZE), tmp_path / "x.onnx", "masker", input_size=(14, 14))
+
+
+def test_every_method_but_the_masking_model_can_be_added():
+    assert set(METHODS) - set(EMBEDDED_METHODS) <= {"masker", "neuromask", "extremal", "attribution-mask"}

@@ -253,3 +253,18 @@ def test_no_masker_is_trained_on_it(work):
 
 def test_the_plain_network_has_the_classes_that_the_labels_name():
     assert len(LABELS) == parse(NETWORK).graph.output[0].type.tensor_type.shape.dim[1].dim_value
+
+
+def test_a_file_may_take_the_photograph_and_draw(work, capsys):
+    assert export("--embed-preprocessing", "--embed-overlay", "-o", "drawing.onnx") == 0
+    assert "image is one photograph, RGB of any size, which the file prepares itself" in capsys.readouterr().err
+    assert run(["info", "drawing.onnx"]) == 0
+    said = capsys.readouterr().out
+    assert "batch         one photograph at a time" in said
+    assert "whose pixels differ from Pillow's by 0 of 255" in said
+    assert "overlay is a picture: the map over the photograph" in said
+    assert run(["explain", "photos/0.png", "-m", "drawing.onnx", "-o", "maps"]) == 0
+    assert run(["export", "--check", "drawing.onnx", "network.onnx"]) == 0
+    capsys.readouterr()
+    assert run(["export", "network.onnx", *EXPORT, "--embed-overlay"]) == 2
+    assert "only for a file that explains itself: --embed-overlay" in capsys.readouterr().err

@@ -8,10 +8,9 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from networks.small_graphs import parse
 
 import masktool
-from embedding.against_python import SHARE, run
+from embedding.against_python import SHARE, network, run
 from embedding.explained_files import BATCH_MIXING, LABELS, NETWORK, SIZE, images, write_explained
 from embedding.photographs import SIZES, draw, read
 from masktool.contract import CHOICES, Metadata, Preprocessing
@@ -160,15 +159,27 @@ def test_models_that_take_no_photographs_are_refused(tmp_path):
 
 
 def test_a_grey_network_sees_the_photographs_grey(tmp_path):
-    network = NETWORK.replace("float[N, 3, 12, 10] image", "float[N, 1, 12, 10] image")
-    network = network.replace("float[6, 3, 3, 3] kernel", "float[6, 1, 3, 3] kernel")
-    parse(network)
+    single = NETWORK.replace("float[N, 3, 12, 10] image", "float[N, 1, 12, 10] image")
+    single = single.replace("float[6, 3, 3, 3] kernel", "float[6, 1, 3, 3] kernel")
     grey = Preprocessing(size=SIZE, resize_to=14, channel_order="L", mean=(0.1,), std=(0.2,))
-    path, masked = write(tmp_path, network, preprocessing=grey)
+    path, masked = write(tmp_path, single, preprocessing=grey)
     photograph = draw((40, 31))
     with masktool.load(masked, "cpu") as session:
         logits = session(prepare(photograph, grey).array)
     assert run(path, image=np.asarray(photograph))["logits"] == pytest.approx(logits, abs=1e-5)
+
+
+def test_channels_last_and_blue_first(tmp_path):
+    steps = Preprocessing(size=SIZE, resize_to=14, channel_order="BGR", layout="NHWC", **COLOURS)
+    source, photograph = network(*SIZE, layout="NHWC"), draw((31, 40))
+    path, masked = tmp_path / "file.onnx", tmp_path / "masked.onnx"
+    options = {"output_kind": "logits", "preprocessing": steps}
+    masktool.export(source, masked, **options)
+    masktool.export_explained(source, path, "lime", n_samples=40, n_segments=9, embed_preprocessing=True, **options)
+    found = run(path, image=np.asarray(photograph))
+    expected = masktool.explain(masked, photograph, "lime", n_samples=40, segments="grid", n_segments=9)
+    difference = np.abs(found["saliency_map"][0, 0] - expected.model_attributions).max()
+    assert difference <= SHARE * np.ptp(expected.model_attributions)
 
 
 def test_a_portable_file_takes_no_photograph(tmp_path):

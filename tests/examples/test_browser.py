@@ -157,9 +157,10 @@ def test_a_photograph_is_dropped_and_explained(method, files, open_page, tmp_pat
     assert method in page.inner_text("#method")
 
 
-def test_a_photograph_is_chosen_and_required_inputs_are_fed(files, open_page, tmp_path):
+@pytest.mark.parametrize("options", [{"target": "required"}, {"embed_preprocessing": True}], ids=str)
+def test_a_photograph_is_chosen_and_the_file_gets_what_it_asks_for(options, files, open_page, tmp_path):
     method = sorted(EMBEDDED_METHODS)[0]
-    page = open_page(files.path(method, target="required"))
+    page = open_page(files.path(method, **options))
     choose(page)
     found = save(page, tmp_path / "numbers.json")
     first = found["classes"][0]

@@ -1,11 +1,14 @@
 """The example for Node, by every method, and the photograph's preprocessing in JavaScript against Python's."""
 
 import json
+import re
 
 import numpy as np
 import pytest
+from networks.small_graphs import parse
 from PIL import Image
 
+import masktool
 from examples.files import EXAMPLES, PHOTOGRAPH, run_node
 from masktool.contract import Preprocessing
 from masktool.embedding.method import EMBEDDED_METHODS
@@ -36,6 +39,20 @@ CASES = {
     "as it is": ((23, 17), {**SMALL, "resize_to": 17}),
 }
 """The photograph's (width, height), and the preprocessing."""
+
+FRONT_PAGE_NETWORK = """
+<ir_version: 10, opset_import: ["" : 18]>
+classifier (float[N, 3, 224, 224] image) => (float[N, 4] scores)
+<float[2, 3, 3, 3] kernel, float[2, 4] weight>
+{
+    features = Conv<strides = [2, 2]>(image, kernel)
+    active = Relu(features)
+    pooled = GlobalAveragePool(active)
+    flat = Flatten(pooled)
+    scores = Gemm(flat, weight)
+}
+"""
+"""Of the names and the size that the front page speaks of."""
 
 
 @pytest.fixture
@@ -100,3 +117,24 @@ def test_the_weights_of_a_file_on_request_are_found_beside_it(files, beside_pack
 def test_a_file_that_does_not_explain_itself_is_refused(files, beside_packages, tmp_path):
     with pytest.raises(AssertionError, match="does not explain itself: make one by `masktool export"):
         run_node(beside_packages / "explain.mjs", files.masked(), PHOTOGRAPH, "result.json", folder=tmp_path)
+
+
+def test_a_file_that_prepares_the_photograph_gets_it_as_it_is(files, beside_packages, tmp_path):
+    path = files.path("occlusion", embed_preprocessing=True)
+    run_node(beside_packages / "explain.mjs", path, PHOTOGRAPH, "result.json", folder=tmp_path)
+    found = json.loads((tmp_path / "result.json").read_text())
+    files.expected("occlusion").assert_same(found["label"], found["probability"], found["saliency_map"])
+
+
+def test_the_front_page_runs(node_modules, tmp_path):
+    """The block of JavaScript in README.md, as it stands there, beside a file of the names that it uses."""
+    text = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```js\b[^\n]*\n(.*?)^```$", text, re.M | re.S)
+    windows = {"sliding_window_shapes": [112, 112], "strides": [112, 112]}
+    network = parse(FRONT_PAGE_NETWORK)
+    masktool.export_explained(network, tmp_path / "explained.onnx", "occlusion", output_kind="logits", **windows)
+    (tmp_path / "node_modules").symlink_to(node_modules)
+    (tmp_path / "block.mjs").write_text(block)
+    printed = run_node("block.mjs", folder=tmp_path)
+    assert "Float32Array(4) [" in printed
+    assert f"Float32Array({224 * 224}) [" in printed

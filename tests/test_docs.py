@@ -36,6 +36,7 @@ INSTALLS = "installs packages"
 HAS_NO_DATA = "needs data sets or weights that are not shipped"
 TESTS_ITSELF = "sets up the tests or is one of them"
 OTHER_LANGUAGE = "is no Python"
+OTHER_RUNTIME = "needs a runtime that not everybody has; tests/runtimes does the same"
 NOT_RUN = {
     ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt . "): INSTALLS,
     ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt -e '.[dev]'"): INSTALLS,
@@ -48,6 +49,7 @@ NOT_RUN = {
     ("CONTRIBUTING.md", ".venv/bin/pytest tests/evaluation"): TESTS_ITSELF,
     ("docs/start.md", "python3 -m venv"): INSTALLS,
     ("docs/start.md", "pip install"): INSTALLS,
+    ("docs/howto/explains-itself.md", "import numpy as np\nimport openvino"): OTHER_RUNTIME,
     ("docs/howto/service.md", "#include"): OTHER_LANGUAGE,
     ("docs/howto/service.md", "import * as ort"): OTHER_LANGUAGE,
     ("docs/evidence.md", "masktool evaluate missingness squeezenet.onnx"): HAS_NO_DATA,

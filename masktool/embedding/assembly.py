@@ -129,11 +129,12 @@ class Assembly:
         return self.declare(TARGET_INPUT, INT64, [length], default)
 
     def declare_extra(self, extra: ExtraInput) -> ir.Value:
-        """Adds an input that the method declares for itself."""
+        """Adds an input that the method declares for itself, or the constant in its place."""
         default = None if extra.default is None else np.asarray(extra.default, extra.dtype.numpy())
-        if default is not None and self.network.metadata.portable:  # every input would have to be fed
-            return self.flow.constant(default, extra.dtype)
-        return self.declare(extra.name, extra.dtype, extra.shape, default)
+        value = self.declare(extra.name, extra.dtype, extra.shape, default)
+        if extra.settled or (default is not None and self.network.metadata.portable):  # all inputs would have to be fed
+            self.flow.graph.inputs.remove(value)
+        return value
 
     def declare(
         self, name: str, dtype: ir.DataType, shape: Sequence[int | str | None], default: np.ndarray | None

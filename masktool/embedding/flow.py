@@ -29,6 +29,9 @@ Round = Callable[["Flow", ir.Value, list[ir.Value]], tuple[Sequence[ir.Value], S
 """Emits one round of a loop: from the body, the round's number () int64 and the carried values to the carried values of
 the next round and the values to stack."""
 
+Condition = Callable[["Flow", Sequence[ir.Value]], ir.Value]
+"""Emits whether another round follows, () bool: from the body and the values that are carried to that round."""
+
 
 class Flow(GraphBuilder):
     """Emits nodes at the end of a graph; the same request twice is one node.
@@ -71,6 +74,17 @@ class Flow(GraphBuilder):
             value.shape = ir.Shape(shape)
         return value
 
+    def filled(self, shape: Sequence[int], number: float) -> ir.Value:
+        """Returns float32 values of one and the same number, which is stored once."""
+        value = self.emit("ConstantOfShape", self.ints(*shape), value=ir.tensor([number], dtype=FLOAT))
+        return self.typed(value, FLOAT, list(shape))
+
+    def largest(self, values: ir.Value, count: int) -> ir.Value:
+        """Returns the largest of values (n,), largest first."""
+        node = self._emit("TopK", [values, self.ints(count)], {"axis": 0, "largest": 1, "sorted": 1}, "", 2)
+        self.typed(node.outputs[1], INT64)
+        return node.outputs[0]
+
     def reshape(self, value: ir.Value, *shape: int) -> ir.Value:
         """Returns a value in another shape, in which -1 stands for what is left and 0 for the length that it has."""
         return self.emit("Reshape", value, self.ints(*shape))
@@ -79,13 +93,16 @@ class Flow(GraphBuilder):
         """Returns the rows ``start`` to ``end`` (not included) of a value."""
         return self.emit("Slice", value, self.ints(start), self.ints(end), self.ints(0))
 
-    def loop(self, count: ir.Value | int, carried: Sequence[ir.Value], emit_round: Round) -> LoopResult:
+    def loop(
+        self, count: ir.Value | int, carried: Sequence[ir.Value], emit_round: Round, goes_on: Condition | None = None
+    ) -> LoopResult:
         """Emits a Loop.
 
         Args:
-            count: the number of rounds, a number or an int64 value ().
+            count: the largest number of rounds, a number or an int64 value ().
             carried: the values that the first round starts from; their types and shapes are declared.
             emit_round: function that emits one round into the body.
+            goes_on: function that emits whether another round follows; None makes all rounds.
         """
         body = ir.Graph([], [], nodes=[], opset_imports=self.graph.opset_imports, name=f"{self.label}_round")
         inside = Flow(body, f"{self.label}/loop_{next(self._bodies)}")
@@ -96,6 +113,7 @@ class Flow(GraphBuilder):
             for index, value in enumerate(carried)
         ]
         kept, stacked = emit_round(inside, number, given)
+        condition = condition if goes_on is None else goes_on(inside, kept)
         inside.outputs_are([condition, *kept, *stacked])
         for result, start in zip(body.outputs[1:], carried, strict=False):
             if result.shape is None:
@@ -113,7 +131,7 @@ class Flow(GraphBuilder):
         for index, (output, result) in enumerate(zip(node.outputs, body.outputs[1:], strict=True)):
             output.name, output.type = f"{inside.label}:{index}", result.type
             if result.shape is not None:
-                rounds = count if isinstance(count, int) else None
+                rounds = count if isinstance(count, int) and goes_on is None else None
                 output.shape = result.shape if index < len(kept) else ir.Shape([rounds, *result.shape])
         outputs = list(node.outputs)
         return LoopResult(outputs[: len(kept)], outputs[len(kept) :])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ def measure_explanation(
         MasktoolError: the difference is beyond the limit.
     """
     settings = ExplanationSettings(seed=embedding.seed, perturbations_per_eval=embedding.chunk)
-    session = open_model(model)
+    with replaced_constants(model, comparison.feeds):
+        session = open_model(model)
     worst, limit, used = 0.0, LIMIT, {}
     with MaskedSession(masked, providers="cpu") as reference:
         if half := half_tolerance_of(ir.load(masked), reference.metadata.image_input):
@@ -68,7 +70,7 @@ def measure_explanation(
             ((explanation,),) = explain_all(reference, [image], [[None]], comparison.method, settings)
             used = {name: value for name, value in explanation.settings.items() if name not in OF_A_RUN}
             fed = np.asarray(image) if isinstance(image, Image.Image) else np.asarray(image)[None]
-            feed = {reference.metadata.image_input: fed} | own_feed(session) | dict(comparison.feeds)
+            feed = {reference.metadata.image_input: fed} | own_feed(session, comparison.feeds)
             (found,) = session.run([SALIENCY_MAP], feed)
             worst = max(worst, share_of_range(np.asarray(found)[0, 0], explanation.model_attributions))
     if not worst <= limit:
@@ -91,10 +93,24 @@ def limit_for(method: Method, plain: ir.Model, image_input: str) -> float:
     return max(LIMIT, half_tolerance_of(plain, image_input)) if method.needs_gradient else LIMIT
 
 
-def own_feed(session: Any) -> dict[str, NDArray[Any]]:
-    """Returns values for required inputs that the explanation adds: the top class, and that it is wanted."""
-    values = {TARGET_INPUT: np.array([TOP_CLASS]), EXPLAIN_INPUT: np.array([True])}
+def own_feed(session: Any, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Returns values for required inputs that the explanation adds: the top class, that it is wanted, the method's."""
+    values = {**feeds, TARGET_INPUT: np.array([TOP_CLASS]), EXPLAIN_INPUT: np.array([True])}
     return {node.name: values[node.name] for node in session.get_inputs() if node.name in values}
+
+
+@contextlib.contextmanager
+def replaced_constants(model: ir.Model, values: Mapping[str, NDArray[Any]]) -> Iterator[None]:
+    """Replaces constants of a graph by name, the defaults of inputs included, for as long as the context lasts."""
+    constants = {name: model.graph.initializers[name] for name in values if name in model.graph.initializers}
+    held = {name: constant.const_value for name, constant in constants.items()}
+    for name, constant in constants.items():
+        constant.const_value = ir.tensor(values[name], name=name)
+    try:
+        yield
+    finally:
+        for name, constant in constants.items():
+            constant.const_value = held[name]
 
 
 def share_of_range(found: NDArray[Any], expected: NDArray[Any]) -> float:

@@ -59,12 +59,14 @@ class ExtraInput(NamedTuple):
     """An input that a method declares for itself, such as ``segments``: its element type, shape and default.
 
     The default, an array or a number, makes the input optional where inputs may be; None requires the input always.
+    What is ``settled`` is no input, but a constant of that name in its place, which holds the default.
     """
 
     name: str
     dtype: ir.DataType
     shape: tuple[int, ...]
     default: Any = None
+    settled: bool = False
 
 
 class Comparison(NamedTuple):
@@ -72,7 +74,7 @@ class Comparison(NamedTuple):
 
     Attributes:
         method: the method in Python.
-        feeds: what the inputs hold that the method declares, by name.
+        feeds: what the inputs hold that the method declares, or the constants in their place, by name.
         settings: settings of the file, by name, in which the method in Python differs.
     """
 
@@ -139,14 +141,17 @@ class ExplainedNetwork:
         """Returns the masked network, to be placed once."""
         return masked_network(self.masked, self.metadata)
 
-    def differentiable(self, loss: Loss = "logit", feature_map: str | None = None) -> Network:
-        """Returns the plain network with gradients, to be placed once.
+    def differentiable(
+        self, loss: Loss = "logit", feature_map: str | None = None, *, takes_masks: bool = False
+    ) -> Network:
+        """Returns the network with gradients, the plain one or the one that takes masks, to be placed once.
 
         Raises:
             UnsupportedOperatorError: nodes without a gradient rule; the error lists all of them.
             MasktoolError: there is no gradient for the image or the class scores, or no feature map of that name.
         """
-        return differentiable_network(self.plain, self.metadata, loss, feature_map)
+        model = self.masked if takes_masks else self.plain
+        return differentiable_network(model, self.metadata, loss, feature_map)
 
     def sum_of_channels(self, flow: Flow, values: ir.Value) -> ir.Value:
         """Returns the sum over the channels of each pixel, (n, 1, h, w), of values in the shape of n images."""

@@ -99,6 +99,7 @@ class Network:
         others: Mapping[str, ir.Value],
         *,
         one_image: bool,
+        masks: ir.Value | None = None,
     ) -> tuple[dict[str, ir.Value], ir.Value]:
         """Places a network with gradients, run on images (n, ...), and chooses the class to differentiate for.
 
@@ -111,13 +112,17 @@ class Network:
             others: the values of the network's other inputs, by name.
             one_image: whether all images stand for one, such as the steps from a baseline to it, and the first of them
                 decides which class that is; otherwise each image has its own.
+            masks: float32 masks (m, 1, h, w) for a network that takes them; None for one that takes none.
 
         Returns:
             The outputs by name, and the class that was chosen: (1,) for one image, else (n,), int64.
         """
         waiting = ir.Value(name=f"{flow.label}/waiting_target", type=ir.TensorType(INT64))
         images = flow.as_type(flow.as_type(images, self.given_type or self.image_type), self.image_type)
-        found = self.place(flow, {self.image_input: images, TARGET_INPUT: waiting, **others})
+        feeds = {self.image_input: images, TARGET_INPUT: waiting, **others}
+        if masks is not None:
+            feeds[MASK_INPUT] = flow.as_type(masks, self.input_named(MASK_INPUT).dtype or FLOAT)
+        found = self.place(flow, feeds)
         chosen = choose_class(flow, self.probabilities(flow, found), target, one_image=one_image)
         ir.convenience.replace_all_uses_with(waiting, chosen)
         return found, chosen
@@ -164,9 +169,9 @@ def masked_network(model: ir.Model, metadata: Metadata) -> Network:
 
 
 def differentiable_network(
-    plain: ir.Model, metadata: Metadata, loss: Loss = "logit", feature_map: str | None = None
+    model: ir.Model, metadata: Metadata, loss: Loss = "logit", feature_map: str | None = None
 ) -> Network:
-    """Returns a copy of a plain canonical model, with gradients, as a network to place.
+    """Returns a copy of a canonical model, plain or masked, with gradients, as a network to place.
 
     What computes in 16 bits there computes in float32 here; own outputs keep their types.
 
@@ -174,7 +179,7 @@ def differentiable_network(
         UnsupportedOperatorError: nodes without a gradient rule; the error lists all of them.
     """
     assert metadata.class_output is not None
-    copy = plain.clone()
+    copy = model.clone()
     outputs = tuple(str(value.name) for value in copy.graph.outputs)
     image = next(value for value in copy.graph.inputs if value.name == metadata.image_input)
     refuse_gradients(image, "take a method without gradients (occlusion, rise)")

@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 
 import onnx_ir as ir
 
-from masktool.embedding.flow import FLOAT, INT64, Flow
+from masktool.embedding.flow import FLOAT, INT64, Condition, Flow
 from masktool.embedding.method import Asked, EmbeddedMethod, Options
 from masktool.embedding.network import Network
 
@@ -76,7 +76,13 @@ class RoundsMethod(EmbeddedMethod[Options]):
         return 1 if self.network.metadata.one_by_one else self.network.chunk
 
     def run_rounds(
-        self, flow: Flow, network: Network, sums: Sequence[ir.Value], asked: Asked, rounds: ir.Value | int | None = None
+        self,
+        flow: Flow,
+        network: Network,
+        sums: Sequence[ir.Value],
+        asked: Asked,
+        rounds: ir.Value | int | None = None,
+        goes_on: Condition | None = None,
     ) -> Rounds:
         """Emits the loop.
 
@@ -85,7 +91,8 @@ class RoundsMethod(EmbeddedMethod[Options]):
             network: the network to run.
             sums: what the first round starts from, of declared types and shapes.
             asked: what is asked for.
-            rounds: the number of rounds; None for as many as the rows need.
+            rounds: the largest number of rounds; None for as many as the rows need.
+            goes_on: function that emits from the sums whether another round follows; None makes all rounds.
         """
         chunk = self.chunk
         own = {str(value.name): value for value in network.model.graph.outputs}
@@ -105,8 +112,13 @@ class RoundsMethod(EmbeddedMethod[Options]):
             ]
             return [passed.target, *predictions, *passed.sums], list(passed.stacked)
 
+        def goes_on_after(inside: Flow, carried: Sequence[ir.Value]) -> ir.Value:
+            assert goes_on is not None
+            return goes_on(inside, carried[1 + len(held) :])
+
         start = [asked.target, *(holder.start(flow) for holder in held), *sums]
-        result = flow.loop(self.n_rows // chunk if rounds is None else rounds, start, emit_round)
+        count = self.n_rows // chunk if rounds is None else rounds
+        result = flow.loop(count, start, emit_round, None if goes_on is None else goes_on_after)
         predictions = dict(zip(network.outputs, result.carried[1 : 1 + len(held)], strict=True))
         return Rounds(predictions, result.carried[0], result.carried[1 + len(held) :], result.stacked)
 

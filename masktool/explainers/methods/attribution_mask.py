@@ -27,13 +27,14 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.contract import Layout
+from masktool.contract import Layout, OutputKind
 from masktool.explainers.gradient_method import ClassMap, GradientMethod, channels_first
 from masktool.explainers.method import register
 from masktool.explainers.methods.integrated_gradients import step_rule
 from masktool.explainers.task import Differentiable, Task
 from masktool.layouts import SPATIAL_AXES
 from masktool.option_checks import check_choice, check_count
+from masktool.runtime.scores import to_probabilities
 
 Rule = Literal["gxsi", "gradient", "input-x-gradient", "magnitude-x-input", "integrated-gradients"]
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -98,7 +99,7 @@ class AttributionMask(GradientMethod):
                 model, task.prepared.array, target, self.rule, self.n_iterations, self.n_steps, lambda: advance(1)
             )
         attributions = channels_first(steps[-1].masks, model)[0].mean(axis=0, dtype=np.float64)
-        quality = describe_steps(steps, int(target[0]))
+        quality = describe_steps(steps, int(target[0]), model.session.metadata.output_kind)
         return ClassMap(attributions, quality, self.notes(steps[0], given=task.given[position]))
 
     def notes(self, first: MaskedStep, *, given: bool) -> tuple[str, ...]:
@@ -120,19 +121,30 @@ class AttributionMask(GradientMethod):
         )
 
 
-def describe_steps(steps: list[MaskedStep], target: int) -> dict[str, float]:
-    """Returns one image's completeness gap, and for each step the logit and whether the target is the top class."""
+def describe_steps(steps: list[MaskedStep], target: int, kind: OutputKind | None = None) -> dict[str, float]:
+    """Returns one image's completeness gap, and for each step the logit and whether the target is the top class.
+
+    Args:
+        steps: the images after 0 to T multiplications.
+        target: the class that the mask is built for.
+        kind: what the scores are, as the model gives them.
+
+    Returns:
+        Figures by name; ``kept_soft`` says whether the target is the top class after the last multiplication.
+    """
     first = steps[0]
     assert first.gap is not None
     quality = {"completeness_total": float(first.logits[0]), "completeness_gap": float(first.gap[0])}
     for index, step in enumerate(steps):
         quality[f"logit_{index}"] = float(step.logits[0])
-        quality[f"top_class_{index}"] = float(top_classes(step.scores)[0] == target)
+        quality[f"top_class_{index}"] = float(top_classes(step.scores, kind)[0] == target)
+    quality["kept_soft"] = quality[f"top_class_{len(steps) - 1}"]
     return quality
 
 
-def top_classes(scores: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Returns the top class (N,) of scores (N, K); one column is a binary logit against 0."""
+def top_classes(scores: NDArray[np.float32], kind: OutputKind | None = None) -> NDArray[np.intp]:
+    """Returns the top class (N,) of scores (N, K) of a kind; one column of unknown kind is a binary logit against 0."""
+    scores = to_probabilities(scores, kind)
     if scores.shape[1] == 1:
         return (scores[:, 0] > 0).astype(np.intp)
     return scores.argmax(axis=1)

@@ -6,9 +6,10 @@ Neural Networks through Mask Learning", SMARTCOMP 2019, https://arxiv.org/abs/19
     m = sigmoid(w / T),  x~ = x m + b (1 - m)
     loss = lambda_p cross-entropy(f(x~), class) + lambda_s mean |w + W| + lambda_sp mean (K * w)^2
 
-w is one map in the input's resolution, drawn uniformly from -W..W, W = 10; K is a Laplacian whose centre balances its
-ones, 3 x 3 or 5 x 5, without padding. RMSProp with r = .03, a decay of .9, epsilon = 1e-10 and mean squares that start
-at 1 makes 2,000 steps, or fewer when the loss has settled. The settings ``imagenet`` and ``cifar`` are published.
+w is one map in the input's resolution, drawn uniformly from 256 values in -W..W, W = 10; K is a Laplacian whose centre
+balances its ones, 3 x 3 or 5 x 5, without padding. RMSProp with r = .03, a decay of .9, epsilon = 1e-10 and mean
+squares that start at 1 makes 2,000 steps, or fewer when the loss has settled. The settings ``imagenet`` and ``cifar``
+are published.
 
 K without padding is centred on no pixel of the outermost one or two rows and columns, and so leaves them rough: single
 pixels there often end as the mask's highest. The finished mask repeats its inside there.
@@ -36,6 +37,11 @@ from masktool.runtime.scores import sigmoid
 
 RANGE = 10.0
 """W: the map starts within -W..W, and is drawn towards -W, where it hides."""
+LEVELS = 256
+"""Number of values that the map starts from, the middles of as many equal parts of -W..W: so a file that draws the mask
+by itself holds a start in one byte per pixel. Each value and each step of its computation is exact in float32."""
+LEVEL_STEP = np.float32(2 * RANGE / LEVELS)
+LOWEST_LEVEL = np.float32(RANGE / LEVELS - RANGE)
 SMALL_SIDE = 64
 """Input sides up to here take the setting ``cifar`` unless one is named; CIFAR's pictures have 32 x 32 pixels."""
 
@@ -127,7 +133,12 @@ def extend_inside(masks: Floats, margin: int) -> Floats:
 
 def draw_start(seed: int, size: tuple[int, int]) -> NDArray[np.float32]:
     """Draws the map w to start from: (1, h, w), uniform in -W..W."""
-    return np.random.default_rng(seed).uniform(-RANGE, RANGE, (1, *size)).astype(np.float32)
+    return draw_levels(seed, size) * LEVEL_STEP + LOWEST_LEVEL
+
+
+def draw_levels(seed: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Draws the levels of the map w to start from: (1, h, w), uniform in 0..255."""
+    return np.random.default_rng(seed).integers(0, LEVELS, (1, *size), dtype=np.uint8)
 
 
 def evaluate_maps(maps: Floats, hidden: HiddenParts, positions: NDArray[np.intp], setting: Setting) -> Step:

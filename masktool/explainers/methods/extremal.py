@@ -18,7 +18,8 @@ kernel, and is enlarged bilinearly. What differs from the paper:
   the mean weighted by exp: it never falls when a parameter rises, so the mask reaches 0 and 1 and stays between them.
 * The max-convolution is evaluated on the grid, at half the kernel's width, not at each pixel.
 * The blur b has one width, of 10 / 224 of the shorter side, instead of one that grows as the mask falls.
-* Pixels of the same value as the smallest kept one share what is left of the area: order decides nothing.
+* Pixels of the same value as the smallest kept one, but for rounding, share what is left of the area: order decides
+  nothing.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ CELLS_PER_WIDTH = 2
 """Cells of the grid in one kernel width: the kernel falls by 12 % from one to the next."""
 REACH = 5
 """Cells to either side beyond which the kernel is left out: it has fallen to .04, and exp(.04 / T) to 2 of 5e8."""
+SAME = 1e-6
+"""Difference up to which values of a mask count as one: the first masks are symmetric, and single precision leaves
+1e-7 between pixels that mirror each other, which must not decide which of them belong to the area."""
 
 
 @register
@@ -191,14 +195,19 @@ def area_terms(masks: Floats, area: float) -> Step:
     """Returns mean (sort(m) - r)^2 of masks (n, 1, h, w), and its gradients with respect to the masks.
 
     r belongs to each pixel by its rank: 1 for the share ``area`` of the highest values, else 0, and in between for
-    those that are equal where the two meet.
+    those that are equal where the two meet, but for rounding.
     """
     flat = masks.reshape(len(masks), -1)
     pixels = flat.shape[1]
-    kept = min(max(round(area * pixels), 1), pixels)
+    kept = count_kept(area, pixels)
     edge = np.partition(flat, pixels - kept, axis=1)[:, pixels - kept, None]
-    above, at_edge = flat > edge, flat == edge
+    above, at_edge = flat > edge + SAME, abs(flat - edge) <= SAME
     left = (kept - above.sum(axis=1, keepdims=True)) / at_edge.sum(axis=1, keepdims=True)
     wanted = (above + at_edge * left).astype(flat.dtype)
     losses = (wanted * np.square(1 - flat) + (1 - wanted) * np.square(flat)).mean(axis=1)
     return Step(losses, (2 / pixels * (flat - wanted)).reshape(masks.shape))
+
+
+def count_kept(area: float, pixels: int) -> int:
+    """Returns the number of pixels that a share of them is, 1 at least."""
+    return min(max(round(area * pixels), 1), pixels)

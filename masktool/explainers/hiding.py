@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.contract import Loss
+from masktool.contract import Loss, Masking
 from masktool.errors import MasktoolError
 from masktool.explainers.mask_figures import cut_masks
 from masktool.explainers.task import Differentiable, Masks
@@ -112,9 +112,9 @@ def fill_missing(
     return fill + masks * (images - fill)
 
 
-def check_through(through: Through, model: Differentiable) -> None:
+def check_through(through: Through, masking: Masking) -> None:
     """Raises a MasktoolError where masks are to go through the layers but the file masks its input only."""
-    if through == "layer" and model.session.metadata.masking == "fill":
+    if through == "layer" and masking == "fill":
         raise MasktoolError(
             "the file masks its input only",
             where="through=layer",

@@ -112,7 +112,7 @@ class LearnedMask(Method):
     def hide(self, tasks: Sequence[Task]) -> HiddenParts:
         """Returns the images of all tasks as one batch, each image once for every class to explain."""
         models = [task.differentiable for task in tasks if task.differentiable is not None]
-        check_through(self.through, models[0])
+        check_through(self.through, models[0].session.metadata.masking)
         copies = [len(task.targets) for task in tasks]
         images = np.concatenate([task.prepared.array for task in tasks]).repeat(copies, axis=0)
         fill = None

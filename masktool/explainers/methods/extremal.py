@@ -199,7 +199,7 @@ def area_terms(masks: Floats, area: float) -> Step:
     """
     flat = masks.reshape(len(masks), -1)
     pixels = flat.shape[1]
-    kept = count_kept(area, pixels)
+    kept = pixels_in_area(area, pixels)
     edge = np.partition(flat, pixels - kept, axis=1)[:, pixels - kept, None]
     above, at_edge = flat > edge + SAME, abs(flat - edge) <= SAME
     left = (kept - above.sum(axis=1, keepdims=True)) / at_edge.sum(axis=1, keepdims=True)
@@ -208,6 +208,6 @@ def area_terms(masks: Floats, area: float) -> Step:
     return Step(losses, (2 / pixels * (flat - wanted)).reshape(masks.shape))
 
 
-def count_kept(area: float, pixels: int) -> int:
+def pixels_in_area(area: float, pixels: int) -> int:
     """Returns the number of pixels that a share of them is, 1 at least."""
     return min(max(round(area * pixels), 1), pixels)

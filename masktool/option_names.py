@@ -59,6 +59,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "preprocessing": OptionName("--preprocess"),
     "providers": OptionName("--provider"),
     "resume": OptionName("--resume"),
+    "samples_input": OptionName("--samples-input"),
     "score": OptionName("--score"),
     "seed": OptionName("--seed"),
     "stages": OptionName("--stages", separator=","),

@@ -53,6 +53,14 @@ EXPLANATION_OPTIONS = (
         "costs what the plain network costs. The weights then stand in NAME.data beside the file.",
     ),
     click.option(
+        "--samples-input",
+        type=click.Choice(["fixed", "optional", "required"]),
+        default="fixed",
+        show_default=True,
+        help="With --explain: whether the number of steps is settled here, or an input, int64, named as the method's "
+        "option.",
+    ),
+    click.option(
         "--embed-preprocessing",
         is_flag=True,
         help="With --explain: take one photograph, uint8 RGB of any size, and prepare it in the file.",
@@ -65,7 +73,10 @@ EXPLANATION_OPTIONS = (
 )
 """Options of a file that explains itself, which count beside ``--explain`` only."""
 OF_AN_EXPLANATION = frozenset(
-    {"assignments", "samples", "seed", "chunk", "target", "on_request", "embed_preprocessing", "embed_overlay"}
+    {
+        *("assignments", "samples", "seed", "chunk", "target", "on_request", "samples_input"),
+        *("embed_preprocessing", "embed_overlay"),
+    }
 )
 """Their parameters, but for ``--explain`` itself."""
 OF_A_MASK = frozenset({"mask", "gradient", "feature_map"})
@@ -84,6 +95,7 @@ class EmbeddedChoice:
         chunk: the largest number of masks or steps in one pass.
         target: the class to explain, or whether there is an input for it.
         on_request: when to explain.
+        samples_input: whether the number of steps is an input.
         embed_preprocessing: whether the file takes a photograph and prepares it.
         embed_overlay: whether the file draws the map over its picture.
     """
@@ -95,6 +107,7 @@ class EmbeddedChoice:
     chunk: int
     target: Any
     on_request: Any
+    samples_input: Any
     embed_preprocessing: bool
     embed_overlay: bool
 
@@ -144,6 +157,7 @@ class EmbeddedChoice:
             chunk=self.chunk,
             target=self.target,
             on_request=self.on_request,
+            samples_input=self.samples_input,
             embed_preprocessing=self.embed_preprocessing,
             embed_overlay=self.embed_overlay,
             **chosen,

@@ -90,7 +90,7 @@ def embed_source(
         if preprocessing is not None and embedding.embed_preprocessing:
             photograph = draw_photograph(preprocessing)
             figures["preprocessing"], images = measure_preprocessing(model, preprocessing, photograph), [photograph]
-        limit = limit_for(method, found.plain, metadata.image_input)
+        limit = limit_for(found.plain, metadata.image_input)
         figures["explanation"], used = measure_explanation(
             model, exported.path, embedding, images, emitted.comparison(), limit
         )

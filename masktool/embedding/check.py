@@ -170,6 +170,7 @@ def recorded_embedding(metadata: Metadata) -> EmbeddingSettings:
         recorded["chunk"],
         recorded["target"],
         recorded["on_request"],
+        samples_input=recorded["samples_input"],
         embed_preprocessing=recorded["embed_preprocessing"],
         embed_overlay=recorded["embed_overlay"],
     )

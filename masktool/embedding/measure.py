@@ -18,7 +18,6 @@ from masktool.embedding.settings import EmbeddingSettings
 from masktool.errors import MasktoolError
 from masktool.explainers.explaining import explain_all
 from masktool.explainers.explanation_settings import ExplanationSettings
-from masktool.explainers.method import Method
 from masktool.explainers.subject import ImageLike
 from masktool.exporters.parity import DEFECT
 from masktool.exporters.storage import open_model
@@ -28,10 +27,6 @@ from masktool.runtime.session import MaskedSession
 LIMIT = 1e-4
 """Largest difference between the two maps, as a share of the range of Python's; where the network computes in 16 bits,
 as much as its outputs may differ."""
-HALF_GRADIENT_LIMIT = 0.1
-"""The same for gradients of a network that computes in 16 bits: the file differentiates the plain graph, Python's file
-the masked one, and every layer rounds to ten bits forward and back. Input times gradient of SqueezeNet 1.1 in float16
-lies 5.6e-2 apart, Grad-CAM 1.1e-3."""
 OF_A_RUN = frozenset({"seed", "perturbations_per_eval", "providers", "threads"})
 """Settings of an explanation that belong to the run in Python and not to the method."""
 MEASURED_IMAGES = 1
@@ -62,10 +57,8 @@ def measure_explanation(
     settings = ExplanationSettings(seed=embedding.seed, perturbations_per_eval=embedding.chunk)
     with replaced_constants(model, comparison.feeds):
         session = open_model(model)
-    worst, limit, used = 0.0, LIMIT, {}
+    worst, used = 0.0, {}
     with MaskedSession(masked, providers="cpu") as reference:
-        if half := half_tolerance_of(ir.load(masked), reference.metadata.image_input):
-            limit = HALF_GRADIENT_LIMIT if embedding.method.needs_gradient else max(limit, half)
         for image in images[:MEASURED_IMAGES]:
             ((explanation,),) = explain_all(reference, [image], [[None]], comparison.method, settings)
             used = {name: value for name, value in explanation.settings.items() if name not in OF_A_RUN}
@@ -84,13 +77,12 @@ def measure_explanation(
     return worst, used | dict(comparison.settings)
 
 
-def limit_for(method: Method, plain: ir.Model, image_input: str) -> float:
-    """Returns the largest difference between the two maps of a method, as a share of the range of Python's.
+def limit_for(plain: ir.Model, image_input: str) -> float:
+    """Returns the largest difference between the two maps, as a share of the range of Python's.
 
-    Gradients of a network of 16 bits are computed in float32 in the file and, in Python, in what the runtime makes of
-    16 bits: what every layer rounds is different.
+    Where a network computes in 16 bits, every layer rounds, and gradients are computed in float32 in the file alone.
     """
-    return max(LIMIT, half_tolerance_of(plain, image_input)) if method.needs_gradient else LIMIT
+    return max(LIMIT, half_tolerance_of(plain, image_input))
 
 
 def own_feed(session: Any, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -83,6 +83,15 @@ def test_the_options_reach_the_file(work):
     assert (metadata.masking, metadata.baseline, metadata.labels) == ("fill", "black", LABELS)
 
 
+def test_the_number_of_steps_may_be_an_input(work, capsys):
+    options = ("--set", "rule=riemann", "--samples", "4", "--samples-input", "required", "-o", "file.onnx")
+    assert export(*options, method="integrated-gradients") == 0
+    assert "inputs: image, n_steps\n" in capsys.readouterr().err
+    assert run(["export", "--check", "file.onnx", "network.onnx"]) == 0
+    assert export("--samples-input", "optional", method="integrated-gradients") == 2
+    assert "set rule=riemann" in capsys.readouterr().err
+
+
 def test_gradient_methods_mask_nothing(work, capsys):
     assert export(method="gradient") == 0
     assert "masked: nothing; the method works on gradients" in capsys.readouterr().err

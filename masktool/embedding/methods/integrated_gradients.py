@@ -72,7 +72,7 @@ class EmbeddedIntegratedGradients(SteppingMethod[IntegratedGradients]):
             raise MasktoolError(
                 "the points of Gauss and Legendre's rule are computed at export, for one number of steps",
                 where=parameter("samples_input", self.network.samples_input),
-                fix="add " + parameter("rule", "riemann") + ", or export a file for each number of steps",
+                fix="set rule=riemann, or export a file for each number of steps",
             )
 
     def finish(self, flow: Flow, stepped: Stepped, asked: Asked) -> Explained:

@@ -93,9 +93,12 @@ class LearnedMaskMethod(IteratedMethod[LearnedOptions]):
 
     Class attributes:
         loss: what is differentiated.
+        comparison_limit: the largest difference that rounding leaves after the steps that an export compares, where
+            that is more than of other methods; otherwise 0.
     """
 
     loss: ClassVar[Loss]
+    comparison_limit: ClassVar[float] = 0
 
     @property
     def signs(self) -> tuple[float, ...]:
@@ -146,7 +149,8 @@ class LearnedMaskMethod(IteratedMethod[LearnedOptions]):
         """Returns how the file is compared with Python: over the first few steps."""
         steps = min(self.n_iterations, MEASURED_ITERATIONS)
         method = dataclasses.replace(self.options, n_iterations=steps)
-        return Comparison(method, {ITERATIONS: np.array([steps])}, {ITERATIONS: self.n_iterations})
+        feeds = {ITERATIONS: np.array([steps])}
+        return Comparison(method, feeds, {ITERATIONS: self.n_iterations}, self.comparison_limit)
 
     @property
     def n_rows(self) -> int:

@@ -57,7 +57,7 @@ def measure_explanation(
     settings = ExplanationSettings(seed=embedding.seed, perturbations_per_eval=embedding.chunk)
     with replaced_constants(model, comparison.feeds):
         session = open_model(model)
-    worst, used = 0.0, {}
+    worst, limit, used = 0.0, max(limit, comparison.limit), {}
     with MaskedSession(masked, providers="cpu") as reference:
         for image in images[:MEASURED_IMAGES]:
             ((explanation,),) = explain_all(reference, [image], [[None]], comparison.method, settings)

@@ -76,11 +76,14 @@ class Comparison(NamedTuple):
         method: the method in Python.
         feeds: what the inputs hold that the method declares, or the constants in their place, by name.
         settings: settings of the file, by name, in which the method in Python differs.
+        limit: the largest difference that rounding leaves, as a share of the range of Python's map, where that is more
+            than of other methods; otherwise 0.
     """
 
     method: Method
     feeds: Mapping[str, NDArray[Any]] = {}
     settings: Mapping[str, Any] = {}
+    limit: float = 0
 
 
 @dataclasses.dataclass(frozen=True)

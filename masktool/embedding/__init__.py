@@ -7,17 +7,12 @@ designs and constants are that explainer's own.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from masktool.contract import Loss
     from masktool.embedding.settings import EmbeddingSettings
-    from masktool.explainers.subject import ImageLike
     from masktool.exporters.result import Export
     from masktool.exporters.settings import ExportSettings
     from masktool.exporters.sources import Source
@@ -46,57 +41,14 @@ def embed_source(
         UnsupportedOperatorError: nodes without the mask or gradient rule that the method needs.
         MasktoolError: the method has no graph for this network; the error says why.
     """
-    from masktool.embedding.assembly import Assembly
-    from masktool.embedding.checks import refuse_optional_inputs, refuse_taken_names, refuse_unexplainable
-    from masktool.embedding.measure import limit_for, measure_explanation
-    from masktool.embedding.measure_preprocessing import draw_photograph, measure_preprocessing
-    from masktool.embedding.method import EMBEDDED_METHODS, ExplainedNetwork
-    from masktool.embedding.preprocessing import choose_preprocessing
+    from masktool.embedding.building import build_explained, measure_explained
+    from masktool.embedding.checks import refuse_optional_inputs
     from masktool.embedding.write import write_embedded
     from masktool.exporters import mask_source
-    from masktool.exporters.portable import make_portable
-    from masktool.exporters.write import complete, write_masked
-    from masktool.files import temporary_directory
 
     refuse_optional_inputs(settings, embedding)
-    method = embedding.method
-    builder = EMBEDDED_METHODS.find(method.name)
     found = mask_source(whole, settings)
-    layout = found.prepared.layout
-    masked = found.prepared.model.clone()
-    metadata = complete(found.metadata, masked, layout)
-    size = refuse_unexplainable(found, metadata)
-    network = ExplainedNetwork(
-        found.plain, masked, metadata, size, embedding.seed, embedding.chunk, embedding.samples_input
-    )
-    emitted = builder(method, network)
-    refuse_taken_names(found, [each.name for each in emitted.extra_inputs()])
-    if embedding.samples_input != "fixed":
-        emitted.check_samples_input()
-    preprocessing = choose_preprocessing(network, embedding)
-    model = Assembly(network, emitted, embedding, preprocessing).build()
-    if settings.portable:
-        metadata = make_portable(model, metadata)
-    figures: dict[str, float] = {}
-    with temporary_directory() as directory:
-        gradient: Loss | None = "logit" if method.needs_gradient else None
-        reference = dataclasses.replace(
-            found.metadata, gradient=gradient, feature_map=emitted.feature_map, portable=False
-        )
-        exported = write_masked(
-            found.prepared.model, directory / "masked.onnx", reference, layout, found.prepared.trial, found.source
-        )
-        images: Sequence[ImageLike] = list(found.prepared.trial.probes[0].images)
-        if preprocessing is not None and embedding.embed_preprocessing:
-            photograph = draw_photograph(preprocessing)
-            figures["preprocessing"], images = measure_preprocessing(model, preprocessing, photograph), [photograph]
-        limit = limit_for(found.plain, metadata.image_input)
-        figures["explanation"], used = measure_explanation(
-            model, exported.path, embedding, images, emitted.comparison(), limit
-        )
-    metadata = dataclasses.replace(
-        metadata,
-        parity={**exported.metadata.parity, **figures},
-        explanation=embedding.document(used),
-    )
-    return write_embedded(model, Path(path), metadata, found.source, share_weights=embedding.on_request != "always")
+    built = build_explained(found, settings, embedding)
+    metadata = measure_explained(found, built, embedding)
+    share_weights = embedding.on_request != "always"
+    return write_embedded(built.model, Path(path), metadata, found.source, share_weights=share_weights)

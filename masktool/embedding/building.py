@@ -1,0 +1,99 @@
+"""The two steps between a masked network and a written file that explains itself: building and measuring."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import onnx_ir as ir
+
+from masktool.contract import Metadata, Preprocessing
+from masktool.embedding.assembly import Assembly
+from masktool.embedding.checks import refuse_taken_names, refuse_unexplainable
+from masktool.embedding.measure import limit_for, measure_explanation
+from masktool.embedding.measure_preprocessing import draw_photograph, measure_preprocessing
+from masktool.embedding.method import EMBEDDED_METHODS, EmbeddedMethod, ExplainedNetwork
+from masktool.embedding.preprocessing import choose_preprocessing
+from masktool.embedding.settings import EmbeddingSettings
+from masktool.explainers.subject import ImageLike
+from masktool.exporters.masked import MaskedNetwork
+from masktool.exporters.portable import make_portable
+from masktool.exporters.settings import ExportSettings
+from masktool.exporters.write import complete, write_masked
+from masktool.files import temporary_directory
+
+
+class Built(NamedTuple):
+    """A model that explains itself, before it was measured.
+
+    Attributes:
+        model: the model.
+        method: the method's graph in it.
+        metadata: the metadata without figures and without what they say of the explanation.
+        preprocessing: the steps from a photograph to the input that the model takes or draws by; None where it does
+            neither.
+    """
+
+    model: ir.Model
+    method: EmbeddedMethod[Any]
+    metadata: Metadata
+    preprocessing: Preprocessing | None
+
+
+def build_explained(found: MaskedNetwork, settings: ExportSettings, embedding: EmbeddingSettings) -> Built:
+    """Builds the model that explains itself; the masked network stays as it is.
+
+    Raises:
+        UnsupportedOperatorError: nodes without the gradient rule that the method needs.
+        MasktoolError: the method has no graph for this network; the error says why.
+    """
+    masked = found.prepared.model.clone()
+    metadata = complete(found.metadata, masked, found.prepared.layout)
+    size = refuse_unexplainable(found, metadata)
+    network = ExplainedNetwork(
+        found.plain, masked, metadata, size, embedding.seed, embedding.chunk, embedding.samples_input
+    )
+    method = EMBEDDED_METHODS.find(embedding.method.name)(embedding.method, network)
+    refuse_taken_names(found, [each.name for each in method.extra_inputs()])
+    if embedding.samples_input != "fixed":
+        method.check_samples_input()
+    preprocessing = choose_preprocessing(network, embedding)
+    model = Assembly(network, method, embedding, preprocessing).build()
+    if settings.portable:
+        metadata = make_portable(model, metadata)
+    return Built(model, method, metadata, preprocessing)
+
+
+def measure_explained(found: MaskedNetwork, built: Built, embedding: EmbeddingSettings) -> Metadata:
+    """Measures the model against the explainer in Python, and returns its whole metadata.
+
+    The masked network is written for that, and with gradients where the method needs them: it is used up.
+
+    Raises:
+        MasktoolError: a figure is beyond its limit.
+    """
+    prepared, method = found.prepared, embedding.method
+    reference = dataclasses.replace(
+        found.metadata,
+        gradient="logit" if method.needs_gradient else None,
+        feature_map=built.method.feature_map,
+        portable=False,
+    )
+    figures: dict[str, float] = {}
+    images: Sequence[ImageLike] = list(prepared.trial.probes[0].images)
+    if built.preprocessing is not None and embedding.embed_preprocessing:
+        photograph = draw_photograph(built.preprocessing)
+        figures["preprocessing"] = measure_preprocessing(built.model, built.preprocessing, photograph)
+        images = [photograph]
+    with temporary_directory() as directory:
+        exported = write_masked(
+            prepared.model, directory / "masked.onnx", reference, prepared.layout, prepared.trial, found.source
+        )
+        limit = limit_for(found.plain, built.metadata.image_input)
+        figures["explanation"], used = measure_explanation(
+            built.model, exported.path, embedding, images, built.method.comparison(), limit
+        )
+    return dataclasses.replace(
+        built.metadata, parity={**exported.metadata.parity, **figures}, explanation=embedding.document(used)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,9 @@ OTHER_SIZES = tuple((side, side) for side in (32, 28, 64, 96, 112, 128, 256, 299
 )
 """Tried in this order where the source does not run at the usual size: usual sides of photographs, then usual heights
 of lines of text and spectrograms."""
+LARGEST_TRIED = 10_000_000
+"""Most numbers in an image of a size that is only tried: a network of 5,000 channels that runs at no size took minutes,
+and one of three channels has an eighth of that at the largest size."""
 TEXTS = "tensor(string)"
 """What ONNX Runtime calls an input of texts."""
 POISON = (np.nan, np.inf, -np.inf, 1e30)
@@ -135,6 +139,7 @@ class Probe:
         domain: Domain,
         seed: int = 0,
         computed: int = 0,
+        most: int | None = None,
     ) -> Probe:
         """Draws as many images and masks as the largest batch that is measured; of large images fewer.
 
@@ -145,10 +150,12 @@ class Probe:
             domain: the range of numbers that the images are drawn from.
             seed: the seed of the random numbers.
             computed: the number of numbers in the largest tensor that the network is known to compute of one image.
+            most: the largest number of images; None for as many as are measured.
         """
         rng = np.random.default_rng(seed)
         channels, height, width = shape
         count = min(count_images(channels * height * width, LARGE_IMAGES), count_images(computed, LARGE_TENSORS))
+        count = count if most is None else min(count, most)
         images = domain.draw(rng, (count, channels, height, width), np.dtype(dtype))
         blocks = rng.random((count, 1, GRID, GRID)) < 0.5
         rows, columns = np.arange(height) * GRID // height, np.arange(width) * GRID // width
@@ -216,7 +223,7 @@ def usual_size(sides: Sequence[int | str | None], preprocessing: Preprocessing |
 
 
 def choose_sizes(
-    sides: Sequence[int | str | None], preprocessing: Preprocessing | None, runs: Callable[[Size], bool]
+    channels: int, sides: Sequence[int | str | None], preprocessing: Preprocessing | None, runs: Callable[[Size], bool]
 ) -> list[Size]:
     """Returns the sizes to measure at: a fixed height and width, else two sizes at which the source runs.
 
@@ -224,6 +231,7 @@ def choose_sizes(
     it does not run at the usual size, others are tried; where it runs at none, the usual one is to say why.
 
     Args:
+        channels: the number of channels of the image input.
         sides: height and width of the image input, open ones as names or None.
         preprocessing: the preprocessing whose size goes first where the graph leaves it open; None where unknown.
         runs: the function that tells whether the source runs on an image of a size.
@@ -231,6 +239,8 @@ def choose_sizes(
     usual = usual_size(sides, preprocessing)
     if all(isinstance(side, int) for side in sides):
         return [usual]
-    first = next(filter(runs, [usual, *(settle_size(sides, size) for size in OTHER_SIZES)]), usual)
+    others = dict.fromkeys(settle_size(sides, size) for size in OTHER_SIZES)
+    small = [size for size in others if channels * math.prod(size) <= LARGEST_TRIED]
+    first = next(filter(runs, [usual, *small]), usual)
     larger = settle_size(sides, (first[0] + SECOND_SIZE_STEPS[0], first[1] + SECOND_SIZE_STEPS[1]))
     return [first, larger] if runs(larger) else [first]

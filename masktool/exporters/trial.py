@@ -103,19 +103,19 @@ def try_source(
     channels, *sides = sides_of(runnable.image_shape, layout)
     computed = largest_tensor(model)
 
-    def draw(domain: Domain, size: tuple[int, int]) -> Probe:
-        return Probe.draw((channels, *size), layout, runnable.image_type, domain, computed=computed)
+    def draw(domain: Domain, size: tuple[int, int], most: int | None = None) -> Probe:
+        return Probe.draw((channels, *size), layout, runnable.image_type, domain, computed=computed, most=most)
 
     def runs(size: tuple[int, int]) -> bool:
         try:
-            run_source(runnable, draw(domains[0], size).first(1), alone=True)
+            run_source(runnable, draw(domains[0], size, most=1), alone=True)
         except TimeLimitError:
             raise
         except MasktoolError:
             return False
         return True
 
-    sizes = choose_sizes(sides, preprocessing, runs)
+    sizes = choose_sizes(channels, sides, preprocessing, runs)
     drawn: dict[Domain, list[Probe]] = {}
     answers: dict[Domain, Outputs] = {}
 

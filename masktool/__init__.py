@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     )
     from masktool.contract import __version__ as __version__
     from masktool.datasets.dataset import Problem
-    from masktool.embedding.settings import ExplainInput, TargetInput
+    from masktool.embedding.settings import ExplainInput, SamplesInput, TargetInput
     from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorError
     from masktool.evaluation.bootstrap import Interval
     from masktool.evaluation.findings import Cell, Chart, Evaluation, Findings, Line, Table
@@ -114,6 +114,7 @@ __all__ = [
     "Problem",
     "Progress",
     "ResizeRule",
+    "SamplesInput",
     "Say",
     "Scale",
     "SourceSummary",
@@ -191,6 +192,7 @@ _MODULE_OF_NAME = {
     "Problem": "masktool.datasets.dataset",
     "Progress": "masktool.progress",
     "ResizeRule": "masktool.contract",
+    "SamplesInput": "masktool.embedding.settings",
     "Say": "masktool.progress",
     "Scale": "masktool.explainers.reading",
     "SourceSummary": "masktool.exporters.result",

@@ -32,7 +32,7 @@ from masktool.printable import printable
 from masktool.streams import open_closed_streams, silence_stdout, unheard
 
 SUMMARIES = {
-    "export": "Turn a trained CNN into an ONNX model that takes a mask.",
+    "export": "Turn a trained CNN into an ONNX model that takes a mask, or that explains itself.",
     "explain": "Show which parts of photographs a model relied on.",
     "train-masker": "Train a model that explains a CNN in one forward pass.",
     "evaluate": "Measure how far explanations, and the masking, can be trusted.",

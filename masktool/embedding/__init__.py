@@ -49,6 +49,6 @@ def embed_source(
     refuse_optional_inputs(settings, embedding)
     found = mask_source(whole, settings)
     built = build_explained(found, settings, embedding)
-    metadata = measure_explained(found, built, embedding)
+    model, metadata = measure_explained(found, built, embedding)
     share_weights = embedding.on_request != "always"
-    return write_embedded(built.model, Path(path), metadata, found.source, share_weights=share_weights)
+    return write_embedded(model, Path(path), metadata, found.source, share_weights=share_weights)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from masktool.contract import Metadata, Preprocessing
 from masktool.embedding.assembly import Assembly
@@ -33,12 +34,21 @@ class Built(NamedTuple):
         metadata: the metadata without figures and without what they say of the explanation.
         preprocessing: the steps from a photograph to the input that the model takes or draws by; None where it does
             neither.
+        portable: whether the model is to be written for other runtimes.
     """
 
     model: ir.Model
     method: EmbeddedMethod[Any]
     metadata: Metadata
     preprocessing: Preprocessing | None
+    portable: bool
+
+    def finished(self, constants: Mapping[str, NDArray[Any]]) -> tuple[ir.Model, Metadata]:
+        """Returns a copy of the model as it is written, with its metadata; some constants have other values."""
+        model = self.model.clone()
+        for name in constants.keys() & model.graph.initializers.keys():
+            model.graph.initializers[name].const_value = ir.tensor(constants[name], name=name)
+        return model, make_portable(model, self.metadata) if self.portable else self.metadata
 
 
 def build_explained(found: MaskedNetwork, settings: ExportSettings, embedding: EmbeddingSettings) -> Built:
@@ -60,14 +70,13 @@ def build_explained(found: MaskedNetwork, settings: ExportSettings, embedding: E
         method.check_samples_input()
     preprocessing = choose_preprocessing(network, embedding)
     model = Assembly(network, method, embedding, preprocessing).build()
-    if settings.portable:
-        metadata = make_portable(model, metadata)
-    return Built(model, method, metadata, preprocessing)
+    return Built(model, method, metadata, preprocessing, settings.portable)
 
 
-def measure_explained(found: MaskedNetwork, built: Built, embedding: EmbeddingSettings) -> Metadata:
-    """Measures the model against the explainer in Python, and returns its whole metadata.
+def measure_explained(found: MaskedNetwork, built: Built, embedding: EmbeddingSettings) -> tuple[ir.Model, Metadata]:
+    """Measures the model against the explainer in Python, and returns it as it is written, with its whole metadata.
 
+    What is measured may make fewer steps than what is written, where the method says so, and is the same otherwise.
     The masked network is written for that, and with gradients where the method needs them: it is used up.
 
     Raises:
@@ -91,9 +100,11 @@ def measure_explained(found: MaskedNetwork, built: Built, embedding: EmbeddingSe
             prepared.model, directory / "masked.onnx", reference, prepared.layout, prepared.trial, found.source
         )
         limit = limit_for(found.plain, built.metadata.image_input)
+        comparison = built.method.comparison()
+        measured, _ = built.finished(comparison.feeds)
         figures["explanation"], used = measure_explanation(
-            built.model, exported.path, embedding, images, built.method.comparison(), limit
+            measured, exported.path, embedding, images, comparison, limit
         )
-    return dataclasses.replace(
-        built.metadata, parity={**exported.metadata.parity, **figures}, explanation=embedding.document(used)
-    )
+    model, metadata = built.finished({})
+    parity = {**exported.metadata.parity, **figures}
+    return model, dataclasses.replace(metadata, parity=parity, explanation=embedding.document(used))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +54,7 @@ def measure_explanation(
         MasktoolError: the difference is beyond the limit.
     """
     settings = ExplanationSettings(seed=embedding.seed, perturbations_per_eval=embedding.chunk)
-    with replaced_constants(model, comparison.feeds):
-        session = open_model(model)
+    session = open_model(model)
     worst, limit, used = 0.0, max(limit, comparison.limit), {}
     with MaskedSession(masked, providers="cpu") as reference:
         for image in images[:MEASURED_IMAGES]:
@@ -89,20 +87,6 @@ def own_feed(session: Any, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArr
     """Returns values for required inputs that the explanation adds: the top class, that it is wanted, the method's."""
     values = {**feeds, TARGET_INPUT: np.array([TOP_CLASS]), EXPLAIN_INPUT: np.array([True])}
     return {node.name: values[node.name] for node in session.get_inputs() if node.name in values}
-
-
-@contextlib.contextmanager
-def replaced_constants(model: ir.Model, values: Mapping[str, NDArray[Any]]) -> Iterator[None]:
-    """Replaces constants of a graph by name, the defaults of inputs included, for as long as the context lasts."""
-    constants = {name: model.graph.initializers[name] for name in values if name in model.graph.initializers}
-    held = {name: constant.const_value for name, constant in constants.items()}
-    for name, constant in constants.items():
-        constant.const_value = ir.tensor(values[name], name=name)
-    try:
-        yield
-    finally:
-        for name, constant in constants.items():
-            constant.const_value = held[name]
 
 
 def share_of_range(found: NDArray[Any], expected: NDArray[Any]) -> float:

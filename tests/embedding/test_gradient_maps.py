@@ -209,7 +209,7 @@ def test_too_few_steps_count_as_the_fewest(tmp_path, method, fewest):
 
 
 @pytest.mark.parametrize(
-    ("method", "message"), [("integrated-gradients", "rule=.riemann."), ("occlusion", "settled at export")]
+    ("method", "message"), [("integrated-gradients", "set rule=riemann"), ("occlusion", "settled at export")]
 )
 def test_what_is_settled_at_export_is_no_input(tmp_path, method, message):
     with pytest.raises(MasktoolError, match=message):

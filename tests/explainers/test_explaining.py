@@ -163,7 +163,7 @@ def test_bad_images(session, image, message):
     [
         ({"seed": -1}, "seed.*-1"),
         ({"seed": 1.5}, "seed"),
-        ({"perturbations_per_eval": 0}, "batch size.*0"),
+        ({"perturbations_per_eval": 0}, "perturbations_per_eval.*0"),
         ({"target": [0, 1]}, "explain_targets"),
         ({"target": 3}, "from 0 to 2, got 3"),
     ],

@@ -88,6 +88,7 @@ def test_a_class_that_a_binary_head_does_not_predict_is_not_on_top(tmp_path, ima
         assert np.abs(found["saliency_map"][0, 0] - expected.model_attributions).max() <= 1e-4
 
 
+@pytest.mark.slow
 def test_channels_last(tmp_path, data_dir):
     images = np.random.default_rng(1).uniform(-1, 1, (1, 224, 224, 3)).astype(np.float32)
     source = data_dir / "weights" / "mobilenet_v1_0.25_224_tf2onnx_nhwc.onnx"

@@ -155,6 +155,7 @@ def test_the_map_is_pythons(tmp_path, kind, method):
     compare(tmp_path, network, image, method, options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_half_precision(tmp_path, data_dir, method):
     image = np.random.default_rng(1).normal(size=(3, 224, 224)).astype(np.float16)

@@ -123,6 +123,7 @@ def test_a_binary_head(tmp_path, images, method, bias):
     assert_same_as_python(tmp_path, source, method, images, of_export=of_export, n_iterations=STEPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", LEARNED)
 def test_channels_last(tmp_path, data_dir, method):
     images = np.random.default_rng(1).uniform(-1, 1, (1, 224, 224, 3)).astype(np.float32)

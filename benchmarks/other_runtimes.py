@@ -104,7 +104,7 @@ def serve(folder: Path) -> Iterator[str]:
 
 def run_in_browser(folder: Path, case: dict[str, Any], packages: Path) -> Measured:
     """Runs a file in onnxruntime-web, in a headless browser."""
-    from playwright.sync_api import sync_playwright  # type: ignore[import-not-found]
+    from playwright.sync_api import sync_playwright
 
     for name in OF_ONNX_RUNTIME:
         shutil.copy(packages / "onnxruntime-web" / "dist" / name, folder)

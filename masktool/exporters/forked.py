@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import os
 import select
 import signal
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 PATIENCE = 120.0
@@ -51,9 +52,11 @@ def try_in_child(work: Callable[[], str], patience: float = PATIENCE) -> Ending:
         return LIVED
     reader, writer = os.pipe()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), without_collecting():
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of locks, see PATIENCE
             child = os.fork()
+            if not child:
+                gc.freeze()
     except OSError:  # no process or memory to be had: then the work is done without a child before it
         os.close(reader)
         os.close(writer)
@@ -71,6 +74,23 @@ def try_in_child(work: Callable[[], str], patience: float = PATIENCE) -> Ending:
     if said is None:
         return LIVED
     return Ending(signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else None, said)
+
+
+@contextlib.contextmanager
+def without_collecting() -> Iterator[None]:
+    """Keeps Python from collecting garbage within the block.
+
+    What was garbage before a fork must not be collected in the child: the end of a session of ONNX Runtime waits for
+    the session's threads, of which the child has none. Python's own steps after a fork already allocate, and so may
+    collect.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def work_in_child(work: Callable[[], str], writer: int) -> None:

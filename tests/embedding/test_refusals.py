@@ -1,23 +1,12 @@
 """Networks and options with which no file explains itself."""
 
 import pytest
-from networks.small_graphs import parse
+from networks.small_graphs import OPEN_SIZE, parse
 
 import masktool
 from masktool.embedding.method import EMBEDDED_METHODS
 from masktool.errors import MasktoolError
 from masktool.explainers.method import METHODS
-
-OPEN_SIZE = """
-<ir_version: 10, opset_import: ["" : 20]>
-open (float[N, 3, H, W] image) => (float[N, 4] logits)
-<float[4, 3, 3, 3] kernel>
-{
-    features = Conv<pads = [1, 1, 1, 1]>(image, kernel)
-    pooled = GlobalAveragePool(features)
-    logits = Flatten(pooled)
-}
-"""
 
 
 def test_an_open_size_is_refused_with_what_fixes_it(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from networks.small_graphs import classifier, parse
+from networks.small_graphs import OPEN_SIZE, classifier, parse
 
 import masktool
 from masktool.cli import masktool as command_line
@@ -14,16 +14,6 @@ from masktool.exporters.opset import lower_opset
 from masktool.exporters.portable import TINY_BETA
 from masktool.interface.check import check_export
 
-OPEN_SIZE = """
-<ir_version: 10, opset_import: ["" : 20]>
-open (float[N, 3, H, W] image) => (float[N, 4] logits)
-<float[4, 3, 3, 3] kernel>
-{
-    features = Conv<pads = [1, 1, 1, 1]>(image, kernel)
-    pooled = GlobalAveragePool(features)
-    logits = Flatten(pooled)
-}
-"""
 NEWER = OPEN_SIZE.replace("ir_version: 10", "ir_version: 11").replace('"" : 20', '"" : 23').replace("H, W", "12, 10")
 HARD = OPEN_SIZE.replace("H, W", "12, 10").replace(
     "pooled = GlobalAveragePool(features)",

@@ -19,6 +19,18 @@ classifier (float[{batch}, 3, 8, 8] image) => (float[{batch}, 4] scores)
 }}
 """
 
+OPEN_SIZE = """
+<ir_version: 10, opset_import: ["" : 20]>
+open (float[N, 3, H, W] image) => (float[N, 4] logits)
+<float[4, 3, 3, 3] kernel>
+{
+    features = Conv<pads = [1, 1, 1, 1]>(image, kernel)
+    pooled = GlobalAveragePool(features)
+    logits = Flatten(pooled)
+}
+"""
+"""A classifier of four classes that leaves height and width open."""
+
 
 def parse(text: str, **weights: object) -> onnx.ModelProto:
     """Parses a graph; what it declares between < and > becomes weights, with the values given or random ones."""

@@ -40,6 +40,15 @@ def node_modules(node):
 
 
 @pytest.fixture(scope="session")
+def onnxruntime_library():
+    """ONNX Runtime's library for Linux, as onnxruntime-node carries it."""
+    found = sorted(find("node_modules", "onnxruntime-node", "bin").glob("napi-*/linux/x64/libonnxruntime.so.1"))
+    if not found:
+        pytest.skip("onnxruntime-node has no library for Linux on x64")
+    return found[0]
+
+
+@pytest.fixture(scope="session")
 def files(tmp_path_factory):
     """Files that explain themselves, by each method."""
     return ExplainedFiles(tmp_path_factory.mktemp("explained"))

@@ -41,7 +41,7 @@ LAYER, NO_FILL, BLACK, GREY = "layer", "no fill", "black", "grey"
 LEAK = "shape-leak"
 WITHOUT_FILL = """
 <domain: "masktool", opset_import: ["" : 18]>
-NeighborFill <channels> (x, mask, box) => (filled, known) {
+NeighborFill <channels, epsilon> (x, mask, box) => (filled, known) {
     filled = Mul (x, mask)
     known = Identity (mask)
 }

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from masktool.limits import check_limit
 from masktool.ops.builder import dtype_of, rank_of, sizes_of
 from masktool.ops.errors import RuleError
-from masktool.ops.functions import NEIGHBOR_FILL
+from masktool.ops.functions import FILL_EPSILON, HALF_EPSILON, NEIGHBOR_FILL
 from masktool.ops.graph import MaskedGraph
 
 
@@ -50,7 +50,8 @@ def fill(graph: MaskedGraph, value: ir.Value, mask: ir.Value, rounds: int) -> ir
         return graph.emit("Squeeze", fill(graph, row, graph.emit("Unsqueeze", mask, axis), rounds), axis)
     box = graph.constant(np.ones((channels, 1, 3, 3)), dtype)
     mask = graph.as_type(mask, dtype)
+    epsilon = HALF_EPSILON if dtype == ir.DataType.FLOAT16 else FILL_EPSILON
     for _ in range(rounds):
-        filled, known = graph.call(NEIGHBOR_FILL, value, mask, box, num_outputs=2, channels=channels)
+        filled, known = graph.call(NEIGHBOR_FILL, value, mask, box, num_outputs=2, channels=channels, epsilon=epsilon)
         filled.shape, value, mask = value.shape, filled, known
     return value

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from masktool.errors import MasktoolError
 from masktool.evaluation.scene import Scene
+from masktool.explainers.mask_design import Masks
 from masktool.explainers.segmentation import SEGMENTERS, Segments, read_label_map, relabel
-from masktool.explainers.task import Masks
 from masktool.option_checks import check_choice, check_count
 
 SegmentKind = Literal["grid", "slic", "given"]

@@ -13,11 +13,12 @@ from masktool.explainers.embedded import ask_file, check_embedded, read_attribut
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.explanation_run import Cost, ExplanationRun, maps_of
 from masktool.explainers.explanation_settings import ExplanationSettings
+from masktool.explainers.mask_design import MaskDesign, MasksInMemory, Rows
 from masktool.explainers.method import Method
 from masktool.explainers.reading import Reading, Scale, check_finite, read_scores
 from masktool.explainers.subject import ImageLike, Subject, make_subject, read_subject
 from masktool.explainers.targets import TOP, Target
-from masktool.explainers.task import Differentiable, Evaluate, Masks, Predict, ScoredMasks, Task
+from masktool.explainers.task import Differentiable, Evaluate, Predict, ScoredMasks, Task
 from masktool.messages import call
 from masktool.progress import Counting, no_progress
 from masktool.runtime.session import MaskedSession
@@ -176,11 +177,11 @@ def make_evaluate(predict: Predict, indices: Sequence[int], progress: Counting) 
         progress: function that starts to count up to a number of masks.
     """
 
-    def evaluate(batches: Iterable[Masks], total: int) -> Iterator[ScoredMasks]:
+    def evaluate(design: MaskDesign, batches: Iterable[Rows], total: int) -> Iterator[ScoredMasks]:
         with progress(total) as advance:
-            for masks in batches:
+            for masks in map(design.expand, batches):
                 chosen = check_finite(predict(masks)[:, list(indices)])
-                yield ScoredMasks(masks, chosen.astype(np.float64))
+                yield ScoredMasks(MasksInMemory(masks), chosen.astype(np.float64))
                 advance(len(masks))
 
     return evaluate

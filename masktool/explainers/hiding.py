@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from masktool.contract import Loss, Masking
 from masktool.errors import MasktoolError
+from masktool.explainers.mask_design import Masks
 from masktool.explainers.mask_figures import cut_masks
-from masktool.explainers.task import Differentiable, Masks
+from masktool.explainers.task import Differentiable
 from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
 from masktool.messages import parameter
 

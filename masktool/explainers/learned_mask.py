@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from masktool.explainers.baseline_image import baseline_image, check_baseline
 from masktool.explainers.hiding import THROUGH, HiddenParts, Through, check_through
 from masktool.explainers.learning import Course
+from masktool.explainers.mask_design import Masks
 from masktool.explainers.mask_figures import areas_of, cut_masks, describe_answer, loses_class
 from masktool.explainers.method import Attribution, Method
-from masktool.explainers.task import Masks, Task
+from masktool.explainers.task import Task
 from masktool.option_checks import check_choice, check_count, check_real
 from masktool.progress import Advance
 

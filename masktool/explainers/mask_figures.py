@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.explainers.task import Masks
+from masktool.explainers.mask_design import Masks
 
 CUT = 0.5
 """Value from which on a soft mask counts as kept."""

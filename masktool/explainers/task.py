@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from masktool.contract import Loss, Masking
 from masktool.errors import MasktoolError
+from masktool.explainers.mask_design import MaskBatch, MaskDesign, Masks, Rows
 from masktool.explainers.subject import Subject
 from masktool.progress import Counting
 from masktool.runtime.gradients import IMAGE, Gradient
@@ -19,22 +20,25 @@ from masktool.runtime.inputs import Inputs
 from masktool.runtime.preprocessing import PreparedImage
 from masktool.runtime.session import MaskedSession
 
-Masks = NDArray[np.float32]
-"""Masks (M, 1, h, w), 1 = kept, 0 = missing."""
-
 
 class ScoredMasks(NamedTuple):
-    """One forward pass: the masks (M, 1, h, w) float32 and the targets' scores under them (M, T) float64."""
+    """One forward pass: the masks, in memory or on the device, and the targets' scores under them (M, T) float64."""
 
-    masks: Masks
+    masks: MaskBatch
     scores: NDArray[np.float64]
 
 
 class Evaluate(Protocol):
-    """Runs the model on one image under many masks, batch by batch, as the masks are generated."""
+    """Runs the model on one image under many masks, batch by batch, as the masks are made."""
 
-    def __call__(self, batches: Iterable[Masks], total: int) -> Iterator[ScoredMasks]:
-        """Yields each batch with its scores; ``total`` is the number of masks in all batches."""
+    def __call__(self, design: MaskDesign, batches: Iterable[Rows], total: int) -> Iterator[ScoredMasks]:
+        """Yields each batch of masks with its scores; a batch may be used until the next one is asked for.
+
+        Args:
+            design: how masks are made of their rows.
+            batches: the rows of the masks, one forward pass each; read as they are needed.
+            total: the number of masks in all batches.
+        """
 
 
 Predict = Callable[[Masks], NDArray[np.float32]]
@@ -95,7 +99,7 @@ class Task:
         masking: the model's masking mode.
         seed: the seed of every random choice.
         perturbations_per_eval: the number of masks in one forward pass.
-        evaluate: function that runs the model under batches of masks and yields the targets' scores.
+        evaluate: function that makes masks batch by batch, runs the model under them and yields the targets' scores.
         predict: function that runs the model under masks (M, 1, h, w) in one pass and returns all scores (M, K).
         outputs: the outputs that the method names in ``outputs``, (...) float32 of the image each, from the pass that
             gave ``scores``.

@@ -8,7 +8,7 @@ from PIL import Image
 
 from explainers.models import SIZE, bright_photograph, noise_photograph, write_region_model
 from masktool import MasktoolError, explain, load
-from masktool.explainers.methods.rise import Rise, enlargements, upsample
+from masktool.explainers.methods.rise import EnlargedGrids, Rise, enlargements, upsample
 from masktool.explainers.subject import Subject
 from masktool.explainers.task import Task
 from masktool.runtime.preprocessing import PreparedImage
@@ -30,7 +30,8 @@ def make_task(size=(20, 30), seed=0, batch=7, masking="fill"):
 
 
 def collect(method, **task):
-    return np.concatenate(list(method.masks(make_task(**task))))
+    asked = make_task(**task)
+    return np.concatenate(list(map(method.design(asked).expand, method.rows(asked))))
 
 
 def test_masks_do_not_depend_on_the_batch():
@@ -89,7 +90,7 @@ def test_map_is_the_published_sum(session):
     method = Rise(n_masks=40)
     options = {"n_masks": 40, "binary": False, "normalisation": "expected"}
     found = explain(session, noise_photograph(), "rise", target=0, **options)
-    masks = np.concatenate(list(method.masks(make_task(size=SIZE, batch=40))))
+    masks = collect(method, size=SIZE, batch=40)
     red = noise_photograph()[None, :, :, 0] / 255
     scores = (red * masks[:, 0])[:, :8, :12].sum(axis=(1, 2)) * 4 / (16 * 24)
     expected = (scores[:, None, None] * masks[:, 0]).sum(axis=0) / (40 * 0.5)
@@ -99,7 +100,7 @@ def test_map_is_the_published_sum(session):
 def test_map_is_the_mean_score_while_kept(session):
     found = explain(session, noise_photograph(), "rise", target=0, n_masks=40)
     assert found.settings["binary"] is True
-    masks = np.concatenate(list(Rise(n_masks=40).masks(make_task(size=SIZE, batch=40, masking="layer"))))
+    masks = collect(Rise(n_masks=40), size=SIZE, batch=40, masking="layer")
     red = noise_photograph()[None, :, :, 0] / 255
     scores = (red * masks[:, 0])[:, :8, :12].sum(axis=(1, 2)) * 4 / (16 * 24)
     expected = [[scores[masks[:, 0, i, j] == 1].mean() for j in range(SIZE[1])] for i in range(SIZE[0])]
@@ -129,19 +130,19 @@ def test_only_one_batch_of_masks_exists_at_a_time(session):
     """Masks are read as they are needed: before batch i is scored, no later one has been made."""
     made, scored = [], []
     method = Rise(n_masks=30)
-    original, original_scores = Rise.masks, session.scores
+    original, original_scores = EnlargedGrids.expand, session.scores
 
-    def counted(self, task):
-        for masks in original(self, task):
-            made.append(len(masks))
-            yield masks
+    def counted(self, rows):
+        masks = original(self, rows)
+        made.append(len(masks))
+        return masks
 
     def watched(images, masks=None, inputs=None):
         scored.append(len(made))
         return original_scores(images, masks, inputs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Rise, "masks", counted)
+        patch.setattr(EnlargedGrids, "expand", counted)
         patch.setattr(session, "scores", watched)
         explain(session, bright_photograph(), "rise", n_masks=method.n_masks, perturbations_per_eval=10)
     assert made == [10, 10, 10]

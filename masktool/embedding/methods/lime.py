@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from masktool.contract import SEGMENTS_INPUT
 from masktool.embedding.compact import emit_bits, store_bits, store_integers
+from masktool.embedding.designs import spread_over_segments
 from masktool.embedding.flow import FLOAT, INT64, Flow
 from masktool.embedding.linear_algebra import identity, invert_matrix
 from masktool.embedding.method import Asked, Comparison, Explained, ExplainedNetwork, ExtraInput, register
@@ -163,8 +164,8 @@ class EmbeddedLime(SamplingMethod[Lime]):
 
     def masks(self, flow: Flow, rows: ir.Value, asked: Asked) -> ir.Value:
         """Emits the kept segments as masks."""
-        masks = flow.emit("Gather", self.kept(flow, rows, asked), asked.extra["labels"], axis=1)
-        return flow.reshape(masks, -1, 1, *self.network.size)
+        kept = self.kept(flow, rows, asked)
+        return spread_over_segments(flow, kept, asked.extra["labels"], self.network.size)
 
     def finish(self, flow: Flow, scores: ir.Value, asked: Asked) -> Explained:
         """Emits the coefficients of the linear model, and how well it fits."""

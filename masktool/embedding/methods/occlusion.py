@@ -12,10 +12,17 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from masktool.embedding.flow import FLOAT, INT64, Flow
+from masktool.embedding.designs import emit_masks
+from masktool.embedding.flow import FLOAT, Flow
 from masktool.embedding.method import Asked, Explained, register
 from masktool.embedding.sampling import SamplingMethod
-from masktool.explainers.methods.occlusion import Occlusion, window_corners, window_starts
+from masktool.explainers.methods.occlusion import (
+    MissingWindows,
+    Occlusion,
+    rows_of_corners,
+    window_corners,
+    window_starts,
+)
 
 
 @register
@@ -33,23 +40,9 @@ class EmbeddedOcclusion(SamplingMethod[Occlusion]):
         """Emits masks that are 0 inside the window of each row; row 0 has its window below the image."""
         size = self.network.size
         window, strides = self.options.resolve(size)
-        corners = np.array([size, *window_corners(size, window, strides)], np.int64)
-        inside = [
-            self.covered(flow, flow.emit("Gather", flow.constant(corners[:, axis], INT64), rows), axis, window[axis])
-            for axis in (0, 1)
-        ]
-        covered = flow.emit(
-            "And", flow.reshape(inside[0], -1, 1, size[0], 1), flow.reshape(inside[1], -1, 1, 1, size[1])
-        )
-        return flow.emit("Cast", flow.emit("Not", covered), to=FLOAT.value)
-
-    def covered(self, flow: Flow, starts: ir.Value, axis: int, window: int) -> ir.Value:
-        """Emits which places along an axis lie within windows that start at (m,): (m, length) booleans."""
-        places = flow.constant(np.arange(self.network.size[axis])[None], INT64)
-        offsets = flow.emit("Sub", places, flow.reshape(flow.typed(starts, INT64), -1, 1))
-        after = flow.emit("GreaterOrEqual", offsets, flow.integer(0))
-        before = flow.emit("Less", offsets, flow.integer(window))
-        return flow.emit("And", after, before)
+        corners = rows_of_corners([size, *window_corners(size, window, strides)])
+        starts = {name: flow.emit("Gather", flow.floats(values), rows) for name, values in corners.items()}
+        return emit_masks(MissingWindows(size, window), flow, starts)
 
     def finish(self, flow: Flow, scores: ir.Value, asked: Asked) -> Explained:  # noqa: ARG002
         """Emits the mean drop of the windows over each pixel."""

@@ -14,11 +14,12 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.embedding.compact import emit_bits, store_bits, store_integers
+from masktool.embedding.designs import enlarge_grids
 from masktool.embedding.flow import FLOAT, INT64, Flow
 from masktool.embedding.method import Asked, Explained, register
 from masktool.embedding.rounds import choose_chunk
 from masktool.embedding.sampling import SamplingMethod
-from masktool.explainers.methods.rise import Rise, enlarged_grid
+from masktool.explainers.methods.rise import AXES, EnlargedGrids, Rise, enlarged_grid
 
 PIXELS_AT_ONCE = 1 << 18
 """Pixels of masks that are summed in one round: few enough to stay in a processor's cache."""
@@ -44,6 +45,12 @@ class EmbeddedRise(SamplingMethod[Rise]):
         return 1 + self.options.n_masks
 
     @property
+    def design(self) -> EnlargedGrids:
+        """How grids become masks."""
+        cut = self.options.cuts_masks(self.network.metadata.masking)
+        return EnlargedGrids(self.network.size, self.options.grid_size, cut=cut)
+
+    @property
     def n_pixels(self) -> int:
         """The number of pixels of a mask."""
         return self.network.size[0] * self.network.size[1]
@@ -66,15 +73,8 @@ class EmbeddedRise(SamplingMethod[Rise]):
         first = flow.reshape(flow.emit("Mul", rows, flow.integer(cells**2)), -1, 1)
         kept = emit_bits(flow, asked.extra["kept"], flow.emit("Add", first, flow.ints(*range(cells**2))))
         offsets = flow.as_type(flow.emit("Gather", asked.extra["offsets"], rows), INT64)
-        along = [self.crop(flow, asked.extra[name], offsets, axis) for axis, name in enumerate(("rows", "columns"))]
-        enlarged = flow.emit("MatMul", along[0], flow.reshape(kept, -1, cells, cells))
-        enlarged = flow.emit("MatMul", enlarged, flow.emit("Transpose", along[1], perm=[0, 2, 1]))
-        whole = float(np.prod([enlarged_grid(length, cells)[0].sum() for length in self.network.size]))
-        if self.options.cuts_masks(self.network.metadata.masking):
-            masks = flow.as_type(flow.emit("GreaterOrEqual", enlarged, flow.floats(whole / 2)), FLOAT)
-        else:
-            masks = flow.emit("Div", enlarged, flow.floats(whole))
-        return flow.reshape(masks, -1, 1, *self.network.size)
+        along = [self.crop(flow, asked.extra[name], offsets, axis) for axis, name in enumerate(AXES)]
+        return enlarge_grids(self.design, flow, flow.reshape(kept, -1, cells, cells), *along)
 
     def crop(self, flow: Flow, enlargement: ir.Value, offsets: ir.Value, axis: int) -> ir.Value:
         """Emits the enlargement along one axis from the offsets (m, 2) on: (m, length, cells) float32."""
@@ -100,7 +100,7 @@ class EmbeddedRise(SamplingMethod[Rise]):
         """Emits the sums over the masks, and those over the squares of the masks, from scores less their mean."""
         total = self.options.n_masks
         chunk = choose_chunk(total, max(1, PIXELS_AT_ONCE // self.n_pixels))
-        cut = self.options.cuts_masks(self.network.metadata.masking)
+        cut = self.design.cut
         shape = [len(Moments._fields), self.n_pixels]
         start = flow.emit("ConstantOfShape", flow.ints(*shape), value=ir.tensor([0], dtype=FLOAT))
         flow.typed(start, FLOAT, shape)

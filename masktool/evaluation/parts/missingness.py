@@ -54,9 +54,9 @@ from masktool.evaluation.removal import (
     segment_means,
 )
 from masktool.evaluation.scene import Scene
+from masktool.explainers.mask_design import Masks
 from masktool.explainers.reading import check_finite
 from masktool.explainers.segmentation import Segments
-from masktool.explainers.task import Masks
 from masktool.option_checks import check_choice
 
 FRACTIONS = tuple(step / 10 for step in range(11))

@@ -31,9 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masktool.errors import MasktoolError
+from masktool.explainers.mask_design import MaskDesign, Masks, Rows
 from masktool.explainers.method import Attribution, Method, register
 from masktool.explainers.segmentation import SEGMENTERS, Segments, check_label_map, relabel
-from masktool.explainers.task import Masks, Task
+from masktool.explainers.task import Task
 from masktool.limits import check_limit
 from masktool.option_checks import check_count, check_real
 
@@ -93,11 +94,12 @@ class Lime(Method):
         check_limit("segments", n_features, where="LIME")
         design = self.design(n_features, task.seed)
 
-        def batches() -> Iterator[Masks]:
+        def batches() -> Iterator[Rows]:
             for piece in task.batch_ranges(len(design)):
-                yield design[piece.start : piece.stop, segments][:, None]
+                yield {"kept": design[piece.start : piece.stop]}
 
-        scores = np.concatenate([scored.scores for scored in task.evaluate(batches(), len(design))])
+        scored = task.evaluate(KeptSegments(segments), batches(), len(design))
+        scores = np.concatenate([batch.scores for batch in scored])
         weights = kernel_weights(design, self.kernel_width)
         solution = ridge_matrix(design, weights, self.alpha)
         coefficients = solution @ scores  # (features, targets)
@@ -145,6 +147,27 @@ class Lime(Method):
         if values.pop("feature_mask") is not None:
             values |= {"segments": "feature_mask", "n_segments": n_features}
         return values | {"n_features": n_features}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KeptSegments(MaskDesign):
+    """Masks that keep some segments; a row is which ones: ``kept`` (M, S) float32, 1 = kept, 0 = missing.
+
+    Attributes:
+        segments: the segment of each pixel, (h, w) int32 labels from 0.
+    """
+
+    segments: Segments
+
+    @property
+    def shared(self) -> Rows:
+        """The segment of each pixel."""
+        return {"segments": self.segments}
+
+    def expand(self, rows: Rows) -> Masks:
+        """Returns masks that are 1 in the segments that are kept."""
+        masks: Masks = rows["kept"][:, self.segments][:, None]
+        return masks
 
 
 def kernel_weights(design: NDArray[np.float32], kernel_width: float) -> NDArray[np.float64]:

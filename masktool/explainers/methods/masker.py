@@ -33,9 +33,10 @@ from numpy.typing import NDArray
 
 from masktool.contract import SALIENCY_MAP
 from masktool.errors import MasktoolError
+from masktool.explainers.mask_design import Masks
 from masktool.explainers.mask_figures import SURVIVES, areas_of, cut_masks, describe_answer, loses_class
 from masktool.explainers.method import Attribution, Method, register
-from masktool.explainers.task import Masks, Task
+from masktool.explainers.task import Task
 from masktool.messages import Placeholder, call
 from masktool.option_checks import check_choice
 

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from masktool.errors import MasktoolError
+from masktool.explainers.mask_design import MaskDesign, Masks, Rows
 from masktool.explainers.method import Attribution, Method, register
-from masktool.explainers.task import Masks, Task
+from masktool.explainers.task import Task
 from masktool.option_checks import check_count
 
 WINDOWS_PER_SIDE = 7
@@ -61,11 +62,12 @@ class Occlusion(Method):
         window, strides = self.resolve(task.size)
         corners = window_corners(task.size, window, strides)
 
-        def batches() -> Iterator[Masks]:
+        def batches() -> Iterator[Rows]:
             for piece in task.batch_ranges(len(corners)):
-                yield window_masks(task.size, window, [corners[index] for index in piece])
+                yield rows_of_corners(corners[piece.start : piece.stop])
 
-        drops = np.concatenate([task.base - scored.scores for scored in task.evaluate(batches(), len(corners))])
+        scored = task.evaluate(MissingWindows(task.size, window), batches(), len(corners))
+        drops = np.concatenate([task.base - batch.scores for batch in scored])
         totals = np.zeros((len(task.base), *task.size))
         counts = np.zeros(task.size)
         for (top, left), drop in zip(corners, drops, strict=True):
@@ -129,9 +131,34 @@ def window_corners(size: Pair, window: Pair, strides: Pair) -> list[Pair]:
     return list(itertools.product(rows, columns))
 
 
-def window_masks(size: Pair, window: Pair, corners: Sequence[Pair]) -> Masks:
+def window_masks(size: Pair, window: Pair, corners: Iterable[Pair]) -> Masks:
     """Returns one mask (1, h, w) per corner: 0 inside the window, 1 elsewhere."""
-    masks = np.ones((len(corners), 1, *size), np.float32)
-    for mask, (top, left) in zip(masks, corners, strict=True):
+    places = list(corners)
+    masks = np.ones((len(places), 1, *size), np.float32)
+    for mask, (top, left) in zip(masks, places, strict=True):
         mask[:, top : top + window[0], left : left + window[1]] = 0
     return masks
+
+
+@dataclasses.dataclass(frozen=True)
+class MissingWindows(MaskDesign):
+    """Masks with one missing window each; a row is where it starts: ``top`` and ``left`` (M,) float32, in pixels.
+
+    Attributes:
+        size: (height, width) of the masks in pixels.
+        window: (height, width) of the windows in pixels.
+    """
+
+    size: Pair
+    window: Pair
+
+    def expand(self, rows: Rows) -> Masks:
+        """Returns masks that are 0 inside their window, 1 elsewhere."""
+        places = (rows[name].astype(np.int64).tolist() for name in ("top", "left"))
+        return window_masks(self.size, self.window, zip(*places, strict=True))
+
+
+def rows_of_corners(corners: Sequence[Pair]) -> Rows:
+    """Returns the rows of :class:`MissingWindows` whose windows start at (top, left)."""
+    top, left = np.array(corners, np.float32).T.copy()
+    return {"top": top, "left": left}

@@ -21,6 +21,7 @@ beside the map's range. Four times the masks halve it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator
 from typing import ClassVar, Literal, NamedTuple
 
@@ -29,10 +30,14 @@ from numpy.typing import NDArray
 
 from masktool.contract import Masking
 from masktool.explainers.interpolation import whole_enlargement
+from masktool.explainers.mask_design import MaskDesign, Masks, Rows
 from masktool.explainers.mask_figures import cut_masks
 from masktool.explainers.method import Attribution, Method, register
-from masktool.explainers.task import Masks, Task
+from masktool.explainers.task import Task
 from masktool.option_checks import check_choice, check_count, check_real
+
+AXES = ("rows", "columns")
+"""Names of the interpolation along either axis of a mask."""
 
 
 @register
@@ -73,14 +78,14 @@ class Rise(Method):
         targets, pixels = len(task.base), task.size[0] * task.size[1]
         masks_sum, squares_sum = np.zeros(pixels), np.zeros(pixels)
         fm, fmm, ffmm = np.zeros((3, targets, pixels))
-        for masks, scores in task.evaluate(self.masks(task), self.n_masks):
-            flat, weights = masks.reshape(len(masks), pixels), scores.astype(np.float32).T
-            squares = np.square(flat)
-            masks_sum += flat.sum(axis=0)
-            squares_sum += squares.sum(axis=0)
-            fm += weights @ flat
-            fmm += weights @ squares
-            ffmm += np.square(weights) @ squares
+        design = self.design(task)
+        for masks, scores in task.evaluate(design, self.rows(task), self.n_masks):
+            sums = masks.add_up(scores.astype(np.float32).T, binary=design.cut)
+            masks_sum += sums.masks
+            squares_sum += sums.squares
+            fm += sums.scored
+            fmm += sums.scored_squares
+            ffmm += sums.squared
         if self.normalisation == "kept":
             divisor = np.where(masks_sum > 0, masks_sum, 1)
             maps = fm / divisor
@@ -105,12 +110,15 @@ class Rise(Method):
         """Returns whether the masks are cut at .5 behind a masking mode."""
         return masking != "fill" if self.binary is None else self.binary
 
-    def masks(self, task: Task) -> Iterator[Masks]:
-        """Yields the masks of one forward pass at a time; the masks do not depend on the size of a batch."""
-        rows, columns = (enlargements(length, self.grid_size) for length in task.size)
+    def design(self, task: Task) -> EnlargedGrids:
+        """Returns how grids become the masks of a task."""
+        return EnlargedGrids(task.size, self.grid_size, cut=self.cuts_masks(task.masking))
+
+    def rows(self, task: Task) -> Iterator[Rows]:
+        """Yields the rows of the masks of one forward pass at a time; they do not depend on the size of a batch."""
         for kept, offsets in self.grids(task.size, task.seed, task.batch_ranges(self.n_masks)):
-            soft = upsample(kept.astype(np.float32), offsets, rows, columns)
-            yield cut_masks(soft) if self.cuts_masks(task.masking) else soft  # p = .5 keeps as many pixels as cells
+            top, left = offsets.T.astype(np.int32)
+            yield {"kept": kept.astype(np.float32), "top": top, "left": left}
 
     def grids(self, size: tuple[int, int], seed: int, pieces: Iterable[range]) -> Iterator[Grids]:
         """Yields the grids of the masks for an input of (height, width), in pieces that follow each other."""
@@ -119,6 +127,39 @@ class Rise(Method):
         for piece in pieces:
             kept = cells_random.random((len(piece), self.grid_size, self.grid_size)) < self.p
             yield Grids(kept, (offsets_random.random((len(piece), 2)) * cells).astype(np.int64))
+
+
+@dataclasses.dataclass(frozen=True)
+class EnlargedGrids(MaskDesign):
+    """Masks that are grids, enlarged and cropped.
+
+    A row is which cells are kept, ``kept`` (M, g, g) float32, and where the crop starts, ``top`` and ``left`` (M,)
+    int32 in pixels.
+
+    Attributes:
+        size: (height, width) of the masks in pixels.
+        grid_size: the number of cells per side of the grid.
+        cut: whether the masks are cut at .5; p = .5 then keeps as many pixels as cells.
+    """
+
+    size: tuple[int, int]
+    grid_size: int
+    cut: bool
+
+    @functools.cached_property
+    def shared(self) -> Rows:
+        """The interpolation along either axis for every start of a crop, see :func:`enlargements`."""
+        return {name: enlargements(length, self.grid_size) for name, length in zip(AXES, self.size, strict=True)}
+
+    @property
+    def whole(self) -> float:
+        """The value of a pixel whose cells are all kept, before it is scaled to 1."""
+        return float(np.prod([enlarged_grid(length, self.grid_size)[0].sum() for length in self.size]))
+
+    def expand(self, rows: Rows) -> Masks:
+        """Returns the masks of a batch of grids."""
+        soft = upsample(rows["kept"], np.stack([rows["top"], rows["left"]], axis=1), *self.shared.values())
+        return cut_masks(soft) if self.cut else soft
 
 
 class Grids(NamedTuple):

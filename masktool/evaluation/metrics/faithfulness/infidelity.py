@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from masktool.errors import MasktoolError
 from masktool.evaluation.metrics.faithfulness.metric import Figure, Measured, Metric, register
 from masktool.evaluation.metrics.faithfulness.trial import SCORE_ROUNDING, Trial
-from masktool.explainers.task import Masks
+from masktool.explainers.mask_design import Masks
 from masktool.option_checks import check_count, check_real
 
 

@@ -23,7 +23,7 @@ from masktool.evaluation.maps import Map
 from masktool.evaluation.metrics.faithfulness.metric import Curve, Figure, Measured, Metric, register
 from masktool.evaluation.metrics.faithfulness.ranking import counts_of, rank_pixels
 from masktool.evaluation.metrics.faithfulness.trial import Trial
-from masktool.explainers.task import Masks
+from masktool.explainers.mask_design import Masks
 from masktool.option_checks import check_count
 
 

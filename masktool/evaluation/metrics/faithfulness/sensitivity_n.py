@@ -25,7 +25,7 @@ from masktool.evaluation.metrics.faithfulness.correlation import correlate
 from masktool.evaluation.metrics.faithfulness.metric import Curve, Figure, Measured, Metric, check_shares, register
 from masktool.evaluation.metrics.faithfulness.trial import SCORE_ROUNDING, Trial
 from masktool.evaluation.metrics.means import mean_of_defined
-from masktool.explainers.task import Masks
+from masktool.explainers.mask_design import Masks
 from masktool.option_checks import check_count
 
 Subsets = NDArray[np.bool_]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from masktool.contract import Layout, Masking
 from masktool.evaluation.maps import Map
+from masktool.explainers.mask_design import Masks
 from masktool.explainers.reading import check_finite
-from masktool.explainers.task import Masks
 from masktool.layouts import SPATIAL_AXES
 
 Answer = Callable[[NDArray[np.float32], Masks | None], NDArray[np.floating[Any]]]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from masktool.evaluation.bootstrap import Interval, interval_of, interval_of_mean
 from masktool.evaluation.findings import Chart, Findings, Line, Table
-from masktool.explainers.task import Masks
+from masktool.explainers.mask_design import Masks
 
 HALF_COUNT = 0.5
 """Half a pixel: overlaps are whole numbers, and the Fourier transform that counts them errs by far less than that."""

@@ -1,0 +1,88 @@
+"""How a method's masks are made: from small rows, in memory here, or by a graph on the device that the model runs on.
+
+A design says how a batch of rows becomes masks. Its graph stands in :mod:`masktool.embedding.designs`, for files that
+explain themselves and for sessions on a device, which then copy rows instead of masks.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Masks = NDArray[np.float32]
+"""Masks (M, 1, h, w), 1 = kept, 0 = missing."""
+Rows = Mapping[str, NDArray[Any]]
+"""What stands for a batch of masks, by name: arrays (M, ...) float32 or int32 with one row for each mask."""
+
+
+class MaskDesign(abc.ABC):
+    """How masks are made of rows."""
+
+    @property
+    def shared(self) -> Rows:
+        """What all masks are made from, by name: float32 or int32 arrays of any shape."""
+        return {}
+
+    @abc.abstractmethod
+    def expand(self, rows: Rows) -> Masks:
+        """Returns the masks of a batch of rows."""
+
+
+class MaskSums(NamedTuple):
+    """Sums over the masks m of one batch, for the scores f of T targets.
+
+    Attributes:
+        masks: the sum of m, (h * w,).
+        squares: the sum of m², (h * w,).
+        scored: the sums of f m, (T, h * w).
+        scored_squares: the sums of f m², (T, h * w).
+        squared: the sums of f² m², (T, h * w).
+    """
+
+    masks: NDArray[np.floating[Any]]
+    squares: NDArray[np.floating[Any]]
+    scored: NDArray[np.floating[Any]]
+    scored_squares: NDArray[np.floating[Any]]
+    squared: NDArray[np.floating[Any]]
+
+
+class MaskBatch(Protocol):
+    """The masks of one batch, wherever they are."""
+
+    def __len__(self) -> int:
+        """Returns the number of masks."""
+
+    def add_up(self, scores: NDArray[np.float32], *, binary: bool) -> MaskSums:
+        """Returns sums over the masks.
+
+        Args:
+            scores: the scores (T, M) of the targets under the masks.
+            binary: whether every value of the masks is 0 or 1, and so its own square.
+        """
+
+
+class MasksInMemory(NamedTuple):
+    """Masks (M, 1, h, w) as an array."""
+
+    values: Masks
+
+    def __len__(self) -> int:
+        """Returns the number of masks."""
+        return len(self.values)
+
+    def add_up(self, scores: NDArray[np.float32], *, binary: bool) -> MaskSums:
+        """Returns sums over the masks."""
+        flat = self.values.reshape(len(self.values), -1)
+        squares = flat if binary else np.square(flat)
+        total, scored = flat.sum(axis=0), scores @ flat
+        return MaskSums(
+            total,
+            total if binary else squares.sum(axis=0),
+            scored,
+            scored if binary else scores @ squares,
+            np.square(scores) @ squares,
+        )

@@ -57,6 +57,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "perturbations_per_eval": OptionName("--batch"),
     "portable": OptionName("--portable"),
     "preprocessing": OptionName("--preprocess"),
+    "provider_options": OptionName("--provider-option"),
     "providers": OptionName("--provider"),
     "resume": OptionName("--resume"),
     "samples_input": OptionName("--samples-input"),

@@ -7,6 +7,7 @@ import json
 import shlex
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,9 +92,18 @@ class Outcome:
 )
 @options.seed_option
 @options.provider_option
+@options.provider_options_option
 @options.threads_option
 @options.json_option
-def command(output: Path, samples: int, seed: int, provider: str, threads: int | None, as_json: bool) -> None:
+def command(
+    output: Path,
+    samples: int,
+    seed: int,
+    provider: str,
+    provider_options: Mapping[str, str],
+    threads: int | None,
+    as_json: bool,
+) -> None:
     """Explain a sample picture with the built-in model.
 
     The model tells eight shapes apart. The sample's object is known to the pixel, so every explanation can be
@@ -102,7 +112,8 @@ def command(output: Path, samples: int, seed: int, provider: str, threads: int |
     started = time.perf_counter()
     sample = read_sample()
     copy_sample(output)
-    with MaskedSession(demo.model_path(), providers=provider, threads=threads) as session:
+    opened = MaskedSession(demo.model_path(), providers=provider, threads=threads, provider_options=provider_options)
+    with opened as session:
         introduce(session, sample)
         predictions = predict_parts(session, sample)
         if not as_json:

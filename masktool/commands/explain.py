@@ -142,6 +142,7 @@ class ExplainRequest:
     help=f"Some of {','.join(FORMATS)}.  [default: png; none with --json, unless -o is given]",
 )
 @options.provider_option
+@options.provider_options_option
 @options.batch_option
 @options.threads_option
 @options.json_option
@@ -173,6 +174,7 @@ def command(
     directory: Path | None,
     formats: str | None,
     provider: str,
+    provider_options: Mapping[str, str],
     batch: int | None,
     threads: int | None,
     as_json: bool,
@@ -206,6 +208,7 @@ def command(
         model,
         provider,
         threads,
+        provider_options=provider_options,
         gradient=gradient,
         feature_map=feature_map,
         say=options.say,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from masktool.contract import BASELINES, DEFAULT_BASELINE, Masking
+from masktool.execution_providers import AUTO, NAMES
 from masktool.option_names import for_command_line
 from masktool.printable import printable
 from masktool.progress import Advance
@@ -54,12 +55,32 @@ def in_order(options: Sequence[Decorator]) -> Decorator:
     return decorate
 
 
+def read_assignments(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+    """Returns the values by name of an option that is given as NAME=VALUE, any number of times."""
+    found = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not name.strip():
+            raise click.BadParameter(f"expected NAME=VALUE, got {value!r}", context, parameter)
+        found[name.strip()] = text
+    return found
+
+
 provider_option = click.option(
     "--provider",
-    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
-    default="auto",
+    type=click.Choice(NAMES),
+    default=AUTO,
     show_default=True,
-    help="Where to run; auto takes CUDA when it really loads, else the CPU. One that is named must load.",
+    help="Where to run; auto takes the first of CUDA, MIGraphX, WebGPU and DirectML that really loads, else the CPU. "
+    "One that is named must load. rocm is migraphx.",
+)
+provider_options_option = click.option(
+    "--provider-option",
+    "provider_options",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=read_assignments,
+    help="Option of the provider by ONNX Runtime's name, such as use_tf32=1; may be repeated.",
 )
 threads_option = click.option(
     "--threads",

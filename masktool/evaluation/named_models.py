@@ -41,6 +41,7 @@ class NamedModel:
             "exported_by": metadata.tool_version,
             "onnxruntime": import_onnxruntime().__version__,
             "providers": self.session.providers,
+            **({"provider_options": self.session.provider_options} if self.session.provider_options else {}),
             "threads": self.session.threads,
         }
 

@@ -109,6 +109,8 @@ class ExplanationRun:
             "providers": session.providers,
             "threads": session.threads,
         }
+        if session.provider_options:
+            settings["provider_options"] = session.provider_options
         if None in session.spatial_shape:
             settings["input_size"] = list(self.task.size)
         if self.reading.scale != "probability":

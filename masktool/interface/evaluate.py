@@ -37,6 +37,7 @@ def evaluate(
     perturbations_per_eval: int | None = None,
     providers: str | Sequence[str] | None = None,
     threads: int | None = None,
+    provider_options: Mapping[str, object] | None = None,
     progress: Progress = no_progress,
     say: Say = log,
     **options: Any,
@@ -61,6 +62,7 @@ def evaluate(
         perturbations_per_eval: the number of masks per forward pass; None chooses it from the input's size.
         providers: ONNX Runtime's execution providers, as for :func:`masktool.load`.
         threads: the number of threads that one node may use, as for :func:`masktool.load`.
+        provider_options: options of the providers, as for :func:`masktool.load`.
         progress: function that takes a description and the number of images, and returns a context manager; that yields
             a function which is called with the number of images just done.
         say: function that is called with what the user should know, a line at a time; by default it writes to the
@@ -92,6 +94,7 @@ def evaluate(
             directory=as_path("directory", directory),
             providers=providers,
             threads=threads,
+            provider_options=provider_options,
             say=say,
         )
         built = PART_OPTIONS.find(part)(**own).build(study)

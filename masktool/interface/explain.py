@@ -31,7 +31,7 @@ OF_AN_EXPORT = {
     "perturbations_per_eval": parameter("perturbations_per_eval"),
 }
 """Keyword arguments of :func:`explain` that a file that explains itself has settled, besides the method's options."""
-OPENING_ARGUMENTS = ("providers", "threads", "say")
+OPENING_ARGUMENTS = ("providers", "threads", "provider_options", "say")
 """Keyword arguments of :func:`explain` that say how a model is opened, whatever the model."""
 
 
@@ -50,6 +50,7 @@ def explain(
     perturbations_per_eval: int | None = None,
     providers: str | Sequence[str] | None = None,
     threads: int | None = None,
+    provider_options: Mapping[str, object] | None = None,
     progress: Progress | None = None,
     say: Say = log,
     **options: Any,
@@ -78,6 +79,7 @@ def explain(
         perturbations_per_eval: the number of masks per forward pass; None chooses it from the input's size.
         providers: ONNX Runtime's execution providers for a model that is not open yet, as for :func:`masktool.load`.
         threads: the number of threads that one node may use, as for :func:`masktool.load`.
+        provider_options: options of the providers, as for :func:`masktool.load`.
         progress: function that takes a description and the number of masks (in methods that need gradients: of images
             or steps), and returns a context manager; that yields a function which is called with the number just done
             and, in methods that iterate, a note such as the loss. None shows no progress.
@@ -105,6 +107,7 @@ def explain(
         perturbations_per_eval=perturbations_per_eval,
         providers=providers,
         threads=threads,
+        provider_options=provider_options,
         progress=progress,
         say=say,
         **options,

@@ -18,6 +18,7 @@ from typing import Literal
 
 from masktool.contract import __version__
 from masktool.errors import MasktoolError, describe_exception
+from masktool.execution_providers import CPU, CUDA, TENSORRT, ExecutionProvider
 from masktool.telemetry import TELEMETRY_SWITCH
 
 NEEDED = {
@@ -161,18 +162,18 @@ def check_telemetry() -> Iterator[DoctorFinding]:
 def check_cpu() -> Iterator[DoctorFinding]:
     """Runs a model on the CPU."""
     fix = f"{PIP} --force-reinstall --no-deps {choose_runtime(find_runtime_distributions())}"
-    yield check_provider("CPU", "CPUExecutionProvider", fix, needed=True)
+    yield check_provider("CPU", CPU, fix, needed=True)
 
 
 def check_cuda() -> Iterator[DoctorFinding]:
     """Runs a model with CUDA."""
-    yield check_provider("CUDA", "CUDAExecutionProvider", f'{PIP} "onnxruntime-gpu[cuda,cudnn]"', needed=False)
+    yield check_provider("CUDA", CUDA, f'{PIP} "onnxruntime-gpu[cuda,cudnn]"', needed=False)
 
 
 def check_tensorrt() -> Iterator[DoctorFinding]:
     """Runs a model with TensorRT."""
     fix = f"{PIP} tensorrt-cu{find_cuda_major()}, with its directory tensorrt_libs on LD_LIBRARY_PATH (PATH on Windows)"
-    yield check_provider("TensorRT", "TensorrtExecutionProvider", fix, needed=False)
+    yield check_provider("TensorRT", TENSORRT, fix, needed=False)
 
 
 def check_model() -> Iterator[DoctorFinding]:
@@ -193,17 +194,19 @@ def check_model() -> Iterator[DoctorFinding]:
         yield DoctorFinding(name, "broken", describe_exception(error), fix, needed=True)
 
 
-def check_provider(name: str, provider: str, fix: str, *, needed: bool) -> DoctorFinding:
+def check_provider(name: str, provider: ExecutionProvider, fix: str, *, needed: bool) -> DoctorFinding:
     """Opens and runs a small model on one provider; a provider listed as available is built in, but may not load."""
-    from masktool.runtime.providers import find_driver_obstacle, find_missing_build, try_providers
+    from masktool.runtime.drivers import find_driver_obstacle
+    from masktool.runtime.provider_options import choose_providers
+    from masktool.runtime.providers import find_missing_build, try_providers
 
     try:
         if missing := find_missing_build(provider):
             return DoctorFinding(name, "absent", missing, fix, needed)
         with tempfile.TemporaryDirectory() as directory:
-            session, reason = try_providers(write_probe(Path(directory)), [provider], None)
+            session, reason = try_providers(write_probe(Path(directory)), choose_providers([provider]), None)
         if session is None:
-            if not needed and find_driver_obstacle():
+            if not needed and find_driver_obstacle(provider.driver):
                 fix = f"needs an NVIDIA GPU with its driver, then {fix}"
             return DoctorFinding(
                 name, "absent" if not needed else "broken", f"built in, does not load: {reason}", fix, needed

@@ -138,6 +138,7 @@ def make_export(choice: ModelChoice, target: Path, *, read: Callable[[ModelChoic
         baseline=choice.baseline,
         preprocessing=choice.preprocessing,
         labels=choice.labels,
+        mask_required=choice.mask_required or None,
         gradient="logit" if choice.gradient else None,
         feature_map=choice.feature_map if choice.gradient else None,
         class_output=choice.class_output,
@@ -196,6 +197,7 @@ def identify_options(choice: ModelChoice) -> dict[str, object]:
         "baseline": choose_baseline(choice.masking or "layer", choice.baseline),
         "image_input": choice.image_input,
         "gradient": choice.gradient,
+        **({"mask_required": True} if choice.mask_required else {}),  # an export without it keeps its name
         "feature_map": choice.feature_map,
         "class_output": choice.class_output,
         "output_kind": choice.output_kind,

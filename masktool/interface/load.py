@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Unpack
 
 from masktool.errors import MasktoolError
@@ -10,7 +10,7 @@ from masktool.interface.models import find_model
 from masktool.interface.options import ExportOptions, ModelChoice, ModelLike, check_known, name_given
 from masktool.messages import parameter
 from masktool.progress import Say, log
-from masktool.runtime.session import MaskedSession
+from masktool.runtime.session import MaskedSession, make_defaults_constant
 
 
 def load(
@@ -18,6 +18,7 @@ def load(
     providers: str | Sequence[str] | None = None,
     threads: int | None = None,
     *,
+    provider_options: Mapping[str, object] | None = None,
     gradient: bool = False,
     feature_map: str | None = None,
     say: Say = log,
@@ -29,12 +30,15 @@ def load(
         model: the path of an exported file, or any other model: an ``.onnx``, a ``.pt2``, a state dict or
             ``.safetensors`` (with ``arch``), ``torchvision:NAME`` or ``timm:NAME``, a torch module or an ONNX model in
             memory. None takes ``$MASKTOOL_MODEL``, else the small built-in one. An open session is returned as it is.
-        providers: ONNX Runtime's execution providers: ``auto`` (the default: CUDA where it really loads, else the CPU,
-            and :attr:`MaskedSession.announcement` says which and why), ``cpu``, ``cuda``, ``tensorrt``, or a list of
-            these or of ONNX Runtime's own provider names, every one of which must load. The CPU always stands behind
-            them for nodes that they lack.
+        providers: ONNX Runtime's execution providers: ``auto`` (the default: the first of CUDA, MIGraphX, WebGPU and
+            DirectML that really loads, else the CPU; :attr:`MaskedSession.announcement` says which and why), ``cpu``,
+            ``cuda``, ``tensorrt``, ``webgpu``, ``directml``, ``migraphx`` (or ``rocm``), ``openvino``, ``coreml``, or a
+            list of these or of ONNX Runtime's own provider names, every one of which must load. The CPU always stands
+            behind them for nodes that they lack.
         threads: the number of threads that one node may use; None leaves it to ONNX Runtime. Threads share out the
             terms of sums, so only the same number of threads gives the same bytes.
+        provider_options: options of the providers by ONNX Runtime's names, such as ``{"use_tf32": True}``; where
+            several providers are named, each takes those that it has.
         gradient: whether the session must give gradients; a file that holds none gets them in the cache.
         feature_map: the name of the value (N, c, h, w) that the gradients are with respect to, besides image and mask;
             None takes the last one.
@@ -48,15 +52,18 @@ def load(
     """
     check_known(options, "load")
     if isinstance(model, MaskedSession):
-        given = {"providers": providers, "threads": threads, "gradient": gradient, "feature_map": feature_map}
-        refuse_for_session(model, {**given, **options})
+        given = {"providers": providers, "threads": threads, "provider_options": provider_options}
+        refuse_for_session(model, {**given, "gradient": gradient, "feature_map": feature_map, **options})
         return model
     if feature_map is not None and not gradient:
         raise MasktoolError(
             "a feature map is only for gradients", got=feature_map, fix="add " + parameter("gradient", True)
         )
-    choice = ModelChoice(model, gradient=gradient, feature_map=feature_map, **options)
-    return MaskedSession(find_model(choice, say), providers=providers, threads=threads)
+    named = [providers] if isinstance(providers, str) else providers or ()
+    required = make_defaults_constant(named)
+    choice = ModelChoice(model, gradient=gradient, feature_map=feature_map, mask_required=required, **options)
+    path = find_model(choice, say)
+    return MaskedSession(path, providers=providers, threads=threads, provider_options=provider_options)
 
 
 def refuse_for_session(session: MaskedSession, given: dict[str, object]) -> None:

@@ -68,6 +68,7 @@ class ModelChoice:
         model: the model or its name, as for :func:`masktool.load`; None takes ``$MASKTOOL_MODEL``, else the built-in
             one.
         gradient: whether the file must hold gradients.
+        mask_required: whether the mask must be an ordinary input, without a default, where the model is exported.
         feature_map: the name of the value that the gradients are with respect to, besides image and mask; None takes
             the last one.
 
@@ -82,6 +83,7 @@ class ModelChoice:
     baseline: str | None = None
     image_input: str | None = None
     gradient: bool = False
+    mask_required: bool = False
     trust_code: bool = False
     channels: int | None = None
     feature_map: str | None = None

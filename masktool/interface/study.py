@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from masktool.contract import Masking
@@ -46,6 +46,7 @@ class Study:
         directory: the directory that everything is written into; None writes nothing.
         providers: ONNX Runtime's execution providers, as for :func:`masktool.load`.
         threads: the number of threads that one node may use; None leaves it to ONNX Runtime.
+        provider_options: options of the providers, as for :func:`masktool.load`.
         say: function that is called with what the user should know, a line at a time.
         session: the session that was opened first, None before; its metadata can be read after it is closed.
         data: the images and what is known of them; None until they are read.
@@ -65,6 +66,7 @@ class Study:
     directory: Path | None = None
     providers: str | Sequence[str] | None = None
     threads: int | None = None
+    provider_options: Mapping[str, object] | None = None
     say: Say = log
     session: MaskedSession | None = None
     data: Dataset | None = None
@@ -75,8 +77,8 @@ class Study:
             if value is not None:
                 check_count(name, value)
         if isinstance(self.model, MaskedSession):
-            given = {"providers": self.providers, "threads": self.threads, **self.export}
-            refuse_for_session(self.model, given)
+            given = {"providers": self.providers, "threads": self.threads, "provider_options": self.provider_options}
+            refuse_for_session(self.model, {**given, **self.export})
 
     def require_masks(self) -> None:
         """Raises MasktoolError for a file that explains itself, which takes no masks."""
@@ -120,6 +122,7 @@ class Study:
                     self.model,
                     self.providers,
                     self.threads,
+                    provider_options=self.provider_options,
                     gradient=gradient and not explains_itself(self.model),
                     say=self.say,
                     **options,
@@ -157,7 +160,10 @@ class Study:
         if names[1:]:
             models += self.open_models(names[1:], gradient and everywhere)
         for path in also:
-            session = self.stack.enter_context(MaskedSession(path, providers=self.providers, threads=self.threads))
+            other = MaskedSession(
+                path, providers=self.providers, threads=self.threads, provider_options=self.provider_options
+            )
+            session = self.stack.enter_context(other)
             models.append(NamedModel(session.metadata.baseline or session.metadata.masking, session))
         found = [model.name for model in models]
         if twice := sorted({name for name in found if found.count(name) > 1}):

@@ -8,112 +8,141 @@ for the reason.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import io
-import os
-import re
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from masktool.data_files import check_readable
-from masktool.errors import MasktoolError, first_line
+from masktool.errors import MasktoolError
+from masktool.execution_providers import AUTO, CPU, NAMES, PROVIDERS, ExecutionProvider, know_provider
 from masktool.external_weights import check_named_files
 from masktool.messages import parameter
 from masktool.option_checks import check_count
+from masktool.runtime.drivers import find_driver_obstacle
+from masktool.runtime.importing import import_onnxruntime
+from masktool.runtime.native_log import native_stderr, read_reason, runtime_reason
+from masktool.runtime.plugins import describe_plugin, has_plugin, list_devices, lists_gpu
+from masktool.runtime.provider_options import ChosenProvider, choose_providers, refuse_without_provider
 
-CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
-TENSORRT = "TensorrtExecutionProvider"
-PROVIDER_OF_CHOICE = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
 LOG_ERRORS_ONLY, LOG_FATAL_ONLY = 3, 4
 """ONNX Runtime's severities that leave out warnings, such as the one that the mask is an initializer that can be fed,
 and errors too, which reach us as exceptions; why another provider than the CPU's does not load its log alone says."""
-NO_CUDA_DEVICE = 100
-"""CUDA_ERROR_NO_DEVICE of the driver's interface."""
 
 
 class OpenedSession(NamedTuple):
-    """An ONNX Runtime session, and the reason why it does not run on the GPU where the choice was ``auto``."""
+    """An ONNX Runtime session.
+
+    Attributes:
+        session: session of ONNX Runtime.
+        options: options of its providers as ONNX Runtime reads them, by name.
+        note: reasons why ``auto`` took none of the providers that it prefers; None where there are none.
+    """
 
     session: Any
-    note: str | None
+    options: Mapping[str, str]
+    note: str | None = None
 
 
 def open_on_providers(
-    path: Path, providers: str | Sequence[str] | None = None, threads: int | None = None
+    path: Path,
+    providers: str | Sequence[str] | None = None,
+    threads: int | None = None,
+    options: Mapping[str, object] | None = None,
 ) -> OpenedSession:
     """Opens an ONNX file on the providers that were asked for; arguments as for :func:`masktool.load`.
 
     Raises:
-        MasktoolError: the file cannot be read as an ONNX model, or an asked-for provider cannot load.
+        MasktoolError: the file cannot be read as an ONNX model, an asked-for provider cannot load, or an option is
+            unknown.
     """
     check_readable(path, "an ONNX model")
     check_named_files(path)
     if threads is not None:
         check_count("threads", threads)
-    if not providers or providers == "auto":
+    if not providers or providers == AUTO:
+        refuse_without_provider(options)
         return open_automatically(path, threads)
-    wanted = [resolve_provider(name) for name in ([providers] if isinstance(providers, str) else providers)]
-    if set(wanted) <= {CPU}:
-        return OpenedSession(create_session(path, [CPU], threads), None)
+    names = [providers] if isinstance(providers, str) else providers
+    wanted = choose_providers(list(dict.fromkeys(map(resolve_provider, names))), options)
+    if all(each.provider == CPU for each in wanted):
+        return OpenedSession(create_session(path, wanted, threads), {})
     session, reason = try_providers(path, wanted, threads)
     if session is None:
         raise MasktoolError(
             "provider cannot load",
-            where=", ".join(wanted),
+            where=", ".join(each.provider.runtime_name for each in wanted),
             got=reason,
-            fix="`masktool doctor` tells how to mend it; " + parameter("providers", "auto") + " takes what works",
+            fix="`masktool doctor` tells how to mend it; " + parameter("providers", AUTO) + " takes what works",
         )
-    return OpenedSession(session, None)
+    return OpenedSession(session, {name: value for each in wanted for name, value in each.options.items()})
 
 
 def open_automatically(path: Path, threads: int | None) -> OpenedSession:
-    """Opens an ONNX file on CUDA where CUDA really loads, else on the CPU with a note of the reason."""
-    reason: str | None = find_missing_build(CUDA) or find_driver_obstacle()
-    if reason is None:
-        session, reason = try_providers(path, [CUDA], threads)
+    """Opens an ONNX file on the first provider that really loads, in the order of preference, else on the CPU."""
+    reasons: list[str] = []
+    absent: list[str] = []
+    for provider in PROVIDERS:
+        if provider == CPU or provider.by_name_only or sys.platform not in provider.systems:
+            continue
+        if not has_provider(provider):
+            absent.append(provider.title)
+            continue
+        session, reason = try_automatically(path, provider, threads)
         if session is not None:
-            return OpenedSession(session, None)
-    return OpenedSession(create_session(path, [CPU], threads), f"no CUDA: {reason}")
+            return OpenedSession(session, dict(provider.defaults), "; ".join(reasons) or None)
+        reasons.append(f"no {provider.title}: {reason}")
+    if absent:
+        reasons.append(f"not installed: {', '.join(absent)}")
+    return OpenedSession(create_session(path, choose_providers([CPU]), threads), {}, "; ".join(reasons) or None)
 
 
-def try_providers(path: Path, wanted: Sequence[str], threads: int | None) -> tuple[Any, str | None]:
+def try_automatically(path: Path, provider: ExecutionProvider, threads: int | None) -> tuple[Any, str | None]:
+    """Returns (session, None) when a provider loads that nobody asked for, else (None, the reason)."""
+    if obstacle := find_driver_obstacle(provider.driver) or find_missing_build(provider):
+        return None, obstacle
+    if provider.needs_listed_gpu and not lists_gpu(provider):
+        return None, "ONNX Runtime lists no GPU for it"
+    return try_providers(path, choose_providers([provider]), threads)
+
+
+def try_providers(path: Path, wanted: Sequence[ChosenProvider], threads: int | None) -> tuple[Any, str | None]:
     """Returns (session, None) when every wanted provider loads, else (None, the reason).
 
     Raises:
         MasktoolError: the file cannot be opened on the CPU either.
     """
-    if missing := next(filter(None, map(find_missing_build, wanted)), None):
-        return None, missing
-    preload_libraries()
+    for provider, _ in wanted:
+        if missing := find_missing_build(provider):
+            obstacle = find_driver_obstacle(provider.driver) if has_provider(provider) else None
+            return None, "; ".join(filter(None, (missing, obstacle)))
+    if any(each.provider.driver == "nvidia" for each in wanted):
+        preload_libraries()
     session, failure = None, ""
+    behind = [] if any(each.provider == CPU for each in wanted) else choose_providers([CPU])
     with native_stderr() as log:
         try:
-            session = make_session(path, list(dict.fromkeys([*wanted, CPU])), threads)
+            session = make_session(path, [*wanted, *behind], threads)
         except Exception as error:  # ONNX Runtime has one exception class per status code and no common base
             failure = runtime_reason(error)
-    if session is not None and set(wanted) <= set(session.get_providers()):
+    if session is not None and {each.provider.runtime_name for each in wanted} <= set(session.get_providers()):
         return session, None
     if session is None:
-        create_session(path, [CPU], threads)  # tells a damaged file from a provider that does not load
-    obstacles = [
-        find_driver_obstacle() if {CUDA, TENSORRT} & set(wanted) else None,
-        read_reason(log.getvalue()) or failure,
-    ]
-    return None, "; ".join(filter(None, obstacles)) or "ONNX Runtime fell back to the CPU without a reason"
+        create_session(path, choose_providers([CPU]), threads)  # tells a damaged file from a provider that fails
+    obstacles = [find_driver_obstacle(each.provider.driver) for each in wanted]
+    reasons = dict.fromkeys([*obstacles, read_reason(log.getvalue()) or failure])
+    return None, "; ".join(filter(None, reasons)) or "ONNX Runtime fell back to the CPU without a reason"
 
 
-def create_session(path: Path, providers: Sequence[str], threads: int | None) -> Any:
+def create_session(path: Path, chosen: Sequence[ChosenProvider], threads: int | None) -> Any:
     """Opens an ONNX file on providers that load.
 
     Raises:
         MasktoolError: ONNX Runtime cannot read the file.
     """
     try:
-        return make_session(path, providers, threads)
+        return make_session(path, chosen, threads)
     except Exception as error:  # as above: no common base
         if "external data" in str(error).lower():
             fix = f"the model's weights stand in a file beside it, such as {path.name}.data; copy that too"
@@ -124,73 +153,83 @@ def create_session(path: Path, providers: Sequence[str], threads: int | None) ->
         ) from error
 
 
-def make_session(path: Path, providers: Sequence[str], threads: int | None) -> Any:
+def make_session(path: Path, chosen: Sequence[ChosenProvider], threads: int | None) -> Any:
     """Opens an ONNX file with the options that every masktool session has."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = LOG_FATAL_ONLY if set(providers) <= {CPU} else LOG_ERRORS_ONLY
+    options.log_severity_level = LOG_FATAL_ONLY if all(each.provider == CPU for each in chosen) else LOG_ERRORS_ONLY
     options.use_deterministic_compute = True
     if threads is not None:
         options.intra_op_num_threads = threads
     # Its Python fallback would print on stdout, and go on without the provider.
-    return onnxruntime.InferenceSession(str(path), options, providers=list(providers), enable_fallback=0)
+    if all(map(is_built_in, (each.provider for each in chosen))):
+        named = [name_provider(each, options) for each in chosen]
+        return onnxruntime.InferenceSession(str(path), options, providers=named, enable_fallback=0)
+    for each in chosen:
+        add_provider(each, options)
+    return onnxruntime.InferenceSession(str(path), options, enable_fallback=0)
 
 
-def import_onnxruntime() -> Any:
-    """Imports ONNX Runtime, without the warnings about devices that it writes on some machines.
-
-    Raises:
-        MasktoolError: ONNX Runtime is missing or broken.
-    """
-    try:
-        with contextlib.nullcontext() if "onnxruntime" in sys.modules else native_stderr():
-            import onnxruntime
-
-        _ = onnxruntime.InferenceSession  # absent when two distributions were installed over each other
-    except (ImportError, AttributeError) as error:
-        raise MasktoolError(
-            "ONNX Runtime cannot be imported", got=error, fix="`masktool doctor` tells how to mend it"
-        ) from error
-    return onnxruntime
+def name_provider(chosen: ChosenProvider, options: Any) -> tuple[str, dict[str, str]]:
+    """Returns a provider's name and options for a session; options that belong into the session's own go there."""
+    provider, values = chosen
+    if provider.entry_prefix is None:
+        return provider.runtime_name, dict(values)
+    for name, value in values.items():
+        options.add_session_config_entry(provider.entry_prefix + name, value)
+    return provider.runtime_name, {}
 
 
-def resolve_provider(name: str) -> str:
-    """Returns ONNX Runtime's name of a provider, given by that name or by masktool's short one.
+def add_provider(chosen: ChosenProvider, options: Any) -> None:
+    """Adds a provider to a session's options, which ONNX Runtime wants where one of them is a plugin."""
+    if chosen.provider == CPU:
+        return  # stands behind all others without being named
+    if is_built_in(chosen.provider):
+        options.add_provider(*name_provider(chosen, options))
+    else:
+        options.add_provider_for_devices(list_devices(chosen.provider)[:1], dict(chosen.options))
+
+
+def resolve_provider(name: str) -> ExecutionProvider:
+    """Returns a provider by masktool's name or ONNX Runtime's.
 
     Raises:
         MasktoolError: neither masktool nor the installed ONNX Runtime knows the name.
     """
-    if name in PROVIDER_OF_CHOICE:
-        return PROVIDER_OF_CHOICE[name]
+    if known := know_provider(name):
+        return known
     onnxruntime = import_onnxruntime()
     if name not in onnxruntime.get_all_providers():
-        known = ["auto", *PROVIDER_OF_CHOICE, *onnxruntime.get_available_providers()]
-        raise MasktoolError("unknown provider", where=name, expected=f"one of {', '.join(known)}")
-    return name
+        foreign = [each for each in onnxruntime.get_available_providers() if know_provider(each) is None]
+        raise MasktoolError("unknown provider", where=name, expected=f"one of {', '.join([*NAMES, *foreign])}")
+    return ExecutionProvider(name=name, runtime_name=name, title=name)
 
 
-def find_missing_build(provider: str) -> str | None:
-    """Returns a sentence where the installed ONNX Runtime was built without a provider; None where it has that."""
+def is_built_in(provider: ExecutionProvider) -> bool:
+    """Tells whether the installed ONNX Runtime was built with a provider."""
+    return provider.runtime_name in import_onnxruntime().get_available_providers()
+
+
+def has_provider(provider: ExecutionProvider) -> bool:
+    """Tells whether a provider is there, built in or as a plugin."""
+    return is_built_in(provider) or has_plugin(provider)
+
+
+def find_missing_build(provider: ExecutionProvider) -> str | None:
+    """Returns a sentence where a provider is neither built in nor a plugin with a device; None where it is."""
     onnxruntime = import_onnxruntime()
-    if provider in onnxruntime.get_available_providers():
+    if is_built_in(provider):
         return None
-    return f"the installed ONNX Runtime {onnxruntime.__version__} is built without {provider}"
-
-
-def find_driver_obstacle() -> str | None:
-    """Returns the reason why no NVIDIA GPU can be used, as the driver itself gives it; None when one can."""
+    without = f"the installed ONNX Runtime {onnxruntime.__version__} is built without {provider.runtime_name}"
+    if provider.plugin is None:
+        return without
+    if not has_plugin(provider):
+        return f"{without}, and {provider.package} is not installed"
     try:
-        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return "this machine has no NVIDIA driver"
-    if status := driver.cuInit(0):
-        return (
-            "the NVIDIA driver sees no GPU" if status == NO_CUDA_DEVICE else f"the NVIDIA driver gives error {status}"
-        )
-    count = ctypes.c_int(0)
-    if driver.cuDeviceGetCount(ctypes.byref(count)) or count.value == 0:
-        return "the NVIDIA driver sees no GPU"
-    return None
+        found = list_devices(provider)
+    except Exception as error:  # of the package's import, or of its library, whatever is wrong with it
+        return f"{describe_plugin(provider)} cannot be loaded: {runtime_reason(error)}"
+    return None if found else f"{describe_plugin(provider)} finds no device on this machine"
 
 
 def preload_libraries() -> None:
@@ -199,42 +238,3 @@ def preload_libraries() -> None:
     if hasattr(onnxruntime, "preload_dlls"):
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
             onnxruntime.preload_dlls()
-
-
-@contextlib.contextmanager
-def native_stderr() -> Iterator[io.StringIO]:
-    """Yields a buffer that holds, once the block has ended, what native code wrote on file descriptor 2.
-
-    Without a usable descriptor (a windowed application) nothing is collected.
-    """
-    text = io.StringIO()
-    try:
-        sys.stderr.flush()
-        saved = os.dup(2)
-    except (OSError, AttributeError):
-        yield text
-        return
-    with tempfile.TemporaryFile() as sink:
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield text
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-            sink.seek(0)
-            text.write(sink.read().decode(errors="replace"))
-
-
-def read_reason(log: str) -> str:
-    """Returns the reason for a failure from ONNX Runtime's log: the loader's message, else the first error."""
-    if found := re.search(r"with error: (.+)", log):
-        return found[1].strip()
-    if found := re.search(r"\[E:onnxruntime:[^\]]*\] *(.+)", log):
-        return found[1].removesuffix("\x1b[m").strip()
-    return ""
-
-
-def runtime_reason(error: BaseException) -> str:
-    """Returns the first line of an error's text, without the status and the path that ONNX Runtime puts in front."""
-    line = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first_line(error))
-    return re.sub(r"^Load model from .* failed: ?", "", line)

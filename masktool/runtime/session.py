@@ -26,23 +26,19 @@ from masktool.contract import (
     Metadata,
 )
 from masktool.errors import MasktoolError
+from masktool.execution_providers import know_provider
 from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
-from masktool.messages import call
+from masktool.messages import call, parameter
 from masktool.runtime.batching import choose_batch_size
 from masktool.runtime.checks import check_batches, check_images, check_masks, check_takes_mask, show_shape
 from masktool.runtime.gradients import IMAGE, MASK, Gradient, check_target_classes, feed_loss, outputs_for
 from masktool.runtime.inputs import Inputs, ask_top_class, check_others, describe_other_inputs, find_explanation
+from masktool.runtime.native_log import runtime_reason
 from masktool.runtime.one_by_one import each_alone, join_results, shape_of_many
 from masktool.runtime.passes import PassCounter
-from masktool.runtime.providers import open_on_providers, runtime_reason
+from masktool.runtime.providers import open_on_providers
 from masktool.runtime.scores import drop_trailing_axes, to_probabilities
 from masktool.tensor_types import FLOAT_TYPES, NUMPY_TYPES
-
-ANNOUNCED_NAMES = {
-    "CPUExecutionProvider": "CPU",
-    "CUDAExecutionProvider": "CUDA",
-    "TensorrtExecutionProvider": "TensorRT",
-}
 
 
 class Feed(NamedTuple):
@@ -62,6 +58,7 @@ class MaskedSession:
         path: path of a file that ``masktool export`` wrote.
         providers: ONNX Runtime's execution providers, as for :func:`masktool.load`.
         threads: number of threads that one node may use, as for :func:`masktool.load`.
+        provider_options: options of the providers, as for :func:`masktool.load`.
 
     Raises:
         MasktoolError: the file is missing, damaged or not masktool's, or an asked-for provider cannot load.
@@ -70,7 +67,10 @@ class MaskedSession:
         path: path of the file.
         metadata: metadata of the file: what it says about itself.
         providers: ONNX Runtime's names of the providers that really run, the preferred first.
-        provider_note: reason why ``auto`` does not run on the GPU; None when it does or something else was asked for.
+        provider_note: reasons why ``auto`` took none of the providers that it prefers to the one that runs; None when
+            there are none, or a provider was asked for.
+        provider_options: options of the providers that were asked for or that masktool sets, as ONNX Runtime reads
+            them.
         threads: number of threads that one node may use, as asked for; None where ONNX Runtime chooses.
         input_shape: shape of the image input; None for an axis of any length. That of a photograph is (None, None, 3).
         output_names: names of all outputs, gradients apart.
@@ -92,16 +92,20 @@ class MaskedSession:
         *,
         providers: str | Sequence[str] | None = None,
         threads: int | None = None,
+        provider_options: Mapping[str, object] | None = None,
     ) -> None:
         self.path = Path(path)
-        opened = open_on_providers(self.path, providers, threads)
+        opened = open_on_providers(self.path, providers, threads, provider_options)
         self._session: Any = opened.session
         self.threads = threads
+        self.provider_options = dict(opened.options)
         self.provider_note = opened.note
         self.providers: list[str] = list(opened.session.get_providers())
         self.metadata = read_metadata(opened.session, self.path)
         required = {node.name: node for node in opened.session.get_inputs()}
-        inputs = required | {node.name: node for node in opened.session.get_overridable_initializers()}
+        optional = {node.name: node for node in opened.session.get_overridable_initializers()}
+        inputs = required | optional
+        self._constants = frozenset(optional) if make_defaults_constant(self.providers) else frozenset()
         shapes = {node.name: as_shape(node.shape) for node in opened.session.get_outputs()}
         check_agreement(inputs, list(shapes), self.metadata, self.path)
         self.explanation_outputs = find_explanation(list(shapes), self.metadata)
@@ -148,9 +152,10 @@ class MaskedSession:
 
     @property
     def announcement(self) -> str:
-        """One line that says which provider runs, and why not the GPU where that was left open."""
-        names = [ANNOUNCED_NAMES.get(name, name) for name in self.providers]
-        return f"running on {names[0]}" + (f" ({self.provider_note})" if self.provider_note else "")
+        """One line that says which provider runs, and why none that is preferred where that was left open."""
+        known = know_provider(self.providers[0])
+        title = self.providers[0] if known is None else known.title
+        return f"running on {title}" + (f" ({self.provider_note})" if self.provider_note else "")
 
     @property
     def n_classes(self) -> int | None:
@@ -395,6 +400,8 @@ class MaskedSession:
     def _forward(self, outputs: list[str], feed: Feed) -> list[np.ndarray]:
         if self._session is None:
             raise MasktoolError("the session is closed", where=self.path, fix="load the file again")
+        if self._constants:
+            refuse_constants(self._constants.intersection(feed.values), self.providers[0], self.path)
         try:
             results = self._run(outputs, feed)
         except Exception as error:  # ONNX Runtime has one exception class per status code and no common base
@@ -461,6 +468,22 @@ def check_agreement(inputs: Mapping[str, Any], outputs: Sequence[str], metadata:
             expected=repr(SALIENCY_MAP),
             got=", ".join(map(repr, outputs)),
             fix="export the model again",
+        )
+
+
+def make_defaults_constant(providers: Sequence[str]) -> bool:
+    """Tells whether one of ONNX Runtime's providers takes an input that has a default for a constant."""
+    return any(known.makes_defaults_constant for known in map(know_provider, providers) if known is not None)
+
+
+def refuse_constants(fed: Iterable[str], provider: str, path: Path) -> None:
+    """Raises MasktoolError where inputs are fed that a provider takes for constants."""
+    if names := sorted(fed):
+        raise MasktoolError(
+            "what is fed would have no influence: the provider takes an input that may be left out for a constant",
+            where=f"{path}, {provider}",
+            got=", ".join(names),
+            fix="export the model with " + parameter("mask_required", True) if names == [MASK_INPUT] else None,
         )
 
 

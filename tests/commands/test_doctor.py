@@ -14,7 +14,7 @@ from masktool.commands.doctor import command
 from masktool.errors import MasktoolError
 from masktool.interface import installation
 from masktool.interface.installation import NEEDED, OPTIONAL, DoctorFinding
-from masktool.runtime import providers
+from masktool.runtime import drivers, providers
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
@@ -55,11 +55,11 @@ def test_text_has_one_line_each_and_the_fix(quick):
 
 def test_a_gpu_provider_that_does_not_load_says_why(quick, monkeypatch):
     monkeypatch.setattr(providers, "find_missing_build", lambda _: None)
-    monkeypatch.setattr(providers, "find_driver_obstacle", lambda: None)
+    monkeypatch.setattr(drivers, "find_driver_obstacle", lambda _: None)
     real = providers.try_providers
 
     def try_providers(path, wanted, threads):
-        return real(path, wanted, threads) if wanted == ["CPUExecutionProvider"] else (None, "libcudart is missing")
+        return real(path, wanted, threads) if wanted[0].provider.name == "cpu" else (None, "libcudart is missing")
 
     monkeypatch.setattr(providers, "try_providers", try_providers)
     result = run("--json")
@@ -73,7 +73,7 @@ def test_a_gpu_provider_that_does_not_load_says_why(quick, monkeypatch):
 
 def test_without_a_gpu_the_fix_begins_with_one(quick, monkeypatch):
     monkeypatch.setattr(providers, "find_missing_build", lambda _: None)
-    monkeypatch.setattr(providers, "find_driver_obstacle", lambda: "this machine has no NVIDIA driver")
+    monkeypatch.setattr(drivers, "find_driver_obstacle", lambda _: "this machine has no NVIDIA driver")
     cuda = findings_of(run("--json"))["CUDA"]
     if cuda["state"] != "ok":
         assert cuda["fix"].startswith("needs an NVIDIA GPU with its driver, then python -m pip install")

@@ -15,6 +15,8 @@ from PIL import Image
 import masktool
 from masktool.contract import Preprocessing
 from masktool.exporters.presets import preprocessing_preset
+from masktool.interface import load as load_module
+from masktool.runtime.session import MaskedSession
 
 FAST = {"method": "lime", "n_samples": 20, "n_segments": 6, "providers": "cpu"}
 
@@ -106,6 +108,22 @@ def test_gradients_are_added_where_a_method_needs_them(work):
     assert "with gradients" in " ".join(said)
 
 
+def test_a_provider_that_takes_defaults_for_constants_gets_a_mask_without_one(work, monkeypatch):
+    """OpenVINO is not installed here: what is exported for it, a session on the CPU opens."""
+    opened = []
+
+    class Unopened(MaskedSession):
+        def __init__(self, path, **given):
+            opened.append((path, given))
+
+    monkeypatch.setattr(load_module, "MaskedSession", Unopened)
+    masktool.load("model.onnx", "openvino", provider_options={"num_streams": 2})
+    masktool.load("model.onnx", "cpu")
+    (required, given), (optional, _) = opened
+    assert given == {"providers": "openvino", "threads": None, "provider_options": {"num_streams": 2}}
+    assert [MaskedSession(path, providers="cpu").mask_required for path in (required, optional)] == [True, False]
+
+
 def test_a_session_stays_open_and_is_used_as_it_is(work):
     with masktool.load("exported.onnx", providers="cpu") as session:
         masktool.explain(session, "photo.jpg", n_samples=20, n_segments=6)
@@ -121,6 +139,7 @@ def test_a_session_stays_open_and_is_used_as_it_is(work):
         {"labels": np.array(["a", "b"])},
         {"providers": "cpu"},
         {"threads": 0},
+        {"provider_options": {"use_tf32": 1}},
         {"masking": "fill"},
     ],
 )

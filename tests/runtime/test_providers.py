@@ -6,10 +6,16 @@ from types import SimpleNamespace
 import pytest
 
 from masktool import MasktoolError
+from masktool.execution_providers import NAMES, PROVIDERS, know_provider
 from masktool.runtime import MaskedSession, providers
-from masktool.runtime.providers import CPU, CUDA, TENSORRT, native_stderr, open_on_providers, read_reason
-from runtime.models import make_images, write_model
+from masktool.runtime import session as session_module
+from masktool.runtime.drivers import find_driver_obstacle
+from masktool.runtime.native_log import native_stderr, read_reason, without_source_place
+from masktool.runtime.providers import open_on_providers
+from runtime.models import make_images, make_masks, write_model
 
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+MIGRAPHX, WEBGPU, DIRECTML = "MIGraphXExecutionProvider", "WebGpuExecutionProvider", "DmlExecutionProvider"
 LOADER_LOG = (
     "\x1b[1;31m2026-01-01 00:00:00.1 [E:onnxruntime:Default, provider_bridge_ort.cc:2458 operator()] /core/x.cc:2043 "
     "[ONNXRuntimeError] : 1 : FAIL : Failed to load library /site-packages/libonnxruntime_providers_cuda.so "
@@ -25,19 +31,28 @@ def model(tmp_path):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine with an NVIDIA GPU; ``loading`` says which providers load there, ``log`` what ONNX Runtime writes."""
-    state = SimpleNamespace(loading={CUDA, CPU}, log="", raising=None, attempts=[])
+    """A machine with an NVIDIA GPU, as ONNX Runtime is: simulated here.
 
-    def make_session(path, names, threads):
-        state.attempts.append(list(names))
+    ``built`` says with which providers ONNX Runtime was built there, ``loading`` which of them load, ``log`` what it
+    writes, and ``listed`` for which it lists a GPU.
+    """
+    state = SimpleNamespace(built={CUDA, TENSORRT, CPU}, loading={CUDA, CPU}, listed=set(), log="", raising=None)
+    state.attempts, state.options = [], []
+
+    def make_session(path, chosen, threads):
+        names = [each.provider.runtime_name for each in chosen]
+        state.attempts.append(names)
+        state.options.append([dict(each.options) for each in chosen])
         os.write(2, state.log.encode() if names != [CPU] else b"")
         if state.raising and names != [CPU]:
             raise state.raising
         return SimpleNamespace(get_providers=lambda: [name for name in names if name in state.loading])
 
     monkeypatch.setattr(providers, "make_session", make_session)
-    monkeypatch.setattr(providers, "find_missing_build", lambda _: None)
-    monkeypatch.setattr(providers, "find_driver_obstacle", lambda: None)
+    monkeypatch.setattr(providers, "is_built_in", lambda provider: provider.runtime_name in state.built)
+    monkeypatch.setattr(providers, "lists_gpu", lambda provider: provider.runtime_name in state.listed)
+    monkeypatch.setattr(providers, "find_driver_obstacle", lambda _: None)
+    monkeypatch.setattr(providers.sys, "platform", "linux")
     monkeypatch.setattr(providers, "preload_libraries", lambda: None)
     return state
 
@@ -57,23 +72,71 @@ def test_auto_announces_its_choice(model):
 
 
 def test_auto_takes_a_provider_that_loads(machine, model):
-    session, note = open_on_providers(model)
+    session, _, note = open_on_providers(model)
     assert (session.get_providers(), note) == ([CUDA, CPU], None)
 
 
 def test_auto_says_why_not_the_gpu(machine, model, capfd):
     machine.loading, machine.log = {CPU}, LOADER_LOG
-    session, note = open_on_providers(model, "auto")
+    session, _, note = open_on_providers(model, "auto")
     assert session.get_providers() == [CPU]
-    assert note == f"no CUDA: {LOADER_REASON}"
+    assert note == f"no CUDA: {LOADER_REASON}; not installed: MIGraphX, WebGPU"
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("finder", ["find_driver_obstacle", "find_missing_build"])
 def test_auto_attempts_nothing_without_gpu_or_build(machine, model, monkeypatch, finder):
     monkeypatch.setattr(providers, finder, lambda *_: "there is none")
-    assert open_on_providers(model).note == "no CUDA: there is none"
+    assert open_on_providers(model).note == "no CUDA: there is none; not installed: MIGraphX, WebGPU"
     assert machine.attempts == [[CPU]]
+
+
+def test_auto_tries_what_is_there_in_the_documented_order(machine, model):
+    machine.built |= {MIGRAPHX, WEBGPU, DIRECTML, "OpenVINOExecutionProvider", "CoreMLExecutionProvider"}
+    machine.loading, machine.listed = {WEBGPU, CPU}, {WEBGPU}
+    session, _, note = open_on_providers(model)
+    assert session.get_providers() == [WEBGPU, CPU]
+    assert machine.attempts == [[CUDA, CPU], [MIGRAPHX, CPU], [WEBGPU, CPU]]
+    assert note.startswith("no CUDA: ")
+    assert "; no MIGraphX: " in note
+
+
+def test_auto_leaves_a_driver_in_software_alone(machine, model):
+    """WebGPU loads on one, and is then slower than the CPU by far; ONNX Runtime lists no GPU there."""
+    machine.built, machine.loading = {WEBGPU, CPU}, {WEBGPU, CPU}
+    session, _, note = open_on_providers(model)
+    assert session.get_providers() == [CPU]
+    assert note == "no WebGPU: ONNX Runtime lists no GPU for it; not installed: CUDA, MIGraphX"
+    assert open_on_providers(model, "webgpu").session.get_providers() == [WEBGPU, CPU]
+
+
+def test_auto_takes_nothing_that_is_by_name_only(machine, model):
+    for provider in PROVIDERS:
+        if provider.by_name_only:
+            machine.built, machine.loading = {provider.runtime_name, CPU}, {provider.runtime_name, CPU}
+            assert open_on_providers(model).session.get_providers() == [CPU]
+            assert open_on_providers(model, provider.name).session.get_providers() == [provider.runtime_name, CPU]
+
+
+@pytest.mark.parametrize(
+    ("platform", "tried"),
+    [("win32", [CUDA, WEBGPU, DIRECTML]), ("linux", [CUDA, MIGRAPHX, WEBGPU]), ("darwin", [WEBGPU])],
+)
+def test_auto_tries_what_is_for_the_system(machine, model, monkeypatch, platform, tried):
+    machine.built = machine.listed = {provider.runtime_name for provider in PROVIDERS}
+    machine.loading = {CPU}
+    monkeypatch.setattr(providers.sys, "platform", platform)
+    assert open_on_providers(model).session.get_providers() == [CPU]
+    assert machine.attempts == [*([name, CPU] for name in tried), [CPU]]
+
+
+@pytest.mark.parametrize("name", [name for each in PROVIDERS for name in (each.name, *each.aliases, each.runtime_name)])
+def test_every_provider_can_be_named(machine, model, name):
+    wanted = know_provider(name)
+    machine.built, machine.loading = {wanted.runtime_name, CPU}, {wanted.runtime_name, CPU}
+    opened = open_on_providers(model, name)
+    assert opened.session.get_providers() == list(dict.fromkeys([wanted.runtime_name, CPU]))
+    assert opened.options == dict(wanted.defaults)
 
 
 @pytest.mark.parametrize("asked", ["cuda", CUDA, ["cuda", "cpu"], [CUDA]])
@@ -95,7 +158,7 @@ def test_a_provider_that_raises_is_told_from_a_damaged_file(machine, model):
 
 
 def test_cuda_where_there_is_none(model):
-    if providers.find_driver_obstacle() is None:
+    if find_driver_obstacle("nvidia") is None:
         pytest.skip("this machine has an NVIDIA GPU")
     with pytest.raises(
         MasktoolError, match=r"provider cannot load \(CUDAExecutionProvider\): .+; `masktool doctor` tells"
@@ -185,10 +248,48 @@ def test_native_stderr_collects_and_restores(capfd):
         (LOADER_LOG, LOADER_REASON),
         ("[E:onnxruntime:Default, a.cc:1 f()] no device\x1b[m\n[W:onnxruntime:x] more\n", "no device"),
         ("", ""),
+        (
+            "[E:onnxruntime:Default, a.cc:1 f()] /onnxruntime/core/providers/openvino/openvino_provider_factory.cc:141 "
+            "std::string ParseDeviceType(std::shared_ptr<OVCore>, const Options&) [ERROR] Device GPU is absent\n",
+            "[ERROR] Device GPU is absent",
+        ),
     ],
 )
 def test_read_reason(log, reason):
     assert read_reason(log) == reason
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (
+            "/onnxruntime_src/core/webgpu_context.cc:65 Initialize(const Config&)::<lambda(Status, wgpu::Adapter*)> "
+            "status == wgpu::RequestAdapterStatus::Success was false. Failed to get a WebGPU adapter: none",
+            "Failed to get a WebGPU adapter: none",
+        ),
+        ("/src/factory.cc:49 Config ParseEpConfig(const ConfigOptions&) Invalid layout: bad", "Invalid layout: bad"),
+        ("Failed to load library /site-packages/x.so", "Failed to load library /site-packages/x.so"),
+    ],
+)
+def test_the_place_in_the_sources_is_left_out(text, left):
+    assert without_source_place(text) == left
+
+
+def test_no_mask_goes_where_it_would_be_taken_for_a_constant(model, tmp_path, monkeypatch):
+    """As OpenVINO does with an input that has a default: every mask would give the scores of the whole image."""
+    monkeypatch.setattr(session_module, "make_defaults_constant", lambda providers: providers == [CPU])
+    with MaskedSession(model, providers="cpu") as session:
+        session(make_images())
+        with pytest.raises(MasktoolError, match=r"no influence.*: mask; export the model with mask_required=True"):
+            session(make_images(), make_masks())
+    with MaskedSession(write_model(tmp_path / "required.onnx", mask_required=True), providers="cpu") as session:
+        session(make_images(), make_masks())
+
+
+def test_openvino_alone_makes_constants_of_defaults():
+    found = [name for name in NAMES if session_module.make_defaults_constant([name])]
+    assert found == ["openvino"]
+    assert session_module.make_defaults_constant(["OpenVINOExecutionProvider", CPU])
 
 
 def test_session_dies_of_memory_in_one_line(model):

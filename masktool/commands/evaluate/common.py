@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ class EvaluationRequest:
         directory: the directory that everything is written into.
         strict: whether the exit code is 2 where some of the data could not be used.
         as_json: whether stdout gets a JSON document instead of tables.
-        provider: the execution provider: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
+        provider: the execution provider: ``auto``, or a name such as ``cuda``.
+        provider_options: options of the provider by ONNX Runtime's names.
         threads: the number of threads that one node may use; None leaves it to ONNX Runtime.
         batch: the number of masked images per forward pass; None leaves it to the session.
         command_line: the command line as the user typed it.
@@ -83,6 +84,7 @@ class EvaluationRequest:
     strict: bool
     as_json: bool
     provider: str
+    provider_options: Mapping[str, str]
     threads: int | None
     batch: int | None
     command_line: str = ""
@@ -113,6 +115,7 @@ class EvaluationRequest:
             batch=self.batch,
             directory=self.directory,
             providers=self.provider,
+            provider_options=self.provider_options,
             threads=self.threads,
             say=options.say,
         )
@@ -162,6 +165,7 @@ SHARED_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--strict", is_flag=True, help="Exit code 2 when some of the data could not be used."),
     options.json_option,
     options.provider_option,
+    options.provider_options_option,
     options.batch_option,
     options.threads_option,
 )

@@ -68,7 +68,13 @@ class RandomisedCopy:
             layers: names of the layers whose weights are redrawn in it, the one redrawn last at the end.
             original: session of the network.
         """
-        open_copy = functools.partial(MaskedSession, path, providers=original.providers, threads=original.threads)
+        open_copy = functools.partial(
+            MaskedSession,
+            path,
+            providers=original.providers,
+            threads=original.threads,
+            provider_options=original.provider_options,
+        )
         return cls(layers[-1], layers, open_copy)
 
 

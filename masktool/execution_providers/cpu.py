@@ -1,0 +1,5 @@
+"""The CPU, which stands behind every other provider for the nodes that it lacks."""
+
+from masktool.execution_providers.provider import ExecutionProvider
+
+CPU = ExecutionProvider(name="cpu", runtime_name="CPUExecutionProvider", title="CPU", devices="every processor")

@@ -1,0 +1,41 @@
+"""WebGPU: every GPU with a driver for Vulkan, Direct3D 12 or Metal.
+
+Options as in ONNX Runtime's ``webgpu_provider_options.h``, without those that are addresses in memory and those of
+language models. ONNX Runtime ignores one that the installed version does not know.
+"""
+
+from masktool.execution_providers.provider import (
+    ExecutionProvider,
+    choice_option,
+    number_option,
+    switch_option,
+    text_option,
+)
+
+BUFFER_MODES = ("disabled", "lazyRelease", "simple", "bucket")
+WEBGPU = ExecutionProvider(
+    name="webgpu",
+    runtime_name="WebGpuExecutionProvider",
+    title="WebGPU",
+    devices="every GPU with Vulkan, Direct3D 12 or Metal",
+    package="onnxruntime-ep-webgpu",
+    plugin="onnxruntime_ep_webgpu",
+    driver="vulkan",
+    needs_listed_gpu=True,
+    entry_prefix="ep.webgpuexecutionprovider.",
+    options=(
+        choice_option("preferredLayout", "Where channels lie in convolutions. NHWC", "NCHW", "NHWC"),
+        choice_option("dawnBackendType", "Interface to the driver. The system's", "Vulkan", "D3D12"),
+        choice_option("powerPreference", "Which GPU of several. high-performance", "high-performance", "low-power"),
+        choice_option("validationMode", "How much Dawn checks. basic", "disabled", "wgpuOnly", "basic", "full"),
+        choice_option("storageBufferCacheMode", "How buffers of results are kept. bucket", *BUFFER_MODES),
+        choice_option("uniformBufferCacheMode", "How buffers of parameters are kept. simple", *BUFFER_MODES),
+        choice_option("queryResolveBufferCacheMode", "How buffers of timings are kept. disabled", *BUFFER_MODES),
+        choice_option("defaultBufferCacheMode", "How other buffers are kept. disabled", *BUFFER_MODES),
+        number_option("maxStorageBufferBindingSize", "Bytes of one buffer at most. The device's limit"),
+        text_option("forceCpuNodeNames", "Names of nodes that run on the CPU, one a line."),
+        switch_option("preserveDevice", "Whether the device outlives its last session. 0"),
+        switch_option("enableGraphCapture", "Whether the run is recorded and repeated.", captures=True),
+        switch_option("enablePIXCapture", "Whether a recording for PIX is made. 0"),
+    ),
+)

@@ -45,10 +45,11 @@ if TYPE_CHECKING:
     from masktool.exporters.settings import LabelsLike, PreprocessingLike, Preset
     from masktool.interface.cache_entries import CacheEntry, clear_cache, list_cache
     from masktool.interface.check import check_export
+    from masktool.interface.doctor_finding import CheckState, DoctorFinding
     from masktool.interface.evaluate import evaluate
     from masktool.interface.explain import explain, explain_images, explain_targets
     from masktool.interface.export_explained import export_explained
-    from masktool.interface.installation import CheckState, DoctorFinding, doctor
+    from masktool.interface.installation import doctor
     from masktool.interface.load import load
     from masktool.interface.options import ExportOptions, ModelLike
     from masktool.maskers.settings import (
@@ -152,10 +153,10 @@ _MODULE_OF_NAME = {
     "Cell": "masktool.evaluation.findings",
     "ChannelOrder": "masktool.contract",
     "Chart": "masktool.evaluation.findings",
-    "CheckState": "masktool.interface.installation",
+    "CheckState": "masktool.interface.doctor_finding",
     "ClassScore": "masktool.explainers.targets",
     "Classifier": "masktool.maskers.settings",
-    "DoctorFinding": "masktool.interface.installation",
+    "DoctorFinding": "masktool.interface.doctor_finding",
     "Evaluation": "masktool.evaluation.findings",
     "ExplainInput": "masktool.embedding.settings",
     "Explanation": "masktool.explainers.explanation",

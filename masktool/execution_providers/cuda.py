@@ -21,6 +21,11 @@ CUDA = ExecutionProvider(
     systems=("linux", "win32"),
     driver="nvidia",
     defaults=(("use_tf32", "0"),),
+    trials=(
+        (("use_tf32", "1"),),
+        (("cudnn_conv_algo_search", "HEURISTIC"),),
+        (("gpu_mem_limit", "1073741824"), ("arena_extend_strategy", "kSameAsRequested")),
+    ),
     options=(
         number_option("device_id", "Which GPU. 0"),
         number_option("gpu_mem_limit", "Bytes that the arena may take; buffers outside it come on top. Unlimited"),

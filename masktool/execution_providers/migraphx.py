@@ -21,6 +21,7 @@ MIGRAPHX = ExecutionProvider(
     systems=("linux",),
     driver="amd",
     aliases=("rocm",),
+    trials=((("migraphx_model_cache_dir", "FOLDER"),),),
     options=(
         number_option("device_id", "Which GPU. 0"),
         text_option("migraphx_model_cache_dir", "Folder for compiled files: the first run of each shape compiles."),

@@ -53,6 +53,8 @@ class ExecutionProvider:
             loads on a driver in software as well.
         options: options of the provider.
         defaults: names of options and masktool's values of them, where these differ from ONNX Runtime's.
+        trials: names and values of options that ``masktool doctor`` tries where the provider loads; ``FOLDER`` stands
+            for a folder.
         switch_words: words for off and on that the provider reads.
         entry_prefix: prefix of the options where ONNX Runtime reads them from the session's configuration; None where
             they are given with the provider.
@@ -74,6 +76,7 @@ class ExecutionProvider:
     needs_listed_gpu: bool = False
     options: tuple[ProviderOption, ...] = ()
     defaults: tuple[tuple[str, str], ...] = ()
+    trials: tuple[tuple[tuple[str, str], ...], ...] = ()
     switch_words: tuple[str, str] = ("0", "1")
     entry_prefix: str | None = None
 

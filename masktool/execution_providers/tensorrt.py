@@ -15,6 +15,7 @@ TENSORRT = ExecutionProvider(
     systems=("linux", "win32"),
     driver="nvidia",
     by_name_only="builds an engine for every new shape, which takes minutes",
+    trials=((("trt_engine_cache_enable", "1"), ("trt_engine_cache_path", "FOLDER")),),
     options=(
         number_option("device_id", "Which GPU. 0"),
         switch_option(

@@ -22,6 +22,7 @@ WEBGPU = ExecutionProvider(
     plugin="onnxruntime_ep_webgpu",
     driver="vulkan",
     needs_listed_gpu=True,
+    trials=((("preferredLayout", "NCHW"),),),
     entry_prefix="ep.webgpuexecutionprovider.",
     options=(
         choice_option("preferredLayout", "Where channels lie in convolutions. NHWC", "NCHW", "NHWC"),

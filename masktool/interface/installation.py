@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import importlib
 import importlib.metadata
@@ -11,14 +10,20 @@ import io
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
 
 from masktool.contract import __version__
 from masktool.errors import MasktoolError, describe_exception
-from masktool.execution_providers import CPU, CUDA, TENSORRT, ExecutionProvider
+from masktool.interface.distributions import (
+    PIP,
+    RUNTIME_MODULE,
+    choose_runtime,
+    find_runtime_distributions,
+    find_version,
+)
+from masktool.interface.doctor_finding import DoctorFinding
+from masktool.interface.provider_checks import check_providers
 from masktool.telemetry import TELEMETRY_SWITCH
 
 NEEDED = {
@@ -34,29 +39,6 @@ NEEDED = {
 """Distribution of each module that masktool needs; ONNX Runtime has a check of its own."""
 OPTIONAL = {"torch": "torch", "torchvision": "torchvision", "timm": "timm", "safetensors": "safetensors"}
 """Distribution of each module that only exporting from PyTorch needs."""
-RUNTIME_MODULE = "onnxruntime"
-PIP = "python -m pip install"
-CheckState = Literal["ok", "broken", "absent", "warning"]
-
-
-@dataclasses.dataclass(frozen=True)
-class DoctorFinding:
-    """What one check found.
-
-    Attributes:
-        name: the name of the package, provider or setting that was checked.
-        state: ``ok``; ``broken``: installed but fails; ``absent``: not installed; ``warning``: works, but not as it
-            should.
-        detail: the version, or the reason why the check failed.
-        fix: the command or step that mends what the check found; None where there is nothing to mend.
-        needed: whether exporting an ``.onnx`` and explaining with it depend on what was checked.
-    """
-
-    name: str
-    state: CheckState
-    detail: str
-    fix: str | None = None
-    needed: bool = False
 
 
 def doctor() -> Iterator[DoctorFinding]:
@@ -81,9 +63,7 @@ def list_checks() -> list[Callable[[], Iterator[DoctorFinding]]]:
         check_runtime,
         check_overlay,
         check_telemetry,
-        check_cpu,
-        check_cuda,
-        check_tensorrt,
+        check_providers,
         check_model,
         *(functools.partial(check_package, module, name, needed=False) for module, name in OPTIONAL.items()),
     ]
@@ -159,23 +139,6 @@ def check_telemetry() -> Iterator[DoctorFinding]:
         )
 
 
-def check_cpu() -> Iterator[DoctorFinding]:
-    """Runs a model on the CPU."""
-    fix = f"{PIP} --force-reinstall --no-deps {choose_runtime(find_runtime_distributions())}"
-    yield check_provider("CPU", CPU, fix, needed=True)
-
-
-def check_cuda() -> Iterator[DoctorFinding]:
-    """Runs a model with CUDA."""
-    yield check_provider("CUDA", CUDA, f'{PIP} "onnxruntime-gpu[cuda,cudnn]"', needed=False)
-
-
-def check_tensorrt() -> Iterator[DoctorFinding]:
-    """Runs a model with TensorRT."""
-    fix = f"{PIP} tensorrt-cu{find_cuda_major()}, with its directory tensorrt_libs on LD_LIBRARY_PATH (PATH on Windows)"
-    yield check_provider("TensorRT", TENSORRT, fix, needed=False)
-
-
 def check_model() -> Iterator[DoctorFinding]:
     """Runs the built-in model under a mask, through the session that ``masktool explain`` uses."""
     import numpy as np
@@ -192,64 +155,3 @@ def check_model() -> Iterator[DoctorFinding]:
     except Exception as error:  # whatever is wrong, the report goes on
         fix = f"{PIP} --force-reinstall --no-deps masktool"
         yield DoctorFinding(name, "broken", describe_exception(error), fix, needed=True)
-
-
-def check_provider(name: str, provider: ExecutionProvider, fix: str, *, needed: bool) -> DoctorFinding:
-    """Opens and runs a small model on one provider; a provider listed as available is built in, but may not load."""
-    from masktool.runtime.drivers import find_driver_obstacle
-    from masktool.runtime.provider_options import choose_providers
-    from masktool.runtime.providers import find_missing_build, try_providers
-
-    try:
-        if missing := find_missing_build(provider):
-            return DoctorFinding(name, "absent", missing, fix, needed)
-        with tempfile.TemporaryDirectory() as directory:
-            session, reason = try_providers(write_probe(Path(directory)), choose_providers([provider]), None)
-        if session is None:
-            if not needed and find_driver_obstacle(provider.driver):
-                fix = f"needs an NVIDIA GPU with its driver, then {fix}"
-            return DoctorFinding(
-                name, "absent" if not needed else "broken", f"built in, does not load: {reason}", fix, needed
-            )
-        session.run(None, {"x": [1.0]})
-    except Exception as error:  # ONNX Runtime has one exception class per status code and no common base
-        return DoctorFinding(name, "broken", describe_exception(error), fix, needed)
-    return DoctorFinding(name, "ok", "loads and runs", needed=needed)
-
-
-def write_probe(directory: Path) -> Path:
-    """Writes a minimal ONNX model into a directory and returns its path."""
-    import onnx.parser
-
-    path = directory / "probe.onnx"
-    text = '<ir_version: 8, opset_import: ["": 18]> probe (float[N] x) => (float[N] y) { y = Add(x, x) }'
-    onnx.save(onnx.parser.parse_model(text), path)
-    return path
-
-
-def find_version(distribution: str) -> str:
-    """Returns a distribution's version, or words for its absence."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "of unknown version"
-
-
-def find_runtime_distributions() -> list[str]:
-    """Returns the installed distributions that hold the module ``onnxruntime``."""
-    return sorted(set(importlib.metadata.packages_distributions().get(RUNTIME_MODULE, ())))
-
-
-def find_cuda_major() -> str:
-    """Returns the major version of CUDA that the installed ONNX Runtime was built with, or an empty text."""
-    from masktool.runtime.providers import import_onnxruntime
-
-    try:
-        return str(getattr(import_onnxruntime(), "cuda_version", "")).split(".")[0]
-    except MasktoolError:  # has been reported by its own check
-        return ""
-
-
-def choose_runtime(names: list[str]) -> str:
-    """Returns the one distribution to keep: a build for an accelerator holds the CPU provider too."""
-    return next((name for name in names if name != RUNTIME_MODULE), RUNTIME_MODULE)

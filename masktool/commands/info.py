@@ -16,6 +16,7 @@ from masktool.printable import describe_bytes, printable
 
 if TYPE_CHECKING:
     from masktool.exporters.description import ModelDescription
+    from masktool.exporters.placement import Placement
 
 REQUIRING = {MASK_INPUT: "--mask required", TARGET_INPUT: "--target required", EXPLAIN_INPUT: "--on-request required"}
 """Options of ``masktool export`` that make an optional input an ordinary one."""
@@ -24,13 +25,19 @@ LABELS_SHOWN = 5
 NOT_MASKED = "not masked; `masktool export` makes it so"
 COLUMN = 14
 """Width of the first column in characters."""
+NAMES_SHOWN = 3
+"""Names of nodes of one operator that are shown; JSON holds all of them."""
+PROVIDERS = ("cuda", "webgpu", "tensorrt", "coreml", "directml")
+"""``exporters.placement.DEVICE_PROVIDERS``, which loads more than ``--help`` should."""
+NOT_A_RUN = "this is what tables say, not a run: ONNX Runtime decides when it opens the file"
 
 
 @click.command("info")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--rules", is_flag=True, help="List every node with the mask rule that was applied to it.")
+@click.option("--provider", type=click.Choice(PROVIDERS), help="List the nodes that would fall back to the CPU there.")
 @json_option
-def command(model: Path, rules: bool, as_json: bool) -> None:
+def command(model: Path, rules: bool, provider: str | None, as_json: bool) -> None:
     """Show what an ONNX file holds: inputs, metadata, parity, mask rules."""
     from masktool.exporters.description import describe
 
@@ -38,6 +45,10 @@ def command(model: Path, rules: bool, as_json: bool) -> None:
     document = document_model(described)
     if rules:
         document["rules"] = [dataclasses.asdict(rule) for rule in described.rules]
+    if provider is not None:
+        from masktool.exporters.placement import place_file
+
+        document["placement"] = document_placement(place_file(model, provider))
     if as_json:
         click.echo(json.dumps(document, indent=2))
     else:
@@ -62,6 +73,42 @@ def document_model(model: ModelDescription) -> dict[str, Any]:
     }
 
 
+def document_placement(placement: Placement) -> dict[str, Any]:
+    """Returns where a provider's tables have the nodes of a file run, as a document."""
+    from masktool.exporters.placement import group_by_operator
+
+    groups: dict[str, list[dict[str, Any]]] = {"cpu": [], "unknown": []}
+    for operator, found, names in group_by_operator(placement.others):
+        groups[found.where].append({"operator": operator, "count": len(names), "reason": found.reason, "nodes": names})
+    return {
+        "provider": placement.provider,
+        "source": placement.source,
+        "on_device": placement.on_device,
+        "on_cpu": groups["cpu"],
+        "unknown": groups["unknown"],
+        "on_lengths": placement.on_lengths,
+        "on_constants": placement.on_constants,
+    }
+
+
+def describe_placement(document: dict[str, Any]) -> Iterator[str]:
+    """Yields where a provider's tables have the nodes of a file run, a line each."""
+    n_device, n_lengths = document["on_device"], document["on_lengths"]
+    n_cpu, n_unknown = (sum(group["count"] for group in document[key]) for key in ("on_cpu", "unknown"))
+    parts = [
+        f"{n_device} {'node has' if n_device == 1 else 'nodes have'} a kernel there",
+        f"{n_cpu} {'falls' if n_cpu == 1 else 'fall'} back to the CPU",
+    ]
+    parts += [f"of {n_unknown} that is not known"] if n_unknown else []
+    parts += [f"{n_lengths} on lengths alone not counted"] if n_lengths else []
+    yield f"{document['provider']}: {', '.join(parts)}"
+    for key, before in (("on_cpu", ""), ("unknown", "not known: ")):
+        for group in document[key]:
+            shown = ", ".join(group["nodes"][:NAMES_SHOWN]) + (", ..." if group["count"] > NAMES_SHOWN else "")
+            yield f"{before}{group['operator']} {group['count']}: {group['reason']} ({shown})"
+    yield f"from {document['source']}; {NOT_A_RUN}"
+
+
 def write_text(document: dict[str, Any]) -> Iterator[str]:
     """Yields a document as lines of text for people."""
     yield write_heading(document)
@@ -76,6 +123,8 @@ def write_text(document: dict[str, Any]) -> Iterator[str]:
     yield f"{'operators':{COLUMN}}{', '.join(f'{name} {count}' for name, count in document['nodes'].items())}"
     for index, (name, count) in enumerate(document["functions"].items()):
         yield f"{'functions' if index == 0 else '':{COLUMN}}{name}, {count} nodes"
+    for index, line in enumerate(describe_placement(document["placement"]) if "placement" in document else ()):
+        yield f"{'provider' if index == 0 else '':{COLUMN}}{line}"
     for rule in document.get("rules", ()):
         yield f"{rule['name'] or '(unnamed)'}\t{rule['op_type']}\t{rule['rule'] or '-'}"
 

@@ -10,10 +10,11 @@ from onnx import helper, numpy_helper
 from runtime.models import make_metadata, write_model
 
 from masktool.cli import masktool
-from masktool.commands.info import command
+from masktool.commands.info import PROVIDERS, command
 from masktool.contract import RULE_PROPERTY
 from masktool.errors import MasktoolError
 from masktool.exporters.description import list_rules
+from masktool.exporters.placement import DEVICE_PROVIDERS
 
 
 def run(*arguments):
@@ -54,6 +55,28 @@ def test_text_of_a_masked_file(tmp_path):
         "Add 1, Identity 1, Mul 1",
     ):
         assert words in text
+
+
+def test_where_a_provider_has_the_nodes_run(tmp_path):
+    path = tmp_path / "plain.onnx"
+    text = '<ir_version: 10, opset_import: ["" : 20]> g (float[N, 3] x) => (float[N, 3] y) {'
+    text += " a = Sign (x) b = Sign (a) c = Sign (b) d = Sign (c) e = Relu (d) y = Min (e, x) }"
+    onnx.save(onnx.parser.parse_model(text), path)
+    placement = json.loads(run(path, "--provider", "webgpu", "--json").stdout)["placement"]
+    assert placement["provider"] == "webgpu"
+    assert (placement["on_device"], placement["unknown"]) == (1, [])
+    (sign, least) = placement["on_cpu"]
+    assert (sign["operator"], sign["count"], sign["nodes"]) == ("Sign", 4, ["a", "b", "c", "d"])
+    assert (least["operator"], least["reason"]) == ("Min", "no kernel")
+    lines = [line[14:] for line in run(path, "--provider", "webgpu").stdout.splitlines()]
+    at = lines.index("webgpu: 1 node has a kernel there, 5 fall back to the CPU")
+    assert lines[at + 1 : at + 3] == ["Sign 4: no kernel (a, b, c, ...)", "Min 1: no kernel (y)"]
+    assert lines[at + 3].startswith(f"from {placement['source']}; this is what tables say, not a run")
+    assert "placement" not in json.loads(run(path, "--json").stdout)
+
+
+def test_providers_of_the_option_are_those_with_tables():
+    assert PROVIDERS == DEVICE_PROVIDERS
 
 
 def test_how_a_masking_model_was_trained(tmp_path):

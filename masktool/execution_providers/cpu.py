@@ -1,5 +1,7 @@
 """The CPU, which stands behind every other provider for the nodes that it lacks."""
 
-from masktool.execution_providers.provider import ExecutionProvider
+from masktool.execution_providers.provider import HOST, ExecutionProvider
 
-CPU = ExecutionProvider(name="cpu", runtime_name="CPUExecutionProvider", title="CPU", devices="every processor")
+CPU = ExecutionProvider(
+    name="cpu", runtime_name="CPUExecutionProvider", title="CPU", devices="every processor", memory=HOST
+)

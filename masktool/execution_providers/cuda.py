@@ -15,6 +15,7 @@ CUDA = ExecutionProvider(
     name="cuda",
     runtime_name="CUDAExecutionProvider",
     title="CUDA",
+    memory="cuda",
     devices="NVIDIA GPUs",
     package="onnxruntime-gpu",
     requirement='"onnxruntime-gpu[cuda,cudnn]"',

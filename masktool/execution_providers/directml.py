@@ -9,6 +9,7 @@ DIRECTML = ExecutionProvider(
     name="directml",
     runtime_name="DmlExecutionProvider",
     title="DirectML",
+    memory="dml",
     devices="every GPU with Direct3D 12",
     package="onnxruntime-directml",
     systems=("win32",),

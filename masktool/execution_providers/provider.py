@@ -9,6 +9,9 @@ Driver = Literal["nvidia", "amd", "vulkan"]
 """Drivers whose absence can be told before ONNX Runtime is asked."""
 OptionKind = Literal["switch", "number", "text", "choice"]
 
+HOST = "cpu"
+"""ONNX Runtime's name of the host's own memory."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ProviderOption:
@@ -46,6 +49,8 @@ class ExecutionProvider:
         systems: operating systems that the package is for, as ``sys.platform`` names them.
         driver: driver without which the provider cannot load; None where none can be told.
         aliases: further names behind ``--provider``.
+        memory: ONNX Runtime's name of the device whose memory the provider computes on; None where it is not known, or
+            inputs and outputs are the host's.
         makes_defaults_constant: whether the provider takes an input that has a default for a constant, so that whatever
             is fed there has no influence.
         by_name_only: why ``auto`` does not take the provider; None where it does.
@@ -71,6 +76,7 @@ class ExecutionProvider:
     systems: tuple[str, ...] = ("linux", "win32", "darwin")
     driver: Driver | None = None
     aliases: tuple[str, ...] = ()
+    memory: str | None = None
     makes_defaults_constant: bool = False
     by_name_only: str | None = None
     needs_listed_gpu: bool = False

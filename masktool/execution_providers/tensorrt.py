@@ -9,6 +9,7 @@ TENSORRT = ExecutionProvider(
     name="tensorrt",
     runtime_name="TensorrtExecutionProvider",
     title="TensorRT",
+    memory="cuda",
     devices="NVIDIA GPUs",
     package="onnxruntime-gpu",
     besides="TensorRT's libraries",

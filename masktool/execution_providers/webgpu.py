@@ -17,6 +17,7 @@ WEBGPU = ExecutionProvider(
     name="webgpu",
     runtime_name="WebGpuExecutionProvider",
     title="WebGPU",
+    memory="webgpu",
     devices="every GPU with Vulkan, Direct3D 12 or Metal",
     package="onnxruntime-ep-webgpu",
     plugin="onnxruntime_ep_webgpu",

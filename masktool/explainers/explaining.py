@@ -15,6 +15,7 @@ from masktool.explainers.explanation_run import Cost, ExplanationRun, maps_of
 from masktool.explainers.explanation_settings import ExplanationSettings
 from masktool.explainers.mask_design import MaskDesign, MasksInMemory, Rows
 from masktool.explainers.method import Method
+from masktool.explainers.on_device import DeviceEvaluation, DeviceGraphs, DifferentiableOnDevice
 from masktool.explainers.reading import Reading, Scale, check_finite, read_scores
 from masktool.explainers.subject import ImageLike, Subject, make_subject, read_subject
 from masktool.explainers.targets import TOP, Target
@@ -30,6 +31,7 @@ def explain_all(
     targets: Sequence[Sequence[Target]],
     method: Method,
     settings: ExplanationSettings,
+    graphs: DeviceGraphs | None = None,
 ) -> list[list[Explanation]]:
     """Explains every target of every image; a single image goes the same way, as a list of one.
 
@@ -39,6 +41,8 @@ def explain_all(
         targets: the targets of each image, each as for :func:`masktool.explain`; those of one image share the passes.
         method: the method that explains.
         settings: the settings that hold for every image, whatever the method.
+        graphs: writers of the models that make masks on the session's device, where it has one; None makes them in
+            memory.
 
     Returns:
         For each image, one explanation per target.
@@ -62,7 +66,7 @@ def explain_all(
             for subject, wanted in chosen
         ]
     batches = [chosen] if method.in_one_batch else [[each] for each in chosen]
-    return [found for batch in batches for found in explain_batch(session, batch, method, settings)]
+    return [found for batch in batches for found in explain_batch(session, batch, method, settings, graphs)]
 
 
 def explain_by_file(
@@ -79,6 +83,7 @@ def explain_batch(
     chosen: Sequence[tuple[Subject, Sequence[Target]]],
     method: Method,
     settings: ExplanationSettings,
+    graphs: DeviceGraphs | None = None,
 ) -> list[list[Explanation]]:
     """Explains the images of one batch: scores them, attributes the targets' scores, and returns the explanations."""
     started = time.perf_counter()
@@ -89,7 +94,7 @@ def explain_batch(
             for subject, _ in chosen
         ]
         tasks = [
-            make_task(method, subject, reading, targets, settings)
+            make_task(method, subject, reading, targets, settings, graphs)
             for (subject, targets), reading in zip(chosen, readings, strict=True)
         ]
         if session.metadata.takes_mask:
@@ -112,6 +117,7 @@ def make_task(
     reading: Reading,
     targets: Sequence[Target],
     settings: ExplanationSettings,
+    graphs: DeviceGraphs | None = None,
 ) -> Task:
     """Returns the task of a method: one image and the targets to explain.
 
@@ -123,6 +129,13 @@ def make_task(
     check_finite(scores if reading.output is None else scores[indices], subject.prepared.array)
     counting: Counting = functools.partial(settings.progress or no_progress, method.title)
     answer = functools.partial(reading.under_masks, subject.prepared.array)
+    evaluate, differentiable = (
+        make_evaluate(answer, indices, counting),
+        Differentiable(session, reading.inputs, counting),
+    )
+    if graphs is not None and session.device is not None:
+        evaluate = DeviceEvaluation(reading, subject.prepared.array, indices, counting, graphs, in_memory=evaluate)
+        differentiable = DifferentiableOnDevice(session, reading.inputs, counting, graphs)
     return Task(
         subject=subject,
         scores=scores.astype(np.float32, copy=False),
@@ -131,10 +144,10 @@ def make_task(
         masking=session.metadata.masking,
         seed=int(settings.seed),
         perturbations_per_eval=session.batch_size(settings.perturbations_per_eval),
-        evaluate=make_evaluate(answer, indices, counting),
+        evaluate=evaluate,
         predict=lambda masks: check_finite(answer(masks)),
         outputs=reading.others,
-        differentiable=Differentiable(session, reading.inputs, counting) if method.needs_gradient else None,
+        differentiable=differentiable if method.needs_gradient else None,
     )
 
 

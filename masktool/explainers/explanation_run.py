@@ -91,6 +91,8 @@ class ExplanationRun:
     def shared_notes(self, position: int, target: int | Place) -> Iterator[str]:
         """Yields notes that the reader of one target's map must know, whatever the method."""
         yield from self.reading.notes(self.task.given[position])
+        if self.reading.session.device_note:
+            yield self.reading.session.device_note
         of_scores = not self.method.needs_gradient and not self.method.outputs
         if of_scores:
             yield from self.reading.note_saturation(target)

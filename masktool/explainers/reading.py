@@ -65,9 +65,20 @@ class Reading:
         """Returns the scores (M, K) of one image (1, ...) under masks (M, 1, h, w), or its output laid out flat."""
         raw = self.session.metadata.class_output if self.scale == "log-odds" else self.output
         (scores,) = self.session.masked_scores(image, [masks], output=raw, inputs=self.inputs)
+        return scores.reshape(len(scores), -1) if raw is None else self.to_scores(scores)
+
+    @property
+    def output_name(self) -> str:
+        """The name of the output that is read: the one that was named, else the class output."""
+        return str(self.session.metadata.class_output if self.output is None else self.output)
+
+    def to_scores(self, values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+        """Returns the scores (M, K) that :meth:`under_masks` gives from the output that is read."""
+        if self.output is not None:
+            return values.reshape(len(values), -1)
         if self.scale == "log-odds":
-            return to_log_odds(drop_trailing_axes(scores), self.session.metadata.output_kind)
-        return scores.reshape(len(scores), -1)
+            return to_log_odds(drop_trailing_axes(values), self.session.metadata.output_kind)
+        return self.session.to_scores(values)
 
     def resolve(self, target: Target) -> int | Place:
         """Returns the index of the class, or the indices of the output value, that a target names."""

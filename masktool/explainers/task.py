@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,18 @@ Predict = Callable[[Masks], NDArray[np.float32]]
 """Runs the model on one image under masks (M, 1, h, w) in one pass, and returns all scores (M, K)."""
 
 
+class LineGradients(Protocol):
+    """Adds up the gradients of one logit at places on the straight way from a baseline to an image, in one pass."""
+
+    def __call__(self, places: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns the weighted sum, of the image's shape without the axis of the batch.
+
+        Args:
+            places: the places (m,): 0 is the baseline, 1 the image.
+            weights: the weight (m,) of each.
+        """
+
+
 @dataclasses.dataclass(frozen=True)
 class Differentiable:
     """The model of a task, for methods that ask for gradients.
@@ -74,14 +86,30 @@ class Differentiable:
             MasktoolError: the objective, a gradient or the feature map's gradient is not finite.
         """
         found = self.session.gradient(images, masks, self.inputs, target=target, loss=loss, of=of)
-        check_finite_gradient(found)
+        check_finite_gradients(
+            objective=found.objective,
+            image=found.image,
+            mask=found.mask,
+            gradient_feature_map=found.gradient_feature_map,
+        )
         return found
 
+    def open_line(self, image: NDArray[np.float32], baseline: NDArray[np.float32], target: int) -> LineGradients:
+        """Returns the function that adds up gradients at places on the straight way from a baseline to an image."""
+        change = image - baseline
 
-def check_finite_gradient(found: Gradient) -> None:
+        def add_up(places: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+            found = self.gradient(baseline + places[:, None, None, None] * change, target)
+            assert found.image is not None
+            weighted = found.image * weights[:, None, None, None]
+            return np.asarray(weighted.sum(axis=0, dtype=np.float64))
+
+        return add_up
+
+
+def check_finite_gradients(**found: NDArray[np.floating[Any]] | None) -> None:
     """Raises a MasktoolError where a gradient is not finite: a map made from NaN would be NaN everywhere."""
-    for name in ("objective", "image", "mask", "gradient_feature_map"):
-        values = getattr(found, name)
+    for name, values in found.items():
         if values is not None and not np.isfinite(values).all():
             raise MasktoolError("the gradients are not finite", where=name, expected="numbers", got="NaN or infinity")
 

@@ -24,7 +24,12 @@ from masktool.runtime.drivers import find_driver_obstacle
 from masktool.runtime.importing import import_onnxruntime
 from masktool.runtime.native_log import native_stderr, read_reason, runtime_reason
 from masktool.runtime.plugins import describe_plugin, has_plugin, list_devices, lists_gpu
-from masktool.runtime.provider_options import ChosenProvider, choose_providers, refuse_without_provider
+from masktool.runtime.provider_options import (
+    ChosenProvider,
+    choose_providers,
+    names_of_options,
+    refuse_without_provider,
+)
 
 LOG_ERRORS_ONLY, LOG_FATAL_ONLY = 3, 4
 """ONNX Runtime's severities that leave out warnings, such as the one that the mask is an initializer that can be fed,
@@ -153,8 +158,22 @@ def create_session(path: Path, chosen: Sequence[ChosenProvider], threads: int | 
         ) from error
 
 
-def make_session(path: Path, chosen: Sequence[ChosenProvider], threads: int | None) -> Any:
-    """Opens an ONNX file with the options that every masktool session has."""
+def open_beside(model: bytes, memory: str, options: Mapping[str, str], threads: int | None) -> Any:
+    """Opens a model in memory on a provider that computes on the same device's memory as a session that is open.
+
+    Args:
+        model: a small model; where several providers compute on that memory, it runs on the one that prepares least.
+        memory: ONNX Runtime's name of the device.
+        options: options of the open session's providers; those that the provider has too are taken.
+        threads: number of threads that one node may use, as for :func:`masktool.load`.
+    """
+    provider = next(each for each in PROVIDERS if each.memory == memory)
+    known = {name: value for name, value in options.items() if name in names_of_options(provider)}
+    return make_session(model, choose_providers([provider], known), threads)
+
+
+def make_session(model: Path | bytes, chosen: Sequence[ChosenProvider], threads: int | None) -> Any:
+    """Opens an ONNX file, or a model in memory, with the options that every masktool session has."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = LOG_FATAL_ONLY if all(each.provider == CPU for each in chosen) else LOG_ERRORS_ONLY
@@ -162,12 +181,13 @@ def make_session(path: Path, chosen: Sequence[ChosenProvider], threads: int | No
     if threads is not None:
         options.intra_op_num_threads = threads
     # Its Python fallback would print on stdout, and go on without the provider.
+    opened = model if isinstance(model, bytes) else str(model)
     if all(map(is_built_in, (each.provider for each in chosen))):
         named = [name_provider(each, options) for each in chosen]
-        return onnxruntime.InferenceSession(str(path), options, providers=named, enable_fallback=0)
+        return onnxruntime.InferenceSession(opened, options, providers=named, enable_fallback=0)
     for each in chosen:
         add_provider(each, options)
-    return onnxruntime.InferenceSession(str(path), options, enable_fallback=0)
+    return onnxruntime.InferenceSession(opened, options, enable_fallback=0)
 
 
 def name_provider(chosen: ChosenProvider, options: Any) -> tuple[str, dict[str, str]]:

@@ -27,16 +27,18 @@ from masktool.contract import (
 )
 from masktool.errors import MasktoolError
 from masktool.execution_providers import know_provider
+from masktool.execution_providers.provider import HOST
 from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
 from masktool.messages import call, parameter
 from masktool.runtime.batching import choose_batch_size
 from masktool.runtime.checks import check_batches, check_images, check_masks, check_takes_mask, show_shape
+from masktool.runtime.device import BindingError, DeviceArray, DeviceGraph, binding_errors
 from masktool.runtime.gradients import IMAGE, MASK, Gradient, check_target_classes, feed_loss, outputs_for
 from masktool.runtime.inputs import Inputs, ask_top_class, check_others, describe_other_inputs, find_explanation
 from masktool.runtime.native_log import runtime_reason
 from masktool.runtime.one_by_one import each_alone, join_results, shape_of_many
 from masktool.runtime.passes import PassCounter
-from masktool.runtime.providers import open_on_providers
+from masktool.runtime.providers import open_beside, open_on_providers
 from masktool.runtime.scores import drop_trailing_axes, to_probabilities
 from masktool.tensor_types import FLOAT_TYPES, NUMPY_TYPES
 
@@ -71,6 +73,7 @@ class MaskedSession:
             there are none, or a provider was asked for.
         provider_options: options of the providers that were asked for or that masktool sets, as ONNX Runtime reads
             them.
+        device_note: reason why nothing is bound to the device (:attr:`device`) although it has one; None otherwise.
         threads: number of threads that one node may use, as asked for; None where ONNX Runtime chooses.
         input_shape: shape of the image input; None for an axis of any length. That of a photograph is (None, None, 3).
         output_names: names of all outputs, gradients apart.
@@ -82,6 +85,8 @@ class MaskedSession:
             where an output is asked for that the explanation adds.
         explanation_outputs: names of the outputs that an explanation adds, the map first; empty in a file that takes a
             mask.
+        image_type: numpy's type of the image input's elements.
+        mask_type: numpy's type of the mask input's elements.
         mask_required: whether the file cannot run without a mask; :meth:`run` then feeds one of ones.
         counter: counter of the images pushed through the model.
     """
@@ -100,6 +105,7 @@ class MaskedSession:
         self.threads = threads
         self.provider_options = dict(opened.options)
         self.provider_note = opened.note
+        self.device_note: str | None = None
         self.providers: list[str] = list(opened.session.get_providers())
         self.metadata = read_metadata(opened.session, self.path)
         required = {node.name: node for node in opened.session.get_inputs()}
@@ -127,8 +133,8 @@ class MaskedSession:
         others = (each.name for each in self.other_inputs if each.per_result)
         self._per_result = frozenset({self.metadata.image_input, MASK_INPUT, TARGET_INPUT, *others})
         self._mask_shape = () if mask is None else as_shape(mask.shape)
-        self._image_type = NUMPY_TYPES.get(image.type, np.float32)
-        self._mask_type = np.float32 if mask is None else FLOAT_TYPES.get(mask.type, np.float32)
+        self.image_type = NUMPY_TYPES.get(image.type, np.float32)
+        self.mask_type = np.float32 if mask is None else FLOAT_TYPES.get(mask.type, np.float32)
 
     def __enter__(self) -> Self:
         return self
@@ -220,7 +226,7 @@ class MaskedSession:
                 got=self.describe_outputs(),
                 fix="use run() for the outputs",
             )
-        (output,) = self._forward([name], self._check(images, masks, inputs, [name]))
+        (output,) = self._forward([name], self.check_feed(images, masks, inputs, [name]))
         return drop_trailing_axes(output)
 
     def run(
@@ -242,7 +248,7 @@ class MaskedSession:
             outputs: names of the outputs to compute; None for all.
         """
         names = self.output_names if outputs is None else [self.check_output(name) for name in outputs]
-        return dict(zip(names, self._forward(names, self._check(images, masks, inputs, names)), strict=True))
+        return dict(zip(names, self._forward(names, self.check_feed(images, masks, inputs, names)), strict=True))
 
     def scores(
         self, images: npt.ArrayLike, masks: npt.ArrayLike | None = None, inputs: Inputs | None = None
@@ -292,10 +298,7 @@ class MaskedSession:
         if not self.has_gradient or name is None:
             fix = "add them: " + call("add_gradients_to", self.path, "NEW.onnx", loss="logit")
             raise MasktoolError("the file holds no gradients", where=self.path, fix=fix)
-        feed = self._check(images, masks, inputs)
-        feed.values[TARGET_INPUT] = check_target_classes(target, feed.results, self.n_classes)
-        if loss is not None:
-            feed.values.update(feed_loss(loss, self.metadata, self.path))
+        feed = self.check_gradient_feed(images, masks, inputs, target, loss)
         names = [name, *outputs_for(of, self._gradient_outputs)]
         found = dict(zip(names, self._forward(names, feed), strict=True))
         return Gradient(
@@ -330,7 +333,7 @@ class MaskedSession:
         Raises:
             MasktoolError: an input does not fit the model.
         """
-        checked = check_images(image, self.metadata.image_input, self.input_shape, self._image_type)
+        checked = check_images(image, self.metadata.image_input, self.input_shape, self.image_type)
         if len(checked) != 1:
             raise MasktoolError(
                 "too many images", where=f"input {self.metadata.image_input!r}", expected="one", got=len(checked)
@@ -372,22 +375,36 @@ class MaskedSession:
             return height, width
         return self.metadata.preprocessing.size if self.metadata.preprocessing else None
 
-    def _check(
-        self, images: npt.ArrayLike, masks: npt.ArrayLike | None, inputs: Inputs | None, outputs: Sequence[str] = ()
+    def check_feed(
+        self,
+        images: npt.ArrayLike,
+        masks: npt.ArrayLike | None,
+        inputs: Inputs | None,
+        outputs: Sequence[str] = (),
+        results: int = 1,
     ) -> Feed:
-        checked = check_images(images, self.metadata.image_input, self.input_shape, self._image_type)
+        """Returns the values of the model's inputs, checked; arguments as for :meth:`run`.
+
+        Args:
+            images: images, as for a call of the session.
+            masks: masks, as for a call of the session.
+            inputs: values of the other inputs, as for a call of the session.
+            outputs: names of the outputs that are wanted.
+            results: number of results where masks come later that are not given here.
+        """
+        checked = check_images(images, self.metadata.image_input, self.input_shape, self.image_type)
         height, width = SPATIAL_AXES[self.layout]
         size = checked.shape[height : width + 1]
         if masks is not None:
             check_takes_mask(self.metadata, self.path)
-            kept = check_masks(masks, size, self._mask_type)
+            kept = check_masks(masks, size, self.mask_type)
             check_batches(len(checked), len(kept))
         elif self.mask_required:
-            kept = np.ones((1, 1, *size), self._mask_type)
+            kept = np.ones((1, 1, *size), self.mask_type)
         else:
             kept = None
         pictures = 1 if self.metadata.takes_photograph else len(checked)
-        results = max(pictures, 0 if kept is None else len(kept))
+        results = max(pictures, results, 0 if kept is None else len(kept))
         asked = ask_top_class(self.other_inputs, self.explanation_outputs, outputs)
         others = check_others(self.other_inputs, inputs, results, asked)
         feed = {self.metadata.image_input: checked} | others
@@ -397,9 +414,83 @@ class MaskedSession:
             feed[TARGET_INPUT] = check_target_classes(feed[TARGET_INPUT], results, self.n_classes, TOP_CLASS)
         return Feed(feed if kept is None else feed | {MASK_INPUT: kept}, results)
 
-    def _forward(self, outputs: list[str], feed: Feed) -> list[np.ndarray]:
+    def check_gradient_feed(
+        self,
+        images: npt.ArrayLike,
+        masks: npt.ArrayLike | None,
+        inputs: Inputs | None,
+        target: npt.ArrayLike,
+        loss: Loss | None,
+        results: int = 1,
+    ) -> Feed:
+        """Returns the values of the inputs that gradients need, checked; arguments as for :meth:`gradient`.
+
+        Args:
+            images: images, as for a call of the session.
+            masks: masks, as for a call of the session.
+            inputs: values of the other inputs, as for a call of the session.
+            target: class to differentiate for, as for :meth:`gradient`.
+            loss: form of the target's score, as for :meth:`gradient`.
+            results: number of results where more images come later than are given here.
+        """
+        feed = self.check_feed(images, masks, inputs, results=results)
+        feed.values[TARGET_INPUT] = check_target_classes(target, feed.results, self.n_classes)
+        if loss is not None:
+            feed.values.update(feed_loss(loss, self.metadata, self.path))
+        return feed
+
+    @property
+    def device(self) -> str | None:
+        """ONNX Runtime's name of the device that inputs and outputs can be bound to; None where they cannot.
+
+        That is so on the CPU and on providers whose memory is the host's or is not known, in a file of one image at a
+        time, and once :meth:`leave_device` was called.
+        """
+        known = know_provider(self.providers[0])
+        if known is None or known.memory == HOST or self.metadata.one_by_one or self._constants or self.device_note:
+            return None
+        return known.memory
+
+    def leave_device(self, error: BindingError) -> None:
+        """Binds nothing to the device from now on, and notes why."""
+        self.device_note = f"nothing could be bound to the device, so that all was copied there: {error.message}"
+
+    def bind(self, fetched: Sequence[str], kept: Sequence[str] = ()) -> DeviceGraph:
+        """Returns the model with its outputs bound to the session's device; :meth:`run_bound` runs it.
+
+        Args:
+            fetched: names of the outputs that are copied to the host in every run.
+            kept: names of the outputs that stay on the device.
+        """
+        return DeviceGraph(self._opened(), self.device or HOST, fetched, kept)
+
+    def run_bound(self, model: DeviceGraph, results: int) -> tuple[dict[str, np.ndarray], dict[str, DeviceArray]]:
+        """Runs the model on what :meth:`bind` gave and was bound since; counts the results, and checks their number.
+
+        Returns:
+            The outputs that are copied to the host, and those that stay on the device, by name.
+        """
+        self._opened()
+        found = model.run(results)
+        self.counter.add(results)
+        self._check_rows(list(found[0]), list(found[0].values()), results)
+        return found
+
+    def open_beside(self, graph: bytes, fetched: Sequence[str] = (), kept: Sequence[str] = ()) -> DeviceGraph:
+        """Opens a small ONNX model bound to the session's device; outputs as for :meth:`bind`."""
+        device = self.device or HOST
+        with binding_errors(device):
+            opened = open_beside(graph, device, self.provider_options, self.threads)
+        return DeviceGraph(opened, device, fetched, kept)
+
+    def _opened(self) -> Any:
+        """Returns ONNX Runtime's session, or raises a MasktoolError where the session is closed."""
         if self._session is None:
             raise MasktoolError("the session is closed", where=self.path, fix="load the file again")
+        return self._session
+
+    def _forward(self, outputs: list[str], feed: Feed) -> list[np.ndarray]:
+        self._opened()
         if self._constants:
             refuse_constants(self._constants.intersection(feed.values), self.providers[0], self.path)
         try:

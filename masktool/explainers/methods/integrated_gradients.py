@@ -13,8 +13,7 @@ The integral is a sum over n steps: at Gauss-Legendre's points and weights, or a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,27 +62,18 @@ class IntegratedGradients(GradientMethod):
         """Returns the map of one target, with the gap between its sum and the logit's change from baseline to image."""
         image, target = task.prepared.array, task.targets[position]
         baseline = baseline_image(task, model, self.baseline)
+        places, weights = step_rule(self.rule, self.n_steps)
+        add_up = model.open_line(image, baseline, target)
+        total = np.zeros(image.shape)
         with model.counting(self.n_steps) as advance:
-            total = np.zeros(image.shape)
-            for gradients in self.weighted_gradients(task, model, target, baseline):
-                total += gradients.sum(axis=0, dtype=np.float64)
-                advance(len(gradients))
+            for piece in task.batch_ranges(self.n_steps):
+                chosen = slice(piece.start, piece.stop)
+                total += add_up(places[chosen], weights[chosen])
+                advance(len(piece))
         ends = model.gradient(np.concatenate([image, baseline]), target, of=()).objective
         attributions = channel_sum(total * (image - baseline), model)[0]
         quality = completeness(float(ends[0]) - float(ends[1]), attributions)
         return ClassMap(attributions, quality, self.notes(quality))
-
-    def weighted_gradients(
-        self, task: Task, model: Differentiable, target: int, baseline: NDArray[np.float32]
-    ) -> Iterator[NDArray[Any]]:
-        """Yields the gradients at the steps of the integral, each times its weight, one batch at a time."""
-        places, weights = step_rule(self.rule, self.n_steps)
-        difference = task.prepared.array - baseline
-        for piece in task.batch_ranges(self.n_steps):
-            chosen = slice(piece.start, piece.stop)
-            found = model.gradient(baseline + places[chosen, None, None, None] * difference, target)
-            assert found.image is not None
-            yield found.image * weights[chosen, None, None, None]
 
     def notes(self, quality: dict[str, float]) -> tuple[str, ...]:
         """Returns a note where the completeness gap is large, with what to do about it."""

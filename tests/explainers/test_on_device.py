@@ -1,0 +1,130 @@
+"""Explanations whose masks and gradients stay on a device give the maps that they give in memory.
+
+The device here is the host's own memory, bound as a device would be; tests/webgpu does the same on another.
+"""
+
+import numpy as np
+import pytest
+from networks.small_graphs import classifier
+
+import masktool
+from explainers.models import noise_photograph, write_region_model
+from masktool.explainers.on_device import DeviceEvaluation
+from masktool.runtime.device import BindingError, DeviceGraph
+from masktool.runtime.session import MaskedSession
+
+ROUNDING = 1e-5
+"""Of a map's range: what the order of sums leaves in single precision."""
+
+
+@pytest.fixture
+def bound(monkeypatch):
+    """Binds sessions to the host's memory; counts the runs of bound models."""
+    runs = []
+    run = DeviceGraph.run
+
+    def counted(self, rows):
+        runs.append(rows)
+        return run(self, rows)
+
+    monkeypatch.setattr(MaskedSession, "device", property(lambda session: None if session.device_note else "cpu"))
+    monkeypatch.setattr(DeviceGraph, "run", counted)
+    return runs
+
+
+def share_of_range(found, expected):
+    return np.abs(found - expected).max() / np.ptp(expected)
+
+
+def explain_both(session, monkeypatch, *arguments, **options):
+    """Returns explanations with everything bound, and with everything in memory."""
+    found = masktool.explain_targets(session, *arguments, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskedSession, "device", None)
+        return found, masktool.explain_targets(session, *arguments, **options)
+
+
+METHODS = {
+    "occlusion": {"sliding_window_shapes": (5, 8), "strides": 3},
+    "lime": {"n_samples": 23},
+    "rise": {"n_samples": 23},
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"score": "log-odds"}, {"output": "scores"}], ids=str)
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_are_those_of_masks_in_memory(session, bound, monkeypatch, method, options):
+    targets = [(0,), (1,)] if "output" in options else [0, 1]
+    given = {"perturbations_per_eval": 4, **METHODS[method], **options}
+    found, expected = explain_both(session, monkeypatch, noise_photograph(), targets, method, **given)
+    assert {3, 4} <= set(bound)  # the last batch is smaller
+    for bound_map, own in zip(found, expected, strict=True):
+        if method == "rise":
+            assert share_of_range(bound_map.attributions, own.attributions) < ROUNDING
+            assert bound_map.quality == pytest.approx(own.quality, rel=1e-4)
+        else:
+            assert np.array_equal(bound_map.attributions, own.attributions)
+            assert bound_map.quality == own.quality
+        assert bound_map.forward_passes == own.forward_passes
+        assert bound_map.settings == own.settings
+        assert bound_map.notes == own.notes
+
+
+@pytest.mark.parametrize("options", [{"binary": False}, {"binary": False, "normalisation": "expected"}], ids=str)
+def test_sums_over_soft_masks(session, bound, monkeypatch, options):
+    given = {"perturbations_per_eval": 6, "n_samples": 20, **options}
+    found, expected = explain_both(session, monkeypatch, noise_photograph(), [0, 1], "rise", **given)
+    for bound_map, own in zip(found, expected, strict=True):
+        assert share_of_range(bound_map.attributions, own.attributions) < ROUNDING
+        assert bound_map.quality == pytest.approx(own.quality, rel=1e-4)
+
+
+@pytest.mark.parametrize("masking", ["layer", "fill"])
+def test_integrated_gradients(tmp_path, bound, monkeypatch, masking):
+    baseline = {"baseline": "mean"} if masking == "fill" else {}
+    masktool.export(classifier(), tmp_path / "model.onnx", masking=masking, gradient="logit", **baseline)
+    with masktool.load(tmp_path / "model.onnx", "cpu", threads=1) as session:
+        image = np.random.default_rng(0).normal(size=session.input_shape[1:]).astype(np.float32)
+        given = {"n_samples": 11, "perturbations_per_eval": 4}
+        found, expected = explain_both(session, monkeypatch, image, [0, 1], "integrated-gradients", **given)
+    assert bound == 2 * [4, 4, 1, 4, 4, 1, 3, 3, 1]  # for each target: images, network and sums of every batch
+    for bound_map, own in zip(found, expected, strict=True):
+        assert share_of_range(bound_map.attributions, own.attributions) < ROUNDING
+        assert bound_map.forward_passes == own.forward_passes
+
+
+def test_what_was_wrong_in_memory_is_wrong_on_a_device(tmp_path, bound):
+    path = write_region_model(tmp_path / "model.onnx", nan_when_empty=True)
+    with masktool.load(path, "cpu", threads=1) as session, pytest.raises(masktool.MasktoolError, match="not finite"):
+        masktool.explain(session, noise_photograph(), "lime", target=0, n_samples=200)
+
+
+@pytest.mark.parametrize("method", [*METHODS, "integrated-gradients"])
+def test_where_nothing_can_be_bound_masks_are_made_in_memory_and_that_is_said(tmp_path, bound, monkeypatch, method):
+    def refuse(self, values):
+        raise BindingError("ONNX Runtime could not run a model bound to a device", where="toaster", got="no such thing")
+
+    monkeypatch.setattr(DeviceGraph, "bind", refuse)
+    masktool.export(classifier(), tmp_path / "model.onnx", gradient="logit")
+    with masktool.load(tmp_path / "model.onnx", "cpu", threads=1) as session:
+        image = np.random.default_rng(0).normal(size=session.input_shape[1:]).astype(np.float32)
+        given = {} if method == "occlusion" else {"n_samples": 9}
+        found, expected = explain_both(session, monkeypatch, image, [0], method, **given)
+    assert any("toaster" in note and "no such thing" in note for note in found[0].notes)
+    assert np.array_equal(found[0].attributions, expected[0].attributions)
+
+
+def test_memory_is_used_again(session, bound, monkeypatch):
+    """Masks of every batch of one length lie in the same place."""
+    places = []
+    original = DeviceEvaluation.make_masks
+
+    def watched(self, *arguments):
+        for masks in original(self, *arguments):
+            places.append(masks.value.data_ptr())
+            yield masks
+
+    monkeypatch.setattr(DeviceEvaluation, "make_masks", watched)
+    masktool.explain(session, noise_photograph(), "rise", n_samples=40, perturbations_per_eval=4)
+    assert len(places) == 10
+    assert len(set(places)) == 1

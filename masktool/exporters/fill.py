@@ -62,8 +62,8 @@ def fill_model(
     """
     image = next(value for value in model.graph.inputs if value.name == image_input)
     users = tuple(image.uses())
-    mask = add_mask_input(model.graph, image, layout, mask_required=mask_required)
     emit = FillEmitter(model, before=model.graph[0])
+    mask = add_mask_input(model.graph, image, layout, mask_required=mask_required)
     if baseline in ("image-mean", "blur"):
         values = emit_kept_average(emit, image, mask, layout, blurred=baseline == "blur")
     else:

@@ -20,6 +20,7 @@ from masktool.contract import BATCH_AXIS, FEATURE_MAP, GRADIENT_PREFIX, MASK_INP
 from masktool.errors import UnsupportedOperatorError
 from masktool.exporters.canonical import infer_shapes
 from masktool.exporters.class_output import count_columns, is_vector
+from masktool.exporters.defaults import is_reader, read_once
 from masktool.exporters.feature_maps import find_feature_map, name_outside
 from masktool.exporters.loss_ends import add_loss_end
 from masktool.exporters.score_ends import MEANS, NORMALISING, SUMS, find_score_producer, is_unbounded, name_end
@@ -32,13 +33,13 @@ PROBABILITY_KINDS = frozenset({"probabilities", "sigmoid", "binary-probability"}
 
 
 class Prologue(GraphBuilder):
-    """Emits nodes in front of everything else."""
+    """Emits nodes in front of everything else but the one that reads the mask."""
 
     prefix = "gradient_prologue"
 
     def __init__(self, graph: ir.Graph) -> None:
         super().__init__(graph)
-        self._first = next(iter(graph))
+        self._first = next(node for node in graph if not is_reader(node))
 
     @property
     def label(self) -> str:
@@ -127,7 +128,7 @@ def share_one_batch(graph: ir.Graph, image_input: str) -> dict[str, ir.Value]:
     inputs = {value.name: value for value in graph.inputs}
     found = {"image": inputs[image_input]}
     if MASK_INPUT in inputs:
-        found["mask"] = inputs[MASK_INPUT]
+        found["mask"] = read_once(graph, inputs[MASK_INPUT])
     if batch_of(found.values()) == 1:
         return found
     prologue = Prologue(graph)

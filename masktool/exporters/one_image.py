@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from masktool.contract import MASK_INPUT
 from masktool.exporters.canonical import canonicalise
+from masktool.exporters.defaults import is_reader, read_once
 from masktool.exporters.foreseen import foresee_abort
 from masktool.exporters.onnx_file import find_other_inputs
 from masktool.limits import check_limit
@@ -64,13 +65,13 @@ def with_batch(source: ir.Model, image_input: str, count: int) -> ir.Model:
 
 
 class Ends(GraphBuilder):
-    """Emits nodes in front of a graph's first node, or at its end."""
+    """Emits nodes in front of a graph's first node but the one that reads the mask, or at its end."""
 
     prefix = "one_image"
 
     def __init__(self, graph: ir.Graph) -> None:
         super().__init__(graph)
-        self.before: ir.Node | None = graph[0]
+        self.before: ir.Node | None = next(node for node in graph if not is_reader(node))
 
     @property
     def label(self) -> str:
@@ -100,10 +101,12 @@ def take_one_image(model: ir.Model, image_input: str, batch: int, rows: Sequence
     for value in [value for value in model.graph.inputs if value.name in names]:
         if value.shape is None or not len(value.shape) or value.shape[0] != batch:
             continue
-        users, sizes = tuple(value.uses()), list(value.shape)
+        read, sizes = read_once(model.graph, value), list(value.shape)
+        users = tuple(read.uses())
         target = ends.constant([batch, *[1] * (len(sizes) - 1)], ir.DataType.INT64)
-        repeated = ends.emit("Expand", value, target)
-        repeated.shape, value.shape = ir.Shape(sizes), ir.Shape([1, *sizes[1:]])
+        repeated = ends.emit("Expand", read, target)
+        repeated.shape = ir.Shape(sizes)
+        value.shape = read.shape = ir.Shape([1, *sizes[1:]])
         for user, index in users:
             user.replace_input_with(index, repeated)
     ends.before = None

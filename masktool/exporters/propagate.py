@@ -15,6 +15,7 @@ from onnx_ir.passes import common
 
 from masktool.contract import BATCH_AXIS, FUNCTION_DOMAIN, MASK_INPUT, RULE_PROPERTY, Layout, Masking
 from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorError, stage
+from masktool.exporters.defaults import read_once
 from masktool.exporters.opset import opset_of
 from masktool.exporters.refusals import reason_without_rule, unsupported
 from masktool.exporters.requantize import find_quantised_nodes, requantize
@@ -69,7 +70,7 @@ def mask_model(
 def add_mask_input(graph: ir.Graph, image: ir.Value, layout: Layout, *, mask_required: bool) -> ir.Value:
     """Adds the input (M, 1, H, W) float32 and, unless it is required, its default of ones (1, 1, H, W).
 
-    M is 1 where the image's batch is.
+    M is 1 where the image's batch is. Returns what stands for the mask in the graph.
     """
     if any(value.name == MASK_INPUT for value in (*graph.inputs, *graph.initializers.values())):
         raise MasktoolError(
@@ -96,7 +97,7 @@ def add_mask_input(graph: ir.Graph, image: ir.Value, layout: Layout, *, mask_req
             )
         mask.const_value = ir.tensor(np.ones((1, 1, height, width), np.float32), name=MASK_INPUT)
         graph.register_initializer(mask)
-    return mask
+    return read_once(graph, mask)
 
 
 def add_input_guard(

@@ -17,10 +17,13 @@ from fuzz.networks.drawing import draw_network, prune  # noqa: E402
 from fuzz.networks.judge import judge_network  # noqa: E402
 from fuzz.networks.program import OPERATIONS  # noqa: E402
 from fuzz.networks.writer import write_program  # noqa: E402
+from masktool.ops.gradients import GRADIENT_RULES, first_gradient  # noqa: E402
 from masktool.ops.graph import MASK_RULES  # noqa: E402
 
 PROJECT = Path(__file__).resolve().parents[2]
 COUNT = 300
+NO_GRADIENT = 3000261
+"""Seed of a network whose mean undoes a norm: its gradient is 0, and a file's is rounding."""
 
 
 @pytest.mark.fuzz
@@ -48,6 +51,7 @@ def test_a_network_is_the_same_for_the_same_seed():
     assert onnx.load_model_from_string(first.SerializeToString()) == first
 
 
+@pytest.mark.fuzz
 def test_a_wrong_rule_is_noticed(monkeypatch):
     def forget_the_mask(graph, node):
         graph.set_state(node.outputs[0], graph.state(node.inputs[0]))
@@ -57,3 +61,21 @@ def test_a_wrong_rule_is_noticed(monkeypatch):
     verdicts = [judge_network(prune(draw_network(seed))).verdict for seed in range(4)]
     assert "exact" not in verdicts
     assert np.any([verdict == "wrong" for verdict in verdicts])
+
+
+@pytest.mark.fuzz
+def test_a_wrong_gradient_rule_is_noticed(monkeypatch):
+    def forget_the_bound(graph, node, gradients):
+        return [first_gradient(gradients)]
+
+    assert judge_network(prune(draw_network(1)), gradient=True).verdict == "exact"
+    monkeypatch.setitem(GRADIENT_RULES._entries, "Relu", forget_the_bound)
+    verdicts = [judge_network(prune(draw_network(seed)), gradient=True) for seed in range(3)]
+    wrong = [judgement.reason for judgement in verdicts if judgement.verdict == "wrong"]
+    assert wrong
+    assert all("gradient under" in reason for reason in wrong)
+
+
+@pytest.mark.fuzz
+def test_a_gradient_that_is_rounding_alone_is_exact():
+    assert judge_network(prune(draw_network(NO_GRADIENT)), gradient=True).verdict == "exact"

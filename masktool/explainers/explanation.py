@@ -26,6 +26,8 @@ FORMATS = ("png", "json", "npz")
 SCHEMA = "masktool.explanation/1"
 NUMBER = "%.6g"
 """Format of numbers in JSON: float32 carries seven digits, the last one noise; six are the same on every machine."""
+PNG_EFFORT = 4
+"""zlib's level: of a picture of 1008 x 609 it makes 276 kB in .04 s, where Pillow's ``optimize`` makes 242 in 1 s."""
 LARGE = "attributions, {:,} numbers, are not in JSON: model_attributions over crop_box say the same; npz has them"
 LONGEST_LABEL = 36
 """Largest number of characters of a label in a picture's title."""
@@ -247,7 +249,7 @@ class Explanation:
         else:
             text = PngImagePlugin.PngInfo()
             text.add_text(PNG_KEY, encode_compactly(self.summary()))
-            self.plot().save(path, format="PNG", pnginfo=text, optimize=True)
+            self.plot().save(path, format="PNG", pnginfo=text, compress_level=PNG_EFFORT)
 
 
 def encode_compactly(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Partial masking of ResNet-50 beside an independent torch version, and that version against rows worked out by hand.
+"""Partial masking of ResNets beside an independent torch version, and that version against rows worked out by hand.
 
 Relative figures are max|Δ| / max|logit of the unmasked image|.
 """
@@ -9,6 +9,7 @@ import copy
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from benchmarks.calibrate import calibrate, cloudy_images
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # inside torch.export
 SIDE = 96
+BLOCKS = {"one block a stage": [1, 1, 1, 1], "ResNet-50": [3, 4, 6, 3]}
+"""Bottleneck blocks of the four stages."""
 TOLERANCE = 1e-5
 """Relative; rounding in single precision. Counting the padding as missing makes 0.28 or more."""
 ONES_TOLERANCE = 1e-5
@@ -42,7 +45,7 @@ def random_masks(generator: torch.Generator) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """ResNet-50 with calibrated random weights in double precision.
+    """A ResNet with calibrated random weights in double precision.
 
     Attributes:
         scale: max|logit| of the unmasked image.
@@ -82,11 +85,16 @@ class Exported:
         return self.session.run(None, {"image": case.image.numpy().astype(np.float32)} | feed)[0]
 
 
-@pytest.fixture(scope="module")
-def case(torchvision_models) -> Case:
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow if name == "ResNet-50" else ()) for name in BLOCKS],
+)
+def case(request: pytest.FixtureRequest, torchvision_models: ModuleType) -> Case:
     """Draws weights, image and masks."""
     generator = torch.Generator().manual_seed(0)
-    network = calibrate(torchvision_models.resnet50(weights=None), generator, (SIDE, SIDE)).double()
+    resnet = torchvision_models.resnet
+    network = resnet.ResNet(resnet.Bottleneck, BLOCKS[request.param])
+    network = calibrate(network, generator, (SIDE, SIDE)).double()
     image = cloudy_images(1, (SIDE, SIDE), generator).double()
     with torch.no_grad():
         scale = float(network(image).abs().max())
@@ -96,7 +104,7 @@ def case(torchvision_models) -> Case:
 @pytest.fixture(scope="module")
 def exported(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """Exports once."""
-    path: Path = tmp_path_factory.mktemp("partial") / "resnet50.onnx"
+    path: Path = tmp_path_factory.mktemp("partial") / "resnet.onnx"
     network = copy.deepcopy(case.network).float()
     metadata = masktool.export(network, path, input_size=(SIDE, SIDE), masking="partial").metadata
     assert metadata.masking == "partial"

@@ -53,6 +53,7 @@ def test_export_takes_the_recognised_architecture_and_says_so(folder: Path, caps
     assert f"note: {notes[0]}" in err
 
 
+@pytest.mark.slow
 def test_an_export_of_a_recognised_architecture_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch):
     choice, said = ModelChoice("weights.pt", arch="auto", input_size=(64, 64)), []
     kept = find_model(choice, said.append)
@@ -64,6 +65,7 @@ def test_an_export_of_a_recognised_architecture_is_kept(folder: Path, monkeypatc
     assert find_model(choice, said.append) != kept
 
 
+@pytest.mark.slow
 def test_training_takes_the_recognised_architecture(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert run(["train-masker", "weights.pt", "--arch", "auto", "--data", "nowhere"]) == 2
     err = capsys.readouterr().err

@@ -140,6 +140,7 @@ def test_a_torch_export_archive_knows_its_input_size_and_stays_frozen(folder: Pa
     assert metadata.preprocessing.size == (64, 64)
 
 
+@pytest.mark.slow
 def test_ca_writes_another_classifier_and_says_so(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert run(train_arguments("--classifier", "ca", "--history-interval", "2", "--log", "log.jsonl")) == 0
     err = capsys.readouterr().err
@@ -152,6 +153,7 @@ def test_ca_writes_another_classifier_and_says_so(folder: Path, capsys: pytest.C
         assert np.abs(masker.scores(images) - plain.scores(images)).max() > 1e-6
 
 
+@pytest.mark.slow
 def test_layer_masking_in_training_and_in_the_file(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert run(train_arguments("--through", "layer", "--masking", "layer", "--epochs", "1")) == 0
     assert "next: masktool explain" in capsys.readouterr().err

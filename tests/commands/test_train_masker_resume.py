@@ -93,6 +93,7 @@ def test_what_a_checkpoint_refuses(folder: Path, capsys: pytest.CaptureFixture[s
     assert not (folder / "masker.onnx").exists()
 
 
+@pytest.mark.slow
 def test_resume_without_a_checkpoint_trains_from_the_start_and_with_a_finished_one_writes_the_file_alone(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ):

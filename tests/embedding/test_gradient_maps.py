@@ -247,6 +247,7 @@ def test_sixteen_bits_are_computed_in_float32(tmp_path, method):
         assert difference <= share * np.ptp(expected.model_attributions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["input-x-gradient", "grad-cam"])
 def test_a_trained_network_of_sixteen_bits(tmp_path, data_dir, method):
     source = data_dir / "weights" / "squeezenet11_caffe2_fp16.onnx"

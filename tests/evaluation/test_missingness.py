@@ -240,6 +240,7 @@ def trained(tmp_path_factory):
         yield open_shapes_modes(stack, tmp_path_factory.mktemp("modes"), ("layer", "grey", "black"))
 
 
+@pytest.mark.slow
 def test_layer_masking_keeps_more_than_grey_and_grey_more_than_black(trained, tmp_path):
     """The paper's order, random removal at 0, .1 ... 1. Of the unchanged rate each image's own difference is judged."""
     assert len(FRACTIONS) == 11

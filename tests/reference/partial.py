@@ -1,4 +1,4 @@
-"""ResNet-50 under partial masking, module by module, written from the rule in words and not from the exporter.
+"""A ResNet of bottlenecks under partial masking, module by module, from the rule in words and not from the exporter.
 
 A convolution is renormalised by the share of its window that it can see::
 

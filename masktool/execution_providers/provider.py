@@ -53,6 +53,8 @@ class ExecutionProvider:
             inputs and outputs are the host's.
         makes_defaults_constant: whether the provider takes an input that has a default for a constant, so that whatever
             is fed there has no influence.
+        faulty_fusions: ONNX Runtime's names of fusions of nodes that some versions of the provider compute wrong
+            numbers for; they are left out.
         by_name_only: why ``auto`` does not take the provider; None where it does.
         needs_listed_gpu: whether ``auto`` takes the provider only where ONNX Runtime lists a GPU for it, because it
             loads on a driver in software as well.
@@ -78,6 +80,7 @@ class ExecutionProvider:
     aliases: tuple[str, ...] = ()
     memory: str | None = None
     makes_defaults_constant: bool = False
+    faulty_fusions: tuple[str, ...] = ()
     by_name_only: str | None = None
     needs_listed_gpu: bool = False
     options: tuple[ProviderOption, ...] = ()

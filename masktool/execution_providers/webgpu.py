@@ -12,6 +12,9 @@ from masktool.execution_providers.provider import (
     text_option,
 )
 
+FUSED_ACTIVATIONS = "ConvActivationFusion"
+"""In ONNX Runtime 1.27 two convolutions of 1 x 1 and fewer than 8 channels, such as those of a squeeze-excitation,
+share one shader whatever their activations: the sigmoid of the one becomes the ReLU of the other."""
 BUFFER_MODES = ("disabled", "lazyRelease", "simple", "bucket")
 WEBGPU = ExecutionProvider(
     name="webgpu",
@@ -23,6 +26,7 @@ WEBGPU = ExecutionProvider(
     plugin="onnxruntime_ep_webgpu",
     driver="vulkan",
     needs_listed_gpu=True,
+    faulty_fusions=(FUSED_ACTIVATIONS,),
     trials=((("preferredLayout", "NCHW"),),),
     entry_prefix="ep.webgpuexecutionprovider.",
     options=(

@@ -34,6 +34,8 @@ from masktool.runtime.provider_options import (
 LOG_ERRORS_ONLY, LOG_FATAL_ONLY = 3, 4
 """ONNX Runtime's severities that leave out warnings, such as the one that the mask is an initializer that can be fed,
 and errors too, which reach us as exceptions; why another provider than the CPU's does not load its log alone says."""
+LEFT_OUT_OPTIMISATIONS = "optimization.disable_specified_optimizers"
+"""ONNX Runtime's name of the entry of a session's configuration that lists them."""
 
 
 class OpenedSession(NamedTuple):
@@ -180,6 +182,8 @@ def make_session(model: Path | bytes, chosen: Sequence[ChosenProvider], threads:
     options.use_deterministic_compute = True
     if threads is not None:
         options.intra_op_num_threads = threads
+    if left_out := [name for each in chosen for name in each.provider.faulty_fusions]:
+        options.add_session_config_entry(LEFT_OUT_OPTIMISATIONS, ";".join(left_out))
     # Its Python fallback would print on stdout, and go on without the provider.
     opened = model if isinstance(model, bytes) else str(model)
     if all(map(is_built_in, (each.provider for each in chosen))):

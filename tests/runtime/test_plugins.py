@@ -123,7 +123,10 @@ def test_what_is_built_in_gets_its_options_where_it_reads_them(runtime, tmp_path
     chosen = choose_providers([WEBGPU, CUDA, know_provider("cpu")], {"preferredLayout": "NCHW"})
     providers.make_session(tmp_path / "m.onnx", chosen, threads=None)
     ((options, given),) = runtime.opened
-    assert options.entries == {"ep.webgpuexecutionprovider.preferredLayout": "NCHW"}
+    assert options.entries == {
+        "ep.webgpuexecutionprovider.preferredLayout": "NCHW",
+        "optimization.disable_specified_optimizers": "ConvActivationFusion",
+    }
     assert given["providers"] == [
         ("WebGpuExecutionProvider", {}),
         ("CUDAExecutionProvider", {"use_tf32": "0"}),

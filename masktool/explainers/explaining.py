@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from masktool.explainers.embedded import ask_file, check_embedded, read_attribut
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.explanation_run import Cost, ExplanationRun, maps_of
 from masktool.explainers.explanation_settings import ExplanationSettings
-from masktool.explainers.mask_design import MaskDesign, MasksInMemory, Rows
+from masktool.explainers.mask_design import MaskDesign, MasksInMemory
 from masktool.explainers.method import Method
 from masktool.explainers.on_device import DeviceEvaluation, DeviceGraphs, DifferentiableOnDevice
 from masktool.explainers.reading import Reading, Scale, check_finite, read_scores
@@ -190,9 +191,9 @@ def make_evaluate(predict: Predict, indices: Sequence[int], progress: Counting) 
         progress: function that starts to count up to a number of masks.
     """
 
-    def evaluate(design: MaskDesign, batches: Iterable[Rows], total: int) -> Iterator[ScoredMasks]:
+    def evaluate(batches: Iterable[Any], total: int, design: MaskDesign | None = None) -> Iterator[ScoredMasks]:
         with progress(total) as advance:
-            for masks in map(design.expand, batches):
+            for masks in batches if design is None else map(design.expand, batches):
                 chosen = check_finite(predict(masks)[:, list(indices)])
                 yield ScoredMasks(MasksInMemory(masks), chosen.astype(np.float64))
                 advance(len(masks))

@@ -101,8 +101,11 @@ class DeviceEvaluation:
     graphs: DeviceGraphs
     in_memory: Evaluate
 
-    def __call__(self, design: MaskDesign, batches: Iterable[Rows], total: int) -> Iterator[ScoredMasks]:
+    def __call__(self, batches: Iterable[Any], total: int, design: MaskDesign | None = None) -> Iterator[ScoredMasks]:
         """Yields each batch of masks with its scores."""
+        if design is None:
+            yield from self.in_memory(batches, total)
+            return
         ahead = iter(batches)
         first = next(ahead)
         found = self.score(design, first, ahead)
@@ -110,7 +113,7 @@ class DeviceEvaluation:
             beginning = next(found)
         except BindingError as error:
             self.reading.session.leave_device(error)
-            yield from self.in_memory(design, itertools.chain([first], ahead), total)
+            yield from self.in_memory(itertools.chain([first], ahead), total, design)
             return
         with self.counting(total) as advance:
             for batch in itertools.chain([beginning], found):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from masktool.contract import Loss, Masking
 from masktool.errors import MasktoolError
-from masktool.explainers.mask_design import MaskBatch, MaskDesign, Masks, Rows
+from masktool.explainers.mask_design import MaskBatch, MaskDesign, Masks
 from masktool.explainers.subject import Subject
 from masktool.progress import Counting
 from masktool.runtime.gradients import IMAGE, Gradient
@@ -31,13 +31,13 @@ class ScoredMasks(NamedTuple):
 class Evaluate(Protocol):
     """Runs the model on one image under many masks, batch by batch, as the masks are made."""
 
-    def __call__(self, design: MaskDesign, batches: Iterable[Rows], total: int) -> Iterator[ScoredMasks]:
+    def __call__(self, batches: Iterable[Any], total: int, design: MaskDesign | None = None) -> Iterator[ScoredMasks]:
         """Yields each batch of masks with its scores; a batch may be used until the next one is asked for.
 
         Args:
-            design: how masks are made of their rows.
-            batches: the rows of the masks, one forward pass each; read as they are needed.
+            batches: the masks (M, 1, h, w), one forward pass each, read as they are needed; with a design, their rows.
             total: the number of masks in all batches.
+            design: how masks are made of rows, which a device then does itself; None where masks are given.
         """
 
 

@@ -9,7 +9,13 @@ from networks.small_graphs import classifier
 
 import masktool
 from explainers.models import noise_photograph, write_region_model
+from masktool.embedding.device_graphs import DEVICE_GRAPHS
+from masktool.explainers.explaining import make_task
+from masktool.explainers.explanation_settings import ExplanationSettings
+from masktool.explainers.methods.occlusion import Occlusion
 from masktool.explainers.on_device import DeviceEvaluation
+from masktool.explainers.reading import read_scores
+from masktool.explainers.subject import make_subject, read_subject
 from masktool.runtime.device import BindingError, DeviceGraph
 from masktool.runtime.session import MaskedSession
 
@@ -112,6 +118,16 @@ def test_where_nothing_can_be_bound_masks_are_made_in_memory_and_that_is_said(tm
         found, expected = explain_both(session, monkeypatch, image, [0], method, **given)
     assert any("toaster" in note and "no such thing" in note for note in found[0].notes)
     assert np.array_equal(found[0].attributions, expected[0].attributions)
+
+
+def test_masks_that_a_method_gives_itself_are_copied(session, bound):
+    subject = make_subject(read_subject(noise_photograph()), session)
+    reading = read_scores(session, subject, None, None)
+    task = make_task(Occlusion(), subject, reading, [0, 1], ExplanationSettings(), DEVICE_GRAPHS)
+    masks = np.random.default_rng(0).random((4, 1, *session.spatial_shape)).astype(np.float32)
+    (found,) = task.evaluate([masks], total=4)
+    assert np.array_equal(found.scores, session.scores(subject.fed, masks)[:, :2])
+    assert bound == []
 
 
 def test_memory_is_used_again(session, bound, monkeypatch):

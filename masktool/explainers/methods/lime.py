@@ -98,7 +98,7 @@ class Lime(Method):
             for piece in task.batch_ranges(len(design)):
                 yield {"kept": design[piece.start : piece.stop]}
 
-        scored = task.evaluate(KeptSegments(segments), batches(), len(design))
+        scored = task.evaluate(batches(), len(design), KeptSegments(segments))
         scores = np.concatenate([batch.scores for batch in scored])
         weights = kernel_weights(design, self.kernel_width)
         solution = ridge_matrix(design, weights, self.alpha)

@@ -66,7 +66,7 @@ class Occlusion(Method):
             for piece in task.batch_ranges(len(corners)):
                 yield rows_of_corners(corners[piece.start : piece.stop])
 
-        scored = task.evaluate(MissingWindows(task.size, window), batches(), len(corners))
+        scored = task.evaluate(batches(), len(corners), MissingWindows(task.size, window))
         drops = np.concatenate([task.base - batch.scores for batch in scored])
         totals = np.zeros((len(task.base), *task.size))
         counts = np.zeros(task.size)

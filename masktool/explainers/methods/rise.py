@@ -79,7 +79,7 @@ class Rise(Method):
         masks_sum, squares_sum = np.zeros(pixels), np.zeros(pixels)
         fm, fmm, ffmm = np.zeros((3, targets, pixels))
         design = self.design(task)
-        for masks, scores in task.evaluate(design, self.rows(task), self.n_masks):
+        for masks, scores in task.evaluate(self.rows(task), self.n_masks, design):
             sums = masks.add_up(scores.astype(np.float32).T, binary=design.cut)
             masks_sum += sums.masks
             squares_sum += sums.squares

@@ -42,6 +42,7 @@ LIMITS: Mapping[str, Limit] = {
     "fill-rounds": Limit(256, "rounds of neighbour fill in front of one window: dilation x (kernel - 1)"),
     "trips": Limit(100_000, "rounds of a Loop whose condition stays true"),
     "seconds": Limit(120, "seconds until a network with a Loop has an answer for one image"),
+    "batch-memory": Limit(2_000_000_000, "bytes of memory that trials for the fastest batch may take"),
     "copies": Limit(64, "images of a fixed batch that cannot be opened, all of which are computed for every mask"),
     "values": Limit(12_000_000, "numbers in one image that a network takes, C x H x W"),
     "tensor": Limit(200_000_000, "numbers in one tensor that a graph computes, its batch included where that is fixed"),

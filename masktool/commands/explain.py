@@ -34,6 +34,7 @@ from masktool.interface.load import load
 from masktool.interface.models import MODEL_VARIABLE, explains_itself, known_metadata
 from masktool.interface.photographs import choose_stems, collect_photographs
 from masktool.option_names import for_command_line
+from masktool.runtime.batching import BatchSize
 from masktool.runtime.session import MaskedSession
 from masktool.writable import check_writable
 
@@ -60,7 +61,7 @@ class ExplainRequest:
         inputs: the values of the model's inputs other than the image and the mask, by name.
         input_size: (height, width) of the image input in pixels, for a model that leaves them open.
         seed: the seed of every random choice.
-        batch: the number of masks per forward pass; None leaves it to the session.
+        batch: the number of masks per forward pass; None leaves it to the session, ``fastest`` measures it.
         directory: the directory that the files are written into.
         formats: the formats of the files; empty writes none.
         as_json: whether stdout gets JSON documents instead of paths.
@@ -73,7 +74,7 @@ class ExplainRequest:
     inputs: Mapping[str, np.ndarray]
     input_size: tuple[int, int] | None
     seed: int
-    batch: int | None
+    batch: BatchSize
     directory: Path
     formats: Sequence[str]
     as_json: bool
@@ -143,7 +144,7 @@ class ExplainRequest:
 )
 @options.provider_option
 @options.provider_options_option
-@options.batch_option
+@options.measured_batch_option
 @options.threads_option
 @options.json_option
 @click.pass_context
@@ -175,7 +176,7 @@ def command(
     formats: str | None,
     provider: str,
     provider_options: Mapping[str, str],
-    batch: int | None,
+    batch: Any,
     threads: int | None,
     as_json: bool,
 ) -> None:

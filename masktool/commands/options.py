@@ -31,10 +31,12 @@ REFRESH_SECONDS = 0.1
 """Seconds between two drawings of the bar on a terminal."""
 
 
-def read_auto(minimum: int) -> Callable[[click.Context, click.Parameter, str], int | None]:
-    """Returns the callback of an option whose value is ``auto``, read as None, or a number from ``minimum``."""
+def read_auto(minimum: int, *words: str) -> Callable[[click.Context, click.Parameter, str], int | str | None]:
+    """Returns the callback of an option: ``auto``, read as None, one of some words, or a number from ``minimum``."""
 
-    def read(context: click.Context, parameter: click.Parameter, value: str) -> int | None:
+    def read(context: click.Context, parameter: click.Parameter, value: str) -> int | str | None:
+        if value in words:
+            return value
         number: int | None = None if value == "auto" else click.IntRange(min=minimum)(value, parameter, context)
         return number
 
@@ -96,6 +98,15 @@ batch_option = click.option(
     show_default=True,
     metavar="auto|N",
     help="Masked images per forward call; auto bounds memory by the input's size.",
+)
+measured_batch_option = click.option(
+    "--batch",
+    callback=read_auto(1, "fastest"),
+    default="auto",
+    show_default=True,
+    metavar="auto|fastest|N",
+    help="Masked images per forward call; auto bounds memory by the input's size; fastest measures for a few seconds, "
+    "and says the number.",
 )
 seed_option = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="All random choices come from it."

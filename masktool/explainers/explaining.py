@@ -23,6 +23,7 @@ from masktool.explainers.targets import TOP, Target
 from masktool.explainers.task import Differentiable, Evaluate, Predict, ScoredMasks, Task
 from masktool.messages import call
 from masktool.progress import Counting, no_progress
+from masktool.runtime.batching import FASTEST
 from masktool.runtime.session import MaskedSession
 
 
@@ -66,6 +67,8 @@ def explain_all(
             [explain_by_file(session, subject, target, method, settings) for target in wanted]
             for subject, wanted in chosen
         ]
+    for subject, _ in chosen:
+        settle_batch(session, subject, settings)  # what is measured is no part of any explanation's cost
     batches = [chosen] if method.in_one_batch else [[each] for each in chosen]
     return [found for batch in batches for found in explain_batch(session, batch, method, settings, graphs)]
 
@@ -144,12 +147,20 @@ def make_task(
         given=tuple(target not in (None, TOP) for target in targets),
         masking=session.metadata.masking,
         seed=int(settings.seed),
-        perturbations_per_eval=session.batch_size(settings.perturbations_per_eval),
+        perturbations_per_eval=settle_batch(session, subject, settings),
         evaluate=evaluate,
         predict=lambda masks: check_finite(answer(masks)),
         outputs=reading.others,
+        batch_measured=settings.perturbations_per_eval == FASTEST,
         differentiable=differentiable if method.needs_gradient else None,
     )
+
+
+def settle_batch(session: MaskedSession, subject: Subject, settings: ExplanationSettings) -> int:
+    """Returns the number of masks in one forward pass."""
+    if settings.perturbations_per_eval == FASTEST:
+        return session.measure_batch_size(subject.prepared.array, settings.inputs)[-1].size
+    return session.batch_size(settings.perturbations_per_eval)
 
 
 def check_offers(session: MaskedSession, method: Method, output: str | None) -> None:

@@ -14,6 +14,7 @@ from masktool.explainers.method import Attribution, Method
 from masktool.explainers.reading import Reading, describe_input
 from masktool.explainers.targets import Place, Target
 from masktool.explainers.task import Task
+from masktool.messages import parameter
 
 PROVENANCE = ("source", "source_sha256", "masking", "parity", "tool_version")
 """Metadata of the exported file that go into every explanation."""
@@ -91,6 +92,9 @@ class ExplanationRun:
     def shared_notes(self, position: int, target: int | Place) -> Iterator[str]:
         """Yields notes that the reader of one target's map must know, whatever the method."""
         yield from self.reading.notes(self.task.given[position])
+        if self.task.batch_measured:
+            number = parameter("perturbations_per_eval", self.task.perturbations_per_eval)
+            yield "the fastest batch was measured; " + number + " gives the same result again"
         if self.reading.session.device_note:
             yield self.reading.session.device_note
         of_scores = not self.method.needs_gradient and not self.method.outputs

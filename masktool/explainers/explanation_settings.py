@@ -8,6 +8,7 @@ from typing import get_args
 from masktool.explainers.reading import Scale
 from masktool.option_checks import check_choice, check_count, check_size
 from masktool.progress import Progress
+from masktool.runtime.batching import FASTEST, BatchSize
 from masktool.runtime.inputs import Inputs
 
 
@@ -22,7 +23,8 @@ class ExplanationSettings:
         input_size: (height, width) of the image input in pixels, for a model that leaves them open; None takes that of
             the model's preprocessing.
         seed: the seed of every random choice.
-        perturbations_per_eval: the number of masks per forward pass; None chooses it from the input's size.
+        perturbations_per_eval: the number of masks per forward pass; None chooses it from the input's size, and
+            ``fastest`` measures which number runs the most masks per second.
         progress: function that shows progress, as for :func:`masktool.explain`; None shows none.
     """
 
@@ -31,11 +33,11 @@ class ExplanationSettings:
     inputs: Inputs | None = None
     input_size: tuple[int, int] | None = None
     seed: int = 0
-    perturbations_per_eval: int | None = None
+    perturbations_per_eval: BatchSize = None
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
-        if self.perturbations_per_eval is not None:
+        if self.perturbations_per_eval not in (None, FASTEST):
             check_count("perturbations_per_eval", self.perturbations_per_eval)
         if self.input_size is not None:
             check_size("input_size", self.input_size)

@@ -131,6 +131,7 @@ class Task:
         predict: function that runs the model under masks (M, 1, h, w) in one pass and returns all scores (M, K).
         outputs: the outputs that the method names in ``outputs``, (...) float32 of the image each, from the pass that
             gave ``scores``.
+        batch_measured: whether ``perturbations_per_eval`` was measured to be the fastest.
         differentiable: the model with its gradients for a method with ``needs_gradient``; None for any other.
     """
 
@@ -145,6 +146,7 @@ class Task:
     predict: Predict
     outputs: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
     differentiable: Differentiable | None = None
+    batch_measured: bool = False
 
     @property
     def base(self) -> NDArray[np.float64]:

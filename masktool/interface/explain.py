@@ -23,6 +23,7 @@ from masktool.interface.options import EXPORT_OPTIONS, ModelLike
 from masktool.messages import call, join, parameter
 from masktool.option_checks import check_several
 from masktool.progress import Progress, Say, log
+from masktool.runtime.batching import BatchSize
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.session import MaskedSession
 
@@ -48,7 +49,7 @@ def explain(
     input_size: tuple[int, int] | None = None,
     n_samples: int | None = None,
     seed: int = 0,
-    perturbations_per_eval: int | None = None,
+    perturbations_per_eval: BatchSize = None,
     providers: str | Sequence[str] | None = None,
     threads: int | None = None,
     provider_options: Mapping[str, object] | None = None,
@@ -77,7 +78,9 @@ def explain(
             the model's preprocessing.
         n_samples: the number of masks, or of steps in methods that take steps; None takes the method's default.
         seed: the seed of every random choice.
-        perturbations_per_eval: the number of masks per forward pass; None chooses it from the input's size.
+        perturbations_per_eval: the number of masks per forward pass; None chooses it from the input's size, and
+            ``"fastest"`` measures for a few seconds which number runs the most masks per second on this machine, once
+            per session and size, and notes it.
         providers: ONNX Runtime's execution providers for a model that is not open yet, as for :func:`masktool.load`.
         threads: the number of threads that one node may use, as for :func:`masktool.load`.
         provider_options: options of the providers, as for :func:`masktool.load`.

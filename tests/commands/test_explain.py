@@ -64,6 +64,22 @@ def test_one_photograph_one_picture_in_the_current_directory(explain, work):
         assert picture.width > 500
 
 
+def test_the_fastest_batch_is_measured_once_and_said(explain, work):
+    photographs = sorted((work / "photos").iterdir())
+    arguments = ["--method", "occlusion", "--json", *photographs]
+    code, out, err = explain("--batch", "fastest", *arguments)
+    assert code == 0
+    found = [json.loads(line) for line in out]
+    batch = found[0]["settings"]["perturbations_per_eval"]
+    assert [each["settings"]["perturbations_per_eval"] for each in found] == [batch, batch]
+    assert err.count(f"the fastest batch was measured; --batch {batch} gives the same result again") == 2
+    _, out, err = explain("--batch", batch, *arguments)
+    assert "measured" not in err
+    again = [json.loads(line) for line in out]
+    assert [each["attributions"] for each in again] == [each["attributions"] for each in found]
+    assert explain("--batch", "quickest", *arguments)[0] == 2
+
+
 def test_directory_methods_targets_and_formats(explain, work):
     (work / "photos" / "notes.txt").write_text("no photograph")
     code, out, err = explain(

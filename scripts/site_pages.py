@@ -20,7 +20,10 @@ import click
 import masktool
 from masktool.cli import SUMMARIES
 from masktool.cli import masktool as command_line
+from masktool.execution_providers import PROVIDERS, ExecutionProvider
+from masktool.execution_providers.provider import ProviderOption
 from masktool.explainers.method import METHODS, Method
+from masktool.interface.provider_checks import SYSTEMS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 FIGURES = DOCS / "methods" / "figures.json"
@@ -231,11 +234,53 @@ def ask_for_name(name: str) -> str:
     return f"### {name}\n\n```{{eval-rst}}\n.. {kind}:: masktool.{name}{options}\n```"
 
 
+def list_providers(_: str = "") -> str:
+    """Returns a table of the execution providers, those that ``auto`` takes first."""
+    rows = [
+        f"| `{provider.name}` | {provider.devices} | {describe_package(provider)} | {provider.by_name_only or ''} |"
+        for provider in PROVIDERS
+    ]
+    head = "| `--provider` | computes on | package | why not by `auto` |"
+    return "\n".join([head, "|---|---|---|---|", *rows])
+
+
+def describe_package(provider: ExecutionProvider) -> str:
+    """Returns what brings a provider: a build of ONNX Runtime or a plugin, for which systems, and what is wanted."""
+    kind = "plugin" if provider.plugin else "build"
+    systems = ", ".join(SYSTEMS[each] for each in provider.systems)
+    besides = f"; {provider.besides}" if provider.besides else ""
+    return f"{kind} `{provider.package}` ({systems}){besides}"
+
+
+def list_provider_options(_: str = "") -> str:
+    """Returns every provider's options, as lists of definitions under headings."""
+    return "\n\n".join(
+        "\n\n".join([f"## {provider.title}", *(describe_provider_option(provider, each) for each in provider.options)])
+        for provider in PROVIDERS
+        if provider.options
+    )
+
+
+def describe_provider_option(provider: ExecutionProvider, option: ProviderOption) -> str:
+    """Returns one option of a provider as an entry of a list of definitions."""
+    values = {"switch": "0|1", "number": "N", "text": "TEXT", "choice": "|".join(option.choices)}[option.kind]
+    sentences = [option.meaning]
+    if option.default:
+        sentences.append(f"Default: {option.default}.")
+    if (own := dict(provider.defaults).get(option.name)) is not None:
+        sentences.append(f"masktool sets {own}.")
+    if option.captures:
+        sentences.append("masktool [refuses it](gpu.md).")
+    return f"`{option.name}={values}`\n: {' '.join(sentences)}"
+
+
 PASSAGES: Mapping[str, Callable[[str], str]] = {
     "method": describe_method,
     "methods": list_methods,
     "command": describe_command,
     "commands": describe_commands,
     "names": list_names,
+    "providers": list_providers,
+    "provider_options": list_provider_options,
 }
 """By the word that a page asks with."""

@@ -33,6 +33,7 @@ NO_CODE = {"", "text", "{image}", "{include}", "{toctree}"}
 """Languages of blocks that show what is printed, and what the site's generator does."""
 
 INSTALLS = "installs packages"
+HAS_NO_GPU = "needs a GPU; tests/webgpu does the same with a driver in software"
 HAS_NO_DATA = "needs data sets or weights that are not shipped"
 TESTS_ITSELF = "sets up the tests or is one of them"
 OTHER_LANGUAGE = "is no Python"
@@ -50,6 +51,8 @@ NOT_RUN = {
     ("docs/start.md", "python3 -m venv"): INSTALLS,
     ("docs/start.md", "pip install"): INSTALLS,
     ("docs/howto/explains-itself.md", "import numpy as np\nimport openvino"): OTHER_RUNTIME,
+    ("docs/howto/gpu.md", "masktool explain photo.jpg -m masked.onnx --provider webgpu"): HAS_NO_GPU,
+    ("docs/howto/gpu.md", "masktool explain photo.jpg -m masked.onnx --provider cuda"): HAS_NO_GPU,
     ("docs/howto/service.md", "#include"): OTHER_LANGUAGE,
     ("docs/howto/service.md", "import * as ort"): OTHER_LANGUAGE,
     ("docs/evidence.md", "masktool evaluate missingness squeezenet.onnx"): HAS_NO_DATA,

@@ -28,38 +28,42 @@ CUDA = ExecutionProvider(
         (("gpu_mem_limit", "1073741824"), ("arena_extend_strategy", "kSameAsRequested")),
     ),
     options=(
-        number_option("device_id", "Which GPU. 0"),
-        number_option("gpu_mem_limit", "Bytes that the arena may take; buffers outside it come on top. Unlimited"),
+        number_option("device_id", "Which GPU.", "0"),
+        number_option("gpu_mem_limit", "Bytes that the arena may take; buffers outside it come on top.", "Unlimited"),
         choice_option(
             "arena_extend_strategy",
-            "How the arena grows: by powers of two, or as asked for, which wastes less and asks the driver more often. "
+            "How the arena grows: by powers of two, or as asked for, which wastes less and asks the driver more often.",
             "kNextPowerOfTwo",
-            *("kNextPowerOfTwo", "kSameAsRequested"),
+            choices=("kNextPowerOfTwo", "kSameAsRequested"),
         ),
         choice_option(
             "cudnn_conv_algo_search",
-            "How cuDNN chooses a convolution; with cuDNN 9, DEFAULT may be very slow. EXHAUSTIVE",
-            *("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
+            "How cuDNN chooses a convolution; with cuDNN 9, DEFAULT may be very slow.",
+            "EXHAUSTIVE",
+            choices=("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
         ),
         switch_option(
-            "cudnn_conv_use_max_workspace", "Whether a convolution may take all the memory that its plan asks for. 1"
+            "cudnn_conv_use_max_workspace", "Whether a convolution may take all the memory that its plan asks for.", "1"
         ),
-        switch_option("cudnn_conv1d_pad_to_nc1d", "Whether one-dimensional convolutions are padded in front. 0"),
-        switch_option("fuse_conv_bias", "Whether a convolution adds its bias itself. 0"),
-        switch_option("prefer_nhwc", "Whether convolutions run with channels last. 0"),
+        switch_option("cudnn_conv1d_pad_to_nc1d", "Whether one-dimensional convolutions are padded in front.", "0"),
+        switch_option("fuse_conv_bias", "Whether a convolution adds its bias itself.", "0"),
+        switch_option("prefer_nhwc", "Whether convolutions run with channels last.", "0"),
         switch_option(
             "use_tf32",
-            "Whether factors of float32 products may be rounded to 10 bits on GPUs since Ampere, which is faster. 1",
+            "Whether factors of float32 products may be rounded to 10 bits on GPUs since Ampere, which is faster.",
+            "1",
         ),
-        switch_option("do_copy_in_default_stream", "Whether copies wait for their turn; off, they may race. 1"),
-        switch_option("use_ep_level_unified_stream", "Whether all nodes share one stream. 0"),
-        switch_option("enable_cuda_graph", "Whether the run is recorded and repeated.", captures=True),
-        switch_option("enable_skip_layer_norm_strict_mode", "Whether layer norms add in float32. 0"),
-        number_option("sdpa_kernel", "Which kernels of attention, as a sum of flags. 0: ONNX Runtime's choice"),
-        switch_option("tunable_op_enable", "Whether kernels are chosen by what was measured. 0"),
-        switch_option("tunable_op_tuning_enable", "Whether kernels are measured, when the former is on. 0"),
+        switch_option("do_copy_in_default_stream", "Whether copies wait for their turn; off, they may race.", "1"),
+        switch_option("use_ep_level_unified_stream", "Whether all nodes share one stream.", "0"),
+        switch_option("enable_cuda_graph", "Whether the run is recorded and repeated.", "0", captures=True),
+        switch_option("enable_skip_layer_norm_strict_mode", "Whether layer norms add in float32.", "0"),
         number_option(
-            "tunable_op_max_tuning_duration_ms", "Milliseconds that measuring an operator may take. No limit"
+            "sdpa_kernel", "Which kernels of attention, as a sum of flags; 0 leaves it to ONNX Runtime.", "0"
+        ),
+        switch_option("tunable_op_enable", "Whether kernels are chosen by what was measured.", "0"),
+        switch_option("tunable_op_tuning_enable", "Whether kernels are measured, when the former is on.", "0"),
+        number_option(
+            "tunable_op_max_tuning_duration_ms", "Milliseconds that measuring an operator may take.", "No limit"
         ),
     ),
 )

@@ -15,13 +15,14 @@ DIRECTML = ExecutionProvider(
     systems=("win32",),
     switch_words=("False", "True"),
     options=(
-        number_option("device_id", "Which GPU. 0"),
+        number_option("device_id", "Which GPU.", "0"),
         choice_option(
             "performance_preference",
-            "Which GPU of several. default",
-            *("default", "high_performance", "minimum_power"),
+            "Which GPU of several.",
+            "default",
+            choices=("default", "high_performance", "minimum_power"),
         ),
-        choice_option("device_filter", "Kinds of devices to choose from. gpu", "gpu", "any", "npu"),
-        switch_option("disable_metacommands", "Whether the driver's own kernels are left out. False"),
+        choice_option("device_filter", "Kinds of devices to choose from.", "gpu", choices=("gpu", "any", "npu")),
+        switch_option("disable_metacommands", "Whether the driver's own kernels are left out.", "False"),
     ),
 )

@@ -26,22 +26,22 @@ OPENVINO = ExecutionProvider(
     switch_words=("False", "True"),
     defaults=(("precision", "ACCURACY"),),
     options=(
-        text_option("device_type", "CPU, GPU, GPU.1, NPU, or several, such as `AUTO:GPU,CPU`. OpenVINO's choice"),
-        choice_option("precision", "Precision of the arithmetic; ACCURACY is the file's.", "FP32", "FP16", "ACCURACY"),
-        number_option("num_of_threads", "Threads on the CPU. All"),
-        number_option("num_streams", "Runs at the same time. 1"),
+        text_option("device_type", "CPU, GPU, GPU.1, NPU, or several, such as `AUTO:GPU,CPU`.", "OpenVINO's choice"),
+        choice_option(
+            "precision", "Precision of the arithmetic; ACCURACY is the file's.", choices=("FP32", "FP16", "ACCURACY")
+        ),
+        number_option("num_of_threads", "Threads on the CPU.", "All"),
+        number_option("num_streams", "Runs at the same time.", "1"),
         text_option("cache_dir", "Folder for compiled files."),
         text_option("load_config", "JSON file with OpenVINO's own properties by device."),
         choice_option(
             "model_priority",
-            "Precedence among several files on one device. DEFAULT",
-            "LOW",
-            "MEDIUM",
-            "HIGH",
+            "Precedence among several files on one device.",
             "DEFAULT",
+            choices=("LOW", "MEDIUM", "HIGH", "DEFAULT"),
         ),
-        switch_option("enable_opencl_throttling", "Whether the GPU's driver lets the CPU rest. False"),
-        switch_option("enable_qdq_optimizer", "Whether quantised files are changed for NPUs. False"),
+        switch_option("enable_opencl_throttling", "Whether the GPU's driver lets the CPU rest.", "False"),
+        switch_option("enable_qdq_optimizer", "Whether quantised files are changed for NPUs.", "False"),
         text_option("reshape_input", "Fixed shapes for the inputs, such as `image[1,3,224,224]`."),
     ),
 )

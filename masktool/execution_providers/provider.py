@@ -19,7 +19,8 @@ class ProviderOption:
 
     Attributes:
         name: ONNX Runtime's name of the option.
-        meaning: what the option does, with ONNX Runtime's default.
+        meaning: what the option does, a sentence.
+        default: ONNX Runtime's default in words; empty where it has none.
         kind: what is given: a ``switch`` is on or off, a ``number`` is whole and not negative, a ``choice`` is one of
             ``choices``.
         choices: values to choose from; empty unless the kind is ``choice``.
@@ -28,6 +29,7 @@ class ProviderOption:
 
     name: str
     meaning: str
+    default: str
     kind: OptionKind
     choices: tuple[str, ...] = ()
     captures: bool = False
@@ -90,21 +92,21 @@ class ExecutionProvider:
     entry_prefix: str | None = None
 
 
-def switch_option(name: str, meaning: str, *, captures: bool = False) -> ProviderOption:
+def switch_option(name: str, meaning: str, default: str = "", *, captures: bool = False) -> ProviderOption:
     """Returns an option that is on or off."""
-    return ProviderOption(name, meaning, "switch", captures=captures)
+    return ProviderOption(name, meaning, default, "switch", captures=captures)
 
 
-def number_option(name: str, meaning: str) -> ProviderOption:
+def number_option(name: str, meaning: str, default: str = "") -> ProviderOption:
     """Returns an option that is a whole number."""
-    return ProviderOption(name, meaning, "number")
+    return ProviderOption(name, meaning, default, "number")
 
 
-def text_option(name: str, meaning: str) -> ProviderOption:
+def text_option(name: str, meaning: str, default: str = "") -> ProviderOption:
     """Returns an option that is any text, such as a path."""
-    return ProviderOption(name, meaning, "text")
+    return ProviderOption(name, meaning, default, "text")
 
 
-def choice_option(name: str, meaning: str, *choices: str) -> ProviderOption:
+def choice_option(name: str, meaning: str, default: str = "", *, choices: tuple[str, ...]) -> ProviderOption:
     """Returns an option that is one of several words."""
-    return ProviderOption(name, meaning, "choice", choices)
+    return ProviderOption(name, meaning, default, "choice", choices)

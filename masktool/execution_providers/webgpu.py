@@ -30,18 +30,24 @@ WEBGPU = ExecutionProvider(
     trials=((("preferredLayout", "NCHW"),),),
     entry_prefix="ep.webgpuexecutionprovider.",
     options=(
-        choice_option("preferredLayout", "Where channels lie in convolutions. NHWC", "NCHW", "NHWC"),
-        choice_option("dawnBackendType", "Interface to the driver. The system's", "Vulkan", "D3D12"),
-        choice_option("powerPreference", "Which GPU of several. high-performance", "high-performance", "low-power"),
-        choice_option("validationMode", "How much Dawn checks. basic", "disabled", "wgpuOnly", "basic", "full"),
-        choice_option("storageBufferCacheMode", "How buffers of results are kept. bucket", *BUFFER_MODES),
-        choice_option("uniformBufferCacheMode", "How buffers of parameters are kept. simple", *BUFFER_MODES),
-        choice_option("queryResolveBufferCacheMode", "How buffers of timings are kept. disabled", *BUFFER_MODES),
-        choice_option("defaultBufferCacheMode", "How other buffers are kept. disabled", *BUFFER_MODES),
-        number_option("maxStorageBufferBindingSize", "Bytes of one buffer at most. The device's limit"),
+        choice_option("preferredLayout", "Where channels lie in convolutions.", "NHWC", choices=("NCHW", "NHWC")),
+        choice_option("dawnBackendType", "Interface to the driver.", "The system's", choices=("Vulkan", "D3D12")),
+        choice_option(
+            "powerPreference", "Which GPU of several.", "high-performance", choices=("high-performance", "low-power")
+        ),
+        choice_option(
+            "validationMode", "How much Dawn checks.", "basic", choices=("disabled", "wgpuOnly", "basic", "full")
+        ),
+        choice_option("storageBufferCacheMode", "How buffers of results are kept.", "bucket", choices=BUFFER_MODES),
+        choice_option("uniformBufferCacheMode", "How buffers of parameters are kept.", "simple", choices=BUFFER_MODES),
+        choice_option(
+            "queryResolveBufferCacheMode", "How buffers of timings are kept.", "disabled", choices=BUFFER_MODES
+        ),
+        choice_option("defaultBufferCacheMode", "How other buffers are kept.", "disabled", choices=BUFFER_MODES),
+        number_option("maxStorageBufferBindingSize", "Bytes of one buffer at most.", "The device's limit"),
         text_option("forceCpuNodeNames", "Names of nodes that run on the CPU, one a line."),
-        switch_option("preserveDevice", "Whether the device outlives its last session. 0"),
-        switch_option("enableGraphCapture", "Whether the run is recorded and repeated.", captures=True),
-        switch_option("enablePIXCapture", "Whether a recording for PIX is made. 0"),
+        switch_option("preserveDevice", "Whether the device outlives its last session.", "0"),
+        switch_option("enableGraphCapture", "Whether the run is recorded and repeated.", "0", captures=True),
+        switch_option("enablePIXCapture", "Whether a recording for PIX is made.", "0"),
     ),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import threading
 from typing import Any
@@ -46,4 +45,6 @@ def lists_gpu(provider: ExecutionProvider) -> bool:
 
 def describe_plugin(provider: ExecutionProvider) -> str:
     """Returns name and version of the package of a provider that is a plugin."""
+    import importlib.metadata  # with all that it imports, which no other path needs
+
     return f"{provider.package} {importlib.metadata.version(provider.package)}"

@@ -57,6 +57,8 @@ class ExecutionProvider:
             is fed there has no influence.
         faulty_fusions: ONNX Runtime's names of fusions of nodes that some versions of the provider compute wrong
             numbers for; they are left out.
+        warm_up: what the first run of each shape costs, in words; None where that is not worth a word.
+        kept_by: option that keeps what the first run makes, for later sessions; None where there is none.
         by_name_only: why ``auto`` does not take the provider; None where it does.
         needs_listed_gpu: whether ``auto`` takes the provider only where ONNX Runtime lists a GPU for it, because it
             loads on a driver in software as well.
@@ -83,6 +85,8 @@ class ExecutionProvider:
     memory: str | None = None
     makes_defaults_constant: bool = False
     faulty_fusions: tuple[str, ...] = ()
+    warm_up: str | None = None
+    kept_by: str | None = None
     by_name_only: str | None = None
     needs_listed_gpu: bool = False
     options: tuple[ProviderOption, ...] = ()

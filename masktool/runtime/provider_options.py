@@ -54,7 +54,7 @@ def refuse_captures(providers: Sequence[ExecutionProvider], given: Mapping[str, 
     recording = {option.name for provider in providers for option in provider.options if option.captures}
     if asked := [name for name in given if name in recording]:
         raise MasktoolError(
-            "a recorded run would give every batch the scores of the first",
+            "no run can be recorded: it would read the first batch again, since every batch has memory of its own",
             where=", ".join(asked),
             fix="leave that out",
         )

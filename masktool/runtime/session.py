@@ -27,7 +27,7 @@ from masktool.contract import (
     Metadata,
 )
 from masktool.errors import MasktoolError
-from masktool.execution_providers import know_provider
+from masktool.execution_providers import ExecutionProvider, know_provider
 from masktool.execution_providers.provider import HOST
 from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
 from masktool.messages import call, parameter
@@ -160,10 +160,12 @@ class MaskedSession:
 
     @property
     def announcement(self) -> str:
-        """One line that says which provider runs, and why none that is preferred where that was left open."""
+        """One line that says which provider runs, what its first run costs, and why none that ``auto`` prefers."""
         known = know_provider(self.providers[0])
         title = self.providers[0] if known is None else known.title
-        return f"running on {title}" + (f" ({self.provider_note})" if self.provider_note else "")
+        warm_up = None if known is None else describe_warm_up(known, self.provider_options)
+        remarks = "; ".join(filter(None, (warm_up, self.provider_note)))
+        return f"running on {title}" + (f" ({remarks})" if remarks else "")
 
     @property
     def n_classes(self) -> int | None:
@@ -590,6 +592,15 @@ def check_agreement(inputs: Mapping[str, Any], outputs: Sequence[str], metadata:
 def make_defaults_constant(providers: Sequence[str]) -> bool:
     """Tells whether one of ONNX Runtime's providers takes an input that has a default for a constant."""
     return any(known.makes_defaults_constant for known in map(know_provider, providers) if known is not None)
+
+
+def describe_warm_up(provider: ExecutionProvider, options: Mapping[str, str]) -> str | None:
+    """Returns what the first run of each shape costs on a provider, and how to keep what it makes; None for nothing."""
+    if provider.warm_up is None or provider.kept_by is None:
+        return provider.warm_up
+    if options.get(provider.kept_by, "0") != "0":
+        return f"{provider.warm_up}, and keeps that"
+    return f"{provider.warm_up}; the option {provider.kept_by} keeps that"
 
 
 def refuse_constants(fed: Iterable[str], provider: str, path: Path) -> None:

@@ -113,5 +113,5 @@ def test_what_is_refused(tmp_path, providers, given, message):
 )
 def test_no_run_is_recorded(provider, name):
     """Sessions give every batch in memory of its own, which what was recorded never looks at."""
-    with pytest.raises(MasktoolError, match=rf"a recorded run would give every batch .* \({name}\); leave that out"):
+    with pytest.raises(MasktoolError, match=rf"no run can be recorded: .* \({name}\); leave that out"):
         choose_providers([provider], {name: 1})

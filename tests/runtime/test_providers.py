@@ -286,6 +286,19 @@ def test_no_mask_goes_where_it_would_be_taken_for_a_constant(model, tmp_path, mo
         session(make_images(), make_masks())
 
 
+def test_the_warm_up_is_said(model):
+    with MaskedSession(model, providers="cpu") as session:
+        session.providers = [TENSORRT, CUDA, CPU]
+        assert session.announcement == (
+            "running on TensorRT (builds an engine in the first run of every shape, which takes minutes; "
+            "the option trt_engine_cache_enable keeps that)"
+        )
+        session.provider_options = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": "engines"}
+        assert session.announcement.endswith("which takes minutes, and keeps that)")
+        session.providers = [CUDA, CPU]
+        assert session.announcement == "running on CUDA"
+
+
 def test_openvino_alone_makes_constants_of_defaults():
     found = [name for name in NAMES if session_module.make_defaults_constant([name])]
     assert found == ["openvino"]

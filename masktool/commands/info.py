@@ -35,9 +35,14 @@ NOT_A_RUN = "this is what tables say, not a run: ONNX Runtime decides when it op
 @click.command("info")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--rules", is_flag=True, help="List every node with the mask rule that was applied to it.")
-@click.option("--provider", type=click.Choice(PROVIDERS), help="List the nodes that would fall back to the CPU there.")
+@click.option(
+    "--provider",
+    "placed_on",
+    type=click.Choice(PROVIDERS),
+    help="List the nodes that would fall back to the CPU there.",
+)
 @json_option
-def command(model: Path, rules: bool, provider: str | None, as_json: bool) -> None:
+def command(model: Path, rules: bool, placed_on: str | None, as_json: bool) -> None:
     """Show what an ONNX file holds: inputs, metadata, parity, mask rules."""
     from masktool.exporters.description import describe
 
@@ -45,10 +50,10 @@ def command(model: Path, rules: bool, provider: str | None, as_json: bool) -> No
     document = document_model(described)
     if rules:
         document["rules"] = [dataclasses.asdict(rule) for rule in described.rules]
-    if provider is not None:
+    if placed_on is not None:
         from masktool.exporters.placement import place_file
 
-        document["placement"] = document_placement(place_file(model, provider))
+        document["placement"] = document_placement(place_file(model, placed_on))
     if as_json:
         click.echo(json.dumps(document, indent=2))
     else:

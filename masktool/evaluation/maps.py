@@ -51,7 +51,7 @@ def explain_scene(
     """Returns one method's explanation of one image, made with ``batch`` masks at once."""
     method = build_method(choice.name, choice.options, choice.n_samples)
     settings = ExplanationSettings(seed=seed, perturbations_per_eval=batch)
-    ((explanation,),) = explain_all(model.session, [scene.image], [[target]], method, settings)
+    ((explanation,),) = explain_all(model.session, [scene.image], [[target]], method, settings, model.graphs)
     return explanation
 
 

@@ -24,6 +24,7 @@ from masktool.explainers.task import Differentiable, Evaluate, Predict, ScoredMa
 from masktool.messages import call
 from masktool.progress import Counting, no_progress
 from masktool.runtime.batching import FASTEST
+from masktool.runtime.measured_batch import measure_batch_size
 from masktool.runtime.session import MaskedSession
 
 
@@ -159,7 +160,7 @@ def make_task(
 def settle_batch(session: MaskedSession, subject: Subject, settings: ExplanationSettings) -> int:
     """Returns the number of masks in one forward pass."""
     if settings.perturbations_per_eval == FASTEST:
-        return session.measure_batch_size(subject.prepared.array, settings.inputs)[-1].size
+        return measure_batch_size(session, subject.prepared.array, settings.inputs)[-1].size
     return session.batch_size(settings.perturbations_per_eval)
 
 

@@ -13,10 +13,10 @@ from masktool.explainers.explaining import explain_all
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.explanation_settings import SHARED_ARGUMENTS, ExplanationSettings
 from masktool.explainers.method import Method, build_method
-from masktool.explainers.on_device import DeviceGraphs
 from masktool.explainers.reading import Scale
 from masktool.explainers.subject import ImageLike, read_subject
 from masktool.explainers.targets import Target
+from masktool.interface.device_graphs import graphs_for
 from masktool.interface.load import load, refuse_for_session
 from masktool.interface.models import explains_itself, file_of, known_metadata
 from masktool.interface.options import EXPORT_OPTIONS, ModelLike
@@ -214,15 +214,6 @@ def open_and_explain(
     pictures = [read_subject(image) for image in images]
     with open_for_method(model, built, settings.input_size, {**opening, **of_export}) as session:
         return explain_all(session, pictures, targets, built, settings, graphs_for(session))
-
-
-def graphs_for(session: MaskedSession) -> DeviceGraphs | None:
-    """Returns the writers of models that run beside a session's own, where it has a device for them."""
-    if session.device is None:
-        return None
-    from masktool.embedding.device_graphs import DEVICE_GRAPHS
-
-    return DEVICE_GRAPHS
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from masktool.datasets import read_dataset
 from masktool.datasets.dataset import Dataset
 from masktool.errors import MasktoolError
 from masktool.evaluation.named_models import NamedModel, count_classes
+from masktool.interface.device_graphs import graphs_for
 from masktool.interface.load import load, refuse_for_session
 from masktool.interface.models import explains_itself, file_of, known_metadata
 from masktool.interface.options import ExportOptions, ModelLike
@@ -109,7 +110,8 @@ class Study:
                 got=", ".join(names),
                 fix="name the plain model, which is exported in each mode",
             )
-        return [NamedModel(name, self.open(None if own else name, gradient)) for name in names]
+        sessions = {name: self.open(None if own else name, gradient) for name in names}
+        return [NamedModel(name, session, graphs_for(session)) for name, session in sessions.items()]
 
     def open(self, mode: str | None, gradient: bool) -> MaskedSession:
         """Opens the model in one masking mode; None takes the mode of the exported file."""
@@ -164,7 +166,9 @@ class Study:
                 path, providers=self.providers, threads=self.threads, provider_options=self.provider_options
             )
             session = self.stack.enter_context(other)
-            models.append(NamedModel(session.metadata.baseline or session.metadata.masking, session))
+            models.append(
+                NamedModel(session.metadata.baseline or session.metadata.masking, session, graphs_for(session))
+            )
         found = [model.name for model in models]
         if twice := sorted({name for name in found if found.count(name) > 1}):
             raise MasktoolError("one masking mode twice", where=parameter("also"), got=", ".join(twice))

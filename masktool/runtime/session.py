@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ from masktool.execution_providers import ExecutionProvider, know_provider
 from masktool.execution_providers.provider import HOST
 from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
 from masktool.messages import call, parameter
-from masktool.runtime.batching import BatchTrial, choose_batch_size, find_fastest_batch
+from masktool.runtime.batching import BatchTrial, choose_batch_size
 from masktool.runtime.checks import check_batches, check_images, check_masks, check_takes_mask, show_shape
 from masktool.runtime.device import BindingError, DeviceArray, DeviceGraph, binding_errors
 from masktool.runtime.gradients import IMAGE, MASK, Gradient, check_target_classes, feed_loss, outputs_for
@@ -89,6 +88,8 @@ class MaskedSession:
         image_type: numpy's type of the image input's elements.
         mask_type: numpy's type of the mask input's elements.
         mask_required: whether the file cannot run without a mask; :meth:`run` then feeds one of ones.
+        batch_trials: trials for the fastest batch by the shape of the image, see
+            :func:`masktool.runtime.measured_batch.measure_batch_size`.
         counter: counter of the images pushed through the model.
     """
 
@@ -107,7 +108,7 @@ class MaskedSession:
         self.provider_options = dict(opened.options)
         self.provider_note = opened.note
         self.device_note: str | None = None
-        self._trials: dict[tuple[int, ...], list[BatchTrial]] = {}
+        self.batch_trials: dict[tuple[int, ...], list[BatchTrial]] = {}
         self.providers: list[str] = list(opened.session.get_providers())
         self.metadata = read_metadata(opened.session, self.path)
         required = {node.name: node for node in opened.session.get_inputs()}
@@ -372,29 +373,6 @@ class MaskedSession:
         The choice depends neither on timing nor on free memory, so it is the same on every run.
         """
         return choose_batch_size(requested, self._known_size(), on_gpu=self.providers[0] != "CPUExecutionProvider")
-
-    def measure_batch_size(self, image: npt.ArrayLike, inputs: Inputs | None = None) -> list[BatchTrial]:
-        """Returns the batches of masks that run ever more images per second; the last is the one to prefer.
-
-        Measured in a few seconds, once for every size of the image; whoever asks again gets the same. Another run of
-        the program may find another one.
-
-        Args:
-            image: preprocessed image, as for :meth:`masked_scores`.
-            inputs: values of the other inputs, as for a call of the session.
-        """
-        shape = np.shape(image)
-        if shape not in self._trials:
-            height, width = SPATIAL_AXES[self.layout]
-            size = shape[height : width + 1]
-            name = self.metadata.class_output or self.output_names[0]
-
-            def run(masks: int) -> None:
-                self.run(image, np.ones((masks, 1, *size), self.mask_type), inputs, [name])
-
-            alone = self.metadata.one_by_one
-            self._trials[shape] = [BatchTrial(1, math.nan)] if alone else find_fastest_batch(run)
-        return self._trials[shape]
 
     def _known_size(self) -> tuple[int, int] | None:
         height, width = self.spatial_shape

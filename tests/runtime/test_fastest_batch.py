@@ -8,6 +8,9 @@ import masktool
 from masktool import MasktoolError
 from masktool.limits import limits
 from masktool.runtime.batching import LARGEST_BATCH, TRIAL_SECONDS, find_fastest_batch, peak_memory
+from masktool.runtime.device import BindingError, DeviceGraph
+from masktool.runtime.measured_batch import measure_batch_size
+from masktool.runtime.session import MaskedSession
 
 
 class Machine:
@@ -97,10 +100,10 @@ IMAGE = np.random.default_rng(0).normal(size=(3, 8, 8)).astype(np.float32)
 
 
 def test_a_session_measures_once_for_each_size(session):
-    trials = session.measure_batch_size(IMAGE[None])
+    trials = measure_batch_size(session, IMAGE[None])
     passes = session.forward_passes
     assert passes > 0
-    assert session.measure_batch_size(IMAGE[None]) is trials
+    assert measure_batch_size(session, IMAGE[None]) is trials
     assert session.forward_passes == passes
 
 
@@ -108,7 +111,7 @@ def test_a_session_measures_once_for_each_size(session):
 def test_the_answer_says_its_batch_and_does_not_depend_on_it(session, method):
     found = masktool.explain(session, IMAGE, method, target=0, perturbations_per_eval="fastest")
     batch = found.settings["perturbations_per_eval"]
-    assert batch == session.measure_batch_size(IMAGE[None])[-1].size
+    assert batch == measure_batch_size(session, IMAGE[None])[-1].size
     assert any(f"perturbations_per_eval={batch}" in note for note in found.notes)
     expected = masktool.explain(session, IMAGE, method, target=0, perturbations_per_eval=3)
     assert not any("measured" in note for note in expected.notes)
@@ -116,9 +119,33 @@ def test_the_answer_says_its_batch_and_does_not_depend_on_it(session, method):
     np.testing.assert_allclose(found.attributions, expected.attributions, atol=1e-5 * np.ptp(expected.attributions))
 
 
+def test_on_a_device_masks_are_bound_once_for_every_size(session, monkeypatch):
+    sizes, bound = [], []
+    run, bind = DeviceGraph.run, DeviceGraph.bind
+    monkeypatch.setattr(MaskedSession, "device", "cpu")
+    monkeypatch.setattr(DeviceGraph, "run", lambda self, rows: sizes.append(rows) or run(self, rows))
+    monkeypatch.setattr(
+        DeviceGraph, "bind", lambda self, values: bound.append(len(values["mask"])) or bind(self, values)
+    )
+    trials = measure_batch_size(session, IMAGE[None])
+    assert sizes[:6] == [1, 1, 1, 2, 2, 2]
+    assert bound == sorted(set(sizes))
+    assert trials[-1].size in bound
+
+
+def test_where_nothing_can_be_bound_batches_are_tried_in_memory(session, monkeypatch):
+    def refuse(self, values):
+        raise BindingError("it broke")
+
+    monkeypatch.setattr(MaskedSession, "device", "cpu")
+    monkeypatch.setattr(DeviceGraph, "bind", refuse)
+    assert measure_batch_size(session, IMAGE[None])
+    assert "it broke" in session.device_note
+
+
 def test_a_file_of_one_image_has_nothing_to_measure(session, monkeypatch):
     monkeypatch.setattr(type(session.metadata), "one_by_one", True)
-    assert [each.size for each in session.measure_batch_size(IMAGE[None])] == [1]
+    assert [each.size for each in measure_batch_size(session, IMAGE[None])] == [1]
     assert session.forward_passes == 0
 
 

@@ -116,7 +116,7 @@ class LimeAlignment(Part):
         found = []
         for seed in range(self.seed, self.seed + self.n_seeds):
             settings = ExplanationSettings(seed=seed, perturbations_per_eval=self.batch)
-            ((explanation,),) = explain_all(model.session, [scene.image], [[target]], lime, settings)
+            ((explanation,),) = explain_all(model.session, [scene.image], [[target]], lime, settings, model.graphs)
             found.append(explanation.model_attributions.ravel()[first_pixels].astype(np.float64))
         return found
 

@@ -141,7 +141,7 @@ class Randomisation(MapPart):
         found = {RESEEDED: self.compare(self.original, scene, maps, target, self.seed + 1)}
         for position, stage in enumerate(self.stages):
             with stage.open() as session:
-                model = NamedModel(f"randomised-{position + 1}", session)
+                model = NamedModel(f"randomised-{position + 1}", session, self.original.graphs)
                 found[stage.name] = self.compare(model, scene, maps, target, self.seed)
         return {"target": target, "score": float(scores[target]), "stages": found}
 

@@ -1,0 +1,60 @@
+"""Measures on an open session which batch of masks runs the most of them in a second."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from masktool.layouts import SPATIAL_AXES
+from masktool.runtime.batching import BatchTrial, find_fastest_batch
+from masktool.runtime.device import BindingError
+from masktool.runtime.inputs import Inputs
+from masktool.runtime.session import Feed, MaskedSession
+
+
+def measure_batch_size(session: MaskedSession, image: npt.ArrayLike, inputs: Inputs | None = None) -> list[BatchTrial]:
+    """Returns the batches of masks that run ever more images per second; the last is the one to prefer.
+
+    Measured in a few seconds, once for every shape of the image; whoever asks again gets the same. Another run of the
+    program may find another one.
+
+    Args:
+        session: the session.
+        image: preprocessed image, as for :meth:`MaskedSession.masked_scores`.
+        inputs: values of the other inputs, as for a call of the session.
+    """
+    shape = np.shape(image)
+    if shape not in session.batch_trials:
+        alone = session.metadata.one_by_one
+        session.batch_trials[shape] = [BatchTrial(1, math.nan)] if alone else time_batches(session, image, inputs)
+    return session.batch_trials[shape]
+
+
+def time_batches(session: MaskedSession, image: npt.ArrayLike, inputs: Inputs | None) -> list[BatchTrial]:
+    """Returns trials of the session's model with masks that lie on its device, where it has one, else in memory."""
+    height, width = SPATIAL_AXES[session.layout]
+    size = np.shape(image)[height : width + 1]
+    name = session.metadata.class_output or session.output_names[0]
+
+    def feed(masks: int) -> Feed:
+        return session.check_feed(image, np.ones((masks, 1, *size), session.mask_type), inputs, [name])
+
+    if session.device is not None:
+        model, bound = session.bind([name]), 0
+
+        def run_bound(masks: int) -> None:
+            nonlocal bound
+            if masks != bound:
+                model.bind(feed(masks).values)
+                bound = masks
+            session.run_bound(model, masks)
+
+        try:
+            return find_fastest_batch(run_bound)
+        except BindingError as error:
+            session.leave_device(error)
+    return find_fastest_batch(
+        lambda masks: session.run(image, np.ones((masks, 1, *size), session.mask_type), inputs, [name])
+    )

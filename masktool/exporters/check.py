@@ -70,7 +70,7 @@ def check_masked(path: Path, source: Source | None) -> ExportCheck:
     model = onnx_ir.load(path)
     source = None if source is None else leave_out_lists(source, metadata.masking)
     masked = RunnableModel.of(functools.partial(open_session, str(path)), metadata.image_input)
-    limits = widened(limits_of(model, metadata.image_input), metadata.parity)
+    limits = widened(limits_of(model, metadata.image_input, None if source is None else source.model), metadata.parity)
     figures, cause = measure_file(masked, model, metadata, limits, source)
     limits = limits if source is None else without_unfused(limits, source.model)
     verdicts = [*judge_parity(figures, limits), *judge_record(figures["response"], metadata)]

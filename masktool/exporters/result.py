@@ -106,9 +106,18 @@ def summarise_export(path: Path, n_bytes: int, model: ir.Model, metadata: Metada
     )
     outputs = source.model.graph.outputs
     renamed = {old: new for old, new in (metadata.renamed or {}).items() if old not in source.renamed}
-    notes = (*source.notes, *note_renamed(outputs, renamed), *note_inputs(source.model, source.image_input))
+    own = note_widened(model) if metadata.gradient is not None else ()
+    notes = (*source.notes, *note_renamed(outputs, renamed), *note_inputs(source.model, source.image_input), *own)
     summary = SourceSummary(source.name, len(source.model.graph), tuple(map(describe_value, outputs)))
     return Export(path, metadata, rules, n_bytes, notes, summary)
+
+
+def note_widened(model: ir.Model) -> Iterator[str]:
+    """Yields what the user should know of a file with gradients whose weights are of 16 bits."""
+    from masktool.exporters.tolerance import HALF_TOLERANCE
+
+    if any(value.dtype in HALF_TOLERANCE for value in model.graph.initializers.values()):
+        yield "gradients in 16 bits would be coarse: the file computes in float32, from weights of 16 bits"
 
 
 def note_inputs(model: ir.Model, image_input: str) -> Iterator[str]:

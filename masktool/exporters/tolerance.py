@@ -37,9 +37,13 @@ INTEGER_KERNELS = "QLinear"
 """Beginning of the names of operators that compute on integers, optimised or not."""
 
 
-def limits_of(model: ir.Model, image_input: str) -> Mapping[str, float]:
-    """Returns the limit of each parity figure, by the precision inside a graph."""
-    half = half_tolerance_of(model, image_input)
+def limits_of(model: ir.Model, image_input: str, source: ir.Model | None = None) -> Mapping[str, float]:
+    """Returns the limit of each parity figure, by the precision inside a graph, and inside its source where given.
+
+    A file with gradients computes in float32 what its source computes in 16 bits.
+    """
+    graphs = [model] if source is None else [model, source]
+    half = max(half_tolerance_of(each, image_input) for each in graphs)
     return {name: limit and max(limit, half) for name, limit in LIMITS.items()}
 
 

@@ -1,7 +1,8 @@
 """Computes a network of 16 bits in float32: its weights stay as they are stored, and are cast where they are used.
 
 A gradient in 16 bits is a coarse one: activations that were rounded tie in maxima and lie on the other side of a
-ReLU's kink, so that whole pixels of a map change.
+ReLU's kink, so that whole pixels of a map change. And the slope of a ReLU is a step with a factor, 3e38, that float16
+does not hold.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from masktool.ops.gradients import HALF
 SINGLE = ir.DataType.FLOAT
 
 
-def compute_in_single(model: ir.Model, image_input: str) -> dict[str, ir.DataType]:
+def compute_in_single(model: ir.Model, image_input: str | None = None) -> dict[str, ir.DataType]:
     """Makes a canonical model compute in float32 what it computes in 16 bits, in place.
 
-    The image and the outputs become float32; other inputs keep their types.
+    The outputs become float32; inputs keep their types.
+
+    Args:
+        model: the model, plain or masked.
+        image_input: the name of an input that becomes float32 too; None where all keep their types.
 
     Returns:
         The types that outputs had, by name, where they were of 16 bits.

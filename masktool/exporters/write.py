@@ -39,6 +39,7 @@ from masktool.exporters.runnable import RunnableModel
 from masktool.exporters.storage import staging
 from masktool.exporters.tolerance import limits_of, widened, without_unfused
 from masktool.exporters.trial import TriedNetwork, try_source
+from masktool.exporters.widening import compute_in_single, narrow_outputs
 from masktool.messages import OneOf, Placeholder, parameter
 
 if TYPE_CHECKING:
@@ -138,6 +139,8 @@ def write_with_gradients(
 def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
     """Adds gradients to a masked model in place, and to the metadata its losses and the name of its feature map.
 
+    What computes in 16 bits computes in float32 from then on, from weights of 16 bits, and gives outputs of 16 bits.
+
     Raises:
         MasktoolError: the model has no class output, or names that the gradients need.
     """
@@ -158,6 +161,7 @@ def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
     wanted = metadata.feature_map
     if wanted is not None and is_own(wanted, OWN_NAMES):
         wanted = NEW_PREFIX + wanted
+    narrow = compute_in_single(model)
     feature_map = add_gradients(
         model,
         metadata.image_input,
@@ -167,6 +171,7 @@ def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
         wanted,
         selectable=not metadata.portable,
     )
+    narrow_outputs(model, narrow)
     names = {**(metadata.renamed or {}), **renamed} or None
     losses = (loss,) if metadata.portable else LOSSES
     metadata = dataclasses.replace(

@@ -15,6 +15,7 @@ from networks.small_graphs import parse
 from onnx.reference import ReferenceEvaluator
 
 import masktool
+from masktool.interface.check import check_export
 
 TOLERANCE = 2e-2
 """Relative to max |output|: a few layers that round at every node."""
@@ -52,3 +53,25 @@ def test_a_hole_without_known_neighbours_gives_numbers(name: str, masking: str, 
     with masktool.load(path, "cpu") as session:
         (expected,) = session.run(feed["image"], feed["mask"]).values()
     assert np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_are_numbers_there_and_come_from_weights_of_16_bits(name: str, tmp_path: Path):
+    model = parse(f"{HEAD} {WEIGHTS} {{ {NETWORKS[name]} p = GlobalAveragePool(c) f = Flatten(p) y = MatMul(f, w) }}")
+    path = tmp_path / "gradient.onnx"
+    exported = masktool.export(model, path, gradient="logit")
+    assert any("computes in float32" in note for note in exported.notes)
+    rng = np.random.default_rng(0)
+    image, mask = rng.standard_normal((1, 3, 16, 16)).astype(np.float16), holed()
+    written = onnx.load(path)
+    feed = {"image": image, "mask": mask, "target": np.array([1])}
+    scores, *gradients = ReferenceEvaluator(written).run(["y", "gradient_image", "gradient_mask"], feed)
+    assert scores.dtype == np.float16
+    assert all(np.isfinite(each).all() for each in gradients)
+    with masktool.load(path, "cpu") as session:
+        expected = session.gradient(image, mask, target=1).image
+    assert np.abs(gradients[0] - expected).max() <= 1e-4 * np.abs(expected).max()
+    halves = {each.name for each in written.graph.initializer if each.data_type == onnx.TensorProto.FLOAT16}
+    assert {"k", "w"} <= halves
+    for source in (None, model):
+        assert not check_export(path, source).failed

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from masktool.explainers.reading import Scale
     from masktool.explainers.subject import ImageLike
     from masktool.explainers.targets import ClassScore, Place, Target
-    from masktool.exporters import add_gradients_to, export
+    from masktool.exporters import add_gradients_to
     from masktool.exporters.check import ExportCheck
     from masktool.exporters.description import ModelDescription, TensorDescription, describe
     from masktool.exporters.parity import Verdict
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from masktool.interface.doctor_finding import CheckState, DoctorFinding
     from masktool.interface.evaluate import evaluate
     from masktool.interface.explain import explain, explain_images, explain_targets
+    from masktool.interface.export import export
     from masktool.interface.export_explained import export_explained
     from masktool.interface.installation import doctor
     from masktool.interface.load import load
@@ -217,7 +218,7 @@ _MODULE_OF_NAME = {
     "explain": "masktool.interface.explain",
     "explain_images": "masktool.interface.explain",
     "explain_targets": "masktool.interface.explain",
-    "export": "masktool.exporters",
+    "export": "masktool.interface.export",
     "export_explained": "masktool.interface.export_explained",
     "list_cache": "masktool.interface.cache_entries",
     "load": "masktool.interface.load",

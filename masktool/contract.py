@@ -35,6 +35,7 @@ RULE_PROPERTY = "masktool.rule"
 
 Masking = Literal["layer", "partial", "fill"]
 Batching = Literal["any", "one"]
+Precision = Literal["fp32", "fp16", "bf16"]
 Independence = Literal["proved", "mixing", "unproved"]
 TARGET_INPUT = "target"
 """Index of the class to differentiate for, or in files that explain themselves to explain, (T,) int64, T the batch or
@@ -256,6 +257,7 @@ class Metadata:
             by name; None in a file that takes a mask instead.
         portable: whether the file is written for other runtimes than ONNX Runtime too: for one image at a time, with
             every input required, of ONNX's own operators alone.
+        precision: precision that the export brought the network to; None where that stayed the source's own.
     """
 
     masking: Masking
@@ -284,6 +286,7 @@ class Metadata:
     copies: int = 1
     explanation: Mapping[str, Any] | None = None
     portable: bool = False
+    precision: Precision | None = None
 
     @property
     def one_by_one(self) -> bool:

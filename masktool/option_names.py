@@ -25,6 +25,7 @@ class OptionName:
 
 
 OPTIONS: Mapping[str, OptionName] = {
+    "against": OptionName("--against"),
     "also": OptionName("--also"),
     "arch": OptionName("--arch"),
     "baseline": OptionName("--baseline"),
@@ -56,6 +57,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "per_class": OptionName("--per-class"),
     "perturbations_per_eval": OptionName("--batch"),
     "portable": OptionName("--portable"),
+    "precision": OptionName("--precision"),
     "preprocessing": OptionName("--preprocess"),
     "provider_options": OptionName("--provider-option"),
     "providers": OptionName("--provider"),

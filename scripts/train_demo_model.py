@@ -25,7 +25,7 @@ from torch import nn
 
 from masktool.contract import Preprocessing
 from masktool.demo import shapes
-from masktool.exporters import export
+from masktool.interface.export import export
 
 DATA = Path(__file__).parent.parent / "masktool" / "demo" / "data"
 TEST_PICTURES = 1500

@@ -23,7 +23,7 @@ from PIL import Image
 from masktool import demo
 from masktool.cli import run
 from masktool.explainers.method import METHODS
-from masktool.exporters import export
+from masktool.interface.export import export
 from masktool.ops.graph import MASK_RULES
 
 ROOT = Path(__file__).parents[1]

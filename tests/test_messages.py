@@ -153,6 +153,7 @@ PLACES = [
     (masktool.export_explained, "export"),
     (masktool.explain, "explain"),
     (masktool.load, "explain"),
+    (masktool.check_export, "export"),
     (masktool.train_masker, "train-masker"),
     (TrainingSettings, "train-masker"),
     (read_dataset, "evaluate missingness"),

@@ -13,13 +13,14 @@ from click.core import ParameterSource
 
 from masktool.commands.explanation_options import EXPLANATION_OPTIONS, EmbeddedChoice, describe_embedded
 from masktool.commands.export_check import run_check
-from masktool.commands.info import describe_batch, describe_preprocessing
+from masktool.commands.info import describe_agreement, describe_batch, describe_preprocessing
 from masktool.commands.options import baseline_option, console, in_order, json_option, masking_option, print_path, say
 from masktool.commands.source_options import (
     READING_OPTIONS,
     choose_output,
     labels_option,
     mean_option,
+    precision_option,
     read_preset,
     std_option,
 )
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 SUFFIX = ".masked.onnx"
 EXPLAINED_SUFFIX = ".explained.onnx"
 OPTIONS_OF_CHECK = frozenset(
-    {"model", "check", "arch", "input_size", "channels", "image_input", "trust_code", "as_json"}
+    {"model", "check", "against", "arch", "input_size", "channels", "image_input", "trust_code", "as_json"}
 )
 """Parameters that say what to measure, not what to write."""
 OPTIONS_OF_GRADIENTS = (OPTIONS_OF_CHECK - {"check"}) | {"output", "gradient", "feature_map"}
@@ -52,6 +53,12 @@ DIGEST_SHOWN = 12
     metavar="FILE",
     help="Export nothing; measure FILE, which was exported before, against MODEL too where that is given. Exit code 1 "
     "when a figure is beyond its limit.",
+)
+@click.option(
+    "--against",
+    metavar="MODEL",
+    help="With --check: the float32 network that the one in FILE was made from, quantised or in 16 bits; scores, first "
+    "choices and maps are compared with its own.",
 )
 @click.option(
     "-o",
@@ -83,6 +90,7 @@ DIGEST_SHOWN = 12
     help="Write the file for OpenVINO, tract and ONNX Runtime in JavaScript too: one image at a time, every input "
     "required, no functions.",
 )
+@precision_option
 @in_order(EXPLANATION_OPTIONS)
 @json_option
 @click.pass_context
@@ -90,6 +98,7 @@ def command(
     context: click.Context,
     model: str | None,
     check: Path | None,
+    against: str | None,
     output: Path | None,
     arch: str | None,
     masking: Any,
@@ -108,6 +117,7 @@ def command(
     gradient: Any,
     feature_map: str | None,
     portable: bool,
+    precision: Any,
     as_json: bool,
     **explaining: Any,
 ) -> None:
@@ -118,17 +128,21 @@ def command(
     """
     from rich.text import Text
 
-    from masktool.exporters import add_gradients_to, export
+    from masktool.exporters import add_gradients_to
     from masktool.exporters.settings import SourceSettings
     from masktool.exporters.sources import read_source
     from masktool.exporters.user_choices import read_labels, source_size
+    from masktool.interface.export import export
 
     preset = read_preset(preprocess, mean, std)
     size = input_size if model is None else source_size(model, input_size, preset)
     reading = SourceSettings(arch, size, channels, image_input, trust_code)
     if check is not None:
         refuse_options(context, OPTIONS_OF_CHECK, "--check writes no file")
-        context.exit(run_check(check, None if model is None else read_source(model, reading), as_json=as_json))
+        source, other = (None if each is None else read_source(each, reading) for each in (model, against))
+        context.exit(run_check(check, source, other, as_json=as_json))
+    if against is not None:
+        raise MasktoolError("nothing to compare", where="--against", fix="add --check FILE")
     if model is None:
         raise click.MissingParameter(ctx=context, param_hint="'MODEL'", param_type="argument")
     embedded = EmbeddedChoice(**explaining)
@@ -150,6 +164,7 @@ def command(
                 "class_output": class_output,
                 "output_kind": output_kind,
                 "portable": portable,
+                "precision": precision,
             }
             if embedded.method is not None:
                 status.update("embedding the explanation and measuring it")
@@ -201,6 +216,9 @@ def describe_export(exported: Export) -> Iterator[str]:
     if metadata.gradient is not None:
         yield f"gradients: of the {metadata.gradient}; feature map {metadata.feature_map or 'none'}"
     yield from describe_parity(metadata.parity)
+    if metadata.precision is not None and "fp32" in metadata.parity:
+        against = describe_agreement(metadata.parity["fp32"])
+        yield f"precision: {metadata.precision}; against the float32 file, {against}"
     yield from describe_embedded(exported)
     yield f"batch: {describe_batch(dataclasses.asdict(metadata))}"
     yield from describe_class_output(metadata)

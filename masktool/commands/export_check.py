@@ -25,19 +25,19 @@ COLUMNS = ("figure", "value", "limit", "verdict", "what it compares")
 VERDICTS = {True: "ok", False: "FAILED", None: "-"}
 
 
-def run_check(path: Path, source: Source | None, *, as_json: bool) -> int:
+def run_check(path: Path, source: Source | None, against: Source | None = None, *, as_json: bool) -> int:
     """Measures an exported file, prints its figures, and returns the exit code: 1 where one is beyond its limit."""
     from masktool.interface.check import check_export
 
     screen = console()
     with screen.status("measuring"):  # on terminals only
-        check = check_export(path, source)
+        check = check_export(path, source, against=against)
     if as_json:
         click.echo(json.dumps(document_check(path, check), indent=2))
     else:
         for row in align([COLUMNS, *(describe_verdict(verdict) for verdict in check.verdicts)]):
             print_line(row)
-    if source is None:
+    if source is None and against is None:
         hint = (
             f"compared with itself; `masktool export --check {path} SOURCE` compares with {check.metadata.source} too"
         )

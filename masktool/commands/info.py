@@ -223,13 +223,25 @@ def describe_metadata(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
     else:
         yield "labels", "unknown"
     yield "batch", describe_batch(metadata)
+    if metadata["precision"] is not None:
+        yield "precision", f"{metadata['precision']}, with float32 at the ends"
     for index, (name, figure) in enumerate(metadata["parity"].items()):
-        yield "parity" if index == 0 else "", f"{name}: {json.dumps(figure)}"
+        words = describe_agreement(figure) if name == "fp32" else json.dumps(figure)
+        yield "parity" if index == 0 else "", f"{name}: {words}"
     if metadata["explanation"] is not None:
         for index, line in enumerate(describe_embedding(metadata)):
             yield "explanation" if index == 0 else "", line
     for index, (name, value) in enumerate((metadata["masker"] or {}).items()):
         yield "masker" if index == 0 else "", f"{name}: {describe_json(value)}"
+
+
+def describe_agreement(figures: dict[str, Any]) -> str:
+    """Returns how far a file agrees with the float32 one: scores, first choices, rank correlation of maps."""
+    words = [f"scores differ by {figures['scores']:.1e}"]
+    if figures["first_choice"] is not None:
+        words.append(f"{figures['first_choice']:.0%} of {figures['images']} images keep their first choice")
+    known = [f"{name} {'flat' if found is None else f'{found:.4f}'}" for name, found in figures["maps"].items()]
+    return "; ".join([*words, *([f"rank correlation of maps: {', '.join(known)}"] if known else [])])
 
 
 def describe_batch(metadata: dict[str, Any]) -> str:

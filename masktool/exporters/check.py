@@ -16,6 +16,7 @@ from masktool.exporters.chosen_boxes import leave_out_lists
 from masktool.exporters.diagnosis import excuse
 from masktool.exporters.names import rename_as_before
 from masktool.exporters.parity import Verdict, judge_parity, measure_parity
+from masktool.exporters.precision_source import narrow_again
 from masktool.exporters.runnable import RunnableModel
 from masktool.exporters.storage import open_session
 from masktool.exporters.tolerance import limits_of, widened, without_unfused
@@ -70,6 +71,8 @@ def check_masked(path: Path, source: Source | None) -> ExportCheck:
     model = onnx_ir.load(path)
     source = None if source is None else leave_out_lists(source, metadata.masking)
     masked = RunnableModel.of(functools.partial(open_session, str(path)), metadata.image_input)
+    if source is not None and metadata.precision == "fp16":
+        source = narrow_again(source, metadata.preprocessing, metadata.parity.get("probes"))
     limits = widened(limits_of(model, metadata.image_input, None if source is None else source.model), metadata.parity)
     figures, cause = measure_file(masked, model, metadata, limits, source)
     limits = limits if source is None else without_unfused(limits, source.model)

@@ -55,4 +55,5 @@ def begin_metadata(source: Source, prepared: Prepared, head: ClassOutput, settin
         batching_reason=prepared.independence.describe() or None,
         copies=prepared.copies,
         portable=settings.portable,
+        precision=None if settings.precision == "fp32" else settings.precision,
     )

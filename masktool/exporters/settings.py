@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias, get_args
 
-from masktool.contract import LOSSES, Loss, Masking, OutputKind, Preprocessing
+from masktool.contract import LOSSES, Loss, Masking, OutputKind, Precision, Preprocessing
 from masktool.errors import MasktoolError
 from masktool.messages import parameter
 from masktool.option_checks import check_count, check_named, check_size
@@ -104,10 +104,13 @@ class ExportSettings:
     gradient: Loss | None = None
     feature_map: str | None = None
     portable: bool = False
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         """Raises MasktoolError for an unknown mode or loss, or options that exclude or need one another."""
         check_named("masking mode", self.masking, get_args(Masking))
+        if self.precision is not None:
+            check_named("precision", self.precision, get_args(Precision))
         if self.gradient is not None:
             check_loss(self.gradient)
         elif self.feature_map is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from masktool.exporters.sources import Source
 
 PRODUCER = "masktool"
+Compare = Callable[[Path, np.ndarray], dict[str, Any]]
+"""It gets the path of a file before it is moved to its place, and the images that parity was measured on, and returns
+further figures of parity by name."""
 
 
 def write_masked(
@@ -55,6 +58,7 @@ def write_masked(
     layout: Layout,
     trial: TriedNetwork,
     source: Source,
+    compare: Compare | None = None,
 ) -> Export:
     """Checks, measures and writes a masked model, one above 2 GiB with its weights in ``NAME.data`` beside it.
 
@@ -67,6 +71,7 @@ def write_masked(
         layout: the layout of the image input.
         trial: the source, and what it was tried on.
         source: the source that the model was made from.
+        compare: the function that compares what was written with another file; None compares it with none.
 
     Returns:
         What was written; the metadata are completed with what the graph tells.
@@ -95,6 +100,11 @@ def write_masked(
         if not stage.holds_what_was_opened():
             tolerance = widened(limits, metadata.parity)["ones"]
             check_written(stage.path, metadata, trial.probes[0], measured, tolerance)
+        if compare is not None:
+            figures = dict(metadata.parity) | compare(stage.path, trial.probes[0].images)
+            metadata = dataclasses.replace(metadata, parity=figures)
+            model.metadata_props.update(metadata.to_properties())
+            stage.write()
         stage.commit()
         return summarise_export(Path(path), stage.count_bytes(), model, metadata, source)
 

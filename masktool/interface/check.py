@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from masktool.data_files import check_readable
+from masktool.errors import MasktoolError
 from masktool.exported_files import metadata_of
+from masktool.messages import parameter
 from masktool.streams import unheard
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ def check_export(
     channels: int | None = None,
     image_input: str | None = None,
     trust_code: bool = False,
+    against: Model | Source | None = None,
 ) -> ExportCheck:
     """Measures an exported file as it was measured at export, and says which figures are within their limits.
 
@@ -38,6 +41,9 @@ def check_export(
         channels: the number of channels of a torch module's images, as for ``export``.
         image_input: the name of the ONNX input that is the image, as for ``export``.
         trust_code: whether a model file is read although that may run code from it, as for ``export``.
+        against: the float32 network that the file's own network was made from, for a file in fewer bits: scores, first
+            choices and maps are compared with those of its export. None takes ``model`` where the export itself
+            brought that to another precision, and compares nothing otherwise.
 
     Returns:
         A verdict on every figure; ``failed`` holds those beyond their limits.
@@ -47,15 +53,28 @@ def check_export(
     """
     from masktool.embedding.check import check_explained
     from masktool.exporters.check import check_masked
+    from masktool.exporters.precision_source import computes_in
     from masktool.exporters.settings import SourceSettings
     from masktool.exporters.sources import read_source
 
     path = Path(path)
     check_readable(path, "a file that `masktool export` wrote")
-    source = None
-    if model is not None:
-        source = read_source(model, SourceSettings(arch, input_size, channels, image_input, trust_code))
+    reading = SourceSettings(arch, input_size, channels, image_input, trust_code)
+    source, other = (None if each is None else read_source(each, reading) for each in (model, against))
     metadata = metadata_of(path)
-    if metadata is None or metadata.takes_mask:
-        return check_masked(path, source)
-    return check_explained(path, metadata, source)
+    if metadata is not None and not metadata.takes_mask:
+        if other is not None:
+            raise MasktoolError(
+                "a file that explains itself is compared with its own source alone",
+                where=path,
+                fix="leave out " + parameter("against"),
+            )
+        return check_explained(path, metadata, source)
+    check = check_masked(path, source)
+    if other is None and metadata is not None and metadata.precision is not None:
+        other = source
+    if other is None:
+        return check
+    from masktool.interface.agreement import add_agreement
+
+    return add_agreement(check, path, other, computes_in(path, check.metadata))

@@ -16,7 +16,7 @@ from masktool.baselines import choose_baseline
 from masktool.contract import Preprocessing, __version__
 from masktool.data_files import URL, check_readable, is_there
 from masktool.errors import MasktoolError
-from masktool.exporters import add_gradients_to, export
+from masktool.exporters import add_gradients_to
 from masktool.exporters.cache import (
     PACKAGES,
     TORCH_PACKAGES,
@@ -36,6 +36,7 @@ from masktool.exporters.user_choices import source_size
 from masktool.files import sha256_of
 from masktool.identity import digest_files, digest_model, mark_files
 from masktool.interface.cache_entries import hold_limit, read_limit
+from masktool.interface.export import export
 from masktool.interface.options import ModelChoice
 from masktool.option_checks import check_count, check_size
 from masktool.progress import Say
@@ -143,6 +144,7 @@ def make_export(choice: ModelChoice, target: Path, *, read: Callable[[ModelChoic
         feature_map=choice.feature_map if choice.gradient else None,
         class_output=choice.class_output,
         output_kind=choice.output_kind,
+        precision=choice.precision,
     )
     return describe_factory(choice.arch, source.files, before) if source.files and choice.arch else MadeFrom()
 
@@ -201,6 +203,7 @@ def identify_options(choice: ModelChoice) -> dict[str, object]:
         "feature_map": choice.feature_map,
         "class_output": choice.class_output,
         "output_kind": choice.output_kind,
+        "precision": choice.precision,
         "packages": package_versions(PACKAGES),
     }
 

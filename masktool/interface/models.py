@@ -114,6 +114,7 @@ def refuse_settled(choice: ModelChoice, path: Path) -> None:
         (choice.output_kind, parameter("output_kind", choice.output_kind)),
         (choice.preprocessing, parameter("preprocessing")),
         (choice.labels, parameter("labels")),
+        (choice.precision, parameter("precision", choice.precision)),
     )
     if asked := [text for value, text in given if value is not None]:
         raise MasktoolError(

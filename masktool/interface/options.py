@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
-from masktool.contract import Masking, OutputKind
+from masktool.contract import Masking, OutputKind, Precision
 from masktool.errors import MasktoolError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class ExportOptions(TypedDict, total=False):
         class_output: the name of the output that holds one score per class, where several may.
         output_kind: what the class output holds, where the graph does not tell.
         trust_code: whether a file may be read although reading may run code from the file.
+        precision: the precision that a float32 network computes in, as for :func:`masktool.export`.
     """
 
     arch: str | None
@@ -54,6 +55,7 @@ class ExportOptions(TypedDict, total=False):
     class_output: str | None
     output_kind: OutputKind | None
     trust_code: bool
+    precision: Precision | None
 
 
 EXPORT_OPTIONS = tuple(ExportOptions.__annotations__)
@@ -90,6 +92,7 @@ class ModelChoice:
     class_output: str | None = None
     output_kind: OutputKind | None = None
     labels: LabelsLike | None = None
+    precision: Precision | None = None
 
 
 def check_known(options: Iterable[str], called: str) -> None:

@@ -105,7 +105,7 @@ class ProviderProof:
 
     def _path(self, mask_required: bool) -> Path:
         """Returns the path of the exported network, with a mask that may be left out or that may not."""
-        from masktool.exporters import export
+        from masktool.interface.export import export
 
         path = self.folder / f"{'required' if mask_required else 'optional'}.onnx"
         if not path.exists():

@@ -13,12 +13,12 @@ import torch
 from masktool.contract import Masking
 from masktool.datasets.examples import digest
 from masktool.errors import MasktoolError
-from masktool.exporters import add_gradients_to, export
+from masktool.exporters import add_gradients_to, export_source
 from masktool.exporters.result import Export
 from masktool.exporters.settings import LabelsLike, PreprocessingLike
 from masktool.exporters.sources import source_from_module
 from masktool.exporters.torch_sources.modules import LoadedModule, load_module
-from masktool.exporters.user_choices import module_preprocessing, read_labels
+from masktool.exporters.user_choices import module_preprocessing, read_labels, read_settings
 from masktool.files import temporary_directory
 from masktool.maskers.checkpoint import Checkpoint, check_identity, load_checkpoint
 from masktool.maskers.classifier import TorchClassifier
@@ -160,9 +160,8 @@ def make_training(plan: Plan, stack: contextlib.ExitStack) -> Training:
 def open_layer_judge(plan: Plan, stack: contextlib.ExitStack) -> Judge:
     """Exports the classifier with layer masking, without and with gradients, and returns the judge that runs both."""
     folder = stack.enter_context(temporary_directory())
-    export(
-        plan.source, folder / "forward.onnx", masking="layer", class_output=plan.head.name, output_kind=plan.head.kind
-    )
+    settings = read_settings(masking="layer", class_output=plan.head.name, output_kind=plan.head.kind)
+    export_source(plan.source, folder / "forward.onnx", settings)
     add_gradients_to(folder / "forward.onnx", folder / "backward.onnx", loss="log-softmax")
     provider, threads = "auto" if plan.device.type == "cuda" else "cpu", torch.get_num_threads()
     forward, backward = (
@@ -188,9 +187,7 @@ def write_file(plan: Plan, training: Training, records: Sequence[Record], path: 
         "steps": plan.steps,
         "figures": average(records[-plan.steps_per_epoch :]),
     }
-    return export(
-        dataclasses.replace(source, masker=about),
-        path,
+    settings = read_settings(
         masking=masking,
         baseline="mean" if masking == "fill" else None,
         preprocessing=plan.preprocessing,
@@ -198,3 +195,4 @@ def write_file(plan: Plan, training: Training, records: Sequence[Record], path: 
         class_output=plan.head.name,
         output_kind=plan.head.kind or "logits",
     )
+    return export_source(dataclasses.replace(source, masker=about), path, settings)

@@ -234,3 +234,24 @@ def test_the_cifar_resnet_predicts_as_before_on_every_image(data_dir: Path, fold
     images = images.transpose(0, 3, 1, 2).astype(np.float32)
     published = weights / "cifar_resnet20_ts_op13.onnx"  # the same weights, exported by their own repository's code
     assert count_agreement(published, folder / "resnet20.onnx", images) == len(images)
+
+
+def test_precision_is_told_by_export_check_and_info(folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert run(["export", "small.onnx", "--precision", "fp16", "-o", "half.onnx"]) == 0
+    said = capsys.readouterr().err
+    assert "note: in float32 stay 1 node with sums of many numbers (pool)\n" in said
+    line = next(each for each in said.splitlines() if each.startswith("precision: "))
+    assert line.startswith("precision: fp16; against the float32 file, scores differ by ")
+    assert "100% of 8 images keep their first choice; rank correlation of maps: occlusion " in line
+    assert run(["info", "half.onnx"]) == 0
+    shown = capsys.readouterr().out
+    assert "\nprecision     fp16, with float32 at the ends\n" in shown
+    assert line.partition("float32 file, ")[2] in shown
+    assert run(["export", "--check", "half.onnx", "small.onnx"]) == 0
+    table = capsys.readouterr().out
+    assert "the outputs against small.onnx in float32" in table
+    assert "rank correlation of the maps of rise with those of small.onnx, at least" in table
+    assert refuse(["small.onnx", "--precision", "bf16"], capsys).endswith("; take --precision fp16\n")
+    assert "nothing to compare (--against); add --check FILE" in refuse(
+        ["small.onnx", "--against", "small.onnx"], capsys
+    )

@@ -10,7 +10,7 @@ from masktool.demo import program_path, shapes
 
 def write_shapes_model(path: Path, masking: Masking) -> Path:
     """Exports the demo network with gradients; needs torch."""
-    from masktool.exporters import export
+    from masktool.interface.export import export
 
     export(
         program_path(),

@@ -269,6 +269,8 @@ def describe_provider_option(provider: ExecutionProvider, option: ProviderOption
         sentences.append(f"Default: {option.default}.")
     if (own := dict(provider.defaults).get(option.name)) is not None:
         sentences.append(f"masktool sets {own}.")
+    if provider.plugin_options is not None and option.name not in provider.plugin_options:
+        sentences.append("The plugin ignores it.")
     if option.captures:
         sentences.append("masktool [refuses it](gpu.md).")
     return f"`{option.name}={values}`\n: {' '.join(sentences)}"

@@ -46,6 +46,8 @@ class ExecutionProvider:
         devices: what the provider computes on, in words.
         package: distribution that brings the provider: a build of ONNX Runtime, or a plugin.
         plugin: module of the package where it is a plugin beside a build of ONNX Runtime; None for a build.
+        plugin_options: names of the options that the plugin reads, where it ignores others that a build reads; None
+            where it reads all.
         requirement: what pip is told to install; None where that is the package.
         besides: what must be there besides the package, in words; None for nothing.
         systems: operating systems that the package is for, as ``sys.platform`` names them.
@@ -77,6 +79,7 @@ class ExecutionProvider:
     devices: str = ""
     package: str = "onnxruntime"
     plugin: str | None = None
+    plugin_options: tuple[str, ...] | None = None
     requirement: str | None = None
     besides: str | None = None
     systems: tuple[str, ...] = ("linux", "win32", "darwin")

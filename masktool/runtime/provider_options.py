@@ -45,6 +45,25 @@ def choose_providers(
     return [ChosenProvider(provider, options_of(provider, given)) for provider in providers]
 
 
+def options_for_plugin(chosen: ChosenProvider) -> dict[str, str]:
+    """Returns the options that the plugin of a provider reads; those that masktool sets unasked may be among the rest.
+
+    Raises:
+        MasktoolError: an option is given that the plugin ignores.
+    """
+    provider, options = chosen
+    if provider.plugin_options is None:
+        return dict(options)
+    read = {name: value for name, value in options.items() if name in provider.plugin_options}
+    if ignored := sorted(set(options) - set(read) - set(dict(provider.defaults))):
+        raise MasktoolError(
+            f"{provider.package} ignores an option",
+            where=", ".join(ignored),
+            expected=f"some of {', '.join(provider.plugin_options)}",
+        )
+    return read
+
+
 def refuse_captures(providers: Sequence[ExecutionProvider], given: Mapping[str, object]) -> None:
     """Raises MasktoolError where an option would have a provider record a run and repeat it.
 

@@ -28,6 +28,7 @@ from masktool.runtime.provider_options import (
     ChosenProvider,
     choose_providers,
     names_of_options,
+    options_for_plugin,
     refuse_without_provider,
 )
 
@@ -211,7 +212,7 @@ def add_provider(chosen: ChosenProvider, options: Any) -> None:
     if is_built_in(chosen.provider):
         options.add_provider(*name_provider(chosen, options))
     else:
-        options.add_provider_for_devices(list_devices(chosen.provider)[:1], dict(chosen.options))
+        options.add_provider_for_devices(list_devices(chosen.provider)[:1], options_for_plugin(chosen))
 
 
 def resolve_provider(name: str) -> ExecutionProvider:

@@ -10,7 +10,7 @@ import pytest
 from masktool import MasktoolError
 from masktool.execution_providers import CUDA, know_provider
 from masktool.runtime import MaskedSession, plugins, providers
-from masktool.runtime.provider_options import ChosenProvider, choose_providers
+from masktool.runtime.provider_options import ChosenProvider, choose_providers, options_for_plugin
 from runtime.models import write_model
 
 WEBGPU = know_provider("webgpu")
@@ -132,6 +132,18 @@ def test_what_is_built_in_gets_its_options_where_it_reads_them(runtime, tmp_path
         ("CUDAExecutionProvider", {"use_tf32": "0"}),
         ("CPUExecutionProvider", {}),
     ]
+
+
+def test_a_plugin_gets_the_options_that_it_reads():
+    openvino = know_provider("openvino")
+    (chosen,) = choose_providers([openvino], {"load_config": "config.json"})
+    assert chosen.options == {"load_config": "config.json", "precision": "ACCURACY"}
+    assert options_for_plugin(chosen) == {"load_config": "config.json"}
+    with pytest.raises(
+        MasktoolError, match=r"ep-openvino ignores an option \(num_streams\): expected some of load_config"
+    ):
+        options_for_plugin(choose_providers([openvino], {"num_streams": 2})[0])
+    assert options_for_plugin(choose_providers([PLUGIN], {"preferredLayout": "NCHW"})[0]) == {"preferredLayout": "NCHW"}
 
 
 @pytest.mark.parametrize("name", ["webgpu", "openvino"])

@@ -60,10 +60,13 @@ class DeviceGraph:
         device: ONNX Runtime's name of the device.
         fetched: names of the outputs that are copied to the host in every run.
         kept: names of the outputs that stay on the device; their first axis is that of the rows of a run.
+        number: number of the device among several of its kind.
     """
 
-    def __init__(self, session: Any, device: str, fetched: Sequence[str] = (), kept: Sequence[str] = ()) -> None:
-        self._session, self._device = session, device
+    def __init__(
+        self, session: Any, device: str, fetched: Sequence[str] = (), kept: Sequence[str] = (), number: int = 0
+    ) -> None:
+        self._session, self._device, self._number = session, device, number
         self._fetched, self._kept = tuple(fetched), tuple(kept)
         with binding_errors(self._device):
             self._binding = session.io_binding()
@@ -113,4 +116,4 @@ class DeviceGraph:
             if rows == self._rows:
                 self._binding.bind_ortvalue_output(name, self._buffers[name])
             else:
-                self._binding.bind_output(name, self._device)
+                self._binding.bind_output(name, self._device, self._number)

@@ -467,7 +467,7 @@ class MaskedSession:
             fetched: names of the outputs that are copied to the host in every run.
             kept: names of the outputs that stay on the device.
         """
-        return DeviceGraph(self._opened(), self.device or HOST, fetched, kept)
+        return DeviceGraph(self._opened(), self.device or HOST, fetched, kept, self._device_number)
 
     def run_bound(self, model: DeviceGraph, results: int) -> tuple[dict[str, np.ndarray], dict[str, DeviceArray]]:
         """Runs the model on what :meth:`bind` gave and was bound since; counts the results, and checks their number.
@@ -486,7 +486,12 @@ class MaskedSession:
         device = self.device or HOST
         with binding_errors(device):
             opened = open_beside(graph, device, self.provider_options, self.threads)
-        return DeviceGraph(opened, device, fetched, kept)
+        return DeviceGraph(opened, device, fetched, kept, self._device_number)
+
+    @property
+    def _device_number(self) -> int:
+        """Which of several devices the session runs on."""
+        return int(self.provider_options.get("device_id", 0))
 
     def _opened(self) -> Any:
         """Returns ONNX Runtime's session, or raises a MasktoolError where the session is closed."""

@@ -43,8 +43,8 @@ class Written:
                 log.append(("input", name))
                 binding.bind_ortvalue_input(name, value)
 
-            def bind_output(self, name, device):
-                log.append(("new", name, device))
+            def bind_output(self, name, device, number=0):
+                log.append(("new", name, device, number))
                 binding.bind_output(name, "cpu")
 
             def bind_ortvalue_output(self, name, value):
@@ -63,7 +63,7 @@ class Written:
 
 def test_outputs_stay_on_the_device_and_are_written_over(tmp_path):
     written = Written(HALVES)
-    graph = DeviceGraph(written, "cuda", ["total"], ["half"])
+    graph = DeviceGraph(written, "cuda", ["total"], ["half"], number=1)
     graph.bind({"change": np.float32([[1, 1]])})
     results = []
     for rows in (3, 3, 2):
@@ -78,8 +78,8 @@ def test_outputs_stay_on_the_device_and_are_written_over(tmp_path):
         np.testing.assert_allclose(total, (images + 1).sum(axis=1, keepdims=True) / 2)
     of_half = [each[0] for each in written.log if each[1] == "half"]
     assert of_half == ["new", "again", "new"]
-    assert ("new", "half", "cuda") in written.log
-    assert {each[2] for each in written.log if each[:2] == ("new", "total")} == {"cpu"}
+    assert ("new", "half", "cuda", 1) in written.log
+    assert {each[2:] for each in written.log if each[:2] == ("new", "total")} == {("cpu", 0)}
     assert written.log.count(("input", "change")) == 1
 
 
@@ -140,6 +140,17 @@ def test_files_of_one_image_are_not_bound(tmp_path):
         session.metadata = dataclasses.replace(session.metadata, batching="one")
         assert session.metadata.one_by_one
         assert session.device is None
+
+
+def test_the_second_of_two_devices(tmp_path):
+    masktool.export(classifier(), tmp_path / "model.onnx")
+    with masktool.load(tmp_path / "model.onnx", "cpu") as session:
+        session._session, session.providers = Written(HALVES), ["CUDAExecutionProvider"]
+        session.provider_options = {"device_id": "1"}
+        model = session.bind([], ["half"])
+        model.bind({"image": np.zeros((1, 2), np.float32), "change": np.zeros((1, 2), np.float32)})
+        session.run_bound(model, 1)
+        assert ("new", "half", "cuda", 1) in session._session.log
 
 
 def test_a_bound_model_counts_and_checks(tmp_path, monkeypatch):

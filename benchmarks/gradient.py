@@ -40,7 +40,8 @@ def build_network(name: str, size: int) -> Any:
     from benchmarks.calibrate import calibrate
     from benchmarks.torchvision_networks import import_torchvision_models
 
-    network = import_torchvision_models().get_model(name, weights=None).eval()
+    fixed = {"image_size": size} if name.startswith("vit") else {}
+    network = import_torchvision_models().get_model(name, weights=None, **fixed).eval()
     calibrate(network, torch.Generator().manual_seed(0), (size, size))
     for parameter in network.parameters():
         parameter.requires_grad_(False)

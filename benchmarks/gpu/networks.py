@@ -1,0 +1,82 @@
+"""The files that are measured: a network as it came, and what masktool makes of it.
+
+Files that are there already are taken, so that a machine without torch, or one whose time is dear, gets them from
+another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+NETWORKS = ("resnet50", "vgg16", "mobilenet_v2", "efficientnet_b0", "vit_b_16")
+"""torchvision's names of the networks that are measured by default."""
+PLAIN = "plain"
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "masked": {},
+    "filled": {"masking": "fill"},
+    "gradient": {"gradient": "logit"},
+    "fp16": {"precision": "fp16"},
+}
+"""What a network is exported as, beside the plain file: options of :func:`masktool.export`."""
+GRIDS = (2, 5, 16, 64)
+"""Cells a side of the random images' layers, so that there is structure at several scales."""
+MASK_GRID = 7
+"""Cells a side of the random masks, each kept with p = .5."""
+
+
+def file_of(folder: Path, network: str, variant: str) -> Path:
+    """Returns the path of a network's file."""
+    return folder / (f"{network}.onnx" if variant == PLAIN else f"{network}.{variant}.onnx")
+
+
+def missing_variants(folder: Path, network: str) -> list[str]:
+    """Returns the names of the variants whose files are not there."""
+    return [variant for variant in (PLAIN, *VARIANTS) if not file_of(folder, network, variant).exists()]
+
+
+def write_plain(folder: Path, network: str, size: int) -> None:
+    """Writes a torchvision network with calibrated random weights as an ONNX file."""
+    import onnx_ir as ir
+
+    from benchmarks.gradient import build_network
+    from masktool.exporters.sources import load_source
+
+    source = load_source(build_network(network, size), input_size=(size, size))
+    target = file_of(folder, network, PLAIN)
+    unfinished = target.with_suffix(".unfinished")
+    ir.save(source.model, unfinished)
+    unfinished.replace(target)
+
+
+def write_variant(folder: Path, network: str, variant: str) -> None:
+    """Exports the plain file of a network. The mask has no default, of which some providers would make a constant."""
+    from masktool.exporters import export_source
+    from masktool.exporters.sources import load_source
+    from masktool.exporters.user_choices import read_settings
+
+    settings = read_settings(mask_required=True, **VARIANTS[variant])
+    export_source(load_source(file_of(folder, network, PLAIN)), file_of(folder, network, variant), settings)
+
+
+def draw_images(count: int, size: int, channels: int = 3) -> np.ndarray:
+    """Returns random images (count, channels, size, size) float32 of unit variance, structured at several scales."""
+    numbers = np.random.default_rng(0)
+    layers = [numbers.standard_normal((count, channels, cells, cells)) for cells in GRIDS if cells <= size]
+    image = np.sum([spread_cells(layer, size) for layer in layers], axis=0)
+    return (image / np.std(image)).astype(np.float32)
+
+
+def draw_masks(count: int, size: int) -> np.ndarray:
+    """Returns random binary masks (count, 1, size, size) float32."""
+    cells = np.random.default_rng(1).random((count, 1, MASK_GRID, MASK_GRID)) < 0.5
+    return spread_cells(cells, size).astype(np.float32)
+
+
+def spread_cells(cells: np.ndarray, size: int) -> np.ndarray:
+    """Returns a grid (..., n, n) with each cell spread over its part of size × size pixels."""
+    index = np.arange(size) * cells.shape[-1] // size
+    return cells[..., index, :][..., index]

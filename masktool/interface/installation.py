@@ -44,8 +44,7 @@ OPTIONAL = {"torch": "torch", "torchvision": "torchvision", "timm": "timm", "saf
 def doctor() -> Iterator[DoctorFinding]:
     """Yields findings on what is installed and what really works, each as soon as its check is done.
 
-    Packages are imported, and each of ONNX Runtime's providers that loads runs a small masked network, whose scores are
-    compared with the CPU's.
+    Packages are imported, and each of ONNX Runtime's providers opens and runs a small model.
     """
     for check in list_checks():
         yield from check()

@@ -3,5 +3,5 @@
 from masktool.execution_providers.provider import HOST, ExecutionProvider
 
 CPU = ExecutionProvider(
-    name="cpu", runtime_name="CPUExecutionProvider", title="CPU", devices="every processor", memory=HOST
+    name="cpu", runtime_name="CPUExecutionProvider", title="CPU", devices="every processor", on_gpu=False, memory=HOST
 )

@@ -24,6 +24,7 @@ OPENVINO = ExecutionProvider(
     plugin="onnxruntime_ep_openvino",
     plugin_options=("load_config", "reshape_input"),
     systems=("linux", "win32"),
+    on_gpu=False,
     makes_defaults_constant=True,
     by_name_only="computes on the CPU where there is no GPU, and takes no mask that may be left out",
     switch_words=("False", "True"),

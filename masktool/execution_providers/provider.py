@@ -53,6 +53,7 @@ class ExecutionProvider:
         systems: operating systems that the package is for, as ``sys.platform`` names them.
         driver: driver without which the provider cannot load; None where none can be told.
         aliases: further names behind ``--provider``.
+        on_gpu: whether the provider computes on a GPU wherever it loads, so that large batches pay.
         memory: ONNX Runtime's name of the device whose memory the provider computes on; None where it is not known, or
             inputs and outputs are the host's.
         makes_defaults_constant: whether the provider takes an input that has a default for a constant, so that whatever
@@ -85,6 +86,7 @@ class ExecutionProvider:
     systems: tuple[str, ...] = ("linux", "win32", "darwin")
     driver: Driver | None = None
     aliases: tuple[str, ...] = ()
+    on_gpu: bool = True
     memory: str | None = None
     makes_defaults_constant: bool = False
     faulty_fusions: tuple[str, ...] = ()

@@ -372,7 +372,8 @@ class MaskedSession:
 
         The choice depends neither on timing nor on free memory, so it is the same on every run.
         """
-        return choose_batch_size(requested, self._known_size(), on_gpu=self.providers[0] != "CPUExecutionProvider")
+        known = know_provider(self.providers[0])
+        return choose_batch_size(requested, self._known_size(), on_gpu=known is None or known.on_gpu)
 
     def _known_size(self) -> tuple[int, int] | None:
         height, width = self.spatial_shape

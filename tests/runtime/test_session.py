@@ -250,6 +250,17 @@ def test_batch_size_of_a_session(session, tmp_path):
     assert batching.choose_batch_size(None, None, on_gpu=False) == 8
 
 
+@pytest.mark.parametrize(
+    ("provider", "expected"),
+    [("CPU", 8), ("OpenVINO", 8), ("CUDA", 64), ("WebGpu", 64), ("QNN", 64)],
+)
+def test_the_batch_is_large_where_a_gpu_computes(tmp_path, provider, expected):
+    """OpenVINO's provider loads on processors too, where a large batch takes memory and saves no time."""
+    with MaskedSession(write_model(tmp_path / "large.onnx", size=(224, 224)), providers="cpu") as session:
+        session.providers = [f"{provider}ExecutionProvider"]
+        assert session.batch_size() == expected
+
+
 def test_metadata_that_does_not_fit_the_graph(tmp_path):
     path = write_model(tmp_path / "model.onnx", image_input="pixels")
     with pytest.raises(MasktoolError, match=r"inputs do not agree with the metadata .* expected 'pixels' and 'mask'"):

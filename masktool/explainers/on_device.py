@@ -23,6 +23,7 @@ from masktool.progress import Counting
 from masktool.runtime.device import BindingError, DeviceArray, DeviceGraph
 from masktool.runtime.gradients import IMAGE
 from masktool.runtime.session import MaskedSession
+from masktool.runtime.session_device import bind_model, open_on_device, run_bound
 
 MASKS, IMAGES, VALUES, WEIGHTS, SUMS, SQUARES = "masks", "images", "values", "weights", "sums", "squares"
 PLACES, BASELINE, CHANGE = "places", "baseline", "change"
@@ -123,21 +124,22 @@ class DeviceEvaluation:
     def score(self, design: MaskDesign, first: Rows, ahead: Iterator[Rows]) -> Iterator[ScoredMasks]:
         """Yields each batch of masks with its scores, from the first rows and those that come behind."""
         session, name = self.reading.session, self.reading.output_name
-        open_sums, model, length = functools.cache(self.open_sums), session.bind([name]), 0
+        open_sums, model, length = functools.cache(self.open_sums), bind_model(session, [name]), 0
         for masks in self.make_masks(design, first, ahead):
             if masks.length != length:  # other inputs may have a row for each mask
                 length = masks.length
-                feed = session.check_feed(self.image, None, self.reading.inputs, [name], length)
-                model.bind({key: value for key, value in feed.values.items() if key != MASK_INPUT})
+                model.bind(session.feed_image(self.image, self.reading.inputs, [name], length))
             model.bind({MASK_INPUT: masks})
-            values, _ = session.run_bound(model, length)
+            values, _ = run_bound(session, model, length)
             scores = check_finite(self.reading.to_scores(values[name])[:, list(self.indices)])
             yield ScoredMasks(MasksOnDevice(masks, open_sums), scores.astype(np.float64))
 
     def make_masks(self, design: MaskDesign, first: Rows, ahead: Iterator[Rows]) -> Iterator[DeviceArray]:
         """Yields the masks of each batch; those of the next take their place."""
         session = self.reading.session
-        model = session.open_beside(self.graphs.write_masks(design, first, np.dtype(session.mask_type)), kept=[MASKS])
+        model = open_on_device(
+            session, self.graphs.write_masks(design, first, np.dtype(session.mask_type)), kept=[MASKS]
+        )
         model.bind(design.shared)
         for rows in itertools.chain([first], ahead):
             model.bind(rows)
@@ -148,7 +150,7 @@ class DeviceEvaluation:
         """Opens the model that adds up masks, and, where that is asked for, their squares."""
         session = self.reading.session
         written = self.graphs.write_sums(np.dtype(session.mask_type), squares=squares)
-        return session.open_beside(written, [SUMS, SQUARES] if squares else [SUMS])
+        return open_on_device(session, written, [SUMS, SQUARES] if squares else [SUMS])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,20 +203,20 @@ class LineOnDevice:
         """The model that makes the images."""
         session: MaskedSession = self.model.session
         written = self.model.graphs.write_steps(self.image, np.dtype(session.image_type))
-        steps = session.open_beside(written, kept=[IMAGES])
+        steps = open_on_device(session, written, kept=[IMAGES])
         steps.bind({BASELINE: self.baseline, CHANGE: self.image - self.baseline})
         return steps
 
     @functools.cached_property
     def network(self) -> DeviceGraph:
         """The network with its gradient."""
-        return self.model.session.bind([OBJECTIVE], [GRADIENT_PREFIX + IMAGE])
+        return bind_model(self.model.session, [OBJECTIVE], [GRADIENT_PREFIX + IMAGE])
 
     @functools.cached_property
     def sums(self) -> DeviceGraph:
         """The model that adds up gradients."""
         written = self.model.graphs.write_sums(np.dtype(self.model.session.image_type), squares=False)
-        return self.model.session.open_beside(written, [SUMS])
+        return open_on_device(self.model.session, written, [SUMS])
 
     def __call__(self, places: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns the weighted sum of the gradients at some places."""
@@ -223,10 +225,10 @@ class LineOnDevice:
         _, made = self.steps.run(len(places))
         if self.length != len(places):  # other inputs may have a row for each image
             self.length = len(places)
-            feed = session.check_gradient_feed(self.image, None, self.model.inputs, self.target, "logit", self.length)
-            self.network.bind(feed.values)
+            feed = session.feed_gradient(self.image, self.model.inputs, self.target, "logit", self.length)
+            self.network.bind(feed)
         self.network.bind({session.metadata.image_input: made[IMAGES]})
-        found, gradients = session.run_bound(self.network, len(places))
+        found, gradients = run_bound(session, self.network, len(places))
         self.sums.bind({VALUES: gradients[GRADIENT_PREFIX + IMAGE], WEIGHTS: weights[None].astype(np.float32)})
         sums, _ = self.sums.run(1)
         check_finite_gradients(objective=found[OBJECTIVE], image=sums[SUMS])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from masktool.contract import Metadata
 from masktool.errors import MasktoolError
@@ -23,7 +23,6 @@ from masktool.interface.options import EXPORT_OPTIONS, ModelLike
 from masktool.messages import call, join, parameter
 from masktool.option_checks import check_several
 from masktool.progress import Progress, Say, log
-from masktool.runtime.batching import BatchSize
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.session import MaskedSession
 
@@ -49,7 +48,7 @@ def explain(
     input_size: tuple[int, int] | None = None,
     n_samples: int | None = None,
     seed: int = 0,
-    perturbations_per_eval: BatchSize = None,
+    perturbations_per_eval: int | Literal["fastest"] | None = None,
     providers: str | Sequence[str] | None = None,
     threads: int | None = None,
     provider_options: Mapping[str, object] | None = None,

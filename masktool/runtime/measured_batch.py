@@ -7,11 +7,13 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from masktool.contract import MASK_INPUT
 from masktool.layouts import SPATIAL_AXES
 from masktool.runtime.batching import BatchTrial, find_fastest_batch
 from masktool.runtime.device import BindingError
 from masktool.runtime.inputs import Inputs
-from masktool.runtime.session import Feed, MaskedSession
+from masktool.runtime.session import MaskedSession
+from masktool.runtime.session_device import bind_model, run_bound
 
 
 def measure_batch_size(session: MaskedSession, image: npt.ArrayLike, inputs: Inputs | None = None) -> list[BatchTrial]:
@@ -38,23 +40,21 @@ def time_batches(session: MaskedSession, image: npt.ArrayLike, inputs: Inputs | 
     size = np.shape(image)[height : width + 1]
     name = session.metadata.class_output or session.output_names[0]
 
-    def feed(masks: int) -> Feed:
-        return session.check_feed(image, np.ones((masks, 1, *size), session.mask_type), inputs, [name])
+    def keep_all(masks: int) -> np.ndarray:
+        return np.ones((masks, 1, *size), session.mask_type)
 
     if session.device is not None:
-        model, bound = session.bind([name]), 0
+        model, bound = bind_model(session, [name]), 0
 
-        def run_bound(masks: int) -> None:
+        def run_there(masks: int) -> None:
             nonlocal bound
             if masks != bound:
-                model.bind(feed(masks).values)
+                model.bind({**session.feed_image(image, inputs, [name], masks), MASK_INPUT: keep_all(masks)})
                 bound = masks
-            session.run_bound(model, masks)
+            run_bound(session, model, masks)
 
         try:
-            return find_fastest_batch(run_bound)
+            return find_fastest_batch(run_there)
         except BindingError as error:
             session.leave_device(error)
-    return find_fastest_batch(
-        lambda masks: session.run(image, np.ones((masks, 1, *size), session.mask_type), inputs, [name])
-    )
+    return find_fastest_batch(lambda masks: session.run(image, keep_all(masks), inputs, [name]))

@@ -32,13 +32,12 @@ from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
 from masktool.messages import call, parameter
 from masktool.runtime.batching import BatchTrial, choose_batch_size
 from masktool.runtime.checks import check_batches, check_images, check_masks, check_takes_mask, show_shape
-from masktool.runtime.device import BindingError, DeviceArray, DeviceGraph, binding_errors
 from masktool.runtime.gradients import IMAGE, MASK, Gradient, check_target_classes, feed_loss, outputs_for
 from masktool.runtime.inputs import Inputs, ask_top_class, check_others, describe_other_inputs, find_explanation
 from masktool.runtime.native_log import runtime_reason
 from masktool.runtime.one_by_one import each_alone, join_results, shape_of_many
 from masktool.runtime.passes import PassCounter
-from masktool.runtime.providers import open_beside, open_on_providers
+from masktool.runtime.providers import open_on_providers
 from masktool.runtime.scores import drop_trailing_axes, to_probabilities
 from masktool.tensor_types import FLOAT_TYPES, NUMPY_TYPES
 
@@ -231,7 +230,7 @@ class MaskedSession:
                 got=self.describe_outputs(),
                 fix="use run() for the outputs",
             )
-        (output,) = self._forward([name], self.check_feed(images, masks, inputs, [name]))
+        (output,) = self._forward([name], self._check(images, masks, inputs, [name]))
         return drop_trailing_axes(output)
 
     def run(
@@ -253,7 +252,7 @@ class MaskedSession:
             outputs: names of the outputs to compute; None for all.
         """
         names = self.output_names if outputs is None else [self.check_output(name) for name in outputs]
-        return dict(zip(names, self._forward(names, self.check_feed(images, masks, inputs, names)), strict=True))
+        return dict(zip(names, self._forward(names, self._check(images, masks, inputs, names)), strict=True))
 
     def scores(
         self, images: npt.ArrayLike, masks: npt.ArrayLike | None = None, inputs: Inputs | None = None
@@ -303,7 +302,7 @@ class MaskedSession:
         if not self.has_gradient or name is None:
             fix = "add them: " + call("add_gradients_to", self.path, "NEW.onnx", loss="logit")
             raise MasktoolError("the file holds no gradients", where=self.path, fix=fix)
-        feed = self.check_gradient_feed(images, masks, inputs, target, loss)
+        feed = self._check_gradient(images, masks, inputs, target, loss)
         names = [name, *outputs_for(of, self._gradient_outputs)]
         found = dict(zip(names, self._forward(names, feed), strict=True))
         return Gradient(
@@ -381,7 +380,35 @@ class MaskedSession:
             return height, width
         return self.metadata.preprocessing.size if self.metadata.preprocessing else None
 
-    def check_feed(
+    def feed_image(
+        self, image: npt.ArrayLike, inputs: Inputs | None, outputs: Sequence[str], results: int
+    ) -> dict[str, np.ndarray]:
+        """Returns checked values of all inputs but the mask, by name, for masks that come later.
+
+        Args:
+            image: preprocessed image, as for :meth:`masked_scores`.
+            inputs: values of the other inputs, as for a call of the session.
+            outputs: names of the outputs that are wanted.
+            results: number of masks.
+        """
+        feed = self._check(image, None, inputs, outputs, results)
+        return {name: value for name, value in feed.values.items() if name != MASK_INPUT}
+
+    def feed_gradient(
+        self, image: npt.ArrayLike, inputs: Inputs | None, target: npt.ArrayLike, loss: Loss | None, results: int
+    ) -> dict[str, np.ndarray]:
+        """Returns checked values of all inputs, by name, for gradients of images that come later.
+
+        Args:
+            image: one of the images, preprocessed.
+            inputs: values of the other inputs, as for a call of the session.
+            target: class to differentiate for, as for :meth:`gradient`.
+            loss: form of the target's score, as for :meth:`gradient`.
+            results: number of images.
+        """
+        return self._check_gradient(image, None, inputs, target, loss, results).values
+
+    def _check(
         self,
         images: npt.ArrayLike,
         masks: npt.ArrayLike | None,
@@ -389,15 +416,7 @@ class MaskedSession:
         outputs: Sequence[str] = (),
         results: int = 1,
     ) -> Feed:
-        """Returns the values of the model's inputs, checked; arguments as for :meth:`run`.
-
-        Args:
-            images: images, as for a call of the session.
-            masks: masks, as for a call of the session.
-            inputs: values of the other inputs, as for a call of the session.
-            outputs: names of the outputs that are wanted.
-            results: number of results where masks come later that are not given here.
-        """
+        """Returns the checked values of the inputs; ``results`` where images or masks come later."""
         checked = check_images(images, self.metadata.image_input, self.input_shape, self.image_type)
         height, width = SPATIAL_AXES[self.layout]
         size = checked.shape[height : width + 1]
@@ -420,7 +439,7 @@ class MaskedSession:
             feed[TARGET_INPUT] = check_target_classes(feed[TARGET_INPUT], results, self.n_classes, TOP_CLASS)
         return Feed(feed if kept is None else feed | {MASK_INPUT: kept}, results)
 
-    def check_gradient_feed(
+    def _check_gradient(
         self,
         images: npt.ArrayLike,
         masks: npt.ArrayLike | None,
@@ -429,17 +448,7 @@ class MaskedSession:
         loss: Loss | None,
         results: int = 1,
     ) -> Feed:
-        """Returns the values of the inputs that gradients need, checked; arguments as for :meth:`gradient`.
-
-        Args:
-            images: images, as for a call of the session.
-            masks: masks, as for a call of the session.
-            inputs: values of the other inputs, as for a call of the session.
-            target: class to differentiate for, as for :meth:`gradient`.
-            loss: form of the target's score, as for :meth:`gradient`.
-            results: number of results where more images come later than are given here.
-        """
-        feed = self.check_feed(images, masks, inputs, results=results)
+        feed = self._check(images, masks, inputs, results=results)
         feed.values[TARGET_INPUT] = check_target_classes(target, feed.results, self.n_classes)
         if loss is not None:
             feed.values.update(feed_loss(loss, self.metadata, self.path))
@@ -457,51 +466,18 @@ class MaskedSession:
             return None
         return known.memory
 
-    def leave_device(self, error: BindingError) -> None:
+    def leave_device(self, error: MasktoolError) -> None:
         """Binds nothing to the device from now on, and notes why."""
         self.device_note = f"nothing could be bound to the device, so that all was copied there: {error.message}"
 
-    def bind(self, fetched: Sequence[str], kept: Sequence[str] = ()) -> DeviceGraph:
-        """Returns the model with its outputs bound to the session's device; :meth:`run_bound` runs it.
-
-        Args:
-            fetched: names of the outputs that are copied to the host in every run.
-            kept: names of the outputs that stay on the device.
-        """
-        return DeviceGraph(self._opened(), self.device or HOST, fetched, kept, self._device_number)
-
-    def run_bound(self, model: DeviceGraph, results: int) -> tuple[dict[str, np.ndarray], dict[str, DeviceArray]]:
-        """Runs the model on what :meth:`bind` gave and was bound since; counts the results, and checks their number.
-
-        Returns:
-            The outputs that are copied to the host, and those that stay on the device, by name.
-        """
-        self._opened()
-        found = model.run(results)
-        self.counter.add(results)
-        self._check_rows(list(found[0]), list(found[0].values()), results)
-        return found
-
-    def open_beside(self, graph: bytes, fetched: Sequence[str] = (), kept: Sequence[str] = ()) -> DeviceGraph:
-        """Opens a small ONNX model bound to the session's device; outputs as for :meth:`bind`."""
-        device = self.device or HOST
-        with binding_errors(device):
-            opened = open_beside(graph, device, self.provider_options, self.threads)
-        return DeviceGraph(opened, device, fetched, kept, self._device_number)
-
-    @property
-    def _device_number(self) -> int:
-        """Which of several devices the session runs on."""
-        return int(self.provider_options.get("device_id", 0))
-
-    def _opened(self) -> Any:
+    def runtime_session(self) -> Any:
         """Returns ONNX Runtime's session, or raises a MasktoolError where the session is closed."""
         if self._session is None:
             raise MasktoolError("the session is closed", where=self.path, fix="load the file again")
         return self._session
 
     def _forward(self, outputs: list[str], feed: Feed) -> list[np.ndarray]:
-        self._opened()
+        self.runtime_session()
         if self._constants:
             refuse_constants(self._constants.intersection(feed.values), self.providers[0], self.path)
         try:
@@ -514,10 +490,10 @@ class MaskedSession:
                 fix=None if self.metadata.one_by_one else "try a smaller batch",
             ) from error
         self.counter.add(feed.results)
-        self._check_rows(outputs, results, feed.results)
+        self.check_rows(outputs, results, feed.results)
         return results
 
-    def _check_rows(self, outputs: list[str], found: list[np.ndarray], results: int) -> None:
+    def check_rows(self, outputs: list[str], found: list[np.ndarray], results: int) -> None:
         """Raises MasktoolError unless the class output has one row for each image under its mask."""
         for name, array in zip(outputs, found, strict=True):
             if name == self.metadata.class_output and (array.ndim == 0 or len(array) != results):

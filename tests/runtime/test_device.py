@@ -14,6 +14,7 @@ from masktool.execution_providers import CUDA, PROVIDERS, TENSORRT
 from masktool.runtime.device import BindingError, DeviceArray, DeviceGraph
 from masktool.runtime.providers import open_beside
 from masktool.runtime.session import MaskedSession
+from masktool.runtime.session_device import bind_model, run_bound
 
 HALVES = """
 <ir_version: 8, opset_import: ["" : 18]>
@@ -147,9 +148,9 @@ def test_the_second_of_two_devices(tmp_path):
     with masktool.load(tmp_path / "model.onnx", "cpu") as session:
         session._session, session.providers = Written(HALVES), ["CUDAExecutionProvider"]
         session.provider_options = {"device_id": "1"}
-        model = session.bind([], ["half"])
+        model = bind_model(session, [], ["half"])
         model.bind({"image": np.zeros((1, 2), np.float32), "change": np.zeros((1, 2), np.float32)})
-        session.run_bound(model, 1)
+        run_bound(session, model, 1)
         assert ("new", "half", "cuda", 1) in session._session.log
 
 
@@ -158,18 +159,18 @@ def test_a_bound_model_counts_and_checks(tmp_path, monkeypatch):
     monkeypatch.setattr(MaskedSession, "device", "cpu")
     images = np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)
     with masktool.load(tmp_path / "model.onnx", "cpu") as session:
-        model = session.bind(["scores"])
-        model.bind(session.check_feed(images, None, None).values)
+        model = bind_model(session, ["scores"])
+        model.bind(session.feed_image(images, None, [], 5))
         model.bind({"mask": np.ones((5, 1, 8, 8), np.float32)})
-        found, _ = session.run_bound(model, 5)
+        found, _ = run_bound(session, model, 5)
         assert np.array_equal(found["scores"], session(images, np.ones((5, 1, 8, 8))))
         assert session.forward_passes == 10
         with pytest.raises(MasktoolError, match="another number of rows"):
-            session.run_bound(model, 4)
+            run_bound(session, model, 4)
     with pytest.raises(MasktoolError, match="closed"):
-        session.run_bound(model, 5)
+        run_bound(session, model, 5)
     with pytest.raises(MasktoolError, match="closed"):
-        session.bind(["scores"])
+        bind_model(session, ["scores"])
 
 
 def test_beside_tensorrt_small_models_run_on_cuda(monkeypatch):

@@ -18,6 +18,7 @@ from masktool.printable import printable
 def command(context: click.Context, as_json: bool) -> None:
     """Show versions and providers, and how to mend what is broken.
 
+    Each provider of ONNX Runtime that loads runs a small masked network, and its scores are compared with the CPU's.
     The exit code is 0 when an .onnx can be exported and explained with, 1 when something needed for that is broken.
     """
     findings = []

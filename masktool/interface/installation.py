@@ -44,7 +44,8 @@ OPTIONAL = {"torch": "torch", "torchvision": "torchvision", "timm": "timm", "saf
 def doctor() -> Iterator[DoctorFinding]:
     """Yields findings on what is installed and what really works, each as soon as its check is done.
 
-    Packages are imported, and each of ONNX Runtime's providers opens and runs a small model.
+    Packages are imported, and each of ONNX Runtime's providers that loads runs a small masked network, whose scores are
+    compared with the CPU's.
     """
     for check in list_checks():
         yield from check()

@@ -112,7 +112,9 @@ def mend(provider: ExecutionProvider) -> str:
 def install_command(provider: ExecutionProvider) -> str:
     """Returns the command that installs a provider."""
     if provider == TENSORRT:
-        libraries = f"{PIP} tensorrt-cu{find_cuda_major()}"
+        if not (major := find_cuda_major()):  # that of the build, which comes first
+            return f"{install_command(CUDA)}, and `masktool doctor` again for TensorRT's own libraries"
+        libraries = f"{PIP} tensorrt-cu{major}"
         return f"{libraries}, with its directory tensorrt_libs on LD_LIBRARY_PATH (PATH on Windows)"
     requirement = provider.requirement or provider.package
     if provider.plugin is not None:

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from networks.families import FAMILIES, HEAD
 from networks.small_graphs import parse
 
 import masktool
@@ -14,38 +15,7 @@ from masktool.explainers.explanation_settings import ExplanationSettings
 SHARE = 1e-4
 """Of the range of Python's map; half precision has more."""
 HALF_SHARE = 1e-2
-HEAD = '<ir_version: 10, opset_import: ["" : 20]>\n'
-NETWORKS = {
-    "squeeze and excitation": """
-net (float[N, 3, 12, 12] image) => (float[N, 4] logits)
-<float[6, 3, 3, 3] kernel, float[2, 6, 1, 1] squeeze, float[6, 2, 1, 1] excite, float[6, 4] weight>
-{
-    features = Conv<pads = [1, 1, 1, 1]>(image, kernel)
-    active = Relu(features)
-    means = GlobalAveragePool(active)
-    few = Conv(means, squeeze)
-    few_active = Relu(few)
-    many = Conv(few_active, excite)
-    gate = Sigmoid(many)
-    gated = Mul(active, gate)
-    pooled = GlobalAveragePool(gated)
-    flat = Flatten(pooled)
-    logits = Gemm(flat, weight)
-}
-""",
-    "concatenation": """
-net (float[N, 3, 12, 12] image) => (float[N, 4] logits)
-<float[4, 3, 3, 3] wide, float[4, 3, 1, 1] narrow, float[8, 4] weight>
-{
-    one = Conv<pads = [1, 1, 1, 1]>(image, wide)
-    other = Conv(image, narrow)
-    both = Concat<axis = 1>(one, other)
-    active = Relu(both)
-    pooled = GlobalAveragePool(active)
-    flat = Flatten(pooled)
-    logits = Gemm(flat, weight)
-}
-""",
+NETWORKS = {name: FAMILIES[name] for name in ("squeeze and excitation", "concatenation", "attention")} | {
     "channels last": """
 net (float[N, 12, 10, 3] image) => (float[N, 4] logits)
 <float[6, 3, 3, 3] kernel, float[6, 4] weight>
@@ -81,25 +51,6 @@ net (float[N, 3, 12, 12] image) => (float[N, 1] logits)
     logits = Add(score, offset)
 }
 """,
-    "attention": """
-net (float[N, 3, 12, 12] image) => (float[N, 4] logits)
-<float[6, 3, 3, 3] kernel, float[6, 6] query, float[6, 6] key, float[6, 4] weight,
- int64[3] tokens = {0, 6, 16}, float scale = {0.4}>
-{
-    features = Conv<strides = [3, 3]>(image, kernel)
-    rows = Reshape(features, tokens)
-    words = Transpose<perm = [0, 2, 1]>(rows)
-    asked = MatMul(words, query)
-    known = MatMul(words, key)
-    turned = Transpose<perm = [0, 2, 1]>(known)
-    products = MatMul(asked, turned)
-    scaled = Mul(products, scale)
-    shares = Softmax<axis = -1>(scaled)
-    mixed = MatMul(shares, words)
-    pooled = ReduceMean<keepdims = 0>(mixed, axis)
-    logits = Gemm(pooled, weight)
-}
-""".replace("int64[3] tokens", "int64[1] axis = {1}, int64[3] tokens"),
     "fixed batch, images mixed": """
 net (float[2, 3, 12, 12] image) => (float[2, 4] logits)
 <float[6, 3, 3, 3] kernel, float[6, 4] weight, int64[1] images = {0}>

@@ -6,6 +6,7 @@ Sessions on a GPU are simulated: the CPU's own, with something done to the score
 import dataclasses
 import importlib.metadata
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -178,6 +179,22 @@ def test_a_missing_driver_comes_first(distributions, monkeypatch, provider, need
     monkeypatch.setattr(drivers, "find_driver_obstacle", lambda _: "there is none")
     assert mend(provider).startswith(f"needs {needed}")
     assert ", then python -m pip " in mend(provider)
+
+
+@pytest.mark.parametrize(
+    ("version", "command"),
+    [
+        ("13.0", "python -m pip install tensorrt-cu13, with its directory tensorrt_libs on LD_LIBRARY_PATH"),
+        (
+            "",
+            'python -m pip uninstall -y onnxruntime && python -m pip install "onnxruntime-gpu[cuda,cudnn]", and `mask',
+        ),
+    ],
+)
+def test_tensorrt_wants_the_libraries_of_the_builds_cuda(distributions, monkeypatch, version, command):
+    distributions("onnxruntime")
+    monkeypatch.setattr(providers, "import_onnxruntime", lambda: SimpleNamespace(cuda_version=version))
+    assert mend(TENSORRT).startswith(command)
 
 
 def test_a_plugin_that_is_installed_needs_a_device(distributions, monkeypatch):

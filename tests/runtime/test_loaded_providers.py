@@ -62,14 +62,6 @@ def test_an_explanation_is_the_cpus(provider, tmp_path, monkeypatch):
     assert np.abs(there.attributions - on_cpu.attributions)[seen].max() <= SHARE * span
 
 
-def test_options_reach_webgpu(proof):
-    """It ignores those that are given with its name, and reads those of the session."""
-    require(WEBGPU)
-    session, reason = try_providers(proof._path(False), [ChosenProvider(WEBGPU, {"preferredLayout": "none"})], None)
-    assert session is None
-    assert "preferred layout: none" in reason
-
-
 def test_openvino_ignores_a_mask_that_may_be_left_out(proof):
     """The day that this fails, ``makes_defaults_constant`` may go."""
     require(OPENVINO)

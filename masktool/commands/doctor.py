@@ -9,6 +9,7 @@ import click
 
 from masktool.commands.options import json_option
 from masktool.interface import installation
+from masktool.option_names import for_command_line
 from masktool.printable import printable
 
 
@@ -22,7 +23,8 @@ def command(context: click.Context, as_json: bool) -> None:
     The exit code is 0 when an .onnx can be exported and explained with, 1 when something needed for that is broken.
     """
     findings = []
-    for finding in installation.doctor():
+    for found in installation.doctor():
+        finding = dataclasses.replace(found, fix=None if found.fix is None else for_command_line(found.fix))
         findings.append(finding)
         if not as_json:
             click.echo(printable(write_line(finding), keep="\n"))

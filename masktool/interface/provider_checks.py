@@ -18,12 +18,13 @@ from masktool.interface.distributions import (
 )
 from masktool.interface.doctor_finding import DoctorFinding
 from masktool.interface.provider_proof import Proof, ProviderProof
+from masktool.messages import parameter
 
 EXACT = 1e-4
 """Largest difference, as a share of the scores' range, of arithmetic in 32 bits."""
 ROUNDED = 2e-2
 """Largest difference of arithmetic in 16 bits, or with factors of 10 (TF32); a mask without influence is far beyond."""
-LESS_ROUNDED = "set NVIDIA_TF32_OVERRIDE=0 where the GPU is NVIDIA's, or take --provider cpu"
+LESS_ROUNDED = "set NVIDIA_TF32_OVERRIDE=0 where the GPU is NVIDIA's, or take " + parameter("providers", "cpu")
 SYSTEMS = {"linux": "Linux", "win32": "Windows", "darwin": "macOS"}
 NEEDED_DRIVERS: Mapping[Driver, str] = {
     "nvidia": "an NVIDIA GPU with its driver",
@@ -70,7 +71,7 @@ def check_options(
 ) -> DoctorFinding:
     """Runs the network with options of a provider that loads without them."""
     name = f"{provider.title} {' '.join(f'{option}={value}' for option, value in options)}"
-    fix = f"leave out --provider-option {options[0][0]}={options[0][1]}"
+    fix = f"leave out {options[0][0]}={options[0][1]}"
     try:
         found, reason = proof.run(provider, dict(options))
     except Exception as error:  # as above
@@ -88,10 +89,13 @@ def judge_proof(name: str, proof: Proof) -> DoctorFinding:
         return DoctorFinding(name, "ok", f"loads and runs; {off}; {times}")
     if proof.difference <= ROUNDED:
         detail = f"loads, and computes in less than 32 bits: {off}; {times}"
-        return DoctorFinding(
-            name, "warning", detail, "NVIDIA_TF32_OVERRIDE=0 where the GPU is NVIDIA's; else --provider cpu"
-        )
-    return DoctorFinding(name, "broken", f"loads, but computes wrongly: {off}", "take --provider cpu, and report it")
+        return DoctorFinding(name, "warning", detail, LESS_ROUNDED)
+    return DoctorFinding(
+        name,
+        "broken",
+        f"loads, but computes wrongly: {off}",
+        "take " + parameter("providers", "cpu") + ", and report it",
+    )
 
 
 def mend(provider: ExecutionProvider) -> str:

@@ -12,8 +12,9 @@ from masktool import demo
 from masktool.commands import doctor
 from masktool.commands.doctor import command
 from masktool.errors import MasktoolError
-from masktool.interface import installation
+from masktool.interface import installation, provider_checks
 from masktool.interface.installation import NEEDED, OPTIONAL, DoctorFinding
+from masktool.interface.provider_proof import Proof
 from masktool.runtime import drivers, providers
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -148,6 +149,14 @@ def test_two_distributions_over_each_other(quick, monkeypatch):
 
 def test_one_distribution_needs_no_warning(quick):
     assert "one runtime" not in findings_of(run("--json"))
+
+
+def test_a_wrong_provider_is_told_with_an_option_of_the_command_line(quick, monkeypatch):
+    finding = provider_checks.judge_proof("CUDA", Proof(0.5, 1, 1))
+    assert finding.fix == 'take providers="cpu", and report it'
+    monkeypatch.setattr(installation, "check_providers", lambda: iter([finding]))
+    assert findings_of(run("--json"))["CUDA"]["fix"] == "take --provider cpu, and report it"
+    assert "mend: take --provider cpu, and report it\n" in run().stdout
 
 
 def test_write_line():

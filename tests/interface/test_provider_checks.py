@@ -119,7 +119,7 @@ def test_an_option_with_which_the_provider_does_not_load(machine, proof, monkeyp
     monkeypatch.setattr(providers, "try_providers", lambda *_: (None, "no such layout"))
     finding = check_options(WEBGPU, (("preferredLayout", "NCHW"),), proof)
     assert (finding.state, finding.detail) == ("broken", "does not load: no such layout")
-    assert finding.fix == "leave out --provider-option preferredLayout=NCHW"
+    assert finding.fix == "leave out preferredLayout=NCHW"
 
 
 def test_every_trial_has_options_that_the_provider_has():

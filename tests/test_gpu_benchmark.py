@@ -144,7 +144,7 @@ def test_masks_are_made_both_ways_where_there_is_a_device(folder, here, tmp_path
 
 def test_what_no_time_is_left_for_is_said(folder, here, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
-        run_program(folder, tmp_path / "gpu.json", "--provider", "cpu", "--minutes", "0.1")
+        run_program(folder, tmp_path / "gpu.json", "--provider", "cpu", "--minutes", "0.04")
     assert ended.value.code == 1
     assert "tiny, reference: left out: " in capsys.readouterr().err
     found = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Figures with their spread: seconds of jobs that run in turn, and ratios of these."""
+"""Figures with their spread: seconds of calls made in turn, and ratios of these."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.timing import seconds_of
-
-Job = Callable[[], object]
 
 
 def make_figure(values: Sequence[float]) -> dict[str, Any]:
@@ -29,26 +27,29 @@ def finite(value: float) -> float | None:
 
 
 def time_in_turn(
-    jobs: Mapping[str, Job], repeats: int, seconds: float, clock: Callable[[], float] = time.perf_counter
+    calls: Mapping[str, Callable[[], object]],
+    repeats: int,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Runs jobs in turn, so that whatever else the machine does falls on all, and returns the seconds of each run.
+    """Makes calls in turn, so that whatever else the machine does falls on all, and returns the seconds of each.
 
     Args:
-        jobs: jobs by name; each has run before.
-        repeats: number of rounds, each of which runs every job once.
+        calls: calls by name; each has been made before.
+        repeats: number of rounds, each of which makes every call once.
         seconds: seconds after which no further round begins; there is always one.
         clock: function that returns seconds.
     """
-    times: dict[str, list[float]] = {name: [] for name in jobs}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     began = clock()
     for _ in range(repeats):
-        for name, job in jobs.items():
-            times[name].append(seconds_of(job))
+        for name, call in calls.items():
+            times[name].append(seconds_of(call))
         if clock() - began > seconds:
             break
     return times
 
 
 def ratios_of(times: Sequence[float], others: Sequence[float]) -> dict[str, Any]:
-    """Returns how many times as long a job took as another one in the same round."""
+    """Returns how many times as long a call took as another one in the same round."""
     return make_figure([own / other for own, other in zip(times, others, strict=True)])

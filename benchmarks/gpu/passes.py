@@ -50,8 +50,8 @@ def measure_ratios(job: Job, findings: Findings, opened: Mapping[str, OpenVarian
         return
     batch = fit_batch({name: each.run for name, each in opened.items()}, job)
     images, masks = draw_images(batch, job.size), draw_masks(batch, job.size)
-    jobs = {name: lambda run=each.run: run(images, masks) for name, each in opened.items()}
-    times = time_in_turn(jobs, job.repeats, job.seconds * FOR_RATIOS)
+    calls = {name: lambda run=each.run: run(images, masks) for name, each in opened.items()}
+    times = time_in_turn(calls, job.repeats, job.seconds * FOR_RATIOS)
     findings.add("batch", value=batch)
     for name, seconds in times.items():
         findings.add("seconds per batch", name, value=make_figure(seconds))

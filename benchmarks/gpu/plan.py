@@ -14,7 +14,10 @@ from masktool.execution_providers import CPU, PROVIDERS, ExecutionProvider
 from masktool.runtime.providers import find_missing_build, has_provider
 
 WEIGHTS: Mapping[str, float] = {"prepare": 12, "reference": 2, "passes": 12, "memory": 2}
-"""Shares of the time that jobs of a task get; what one does not use falls to those behind it."""
+"""Shares of the time that jobs of a task are expected to take; what one does not use falls to those behind it."""
+SLACK: Mapping[str, float] = {"prepare": 3, "reference": 4, "passes": 1, "memory": 3}
+"""How many times its share a job may take. Passes fill whatever they get; the others do one thing, and without it what
+is behind them is worth less."""
 OF_A_NETWORK = ("prepare", "reference")
 """Tasks that are done once for a network, whatever the provider."""
 FEWEST_SECONDS = 3.0
@@ -110,7 +113,8 @@ def run_jobs(
     for place, job in enumerate(jobs):
         network = results[job.network]
         name = name_job(job)
-        seconds = budget.share([WEIGHTS[each.task] for each in jobs[place:]])
+        share = budget.share([WEIGHTS[each.task] for each in jobs[place:]])
+        seconds = min(share * SLACK[job.task], budget.left())
         if "failure" in network:
             continue
         if seconds < FEWEST_SECONDS:

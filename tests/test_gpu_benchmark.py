@@ -4,15 +4,13 @@ import json
 import sys
 
 import numpy as np
-import onnx
 import pytest
-from networks.small_graphs import parse
 
 from benchmarks.gpu import __main__ as program
 from benchmarks.gpu import plan, report
 from benchmarks.gpu.explanations import IN_MEMORY, METHODS, ON_DEVICE
 from benchmarks.gpu.jobs import Budget, Findings, Job, Outcome, run_job
-from benchmarks.gpu.networks import VARIANTS, file_of
+from benchmarks.gpu.networks import TINY, VARIANTS, file_of
 from benchmarks.gpu.passes import fit_batch
 from benchmarks.gpu.variants import HIDDEN_NAN, reference_path
 from benchmarks.gpu.worker import TASKS
@@ -20,20 +18,6 @@ from masktool.execution_providers import CPU, CUDA, OPENVINO
 from masktool.runtime import batching
 from masktool.runtime.session import MaskedSession
 
-SIZE = 16
-NETWORK = """
-<ir_version: 10, opset_import: ["" : 18]>
-tiny (float[N, 3, 16, 16] image) => (float[N, 4] scores)
-<float[6, 3, 3, 3] kernel, float[6, 4] weight>
-{
-    features = Conv<pads = [1, 1, 1, 1]>(image, kernel)
-    active = Relu(features)
-    pooled = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(active)
-    mean = GlobalAveragePool(pooled)
-    flat = Flatten(mean)
-    scores = Gemm(flat, weight)
-}
-"""
 CRASH = "ended by signal 11: no such GPU"
 
 
@@ -41,8 +25,7 @@ CRASH = "ended by signal 11: no such GPU"
 def folder(tmp_path_factory):
     """A folder with the files of the tiny network."""
     folder = tmp_path_factory.mktemp("networks")
-    onnx.save(parse(NETWORK), folder / "tiny.onnx")
-    TASKS["prepare"](Job("prepare", str(folder), network="tiny", size=SIZE), Findings(folder / "findings"))
+    TASKS["prepare"](Job("prepare", str(folder), network=TINY), Findings(folder / "findings"))
     assert all(file_of(folder, "tiny", variant).exists() for variant in VARIANTS)
     return folder
 
@@ -67,8 +50,8 @@ def here(monkeypatch):
 
 
 def run_program(folder, output, *more):
-    sides = ["--size", str(SIZE), "--batch", "2", "--repeats", "2", "--samples", "4", "--threads", "1"]
-    program.main(["--networks-from", str(folder), "--network", "tiny", *sides, "-o", str(output), *more])
+    few = ["--small", "--repeats", "2", "--threads", "1"]
+    program.main(["--networks-from", str(folder), *few, "-o", str(output), *more])
 
 
 def read_figures(output):

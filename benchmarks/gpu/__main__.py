@@ -3,7 +3,7 @@
     python -m benchmarks.gpu                                            # ten minutes, torch for the networks
     python -m benchmarks.gpu --prepare networks                         # writes the networks' files, and no more
     python -m benchmarks.gpu --networks-from networks                   # needs no torch
-    python -m benchmarks.gpu --small --provider cpu --provider webgpu   # the whole program, in a few minutes
+    python -m benchmarks.gpu --small --provider cpu --provider webgpu   # the whole program, on a tiny network
     python -m benchmarks.gpu --table gpu.json --into docs/performance.md
 
 Every job runs in a process of its own, and is ended when its share of the time is over. A provider's results are first
@@ -25,13 +25,14 @@ from typing import Any
 import masktool  # noqa: F401 - before ONNX Runtime: turns its telemetry off
 from benchmarks.gpu.jobs import WORKER, Budget, Job
 from benchmarks.gpu.machine import describe_machine
-from benchmarks.gpu.networks import NETWORKS
+from benchmarks.gpu.networks import NETWORKS, TINY
 from benchmarks.gpu.plan import choose_measured, find_providers, is_beyond, is_empty, list_jobs, run_jobs
 from benchmarks.gpu.report import put_into, write_table
 from masktool.execution_providers import AUTO, NAMES, know_provider
+from masktool.interface.provider_proof import SIDE
 
-SMALL = {"network": ["squeezenet1_1"], "size": 32, "batch": 2, "repeats": 3, "samples": 4, "minutes": 10.0}
-"""The whole program on a driver in software, which takes seconds for a pass where others use the machine too."""
+SMALL = {"network": [TINY], "size": SIDE, "batch": 2, "repeats": 3, "samples": 8, "minutes": 5.0}
+"""The whole program, where a driver in software takes seconds for a pass."""
 USUAL = {"network": list(NETWORKS), "size": 224, "batch": 16, "repeats": 15, "samples": None, "minutes": 10.0}
 ALL_THE_TIME = 24 * 60.0
 """Minutes for the files of the networks, where nothing else is done."""
@@ -44,7 +45,9 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     names = [name for name in NAMES if name != AUTO]
     parser.add_argument("--provider", action="append", default=[], choices=names, help="all that load, by default")
-    parser.add_argument("--network", action="append", help=f"of torchvision, or of a file; {', '.join(NETWORKS)}")
+    parser.add_argument(
+        "--network", action="append", help=f"of torchvision, of a file, or {TINY}; {', '.join(NETWORKS)}"
+    )
     parser.add_argument("--networks-from", type=Path, help="folder with NAME.onnx; what masktool makes is kept there")
     parser.add_argument("--prepare", type=Path, metavar="FOLDER", help="only write the files of the networks there")
     parser.add_argument("--size", type=int, help="height and width of the images; 224")

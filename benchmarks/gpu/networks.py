@@ -14,6 +14,8 @@ import numpy as np
 
 NETWORKS = ("resnet50", "vgg16", "mobilenet_v2", "efficientnet_b0", "vit_b_16")
 """torchvision's names of the networks that are measured by default."""
+TINY = "tiny"
+"""The network that proves providers, which needs no torch, for runs that try the program and not the provider."""
 PLAIN = "plain"
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "masked": {},
@@ -39,16 +41,20 @@ def missing_variants(folder: Path, network: str) -> list[str]:
 
 
 def write_plain(folder: Path, network: str, size: int) -> None:
-    """Writes a torchvision network with calibrated random weights as an ONNX file."""
+    """Writes a torchvision network with calibrated random weights, or the tiny one, as an ONNX file."""
+    import onnx
     import onnx_ir as ir
 
     from benchmarks.gradient import build_network
     from masktool.exporters.sources import load_source
+    from masktool.interface.provider_proof import make_network
 
-    source = load_source(build_network(network, size), input_size=(size, size))
     target = file_of(folder, network, PLAIN)
     unfinished = target.with_suffix(".unfinished")
-    ir.save(source.model, unfinished)
+    if network == TINY:
+        onnx.save(make_network(), unfinished)
+    else:
+        ir.save(load_source(build_network(network, size), input_size=(size, size)).model, unfinished)
     unfinished.replace(target)
 
 

@@ -83,7 +83,7 @@ def quantise(model: Path, name: str, images: NDArray[np.float32], path: Path) ->
     """Quantises a network as ONNX Runtime's documentation shows it, with its integers beside the operators (QDQ)."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
-    class Photographs(CalibrationDataReader):  # type: ignore[misc]  # the package has no types
+    class Photographs(CalibrationDataReader):
         def __init__(self) -> None:
             self.batches = iter([{name: image[None]} for image in images])
 

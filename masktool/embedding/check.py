@@ -18,14 +18,16 @@ from PIL import Image
 
 from masktool.contract import EXPLAIN_INPUT, SALIENCY_MAP, SEGMENTS_INPUT, TARGET_INPUT, Metadata
 from masktool.embedding import embed_source
-from masktool.embedding.measure import LIMIT, share_of_range
+from masktool.embedding.measure import LIMIT, limit_for, share_of_range
 from masktool.embedding.measure_preprocessing import draw_photograph
 from masktool.embedding.settings import EmbeddingSettings
 from masktool.errors import MasktoolError
 from masktool.explainers.embedded import LABEL_MAP, embedded_method
 from masktool.exporters.check import ExportCheck, judge_digest, plain_runnable
+from masktool.exporters.class_output import NONE
 from masktool.exporters.differences import relative_difference
 from masktool.exporters.parity import Verdict, run_source
+from masktool.exporters.precision_source import narrow_again
 from masktool.exporters.probes import feed_of
 from masktool.exporters.settings import ExportSettings
 from masktool.exporters.sources import Source
@@ -115,6 +117,8 @@ def compare_with_source(session: MaskedSession, source: Source) -> Iterator[Verd
         again = embed_source(
             source, directory / "again.onnx", recorded_settings(metadata), recorded_embedding(metadata)
         )
+        if metadata.precision == "fp16":
+            source = narrow_again(source, metadata.preprocessing, metadata.parity.get("probes"))
         own = [name for name in session.output_names if name not in session.explanation_outputs]
         plain = plain_runnable(source, metadata, own)
         layout = metadata.layout or "NCHW"
@@ -133,13 +137,14 @@ def compare_with_source(session: MaskedSession, source: Source) -> Iterator[Verd
     limit = limits_of(source.model, metadata.image_input)["ones"]
     yield Verdict("predictions", difference, limit, difference <= limit, "the model's own outputs against the source")
     share = share_of_range(found[SALIENCY_MAP], expected[SALIENCY_MAP]) + float(again.metadata.parity["explanation"])
-    yield Verdict("explanation", share, LIMIT, share <= LIMIT, "the map against the explainer's, of its range, at most")
+    limit = limit_for(source.model, metadata.image_input)
+    yield Verdict("explanation", share, limit, share <= limit, "the map against the explainer's, of its range, at most")
 
 
 def recorded_settings(metadata: Metadata) -> ExportSettings:
     """Returns the settings that a file was exported with."""
     old_names = {new: old for old, new in (metadata.renamed or {}).items()}
-    class_output = str(metadata.class_output)
+    class_output = NONE if metadata.class_output is None else metadata.class_output
     return read_settings(
         masking=metadata.masking,
         baseline=metadata.baseline,
@@ -148,6 +153,7 @@ def recorded_settings(metadata: Metadata) -> ExportSettings:
         class_output=old_names.get(class_output, class_output),
         output_kind=metadata.output_kind,
         portable=metadata.portable,
+        precision=metadata.precision,
     )
 
 

@@ -319,3 +319,32 @@ def test_kept_exports_of_two_precisions_are_two(tmp_path: Path, monkeypatch: pyt
     assert sorted(map(str, found.values())) == ["None", "fp16"]
     with pytest.raises(MasktoolError, match="is masked already"):
         masktool.load(next(iter(found)), "cpu", precision="fp16")
+
+
+@pytest.mark.parametrize("method", ["occlusion", "input-x-gradient"])
+def test_a_file_that_explains_itself(method: str, tmp_path: Path):
+    model = calm(DEEP)
+    wide, half = (
+        masktool.export_explained(model, tmp_path / f"{name}.onnx", method, precision=name, output_kind="logits")
+        for name in ("fp32", "fp16")
+    )
+    assert half.metadata.precision == "fp16"
+    assert half.n_bytes < 0.6 * wide.n_bytes
+    found, expected = (
+        onnxruntime.InferenceSession(each.path, providers=["CPUExecutionProvider"]).run(None, {"image": draw(16)})
+        for each in (half, wide)
+    )
+    assert {each.dtype for each in found} == {np.dtype(np.float32)}
+    assert relative(found[0], expected[0]) <= ROUNDING
+    assert np.corrcoef(found[1].ravel(), expected[1].ravel())[0, 1] > 0.99
+    assert not masktool.check_export(half.path, model).failed
+
+
+def test_a_network_without_class_scores_is_compared_by_its_outputs(tmp_path: Path):
+    text = """<ir_version: 10, opset_import: ["" : 20]> maps (float[N, 3, 16, 16] image) => (float[N, 4, 16, 16] y)
+    <float[4, 3, 3, 3] k> { y = Conv<pads = [1, 1, 1, 1]>(image, k) }"""
+    exported = masktool.export(calm(text), tmp_path / "masked.onnx", precision="fp16")
+    figures = exported.metadata.parity["fp32"]
+    assert 0 < figures["scores"] <= ROUNDING
+    assert (figures["first_choice"], figures["maps"]) == (None, {})
+    assert not masktool.check_export(exported.path, calm(text)).failed

@@ -29,7 +29,7 @@ KEY_LENGTH = 16
 RECORD = "entry.json"
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 OTHERS = "others may write to it"
-CODE_OF_EXPORTS = ("exporters", "ops", "interface", "*.py")
+CODE_OF_EXPORTS = ("exporters", "ops", "interface", "execution_providers", "*.py")
 """Patterns of masktool's files that may decide what an export holds: all that exporters import, and who calls them."""
 PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu")
 TORCH_PACKAGES = ("torch", "torchvision", "timm", "safetensors")

@@ -142,7 +142,7 @@ def bare_model(path: Path, names: Sequence[str]) -> bytes:
     model.graph.node.extend(nodes)
     for inner in (inner for each in model.graph.node for inner in graphs_in(each)):
         del inner.value_info[:]
-        for value in inner.output:
+        for value in (*inner.output, *(each for each in inner.input if not each.type.tensor_type.elem_type)):
             value.ClearField("type")
         sort_nodes(inner)
     weights = {tensor.name for tensor in model.graph.initializer}

@@ -25,6 +25,8 @@ PARENTS = 40
 """Networks that mutants descend from."""
 TOLERANCE = 1e-3
 """Relative; beyond it the file is wrong, unless the mutant's own answer varies as much with ONNX Runtime's effort."""
+MOST_COPIES = 8
+"""Images in a batch, tried one after another of a mutant that does not run on one: masktool feeds it copies of one."""
 WAYS: tuple[dict[str, str], ...] = ({}, {"masking": "fill"}, {"gradient": "logit"}, {"masking": "partial"})
 
 
@@ -81,7 +83,8 @@ def run_source(
 
     ONNX Runtime refuses some files for what they declare of values inside and at the end, which masktool infers anew
     instead, or for an input of length 0, which masktool takes for an open one, or for what is not needed for the values
-    asked for. Where that was all that was wrong, the mutant without it is the one to compare with.
+    asked for. Where that was all that was wrong, the mutant without it is the one to compare with. A mutant that leaves
+    its batch open may run on as many images alone as a node inside happens to need.
     """
     try:
         session = open_session(path, optimised=optimised)
@@ -89,16 +92,23 @@ def run_source(
             raise KeyError(*names)
         return run_session(session, given)
     except Exception:
-        return run_session(open_session(bare_model(path, names), optimised=optimised), given)
+        session = open_session(bare_model(path, names), optimised=optimised)
+        for copies in range(1, MOST_COPIES):
+            with contextlib.suppress(Exception):
+                return run_session(session, given, copies)
+        return run_session(session, given, MOST_COPIES)
 
 
-def run_session(session: onnxruntime.InferenceSession, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns a session's outputs by name for inputs in its own order; of a fixed batch of copies, the first's."""
-    feed, copies = {}, 1
+def run_session(
+    session: onnxruntime.InferenceSession, given: Mapping[str, np.ndarray], copies: int = 1
+) -> dict[str, np.ndarray]:
+    """Returns a session's outputs by name for inputs in its own order; of a batch of copies, the first's."""
+    feed = {}
     for node, value in zip(session.get_inputs(), given.values(), strict=True):
-        if node.shape and isinstance(node.shape[0], int) and len(value) == 1:
-            copies = max(copies, node.shape[0])  # of a fixed batch, for which the masked file takes one image
-            value = np.repeat(value, node.shape[0], axis=0)
+        if node.shape and len(value) == 1:
+            length = node.shape[0] if isinstance(node.shape[0], int) else copies
+            copies = max(copies, length)  # of a fixed batch, for which the masked file takes one image
+            value = np.repeat(value, length, axis=0)
         feed[node.name] = value
     found = [np.asarray(each) for each in session.run(None, feed)]
     found = found if copies == 1 else [each[: len(each) // copies] if each.ndim else each for each in found]

@@ -174,8 +174,15 @@ def test_providers_by_name_only_are_tried_when_named(monkeypatch):
     assert plan.find_obstacle(OPENVINO, ["openvino"]) is None
 
 
+def test_a_driver_in_software_is_measured_when_named():
+    software = Outcome({"loads": True, "lists a GPU": False}, None, 0.1)
+    assert plan.judge_provider(software, [])["reason"].startswith("loads, but lists no GPU")
+    assert "reason" not in plan.judge_provider(software, ["webgpu"])
+    assert "reason" not in plan.judge_provider(Outcome({"loads": True}, None, 0.1), [])
+
+
 def test_the_cpu_is_measured_where_it_is_named_or_alone():
-    loads, fails = {"loads": True}, {"loads": False}
+    loads, fails = {"loads": True}, {"loads": False, "reason": CRASH}
     assert plan.choose_measured([], {"cpu": loads, "cuda": loads}) == ["cuda"]
     assert plan.choose_measured([], {"cpu": loads, "cuda": fails}) == ["cpu"]
     assert plan.choose_measured(["cuda"], {"cpu": loads, "cuda": fails}) == []

@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 def find_providers(
     named: Sequence[str], job: Job, budget: Budget, say: Say, command: Sequence[str] = WORKER
 ) -> dict[str, dict[str, Any]]:
-    """Returns for each provider that is asked for, and the CPU, whether it loads, and why not.
+    """Returns for each provider that is asked for, and the CPU, whether it loads, and why it is not measured.
 
     Args:
         named: masktool's names of the providers that are asked for; empty for all but those taken by name only.
@@ -52,12 +52,20 @@ def find_providers(
             say(f"{provider.title}: does it load?")
             own = dataclasses.replace(job, task="prove", provider=provider.name)
             outcome = run_job(own, min(budget.left() / 4, SECONDS_TO_PROVE), command)
-            found[provider.name] = {"loads": False, "reason": outcome.failure, **outcome.findings}
-            if found[provider.name]["loads"]:
-                found[provider.name].pop("reason")
-        if not found[provider.name]["loads"]:
+            found[provider.name] = judge_provider(outcome, named)
+        if "reason" in found[provider.name]:
             say(f"{provider.title}: {found[provider.name]['reason']}")
     return found
+
+
+def judge_provider(outcome: Outcome, named: Sequence[str]) -> dict[str, Any]:
+    """Returns what a provider showed, with a reason where it is not measured: it fails, or no GPU is behind it."""
+    found = {"loads": False, **outcome.findings}
+    if not found["loads"]:
+        return {"reason": outcome.failure, **found}
+    if found.get("lists a GPU", True) or named:
+        return found
+    return {"reason": "loads, but lists no GPU: left out unless it is asked for", **found}
 
 
 def find_obstacle(provider: ExecutionProvider, named: Sequence[str]) -> str | None:
@@ -72,8 +80,8 @@ def find_obstacle(provider: ExecutionProvider, named: Sequence[str]) -> str | No
 
 
 def choose_measured(named: Sequence[str], found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Returns the providers that are measured: those that load; the CPU if named, or if none is named or loads."""
-    loading = [name for name, each in found.items() if each["loads"] and name != CPU.name]
+    """Returns the providers that are measured: those with no reason against, or the CPU: if named or in want of any."""
+    loading = [name for name, each in found.items() if "reason" not in each and name != CPU.name]
     return [CPU.name, *loading] if CPU.name in named or not (named or loading) else loading
 
 

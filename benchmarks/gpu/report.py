@@ -96,8 +96,8 @@ def show_explanation(found: Mapping[str, Any] | None) -> str:
 
 
 def say_missing(report: Mapping[str, Any]) -> list[str]:
-    """Returns lines that say which providers did not load, and what was not measured."""
-    lines = [f"* {name}: {each['reason']}" for name, each in report["providers"].items() if not each["loads"]]
+    """Returns lines that say which providers were not measured, and what else was not."""
+    lines = [f"* {name}: {each['reason']}" for name, each in report["providers"].items() if "reason" in each]
     for network, results in report["networks"].items():
         if "failure" in results:
             lines.append(f"* {network}: {results['failure']}")

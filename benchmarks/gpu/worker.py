@@ -20,7 +20,7 @@ def prove_provider(job: Job, findings: Findings) -> None:
     """Opens a tiny masked network on a provider, and notes whether that loads and what it differs by from the CPU."""
     from masktool.execution_providers import know_provider
     from masktool.interface.provider_proof import ProviderProof
-    from masktool.runtime.plugins import list_devices
+    from masktool.runtime.plugins import list_devices, lists_gpu
 
     provider = know_provider(job.provider)
     assert provider is not None
@@ -32,6 +32,8 @@ def prove_provider(job: Job, findings: Findings) -> None:
         return
     findings.add("difference from the CPU in a tiny network", value=finite(proof.difference))
     findings.add("seconds of the first run", value=finite(proof.first_seconds))
+    if provider.needs_listed_gpu:  # it loads on a driver in software too
+        findings.add("lists a GPU", value=lists_gpu(provider))
     with leaving_out(findings, "devices"):
         findings.add("devices", value=[str(each.device.metadata or each.device) for each in list_devices(provider)])
 

@@ -37,10 +37,7 @@ class Files:
         if name == BUILT_IN and form == "layer":
             return demo.model_path()
         path = self.folder / f"{name}.{form}.onnx"
-        if name == BUILT_IN and form == "gradient":
-            masktool.add_gradients_to(demo.model_path(), path, loss="log-softmax")
-        else:
-            masktool.export(make_network(name, self.data_dir), path, **FORMS[form], **CLASS_OUTPUT.get(name, {}))
+        masktool.export(make_network(name, self.data_dir), path, **FORMS[form], **CLASS_OUTPUT.get(name, {}))
         return path
 
 

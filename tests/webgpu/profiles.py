@@ -16,19 +16,21 @@ COPIES = ("MemcpyToHost", "MemcpyFromHost")
 """What ONNX Runtime puts between nodes of different providers."""
 NUMBERS = ("float", "float16", "bfloat16", "double")
 """Element types of images, masks and activations in a profile; lengths, indices and conditions have others."""
+FEW_AXES = 2
+"""Lengths have one, and the target's class compared with all classes has two; conditions on maps have more."""
 
 
 class Ran(NamedTuple):
-    """One node of a run: its operator, its provider, and the element types of its results."""
+    """One node of a run: its operator, its provider, and the element types and shapes of its results."""
 
     operator: str
     provider: str
-    types: tuple[str, ...]
+    results: tuple[tuple[str, tuple[int, ...]], ...]
 
     @property
     def is_shape_arithmetic(self):
         """Whether it computes lengths and indices alone."""
-        return not set(self.types) & set(NUMBERS)
+        return all(kind not in NUMBERS and len(shape) <= FEW_AXES for kind, shape in self.results)
 
 
 @contextlib.contextmanager
@@ -60,7 +62,11 @@ def read_profile(path):
     events = json.loads(Path(path).read_text(encoding="utf-8"))
     nodes = [event["args"] for event in events if event["cat"] == "Node" and event["name"].endswith("_kernel_time")]
     return [
-        Ran(node["op_name"], node["provider"], tuple(kind for result in node["output_type_shape"] for kind in result))
+        Ran(
+            node["op_name"],
+            node["provider"],
+            tuple((kind, tuple(shape)) for result in node["output_type_shape"] for kind, shape in result.items()),
+        )
         for node in nodes
     ]
 

@@ -43,12 +43,12 @@ class Losses(NamedTuple):
         here = flow.emit("Equal", flow.constant(np.arange(PATIENCE), INT64), place)
         latest = flow.emit("Where", flow.emit("And", here, counts), loss, self.latest)
         leaving = flow.emit("ReduceMin", flow.emit("Where", here, self.latest, flow.floats(UNREACHED)), keepdims=1)
-        lowest = flow.emit("Where", counts, flow.emit("Min", self.lowest, leaving), self.lowest)
+        lowest = flow.emit("Where", counts, flow.least(self.lowest, leaving), self.lowest)
         return Losses(flow.typed(latest, FLOAT, [PATIENCE]), flow.typed(lowest, FLOAT, [1]))
 
     def have_settled(self, flow: Flow, tolerance: float) -> ir.Value:
         """Emits what :func:`masktool.explainers.learning.have_settled` returns, () bool."""
-        now = flow.emit("Min", self.lowest, flow.emit("ReduceMin", self.latest, keepdims=1))
+        now = flow.least(self.lowest, flow.emit("ReduceMin", self.latest, keepdims=1))
         improved = flow.emit("Sub", self.lowest, now)
         bound = flow.emit("Mul", flow.emit("Abs", now), flow.floats(tolerance))
         enough = flow.emit("Less", self.lowest, flow.floats(UNREACHED))

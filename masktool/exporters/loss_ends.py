@@ -114,20 +114,20 @@ def count_scores(scores: ir.Value) -> int:
 
 def logits_of(graph: GradientGraph, shares: ir.Value, output_kind: OutputKind | None) -> tuple[ir.Value, ir.Value]:
     """Returns the logits of probabilities (B, K), and their derivative with respect to the probabilities."""
-    least, one = graph.number(LEAST, shares), graph.number(1, shares)
-    share = graph.emit("Max", shares, least)
+    one = graph.number(1, shares)
+    share = graph.bounded(shares, low=LEAST)
     if output_kind == "probabilities":
         return graph.emit("Log", share), graph.emit("Reciprocal", share)
-    rest = graph.emit("Max", graph.emit("Sub", one, shares), least)
+    rest = graph.bounded(graph.emit("Sub", one, shares), low=LEAST)
     logits = graph.emit("Sub", graph.emit("Log", share), graph.emit("Log", rest))
     return logits, graph.emit("Add", graph.emit("Reciprocal", share), graph.emit("Reciprocal", rest))
 
 
 def exclusive_ends(graph: GradientGraph, logits: ir.Value, chosen: ir.Value) -> Mapping[Loss, LossEnd]:
     """Returns the ends, by loss, for classes that exclude one another."""
-    shares, logs = graph.emit("Softmax", logits, axis=1), graph.emit("LogSoftmax", logits, axis=1)
+    shares, logs = graph.emit("Softmax", logits, axis=1), log_softmax(graph, logits)
     share, towards = picked(graph, shares, chosen), graph.emit("Sub", chosen, shares)
-    surprise = graph.emit("Min", graph.emit("Neg", logs), graph.number(SURE, logs))
+    surprise = graph.bounded(graph.emit("Neg", logs), high=SURE)
     entropy = sum_over_classes(graph, graph.emit("Mul", shares, surprise))
     slope = graph.emit("Mul", shares, graph.emit("Sub", surprise, entropy))
     return {
@@ -136,6 +136,12 @@ def exclusive_ends(graph: GradientGraph, logits: ir.Value, chosen: ir.Value) -> 
         "softmax": LossEnd(share, graph.emit("Mul", share, towards)),
         "entropy": LossEnd(entropy, slope),
     }
+
+
+def log_softmax(graph: GradientGraph, logits: ir.Value) -> ir.Value:
+    """Returns the logarithms (B, K) of the softmax of logits: LogSoftmax has no kernel on every device."""
+    below = graph.emit("Sub", logits, graph.emit("ReduceMax", logits, graph.ints(1)))
+    return graph.emit("Sub", below, graph.emit("Log", sum_over_classes(graph, graph.emit("Exp", below))))
 
 
 def independent_ends(graph: GradientGraph, logits: ir.Value, chosen: ir.Value) -> Mapping[Loss, LossEnd]:

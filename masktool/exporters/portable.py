@@ -28,10 +28,9 @@ from masktool.exporters.opset import lower_opset
 from masktool.exporters.parity import DEFECT
 from masktool.exporters.result import ONNX_DOMAINS, name_operator
 from masktool.messages import SIZE, parameter
+from masktool.ops.builder import TINY_BETA
 from masktool.printable import list_some
 
-TINY_BETA = -1e-37
-"""Stands for 0 in a HardSigmoid: too small to change any sum in float32, and not so small that it would become 0."""
 LARGEST_FOLDED = 1024
 """Most numbers in a constant that is folded: those of shapes and of indices. Folding weights would enlarge the file."""
 LESSENED = "/of_less"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from masktool.ops.gradients import HALF
+from masktool.ops.builder import HALF
 
 SINGLE = ir.DataType.FLOAT
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from masktool.ops.builder import dtype_of, input_at, rank_of
+from masktool.ops.builder import LARGEST_SLOPE, dtype_of, input_at, rank_of
 from masktool.ops.errors import RuleError
 from masktool.ops.gradients import (
     GradientGraph,
@@ -34,8 +34,8 @@ ZERO_PRESERVING = (
     "Mish", "Neg", "Relu", "Round", "Selu", "Shrink", "Sign", "Sin", "Softsign", "Tanh", "ThresholdedRelu",
 )  # fmt: skip
 OTHER_ACTIVATIONS = ("Clip", "Cos", "HardSigmoid", "Sigmoid", "Softplus")
-LARGEST_SLOPE = 3e38
-"""Just below the largest float32 number."""
+STEEP = LARGEST_SLOPE / 2
+"""A HardSigmoid of such a slope is a step, whose own slope is 0 wherever it has one."""
 
 
 @mask_rule(*ZERO_PRESERVING)
@@ -100,18 +100,13 @@ def vjp_cast(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradi
 def vjp_relu(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Passes the gradient where x is positive.
 
-    ``HardSigmoid(alpha = 3e38)(y)`` is exactly [y > 0] for every normal float32 number, and one of the few operators
-    that ONNX Runtime leaves in the blocked layout of its convolutions; Greater and Where are not.
+    A step, a HardSigmoid, is one of the few operators that ONNX Runtime leaves in the blocked layout of its
+    convolutions; Greater and Where are not.
     """
     gradient, output = first_gradient(gradients), node.outputs[0]
     if dtype_of(output) not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
         return [graph.masked(gradient, graph.positive(output))]
-    return [graph.emit("Mul", gradient, step(graph, output))]
-
-
-def step(graph: GradientGraph, value: ir.Value) -> ir.Value:
-    """Returns 1 where a value is positive, else 0, in its own type."""
-    return graph.emit("HardSigmoid", value, alpha=LARGEST_SLOPE, beta=0.0)
+    return [graph.emit("Mul", gradient, graph.step(output))]
 
 
 @gradient_rule("BatchNormalization")
@@ -158,6 +153,8 @@ def vjp_gate(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradi
     if node.op_type == "Shrink":
         threshold = graph.number(own.get_float("lambd", 0.5), value)
         return [graph.masked(gradient, graph.emit("Greater", graph.emit("Abs", value), threshold))]
+    if own.get_float("alpha", 0.2) >= STEEP:
+        return []
     output = node.outputs[0]
     inside = graph.masked(gradient, graph.positive(output))
     inside = graph.masked(inside, graph.emit("Less", output, graph.number(1, output)))

@@ -25,6 +25,13 @@ RESULT_TYPES = {
 }
 """Element types of the results of operators whose result is not of their first input's type."""
 
+HALF = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+"""Types of half precision: ONNX Runtime adds nothing up in them on the CPU, and they hold no large numbers."""
+LARGEST_SLOPE = 3e38
+"""The slope of a HardSigmoid that is a step: it takes every normal float32 number beyond 1."""
+TINY_BETA = -1e-37
+"""Stands for 0 in a HardSigmoid: too small to change any sum in float32, and not so small that it would become 0. Of
+OpenVINO's readers one takes 0 for "not given", which means 0.5."""
 INTEGER_TYPES = frozenset(ir.DataType[f"{sign}INT{bits}"] for sign in ("", "U") for bits in (8, 16, 32, 64))
 CHOOSABLE = {
     ir.DataType.INT16: ir.DataType.INT32,
@@ -111,9 +118,38 @@ class GraphBuilder(abc.ABC):
             return value
         return self.emit("Cast", value, to=dtype.value)
 
-    def ones_like(self, mask: ir.Value) -> ir.Value:
-        """Returns ones in the shape and type of a mask."""
-        return self.emit("ConstantOfShape", self.emit("Shape", mask), value=ir.tensor([1], dtype=dtype_of(mask)))
+    def filled_like(self, value: ir.Value, number: float) -> ir.Value:
+        """Returns one number in the shape and type of a value."""
+        return self.emit("Expand", self.constant(number, dtype_of(value)), self.emit("Shape", value))
+
+    def step(self, value: ir.Value) -> ir.Value:
+        """Returns 1 where a value is positive, else 0, in its own type.
+
+        In float32 it is a HardSigmoid, which has a kernel on every device, where Sign has not, and stays in the blocked
+        layout of ONNX Runtime's convolutions; a subnormal number gives less than 1. Other types do not hold its slope,
+        or have no such kernel.
+        """
+        if dtype_of(value) != ir.DataType.FLOAT:
+            return self.as_type(self.positive(value), dtype_of(value))
+        return self.emit("HardSigmoid", value, alpha=LARGEST_SLOPE, beta=TINY_BETA)
+
+    def sign(self, value: ir.Value) -> ir.Value:
+        """Returns 1 where a value is positive, -1 where it is negative, else 0."""
+        return self.emit("Sub", self.step(value), self.step(self.emit("Neg", value)))
+
+    def least(self, left: ir.Value, right: ir.Value) -> ir.Value:
+        """Returns the smaller of two values at each place: of equal ones the left."""
+        return self.emit("Where", self.emit("Less", right, left), right, left)
+
+    def most(self, left: ir.Value, right: ir.Value) -> ir.Value:
+        """Returns the larger of two values at each place: of equal ones the left."""
+        return self.emit("Where", self.emit("Less", left, right), right, left)
+
+    def bounded(self, value: ir.Value, *, low: float | None = None, high: float | None = None) -> ir.Value:
+        """Returns a value cut to bounds."""
+        bounds = (None if bound is None else self.constant(bound, dtype_of(value)) for bound in (low, high))
+        given = list(bounds)
+        return self.emit("Clip", value, *(given if given[1] is not None else given[:1]))
 
     def divisor(self, value: ir.Value) -> ir.Value:
         """Returns a value with 1 wherever it is not positive, so that others can be divided by it."""

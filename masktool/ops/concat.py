@@ -12,6 +12,7 @@ Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import onnx_ir as ir
@@ -43,7 +44,7 @@ def mask_concat(graph: MaskedGraph, node: ir.Node) -> None:
 def concat_channels(graph: MaskedGraph, node: ir.Node, states: Sequence[Masked]) -> Masked:
     """Returns the union of the masks; sets every map to 0 where the union has a place that the map lacks."""
     masks = list(dict.fromkeys(state.mask for state in states))
-    mask = masks[0] if len(masks) == 1 else graph.emit("Max", *masks)
+    mask = functools.reduce(graph.most, masks)
     axes = tuple(sorted({axis for state in states for axis in state.axes}))
     all_zeroed = len(states) == len(node.inputs)
     for index, value in enumerate(node.inputs):
@@ -77,7 +78,7 @@ def ones_beside(graph: MaskedGraph, value: ir.Value, masked: ir.Value, axis: int
     if length is None:
         raise RuleError(f"the length of {value.name!r} along axis {axis} is not fixed")
     repeats = [length if other == axis else 1 for other in range(rank_of(value))]
-    return graph.emit("Tile", graph.ones_like(one_place), graph.constant(repeats, ir.DataType.INT64))
+    return graph.emit("Tile", graph.filled_like(one_place, 1), graph.constant(repeats, ir.DataType.INT64))
 
 
 @mask_rule("Split")

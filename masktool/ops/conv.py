@@ -68,7 +68,7 @@ def count_kept(
     mask = state.mask
     box = graph.constant(np.ones(box_shape), ir.DataType.FLOAT)
     kept = graph.emit(node.op_type, mask, box, **attributes)
-    in_image = graph.emit(node.op_type, graph.ones_like(mask), box, **attributes)
+    in_image = graph.emit(node.op_type, graph.filled_like(mask, 1), box, **attributes)
     factor = graph.as_type(graph.emit("Div", in_image, graph.divisor(kept)), dtype)
     node.replace_input_with(0, graph.weighted(value))
     bias = node.inputs[2] if len(node.inputs) > 2 else None

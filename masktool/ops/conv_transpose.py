@@ -33,11 +33,12 @@ def mask_conv_transpose(graph: MaskedGraph, node: ir.Node) -> None:
     if "output_shape" in attributes:  # of old files, with batch and channels in front
         attributes["output_shape"] = attributes["output_shape"][-len(window.kernel) :]
     box = graph.constant(np.ones((1, 1, *window.kernel)), ir.DataType.FLOAT)
-    new_mask = graph.emit("Sign", graph.emit("ConvTranspose", graph.emit("Sign", state.mask), box, **attributes))
+    new_mask = graph.step(graph.emit("ConvTranspose", graph.step(state.mask), box, **attributes))
     if not reaches_everywhere(node, window):
-        reached = graph.emit("Sign", graph.emit("ConvTranspose", graph.ones_like(state.mask), box, **attributes))
+        whole = graph.filled_like(state.mask, 1)
+        reached = graph.step(graph.emit("ConvTranspose", whole, box, **attributes))
         one = graph.constant(1, ir.DataType.FLOAT)
-        new_mask = graph.emit("Max", new_mask, graph.emit("Sub", one, reached))
+        new_mask = graph.emit("Add", new_mask, graph.emit("Sub", one, reached))
     if graph.masking == "partial":
         count_kept(graph, node, (1, 1, *window.kernel), new_mask, attributes)
         return

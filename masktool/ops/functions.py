@@ -49,7 +49,7 @@ _NEIGHBOR_FILL_TEXT = """
     fill = Mul (sum_of_y, weight)
     filled = Add (y, fill)
     reached = Add (mask, sum_of_mask)
-    known = Min (reached, one)
+    known = Clip (reached, , one)
 }}
 """
 

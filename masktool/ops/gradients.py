@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 import onnx_ir as ir
 
 from masktool.errors import UnsupportedNode, stage
-from masktool.ops.builder import GraphBuilder, dims_of, dtype_of, network_name
+from masktool.ops.builder import HALF, GraphBuilder, dims_of, dtype_of, network_name
 from masktool.ops.errors import RuleError
 from masktool.ops.rules import RuleTable
 
@@ -32,8 +32,6 @@ REPORT = "nothing was written; this is a defect of masktool: please report the n
 
 SHAPES = frozenset({"Shape", "Size"})
 """Operators that read the lengths of a value, not its numbers."""
-HALF = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
-"""Types in which ONNX Runtime's ScatterElements adds nothing up on the CPU."""
 FLAT = "flat: its output does not change with small changes of its input, so that no gradient passes"
 
 
@@ -186,8 +184,7 @@ class GradientGraph(GraphBuilder):
 
     def zeros_like(self, value: ir.Value) -> ir.Value:
         """Returns zeros in the shape and type of a value."""
-        zero = ir.tensor([0], dtype=dtype_of(value))
-        return self.like(value, self.emit("ConstantOfShape", self.emit("Shape", value), value=zero))
+        return self.like(value, self.filled_like(value, 0))
 
     def added_at(self, value: ir.Value, indices: ir.Value, updates: ir.Value, axis: int) -> ir.Value:
         """Returns a value with ``updates`` added at ``indices`` along an axis; half precision is added up in single."""

@@ -231,7 +231,11 @@ class MaskedGraph(GraphBuilder):
             return value
         if dtype_of(value) in INTEGER_TYPES:
             return self.replaced(value, empty=0)
-        return self._shaped_as(value, self.emit("Mul", value, self.emit("Sign", self.aligned_mask(value))))
+        return self._shaped_as(value, self.emit("Mul", value, self.kept_share(value)))
+
+    def kept_share(self, value: ir.Value) -> ir.Value:
+        """Returns 1 where the value's place is kept at all, else 0, aligned with the value and in its element type."""
+        return self.as_type(self.step(self._states[value].mask), dtype_of(value))
 
     def replaced(self, value: ir.Value, empty: float) -> ir.Value:
         """Returns the value with ``empty`` wherever its mask is 0, whatever stands there (0 · NaN is NaN)."""

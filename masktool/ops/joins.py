@@ -11,6 +11,7 @@ is the minimum).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import onnx_ir as ir
@@ -57,9 +58,7 @@ def smallest(graph: MaskedGraph, states: Sequence[Masked]) -> Masked:
     axes = sorted({axis for state in states for axis in state.axes})
     merged = {axis: parts for axis, parts in first.merged.items() if all(s.merged.get(axis) == parts for s in states)}
     masks = list(dict.fromkeys(state.mask for state in states))
-    mask = masks[0]
-    for other in masks[1:]:
-        mask = graph.emit("Min", mask, other)
+    mask = functools.reduce(graph.least, masks)
     return first.replace(mask=mask, axes=tuple(axes), zeroed=False, merged=merged)
 
 

@@ -33,7 +33,7 @@ def average_kept(graph: MaskedGraph, node: ir.Node, **attributes: Any) -> ir.Val
     value, others = input_at(node, 0), node.inputs[1:]
     mask = graph.known_state(value).mask
     average_of_mask = graph.emit(node.op_type, mask, *others, **attributes)
-    average_of_ones = graph.emit(node.op_type, graph.ones_like(mask), *others, **attributes)
+    average_of_ones = graph.emit(node.op_type, graph.filled_like(mask, 1), *others, **attributes)
     factor = graph.emit("Div", average_of_ones, graph.divisor(average_of_mask))
     node.replace_input_with(0, graph.weighted(value))
     output = node.outputs[0]

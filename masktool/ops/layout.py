@@ -25,7 +25,7 @@ def set_or_spend(graph: MaskedGraph, node: ir.Node, state: Masked) -> None:
     if state.axes:
         graph.set_state(output, state)
     else:
-        kept = graph.as_type(graph.emit("Sign", state.mask), dtype_of(output))
+        kept = graph.as_type(graph.step(state.mask), dtype_of(output))
         graph.emit_after(output, "Mul", output, kept)
 
 

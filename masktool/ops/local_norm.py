@@ -37,7 +37,9 @@ def mask_lp_normalization(graph: MaskedGraph, node: ir.Node) -> None:
     new_state = state.replace(zeroed=False)
     if axis in state.axes:
         reduction, along = norm_of(node), graph.constant([axis], ir.DataType.INT64)
-        of_mask, of_ones = (graph.emit(reduction, each, along) for each in (state.mask, graph.ones_like(state.mask)))
+        of_mask, of_ones = (
+            graph.emit(reduction, each, along) for each in (state.mask, graph.filled_like(state.mask, 1))
+        )
         share = graph.emit("Div", of_mask, of_ones)
         node.replace_input_with(0, graph.weighted(value))
         output = graph.emit_after(output, "Mul", output, graph.as_type(share, dtype_of(output)))
@@ -56,7 +58,7 @@ def vjp_lp_normalization(graph: GradientGraph, node: ir.Node, gradients: Gradien
     axis = graph.ints(node.attributes.get_int("axis", -1))
     norm = graph.emit(norm_of(node), value, axis)
     total = graph.emit("ReduceSum", graph.emit("Mul", gradient, output), axis)
-    direction = output if norm_of(node) == "ReduceL2" else graph.emit("Sign", value)
+    direction = output if norm_of(node) == "ReduceL2" else graph.sign(value)
     across = graph.emit("Sub", gradient, graph.emit("Mul", direction, total))
     return [graph.masked(graph.emit("Div", across, graph.divisor(norm)), graph.positive(norm))]
 

@@ -169,7 +169,7 @@ def signed_power(graph: GradientGraph, value: ir.Value, power: int) -> ir.Value:
     """Returns sign(x) · |x|ᵖ, which is x itself for p = 1."""
     if power == 1:
         return value
-    return graph.emit("Mul", graph.emit("Sign", value), raised(graph, graph.emit("Abs", value), power))
+    return graph.emit("Mul", graph.sign(value), raised(graph, graph.emit("Abs", value), power))
 
 
 def inputs_by_window(window: Window, axis: int, size: int, out_size: int) -> np.ndarray:

@@ -47,7 +47,7 @@ def mask_reduce_log_sum(graph: MaskedGraph, node: ir.Node) -> None:
         keepdims, along = node.attributes.get_int("keepdims", 1), graph.constant(axes, ir.DataType.INT64)
         sums = [
             graph.emit("ReduceSum", each, along, keepdims=keepdims)
-            for each in (state.mask, graph.ones_like(state.mask))
+            for each in (state.mask, graph.filled_like(state.mask, 1))
         ]
         rest = graph.emit("Log", graph.emit("Div", sums[1], graph.divisor(sums[0])))
         some_kept = graph.positive(sums[0])
@@ -142,7 +142,7 @@ def vjp_reduce_norm(graph: GradientGraph, node: ir.Node, gradients: Gradients) -
     value, axes = input_at(node, 0), axes_to_reduce(node)
     gradient = with_axes(graph, node, first_gradient(gradients), axes)
     if node.op_type == "ReduceL1":
-        return [graph.emit("Mul", graph.emit("Sign", value), gradient)]
+        return [graph.emit("Mul", graph.sign(value), gradient)]
     if node.op_type == "ReduceL2":
         norm = graph.divisor(with_axes(graph, node, node.outputs[0], axes))
         return [graph.emit("Mul", value, graph.emit("Div", gradient, norm))]

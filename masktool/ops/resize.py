@@ -62,9 +62,10 @@ def resize_linear(graph: MaskedGraph, node: ir.Node, state: Masked) -> None:
     """Interpolates between kept places only."""
     output, own = node.outputs[0], same_attributes(node)
     shares = resized(graph, node, state, state.mask, own)
-    support = graph.divisor(resized(graph, node, state, graph.emit("Sign", state.mask), own))
+    support = graph.divisor(resized(graph, node, state, graph.step(state.mask), own))
+    whole = resized(graph, node, state, graph.filled_like(state.mask, 1), own)
     node.replace_input_with(0, graph.weighted(input_at(node, 0)))
-    factor = graph.emit("Div", resized(graph, node, state, graph.ones_like(state.mask), own), graph.divisor(shares))
+    factor = graph.emit("Div", whole, graph.divisor(shares))
     new_state = state.replace(mask=graph.emit("Div", shares, support), zeroed=True)
     graph.set_state(graph.emit_after(output, "Mul", output, graph.as_type(factor, dtype_of(output))), new_state)
 
@@ -73,9 +74,9 @@ def resize_cubic(graph: MaskedGraph, node: ir.Node) -> None:
     """Fills missing places as far as the four taps reach, whose weights may be negative and so are no shares."""
     state, value = image_state(graph, node), input_at(node, 0)
     linear = same_attributes(node) | {"mode": "linear"}
-    support = resized(graph, node, state, graph.emit("Sign", state.mask), linear)
+    support = resized(graph, node, state, graph.step(state.mask), linear)
     node.replace_input_with(0, fill(graph, value, state.mask, CUBIC_REACH))
-    graph.set_state(node.outputs[0], Masked(graph.emit("Sign", support)))
+    graph.set_state(node.outputs[0], Masked(graph.step(support)))
 
 
 def resized(

@@ -21,7 +21,7 @@ GELU_CUBIC = 0.044715
 
 def slope_of_abs(graph: GradientGraph, node: ir.Node) -> ir.Value:
     """``sign(x)``."""
-    return graph.emit("Sign", input_at(node, 0))
+    return graph.sign(input_at(node, 0))
 
 
 def slope_of_elu(graph: GradientGraph, node: ir.Node) -> ir.Value:
@@ -37,7 +37,7 @@ def slope_of_elu(graph: GradientGraph, node: ir.Node) -> ir.Value:
 def slope_of_celu(graph: GradientGraph, node: ir.Node) -> ir.Value:
     """``min(y, 0) / α + 1``, as y = α · (exp(x / α) − 1) below 0."""
     y = node.outputs[0]
-    below = graph.emit("Min", y, graph.number(0, y))
+    below = graph.bounded(y, high=0)
     below = graph.emit("Div", below, graph.number(node.attributes.get_float("alpha", 1.0), y))
     return graph.emit("Add", below, graph.number(1, y))
 

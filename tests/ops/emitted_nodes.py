@@ -7,7 +7,14 @@ import re
 import onnx_ir as ir
 
 from masktool.exporters.opset import opset_of
-from masktool.exporters.placement import DEVICE_PROVIDERS, KernelAnswer, NodeKinds, answer_for, write_out_functions
+from masktool.exporters.placement import (
+    DEVICE_PROVIDERS,
+    KernelAnswer,
+    NodeKinds,
+    answer_for,
+    main_type,
+    write_out_functions,
+)
 
 Leaving = dict[str, set[str]]
 """By provider: what leaves the device, such as ``Min``, ``Where of int64``, ``AveragePool-19``."""
@@ -53,4 +60,5 @@ def label(node: ir.Node, found: KernelAnswer) -> str:
         return f"{node.op_type} of {dtype[1]}"
     if "indices" in found.reason:
         return f"{node.op_type} with indices"
-    return node.op_type if found.where == "cpu" else f"{node.op_type}, unknown"
+    kind = node.op_type if (dtype := main_type(node)) in (None, "float", "float16") else f"{node.op_type} of {dtype}"
+    return kind if found.where == "cpu" else f"{kind}, unknown"

@@ -27,16 +27,16 @@ RARE = {"GlobalLpPool", "LpPool"}
 EXCEPTIONS: Leaving = {
     "cuda": RARE | {"Cosh", "Sinh"},
     "webgpu": RARE
-    | {"AveragePool-19", "ConstantOfShape", "Max", "MaxPool with indices", "Min", "Sign", "SpaceToDepth"}
+    | {"AveragePool-19", "MaxPool with indices", "SpaceToDepth"}
     | {"DequantizeLinear of float16", "QuantizeLinear"}
     | {"Expand of int64", "Reshape of int64", "Where of int64"},
     "tensorrt": {"DequantizeLinear of uint8", "MaxPool with indices", "opset 21"},
     "coreml": RARE
-    | {"ConstantOfShape", "Einsum", "Expand", "Gather", "Log", "Min", "Neg", "Pad", "ScatterElements", "Sign"}
+    | {"Einsum", "Expand", "Expand of int64", "Gather", "Log", "Neg", "Pad", "ScatterElements"}
     | {"Equal", "Greater", "Less"}
     | {"Abs", "Cosh", "ReduceL1", "ReduceL2", "ReduceSumSquare", "Sinh", "SpaceToDepth"}
-    | {"DequantizeLinear", "QuantizeLinear"},
-    "directml": {"ConstantOfShape-20", "ScatterElements-18"},
+    | {"DequantizeLinear of uint8", "QuantizeLinear"},
+    "directml": {"ScatterElements-18"},
 }
 """What leaves each provider's device of all that rules emit for the samples. No more, and no less."""
 FEW = 6
@@ -53,17 +53,16 @@ KINDS_OF_FILES = [
 ]
 FILE_EXCEPTIONS: Leaving = {
     **{provider: set() for provider in DEVICE_PROVIDERS},
-    "webgpu": {"Equal of int64", "LogSoftmax", "Unsqueeze of int64"},
-    "coreml": {"LogSoftmax"},
+    "webgpu": {"Equal of int64", "Unsqueeze of int64"},
+    "coreml": {"Equal of int64"},
 }
 """What leaves the device besides in whole files: the target's column, the losses."""
 SMALL_NUMBERS = ("int64", "bool")
 """Types of what counts rows, classes and steps in a file that explains itself: a few numbers."""
 EMBEDDED_EXCEPTIONS: Leaving = {
     **{provider: set() for provider in DEVICE_PROVIDERS},
-    "webgpu": {"LogSoftmax", "Loop", "Mod", "Or"},
-    "coreml": {"GatherElements", "GreaterOrEqual", "LessOrEqual", "LogSoftmax", "ReduceMin", "TopK"}
-    | {"Flatten", "Loop", "Mod", "Not", "Or"},
+    "webgpu": {"Loop"},
+    "coreml": {"Flatten", "GatherElements", "GreaterOrEqual", "LessOrEqual", "Loop", "ReduceMin", "TopK"},
     "directml": {"Loop"},
 }
 """What leaves the device besides in files that explain themselves."""

@@ -122,7 +122,7 @@ class EmbeddedAttributionMask(IteratedMethod[AttributionMask]):
             return gradients
         if self.options.rule == "magnitude-x-input":
             return flow.emit("Mul", flow.emit("Abs", gradients), images)
-        return flow.emit("Mul", gradients, flow.emit("Sign", images) if self.options.rule == "gxsi" else images)
+        return flow.emit("Mul", gradients, flow.sign(images) if self.options.rule == "gxsi" else images)
 
     def normalised(self, flow: Flow, attributions: ir.Value) -> ir.Value:
         """Emits attributions brought to [0, 1] over the pixels of a channel; 1 where the channel has no differences."""

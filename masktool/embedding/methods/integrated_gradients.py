@@ -57,7 +57,7 @@ class EmbeddedIntegratedGradients(SteppingMethod[IntegratedGradients]):
             return flow.emit("Gather", flow.floats(np.concatenate([[1, 0], places])), rows)
         numbers = flow.as_type(flow.emit("Sub", rows, flow.integer(self.first_step)), FLOAT)
         middles = flow.emit("Div", flow.emit("Add", numbers, flow.floats(0.5)), self.count(flow, asked))
-        return flow.emit("Max", middles, flow.floats(0))
+        return flow.bounded(middles, low=0)
 
     def weights(self, flow: Flow, rows: ir.Value, asked: Asked) -> ir.Value:
         """Emits the weights of rows in the integral, in a shape that goes with images."""

@@ -160,7 +160,7 @@ class EmbeddedLime(SamplingMethod[Lime]):
         drawn = emit_bits(flow, asked.extra["design"], positions)
         first = flow.as_type(flow.emit("Equal", rows, flow.integer(0)), FLOAT)
         exists = flow.as_type(flow.emit("Less", features, count), FLOAT)
-        return flow.typed(flow.emit("Mul", flow.emit("Max", drawn, first), exists), FLOAT, [None, self.n_features])
+        return flow.typed(flow.emit("Mul", flow.most(drawn, first), exists), FLOAT, [None, self.n_features])
 
     def masks(self, flow: Flow, rows: ir.Value, asked: Asked) -> ir.Value:
         """Emits the kept segments as masks."""
@@ -216,7 +216,7 @@ def explained_share(flow: Flow, scores: ir.Value, residuals: ir.Value, shares: i
     variance = weighted_mean(flow, flow.emit("Mul", scores, scores), shares)
     unexplained = weighted_mean(flow, flow.emit("Mul", residuals, residuals), shares)
     flat = flow.floats(FLAT_VARIANCE)
-    share = flow.emit("Sub", flow.floats(1), flow.emit("Div", unexplained, flow.emit("Max", variance, flat)))
+    share = flow.emit("Sub", flow.floats(1), flow.emit("Div", unexplained, flow.most(variance, flat)))
     return flow.emit("Where", flow.emit("Greater", variance, flat), share, flow.floats(0))
 
 

@@ -79,7 +79,7 @@ class EmbeddedNeuroMask(LearnedMaskMethod[NeuroMask]):
         energies = flow.emit("ReduceMean", flow.emit("Mul", residuals, residuals), flow.ints(1, 2, 3), keepdims=0)
         own = flow.emit("Add", scaled(flow, sizes, setting.lambda_s), scaled(flow, energies, setting.lambda_sp))
         loss = flow.emit("Sub", own, scaled(flow, answer.objective, setting.lambda_p))
-        shrinking = scaled(flow, flow.emit("Sign", raised), setting.lambda_s / pixels)
+        shrinking = scaled(flow, flow.sign(raised), setting.lambda_s / pixels)
         margin = setting.kernel_size - 1
         padded = flow.emit("Pad", residuals, flow.ints(0, 0, margin, margin, 0, 0, margin, margin))
         outer = (inner[0] + 2 * margin, inner[1] + 2 * margin)

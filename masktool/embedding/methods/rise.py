@@ -91,7 +91,7 @@ class EmbeddedRise(SamplingMethod[Rise]):
             values, variances = self.divide_by_kept(flow, mean, plain, squared)
         else:
             values, variances = self.divide_by_expected(flow, mean, plain, squared)
-        variance = flow.emit("ReduceMean", flow.emit("Max", variances, flow.floats(0)), flow.ints(1), keepdims=0)
+        variance = flow.emit("ReduceMean", flow.bounded(variances, low=0), flow.ints(1), keepdims=0)
         error = flow.typed(flow.emit("Sqrt", variance), FLOAT, [1])
         saliency_map = flow.typed(flow.reshape(values, 1, 1, *self.network.size), FLOAT, [1, 1, *self.network.size])
         return Explained({}, saliency_map, figures={"attributions_error": error})

@@ -61,7 +61,7 @@ class EmbeddedSmoothGrad(SteppingMethod[SmoothGrad]):
         shown = flow.emit("ArgMax", sizes, axis=axis, keepdims=1)
         spread = flow.emit("Sub", mean_square, flow.emit("Mul", mean, mean))
         variances = flow.emit("Div", spread, flow.emit("Sub", count, flow.floats(1)))
-        errors = flow.emit("Max", flow.emit("GatherElements", variances, shown, axis=axis), flow.floats(0))
+        errors = flow.bounded(flow.emit("GatherElements", variances, shown, axis=axis), low=0)
         error = flow.emit("Sqrt", flow.emit("ReduceMean", errors, keepdims=0))
         largest = flow.emit("GatherElements", sizes, shown, axis=axis)
         figures = {"attributions_error": flow.typed(flow.reshape(error, 1), FLOAT, [1])}

@@ -36,6 +36,9 @@ RULE_PROPERTY = "masktool.rule"
 Masking = Literal["layer", "partial", "fill"]
 Batching = Literal["any", "one"]
 Precision = Literal["fp32", "fp16", "bf16"]
+DeviceProvider = Literal["cuda", "webgpu", "tensorrt", "coreml", "directml"]
+"""A provider of ONNX Runtime that computes on a device, and whose kernels are known."""
+DEVICE_PROVIDERS: tuple[DeviceProvider, ...] = get_args(DeviceProvider)
 Independence = Literal["proved", "mixing", "unproved"]
 TARGET_INPUT = "target"
 """Index of the class to differentiate for, or in files that explain themselves to explain, (T,) int64, T the batch or
@@ -258,6 +261,7 @@ class Metadata:
         portable: whether the file is written for other runtimes than ONNX Runtime too: for one image at a time, with
             every input required, of ONNX's own operators alone.
         precision: precision that the export brought the network to; None where that stayed the source's own.
+        for_provider: provider whose kernels the file's gradients are written for; None for the CPU's and CUDA's.
     """
 
     masking: Masking
@@ -287,6 +291,7 @@ class Metadata:
     explanation: Mapping[str, Any] | None = None
     portable: bool = False
     precision: Precision | None = None
+    for_provider: DeviceProvider | None = None
 
     @property
     def one_by_one(self) -> bool:

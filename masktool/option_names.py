@@ -38,6 +38,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "embed_overlay": OptionName("--embed-overlay"),
     "embed_preprocessing": OptionName("--embed-preprocessing"),
     "feature_map": OptionName("--feature-map"),
+    "for_provider": OptionName("--for"),
     "gradient": OptionName("--gradient"),
     "image_input": OptionName("--image-input"),
     "input_size": OptionName("--input-size"),

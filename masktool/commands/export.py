@@ -24,7 +24,7 @@ from masktool.commands.source_options import (
     read_preset,
     std_option,
 )
-from masktool.contract import LOSSES, OutputKind
+from masktool.contract import DEVICE_PROVIDERS, LOSSES, OutputKind
 from masktool.errors import MasktoolError
 from masktool.option_names import for_command_line
 from masktool.printable import describe_bytes
@@ -90,6 +90,13 @@ DIGEST_SHOWN = 12
     help="Write the file for OpenVINO, tract and ONNX Runtime in JavaScript too: one image at a time, every input "
     "required, no functions.",
 )
+@click.option(
+    "--for",
+    "for_provider",
+    type=click.Choice(DEVICE_PROVIDERS),
+    help="Write gradients for the kernels of this provider: webgpu, tensorrt and directml have none for the indices of "
+    "max pooling.",
+)
 @precision_option
 @in_order(EXPLANATION_OPTIONS)
 @json_option
@@ -117,6 +124,7 @@ def command(
     gradient: Any,
     feature_map: str | None,
     portable: bool,
+    for_provider: Any,
     precision: Any,
     as_json: bool,
     **explaining: Any,
@@ -165,6 +173,7 @@ def command(
                 "output_kind": output_kind,
                 "portable": portable,
                 "precision": precision,
+                "for_provider": for_provider,
             }
             if embedded.method is not None:
                 status.update("embedding the explanation and measuring it")

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from masktool.commands.options import json_option
-from masktool.contract import EXPLAIN_INPUT, MASK_INPUT, OVERLAY, SALIENCY_MAP, TARGET_INPUT, Preprocessing
+from masktool.contract import (
+    DEVICE_PROVIDERS,
+    EXPLAIN_INPUT,
+    MASK_INPUT,
+    OVERLAY,
+    SALIENCY_MAP,
+    TARGET_INPUT,
+    Preprocessing,
+)
 from masktool.printable import describe_bytes, printable
 
 if TYPE_CHECKING:
@@ -27,8 +35,6 @@ COLUMN = 14
 """Width of the first column in characters."""
 NAMES_SHOWN = 3
 """Names of nodes of one operator that are shown; JSON holds all of them."""
-PROVIDERS = ("cuda", "webgpu", "tensorrt", "coreml", "directml")
-"""``exporters.placement.DEVICE_PROVIDERS``, which loads more than ``--help`` should."""
 NOT_A_RUN = "this is what tables say, not a run: ONNX Runtime decides when it opens the file"
 
 
@@ -38,7 +44,7 @@ NOT_A_RUN = "this is what tables say, not a run: ONNX Runtime decides when it op
 @click.option(
     "--provider",
     "placed_on",
-    type=click.Choice(PROVIDERS),
+    type=click.Choice(DEVICE_PROVIDERS),
     help="List the nodes that would fall back to the CPU there.",
 )
 @json_option
@@ -223,6 +229,8 @@ def describe_metadata(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
     else:
         yield "labels", "unknown"
     yield "batch", describe_batch(metadata)
+    if metadata["for_provider"] is not None:
+        yield "written for", metadata["for_provider"]
     if metadata["precision"] is not None:
         yield "precision", f"{metadata['precision']}, with float32 at the ends"
     for index, (name, figure) in enumerate(metadata["parity"].items()):

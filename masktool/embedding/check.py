@@ -154,6 +154,7 @@ def recorded_settings(metadata: Metadata) -> ExportSettings:
         output_kind=metadata.output_kind,
         portable=metadata.portable,
         precision=metadata.precision,
+        for_provider=metadata.for_provider,
     )
 
 

@@ -186,7 +186,14 @@ def differentiable_network(
     refuse_names_of_gradients(outputs, metadata.source)
     given_type, narrow = image.dtype, compute_in_single(copy, metadata.image_input)
     add_gradients(
-        copy, metadata.image_input, metadata.class_output, metadata.output_kind, loss, feature_map, selectable=False
+        copy,
+        metadata.image_input,
+        metadata.class_output,
+        metadata.output_kind,
+        loss,
+        feature_map,
+        selectable=False,
+        for_provider=metadata.for_provider,
     )
     narrow_outputs(copy, narrow)
     return Network(copy, metadata.image_input, metadata.class_output, metadata.output_kind, outputs, given_type)

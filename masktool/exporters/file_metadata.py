@@ -55,5 +55,6 @@ def begin_metadata(source: Source, prepared: Prepared, head: ClassOutput, settin
         batching_reason=prepared.independence.describe() or None,
         copies=prepared.copies,
         portable=settings.portable,
+        for_provider=settings.for_provider,
         precision=None if settings.precision == "fp32" else settings.precision,
     )

@@ -16,7 +16,16 @@ from collections.abc import Iterable, Sequence
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from masktool.contract import BATCH_AXIS, FEATURE_MAP, GRADIENT_PREFIX, MASK_INPUT, OBJECTIVE, Loss, OutputKind
+from masktool.contract import (
+    BATCH_AXIS,
+    FEATURE_MAP,
+    GRADIENT_PREFIX,
+    MASK_INPUT,
+    OBJECTIVE,
+    DeviceProvider,
+    Loss,
+    OutputKind,
+)
 from masktool.errors import UnsupportedOperatorError
 from masktool.exporters.canonical import infer_shapes
 from masktool.exporters.class_output import count_columns, is_vector
@@ -30,6 +39,8 @@ from masktool.ops.gradients import GradientGraph
 
 PROBABILITY_KINDS = frozenset({"probabilities", "sigmoid", "binary-probability"})
 """Kinds of outputs that hold no logits themselves."""
+WITHOUT_INDICES = frozenset({"webgpu", "tensorrt", "directml"})
+"""Providers that give no indices of a max pool, or whose kernels add nothing up at them."""
 
 
 class Prologue(GraphBuilder):
@@ -60,6 +71,7 @@ def add_gradients(
     feature_map: str | None = None,
     *,
     selectable: bool = True,
+    for_provider: DeviceProvider | None = None,
 ) -> str | None:
     """Adds gradients with respect to the image, the mask (where there is one) and a feature map, in place.
 
@@ -75,6 +87,7 @@ def add_gradients(
         loss: the default of the input ``loss``.
         feature_map: the name of the feature map, a value (N, c, h, w); None takes the last one.
         selectable: whether there is an input ``loss``; without it ``loss`` is all that can be differentiated.
+        for_provider: the provider whose kernels the gradients are written for; None for the CPU's and CUDA's.
 
     Returns:
         The name of the feature map; None for a network without any.
@@ -88,7 +101,7 @@ def add_gradients(
     sources = share_one_batch(model.graph, image_input)
     infer_shapes(model)
     scores, are_logits = scores_of(model.graph, class_output, output_kind)
-    graph = GradientGraph(model.graph, sources.values())
+    graph = GradientGraph(model.graph, sources.values(), indices_of_maxima=for_provider not in WITHOUT_INDICES)
     end = add_loss_end(graph, scores, output_kind, loss, are_logits=are_logits, selectable=selectable)
     chosen = find_feature_map(model.graph, scores, feature_map, graph.needs)
     graph.add(scores, graph.reshaped_as(scores, end.seed))

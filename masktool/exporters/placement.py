@@ -30,8 +30,6 @@ from masktool.exporters.result import ONNX_DOMAINS, name_operator
 from masktool.exporters.rewrites.schema_functions import state_defaults
 
 FACTS = Path(__file__).with_name("kernels.json")
-DEVICE_PROVIDERS = ("cuda", "webgpu", "tensorrt", "coreml", "directml")
-"""The providers that tables are known of, besides the CPU."""
 LENGTHS = frozenset({"Shape", "Size"})
 """Operators that read the lengths of a value, not its numbers."""
 ENLARGING = frozenset({"ConstantOfShape", "Expand", "EyeLike", "OneHot", "Range", "Tile"})

@@ -7,7 +7,16 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias, get_args
 
-from masktool.contract import LOSSES, Loss, Masking, OutputKind, Precision, Preprocessing
+from masktool.contract import (
+    DEVICE_PROVIDERS,
+    LOSSES,
+    DeviceProvider,
+    Loss,
+    Masking,
+    OutputKind,
+    Precision,
+    Preprocessing,
+)
 from masktool.errors import MasktoolError
 from masktool.messages import parameter
 from masktool.option_checks import check_count, check_named, check_size
@@ -105,10 +114,13 @@ class ExportSettings:
     feature_map: str | None = None
     portable: bool = False
     precision: Precision | None = None
+    for_provider: DeviceProvider | None = None
 
     def __post_init__(self) -> None:
         """Raises MasktoolError for an unknown mode or loss, or options that exclude or need one another."""
         check_named("masking mode", self.masking, get_args(Masking))
+        if self.for_provider is not None:
+            check_named("provider", self.for_provider, DEVICE_PROVIDERS)
         if self.precision is not None:
             check_named("precision", self.precision, get_args(Precision))
         if self.gradient is not None:

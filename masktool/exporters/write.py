@@ -180,6 +180,7 @@ def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
         loss,
         wanted,
         selectable=not metadata.portable,
+        for_provider=metadata.for_provider,
     )
     narrow_outputs(model, narrow)
     names = {**(metadata.renamed or {}), **renamed} or None

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING, Any
 
-from masktool.contract import Loss, Masking, OutputKind, Precision
+from masktool.contract import DeviceProvider, Loss, Masking, OutputKind, Precision
 from masktool.exporters.settings import ExportSettings, LabelsLike, PreprocessingLike, SourceSettings
 from masktool.files import check_target, temporary_directory
 from masktool.streams import unheard
@@ -43,6 +43,7 @@ def export(
     feature_map: str | None = None,
     portable: bool = False,
     precision: Precision | None = None,
+    for_provider: DeviceProvider | None = None,
 ) -> Export:
     """Exports a trained CNN as an ONNX model that takes a mask and carries it through every layer.
 
@@ -90,6 +91,9 @@ def export(
             inputs and outputs stay float32, and measures it against the float32 file (``metadata.parity["fp32"]``).
             What float16 does not hold stays in float32, and where gradients are added the file computes in float32
             from weights of 16 bits. None and ``fp32`` leave the network as it is; ``bf16`` cannot be measured yet.
+        for_provider: the provider of ONNX Runtime that the gradients are written for: ``webgpu``, ``tensorrt`` and
+            ``directml`` give no indices of maxima or add nothing up at them, so that the gradient of max pooling is
+            written in other operators, which takes longer on the CPU. None, ``cuda`` and ``coreml`` change nothing.
 
     Returns:
         What was written: the path, the metadata with the parity figures measured on random inputs (relative to max
@@ -119,6 +123,7 @@ def export(
         feature_map=feature_map,
         portable=portable,
         precision=precision,
+        for_provider=for_provider,
     )
     size = source_size(model, input_size, settings.preprocessing)
     source = read_source(model, SourceSettings(arch, size, channels, image_input, trust_code))

@@ -47,8 +47,10 @@ class GradientGraph(GraphBuilder):
 
     prefix = "gradient"
 
-    def __init__(self, graph: ir.Graph, sources: Iterable[ir.Value]) -> None:
+    def __init__(self, graph: ir.Graph, sources: Iterable[ir.Value], *, indices_of_maxima: bool = True) -> None:
         super().__init__(graph)
+        self.indices_of_maxima = indices_of_maxima
+        """Whether a max pool may give the indices of its maxima, and numbers be added up at them."""
         self._nodes = tuple(graph)
         self._node: ir.Node | None = None
         self._gradients: dict[ir.Value, list[ir.Value]] = {}

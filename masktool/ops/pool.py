@@ -27,6 +27,7 @@ from masktool.ops.errors import RuleError
 from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule
 from masktool.ops.graph import MaskedGraph, mask_rule
 from masktool.ops.kept import average_kept, extreme_kept
+from masktool.ops.maxima import slides_of, spread_to_maxima
 from masktool.ops.samples import Sample, add_samples
 from masktool.ops.windows import Window, fixed_window, image_state, pool_mask, state_of_whole, window_of
 
@@ -95,8 +96,15 @@ def mask_global_max_pool(graph: MaskedGraph, node: ir.Node) -> None:
 
 @gradient_rule("MaxPool")
 def vjp_max_pool(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
-    """Adds the gradient at the indices of the maxima, which the node of the forward pass gives as a second output."""
+    """Adds the gradient at the indices of the maxima, which the node of the forward pass gives as a second output.
+
+    A device without these finds the maxima by comparison, where the lengths are fixed: :mod:`masktool.ops.maxima`.
+    """
     gradient, value = first_gradient(gradients), input_at(node, 0)
+    if not graph.indices_of_maxima:
+        sizes, out_sizes = fixed_sizes(value)[2:], fixed_sizes(node.outputs[0])[2:]
+        slides = slides_of(fixed_window(node), sizes, out_sizes)
+        return [spread_to_maxima(graph, value, node.outputs[0], gradient, slides)]
     if len(node.outputs) == 1:
         node.resize_outputs(2)
         indices = node.outputs[1]

@@ -10,11 +10,10 @@ from onnx import helper, numpy_helper
 from runtime.models import make_metadata, write_model
 
 from masktool.cli import masktool
-from masktool.commands.info import PROVIDERS, command
+from masktool.commands.info import command
 from masktool.contract import RULE_PROPERTY
 from masktool.errors import MasktoolError
 from masktool.exporters.description import list_rules
-from masktool.exporters.placement import DEVICE_PROVIDERS
 
 
 def run(*arguments):
@@ -73,10 +72,6 @@ def test_where_a_provider_has_the_nodes_run(tmp_path):
     assert lines[at + 1 : at + 3] == ["Sign 4: no kernel (a, b, c, ...)", "Min 1: no kernel (y)"]
     assert lines[at + 3].startswith(f"from {placement['source']}; this is what tables say, not a run")
     assert "placement" not in json.loads(run(path, "--json").stdout)
-
-
-def test_providers_of_the_option_are_those_with_tables():
-    assert PROVIDERS == DEVICE_PROVIDERS
 
 
 def test_how_a_masking_model_was_trained(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from networks.small_graphs import classifier
+from networks.small_graphs import classifier, parse
 
 import masktool
 from masktool import MasktoolError
@@ -45,6 +45,54 @@ def test_a_file_exported_before_gets_the_same_gradients(plain: Path, tmp_path: P
     assert np.abs(expected.image).max() > 0.01
     np.testing.assert_array_equal(found.image, expected.image)
     np.testing.assert_array_equal(found.mask, expected.mask)
+
+
+ROUNDING = 1e-6
+"""Relative to the largest number: the same sums in another order."""
+POOLED = """
+<ir_version: 10, opset_import: ["" : 20]>
+pooled (float[N, 3, 8, 8] image) => (float[N, 4] scores)
+<float[6, 3, 3, 3] kernel, float[6, 4] weight>
+{
+    features = Conv<pads = [1, 1, 1, 1]>(image, kernel)
+    largest = MaxPool<kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]>(features)
+    pooled = GlobalAveragePool(largest)
+    flat = Flatten(pooled)
+    scores = Gemm(flat, weight)
+}
+"""
+
+
+@pytest.mark.parametrize(("provider", "scatters"), [("webgpu", False), ("tensorrt", False), ("cuda", True)])
+def test_gradients_for_a_provider_are_the_same_in_other_operators(
+    tmp_path: Path, provider: str, scatters: bool
+) -> None:
+    images, masks = draw()
+    found = {}
+    for name in (None, provider):
+        path = tmp_path / f"{name}.onnx"
+        metadata = masktool.export(parse(POOLED), path, gradient="logit", for_provider=name).metadata
+        assert metadata.for_provider == name
+        with masktool.load(path) as session:
+            assert session.metadata.for_provider == name
+            found[name] = session.gradient(images, masks, target=[0, 1, 2], of=("image", "mask"))
+    for ours, usual in ((found[provider].image, found[None].image), (found[provider].mask, found[None].mask)):
+        np.testing.assert_allclose(ours, usual, rtol=0, atol=ROUNDING * np.abs(usual).max())
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert ("ScatterElements" in operators) == scatters
+
+
+def test_the_command_writes_for_a_provider_and_info_says_so(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    onnx.save(parse(POOLED), tmp_path / "network.onnx")
+    output = tmp_path / "masked.onnx"
+    assert (
+        run(["export", str(tmp_path / "network.onnx"), "-o", str(output), "--gradient", "logit", "--for", "webgpu"])
+        == 0
+    )
+    assert run(["info", str(output)]) == 0
+    assert "written for   webgpu" in capsys.readouterr().out
+    with pytest.raises(MasktoolError, match="provider"):
+        masktool.export(parse(POOLED), output, for_provider="metal")
 
 
 @pytest.mark.parametrize("masking", ["layer", "fill"])

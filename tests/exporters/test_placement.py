@@ -10,7 +10,8 @@ import pytest
 from collect_kernels import render
 from networks.small_graphs import parse
 
-from masktool.exporters.placement import DEVICE_PROVIDERS, FACTS, facts_of, kernel_facts, place_file, place_nodes
+from masktool.contract import DEVICE_PROVIDERS
+from masktool.exporters.placement import FACTS, facts_of, kernel_facts, place_file, place_nodes
 
 HEAD = '<ir_version: 10, opset_import: ["" : {opset}, "other" : 1, "own" : 1]> '
 POOLED = "(float[N, 3, 8, 8] x) => (float[N, 3, 4, 4] y) { y = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x) }"

@@ -6,15 +6,9 @@ import re
 
 import onnx_ir as ir
 
+from masktool.contract import DEVICE_PROVIDERS
 from masktool.exporters.opset import opset_of
-from masktool.exporters.placement import (
-    DEVICE_PROVIDERS,
-    KernelAnswer,
-    NodeKinds,
-    answer_for,
-    main_type,
-    write_out_functions,
-)
+from masktool.exporters.placement import KernelAnswer, NodeKinds, answer_for, main_type, write_out_functions
 
 Leaving = dict[str, set[str]]
 """By provider: what leaves the device, such as ``Min``, ``Where of int64``, ``AveragePool-19``."""

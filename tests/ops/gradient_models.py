@@ -30,14 +30,14 @@ def mask_and_inline(model: onnx.ModelProto) -> ir.Model:
     return masked
 
 
-def add_gradients(model: ir.Model) -> onnx.ModelProto:
+def add_gradients(model: ir.Model, *, indices_of_maxima: bool = True) -> onnx.ModelProto:
     """Returns a model with the input ``seed`` and an output ``gradient_<input>`` for each of its inputs.
 
     Raises:
         AssertionError: a node has no gradient.
     """
     inputs, output = tuple(model.graph.inputs), model.graph.outputs[0]
-    graph = GradientGraph(model.graph, inputs)
+    graph = GradientGraph(model.graph, inputs, indices_of_maxima=indices_of_maxima)
     seed = ir.Value(name="seed", shape=output.shape, type=output.type)
     model.graph.inputs.append(seed)
     graph.add(output, seed)

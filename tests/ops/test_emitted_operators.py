@@ -11,10 +11,11 @@ import pytest
 from networks.small_graphs import CLASSIFIER, parse
 
 import masktool
+from masktool.contract import DEVICE_PROVIDERS
 from masktool.embedding.method import EMBEDDED_METHODS
 from masktool.explainers.method import METHODS
 from masktool.exporters.description import read_graph
-from masktool.exporters.placement import DEVICE_PROVIDERS
+from masktool.exporters.gradient import WITHOUT_INDICES
 from masktool.ops.samples import SAMPLES
 from ops.emitted_nodes import Leaving, note_leaving
 from ops.gradient_models import add_gradients, mask_and_inline
@@ -77,6 +78,16 @@ def test_rules_emit_what_stays_on_the_device() -> None:
                 model = ir.from_proto(add_gradients(model))
             note_leaving(model, leaving)
     assert leaving == EXCEPTIONS
+
+
+def test_max_pooling_stays_on_the_devices_that_gradients_are_written_for() -> None:
+    leaving: Leaving = {provider: set() for provider in DEVICE_PROVIDERS}
+    for sample in SAMPLES["MaxPool"]:
+        model = add_gradients(mask_and_inline(build(sample)), indices_of_maxima=False)
+        note_leaving(ir.from_proto(model), leaving)
+    assert {provider: leaving[provider] for provider in WITHOUT_INDICES} == {
+        provider: set() for provider in WITHOUT_INDICES
+    }
 
 
 def test_whole_files_stay_on_the_device(tmp_path) -> None:

@@ -28,6 +28,7 @@ SAMPLES = [
     if op_type not in REFUSED_BY_DESIGN
     for sample in samples
 ]
+POOLED = [each for each in SAMPLES if "= MaxPool" in each.values[0].text]
 NOT_IN_HALF = {"MeanVarianceNormalization"}
 """ONNX defines it by a function that adds float32."""
 HALF_SAMPLES = [each for each in SAMPLES if str(each.id).split(":")[0] not in NOT_IN_HALF]
@@ -90,6 +91,14 @@ def test_plain_gradients_are_those_of_central_differences(sample: Sample) -> Non
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_masked_gradients_are_those_of_central_differences(sample: Sample) -> None:
     check_against_differences(add_gradients(mask_and_inline(build(sample))), draw(sample))
+
+
+@pytest.mark.parametrize("sample", POOLED)
+def test_gradients_without_indices_are_those_of_central_differences(sample: Sample) -> None:
+    model = add_gradients(mask_and_inline(build(sample)), indices_of_maxima=False)
+    assert "ScatterElements" not in {node.op_type for node in model.graph.node}
+    assert {len(node.output) for node in model.graph.node if node.op_type == "MaxPool"} == {1}
+    check_against_differences(model, draw(sample))
 
 
 @pytest.mark.parametrize("sample", HALF_SAMPLES)

@@ -90,6 +90,14 @@ POOLS: dict[str, Function] = {
     "GlobalAveragePool": lambda x: x.mean((2, 3), keepdim=True),
     "GlobalMaxPool": lambda x: x.amax((2, 3), keepdim=True),
 }
+OTHER_MAXIMA: dict[str, Function] = {
+    "MaxPool <kernel_shape = [2, 2], strides = [2, 2]>": lambda x: F.max_pool2d(x, 2),
+    "MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]>": lambda x: F.max_pool2d(x, 3, 1, 1),
+    "MaxPool <kernel_shape = [3, 2], strides = [3, 1], pads = [1, 0, 1, 0]>": lambda x: F.max_pool2d(
+        x, (3, 2), (3, 1), (1, 0)
+    ),
+    "MaxPool <kernel_shape = [2, 2], strides = [3, 3]>": lambda x: F.max_pool2d(x, 2, 3),
+}
 RESIZES = [
     ("linear", "half_pixel", (17, 13), lambda x: F.interpolate(x, (17, 13), mode="bilinear")),
     ("linear", "align_corners", (5, 7), lambda x: F.interpolate(x, (5, 7), mode="bilinear", align_corners=True)),
@@ -289,12 +297,21 @@ def blocks_to_space(x: Any) -> Any:
     return x.reshape(n, 2, 2, c // 4, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c // 4, 2 * h, 2 * w)
 
 
-def compare(text: str, function: Function, weights: dict[str, Any], constants: dict[str, Any]) -> None:
+def compare(
+    text: str,
+    function: Function,
+    weights: dict[str, Any],
+    constants: dict[str, Any],
+    *,
+    indices_of_maxima: bool = True,
+    ties: bool = False,
+) -> None:
     """Compares the gradients of Σ seed · y with respect to x."""
     plain = build(Sample("against torch", text, weights, constants, opset=21))
-    model = add_gradients(canonicalise(ir.from_proto(plain)))
+    model = add_gradients(canonicalise(ir.from_proto(plain)), indices_of_maxima=indices_of_maxima)
     rng = np.random.default_rng(1)
     image = rng.standard_normal((BATCH, 4, 9, 11)).astype(np.float32)
+    image = np.round(image) if ties else image
     given = {
         tensor.name: torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy()) for tensor in plain.graph.initializer
     }
@@ -310,6 +327,18 @@ def compare(text: str, function: Function, weights: dict[str, Any], constants: d
 @pytest.mark.parametrize("node", [*ACTIVATIONS, *NORMS, *POOLS])
 def test_one_map(node: str) -> None:
     compare(f"y = {node} (x)", (ACTIVATIONS | NORMS | POOLS)[node], {}, {})
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("node", [node for node in (POOLS | OTHER_MAXIMA) if node.startswith("MaxPool")])
+def test_max_pools_without_indices(node: str, ties: bool) -> None:
+    compare(f"y = {node} (x)", (POOLS | OTHER_MAXIMA)[node], {}, {}, indices_of_maxima=False, ties=ties)
+
+
+def test_a_max_pool_of_one_axis_without_indices() -> None:
+    text = "f = Reshape (x, s) y = MaxPool <kernel_shape = [5], strides = [3], pads = [2, 2]> (f)"
+    (function,) = [function for other, function, *_ in OTHERS if other == text]
+    compare(text, function, {}, {"s": (-1, 4, 99)}, indices_of_maxima=False)
 
 
 @pytest.mark.parametrize("shape", BROADCASTS.values(), ids=BROADCASTS)

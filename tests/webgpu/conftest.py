@@ -13,7 +13,7 @@ from webgpu.profiles import WEBGPU
 FORMS = {
     "layer": {"masking": "layer"},
     "fill": {"masking": "fill"},
-    "gradient": {"masking": "layer", "gradient": "log-softmax"},
+    "gradient": {"masking": "layer", "gradient": "log-softmax", "for_provider": "webgpu"},
 }
 """Options of the export of each kind of file."""
 MEASURED = []

@@ -16,16 +16,8 @@ from webgpu.profiles import left_device, profiled
 pytestmark = pytest.mark.webgpu
 TOLERANCE = 1e-4
 """Of an output's largest value; the sums are taken in another order, in single precision."""
-ON_CPU = {
-    "ConstantOfShape": "no kernel in 1.27: counts of places",
-    "Max": "no kernel in 1.27: the union of masks behind a concatenation",
-    "Min": "no kernel in 1.27: every fill and every residual addition",
-    "Sign": "no kernel in 1.27: where a mask is not 0",
-    "LogSoftmax": "no kernel in 1.27: the loss of a file with gradients",
-    "Transpose": "follows LogSoftmax",
-}
+ON_CPU = {"Transpose": "of conditions on maps, which have no kernel to transpose them in 1.27"}
 """Operators that compute masks or activations on the CPU all the same, with the reason; a shorter list is better."""
-POOLS_ITS_MASK = "max pooling with indices, by which gradients go back through a mask, is an error there"
 HIDDEN = np.array([np.nan, np.inf, -np.inf, 1e30], np.float32)
 """What stands under the mask."""
 LEFT = {}
@@ -66,16 +58,8 @@ def describe(counts):
     return ", ".join(f"{number} {operator}" for operator, number in sorted(counts.items())) or "none"
 
 
-def cases():
-    """Yields every network in every form."""
-    for name in NETWORKS:
-        for form in FORMS:
-            fails = form == "gradient" and name != "transposed convolution"
-            marks = pytest.mark.xfail(strict=True, raises=masktool.MasktoolError, reason=POOLS_ITS_MASK)
-            yield pytest.param(name, form, marks=marks if fails else ())
-
-
-@pytest.mark.parametrize(("name", "form"), list(cases()))
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_numbers_are_the_cpus_and_nothing_missing_counts(name, form, files, tmp_path, measured):
     path = files.path(name, form)
     images, masks, hidden = make_pairs(path, 1 if name in REAL else 2)

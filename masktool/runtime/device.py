@@ -68,11 +68,9 @@ class DeviceGraph:
     ) -> None:
         self._session, self._device, self._number = session, device, number
         self._fetched, self._kept = tuple(fetched), tuple(kept)
-        with binding_errors(self._device):
-            self._binding = session.io_binding()
         self._rows = 0
         self._inputs: dict[str, Any] = {}
-        self._buffers: dict[str, Any] = {}
+        self._start()
 
     def bind(self, values: Mapping[str, Bindable]) -> None:
         """Binds inputs by name until they are bound anew; arrays are copied to the device now."""
@@ -95,25 +93,32 @@ class DeviceGraph:
             BindingError: the graph cannot be run there.
         """
         with binding_errors(self._device):
-            self._bind_outputs(rows)
+            if self._rows not in (0, rows):
+                self._start()
+            for name in self._fetched:
+                self._binding.bind_output(name, HOST)
             self._session.run_with_iobinding(self._binding)
             found = dict(zip([*self._fetched, *self._kept], self._binding.get_outputs(), strict=True))
             on_host = {name: found[name].numpy() for name in self._fetched}
-        self._rows, self._buffers = rows, {name: found[name] for name in self._kept}
-        return on_host, {name: DeviceArray(value, rows) for name, value in self._buffers.items()}
+        self._rows = rows
+        return on_host, {name: DeviceArray(found[name], rows) for name in self._kept}
 
     @staticmethod
     def _on_host(array: np.ndarray) -> Any:
         """Returns an array as a value of ONNX Runtime's; ``bind_cpu_input`` knows no inputs that have a default."""
         return import_onnxruntime().OrtValue.ortvalue_from_numpy(np.asarray(array, order="C"))
 
-    def _bind_outputs(self, rows: int) -> None:
-        """Binds outputs: to the memory of the run before where that had as many rows, else to what is given anew."""
-        self._binding.clear_binding_outputs()
-        for name in self._fetched:
-            self._binding.bind_output(name, HOST)
-        for name in self._kept:
-            if rows == self._rows:
-                self._binding.bind_ortvalue_output(name, self._buffers[name])
-            else:
+    def _start(self) -> None:
+        """Makes a new binding with the inputs that are bound: its next run takes new memory for the outputs.
+
+        Later runs write into that again. Clearing the outputs of one binding instead would free what ONNX Runtime 1.25
+        gave of them to Python, and end the process.
+        """
+        with binding_errors(self._device):
+            self._binding = self._session.io_binding()
+            for name, value in self._inputs.items():
+                self._binding.bind_ortvalue_input(name, value)
+            for name in self._fetched:
+                self._binding.bind_output(name, HOST)
+            for name in self._kept:
                 self._binding.bind_output(name, self._device, self._number)

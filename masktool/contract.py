@@ -35,7 +35,7 @@ RULE_PROPERTY = "masktool.rule"
 
 Masking = Literal["layer", "partial", "fill"]
 Batching = Literal["any", "one"]
-Precision = Literal["fp32", "fp16", "bf16"]
+FilePrecision = Literal["fp32", "fp16", "bf16"]
 DeviceProvider = Literal["cuda", "webgpu", "tensorrt", "coreml", "directml"]
 """A provider of ONNX Runtime that computes on a device, and whose kernels are known."""
 DEVICE_PROVIDERS: tuple[DeviceProvider, ...] = get_args(DeviceProvider)
@@ -290,7 +290,7 @@ class Metadata:
     copies: int = 1
     explanation: Mapping[str, Any] | None = None
     portable: bool = False
-    precision: Precision | None = None
+    precision: FilePrecision | None = None
     for_provider: DeviceProvider | None = None
 
     @property

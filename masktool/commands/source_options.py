@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from masktool.contract import OutputKind, Precision
+from masktool.contract import FilePrecision, OutputKind
 from masktool.errors import MasktoolError
 from masktool.files import check_target
 
@@ -88,7 +88,7 @@ image_input_option = click.option(
 )
 precision_option = click.option(
     "--precision",
-    type=click.Choice(get_args(Precision)),
+    type=click.Choice(get_args(FilePrecision)),
     help="What a float32 MODEL computes in: fp16 makes a file of half the size, float32 at its ends, and compares it "
     "with the float32 one. bf16 cannot be measured on a CPU and is refused.  [default: what MODEL computes in]",
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx_ir
 
-from masktool.contract import Metadata, Precision, Preprocessing
+from masktool.contract import FilePrecision, Metadata, Preprocessing
 from masktool.errors import MasktoolError
 from masktool.exporters.canonical import canonicalise
 from masktool.exporters.onnx_file import find_image_input, layout_of
@@ -28,7 +28,7 @@ OF_INTEGERS = frozenset({"ConvInteger", "DequantizeLinear", "DynamicQuantizeLine
 """Operators of quantised networks, besides those that ONNX Runtime fuses."""
 
 
-def refuse_precision(source: Source, precision: Precision) -> None:
+def refuse_precision(source: Source, precision: FilePrecision) -> None:
     """Raises MasktoolError for a source that cannot be brought to a precision, or has it already."""
     where = parameter("precision", precision)
     if precision == "bf16":

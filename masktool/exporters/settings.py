@@ -11,10 +11,10 @@ from masktool.contract import (
     DEVICE_PROVIDERS,
     LOSSES,
     DeviceProvider,
+    FilePrecision,
     Loss,
     Masking,
     OutputKind,
-    Precision,
     Preprocessing,
 )
 from masktool.errors import MasktoolError
@@ -113,7 +113,7 @@ class ExportSettings:
     gradient: Loss | None = None
     feature_map: str | None = None
     portable: bool = False
-    precision: Precision | None = None
+    precision: FilePrecision | None = None
     for_provider: DeviceProvider | None = None
 
     def __post_init__(self) -> None:
@@ -122,7 +122,7 @@ class ExportSettings:
         if self.for_provider is not None:
             check_named("provider", self.for_provider, DEVICE_PROVIDERS)
         if self.precision is not None:
-            check_named("precision", self.precision, get_args(Precision))
+            check_named("precision", self.precision, get_args(FilePrecision))
         if self.gradient is not None:
             check_loss(self.gradient)
         elif self.feature_map is not None:

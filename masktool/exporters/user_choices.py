@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from masktool.baselines import choose_baseline
-from masktool.contract import DEFAULT_SIZE, DeviceProvider, Loss, Masking, OutputKind, Precision, Preprocessing
+from masktool.contract import DEFAULT_SIZE, DeviceProvider, FilePrecision, Loss, Masking, OutputKind, Preprocessing
 from masktool.data_files import shorten
 from masktool.errors import MasktoolError
 from masktool.exporters.presets import PRESETS, labels_from, preprocessing_for, preprocessing_preset, size_in_file
@@ -77,7 +77,7 @@ def read_settings(
     gradient: Loss | None = None,
     feature_map: str | None = None,
     portable: bool = False,
-    precision: Precision | None = None,
+    precision: FilePrecision | None = None,
     for_provider: DeviceProvider | None = None,
 ) -> ExportSettings:
     """Returns the settings of an export from what a user gave; the arguments are those of :func:`masktool.export`.

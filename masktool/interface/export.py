@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING, Any
 
-from masktool.contract import DeviceProvider, Loss, Masking, OutputKind, Precision
+from masktool.contract import DeviceProvider, FilePrecision, Loss, Masking, OutputKind
 from masktool.exporters.settings import ExportSettings, LabelsLike, PreprocessingLike, SourceSettings
 from masktool.files import check_target, temporary_directory
 from masktool.streams import unheard
@@ -42,7 +42,7 @@ def export(
     gradient: Loss | None = None,
     feature_map: str | None = None,
     portable: bool = False,
-    precision: Precision | None = None,
+    precision: FilePrecision | None = None,
     for_provider: DeviceProvider | None = None,
 ) -> Export:
     """Exports a trained CNN as an ONNX model that takes a mask and carries it through every layer.

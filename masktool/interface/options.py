@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
-from masktool.contract import Masking, OutputKind, Precision
+from masktool.contract import FilePrecision, Masking, OutputKind
 from masktool.errors import MasktoolError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class ExportOptions(TypedDict, total=False):
     class_output: str | None
     output_kind: OutputKind | None
     trust_code: bool
-    precision: Precision | None
+    precision: FilePrecision | None
 
 
 EXPORT_OPTIONS = tuple(ExportOptions.__annotations__)
@@ -92,7 +92,7 @@ class ModelChoice:
     class_output: str | None = None
     output_kind: OutputKind | None = None
     labels: LabelsLike | None = None
-    precision: Precision | None = None
+    precision: FilePrecision | None = None
 
 
 def check_known(options: Iterable[str], called: str) -> None:

@@ -98,7 +98,7 @@ class DeviceGraph:
             for name in self._fetched:
                 self._binding.bind_output(name, HOST)
             self._session.run_with_iobinding(self._binding)
-            found = dict(zip([*self._fetched, *self._kept], self._binding.get_outputs(), strict=True))
+            found = dict(zip([*self._kept, *self._fetched], self._binding.get_outputs(), strict=True))
             on_host = {name: found[name].numpy() for name in self._fetched}
         self._rows = rows
         return on_host, {name: DeviceArray(found[name], rows) for name in self._kept}
@@ -118,7 +118,5 @@ class DeviceGraph:
             self._binding = self._session.io_binding()
             for name, value in self._inputs.items():
                 self._binding.bind_ortvalue_input(name, value)
-            for name in self._fetched:
-                self._binding.bind_output(name, HOST)
             for name in self._kept:
                 self._binding.bind_output(name, self._device, self._number)

@@ -15,9 +15,9 @@ import onnx_ir as ir
 
 from masktool.embedding.flow import FLOAT, Flow
 from masktool.explainers.mask_design import MaskDesign
-from masktool.explainers.methods.lime import KeptSegments
 from masktool.explainers.methods.occlusion import MissingWindows
 from masktool.explainers.methods.rise import AXES, EnlargedGrids
+from masktool.explainers.segment_method import KeptSegments
 
 
 @functools.singledispatch

@@ -6,9 +6,9 @@ import pytest
 
 from masktool.embedding.device_graphs import DEVICE_GRAPHS
 from masktool.explainers.mask_design import MasksInMemory
-from masktool.explainers.methods.lime import KeptSegments
 from masktool.explainers.methods.occlusion import MissingWindows, rows_of_corners, window_corners
 from masktool.explainers.methods.rise import EnlargedGrids, Rise
+from masktool.explainers.segment_method import KeptSegments
 
 FLOAT32 = np.dtype(np.float32)
 RANDOM = np.random.default_rng(3)

@@ -21,7 +21,8 @@ from masktool.embedding.linear_algebra import identity, invert_matrix
 from masktool.embedding.method import Asked, Comparison, Explained, ExplainedNetwork, ExtraInput, register
 from masktool.embedding.sampling import SamplingMethod
 from masktool.errors import MasktoolError
-from masktool.explainers.methods.lime import FLAT_VARIANCE, GIVEN, Lime, kernel_weights, normal_equations
+from masktool.explainers.methods.lime import FLAT_VARIANCE, Lime, kernel_weights, normal_equations
+from masktool.explainers.segment_method import GIVEN
 from masktool.explainers.segmentation import axis_labels, check_label_map, relabel
 from masktool.limits import check_limit
 

@@ -25,37 +25,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.errors import MasktoolError
-from masktool.explainers.mask_design import MaskDesign, Masks, Rows
-from masktool.explainers.method import Attribution, Method, register
-from masktool.explainers.segmentation import SEGMENTERS, Segments, check_label_map, relabel
+from masktool.explainers.mask_design import Rows
+from masktool.explainers.method import Attribution, register
+from masktool.explainers.segment_method import KeptSegments, SegmentMethod
 from masktool.explainers.task import Task
 from masktool.limits import check_limit
 from masktool.option_checks import check_count, check_real
 
-GIVEN = "input"
-"""Kind of segments that are given with each image."""
 FLAT_VARIANCE = 1e-12
 """Variance below which the scores are one number up to float32's rounding: R^2, a ratio of noises, counts as 0."""
 
 
 @register
 @dataclasses.dataclass(frozen=True)
-class Lime(Method):
+class Lime(SegmentMethod):
     """Weight of each segment in a linear model of the score.
 
     Attributes:
         n_samples: the number of masks.
-        segments: the kind of segments: ``slic`` (superpixels) or ``grid`` (rectangles), computed in the model's input;
-            ``input`` stands for a label map that a file which explains itself takes with each image.
-        n_segments: the rough number of segments; for ``input`` the largest.
-        feature_mask: a label map to use as segments instead, (h, w) integers in the model's input or in the
-            photograph's own pixels; None computes them.
         p: the probability that a segment is kept.
         kernel_width: the width of the kernel that weighs samples by cosine distance.
         alpha: the strength of the ridge penalty.
@@ -68,21 +60,13 @@ class Lime(Method):
     samples_option: ClassVar[str | None] = "n_samples"
 
     n_samples: int = 1000
-    segments: str = "slic"
-    n_segments: int = 100
-    feature_mask: NDArray[Any] | None = None
     p: float = 0.5
     kernel_width: float = 0.25
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("n_samples", self.n_samples, minimum=2)  # a line needs two points
-        check_count("n_segments", self.n_segments)
-        known = (*SEGMENTERS, GIVEN)
-        if not isinstance(self.segments, str) or self.segments not in known:
-            raise MasktoolError("unknown segments", where=self.segments, expected=f"one of {', '.join(known)}")
-        if self.feature_mask is not None:
-            check_label_map(self.feature_mask, where="feature_mask")
         check_real("p", self.p, above=0, below=1)
         check_real("kernel_width", self.kernel_width, above=0)
         check_real("alpha", self.alpha, above=0)
@@ -91,7 +75,7 @@ class Lime(Method):
         """Scores random sets of segments, and fits a linear model for every target at once."""
         segments = self.cut(task)
         n_features = int(segments.max()) + 1
-        check_limit("segments", n_features, where="LIME")
+        check_limit("segments", n_features, where=self.title)
         design = self.design(n_features, task.seed)
 
         def batches() -> Iterator[Rows]:
@@ -107,30 +91,6 @@ class Lime(Method):
         quality = fit_quality(solution, weights, scores, residuals, leverages(design, weights, solution))
         return Attribution(coefficients.T[:, segments], self.settings(n_features), quality, segments)
 
-    def cut(self, task: Task) -> Segments:
-        """Returns the segments of the model's input."""
-        if self.feature_mask is None:
-            if self.segments == GIVEN:
-                raise MasktoolError(
-                    "only a file that explains itself has an input for segments",
-                    where="segments=input",
-                    expected=f"one of {', '.join(SEGMENTERS)}",
-                    fix="give the label map as feature_mask",
-                )
-            return relabel(SEGMENTERS[self.segments](task.pixels, self.n_segments))
-        labels = check_label_map(self.feature_mask, where="feature_mask")
-        if labels.shape == task.size:
-            return relabel(labels)
-        original = tuple(task.prepared.original_size)
-        if labels.shape != original:
-            raise MasktoolError(
-                "label map of another size",
-                where="feature_mask",
-                expected=f"{original} like the photograph or {task.size} like the model's input (height, width)",
-                got=labels.shape,
-            )
-        return relabel(task.prepared.from_original(relabel(labels)))
-
     def design(self, n_features: int, seed: int) -> NDArray[np.float32]:
         """Returns which segments each sample keeps: (n_samples, n_features) of 0 and 1, the first row all ones."""
         design = self.draw(n_features, seed).astype(np.float32)
@@ -140,34 +100,6 @@ class Lime(Method):
     def draw(self, n_features: int, seed: int) -> NDArray[np.bool_]:
         """Returns the random choices (n_samples, n_features); row by row, fewer features take the first of the same."""
         return np.random.default_rng(seed).random((self.n_samples, n_features)) < self.p
-
-    def settings(self, n_features: int) -> dict[str, Any]:
-        """Returns the options as JSON values, with the number of segments that were found."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        if values.pop("feature_mask") is not None:
-            values |= {"segments": "feature_mask", "n_segments": n_features}
-        return values | {"n_features": n_features}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class KeptSegments(MaskDesign):
-    """Masks that keep some segments; a row is which ones: ``kept`` (M, S) float32, 1 = kept, 0 = missing.
-
-    Attributes:
-        segments: the segment of each pixel, (h, w) int32 labels from 0.
-    """
-
-    segments: Segments
-
-    @property
-    def shared(self) -> Rows:
-        """The segment of each pixel."""
-        return {"segments": self.segments}
-
-    def expand(self, rows: Rows) -> Masks:
-        """Returns masks that are 1 in the segments that are kept."""
-        masks: Masks = rows["kept"][:, self.segments][:, None]
-        return masks
 
 
 def kernel_weights(design: NDArray[np.float32], kernel_width: float) -> NDArray[np.float64]:

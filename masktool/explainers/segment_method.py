@@ -1,0 +1,95 @@
+"""Methods that hide segments of the image: which segments, and the masks that keep some of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from numpy.typing import NDArray
+
+from masktool.errors import MasktoolError
+from masktool.explainers.mask_design import MaskDesign, Masks, Rows
+from masktool.explainers.method import Method
+from masktool.explainers.segmentation import SEGMENTERS, Segments, check_label_map, relabel
+from masktool.explainers.task import Task
+from masktool.option_checks import check_count
+
+GIVEN = "input"
+"""Kind of segments that are given with each image."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentMethod(Method):
+    """A method that gives every segment of the image one value.
+
+    Attributes:
+        segments: the kind of segments: ``slic`` (superpixels) or ``grid`` (rectangles), computed in the model's input;
+            ``input`` stands for a label map that a file which explains itself takes with each image.
+        n_segments: the rough number of segments; for ``input`` the largest.
+        feature_mask: a label map to use as segments instead, (h, w) integers in the model's input or in the
+            photograph's own pixels; None computes them.
+    """
+
+    segments: str = "slic"
+    n_segments: int = 100
+    feature_mask: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        check_count("n_segments", self.n_segments)
+        known = (*SEGMENTERS, GIVEN)
+        if not isinstance(self.segments, str) or self.segments not in known:
+            raise MasktoolError("unknown segments", where=self.segments, expected=f"one of {', '.join(known)}")
+        if self.feature_mask is not None:
+            check_label_map(self.feature_mask, where="feature_mask")
+
+    def cut(self, task: Task) -> Segments:
+        """Returns the segments of the model's input."""
+        if self.feature_mask is None:
+            if self.segments == GIVEN:
+                raise MasktoolError(
+                    "only a file that explains itself has an input for segments",
+                    where="segments=input",
+                    expected=f"one of {', '.join(SEGMENTERS)}",
+                    fix="give the label map as feature_mask",
+                )
+            return relabel(SEGMENTERS[self.segments](task.pixels, self.n_segments))
+        labels = check_label_map(self.feature_mask, where="feature_mask")
+        if labels.shape == task.size:
+            return relabel(labels)
+        original = tuple(task.prepared.original_size)
+        if labels.shape != original:
+            raise MasktoolError(
+                "label map of another size",
+                where="feature_mask",
+                expected=f"{original} like the photograph or {task.size} like the model's input (height, width)",
+                got=labels.shape,
+            )
+        return relabel(task.prepared.from_original(relabel(labels)))
+
+    def settings(self, n_features: int) -> dict[str, Any]:
+        """Returns the options as JSON values, with the number of segments that were found."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if values.pop("feature_mask") is not None:
+            values |= {"segments": "feature_mask", "n_segments": n_features}
+        return values | {"n_features": n_features}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KeptSegments(MaskDesign):
+    """Masks that keep some segments; a row is which ones: ``kept`` (M, S) float32, 1 = kept, 0 = missing.
+
+    Attributes:
+        segments: the segment of each pixel, (h, w) int32 labels from 0.
+    """
+
+    segments: Segments
+
+    @property
+    def shared(self) -> Rows:
+        """The segment of each pixel."""
+        return {"segments": self.segments}
+
+    def expand(self, rows: Rows) -> Masks:
+        """Returns masks that are 1 in the segments that are kept."""
+        masks: Masks = rows["kept"][:, self.segments][:, None]
+        return masks

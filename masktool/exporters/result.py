@@ -107,9 +107,27 @@ def summarise_export(path: Path, n_bytes: int, model: ir.Model, metadata: Metada
     outputs = source.model.graph.outputs
     renamed = {old: new for old, new in (metadata.renamed or {}).items() if old not in source.renamed}
     own = note_widened(model) if metadata.gradient is not None else ()
-    notes = (*source.notes, *note_renamed(outputs, renamed), *note_inputs(source.model, source.image_input), *own)
+    notes = (
+        *source.notes,
+        *note_configuration(source, metadata),
+        *note_renamed(outputs, renamed),
+        *note_inputs(source.model, source.image_input),
+        *own,
+    )
     summary = SourceSummary(source.name, len(source.model.graph), tuple(map(describe_value, outputs)))
     return Export(path, metadata, rules, n_bytes, notes, summary)
+
+
+def note_configuration(source: Source, metadata: Metadata) -> Iterator[str]:
+    """Yields what a file has from the hub's configuration, which the user may have overruled."""
+    if source.configuration is None:
+        return
+    of_both = {
+        "preprocessing": (source.preprocessing, metadata.preprocessing),
+        "labels": (source.labels, metadata.labels),
+    }
+    if kept := [word for word, (known, written) in of_both.items() if known is not None and known == written]:
+        yield f"{' and '.join(kept)} as in the hub's configuration {source.configuration}"
 
 
 def note_widened(model: ir.Model) -> Iterator[str]:

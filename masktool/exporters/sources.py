@@ -67,6 +67,7 @@ class Source:
             :class:`masktool.contract.Metadata`; None where there is no masking model.
         renamed: new names of inputs and outputs by their original names, see :mod:`masktool.exporters.names`.
         path: the path of the ``.onnx`` file that the graph was read from; None for any other source.
+        configuration: the hub's configuration that preprocessing and labels come from; None where they do not.
     """
 
     model: onnx_ir.Model
@@ -82,6 +83,7 @@ class Source:
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     files: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     path: Path | None = None
+    configuration: str | None = None
 
     @property
     def exported_before(self) -> bool:
@@ -249,11 +251,12 @@ def source_from_module(loaded: LoadedModule, input_size: Size | None = None, cha
     labels = known.labels if known.labels and len(known.labels) in columns else None
     said_by = f"the classifier that the hub builds ({known.configuration})"
     claims = dataclasses.replace(source.claims, n_classes=known.n_classes, said_by=said_by)
-    given = [word for word, value in (("preprocessing", known.preprocessing), ("labels", labels)) if value]
-    notes = (*loaded.notes, *graph.notes)
-    if given:
-        notes = (*notes, f"{' and '.join(given)} taken from the hub's configuration {known.configuration}")
-    preprocessing = known.preprocessing and known.preprocessing.scaled_to(size)
     return dataclasses.replace(
-        source, preprocessing=preprocessing, labels=labels, claims=claims, notes=notes, files=known.files
+        source,
+        preprocessing=known.preprocessing and known.preprocessing.scaled_to(size),
+        labels=labels,
+        claims=claims,
+        notes=(*loaded.notes, *graph.notes),
+        files=known.files,
+        configuration=known.configuration,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import masktool
 from masktool.contract import Preprocessing
 from masktool.errors import MasktoolError
 from masktool.exporters.source_kinds import detect_kind
@@ -94,14 +95,20 @@ def test_a_state_dict_with_the_hubs_configuration(tmp_path: Path, torchvision_mo
     source = load_source(path, arch="torchvision:squeezenet1_1", input_size=(64, 64))
     assert source.preprocessing == Preprocessing(size=(64, 64), resize_to=73, **IMAGENET)
     assert len(source.labels) == 1000
-    assert source.notes == (
-        "preprocessing and labels taken from the hub's configuration SqueezeNet1_1_Weights.IMAGENET1K_V1",
-    )
+    assert source.configuration == "SqueezeNet1_1_Weights.IMAGENET1K_V1"
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         expected = module(images).numpy()
     (found,) = source.reference(images.numpy())
     assert found == pytest.approx(expected, abs=1e-6)
+    configured = "in the hub's configuration SqueezeNet1_1_Weights.IMAGENET1K_V1"
+    kept = masktool.export(source, tmp_path / "kept.onnx")
+    assert kept.notes == (f"preprocessing and labels as {configured}",)
+    names = [f"class {index}" for index in range(1000)]
+    relabelled = masktool.export(source, tmp_path / "relabelled.onnx", labels=names)
+    assert relabelled.notes == (f"preprocessing as {configured}",)
+    overruled = masktool.export(source, tmp_path / "overruled.onnx", preprocessing="tf", labels=names)
+    assert overruled.notes == ()
 
 
 def test_a_finetuned_head_sets_the_number_of_classes_and_drops_the_labels(

@@ -481,7 +481,8 @@ class MaskedSession:
         if self._constants:
             refuse_constants(self._constants.intersection(feed.values), self.providers[0], self.path)
         try:
-            results = self._run(outputs, feed)
+            with self.counter.timing(feed.results):
+                results = self._run(outputs, feed)
         except Exception as error:  # ONNX Runtime has one exception class per status code and no common base
             raise MasktoolError(
                 "ONNX Runtime could not run the model",
@@ -489,7 +490,6 @@ class MaskedSession:
                 got=runtime_reason(error),
                 fix=None if self.metadata.one_by_one else "try a smaller batch",
             ) from error
-        self.counter.add(feed.results)
         self.check_rows(outputs, results, feed.results)
         return results
 

@@ -39,6 +39,7 @@ SUMMARIES = {
     "cache": "List or remove the exports that are kept.",
     "info": "Show what an ONNX file holds: inputs, metadata, parity, mask rules.",
     "doctor": "Show versions and providers, and how to mend what is broken.",
+    "bench": "Measure what masks, gradients and explanations by a model cost here.",
     "demo": "Explain a sample picture with the built-in model.",
 }
 """The commands' summaries, kept here so that ``masktool --help`` imports no command; a test compares them with the

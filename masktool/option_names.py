@@ -30,6 +30,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "arch": OptionName("--arch"),
     "baseline": OptionName("--baseline"),
     "boxes": OptionName("--boxes"),
+    "budget": OptionName("--budget"),
     "channels": OptionName("--channels"),
     "checkpoint": OptionName("--checkpoint"),
     "chunk": OptionName("--chunk"),
@@ -65,10 +66,13 @@ OPTIONS: Mapping[str, OptionName] = {
     "resume": OptionName("--resume"),
     "samples_input": OptionName("--samples-input"),
     "score": OptionName("--score"),
+    "seconds": OptionName("--seconds"),
     "seed": OptionName("--seed"),
     "stages": OptionName("--stages", separator=","),
     "target": OptionName("--target", separator=","),
+    "tolerance": OptionName("--tolerance"),
     "trust_code": OptionName("--trust-code"),
+    "until": OptionName("--until"),
 }
 """All options by the parameter's name, which means one thing in all functions; a test compares their signatures."""
 

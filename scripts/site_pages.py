@@ -90,7 +90,8 @@ def describe_cost(method: type[Method]) -> str:
     lines = [f"* Needs of the file: {needs}{outputs}."]
     if method.samples_option:
         default = {field.name: field.default for field in dataclasses.fields(method)}[method.samples_option]
-        lines.append(f"* `--samples N` (in Python `n_samples`) sets `{method.samples_option}`, {default} unless given.")
+        until = f"until the map is stable, at most {method.most_samples}," if default is None else default
+        lines.append(f"* `--samples N` (in Python `n_samples`) sets `{method.samples_option}`, {until} unless given.")
     if method.in_one_batch:
         lines.append("* Several photographs share one batch.")
     figures = read_figures().get(method.name)

@@ -14,12 +14,14 @@ from PIL import Image
 
 from masktool.commands import options
 from masktool.commands.explain_options import (
+    STOPPING_OPTIONS,
     choose_formats,
     gradient_needs,
     lime_segments,
     parse_assignments,
     parse_inputs,
     share_options,
+    share_stopping,
 )
 from masktool.commands.source_options import READING_OPTIONS
 from masktool.errors import MasktoolError
@@ -27,6 +29,7 @@ from masktool.explainers import Explanation
 from masktool.explainers.explanation import FORMATS
 from masktool.explainers.method import METHODS
 from masktool.explainers.reading import Scale
+from masktool.explainers.stopping import Stopping
 from masktool.explainers.subject import read_subject
 from masktool.explainers.targets import TargetError
 from masktool.interface.explain import default_method, explain_targets
@@ -62,6 +65,7 @@ class ExplainRequest:
         input_size: (height, width) of the image input in pixels, for a model that leaves them open.
         seed: the seed of every random choice.
         batch: the number of masks per forward pass; None leaves it to the session, ``fastest`` measures it.
+        stopping: when methods that draw samples stop, by the names of :func:`masktool.explain`.
         directory: the directory that the files are written into.
         formats: the formats of the files; empty writes none.
         as_json: whether stdout gets JSON documents instead of paths.
@@ -75,6 +79,7 @@ class ExplainRequest:
     input_size: tuple[int, int] | None
     seed: int
     batch: BatchSize
+    stopping: Mapping[str, Any]
     directory: Path
     formats: Sequence[str]
     as_json: bool
@@ -125,6 +130,7 @@ class ExplainRequest:
     help="What MODEL asks for besides the image; may be repeated.",
 )
 @options.samples_option
+@options.in_order(STOPPING_OPTIONS)
 @click.option("--segments", metavar="slic|grid|FILE", help="What LIME hides; FILE is a label map.  [default: slic]")
 @click.option("--n-segments", type=int, metavar="N", help="Roughly how many.  [default: 100]")
 @options.assignments_option
@@ -168,6 +174,10 @@ def command(
     score: Any,
     inputs: tuple[str, ...],
     samples: int | None,
+    until: Any,
+    tolerance: float,
+    budget: int | None,
+    seconds: float | None,
     segments: str | None,
     n_segments: int | None,
     assignments: tuple[str, ...],
@@ -197,6 +207,7 @@ def command(
         input_size=input_size,
         seed=seed,
         batch=batch,
+        stopping=share_stopping(methods, Stopping(until=until, tolerance=tolerance, budget=budget, seconds=seconds)),
         directory=directory or Path(),
         formats=choose_formats(formats, as_json=as_json, directory=directory),
         as_json=as_json,
@@ -266,6 +277,7 @@ def explain_photograph(
         seed=request.seed,
         perturbations_per_eval=request.batch,
         progress=options.progress,
+        **(request.stopping if METHODS[method].draws() else {}),
         **request.methods[method],
     )
     spelled = [dataclasses.replace(each, notes=tuple(map(for_command_line, each.notes))) for each in found]

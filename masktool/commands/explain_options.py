@@ -6,8 +6,9 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import click
 import numpy as np
 
 from masktool.data_files import is_there
@@ -15,7 +16,32 @@ from masktool.errors import MasktoolError
 from masktool.explainers.explanation import FORMATS
 from masktool.explainers.method import METHODS, build_method
 from masktool.explainers.segmentation import SEGMENTERS, read_label_map
+from masktool.explainers.stopping import Stopping, Until
 from masktool.runtime.arrays import ARRAY_SUFFIX, read_array
+
+STOPPING_OPTIONS = (
+    click.option(
+        "--until",
+        type=click.Choice(get_args(Until)),
+        help="Stop before --samples once the map is stable.  [default: stable where --samples is not given]",
+    ),
+    click.option(
+        "--tolerance",
+        type=float,
+        default=Stopping.tolerance,
+        show_default=True,
+        metavar="SHARE",
+        help="What is stable: half of the map's 95 % interval, as a share of the map's range.",
+    ),
+    click.option("--budget", type=int, metavar="N", help="Most forward passes of methods that draw samples."),
+    click.option(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="Draw no samples after this time; the answer then depends on the machine.",
+    ),
+)
+"""When methods that draw samples stop."""
 
 
 def lime_segments(segments: str | None, n_segments: int | None) -> dict[str, Any]:
@@ -98,10 +124,21 @@ def share_options(
     return {name: dict(given) for name, given in shared.items()}
 
 
+def share_stopping(methods: Sequence[str], stopping: Stopping) -> dict[str, Any]:
+    """Returns when the methods that draw samples stop, by the names of :func:`masktool.explain`.
+
+    Raises:
+        MasktoolError: something was given, and none of the methods draws samples.
+    """
+    if not any(METHODS[name].draws() for name in methods):
+        stopping.refuse_for(METHODS[methods[0]].title)
+    return stopping.given
+
+
 def methods_that_count(methods: Sequence[str]) -> dict[str, str]:
     """Returns the methods that take a number of samples, each with the name of the option that holds it."""
     counting = {name: option for name in methods if (option := METHODS[name].samples_option) is not None}
-    drawing = {name: option for name, option in counting.items() if not METHODS[name].counts_steps}
+    drawing = {name: option for name, option in counting.items() if METHODS[name].draws()}
     return drawing or counting
 
 

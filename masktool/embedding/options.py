@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,8 @@ def build_embedded_method(name: str, options: Mapping[str, Any], n_samples: int 
     Args:
         name: the name of the method.
         options: the method's options by name; an option that is left out takes its default in files, else its default.
-        n_samples: the number of masks or steps; None leaves it to ``options``.
+        n_samples: the number of masks or steps; None leaves it to ``options``. Where it is left open there too it is
+            the method's largest: a file always draws the same number.
 
     Raises:
         MasktoolError: the method or an option is unknown, a value is out of range, or the method cannot be part of a
@@ -33,4 +35,5 @@ def build_embedded_method(name: str, options: Mapping[str, Any], n_samples: int 
             + call("train_masker", Placeholder("MODEL"), Placeholder("FOLDER"), "masker.onnx"),
         )
     builder = EMBEDDED_METHODS[name]
-    return build_method(name, {**builder.defaults, **options}, n_samples)
+    built = build_method(name, {**builder.defaults, **options}, n_samples)
+    return dataclasses.replace(built, **{built.samples_option: built.sample_limit}) if built.samples_option else built

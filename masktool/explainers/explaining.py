@@ -53,6 +53,8 @@ def explain_all(
     Raises:
         MasktoolError: an image, the model, a target or an option cannot be used.
     """
+    if not method.draws():
+        settings.stopping.refuse_for(method.title)
     pictures = [read_subject(image) for image in images]
     if session.metadata.takes_mask:
         check_offers(session, method, settings.output)
@@ -152,6 +154,7 @@ def make_task(
         evaluate=evaluate,
         predict=lambda masks: check_finite(answer(masks)),
         outputs=reading.others,
+        stopping=settings.stopping,
         batch_measured=settings.perturbations_per_eval == FASTEST,
         differentiable=differentiable if method.needs_gradient else None,
     )

@@ -121,6 +121,7 @@ class ExplanationRun:
             settings["input_size"] = list(self.task.size)
         if self.reading.scale != "probability":
             settings["score"] = self.reading.scale
+        settings |= self.task.stopping.given
         if self.reading.inputs:
             settings["inputs"] = {name: describe_input(value) for name, value in self.reading.inputs.items()}
         return settings

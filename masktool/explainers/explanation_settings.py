@@ -6,6 +6,7 @@ import dataclasses
 from typing import get_args
 
 from masktool.explainers.reading import Scale
+from masktool.explainers.stopping import Stopping
 from masktool.option_checks import check_choice, check_count, check_size
 from masktool.progress import Progress
 from masktool.runtime.batching import FASTEST, BatchSize
@@ -25,6 +26,7 @@ class ExplanationSettings:
         seed: the seed of every random choice.
         perturbations_per_eval: the number of masks per forward pass; None chooses it from the input's size, and
             ``fastest`` measures which number runs the most masks per second.
+        stopping: when a method that draws samples stops.
         progress: function that shows progress, as for :func:`masktool.explain`; None shows none.
     """
 
@@ -34,6 +36,7 @@ class ExplanationSettings:
     input_size: tuple[int, int] | None = None
     seed: int = 0
     perturbations_per_eval: BatchSize = None
+    stopping: Stopping = dataclasses.field(default_factory=Stopping)
     progress: Progress | None = None
 
     def __post_init__(self) -> None:
@@ -45,5 +48,8 @@ class ExplanationSettings:
         check_choice("score", self.score, get_args(Scale))
 
 
-SHARED_ARGUMENTS = ("n_samples", *(field.name for field in dataclasses.fields(ExplanationSettings)))
-"""Keyword arguments of ``explain`` that are not a method's own options."""
+SHARED_ARGUMENTS = (
+    "n_samples",
+    *(field.name for field in dataclasses.fields(ExplanationSettings) if field.name != "stopping"),
+)
+"""Keyword arguments of ``explain`` that are not a method's own options, besides those that say when to stop."""

@@ -49,6 +49,15 @@ class MaskSums(NamedTuple):
     scored_squares: NDArray[np.floating[Any]]
     squared: NDArray[np.floating[Any]]
 
+    @classmethod
+    def nothing(cls, targets: int, pixels: int) -> MaskSums:
+        """Returns the sums over no masks, float64."""
+        return cls(*np.zeros((2, pixels)), *np.zeros((3, targets, pixels)))
+
+    def add(self, more: MaskSums) -> MaskSums:
+        """Returns the sums over the masks of both."""
+        return MaskSums(*(one + other for one, other in zip(self, more, strict=True)))
+
 
 class MaskBatch(Protocol):
     """The masks of one batch, wherever they are."""

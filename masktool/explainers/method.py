@@ -51,6 +51,8 @@ class Method(abc.ABC):
         signed: whether the sign of an attribution separates support from opposition; otherwise only differences within
             the map mean anything.
         samples_option: the name of the option that ``n_samples`` sets; None where the method draws no samples.
+        most_samples: the largest number of samples where the user leaves ``samples_option`` open, which is None then;
+            None where that option is always a number.
         counts_steps: whether ``samples_option`` counts steps of an integral or a descent instead of random samples.
         capped: whether the picture's colours end below the largest values, which a few pixels hold.
         needs_gradient: whether the file must hold gradients; the task then has a ``differentiable``.
@@ -64,11 +66,26 @@ class Method(abc.ABC):
     meaning: ClassVar[str]
     signed: ClassVar[bool]
     samples_option: ClassVar[str | None]
+    most_samples: ClassVar[int | None] = None
     counts_steps: ClassVar[bool] = False
     capped: ClassVar[bool] = False
     needs_gradient: ClassVar[bool] = False
     outputs: ClassVar[Mapping[str, str]] = {}
     in_one_batch: ClassVar[bool] = False
+
+    @classmethod
+    def draws(cls) -> bool:
+        """Tells whether the method draws random samples, and may stop early."""
+        return cls.samples_option is not None and not cls.counts_steps
+
+    @property
+    def sample_limit(self) -> int:
+        """The number of samples that the user asks for, else the method's largest."""
+        assert self.samples_option is not None
+        count: int | None = getattr(self, self.samples_option)
+        limit = self.most_samples if count is None else count
+        assert limit is not None
+        return limit
 
     @abc.abstractmethod
     def attribute(self, task: Task) -> Attribution:

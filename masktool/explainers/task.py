@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from masktool.contract import Loss, Masking
 from masktool.errors import MasktoolError
 from masktool.explainers.mask_design import MaskBatch, MaskDesign, Masks
+from masktool.explainers.stopping import Stopping
 from masktool.explainers.subject import Subject
 from masktool.progress import Counting
 from masktool.runtime.gradients import IMAGE, Gradient
@@ -131,6 +132,7 @@ class Task:
         predict: function that runs the model under masks (M, 1, h, w) in one pass and returns all scores (M, K).
         outputs: the outputs that the method names in ``outputs``, (...) float32 of the image each, from the pass that
             gave ``scores``.
+        stopping: when a method that draws samples stops.
         batch_measured: whether ``perturbations_per_eval`` was measured to be the fastest.
         differentiable: the model with its gradients for a method with ``needs_gradient``; None for any other.
     """
@@ -146,6 +148,7 @@ class Task:
     predict: Predict
     outputs: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
     differentiable: Differentiable | None = None
+    stopping: Stopping = dataclasses.field(default_factory=Stopping)
     batch_measured: bool = False
 
     @property

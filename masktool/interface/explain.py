@@ -14,6 +14,7 @@ from masktool.explainers.explanation import Explanation
 from masktool.explainers.explanation_settings import SHARED_ARGUMENTS, ExplanationSettings
 from masktool.explainers.method import Method, build_method
 from masktool.explainers.reading import Scale
+from masktool.explainers.stopping import STOPPING_ARGUMENTS, Stopping, Until
 from masktool.explainers.subject import ImageLike, read_subject
 from masktool.explainers.targets import Target
 from masktool.interface.device_graphs import graphs_for
@@ -30,6 +31,7 @@ OF_AN_EXPORT = {
     "n_samples": parameter("n_samples"),
     "seed": parameter("seed"),
     "perturbations_per_eval": parameter("perturbations_per_eval"),
+    **{name: parameter(name) for name in STOPPING_ARGUMENTS},
 }
 """Keyword arguments of :func:`explain` that a file that explains itself has settled, besides the method's options."""
 OPENING_ARGUMENTS = ("providers", "threads", "provider_options", "say")
@@ -47,6 +49,10 @@ def explain(
     inputs: Inputs | None = None,
     input_size: tuple[int, int] | None = None,
     n_samples: int | None = None,
+    until: Until | None = None,
+    tolerance: float = Stopping.tolerance,
+    budget: int | None = None,
+    seconds: float | None = None,
     seed: int = 0,
     perturbations_per_eval: int | Literal["fastest"] | None = None,
     providers: str | Sequence[str] | None = None,
@@ -75,7 +81,15 @@ def explain(
         inputs: the values of the model's inputs other than the image and the mask, by name.
         input_size: (height, width) of the image input in pixels, for a model that leaves them open; None takes that of
             the model's preprocessing.
-        n_samples: the number of masks, or of steps in methods that take steps; None takes the method's default.
+        n_samples: the number of masks, or of steps in methods that take steps; None takes the method's default, which
+            for methods that draw masks is until the map is stable, at most 250.
+        until: ``"stable"`` stops a method that draws samples as soon as half of the map's 95 % interval is at most
+            ``tolerance`` of its range, before its number of samples; None does so only where that number is left open.
+        tolerance: what counts as stable, as a share of the map's range.
+        budget: the largest number of forward passes of a method that draws samples, that of the image as it is among
+            them; None sets no limit.
+        seconds: the time in seconds after which a method draws no more samples; the answer then depends on the machine,
+            which it notes. None sets no limit.
         seed: the seed of every random choice.
         perturbations_per_eval: the number of masks per forward pass; None chooses it from the input's size, and
             ``"fastest"`` measures for a few seconds which number runs the most masks per second on this machine, once
@@ -106,6 +120,10 @@ def explain(
         inputs=inputs,
         input_size=input_size,
         n_samples=n_samples,
+        until=until,
+        tolerance=tolerance,
+        budget=budget,
+        seconds=seconds,
         seed=seed,
         perturbations_per_eval=perturbations_per_eval,
         providers=providers,
@@ -205,11 +223,12 @@ def open_and_explain(
     rest = dict(arguments)
     opening = {name: rest.pop(name) for name in OPENING_ARGUMENTS if name in rest}
     shared = {name: rest.pop(name) for name in SHARED_ARGUMENTS if name in rest}
+    stopping = Stopping(**{name: rest.pop(name) for name in STOPPING_ARGUMENTS if name in rest})
     own, of_export = split_options(method, rest)
-    given = [*own, *(name for name in OF_AN_EXPORT if shared.get(name))]
+    given = [*own, *(name for name in OF_AN_EXPORT if shared.get(name) or name in stopping.given)]
     built = build_method(method, own, shared.pop("n_samples", None))
     refuse_settled_options(metadata, file_of(model), given)
-    settings = ExplanationSettings(**shared)
+    settings = ExplanationSettings(**shared, stopping=stopping)
     pictures = [read_subject(image) for image in images]
     with open_for_method(model, built, settings.input_size, {**opening, **of_export}) as session:
         return explain_all(session, pictures, targets, built, settings, graphs_for(session))

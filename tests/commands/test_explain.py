@@ -309,3 +309,22 @@ def test_empty_and_missing_files_are_not_masked(work):
     assert not is_masked(work / "empty.onnx")
     assert not is_masked(work / "none.onnx")
     assert is_masked(work / "model.onnx")
+
+
+def test_it_stops_as_the_options_say(explain, work):
+    photograph = work / "photos" / "b.png"
+    code, out, err = explain(photograph, "--json", "--method", "rise", "--method", "occlusion", "--budget", 40)
+    assert code == 0
+    rise, occlusion = map(json.loads, out)
+    assert rise["forward_passes"] == 40
+    assert rise["settings"]["n_masks"] == 39
+    assert "budget" not in occlusion["settings"]  # it draws no samples
+    assert "would draw enough" in err
+    assert "--samples" in err
+
+
+def test_limits_for_a_method_without_samples_are_refused(explain, work):
+    code, _, err = explain(work / "photos" / "b.png", "--method", "occlusion", "--until", "stable", "--seconds", 3)
+    assert code == 2
+    assert "Occlusion draws no samples" in err
+    assert "--until stable, --seconds 3" in err

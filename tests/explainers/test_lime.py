@@ -7,17 +7,17 @@ from explainers.models import SIZE, bright_photograph, noise_photograph
 from masktool import MasktoolError, explain, explain_targets
 from masktool.explainers.methods.lime import (
     Lime,
-    fit_quality,
     kernel_weights,
     leverages,
     ridge_matrix,
+    weighted_r2,
     weighted_residuals,
 )
 
 
 @pytest.fixture
 def fit():
-    design = Lime(n_samples=200).design(12, seed=3)
+    design = Lime().design(200, 12, seed=3)
     scores = np.random.default_rng(0).random((200, 2)) + design[:, :2] * np.array([[0.5, -0.7]])
     return design, scores
 
@@ -42,19 +42,13 @@ def test_fit_and_r2_agree_with_the_lime_package(fit):
     np.testing.assert_allclose(weights, base.kernel_fn(distances), rtol=1e-5)  # its distances are float32
     solution = ridge_matrix(design, weights, 1.0)
     coefficients = solution @ scores
-    quality = fit_quality(
-        solution,
-        weights,
-        scores,
-        weighted_residuals(design, weights, coefficients, scores),
-        leverages(design, weights, solution),
-    )
+    r2s = weighted_r2(weights, scores, weighted_residuals(design, weights, coefficients, scores))
     for label in (0, 1):
         _, features, r2, _ = base.explain_instance_with_data(
             design.astype(np.float64), scores, distances, label, num_features=12, feature_selection="none"
         )
         np.testing.assert_allclose(coefficients[:, label], [dict(features)[i] for i in range(12)], atol=1e-5)
-        assert quality[label]["r2"] == pytest.approx(r2, abs=1e-5)
+        assert r2s[label] == pytest.approx(r2, abs=1e-5)
 
 
 def test_empty_sample_has_distance_one():
@@ -63,11 +57,11 @@ def test_empty_sample_has_distance_one():
 
 
 def test_first_sample_keeps_everything_and_the_seed_decides_the_rest():
-    design = Lime(n_samples=50).design(9, seed=1)
+    design = Lime().design(50, 9, seed=1)
     assert (design[0] == 1).all()
     assert set(np.unique(design)) == {0.0, 1.0}
-    assert np.array_equal(design, Lime(n_samples=50).design(9, seed=1))
-    assert not np.array_equal(design, Lime(n_samples=50).design(9, seed=2))
+    assert np.array_equal(design, Lime().design(50, 9, seed=1))
+    assert not np.array_equal(design, Lime().design(50, 9, seed=2))
 
 
 def test_linear_model_is_recovered(session):
@@ -177,8 +171,8 @@ def test_bad_options_are_named(session, options, message):
 
 
 def test_fewer_segments_take_the_first_of_the_same_choices():
-    method = Lime(n_samples=20)
-    many, few = method.draw(12, seed=4), method.draw(5, seed=4)
+    method = Lime()
+    many, few = method.draw(20, 12, seed=4), method.draw(20, 5, seed=4)
     assert np.array_equal(few.reshape(-1), many.reshape(-1)[: few.size])
 
 

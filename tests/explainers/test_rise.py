@@ -31,7 +31,9 @@ def make_task(size=(20, 30), seed=0, batch=7, masking="fill"):
 
 def collect(method, **task):
     asked = make_task(**task)
-    return np.concatenate(list(map(method.design(asked).expand, method.rows(asked))))
+    return np.concatenate(
+        list(map(method.design(asked).expand, method.rows(asked, asked.batch_ranges(method.n_masks))))
+    )
 
 
 def test_masks_do_not_depend_on_the_batch():

@@ -83,7 +83,7 @@ class EmbeddedLime(SamplingMethod[Lime]):
 
     def refuse_beyond_float32(self) -> None:
         """Raises a MasktoolError where float32 cannot hold the regression."""
-        design = self.options.design(self.n_features, self.network.seed)
+        design = self.options.design(self.n_rows, self.n_features, self.network.seed)
         weights = kernel_weights(design, self.options.kernel_width)
         if weights[1:].sum() < np.finfo(np.float32).eps:  # the first has a weight of 1
             raise MasktoolError(
@@ -109,7 +109,7 @@ class EmbeddedLime(SamplingMethod[Lime]):
     @property
     def n_rows(self) -> int:
         """The number of samples; the first keeps everything."""
-        return self.options.n_samples
+        return self.options.sample_limit
 
     def extra_inputs(self) -> tuple[ExtraInput, ...]:
         """Returns the label map, where the image brings one."""
@@ -135,7 +135,7 @@ class EmbeddedLime(SamplingMethod[Lime]):
         count = flow.integer(self.n_features)
         if self.constant_labels is None:
             count = flow.emit("Add", flow.emit("ReduceMax", labels, keepdims=0), flow.integer(1))
-        design = self.options.draw(self.n_features, self.network.seed)
+        design = self.options.draw(self.n_rows, self.n_features, self.network.seed)
         return {"labels": labels, "count": flow.typed(count, INT64, []), "design": store_bits(flow, design)}
 
     def labels(self, flow: Flow, asked: Asked) -> ir.Value:

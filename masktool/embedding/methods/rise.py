@@ -42,7 +42,7 @@ class EmbeddedRise(SamplingMethod[Rise]):
     @property
     def n_rows(self) -> int:
         """The number of masks, and one that keeps everything."""
-        return 1 + self.options.n_masks
+        return 1 + self.options.sample_limit
 
     @property
     def design(self) -> EnlargedGrids:
@@ -58,7 +58,7 @@ class EmbeddedRise(SamplingMethod[Rise]):
     def prepare(self, flow: Flow, asked: Asked) -> Mapping[str, ir.Value]:  # noqa: ARG002  # the same for all images
         """Emits the grids' cells as bits, the offsets, and the enlargement along each axis; row 0 has a full grid."""
         size, cells = self.network.size, self.options.grid_size
-        ((kept, offsets),) = self.options.grids(size, self.network.seed, [range(self.options.n_masks)])
+        ((kept, offsets),) = self.options.grids(size, self.network.seed, [range(self.options.sample_limit)])
         full = np.ones((1, cells, cells), np.bool_)
         return {
             "kept": store_bits(flow, np.concatenate([full, kept])),
@@ -98,7 +98,7 @@ class EmbeddedRise(SamplingMethod[Rise]):
 
     def sum_up(self, flow: Flow, centred: ir.Value, asked: Asked) -> tuple[Moments, Moments]:
         """Emits the sums over the masks, and those over the squares of the masks, from scores less their mean."""
-        total = self.options.n_masks
+        total = self.options.sample_limit
         chunk = choose_chunk(total, max(1, PIXELS_AT_ONCE // self.n_pixels))
         cut = self.design.cut
         shape = [len(Moments._fields), self.n_pixels]
@@ -140,7 +140,7 @@ class EmbeddedRise(SamplingMethod[Rise]):
         self, flow: Flow, mean: ir.Value, plain: Moments, squared: Moments
     ) -> tuple[ir.Value, ir.Value]:
         """Emits the sums over the sum of the masks that is expected, (1, h * w), and their variances."""
-        count, p = self.options.n_masks, self.options.p
+        count, p = self.options.sample_limit, self.options.p
         total = flow.emit("Add", plain.scored, flow.emit("Mul", mean, plain.masks))
         average = flow.emit("Div", total, flow.floats(count))
         crossed = flow.emit("Mul", mean, flow.emit("Mul", flow.floats(2), squared.scored))

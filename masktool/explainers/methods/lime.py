@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from masktool.explainers.mask_design import Rows
 from masktool.explainers.method import Attribution, register
 from masktool.explainers.segment_method import KeptSegments, SegmentMethod
+from masktool.explainers.stopping import SampleRun
 from masktool.explainers.task import Task
 from masktool.limits import check_limit
 from masktool.option_checks import check_count, check_real
@@ -47,7 +48,7 @@ class Lime(SegmentMethod):
     """Weight of each segment in a linear model of the score.
 
     Attributes:
-        n_samples: the number of masks.
+        n_samples: the number of masks; None draws until the weights are stable.
         p: the probability that a segment is kept.
         kernel_width: the width of the kernel that weighs samples by cosine distance.
         alpha: the strength of the ridge penalty.
@@ -58,15 +59,17 @@ class Lime(SegmentMethod):
     meaning: ClassVar[str] = "contribution to {score}"
     signed: ClassVar[bool] = True
     samples_option: ClassVar[str | None] = "n_samples"
+    most_samples: ClassVar[int] = 1000
 
-    n_samples: int = 1000
+    n_samples: int | None = None
     p: float = 0.5
     kernel_width: float = 0.25
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("n_samples", self.n_samples, minimum=2)  # a line needs two points
+        if self.n_samples is not None:
+            check_count("n_samples", self.n_samples, minimum=2)  # a line needs two points
         check_real("p", self.p, above=0, below=1)
         check_real("kernel_width", self.kernel_width, above=0)
         check_real("alpha", self.alpha, above=0)
@@ -76,30 +79,63 @@ class Lime(SegmentMethod):
         segments = self.cut(task)
         n_features = int(segments.max()) + 1
         check_limit("segments", n_features, where=self.title)
-        design = self.design(n_features, task.seed)
+        run = SampleRun(task.stopping, self.n_samples, self.most_samples)
+        design = self.design(run.most, n_features, task.seed)
 
         def batches() -> Iterator[Rows]:
-            for piece in task.batch_ranges(len(design)):
+            for piece in run.pieces(task.perturbations_per_eval):
                 yield {"kept": design[piece.start : piece.stop]}
 
-        scored = task.evaluate(batches(), len(design), KeptSegments(segments))
-        scores = np.concatenate([batch.scores for batch in scored])
+        scores = np.zeros((0, len(task.targets)))
+        for batch in task.evaluate(batches(), run.most, KeptSegments(segments)):
+            scores = np.concatenate([scores, batch.scores])
+            if run.pauses:
+                fit = self.fit(design[: run.drawn], scores)
+                run.judge(fit.coefficients, fit.variances)
+        return Attribution(
+            fit.coefficients[:, segments],
+            self.settings(n_features) | {"n_samples": run.drawn},
+            tuple({"r2": float(r2)} | figures for r2, figures in zip(fit.r2, run.quality(), strict=True)),
+            segments,
+            run.notes(),
+        )
+
+    def fit(self, design: NDArray[np.float32], scores: NDArray[np.float64]) -> LinearFit:
+        """Fits a linear model for every target at once."""
         weights = kernel_weights(design, self.kernel_width)
         solution = ridge_matrix(design, weights, self.alpha)
-        coefficients = solution @ scores  # (features, targets)
+        coefficients = solution @ scores
         residuals = weighted_residuals(design, weights, coefficients, scores)
-        quality = fit_quality(solution, weights, scores, residuals, leverages(design, weights, solution))
-        return Attribution(coefficients.T[:, segments], self.settings(n_features), quality, segments)
+        left_out = residuals / (1 - leverages(design, weights, solution)[:, None])  # off by, were it not in the fit
+        return LinearFit(
+            coefficients.T,
+            (np.square(solution) @ np.square(left_out)).T,
+            weighted_r2(weights, scores, residuals),
+        )
 
-    def design(self, n_features: int, seed: int) -> NDArray[np.float32]:
-        """Returns which segments each sample keeps: (n_samples, n_features) of 0 and 1, the first row all ones."""
-        design = self.draw(n_features, seed).astype(np.float32)
+    def design(self, count: int, n_features: int, seed: int) -> NDArray[np.float32]:
+        """Returns which segments each sample keeps: (count, n_features) of 0 and 1, the first row all ones."""
+        design = self.draw(count, n_features, seed).astype(np.float32)
         design[0] = 1
         return design
 
-    def draw(self, n_features: int, seed: int) -> NDArray[np.bool_]:
-        """Returns the random choices (n_samples, n_features); row by row, fewer features take the first of the same."""
-        return np.random.default_rng(seed).random((self.n_samples, n_features)) < self.p
+    def draw(self, count: int, n_features: int, seed: int) -> NDArray[np.bool_]:
+        """Returns the random choices (count, n_features); row by row, fewer features take the first of the same."""
+        return np.random.default_rng(seed).random((count, n_features)) < self.p
+
+
+class LinearFit(NamedTuple):
+    """A linear model of each target's scores.
+
+    Attributes:
+        coefficients: the weight of each segment, (T, S).
+        variances: the squared standard errors of the weights, (T, S).
+        r2: the weighted R^2 of each target, (T,).
+    """
+
+    coefficients: NDArray[np.float64]
+    variances: NDArray[np.float64]
+    r2: NDArray[np.float64]
 
 
 def kernel_weights(design: NDArray[np.float32], kernel_width: float) -> NDArray[np.float64]:
@@ -146,21 +182,10 @@ def leverages(
     return np.einsum("nf,fn->n", centred, solution) + shares
 
 
-def fit_quality(
-    solution: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    scores: NDArray[np.float64],
-    residuals: NDArray[np.float64],
-    leverage: NDArray[np.float64],
-) -> tuple[dict[str, float], ...]:
-    """Returns, for each target, the weighted R^2 and the weights' standard error beside their range."""
+def weighted_r2(
+    weights: NDArray[np.float64], scores: NDArray[np.float64], residuals: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Returns the weighted R^2 of each target, (T,), of its scores (n, T) and the residuals of a fit to them."""
     variance = np.average(np.square(scores - np.average(scores, axis=0, weights=weights)), axis=0, weights=weights)
     unexplained = np.average(np.square(residuals), axis=0, weights=weights)
-    r2 = np.where(variance > FLAT_VARIANCE, 1 - unexplained / np.maximum(variance, FLAT_VARIANCE), 0.0)
-    left_out = residuals / (1 - leverage[:, None])  # what each sample is off by when the fit does not know it
-    errors = np.sqrt((np.square(solution) @ np.square(left_out)).mean(axis=0))
-    ranges = np.ptp(solution @ scores, axis=0)
-    return tuple(
-        {"r2": float(fit), "attributions_error": float(error), "attributions_range": float(span)}
-        for fit, error, span in zip(r2, errors, ranges, strict=True)
-    )
+    return np.where(variance > FLAT_VARIANCE, 1 - unexplained / np.maximum(variance, FLAT_VARIANCE), 0.0)

@@ -30,9 +30,10 @@ from numpy.typing import NDArray
 
 from masktool.contract import Masking
 from masktool.explainers.interpolation import whole_enlargement
-from masktool.explainers.mask_design import MaskDesign, Masks, Rows
+from masktool.explainers.mask_design import MaskDesign, Masks, MaskSums, Rows
 from masktool.explainers.mask_figures import cut_masks
 from masktool.explainers.method import Attribution, Method, register
+from masktool.explainers.stopping import SampleRun
 from masktool.explainers.task import Task
 from masktool.option_checks import check_choice, check_count, check_real
 
@@ -46,7 +47,8 @@ class Rise(Method):
     """Mean score over the random masks that keep a pixel.
 
     Attributes:
-        n_masks: the number of masks; the paper uses 4000 for VGG-16 and 8000 for ResNet-50.
+        n_masks: the number of masks; None draws until the map is stable. The paper uses 4000 for VGG-16 and 8000 for
+            ResNet-50.
         p: the probability that a cell of the grid is kept.
         grid_size: the number of cells per side of the grid.
         binary: whether the masks are cut at .5; None cuts them where the model's masking ignores the scale of a soft
@@ -59,15 +61,17 @@ class Rise(Method):
     meaning: ClassVar[str] = "mean {score} while kept"
     signed: ClassVar[bool] = False
     samples_option: ClassVar[str | None] = "n_masks"
+    most_samples: ClassVar[int] = 4000
 
-    n_masks: int = 4000
+    n_masks: int | None = None
     p: float = 0.5
     grid_size: int = 7
     binary: bool | None = None
     normalisation: Literal["kept", "expected"] = "kept"
 
     def __post_init__(self) -> None:
-        check_count("n_masks", self.n_masks, minimum=2)  # one mask has no standard error
+        if self.n_masks is not None:
+            check_count("n_masks", self.n_masks, minimum=2)  # one mask has no standard error
         check_real("p", self.p, above=0, below=1)
         check_count("grid_size", self.grid_size)
         check_choice("binary", self.binary, (None, True, False))
@@ -75,36 +79,30 @@ class Rise(Method):
 
     def attribute(self, task: Task) -> Attribution:
         """Scores random masks batch by batch, holding no more than one batch, and returns the weighted means."""
-        targets, pixels = len(task.base), task.size[0] * task.size[1]
-        masks_sum, squares_sum = np.zeros(pixels), np.zeros(pixels)
-        fm, fmm, ffmm = np.zeros((3, targets, pixels))
-        design = self.design(task)
-        for masks, scores in task.evaluate(self.rows(task), self.n_masks, design):
-            sums = masks.add_up(scores.astype(np.float32).T, binary=design.cut)
-            masks_sum += sums.masks
-            squares_sum += sums.squares
-            fm += sums.scored
-            fmm += sums.scored_squares
-            ffmm += sums.squared
-        if self.normalisation == "kept":
-            divisor = np.where(masks_sum > 0, masks_sum, 1)
-            maps = fm / divisor
-            variances = (ffmm - 2 * maps * fmm + np.square(maps) * squares_sum) / np.square(divisor)
-        else:
-            maps = fm / (self.n_masks * self.p)
-            mean = fm / self.n_masks
-            variances = (ffmm / self.n_masks - np.square(mean)) / (self.n_masks - 1) / self.p**2
+        run = SampleRun(task.stopping, self.n_masks, self.most_samples)
+        pieces = run.pieces(task.perturbations_per_eval)
+        design, sums = self.design(task), MaskSums.nothing(len(task.targets), task.size[0] * task.size[1])
+        for masks, scores in task.evaluate(self.rows(task, pieces), run.most, design):
+            sums = sums.add(masks.add_up(scores.astype(np.float32).T, binary=design.cut))
+            if run.pauses:
+                maps, variances = self.weigh(sums, run.drawn)
+                run.judge(maps, variances)
         return Attribution(
             maps.reshape(-1, *task.size),
-            settings=dataclasses.asdict(self) | {"binary": self.cuts_masks(task.masking)},
-            quality=tuple(
-                {
-                    "attributions_error": float(np.sqrt(np.maximum(variance, 0).mean())),
-                    "attributions_range": float(np.ptp(each)),
-                }
-                for variance, each in zip(variances, maps, strict=True)
-            ),
+            settings=dataclasses.asdict(self) | {"n_masks": run.drawn, "binary": self.cuts_masks(task.masking)},
+            quality=run.quality(),
+            notes=run.notes(),
         )
+
+    def weigh(self, sums: MaskSums, count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Returns the map of each target, (T, pixels), and the squared standard errors of its values."""
+        if self.normalisation == "kept":
+            divisor = np.where(sums.masks > 0, sums.masks, 1)
+            maps = sums.scored / divisor
+            variances = sums.squared - 2 * maps * sums.scored_squares + np.square(maps) * sums.squares
+            return maps, variances / np.square(divisor)
+        mean = sums.scored / count
+        return mean / self.p, (sums.squared / count - np.square(mean)) / (count - 1) / self.p**2
 
     def cuts_masks(self, masking: Masking) -> bool:
         """Returns whether the masks are cut at .5 behind a masking mode."""
@@ -114,9 +112,9 @@ class Rise(Method):
         """Returns how grids become the masks of a task."""
         return EnlargedGrids(task.size, self.grid_size, cut=self.cuts_masks(task.masking))
 
-    def rows(self, task: Task) -> Iterator[Rows]:
-        """Yields the rows of the masks of one forward pass at a time; they do not depend on the size of a batch."""
-        for kept, offsets in self.grids(task.size, task.seed, task.batch_ranges(self.n_masks)):
+    def rows(self, task: Task, pieces: Iterable[range]) -> Iterator[Rows]:
+        """Yields the rows of the masks, in pieces that follow each other; they do not depend on the pieces."""
+        for kept, offsets in self.grids(task.size, task.seed, pieces):
             top, left = offsets.T.astype(np.int32)
             yield {"kept": kept.astype(np.float32), "top": top, "left": left}
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from masktool.explainers.gaussian_noise import GaussianNoise
 from masktool.explainers.gradient_method import ClassMap, GradientMethod, channels_first
 from masktool.explainers.method import register
+from masktool.explainers.stopping import SampleRun
 from masktool.explainers.task import Differentiable, Task
 from masktool.option_checks import check_count, check_real
 
@@ -56,8 +57,9 @@ class SmoothGrad(GradientMethod):
         sums, squares = np.zeros((2, *channels_first(image, model).shape[1:]))
         noise = GaussianNoise(task.seed, image[0].size)  # the same for every class
         deviation = noise_deviation(image, self.noise_level)
-        with model.counting(self.n_samples) as advance:
-            for piece in task.batch_ranges(self.n_samples):
+        run = SampleRun(task.stopping.share(len(task.targets)), self.n_samples, self.n_samples)
+        with model.counting(run.most) as advance:
+            for piece in run.pieces(task.perturbations_per_eval):
                 drawn = noise.copies(piece.start, len(piece)).reshape(-1, *image.shape[1:])
                 found = model.gradient(image + drawn * deviation, task.targets[position])
                 assert found.image is not None
@@ -65,15 +67,20 @@ class SmoothGrad(GradientMethod):
                 sums += gradients.sum(axis=0, dtype=np.float64)
                 squares += np.square(gradients).sum(axis=0, dtype=np.float64)
                 advance(len(piece))
-        mean = sums / self.n_samples
-        shown = np.abs(mean).argmax(axis=0, keepdims=True)
-        variances = (squares / self.n_samples - np.square(mean)) / (self.n_samples - 1)
-        attributions = np.take_along_axis(np.abs(mean), shown, axis=0)[0]
-        errors = np.maximum(np.take_along_axis(variances, shown, axis=0), 0)
-        return ClassMap(
-            attributions,
-            {"attributions_error": float(np.sqrt(errors.mean())), "attributions_range": float(np.ptp(attributions))},
-        )
+                if run.pauses:
+                    attributions, variances = show_largest(sums / run.drawn, squares / run.drawn, run.drawn)
+                    run.judge(attributions[None], variances[None])
+        ((quality,), (notes,)) = run.quality(), run.notes()
+        return ClassMap(attributions, quality, notes)
+
+
+def show_largest(
+    mean: NDArray[np.float64], squares: NDArray[np.float64], count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the largest magnitude among the channels of mean gradients (C, h, w), and its squared standard error."""
+    shown = np.abs(mean).argmax(axis=0, keepdims=True)
+    variances = (squares - np.square(mean)) / (count - 1)
+    return np.take_along_axis(np.abs(mean), shown, axis=0)[0], np.take_along_axis(variances, shown, axis=0)[0]
 
 
 def noise_deviation(image: NDArray[np.float32], noise_level: float) -> np.float32:

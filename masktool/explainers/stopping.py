@@ -1,0 +1,221 @@
+"""When a method that draws samples has drawn enough: the one place where that is asked.
+
+A map is *stable* when the half-width of its 95 % interval, 1.96 times the root mean square of its standard error, is
+at most a tolerance times the map's range, for every target. A method asks after fixed numbers of samples, which follow
+from the count alone and never from the batch, so that a seed gives one answer whatever the batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from masktool.errors import MasktoolError
+from masktool.messages import Placeholder, join, parameter
+from masktool.option_checks import check_choice, check_count, check_real
+
+Until = Literal["stable"]
+"""What a run of samples may go on until."""
+FIRST_LOOK = 32
+"""Samples after which a run first asks; before, a standard error says little about itself."""
+LOOK_SHARE = 4
+"""A run asks again when this part of its samples has come again, so that asking costs little beside the passes."""
+NORMAL_95 = 1.96
+"""Standard errors to either side within which 95 % of a normal distribution lies."""
+FEWEST_PASSES = 3
+"""Smallest budget: the image as it is, and two samples, which a standard error needs."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stopping:
+    """When a method that draws samples stops, whichever method it is.
+
+    Attributes:
+        until: ``stable`` stops before the method's number of samples where the map has settled; None does so only where
+            that number was left open.
+        tolerance: the largest half-width of the map's 95 % interval, as a share of its range, at which it is stable.
+        budget: the largest number of forward passes, that of the image as it is among them; None sets no limit.
+        seconds: the time in seconds after which no more samples are drawn, so that the answer depends on the machine;
+            None sets no limit.
+    """
+
+    until: Until | None = None
+    tolerance: float = 0.05
+    budget: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("until", self.until, (None, *get_args(Until)))
+        check_real("tolerance", self.tolerance, above=0, below=1)
+        if self.budget is not None:
+            check_count("budget", self.budget, minimum=FEWEST_PASSES)
+        if self.seconds is not None:
+            check_real("seconds", self.seconds, above=0)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The attributes that are not the defaults, by name."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value != getattr(Stopping, name)}
+
+    def share(self, count: int) -> Stopping:
+        """Returns the part of the limits for each of several targets that are explained one after the other."""
+        budget = None if self.budget is None else max(FEWEST_PASSES, 1 + (self.budget - 1) // count)
+        return dataclasses.replace(self, budget=budget, seconds=self.seconds and self.seconds / count)
+
+    def refuse_for(self, title: str) -> None:
+        """Raises a MasktoolError where something was given that a method without samples has no use for."""
+        if self.given:
+            raise MasktoolError(
+                f"{title} draws no samples, which could be enough before their end",
+                where=join(", ", [parameter(name, value) for name, value in self.given.items()]),
+                fix="leave that out",
+            )
+
+
+STOPPING_ARGUMENTS = tuple(field.name for field in dataclasses.fields(Stopping))
+"""Keyword arguments of ``explain`` that say when a method stops."""
+
+
+class Look(NamedTuple):
+    """How sure one target's map is at one moment.
+
+    Attributes:
+        error: the root mean square of the standard error of the map's values.
+        span: the map's range, its maximum minus its minimum.
+    """
+
+    error: float
+    span: float
+
+    @property
+    def half_width(self) -> float:
+        """The half-width of the 95 % interval as a share of the map's range; infinite for a flat map with an error."""
+        if self.error == 0:
+            return 0.0
+        return NORMAL_95 * self.error / self.span if self.span > 0 else math.inf
+
+
+class SampleRun:
+    """The samples of one run of a method: how many are drawn, and whether they are enough.
+
+    A method scores the samples of :meth:`pieces`. Whenever :attr:`pauses` is true behind a piece, it makes its maps of
+    all that it has and hands them to :meth:`judge`. The last piece always ends in a pause.
+
+    Args:
+        stopping: when to stop.
+        count: the number of samples that the user asks for; None leaves it open.
+        most: the largest number of samples where that is left open.
+
+    Attributes:
+        until_stable: whether the run ends once the maps of all targets are stable.
+        most: the largest number of samples of this run.
+        drawn: the number of samples drawn so far.
+    """
+
+    def __init__(self, stopping: Stopping, count: int | None, most: int) -> None:
+        self.stopping = stopping
+        self.until_stable = count is None or stopping.until is not None
+        self.most = most if count is None else count
+        if stopping.budget is not None:
+            self.most = min(self.most, stopping.budget - 1)
+        self.drawn = 0
+        self._judged = 0
+        self._next_look = next_look(0)
+        self._looks: tuple[Look, ...] = ()
+        self._started = time.monotonic()
+
+    def pieces(self, batch: int) -> Iterator[range]:
+        """Yields the samples of one forward pass at a time, at most ``batch`` of them, until the run ends.
+
+        They are cut where a run that ends at a stable map would look, so that its number of samples, given as a count,
+        repeats it to the last bit.
+        """
+        while not self.ended:
+            start = self.drawn
+            if start == self._next_look:
+                self._next_look = next_look(start)
+            self.drawn = min(start + batch, self._next_look, self.most)
+            yield range(start, self.drawn)
+
+    @property
+    def pauses(self) -> bool:
+        """Whether the method makes its maps now."""
+        looks = self.until_stable and self.drawn == self._next_look
+        return looks or self.drawn == self.most or self.is_out_of_time
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether the time is over."""
+        return self.stopping.seconds is not None and time.monotonic() - self._started >= self.stopping.seconds
+
+    def judge(self, maps: NDArray[np.floating[Any]], variances: NDArray[np.floating[Any]]) -> None:
+        """Takes the map of each target, (T, ...), and the squared standard errors of its values."""
+        self._judged = self.drawn
+        self._looks = tuple(
+            Look(float(np.sqrt(np.maximum(variance, 0).mean())), float(np.ptp(each)))
+            for each, variance in zip(maps, variances, strict=True)
+        )
+
+    @property
+    def settled(self) -> bool:
+        """Whether the maps of all targets were stable when the method last made them."""
+        return bool(self._looks) and all(map(self.is_stable, self._looks))
+
+    def is_stable(self, look: Look) -> bool:
+        """Tells whether one target's map is sure enough."""
+        return look.half_width <= self.stopping.tolerance
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more samples are drawn."""
+        is_judged = self._judged == self.drawn > 0
+        enough = self.drawn == self.most or (self.until_stable and self.settled) or self.is_out_of_time
+        return is_judged and enough
+
+    def quality(self) -> tuple[dict[str, float], ...]:
+        """Returns the figures by which to judge the map of each target."""
+        return tuple(
+            {
+                "attributions_error": look.error,
+                "attributions_range": look.span,
+                "samples": self.drawn,
+                "settled": self.is_stable(look),
+            }
+            for look in self._looks
+        )
+
+    def notes(self) -> tuple[tuple[str, ...], ...]:
+        """Returns what the reader of each target's map must know of how the run ended."""
+        return tuple(tuple(self.notes_of(look)) for look in self._looks)
+
+    def notes_of(self, look: Look) -> Iterator[str]:
+        """Yields the notes on one target's map."""
+        again = parameter("n_samples", self.drawn)
+        if self.drawn < self.most and not (self.until_stable and self.settled):
+            yield f"the time was over after {self.drawn} samples: this depends on the machine; " + again + " repeats it"
+        if self.until_stable and not self.is_stable(look):
+            yield (
+                f"the map had not settled after {self.drawn} samples: half its 95 % interval is {look.half_width:.2g} "
+                f"of its range, beyond the tolerance of {self.stopping.tolerance:g}; "
+                + parameter("n_samples", self.samples_for(look))
+                + " would draw enough, as far as these tell"
+            )
+
+    def samples_for(self, look: Look) -> int | Placeholder:
+        """Returns how many samples would bring a map within the tolerance, rounded up to two digits."""
+        if not math.isfinite(look.half_width):
+            return Placeholder("N")
+        needed = self.drawn * (look.half_width / self.stopping.tolerance) ** 2
+        digit = 10.0 ** max(0, math.floor(math.log10(needed)) - 1)
+        return int(math.ceil(needed / digit) * digit)
+
+
+def next_look(last: int) -> int:
+    """Returns the number of samples at which a run asks whether it is enough, having asked at ``last`` before."""
+    return last + max(FIRST_LOOK, last // LOOK_SHARE // FIRST_LOOK * FIRST_LOOK)

@@ -1,0 +1,170 @@
+"""Stopping: fixed moments whatever the batch, a count that repeats the answer, limits that hold."""
+
+import json
+
+import numpy as np
+import pytest
+
+from explainers.models import bright_photograph, noise_photograph
+from masktool import MasktoolError, explain
+from masktool.explainers import stopping
+from masktool.explainers.method import METHODS
+from masktool.explainers.stopping import FIRST_LOOK, SampleRun, Stopping
+
+DRAWING = sorted(name for name in METHODS if METHODS[name].most_samples is not None)
+"""Methods whose number of samples may be left open."""
+
+
+def run_to_the_end(run, batch, errors):
+    """Draws to the end of a run; the map (1, 2) has a range of 1, and ``errors(count)`` as its standard error."""
+    pauses = []
+    for piece in run.pieces(batch):
+        assert piece.stop == run.drawn
+        if run.pauses:
+            pauses.append(run.drawn)
+            run.judge(np.array([[0.0, 1.0]]), np.full((1, 2), errors(run.drawn) ** 2))
+    return pauses
+
+
+@pytest.mark.parametrize("batch", [1, 8, 64, 1000])
+def test_the_moments_do_not_depend_on_the_batch(batch):
+    run = SampleRun(Stopping(), None, most=600)
+    assert run_to_the_end(run, batch, lambda _: 1) == [32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 480, 576, 600]
+    assert not run.settled
+
+
+def test_the_first_moment_within_the_tolerance_ends_it():
+    run = SampleRun(Stopping(tolerance=0.2), None, most=600)
+    assert run_to_the_end(run, 8, lambda count: 1 / np.sqrt(count)) == [32, 64, 96, 128]  # 1.96 / sqrt(96) is .20004
+    assert run.settled
+    assert run.notes() == ((),)
+
+
+def test_a_count_is_taken_exactly_unless_the_map_may_end_it():
+    exact, limit = (SampleRun(Stopping(until=until), 70, most=600) for until in (None, "stable"))
+    assert run_to_the_end(exact, 8, lambda _: 0) == [70]
+    assert run_to_the_end(limit, 8, lambda _: 0) == [FIRST_LOOK]
+
+
+def test_every_target_must_settle():
+    run = SampleRun(Stopping(), None, most=64)
+    for _ in run.pieces(16):
+        if run.pauses:
+            run.judge(np.array([[0.0, 1.0], [0.0, 1.0]]), np.array([[0.0, 0.0], [1.0, 1.0]]))
+    assert run.drawn == 64
+    assert [bool(notes) for notes in run.notes()] == [False, True]
+
+
+@pytest.mark.parametrize(("error", "settled"), [(0.0, True), (1e-9, False)])
+def test_a_flat_map_settles_only_without_an_error(error, settled):
+    run = SampleRun(Stopping(), None, most=40)
+    for _ in run.pieces(16):
+        if run.pauses:
+            run.judge(np.ones((1, 2)), np.full((1, 2), error))
+    assert run.settled is settled
+
+
+def test_the_note_names_a_number_of_samples_that_would_do():
+    run = SampleRun(Stopping(tolerance=0.05), None, most=250)
+    run_to_the_end(run, 8, lambda count: 1 / np.sqrt(count))
+    ((note,),) = run.notes()
+    assert "n_samples=1600" in note  # (1.96 / .05)^2 = 1537
+    assert str(note).startswith(
+        "the map had not settled after 250 samples: half its 95 % interval is 0.12 of its range"
+    )
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands at the number of seconds in its only element."""
+    now = [0.0]
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_time_that_is_over_ends_the_run_behind_a_piece_with_a_map_of_it(clock):
+    run = SampleRun(Stopping(seconds=2), 1000, most=250)
+    pauses = []
+    for _ in run.pieces(10):
+        clock[0] += 0.7
+        if run.pauses:
+            pauses.append(run.drawn)
+            run.judge(np.array([[0.0, 1.0]]), np.ones((1, 2)))
+    assert pauses == [run.drawn] == [30]
+    ((note,),) = run.notes()
+    assert "depends on the machine; n_samples=30 repeats it" in note
+
+
+def test_time_may_run_out_between_a_piece_and_the_next(clock):
+    run = SampleRun(Stopping(seconds=2), 1000, most=250)
+    for _ in run.pieces(10):
+        clock[0] += 0.7
+        if run.pauses:
+            run.judge(np.array([[0.0, 1.0]]), np.ones((1, 2)))
+        clock[0] += 1
+    assert run.drawn == 20  # the time was over behind the pause of the first piece, with no map of it
+    assert run.quality()[0]["samples"] == 20
+
+
+@pytest.mark.parametrize("method", DRAWING)
+def test_the_count_that_was_drawn_repeats_the_map(session, method):
+    found = explain(session, noise_photograph(), method, target=0, tolerance=0.3)
+    drawn = found.settings[METHODS[method].samples_option]
+    assert found.quality["samples"] == drawn
+    again = explain(session, noise_photograph(), method, target=0, n_samples=drawn)
+    assert np.array_equal(found.attributions, again.attributions)
+    assert found.settings["tolerance"] == 0.3
+
+
+@pytest.mark.parametrize("method", DRAWING)
+def test_left_open_it_ends_where_the_map_is_stable(session, method):
+    tight, loose = (explain(session, noise_photograph(), method, target=0, tolerance=each) for each in (0.01, 0.5))
+    limit = METHODS[method].most_samples
+    assert loose.quality["samples"] < tight.quality["samples"] <= limit
+    assert loose.quality["settled"]
+    assert 1.96 * loose.relative_error <= 0.5
+    assert loose.forward_passes <= limit + 1
+
+
+@pytest.mark.parametrize("method", DRAWING)
+@pytest.mark.parametrize("batch", [1, 8, 64])
+def test_a_seed_gives_one_answer_whatever_the_batch(session, method, batch):
+    options = {"target": 0, "tolerance": 0.2, "seed": 3}
+    found = explain(session, noise_photograph(), method, perturbations_per_eval=batch, **options)
+    usual = explain(session, noise_photograph(), method, **options)
+    assert found.quality["samples"] == usual.quality["samples"]
+    np.testing.assert_allclose(found.attributions, usual.attributions, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", DRAWING)
+def test_the_budget_bounds_the_passes(session, method):
+    found = explain(session, noise_photograph(), method, target=0, tolerance=1e-4, budget=40)
+    assert found.forward_passes == 40
+    assert found.settings["budget"] == 40
+    assert any("had not settled after 39 samples" in note for note in found.notes)
+
+
+def test_the_time_is_a_limit_that_the_explanation_tells(session):
+    found = explain(session, noise_photograph(), "rise", n_samples=100_000, seconds=0.05, perturbations_per_eval=8)
+    assert found.quality["samples"] < 100_000
+    assert any("depends on the machine" in note for note in found.notes)
+    json.loads(found.to_json())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"until": "soon"}, "until.*stable.*got 'soon'"),
+        ({"tolerance": 0}, "tolerance.*above 0 and below 1"),
+        ({"budget": 2}, "budget.*from 3"),
+        ({"seconds": -1.0}, "seconds.*above 0"),
+    ],
+)
+def test_bad_limits_are_named(session, options, message):
+    with pytest.raises(MasktoolError, match=message):
+        explain(session, bright_photograph(), "lime", **options)
+
+
+def test_a_method_without_samples_does_not_stop_early(session):
+    with pytest.raises(MasktoolError, match=r"Occlusion draws no samples.*budget=9, seconds=1.0.*leave that out"):
+        explain(session, bright_photograph(), "occlusion", budget=9, seconds=1.0)

@@ -166,11 +166,13 @@ class GraphBuilder(abc.ABC):
 
 def attribute_key(value: Any) -> Hashable:
     """Returns a key that tells an attribute's value from others; for tensors, their type, shape and bytes."""
-    if isinstance(value, ir.TensorProtocol):
-        return value.dtype, tuple(value.shape), value.tobytes()
     if isinstance(value, list | tuple):
         return type(value), tuple(map(attribute_key, value))
-    return (int, repr(int(value))) if isinstance(value, np.integer) else (type(value), repr(value))
+    if isinstance(value, np.integer):
+        return int, repr(int(value))
+    if not isinstance(value, int | float | str) and isinstance(value, ir.TensorProtocol):  # a protocol's check is slow
+        return value.dtype, tuple(value.shape), value.tobytes()
+    return type(value), repr(value)
 
 
 def type_of_result(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -11,12 +15,41 @@ from onnx_ir.passes import common
 from masktool.exporters.canonical import canonicalise, infer_shapes
 from masktool.exporters.propagate import mask_model
 from masktool.ops.gradients import GradientGraph
+from masktool.ops.samples import Sample
 from ops.float64_operators import OPERATORS
+from ops.test_mask_rules import build
+
+Result = TypeVar("Result")
 
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
 DOUBLE = onnx.TensorProto.DOUBLE
 SCALES_INPUT = 2
 """Of Resize: float32 in every graph."""
+
+
+def once_per_sample(function: Callable[[Sample], Result]) -> Callable[[Sample], Result]:
+    """Returns a function that keeps its results; samples hold dicts, so it knows them by identity, not by value."""
+    results: dict[int, Result] = {}
+
+    @functools.wraps(function)
+    def recall(sample: Sample) -> Result:
+        if id(sample) not in results:
+            results[id(sample)] = function(sample)
+        return results[id(sample)]
+
+    return recall
+
+
+@once_per_sample
+def masked_sample(sample: Sample) -> onnx.ModelProto:
+    """Returns the masked form of a sample of the registry, which is not to be changed."""
+    return ir.to_proto(mask_and_inline(build(sample)))
+
+
+@once_per_sample
+def masked_sample_with_gradients(sample: Sample) -> onnx.ModelProto:
+    """Returns the masked form of a sample of the registry with its gradients, which is not to be changed."""
+    return add_gradients(ir.from_proto(masked_sample(sample)))
 
 
 def mask_and_inline(model: onnx.ModelProto) -> ir.Model:

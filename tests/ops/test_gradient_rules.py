@@ -16,7 +16,14 @@ from masktool.ops.gradients import GRADIENT_RULES, GradientGraph
 from masktool.ops.graph import MASK_RULES
 from masktool.ops.samples import SAMPLES as SAMPLES_OF
 from masktool.ops.samples import Sample
-from ops.gradient_models import add_gradients, mask_and_inline, open_double, to_half
+from ops.gradient_models import (
+    add_gradients,
+    mask_and_inline,
+    masked_sample,
+    masked_sample_with_gradients,
+    open_double,
+    to_half,
+)
 from ops.test_mask_rules import build
 from ops.test_mask_rules import draw as draw_binary
 
@@ -90,12 +97,12 @@ def test_plain_gradients_are_those_of_central_differences(sample: Sample) -> Non
 
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_masked_gradients_are_those_of_central_differences(sample: Sample) -> None:
-    check_against_differences(add_gradients(mask_and_inline(build(sample))), draw(sample))
+    check_against_differences(masked_sample_with_gradients(sample), draw(sample))
 
 
 @pytest.mark.parametrize("sample", POOLED)
 def test_gradients_without_indices_are_those_of_central_differences(sample: Sample) -> None:
-    model = add_gradients(mask_and_inline(build(sample)), indices_of_maxima=False)
+    model = add_gradients(ir.from_proto(masked_sample(sample)), indices_of_maxima=False)
     assert "ScatterElements" not in {node.op_type for node in model.graph.node}
     assert {len(node.output) for node in model.graph.node if node.op_type == "MaxPool"} == {1}
     check_against_differences(model, draw(sample))
@@ -104,7 +111,7 @@ def test_gradients_without_indices_are_those_of_central_differences(sample: Samp
 @pytest.mark.parametrize("sample", HALF_SAMPLES)
 def test_gradients_in_half_precision_run_and_are_those_of_single(sample: Sample) -> None:
     feeds = {name: value.astype(np.float32) for name, value in draw(sample).items()}
-    single, half = (add_gradients(mask_and_inline(each)) for each in (build(sample), to_half(build(sample))))
+    single, half = masked_sample_with_gradients(sample), add_gradients(mask_and_inline(to_half(build(sample))))
     (output,) = open_session(without_gradients(single).SerializeToString()).run(None, feeds)
     seed = np.random.default_rng(2).standard_normal(output.shape).astype(np.float32)
     names = [f"gradient_{name}" for name in feeds]
@@ -116,7 +123,7 @@ def test_gradients_in_half_precision_run_and_are_those_of_single(sample: Sample)
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_nothing_reaches_missing_places(sample: Sample) -> None:
     images, masks = draw_binary(sample, 3)
-    model = add_gradients(mask_and_inline(build(sample)))
+    model = masked_sample_with_gradients(sample)
     session = open_session(model.SerializeToString())
     shape = open_session(without_gradients(model).SerializeToString()).run(None, {"x": images, "mask": masks})[0].shape
     seed = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
@@ -133,7 +140,7 @@ def test_every_operator_with_a_mask_rule_has_a_gradient_rule() -> None:
 
 def test_every_operator_that_a_mask_rule_emits_has_a_gradient_rule() -> None:
     samples = [sample for samples in SAMPLES_OF.values() for sample in samples]
-    emitted = {node.op_type for sample in samples for node in mask_and_inline(build(sample)).graph if node.inputs}
+    emitted = {node.op_type for sample in samples for node in masked_sample(sample).graph.node if node.input}
     assert not emitted - set(GRADIENT_RULES), sorted(emitted - set(GRADIENT_RULES))
 
 

@@ -51,6 +51,18 @@ def open_masked(sample: Sample) -> onnxruntime.InferenceSession:
     return open_session(proto.SerializeToString())
 
 
+@pytest.fixture(scope="module", params=SAMPLES)
+def sample(request: pytest.FixtureRequest) -> Sample:
+    """Each sample in turn, for all tests before the next one."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def session(sample: Sample) -> onnxruntime.InferenceSession:
+    """The sample's masked form, made once."""
+    return open_masked(sample)
+
+
 def draw(sample: Sample, batch: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns images and binary masks with a missing half, scattered pixels and a lone kept corner among them."""
     rng = np.random.default_rng(1)
@@ -69,41 +81,33 @@ def test_every_operator_with_an_own_rule_has_a_sample() -> None:
     assert not without
 
 
-@pytest.mark.parametrize("sample", SAMPLES)
-def test_ones_are_exact(sample: Sample) -> None:
+def test_ones_are_exact(sample: Sample, session: onnxruntime.InferenceSession) -> None:
     images, masks = draw(sample, 3)
     plain = open_session(build(sample).SerializeToString()).run(None, {"x": images})[0]
-    session = open_masked(sample)
     tolerance = sample.ones_tolerance * np.abs(plain).max()
     with_ones = session.run(None, {"x": images, "mask": np.ones_like(masks)})[0]
     np.testing.assert_allclose(with_ones, plain, rtol=0, atol=tolerance)
     np.testing.assert_array_equal(session.run(None, {"x": images})[0], with_ones)
 
 
-@pytest.mark.parametrize("sample", SAMPLES)
 @pytest.mark.parametrize("poison", [np.nan, np.inf, 1e30])
-def test_values_under_zero_never_matter(sample: Sample, poison: float) -> None:
+def test_values_under_zero_never_matter(sample: Sample, session: onnxruntime.InferenceSession, poison: float) -> None:
     images, masks = draw(sample, 3)
-    session = open_masked(sample)
     poisoned = np.where(masks == 0, np.float32(poison), images)
     clean = session.run(None, {"x": images, "mask": masks})[0]
     assert np.isfinite(clean).all()
     np.testing.assert_array_equal(session.run(None, {"x": poisoned, "mask": masks})[0], clean)
 
 
-@pytest.mark.parametrize("sample", SAMPLES)
-def test_the_mask_matters(sample: Sample) -> None:
+def test_the_mask_matters(sample: Sample, session: onnxruntime.InferenceSession) -> None:
     images, masks = draw(sample, 3)
-    session = open_masked(sample)
     shape_only = sample.text.startswith("s = Shape")
     difference = np.abs(session.run(None, {"x": images, "mask": masks})[0] - session.run(None, {"x": images})[0]).max()
     assert difference > 0.01 or shape_only
 
 
-@pytest.mark.parametrize("sample", SAMPLES)
-def test_batches_and_single_runs_agree(sample: Sample) -> None:
+def test_batches_and_single_runs_agree(sample: Sample, session: onnxruntime.InferenceSession) -> None:
     images, masks = draw(sample, 5)
-    session = open_masked(sample)
     together = session.run(None, {"x": images, "mask": masks})[0]
     one_image = session.run(None, {"x": images[:1], "mask": masks})[0]
     scale = np.abs(together).max()
@@ -114,10 +118,10 @@ def test_batches_and_single_runs_agree(sample: Sample) -> None:
         np.testing.assert_allclose(one_image[i : i + 1], alone, rtol=0, atol=ROUNDING * scale)
 
 
-@pytest.mark.parametrize("sample", SAMPLES)
-def test_an_empty_mask_gives_finite_values_that_do_not_depend_on_the_image(sample: Sample) -> None:
+def test_an_empty_mask_gives_finite_values_that_do_not_depend_on_the_image(
+    sample: Sample, session: onnxruntime.InferenceSession
+) -> None:
     images, masks = draw(sample, 3)
-    session = open_masked(sample)
     empty = session.run(None, {"x": images, "mask": np.zeros_like(masks)})[0]
     assert np.isfinite(empty).all()
     np.testing.assert_array_equal(empty, session.run(None, {"x": -2 * images, "mask": np.zeros_like(masks)})[0])

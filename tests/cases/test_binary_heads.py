@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -52,6 +54,14 @@ STEP = 1e-2
 """Of central differences in float32: a smaller one is lost in rounding."""
 
 
+class Head(NamedTuple):
+    """What an end makes of the network: its kind, the plain model, and a session of its file with gradients."""
+
+    kind: OutputKind
+    model: onnx.ModelProto
+    session: MaskedSession
+
+
 def network(shape: str, nodes: str) -> onnx.ModelProto:
     """A convolution, a smooth activation, a mean and one logit z, made positive by its bias."""
     text = f"""<ir_version: 10, opset_import: ["" : 20]>
@@ -90,23 +100,27 @@ def test_scores_are_the_two_classes(kind: OutputKind, shape: str, nodes: str, tm
     np.testing.assert_allclose(scores, np.stack([1 - expected, expected], axis=1), atol=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "shape", "nodes"), ENDS.values(), ids=ENDS)
+@pytest.fixture(scope="module", params=ENDS.values(), ids=ENDS)
+def head(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """Each end once, exported with gradients: whatever is asked of it afterwards changes nothing in the file."""
+    kind, shape, nodes = request.param
+    model, path = network(shape, nodes), tmp_path_factory.mktemp("head") / "m.onnx"
+    masktool.export(model, path, output_kind=kind, gradient="logit")
+    with MaskedSession(path) as session:
+        yield Head(kind, model, session)
+
+
 @pytest.mark.parametrize("target", [0, 1])
 @pytest.mark.parametrize("loss", ["logit", "log-softmax", "softmax", "entropy"])
-def test_gradients_against_central_differences(
-    kind: OutputKind, shape: str, nodes: str, target: int, loss, tmp_path: Path
-):
+def test_gradients_against_central_differences(head: Head, target: int, loss):
     """The objective is that of the published losses; its gradient that of the objective, differenced."""
-    model = network(shape, nodes)
-    masktool.export(model, tmp_path / "m.onnx", output_kind=kind, gradient="logit")
-    with MaskedSession(tmp_path / "m.onnx") as session:
-        found = session.gradient(images(), target=target, loss=loss)
-        direction = np.sign(found.image)
-        ends = [
-            session.gradient(images() + sign * np.float32(STEP) * direction, target=target, loss=loss).objective
-            for sign in (1, -1)
-        ]
-    share = positive(model, kind)
+    found = head.session.gradient(images(), target=target, loss=loss)
+    direction = np.sign(found.image)
+    ends = [
+        head.session.gradient(images() + sign * np.float32(STEP) * direction, target=target, loss=loss).objective
+        for sign in (1, -1)
+    ]
+    share = positive(head.model, head.kind)
     shares = {0: 1 - share, 1: share}[target]
     objectives = {
         "logit": np.log(share / (1 - share)) if target else np.zeros_like(share),

@@ -48,14 +48,24 @@ def expected(model: onnx.ModelProto) -> list[Any]:
     return session.run(None, {session.get_inputs()[0].name: X})
 
 
+ALL_AT_ONCE = [
+    {place: OWN[(first + position) % len(OWN)] for position, place in enumerate(PLAIN)} for first in range(len(OWN))
+]
+"""Networks in each of which five names clash: every name stands once in every place."""
+ONE_AT_A_TIME = [{place: name} for name in OWN for place in PLAIN]
+CASES = [
+    *(pytest.param(names, id="-".join(names.values())) for names in ALL_AT_ONCE),
+    *(pytest.param(names, id="-".join(*names.items()), marks=pytest.mark.slow) for names in ONE_AT_A_TIME),
+]
+
+
 @pytest.mark.parametrize("masking", ["layer", "fill"])
-@pytest.mark.parametrize("place", list(PLAIN))
-@pytest.mark.parametrize("name", OWN)
-def test_no_name_clashes(name: str, place: str, masking: Any, tmp_path: Path) -> None:
-    model, path = network(**{place: name}), tmp_path / "m.onnx"
-    source = load_source(model)
+@pytest.mark.parametrize("names", CASES)
+def test_no_name_clashes(names: dict[str, str], masking: Any, tmp_path: Path) -> None:
+    model, path = network(**names), tmp_path / "m.onnx"
+    chosen = PLAIN | names
     metadata = masktool.export(
-        source, path, masking=masking, gradient="logit", class_output=source_name(place, name)
+        load_source(model), path, masking=masking, gradient="logit", class_output=chosen["SCORES"]
     ).metadata
     assert metadata.parity["ones"] == 0
     with masktool.load(path) as session:
@@ -65,15 +75,10 @@ def test_no_name_clashes(name: str, place: str, masking: Any, tmp_path: Path) ->
         gradient = session.gradient(X, np.ones((1, 1, 8, 8), np.float32), target=0)
         assert gradient.image is not None
         assert np.abs(gradient.image).max() > 0
-        if place in ("SCORES", "MAP"):
-            np.testing.assert_array_equal(
-                session.run(X, outputs=[name])[session.check_output(name)], results[place == "MAP"]
-            )
+        for place, result in zip(("SCORES", "MAP"), results, strict=True):
+            name = chosen[place]
+            np.testing.assert_array_equal(session.run(X, outputs=[name])[session.check_output(name)], result)
     assert not check_export(path, load_source(model)).failed
-
-
-def source_name(place: str, name: str) -> str:
-    return name if place == "SCORES" else PLAIN["SCORES"]
 
 
 @pytest.mark.parametrize("name", ["target", "loss", "objective", "saliency_map", "feature_map", "gradient_image"])

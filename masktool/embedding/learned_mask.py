@@ -19,7 +19,7 @@ from masktool.contract import GRADIENT_PREFIX, OBJECTIVE, Loss
 from masktool.embedding.baseline import emit_baseline
 from masktool.embedding.flow import FLOAT, INT64, Flow
 from masktool.embedding.iterations import ITERATIONS, IteratedMethod
-from masktool.embedding.learning import Losses, begin_memory, emit_change
+from masktool.embedding.learning import Losses, begin_memory, emit_change, emit_slowed
 from masktool.embedding.method import Asked, Comparison, Explained
 from masktool.embedding.network import Network
 from masktool.embedding.rounds import Passed, choose_chunk
@@ -34,11 +34,6 @@ PREDICTING, LEARNING, JUDGING, OVER = range(4)
 """What a step is for, one after the other."""
 FILL = "fill"
 """Name in :attr:`.method.Asked.extra` of the values that missing pixels take."""
-MEASURED_ITERATIONS = 5
-"""Steps over which the mask in the file is compared with Python's at export: every stage of every method, and the
-optimiser's memory. A descent enlarges what rounding leaves: on CIFAR's ResNet-20 NeuroMask's masks are 1e-7 apart after
-50 steps and .01 after 300, extremal ones 1e-6 after 12 and .005 after 20, however right the file is. And a whole
-descent takes minutes, twice."""
 
 
 class State(NamedTuple):
@@ -93,11 +88,15 @@ class LearnedMaskMethod(IteratedMethod[LearnedOptions]):
 
     Class attributes:
         loss: what is differentiated.
+        compared_iterations: the number of steps over which the mask in the file is compared with Python's at export.
+            Every stage of the method and the optimiser's memory are in them. They are few, because a descent enlarges
+            what rounding leaves, however right the file is, and a whole one takes as long as explaining does, twice.
         comparison_limit: the largest difference that rounding leaves after the steps that an export compares, where
             that is more than of other methods; otherwise 0.
     """
 
     loss: ClassVar[Loss]
+    compared_iterations: ClassVar[int]
     comparison_limit: ClassVar[float] = 0
 
     @property
@@ -147,7 +146,7 @@ class LearnedMaskMethod(IteratedMethod[LearnedOptions]):
 
     def comparison(self) -> Comparison:
         """Returns how the file is compared with Python: over the first few steps."""
-        steps = min(self.n_iterations, MEASURED_ITERATIONS)
+        steps = min(self.n_iterations, self.compared_iterations)
         method = dataclasses.replace(self.options, n_iterations=steps)
         feeds = {ITERATIONS: np.array([steps])}
         return Comparison(method, feeds, {ITERATIONS: self.n_iterations}, self.comparison_limit)
@@ -288,6 +287,8 @@ class LearnedMaskMethod(IteratedMethod[LearnedOptions]):
         whole = flow.emit("Squeeze", last, flow.ints(0))
         moves = flow.emit("And", learning, whole)
         change, memory = emit_change(flow, self.optimiser, gradient, before.memory)
+        if self.options.final_rate != 1:
+            change = flow.emit("Mul", emit_slowed(flow, self.options.final_rate, before.step, steps), change)
         parameters = self.bounded(flow, flow.emit("Add", before.parameters, change))
         losses = self.count_loss(flow, before, flow.reshape(loss, 1), moves, steps)
         made = flow.emit("Add", before.step, flow.as_type(moves, INT64))

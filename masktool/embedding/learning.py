@@ -61,6 +61,12 @@ def begin_memory(optimiser: RmsProp | Momentum) -> float:
     return float((optimiser.squares if isinstance(optimiser, RmsProp) else optimiser.velocity).flat[0])
 
 
+def emit_slowed(flow: Flow, final_rate: float, step: ir.Value, steps: ir.Value) -> ir.Value:
+    """Emits the share of the learning rate that is left at a step: 1 at the first, down to ``final_rate``."""
+    share = flow.emit("Div", flow.as_type(step, FLOAT), flow.as_type(steps, FLOAT))
+    return flow.emit("Sub", flow.floats(1), flow.emit("Mul", flow.floats(1 - final_rate), share))
+
+
 def emit_change(
     flow: Flow, optimiser: RmsProp | Momentum, gradients: ir.Value, memory: ir.Value
 ) -> tuple[ir.Value, ir.Value]:

@@ -46,7 +46,8 @@ class LearnedMask(Method):
         n_iterations: the largest number of steps.
         tolerance: the share of the lowest loss by which it must improve in 100 steps, or learning stops; 0 makes all
             steps.
-        learning_rate: the learning rate of the optimiser.
+        learning_rate: the learning rate of the optimiser at the first step.
+        final_rate: the share of the learning rate to which it falls by the last step; 1 keeps it as it is.
     """
 
     needs_gradient: ClassVar[bool] = True
@@ -59,9 +60,10 @@ class LearnedMask(Method):
 
     baseline: str = "mean"
     through: Through = "fill"
-    n_iterations: int = 2000
+    n_iterations: int = 180
     tolerance: float = 0.01
-    learning_rate: float = 0.03
+    learning_rate: float = 0.5
+    final_rate: float = 0.05
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "baseline", check_baseline("baseline", self.baseline))  # a number becomes its text
@@ -70,6 +72,8 @@ class LearnedMask(Method):
         if self.tolerance != 0:
             check_real("tolerance", self.tolerance, above=0, below=1)
         check_real("learning_rate", self.learning_rate, above=0)
+        if self.final_rate != 1:
+            check_real("final_rate", self.final_rate, above=0, below=1)
 
     @abc.abstractmethod
     def learn(self, hidden: HiddenParts, seeds: Sequence[int], advance: Advance) -> Learned:

@@ -47,15 +47,20 @@ class Optimiser(Protocol):
 class RmsProp:
     """Gradients over the root of their decaying mean square: v ← d v + (1 − d) g², change −r g / √(v + ε).
 
-    v starts at 1, which makes the first steps small. Source: Tieleman and Hinton, "Lecture 6.5: RMSProp", COURSERA:
-    Neural Networks for Machine Learning, 2012.
+    The larger v is at the start, the smaller are the first steps; a start of 1 holds for a hundred. Source: Tieleman
+    and Hinton, "Lecture 6.5: RMSProp", COURSERA: Neural Networks for Machine Learning, 2012.
     """
 
     def __init__(
-        self, shape: tuple[int, ...], learning_rate: float, decay: float = 0.9, epsilon: float = 1e-10
+        self,
+        shape: tuple[int, ...],
+        learning_rate: float,
+        decay: float = 0.9,
+        epsilon: float = 1e-10,
+        first_square: float = 1,
     ) -> None:
         self.learning_rate, self.decay, self.epsilon = learning_rate, decay, epsilon
-        self.squares: Floats = np.ones(shape, np.float32)
+        self.squares: Floats = np.full(shape, first_square, np.float32)
 
     def changes(self, gradients: Floats, positions: NDArray[np.intp]) -> Floats:
         """Returns what to add to the parameters."""
@@ -119,6 +124,7 @@ def learn(
     advance: Advance,
     settles_from: int = 0,
     bounds: tuple[float, float] = (-np.inf, np.inf),
+    final_rate: float = 1,
 ) -> Course:
     """Lowers the losses of a batch of images.
 
@@ -132,6 +138,7 @@ def learn(
         advance: function that is called after every step, with 1 and a note of the mean loss.
         settles_from: the first step whose loss counts for settling, where the objective changes before.
         bounds: the lowest and the highest value of a parameter.
+        final_rate: the share of the learning rate to which it falls, in even steps, until ``n_iterations`` are made.
 
     Raises:
         MasktoolError: a loss or a gradient is no longer a number.
@@ -146,7 +153,8 @@ def learn(
             break
         found = objective(parameters[positions], positions, step)
         check_step_finite(found, step, optimiser.learning_rate)
-        changed = parameters[positions] + optimiser.changes(found.gradients, positions)
+        slowed = np.float32(1 - (1 - final_rate) * step / n_iterations)
+        changed = parameters[positions] + slowed * optimiser.changes(found.gradients, positions)
         parameters[positions] = np.clip(changed, *bounds)
         losses[step, positions] = found.losses
         iterations[positions] += 1

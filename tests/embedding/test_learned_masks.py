@@ -27,8 +27,12 @@ binary (float[N, 3, 20, 16] image) => (float[N, 1] answer)
     answer = Gemm(flat, weight, bias)
 }
 """
+PUBLISHED = {"grid_size": None, "learning_rate": 0.03, "final_rate": 1}
+"""NeuroMask as it was published, but for the number of steps."""
 OPTIONS = [
-    ("neuromask", {"setting": "imagenet"}),
+    ("neuromask", {"setting": "imagenet", **PUBLISHED}),
+    ("neuromask", {"setting": "imagenet", "learning_rate": 0.1}),
+    ("neuromask", {"grid_size": 5, "final_rate": 0.5}),
     ("neuromask", {"lambda_p": 2.0, "lambda_s": 0.1, "lambda_sp": 0.01, "temperature": 0.7, "learning_rate": 0.1}),
     ("neuromask", {"through": "layer", "temperature": 3.0}),
     ("extremal", {"aim": "delete", "area": 0.3}),
@@ -55,10 +59,11 @@ def test_every_baseline(tmp_path, images, method, baseline):
     preprocessing = Preprocessing(size=SIZE, resize="exact", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.2))
     path, masked = tmp_path / "explained.onnx", tmp_path / "masked.onnx"
     of_export = {"output_kind": "logits", "preprocessing": preprocessing}
-    masktool.export_explained(network(*SIZE), path, method, n_samples=4, baseline=baseline, **of_export)
+    slowly = {"baseline": baseline, "learning_rate": 0.03}  # rounding grows with every step, and with its length
+    masktool.export_explained(network(*SIZE), path, method, n_samples=4, **slowly, **of_export)
     masktool.export(network(*SIZE), masked, gradient="logit", **of_export)
     found = run(path, image=images[:1])
-    options = METHODS[method](n_iterations=4, baseline=baseline)
+    options = METHODS[method](n_iterations=4, **slowly)
     assert_same(found, 0, explain_in_python(masked, options, images[0]))
 
 
@@ -68,8 +73,9 @@ def test_both_games_in_one_pass_or_in_two(tmp_path, images, chunk):
 
 
 SETTLING = {
-    "neuromask": {"n_iterations": 400, "tolerance": 0.3, "learning_rate": 0.1, "lambda_p": 1e-9, "lambda_sp": 1e-9},
-    "extremal": {"n_iterations": 330, "tolerance": 0.9, "learning_rate": 1e-4},
+    "neuromask": {"n_iterations": 400, "tolerance": 0.3, "lambda_p": 1e-9, "lambda_sp": 1e-9, **PUBLISHED}
+    | {"learning_rate": 0.1},
+    "extremal": {"n_iterations": 330, "tolerance": 0.9, "learning_rate": 1e-4, "final_rate": 1},
 }
 """Losses that hardly move or fall evenly, so that rounding does not decide at which step they settle."""
 
@@ -148,7 +154,7 @@ def test_a_start_has_256_values_and_one_byte_each(tmp_path):
     assert np.array_equal(np.diff(values), np.full(255, 2 * RANGE / 256, np.float32))
     small, large = (
         masktool.export_explained(
-            network(*size), tmp_path / f"{size[0]}.onnx", "neuromask", output_kind="logits", n_samples=1
+            network(*size), tmp_path / f"{size[0]}.onnx", "neuromask", output_kind="logits", n_samples=1, **PUBLISHED
         )
         for size in ((20, 16), (120, 100))
     )

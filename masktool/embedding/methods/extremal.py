@@ -44,6 +44,7 @@ class EmbeddedExtremal(LearnedMaskMethod[Extremal]):
 
     name: ClassVar[str] = Extremal.name
     loss: ClassVar[Loss] = "logit"
+    compared_iterations: ClassVar[int] = 5
     comparison_limit: ClassVar[float] = RANK_CHANGE
 
     @functools.cached_property

@@ -14,22 +14,25 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.embedding.flow import FLOAT, Flow
-from masktool.explainers.mask_design import MaskDesign
+from masktool.explainers.mask_design import MaskDesign, NoGraphError
 from masktool.explainers.methods.occlusion import MissingWindows
 from masktool.explainers.methods.rise import AXES, EnlargedGrids
 from masktool.explainers.segment_method import KeptSegments
 
 
 @functools.singledispatch
-def emit_masks(design: MaskDesign, flow: Flow, rows: Mapping[str, ir.Value]) -> ir.Value:
+def emit_masks(design: MaskDesign, flow: Flow, rows: Mapping[str, ir.Value]) -> ir.Value:  # noqa: ARG001
     """Emits the masks (m, 1, h, w) float32 of a batch of rows.
 
     Args:
         design: how masks are made of rows.
         flow: the graph to emit into.
         rows: the rows of the batch, and what the design shares among all masks, by name.
+
+    Raises:
+        NoGraphError: no graph is written for designs of this type.
     """
-    raise NotImplementedError(f"no graph for {type(design).__name__}")
+    raise NoGraphError("no graph is written for masks of this design", where=type(design).__name__)
 
 
 @emit_masks.register

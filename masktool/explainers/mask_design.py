@@ -13,10 +13,16 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from masktool.errors import MasktoolError
+
 Masks = NDArray[np.float32]
 """Masks (M, 1, h, w), 1 = kept, 0 = missing."""
 Rows = Mapping[str, NDArray[Any]]
 """What stands for a batch of masks, by name: arrays (M, ...) float32 or int32 with one row for each mask."""
+
+
+class NoGraphError(MasktoolError):
+    """A mask design that no graph is written for; its masks are made in memory."""
 
 
 class MaskDesign(abc.ABC):

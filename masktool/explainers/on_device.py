@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masktool.contract import GRADIENT_PREFIX, MASK_INPUT, OBJECTIVE
-from masktool.explainers.mask_design import MaskDesign, MaskSums, Rows
+from masktool.explainers.mask_design import MaskDesign, MaskSums, NoGraphError, Rows
 from masktool.explainers.reading import Reading, check_finite
 from masktool.explainers.task import Differentiable, Evaluate, LineGradients, ScoredMasks, check_finite_gradients
 from masktool.progress import Counting
@@ -84,7 +84,8 @@ class MasksOnDevice:
 class DeviceEvaluation:
     """Runs the model on one image under masks that are made on the device; called as :class:`Evaluate` is.
 
-    Where nothing can be bound to the device, the masks are made in memory, and the session notes why.
+    Where nothing can be bound to the device, or no graph is written for the design, the masks are made in memory, and
+    the session notes why.
 
     Attributes:
         reading: what is read of the model.
@@ -112,7 +113,7 @@ class DeviceEvaluation:
         found = self.score(design, first, ahead)
         try:
             beginning = next(found)
-        except BindingError as error:
+        except (BindingError, NoGraphError) as error:
             self.reading.session.leave_device(error)
             yield from self.in_memory(itertools.chain([first], ahead), total, design)
             return

@@ -468,7 +468,7 @@ class MaskedSession:
 
     def leave_device(self, error: MasktoolError) -> None:
         """Binds nothing to the device from now on, and notes why."""
-        self.device_note = f"nothing could be bound to the device, so that all was copied there: {error.message}"
+        self.device_note = f"all was made in memory and copied to the device: {error.message}"
 
     def runtime_session(self) -> Any:
         """Returns ONNX Runtime's session, or raises a MasktoolError where the session is closed."""

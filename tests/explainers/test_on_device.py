@@ -12,6 +12,7 @@ from explainers.models import noise_photograph, write_region_model
 from masktool.embedding.device_graphs import DEVICE_GRAPHS
 from masktool.explainers.explaining import make_task
 from masktool.explainers.explanation_settings import ExplanationSettings
+from masktool.explainers.mask_design import MaskDesign
 from masktool.explainers.methods.occlusion import Occlusion
 from masktool.explainers.on_device import DeviceEvaluation
 from masktool.explainers.reading import read_scores
@@ -118,6 +119,32 @@ def test_where_nothing_can_be_bound_masks_are_made_in_memory_and_that_is_said(tm
         found, expected = explain_both(session, monkeypatch, image, [0], method, **given)
     assert any("toaster" in note and "no such thing" in note for note in found[0].notes)
     assert np.array_equal(found[0].attributions, expected[0].attributions)
+
+
+class OddRows(MaskDesign):
+    """Masks that keep every second row of pixels, for which no graph is written."""
+
+    def expand(self, rows):
+        masks = np.zeros((len(rows["first"]), 1, *rows["size"][0]), np.float32)
+        for mask, first in zip(masks, rows["first"], strict=True):
+            mask[:, first::2] = 1
+        return masks
+
+
+def test_masks_of_a_design_without_a_graph_are_made_in_memory_and_that_is_said(session, bound):
+    subject = make_subject(read_subject(noise_photograph()), session)
+    reading = read_scores(session, subject, None, None)
+    task = make_task(Occlusion(), subject, reading, [0, 1], ExplanationSettings(), DEVICE_GRAPHS)
+    rows = {"first": np.array([0, 1], np.int32), "size": np.array([session.spatial_shape] * 2, np.int32)}
+    found = list(task.evaluate([rows, rows], 4, OddRows()))
+    expected = session.scores(subject.fed, OddRows().expand(rows))[:, :2]
+    assert len(found) == 2
+    for each in found:
+        assert np.array_equal(each.scores, expected)
+    assert bound == []
+    assert session.device_note == (
+        "all was made in memory and copied to the device: no graph is written for masks of this design (OddRows)"
+    )
 
 
 def test_masks_that_a_method_gives_itself_are_copied(session, bound):

@@ -28,11 +28,12 @@ from masktool.contract import (
 )
 from masktool.errors import UnsupportedOperatorError
 from masktool.exporters.canonical import infer_shapes
-from masktool.exporters.class_output import count_columns, is_vector
+from masktool.exporters.class_candidates import count_columns, is_vector
 from masktool.exporters.defaults import is_reader, read_once
 from masktool.exporters.feature_maps import find_feature_map, name_outside
 from masktool.exporters.loss_ends import add_loss_end
-from masktool.exporters.score_ends import MEANS, NORMALISING, SUMS, find_score_producer, is_unbounded, name_end
+from masktool.exporters.score_ends import is_unbounded, name_end
+from masktool.exporters.score_paths import MEANS, NORMALISING, SUMS, find_score_producer
 from masktool.exporters.value_bounds import lies_between_0_and_1
 from masktool.ops.builder import GraphBuilder
 from masktool.ops.gradients import GradientGraph

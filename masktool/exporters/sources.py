@@ -18,7 +18,7 @@ import onnx_ir
 
 from masktool.contract import METADATA_PREFIX, Metadata, Preprocessing
 from masktool.errors import MasktoolError, stage
-from masktool.exporters.class_output import Claims, count_columns, is_vector
+from masktool.exporters.class_candidates import Claims, count_columns, is_vector
 from masktool.exporters.declared_shapes import check_sizes
 from masktool.exporters.endless import refuse_endless_loops
 from masktool.exporters.foreseen import refuse_negative_lengths

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
-from masktool.exporters.score_ends import ARRANGING, MEANS, constant_behind, is_sigmoid, shared_axes
+from masktool.exporters.score_paths import ARRANGING, MEANS, constant_behind
+from masktool.exporters.written_out import is_sigmoid, shared_axes
 
 ROUNDING = 1e-6
 """The largest excess below 0 or above 1 that the rounding of float32 may make."""

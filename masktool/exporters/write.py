@@ -24,7 +24,7 @@ from masktool.contract import (
 from masktool.errors import MasktoolError
 from masktool.exporters.bad_weights import find_huge_weights
 from masktool.exporters.baseline_trial import find_baselines
-from masktool.exporters.class_output import is_vector
+from masktool.exporters.class_candidates import is_vector
 from masktool.exporters.diagnosis import excuse
 from masktool.exporters.gradient import add_gradients
 from masktool.exporters.integer_images import check_gives_integers, refuse_gradients

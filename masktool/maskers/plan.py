@@ -15,7 +15,8 @@ from torch import nn
 from masktool.contract import Preprocessing
 from masktool.datasets.examples import Example, digest, read_examples
 from masktool.errors import MasktoolError
-from masktool.exporters.class_output import ClassOutput, choose_class_output, count_columns
+from masktool.exporters.class_candidates import count_columns
+from masktool.exporters.class_output import ClassOutput, choose_class_output
 from masktool.exporters.sources import Source, source_from_module
 from masktool.exporters.torch_sources.module_export import make_example
 from masktool.exporters.torch_sources.modules import LoadedModule

@@ -16,7 +16,8 @@ from PIL import Image
 import masktool
 from masktool import MasktoolError
 from masktool.cli import run
-from masktool.exporters.class_output import Claims, ClassOutput, choose_class_output
+from masktool.exporters.class_candidates import Claims
+from masktool.exporters.class_output import ClassOutput, choose_class_output
 
 NOBODY = Claims()
 BODY = "c = Conv<pads = [1, 1, 1, 1]>(x, w) r = Relu(c) p = GlobalAveragePool(r) f = Flatten(p)"

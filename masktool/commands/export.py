@@ -138,7 +138,7 @@ def command(
 
     from masktool.exporters import add_gradients_to
     from masktool.exporters.settings import SourceSettings
-    from masktool.exporters.sources import read_source
+    from masktool.exporters.sources import read_source, read_sources
     from masktool.exporters.user_choices import read_labels, source_size
     from masktool.interface.export import export
 
@@ -147,7 +147,7 @@ def command(
     reading = SourceSettings(arch, size, channels, image_input, trust_code)
     if check is not None:
         refuse_options(context, OPTIONS_OF_CHECK, "--check writes no file")
-        source, other = (None if each is None else read_source(each, reading) for each in (model, against))
+        source, other = read_sources((model, against), reading)
         context.exit(run_check(check, source, other, as_json=as_json))
     if against is not None:
         raise MasktoolError("nothing to compare", where="--against", fix="add --check FILE")

@@ -12,6 +12,7 @@ from pathlib import Path
 from masktool.data_files import URL, cannot_read
 from masktool.errors import MasktoolError, stage
 from masktool.limits import check_limit
+from masktool.messages import parameter
 
 HEAD_BYTES = 512
 """Number of bytes read from the start of a file; every signature below lies within them."""
@@ -33,6 +34,26 @@ class FileKind(enum.Enum):
     TORCHSCRIPT = "TorchScript archive"
     TORCH_SAVE = "torch.save file"
     SAFETENSORS = "safetensors file"
+
+
+HOLD_WEIGHTS_ALONE = (FileKind.TORCH_SAVE, FileKind.SAFETENSORS)
+"""Kinds whose files may hold the weights of a network without the network."""
+
+
+def refuse_architecture(arch: str | None, where: object) -> None:
+    """Raises MasktoolError for an architecture beside a model that is a network already.
+
+    Args:
+        arch: the architecture that the user gave; None for none.
+        where: the model's name.
+    """
+    if arch is not None:
+        raise MasktoolError(
+            "the model says itself what its architecture is",
+            where=where,
+            got=parameter("arch", arch),
+            fix="leave that out: it belongs to a state dict",
+        )
 
 
 def detect_kind(path: Path) -> FileKind:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -30,7 +30,7 @@ from masktool.exporters.onnx_file import channels_of, input_size_of, settle_inpu
 from masktool.exporters.rewrites.deprecated import rewrite_deprecated
 from masktool.exporters.rewrites.sequences import settle_kept_axes
 from masktool.exporters.settings import SourceSettings
-from masktool.exporters.source_kinds import FileKind, detect_kind
+from masktool.exporters.source_kinds import HOLD_WEIGHTS_ALONE, FileKind, detect_kind, refuse_architecture
 from masktool.exporters.torch_sources import archives, module_export
 from masktool.exporters.torch_sources.hub_names import names_hub_model
 from masktool.exporters.torch_sources.modules import LoadedModule, load_module
@@ -143,25 +143,49 @@ def read_source(model: Model | Source, settings: SourceSettings) -> Source:
         return _source_from_file(Path(model), settings)
     if isinstance(model, onnx.ModelProto):
         name = model.graph.name or "model"
+        refuse_architecture(settings.arch, name)
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         check_external_data(copy, Path(name))
         return check_channels(_source_from_onnx(open_proto(copy, name), name, None, settings), settings.channels)
     if isinstance(model, onnx_ir.Model):
-        source = _source_from_graph(model.clone(), model.graph.name or "model", None, settings)
+        name = model.graph.name or "model"
+        refuse_architecture(settings.arch, name)
+        source = _source_from_graph(model.clone(), name, None, settings)
         return check_channels(source, settings.channels)
     if isinstance(model, str | os.PathLike) or module_export.is_module(model):
-        return source_from_module(load_module(model), settings.input_size, settings.channels)
+        return source_from_module(load_module(model, arch=settings.arch), settings.input_size, settings.channels)
     raise MasktoolError(
         "not a model", expected="a path, a hub name, a torch.nn.Module or an ONNX model", got=type(model).__name__
     )
 
 
+def read_sources(models: Iterable[Model | Source | None], settings: SourceSettings) -> list[Source | None]:
+    """Reads several models as :func:`read_source` does; None stays.
+
+    An architecture is of those that are weights alone, and of the others too where none is, which refuse it.
+    """
+    given, without = list(models), dataclasses.replace(settings, arch=None)
+    weights = [settings.arch is not None and may_be_weights(model) for model in given]
+    return [
+        None if model is None else read_source(model, settings if alone or not any(weights) else without)
+        for model, alone in zip(given, weights, strict=True)
+    ]
+
+
+def may_be_weights(model: object) -> bool:
+    """Tells whether a model is a file that may hold weights without their network."""
+    if not isinstance(model, str | os.PathLike) or names_hub_model(model):
+        return False
+    return detect_kind(Path(model)) in HOLD_WEIGHTS_ALONE
+
+
 def _source_from_file(path: Path, settings: SourceSettings) -> Source:
     kind, size, channels = detect_kind(path), settings.input_size, settings.channels
-    if kind in (FileKind.TORCH_SAVE, FileKind.SAFETENSORS):
+    if kind in HOLD_WEIGHTS_ALONE:
         loaded = load_module(path, arch=settings.arch, trust_code=settings.trust_code)
         return source_from_module(loaded, size, channels)
+    refuse_architecture(settings.arch, path)
     digest = digest_model(path)
     if kind is FileKind.ONNX:
         source = _source_from_onnx(read_onnx(path), path.name, digest, settings)

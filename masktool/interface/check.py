@@ -55,13 +55,20 @@ def check_export(
     from masktool.exporters.check import check_masked
     from masktool.exporters.precision_source import computes_in
     from masktool.exporters.settings import SourceSettings
-    from masktool.exporters.sources import read_source
+    from masktool.exporters.sources import read_sources
 
     path = Path(path)
     check_readable(path, "a file that `masktool export` wrote")
     reading = SourceSettings(arch, input_size, channels, image_input, trust_code)
-    source, other = (None if each is None else read_source(each, reading) for each in (model, against))
+    source, other = read_sources((model, against), reading)
     metadata = metadata_of(path)
+    if source is not None and source.exported_before:
+        raise MasktoolError(
+            "a file is compared with the model that it was exported from: this one is an export itself",
+            where=source.name,
+            expected=None if metadata is None else metadata.source,
+            fix="give that model, or none",
+        )
     if metadata is not None and not metadata.takes_mask:
         if other is not None:
             raise MasktoolError(

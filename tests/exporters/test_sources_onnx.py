@@ -52,6 +52,14 @@ def test_models_in_memory_are_not_changed():
     assert list(find_image_input(load_source(proto, input_size=(16, 24)).model).shape)[2:] == [16, 24]
 
 
+def test_an_architecture_is_of_a_state_dict_alone(model_file: Path):
+    for model in (model_file, classifier(), onnx_ir.from_proto(classifier())):
+        with pytest.raises(
+            MasktoolError, match=r"says itself what its architecture is .*: arch=.timm:resnet18.; leave"
+        ):
+            load_source(model, arch="timm:resnet18")
+
+
 def test_a_fixed_size_is_not_overruled(model_file: Path):
     assert load_source(model_file, input_size=(8, 8)).name == "small.onnx"
     with pytest.raises(

@@ -9,13 +9,16 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir
 import onnxruntime
 import pytest
+from networks.small_graphs import classifier
 
 from masktool.errors import MasktoolError
 from masktool.exporters.onnx_file import find_image_input
-from masktool.exporters.sources import Source, load_source
+from masktool.exporters.settings import SourceSettings
+from masktool.exporters.sources import Source, load_source, read_sources
 from masktool.exporters.torch_sources.modules import load_module
 
 torch = pytest.importorskip("torch")
@@ -110,6 +113,24 @@ def test_safetensors_with_either_form_of_factory(folder: Path, arch: str):
     assert_reference_agrees(source)
     kernel = next(value for value in source.model.graph.initializers.values() if value.shape.rank() == 4)
     np.testing.assert_array_equal(kernel.const_value.numpy().shape, state["0.weight"].shape)
+
+
+def test_an_architecture_is_of_a_state_dict_alone(folder: Path):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3))
+    torch.save(network, folder / "module.pt")
+    for model in (network, "timm:resnet18", "module.pt"):
+        with pytest.raises(MasktoolError, match=r"says itself what its architecture is .*; leave that out"):
+            load_source(model, arch="own_factories:small", input_size=SIZE, trust_code=True)
+
+
+def test_one_architecture_for_two_models_is_of_the_one_that_is_weights(folder: Path):
+    torch.save(small_state(), folder / "weights.pt")
+    onnx.save(classifier(), folder / "network.onnx")
+    settings = SourceSettings("own_factories:small", (8, 8))
+    found = read_sources(("weights.pt", "network.onnx"), settings)
+    assert [each and each.name for each in found] == ["weights.pt", "network.onnx"]
+    with pytest.raises(MasktoolError, match="says itself what its architecture is"):
+        read_sources(("network.onnx", None), settings)
 
 
 def test_a_state_dict_that_does_not_fit_is_told_key_by_key(folder: Path):

@@ -96,6 +96,22 @@ def test_an_exported_file_is_measured_again(work):
         masktool.check_export("none.onnx")
 
 
+@pytest.mark.parametrize("explained", [False, True])
+def test_an_exported_file_is_not_compared_with_an_exported_one(work, capsys, explained):
+    if explained:
+        masktool.export_explained("model.onnx", "made.onnx", "occlusion", output_kind="probabilities")
+    else:
+        masktool.export("model.onnx", "made.onnx")
+    for model in ("made.onnx", onnx.load("made.onnx")):
+        with pytest.raises(
+            MasktoolError, match=r"this one is an export itself .*: expected model\.onnx; give that model"
+        ):
+            masktool.check_export("made.onnx", model)
+    capsys.readouterr()
+    assert cli.run(["export", "--check", "made.onnx", "made.onnx"]) == 2
+    assert "an export itself (made.onnx): expected model.onnx; give that model, or none" in capsys.readouterr().err
+
+
 def test_what_is_installed(capsys, monkeypatch):
     monkeypatch.setattr("masktool.interface.installation.OPTIONAL", {})  # torch takes seconds
     findings = {finding.name: finding for finding in masktool.doctor()}

@@ -15,7 +15,7 @@ from masktool.contract import Metadata
 from masktool.errors import MasktoolError, stage
 from masktool.exporters.imported_files import within_installed
 from masktool.exporters.onnx_door import read_onnx
-from masktool.exporters.source_kinds import FileKind, detect_kind
+from masktool.exporters.source_kinds import FileKind, detect_kind, refuse_architecture
 from masktool.exporters.torch_sources import hub, weights
 from masktool.exporters.torch_sources.archives import load_program, shape_of_image
 from masktool.exporters.torch_sources.hub import Architecture
@@ -75,9 +75,11 @@ def load_module(model: object, *, arch: str | None = None, trust_code: bool = Fa
     if isinstance(model, str | os.PathLike):
         if names_hub_model(model):
             name = os.fspath(model)
+            refuse_architecture(arch, name)
             return LoadedModule(hub.build(name, pretrained=True), name)
         return load_module_file(Path(model), arch, trust_code)
     if is_module(model):
+        refuse_architecture(arch, type(model).__name__)
         return LoadedModule(hub.recognise(refuse_script(model)), type(model).__name__)
     if isinstance(model, onnx.ModelProto):
         raise refuse_graph(model.graph.name, {entry.key: entry.value for entry in model.metadata_props})
@@ -102,10 +104,12 @@ def load_module_file(path: Path, arch: str | None, trust_code: bool) -> LoadedMo
     require_torch(f"a {kind.value}")
     digest = sha256_of(path)
     if kind is FileKind.PT2:
+        refuse_architecture(arch, path)
         module, size = unflatten_program(path, trust_code)
         return LoadedModule(Architecture(module), path.name, digest, (FROZEN_NOTE,), frozen=True, input_size=size)
     content = weights.load_torch_file(path, kind, trust_code)
     if is_module(content):
+        refuse_architecture(arch, path)
         return LoadedModule(hub.recognise(refuse_script(content)), path.name, digest)
     known, notes = weights.build_with_weights(arch, content, path)
     return LoadedModule(known, path.name, digest_model(path, name_files(known.files, path)), notes)

@@ -61,7 +61,7 @@ def resolve_target(target: Target, scores: NDArray[np.floating], labels: Sequenc
     if isinstance(target, tuple):
         raise several_indices(target)
     try:
-        index = operator.index(target)
+        index = -1 if isinstance(target, bool) else operator.index(target)
     except TypeError:
         index = -1
     if not 0 <= index < len(scores):
@@ -140,7 +140,7 @@ def resolve_place(target: Target, values: NDArray[np.floating], output: str) -> 
         raise TargetError(
             "no such value", where=f"target of output {output!r} {show_axes(shape)}", expected=expected, got=target
         )
-    if not all(isinstance(index, int | np.integer) and 0 <= index < n for index, n in zip(place, shape, strict=True)):
+    if not all(is_index(index, length) for index, length in zip(place, shape, strict=True)):
         raise TargetError(
             "no such value",
             where=f"target of output {output!r} {show_axes(shape)}",
@@ -148,6 +148,11 @@ def resolve_place(target: Target, values: NDArray[np.floating], output: str) -> 
             got=",".join(map(str, place)),
         )
     return tuple(int(index) for index in place)
+
+
+def is_index(value: object, length: int) -> bool:
+    """Tells whether a value is an index into an axis of some length; True and False are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(0 <= value < length)
 
 
 def hint_place(output: str, shape: Sequence[int | None]) -> str:

@@ -38,6 +38,8 @@ def test_target_is_found(target, index):
         ("zzzz", "unknown label.*masktool info"),
         ("crane", r"several classes share this label.*\[2, 3\]"),
         (1.5, r"from 0 to 5, got 1\.5"),
+        (True, "from 0 to 5, got True"),
+        (np.False_, "from 0 to 5, got False"),
     ],
 )
 def test_bad_target_is_explained(target, message):

@@ -1,6 +1,11 @@
 """Runs files that explain themselves, and holds their maps and figures to those of the explainer in Python."""
 
+import functools
+import tempfile
+from pathlib import Path
+
 import numpy as np
+import onnx
 import onnxruntime
 from networks.small_graphs import parse
 
@@ -55,6 +60,19 @@ def explain_in_python(masked, method, image, seed=0, target=None):
     return found
 
 
+def as_key(source):
+    """Returns a model in a form that tells it from others: its bytes, or the path of its file."""
+    return source.SerializeToString() if isinstance(source, onnx.ModelProto) else source
+
+
+@functools.lru_cache(maxsize=16)
+def masked_content(source, options):
+    """Returns the bytes of a model's masked file, which is the same for many options of a method: exported once."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = onnx.ModelProto.FromString(source) if isinstance(source, bytes) else source
+        return masktool.export(model, Path(folder) / "masked.onnx", **dict(options)).path.read_bytes()
+
+
 def assert_same_as_python(
     folder, source, method, images, *, seed=0, chunk=1, of_export=None, feed=None, in_python=None, **options
 ):
@@ -77,7 +95,7 @@ def assert_same_as_python(
     masktool.export_explained(source, path, method, seed=seed, chunk=chunk, **of_export, **options)
     built = build_embedded_method(method, options | (in_python or {}))
     gradients = {"gradient": "logit", "feature_map": options.get("feature_map")} if built.needs_gradient else {}
-    masktool.export(source, masked, **of_export, **gradients)
+    masked.write_bytes(masked_content(as_key(source), tuple((of_export | gradients).items())))
     found = run_on(path, images, feed or {})
     for position, image in enumerate(images):
         expected = explain_in_python(masked, built, image, seed)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -75,6 +77,13 @@ def exported(network: nn.Module, folder: Path, kind: OutputKind, **options) -> m
     return masktool.load(path)
 
 
+class LayerMasked(NamedTuple):
+    """A network in single precision, and a session of its layer-masked file with gradients."""
+
+    network: Network
+    session: masktool.MaskedSession
+
+
 def assert_close(found: np.ndarray | None, expected) -> None:
     expected = np.asarray(expected)
     assert found is not None
@@ -82,15 +91,21 @@ def assert_close(found: np.ndarray | None, expected) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("loss", LOSSES)
-def test_image_gradients_against_autograd(kind: OutputKind, loss: Loss, tmp_path: Path) -> None:
+@pytest.fixture(scope="module", params=KINDS)
+def layer_masked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LayerMasked:
+    """A network of each kind, exported once for all losses: which one is differentiated is an input of the file."""
     torch.manual_seed(0)
-    network = Network(kind, gain=5.0)
+    network = Network(request.param, gain=5.0)
+    return LayerMasked(network, exported(network, tmp_path_factory.mktemp("layer"), request.param))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_image_gradients_against_autograd(layer_masked: LayerMasked, loss: Loss) -> None:
     images, _ = draw()
+    kind = layer_masked.network.kind
     target = 1 if kind == "binary" else 2
-    found = exported(network, tmp_path, kind).gradient(images, target=target, loss=loss)
-    double = network.double()
+    found = layer_masked.session.gradient(images, target=target, loss=loss)
+    double = copy.deepcopy(layer_masked.network).double()
     leaf = torch.tensor(images, dtype=torch.float64, requires_grad=True)
     objective = objective_in_torch(loss, kind, double.logits(leaf), target)
     (expected,) = torch.autograd.grad(objective.sum(), leaf)

@@ -10,7 +10,8 @@ from masktool.interface.models import find_model
 from masktool.interface.options import ExportOptions, ModelChoice, ModelLike, check_known, name_given
 from masktool.messages import parameter
 from masktool.progress import Say, log
-from masktool.runtime.session import MaskedSession, make_defaults_constant
+from masktool.runtime.provider_habits import make_defaults_constant
+from masktool.runtime.session import MaskedSession
 
 
 def load(

@@ -41,14 +41,19 @@ def embed_source(
         UnsupportedOperatorError: nodes without the mask or gradient rule that the method needs.
         MasktoolError: the method has no graph for this network; the error says why.
     """
-    from masktool.embedding.building import build_explained, measure_explained
+    from masktool.embedding.building import build_explained, measure_explained, write_reference
     from masktool.embedding.checks import refuse_optional_inputs
     from masktool.embedding.write import write_embedded
     from masktool.exporters import mask_source
+    from masktool.files import temporary_directory
 
     refuse_optional_inputs(settings, embedding)
     found = mask_source(whole, settings)
     built = build_explained(found, settings, embedding)
-    model, metadata = measure_explained(found, built, embedding)
+    source = found.source
+    with temporary_directory() as directory:
+        reference = write_reference(found, built, embedding, directory)
+        del found  # its sessions hold the network's weights, and so do those that measure the map
+        model, metadata = measure_explained(built, reference, embedding)
     share_weights = embedding.on_request != "always"
-    return write_embedded(model, Path(path), metadata, found.source, share_weights=share_weights)
+    return write_embedded(model, Path(path), metadata, source, share_weights=share_weights)

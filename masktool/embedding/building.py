@@ -1,9 +1,10 @@
-"""The two steps between a masked network and a written file that explains itself: building and measuring."""
+"""The steps between a masked network and a written file that explains itself: building and measuring."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import onnx_ir as ir
@@ -22,7 +23,6 @@ from masktool.exporters.masked import MaskedNetwork
 from masktool.exporters.portable import make_portable
 from masktool.exporters.settings import ExportSettings
 from masktool.exporters.write import complete, write_masked
-from masktool.files import temporary_directory
 
 
 class Built(NamedTuple):
@@ -73,38 +73,66 @@ def build_explained(found: MaskedNetwork, settings: ExportSettings, embedding: E
     return Built(model, method, metadata, preprocessing, settings.portable)
 
 
-def measure_explained(found: MaskedNetwork, built: Built, embedding: EmbeddingSettings) -> tuple[ir.Model, Metadata]:
-    """Measures the model against the explainer in Python, and returns it as it is written, with its whole metadata.
+class Reference(NamedTuple):
+    """The masked file by which the explainer in Python explains, and what the two maps are compared on.
 
-    What is measured may make fewer steps than what is written, where the method says so, and is the same otherwise.
-    The masked network is written for that, and with gradients where the method needs them: it is used up.
+    Attributes:
+        path: the path of the file, with gradients where the method needs them.
+        parity: the figures of the masked model.
+        images: the images, as the model that explains itself takes them.
+        limit: the largest difference between the maps, see :func:`masktool.embedding.measure.limit_for`.
+    """
+
+    path: Path
+    parity: Mapping[str, Any]
+    images: Sequence[ImageLike]
+    limit: float
+
+
+def write_reference(found: MaskedNetwork, built: Built, embedding: EmbeddingSettings, directory: Path) -> Reference:
+    """Measures and writes the masked network, which is used up: its sessions need not be kept beside those that follow.
+
+    Args:
+        found: the masked network.
+        built: the model that explains itself.
+        embedding: the method, and how it became part of the model.
+        directory: the directory to write into.
 
     Raises:
         MasktoolError: a figure is beyond its limit.
     """
-    prepared, method = found.prepared, embedding.method
-    reference = dataclasses.replace(
+    prepared = found.prepared
+    of_file = dataclasses.replace(
         found.metadata,
-        gradient="logit" if method.needs_gradient else None,
+        gradient="logit" if embedding.method.needs_gradient else None,
         feature_map=built.method.feature_map,
         portable=False,
     )
-    figures: dict[str, float] = {}
+    parity: dict[str, Any] = {}
     images: Sequence[ImageLike] = list(prepared.trial.probes[0].images)
     if built.preprocessing is not None and embedding.embed_preprocessing:
         photograph = draw_photograph(built.preprocessing)
-        figures["preprocessing"] = measure_preprocessing(built.model, built.preprocessing, photograph)
+        parity["preprocessing"] = measure_preprocessing(built.model, built.preprocessing, photograph)
         images = [photograph]
-    with temporary_directory() as directory:
-        exported = write_masked(
-            prepared.model, directory / "masked.onnx", reference, prepared.layout, prepared.trial, found.source
-        )
-        limit = limit_for(found.plain, built.metadata.image_input)
-        comparison = built.method.comparison()
-        measured, _ = built.finished(comparison.feeds)
-        figures["explanation"], used = measure_explanation(
-            measured, exported.path, embedding, images, comparison, limit
-        )
+    path = directory / "masked.onnx"
+    exported = write_masked(prepared.model, path, of_file, prepared.layout, prepared.trial, found.source)
+    limit = limit_for(found.plain, built.metadata.image_input)
+    return Reference(exported.path, {**exported.metadata.parity, **parity}, images, limit)
+
+
+def measure_explained(built: Built, reference: Reference, embedding: EmbeddingSettings) -> tuple[ir.Model, Metadata]:
+    """Measures the model against the explainer in Python, and returns it as it is written, with its whole metadata.
+
+    What is measured may make fewer steps than what is written, where the method says so, and is the same otherwise.
+
+    Raises:
+        MasktoolError: the map differs by more than the limit.
+    """
+    comparison = built.method.comparison()
+    measured, _ = built.finished(comparison.feeds)
+    difference, used = measure_explanation(
+        measured, reference.path, embedding, reference.images, comparison, reference.limit
+    )
     model, metadata = built.finished({})
-    parity = {**exported.metadata.parity, **figures}
+    parity = {**reference.parity, "explanation": difference}
     return model, dataclasses.replace(metadata, parity=parity, explanation=embedding.document(used))

@@ -54,16 +54,18 @@ def measure_explanation(
         MasktoolError: the difference is beyond the limit.
     """
     settings = ExplanationSettings(seed=embedding.seed, perturbations_per_eval=embedding.chunk)
-    session = open_model(model)
-    worst, limit, used = 0.0, max(limit, comparison.limit), {}
+    measured, worst, limit, used = images[:MEASURED_IMAGES], 0.0, max(limit, comparison.limit), {}
     with MaskedSession(masked, providers="cpu") as reference:
-        for image in images[:MEASURED_IMAGES]:
-            ((explanation,),) = explain_all(reference, [image], [[None]], comparison.method, settings)
-            used = {name: value for name, value in explanation.settings.items() if name not in OF_A_RUN}
-            fed = np.asarray(image) if isinstance(image, Image.Image) else np.asarray(image)[None]
-            feed = {reference.metadata.image_input: fed} | own_feed(session, comparison.feeds)
-            (found,) = session.run([SALIENCY_MAP], feed)
-            worst = max(worst, share_of_range(np.asarray(found)[0, 0], explanation.model_attributions))
+        image_input = reference.metadata.image_input
+        explanations = [
+            explain_all(reference, [image], [[None]], comparison.method, settings)[0][0] for image in measured
+        ]
+    session = open_model(model)  # once the other one is closed: each holds the network's weights
+    for image, explanation in zip(measured, explanations, strict=True):
+        used = {name: value for name, value in explanation.settings.items() if name not in OF_A_RUN}
+        fed = np.asarray(image) if isinstance(image, Image.Image) else np.asarray(image)[None]
+        (found,) = session.run([SALIENCY_MAP], {image_input: fed} | own_feed(session, comparison.feeds))
+        worst = max(worst, share_of_range(np.asarray(found)[0, 0], explanation.model_attributions))
     if not worst <= limit:
         raise MasktoolError(
             "the map in the file is not the one that the explainer gives itself",

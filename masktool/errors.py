@@ -106,8 +106,8 @@ class UnsupportedOperatorError(MasktoolError):
 
 
 @contextlib.contextmanager
-def stage(what: str, *, where: object | None = None, fix: str | None = None) -> Iterator[None]:
-    """Turns whatever a block raises into a MasktoolError that says which stage failed; the cause is kept.
+def reported_as(what: str, *, where: object | None = None, fix: str | None = None) -> Iterator[None]:
+    """Turns whatever a block raises into a MasktoolError that says what failed; the cause is kept.
 
     A third-party library raises whatever a damaged or unforeseen input leads it to, and its exceptions share no base.
     The block is one call of such a library, never masktool's own code, which raises MasktoolError itself.

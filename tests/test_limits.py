@@ -3,7 +3,7 @@
 import pytest
 
 from masktool.cli import read_limits, run
-from masktool.errors import MasktoolError, describe_exception, stage
+from masktool.errors import MasktoolError, describe_exception, reported_as
 from masktool.limits import LIMITS, check_limit, limit, limits
 from masktool.option_names import for_command_line
 
@@ -40,14 +40,14 @@ def test_the_command_line_knows_no_other_limits(capsys):
 
 def test_a_stage_names_itself_and_keeps_the_cause():
     said = pytest.raises(MasktoolError, match=r"^reading fails \(a file\): KeyError: 'x'; try another$")
-    with said as caught, stage("reading fails", where="a file", fix="try another"):
+    with said as caught, reported_as("reading fails", where="a file", fix="try another"):
         raise KeyError("x")
     assert isinstance(caught.value.__cause__, KeyError)
-    with pytest.raises(MasktoolError, match="reading fails: not enough memory"), stage("reading fails"):
+    with pytest.raises(MasktoolError, match="reading fails: not enough memory"), reported_as("reading fails"):
         raise MemoryError
-    with pytest.raises(MasktoolError, match=r"^own words$"), stage("reading fails"):
+    with pytest.raises(MasktoolError, match=r"^own words$"), reported_as("reading fails"):
         raise MasktoolError("own words")
-    with pytest.raises(KeyboardInterrupt), stage("reading fails"):
+    with pytest.raises(KeyboardInterrupt), reported_as("reading fails"):
         raise KeyboardInterrupt
 
 

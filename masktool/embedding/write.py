@@ -28,9 +28,9 @@ def write_embedded(model: ir.Model, path: Path, metadata: Metadata, source: Sour
     """
     model.metadata_props.update(metadata.to_properties())
     model.producer_name, model.producer_version = PRODUCER, metadata.tool_version
-    with staging(path, model, share_weights=share_weights) as stage:
-        stage.write()
-        stage.check()
-        open_session(str(stage.path))
-        stage.commit()
-        return summarise_export(path, stage.count_bytes(), model, metadata, source)
+    with staging(path, model, share_weights=share_weights) as staged:
+        staged.write()
+        staged.check()
+        open_session(str(staged.path))
+        staged.commit()
+        return summarise_export(path, staged.count_bytes(), model, metadata, source)

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript import optimizer
 
-from masktool.errors import MasktoolError, stage
+from masktool.errors import MasktoolError, reported_as
 from masktool.exporters.declared_shapes import completed
 from masktool.exporters.inference import infer_types_and_shapes
 from masktool.exporters.names import free_inside
@@ -56,7 +56,7 @@ def canonicalise(model: ir.Model) -> ir.Model:
     Raises:
         MasktoolError: the opset cannot be lifted.
     """
-    with stage("the graph cannot be brought into the form that mask rules are written for", fix=REPORT):
+    with reported_as("the graph cannot be brought into the form that mask rules are written for", fix=REPORT):
         return canonical_copy(model)
 
 
@@ -119,7 +119,7 @@ def inline_functions(model: ir.Model) -> None:
             )
         function.opset_imports.pop("ai.onnx", None)
         function.opset_imports[""] = own
-    with stage("the model's functions cannot be written out"):
+    with reported_as("the model's functions cannot be written out"):
         common.InlinePass()(model)
 
 
@@ -133,7 +133,7 @@ def fold_constants(model: ir.Model) -> None:
         infer_shapes(model)
     if split_into_parts(model.graph):
         infer_shapes(model)
-    with stage("what depends on constants alone cannot be computed"):
+    with reported_as("what depends on constants alone cannot be computed"):
         optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=may_fold)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from masktool.contract import DEFAULT_SIZE
-from masktool.errors import MasktoolError, stage
+from masktool.errors import MasktoolError, reported_as
 from masktool.exporters.canonical import canonicalise
 from masktool.exporters.declared_shapes import check_sizes
 from masktool.exporters.inference import every_node
@@ -33,7 +33,7 @@ def refuse_endless_loops(model: ir.Model, image: ir.Value, where: object) -> Non
     loops = [node for node in every_node(model) if node.op_type == "Loop" and node.domain == ""]
     for node in loops:
         place = f"{where}, Loop {(node.name or node.outputs[0].name)!r}"
-        with stage("a Loop that cannot be read", where=place, fix="export the network again"):
+        with reported_as("a Loop that cannot be read", where=place, fix="export the network again"):
             endless, trips = stays_true(node, node.attributes["body"].as_graph()), read_constant(input_of(node, 0))
             count = None if trips is None else int(trips.item())
         if endless and input_of(node, 0) is None:

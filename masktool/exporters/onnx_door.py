@@ -19,7 +19,7 @@ import onnx
 import onnx_ir
 
 from masktool.contract import MASK_INPUT, METADATA_PREFIX
-from masktool.errors import MasktoolError, describe_exception, stage
+from masktool.errors import MasktoolError, describe_exception, reported_as
 from masktool.exporters.onnx_checks import DAMAGED, check_external_data, check_proto, graphs_of
 from masktool.exporters.onnx_nodes import Nodes, describe_node
 from masktool.exporters.onnx_tails import Tail, cut_tail
@@ -45,7 +45,7 @@ def read_onnx(path: Path) -> Opened:
     Raises:
         MasktoolError: the file is no ONNX model, is truncated, or external data are missing, short or elsewhere.
     """
-    with stage("not an ONNX model, or a truncated one", where=path, fix=DAMAGED):
+    with reported_as("not an ONNX model, or a truncated one", where=path, fix=DAMAGED):
         proto = onnx.load(path, format="protobuf", load_external_data=False)
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise MasktoolError("not an ONNX model, or a truncated one", where=path, expected="a graph", got="none")
@@ -72,7 +72,7 @@ def open_proto(proto: onnx.ModelProto, where: object) -> Opened:
                 load_constant(attribute.t)
         densify(graph, where)
     believe_weights(proto)
-    with stage("what follows the network cannot be cut off", where=where):
+    with reported_as("what follows the network cannot be cut off", where=where):
         tail = cut_tail(proto)
     try:
         return Opened(onnx_ir.from_proto(proto), tail)
@@ -155,7 +155,7 @@ def make_dense(sparse: onnx.SparseTensorProto, place: str) -> onnx.TensorProto:
         MasktoolError: the dense tensor is beyond the limit of size, or the indices do not fit it.
     """
     check_limit("tensor", math.prod(sparse.dims), where=place)
-    with stage("a sparse weight whose indices do not fit its shape", where=place, fix=DAMAGED):
+    with reported_as("a sparse weight whose indices do not fit its shape", where=place, fix=DAMAGED):
         for tensor in (sparse.values, sparse.indices):
             load_constant(tensor)
         values, indices = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import onnx
 
-from masktool.errors import MasktoolError, stage
+from masktool.errors import MasktoolError, reported_as
 from masktool.exporters.forked import try_in_child
 from masktool.exporters.inference import CARRIED, MAKE_NO_TENSORS
 from masktool.exporters.onnx_checks import names_read, subgraphs_of
@@ -196,7 +196,7 @@ def cut_tail(model: onnx.ModelProto) -> Tail:
     if not cut or any(set(found) & graph.inputs for found in entries.values()):
         refuse_sequences(model.graph, graph.sequences)
         return Tail()
-    with stage("ONNX's shape inference refuses the graph"):
+    with reported_as("ONNX's shape inference refuses the graph"):
         types = infer_types(model)
     names = [name for value in model.graph.output for name in entries.get(value.name, [value.name])]
     former = {value.name: value for value in model.graph.output}

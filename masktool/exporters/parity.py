@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from masktool.errors import MasktoolError, stage
+from masktool.errors import MasktoolError, reported_as
 from masktool.exporters.bounded import run_within_limit
 from masktool.exporters.differences import relative_difference
 from masktool.exporters.image_axis import with_image_axis
@@ -60,7 +60,7 @@ def measure_parity(
     """
     figures: dict[str, float] = {}
     for probe in probes:
-        with stage("the masked model does not run", where=f"random images of {probe.size}", fix=DEFECT):
+        with reported_as("the masked model does not run", where=f"random images of {probe.size}", fix=DEFECT):
             found = measure_probe(masked, probe, plain)
         for name, figure in found.items():
             figures[name] = max(figure, figures.get(name, 0.0))
@@ -90,7 +90,7 @@ def run_source(plain: RunnableModel, probe: Probe, *, alone: bool) -> Outputs:
             return runnable.run(probe.images, np.ones_like(probe.masks))
         return runnable.run_alone(probe.images) if alone else runnable.run_plain(probe.images)
 
-    with stage("the source itself does not run in ONNX Runtime", where=images, fix=fix):
+    with reported_as("the source itself does not run in ONNX Runtime", where=images, fix=fix):
         return run_within_limit(plain, run, len(probe.images), images) if plain.loops else run(plain)
 
 

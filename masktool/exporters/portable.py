@@ -22,7 +22,7 @@ from onnx_ir.passes import common
 from onnxscript import optimizer
 
 from masktool.contract import Metadata
-from masktool.errors import MasktoolError, stage
+from masktool.errors import MasktoolError, reported_as
 from masktool.exporters.inference import every_node, infer_types_and_shapes
 from masktool.exporters.opset import lower_opset
 from masktool.exporters.parity import DEFECT
@@ -52,12 +52,12 @@ def make_portable(model: ir.Model, metadata: Metadata) -> Metadata:
     Raises:
         MasktoolError: the model leaves a length open besides the images', or holds operators that are not ONNX's own.
     """
-    with stage("the graph cannot be written for other runtimes", where=model.graph.name, fix=DEFECT):
+    with reported_as("the graph cannot be written for other runtimes", where=model.graph.name, fix=DEFECT):
         common.InlinePass()(model)
         require_inputs(model.graph)
     refuse_open_lengths(model.graph)
     refuse_other_domains(model)
-    with stage("the graph cannot be written for other runtimes", where=model.graph.name, fix=DEFECT):
+    with reported_as("the graph cannot be written for other runtimes", where=model.graph.name, fix=DEFECT):
         fix_lengths(model)
         state_betas(model)
         lessen_dividends(model)

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from masktool.contract import BATCH_AXIS, FUNCTION_DOMAIN, MASK_INPUT, RULE_PROPERTY, Layout, Masking
-from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorError, stage
+from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorError, reported_as
 from masktool.exporters.defaults import read_once
 from masktool.exporters.opset import opset_of
 from masktool.exporters.refusals import reason_without_rule, unsupported
@@ -163,7 +163,7 @@ def apply_mask_rule(graph: MaskedGraph, node: ir.Node) -> UnsupportedNode | None
 def run_rule(rule: MaskRule, graph: MaskedGraph, node: ir.Node) -> None:
     """Runs a rule; whatever it raises but RuleError becomes a MasktoolError that names the node."""
     refusal: RuleError | None = None
-    with stage(f"the mask rule for {node.op_type} failed", where=f"node {node.name!r}", fix=REPORT):
+    with reported_as(f"the mask rule for {node.op_type} failed", where=f"node {node.name!r}", fix=REPORT):
         try:
             rule(graph, node)
         except RuleError as error:

@@ -175,10 +175,10 @@ def randomise(path: Path, target: Path, names: Sequence[str], seed: int = 0) -> 
         for weight in layers[name].weights:
             redraw(model.graph.initializers[weight], random)
     metadata = mark(model, metadata, names, seed)
-    with staging(target, model) as stage:
-        stage.write()
-        stage.check()
-        stage.commit()
+    with staging(target, model) as staged:
+        staged.write()
+        staged.check()
+        staged.commit()
     return metadata
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from masktool.contract import FEATURE_MAP, GRADIENT_PREFIX, MASK_INPUT, Metadata
-from masktool.errors import MasktoolError, stage
+from masktool.errors import MasktoolError, reported_as
 from masktool.exporters.differences import relative_difference
 from masktool.exporters.parity import DEFECT
 from masktool.exporters.probes import Probe, feed_of
@@ -39,7 +39,7 @@ def check_written(path: Path, metadata: Metadata, probe: Probe, expected: Output
     Raises:
         MasktoolError: the file does not open or run, or gives other outputs.
     """
-    with stage("the file that was written does not run", where=path.name, fix=DEFECT):
+    with reported_as("the file that was written does not run", where=path.name, fix=DEFECT):
         runnable = RunnableModel.of(functools.partial(open_session, str(path)), metadata.image_input)
         session = runnable.session
         feed = {runnable.image_input: probe.images[:1], MASK_INPUT: probe.masks[:1]} | feed_of(runnable.others, 1)

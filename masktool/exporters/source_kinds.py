@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 from masktool.data_files import URL, cannot_read
-from masktool.errors import MasktoolError, stage
+from masktool.errors import MasktoolError, reported_as
 from masktool.limits import check_limit
 from masktool.messages import parameter
 
@@ -65,7 +65,7 @@ def detect_kind(path: Path) -> FileKind:
         MasktoolError: the file is missing, empty, a directory, damaged, or of a kind that is not supported.
     """
     head = _read_head(path)
-    with stage("cannot tell what kind of model file it is", where=path, fix=COPY_AGAIN):
+    with reported_as("cannot tell what kind of model file it is", where=path, fix=COPY_AGAIN):
         return _kind_of_content(path, head)
 
 
@@ -110,7 +110,7 @@ def _read_head(path: Path) -> bytes:
 
 
 def _kind_of_zip(path: Path) -> FileKind:
-    with stage("truncated or damaged archive", where=path, fix=COPY_AGAIN), zipfile.ZipFile(path) as archive:
+    with reported_as("truncated or damaged archive", where=path, fix=COPY_AGAIN), zipfile.ZipFile(path) as archive:
         members = archive.namelist()
     parts = [member.partition("/")[2] for member in members]
     if any(member.endswith(("models/model.json", "serialized_exported_program.json")) for member in members):
@@ -142,7 +142,7 @@ def check_archive(path: Path) -> None:
     Raises:
         MasktoolError: a member is damaged, or unpacks to more than the limit.
     """
-    with stage("truncated or damaged archive", where=path, fix=COPY_AGAIN), zipfile.ZipFile(path) as archive:
+    with reported_as("truncated or damaged archive", where=path, fix=COPY_AGAIN), zipfile.ZipFile(path) as archive:
         packed = [entry for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
         check_limit("program", sum(entry.file_size for entry in packed), where=path)  # torch packs code alone
         damaged = archive.testzip()

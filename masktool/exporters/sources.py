@@ -17,7 +17,7 @@ import onnx
 import onnx_ir
 
 from masktool.contract import METADATA_PREFIX, Metadata, Preprocessing
-from masktool.errors import MasktoolError, stage
+from masktool.errors import MasktoolError, reported_as
 from masktool.exporters.class_candidates import Claims, count_columns, is_vector
 from masktool.exporters.declared_shapes import check_sizes
 from masktool.exporters.endless import refuse_endless_loops
@@ -219,7 +219,7 @@ def _source_from_graph(model: onnx_ir.Model, name: str, digest: str | None, sett
     wanted = named_image_input(model, settings.image_input, renamed)
     image = settle_input(model, settings.input_size, wanted, settings.channels)
     assert image.name is not None
-    with stage("shapes cannot be inferred", where=name):
+    with reported_as("shapes cannot be inferred", where=name):
         settle_kept_axes(model)
         refuse_negative_lengths(model, image, name)
         refuse_endless_loops(model, image, name)

@@ -18,7 +18,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
-from masktool.errors import MasktoolError, stage
+from masktool.errors import MasktoolError, reported_as
 from masktool.exporters.forked import CAN_FORK, try_in_child
 from masktool.external_weights import check_named_files
 from masktool.files import check_target, replace_durably, temporary_directory, writing
@@ -158,7 +158,7 @@ def serialise(model: ir.Model) -> bytes:
     Raises:
         MasktoolError: protobuf does not take something in the model.
     """
-    with stage("the graph cannot be written as a protocol buffer", where=model.graph.name):
+    with reported_as("the graph cannot be written as a protocol buffer", where=model.graph.name):
         return bytes(ir.to_proto(model).SerializeToString())
 
 
@@ -172,7 +172,7 @@ def digest_apart_from_metadata(content: bytes) -> bytes:
 
 def write_files(model: ir.Model, path: Path) -> Path:
     """Writes a large model and, beside it, its weights; the model itself stays as it is. Returns the path."""
-    with stage("the graph cannot be written with its weights beside it", where=model.graph.name):
+    with reported_as("the graph cannot be written with its weights beside it", where=model.graph.name):
         ir.save(model, path, external_data=path.name + DATA_SUFFIX, size_threshold_bytes=SMALLEST_OUTSIDE)
     return path
 
@@ -263,7 +263,7 @@ class Staging:
 
     def check(self) -> None:
         """Runs ONNX's full check over the files that were written; MasktoolError where it finds a fault."""
-        with stage("ONNX's checker refuses the masked graph", where=self.target.name, fix="nothing was written"):
+        with reported_as("ONNX's checker refuses the masked graph", where=self.target.name, fix="nothing was written"):
             onnx.checker.check_model(str(self.path), full_check=True)
 
     def commit(self) -> None:

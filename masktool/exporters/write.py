@@ -83,9 +83,9 @@ def write_masked(
     if metadata.portable:
         metadata = make_portable(model, metadata)
     declare_batches(model, metadata.image_input)
-    with staging(Path(path), model) as stage:
+    with staging(Path(path), model) as staged:
         limits = without_unfused(limits_of(model, source.image_input), source.model)
-        masked = RunnableModel.of(stage.open, metadata.image_input)
+        masked = RunnableModel.of(staged.open, metadata.image_input)
         figures = measure_model(masked, trial, source, metadata, limits)
         metadata = dataclasses.replace(metadata, parity=figures)
         measured = answer(masked, trial.probes[0])
@@ -95,18 +95,18 @@ def write_masked(
             metadata = with_gradients(model, metadata, metadata.gradient)
         model.metadata_props.update(metadata.to_properties())
         model.producer_name, model.producer_version = PRODUCER, metadata.tool_version
-        stage.write()
-        stage.check()
-        if not stage.holds_what_was_opened():
+        staged.write()
+        staged.check()
+        if not staged.holds_what_was_opened():
             tolerance = widened(limits, metadata.parity)["ones"]
-            check_written(stage.path, metadata, trial.probes[0], measured, tolerance)
+            check_written(staged.path, metadata, trial.probes[0], measured, tolerance)
         if compare is not None:
-            figures = dict(metadata.parity) | compare(stage.path, trial.probes[0].images)
+            figures = dict(metadata.parity) | compare(staged.path, trial.probes[0].images)
             metadata = dataclasses.replace(metadata, parity=figures)
             model.metadata_props.update(metadata.to_properties())
-            stage.write()
-        stage.commit()
-        return summarise_export(Path(path), stage.count_bytes(), model, metadata, source)
+            staged.write()
+        staged.commit()
+        return summarise_export(Path(path), staged.count_bytes(), model, metadata, source)
 
 
 def write_with_gradients(
@@ -130,8 +130,8 @@ def write_with_gradients(
     model = source.model.clone()
     metadata = dataclasses.replace(metadata, gradient=loss, feature_map=feature_map)
     layout = metadata.layout or (metadata.preprocessing.layout if metadata.preprocessing else "NCHW")
-    with staging(Path(path), model) as stage:
-        masked = RunnableModel.of(stage.open, metadata.image_input)
+    with staging(Path(path), model) as staged:
+        masked = RunnableModel.of(staged.open, metadata.image_input)
         recorded = metadata.parity.get("probes")
         probe = try_source(masked, model, layout, metadata.preprocessing, recorded).probes[0]
         measured = answer(masked, probe)
@@ -139,11 +139,11 @@ def write_with_gradients(
         tolerance = widened(limits_of(model, metadata.image_input), metadata.parity)["ones"]
         metadata = with_gradients(model, metadata, loss)
         model.metadata_props.update(metadata.to_properties())
-        stage.write()
-        stage.check()
-        check_written(stage.path, metadata, probe, measured, tolerance)
-        stage.commit()
-        return summarise_export(Path(path), stage.count_bytes(), model, metadata, source)
+        staged.write()
+        staged.check()
+        check_written(staged.path, metadata, probe, measured, tolerance)
+        staged.commit()
+        return summarise_export(Path(path), staged.count_bytes(), model, metadata, source)
 
 
 def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import onnx_ir as ir
 
-from masktool.errors import UnsupportedNode, stage
+from masktool.errors import UnsupportedNode, reported_as
 from masktool.ops.builder import HALF, GraphBuilder, dims_of, dtype_of, network_name
 from masktool.ops.errors import RuleError
 from masktool.ops.rules import RuleTable
@@ -228,7 +228,7 @@ def run_gradient_rule(rule: GradientRule, graph: GradientGraph, node: ir.Node, g
     """Runs a rule; whatever it raises but RuleError becomes a MasktoolError that names the node."""
     refusal: RuleError | None = None
     found: Gradients = []
-    with stage(f"the gradient rule for {node.op_type} failed", where=f"node {node.name!r}", fix=REPORT):
+    with reported_as(f"the gradient rule for {node.op_type} failed", where=f"node {node.name!r}", fix=REPORT):
         try:
             found = rule(graph, node, gradients)
         except RuleError as error:

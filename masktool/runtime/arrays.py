@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from masktool.contract import Layout
 from masktool.data_files import open_data
-from masktool.errors import MasktoolError, describe_exception, stage
+from masktool.errors import MasktoolError, describe_exception, reported_as
 from masktool.limits import check_limit
 from masktool.runtime.checks import show_shape
 from masktool.runtime.preprocessing import PreparedImage
@@ -45,7 +45,7 @@ def read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
     with open_data(path, EXPECTED) as stream:
         check_header(stream, path)
         stream.seek(0)
-        with stage("numpy cannot read the array", where=path):
+        with reported_as("numpy cannot read the array", where=path):
             array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
     return array
 

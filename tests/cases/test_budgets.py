@@ -13,7 +13,7 @@ from networks.small_graphs import parse
 
 import masktool
 from masktool.cli import read_limits
-from masktool.errors import MasktoolError, stage
+from masktool.errors import MasktoolError, reported_as
 from masktool.exporters.domains import NORMAL
 from masktool.exporters.probes import Probe
 from masktool.limits import DIGITS, check_limit
@@ -75,7 +75,7 @@ def test_of_large_tensors_fewer_images_are_drawn() -> None:
 def test_memory_that_is_not_there_is_nobody_else_s_fault(text: str) -> None:
     with (
         pytest.raises(MasktoolError, match=r"^it does not run: not enough memory \(a place\)$"),
-        stage("it does not run", where="a place", fix="this is a defect of masktool"),
+        reported_as("it does not run", where="a place", fix="this is a defect of masktool"),
     ):
         raise RuntimeError(text)
 

@@ -141,8 +141,8 @@ def test_a_file_of_other_weights_than_the_measured_ones_is_not_written(
 ) -> None:
     written = storage.Staging.write
 
-    def spoiled(stage: storage.Staging) -> Path:
-        path = written(stage)
+    def spoiled(staged: storage.Staging) -> Path:
+        path = written(staged)
         model = onnx.load(path)
         weights = next(each for each in model.graph.initializer if each.name == "v")
         weights.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weights) + 1, "v"))

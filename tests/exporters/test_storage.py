@@ -108,21 +108,21 @@ def test_a_failed_export_of_a_large_model_leaves_the_former_one(tmp_path: Path, 
 
 def test_a_file_holds_what_was_opened_until_anything_but_its_metadata_changes(tmp_path: Path):
     model = ir.from_proto(many_channels())
-    with storage.staging(tmp_path / "masked.onnx", model) as stage:
-        stage.open()
+    with storage.staging(tmp_path / "masked.onnx", model) as staged:
+        staged.open()
         model.metadata_props["note"] = "written later"
         model.producer_name = "someone"
-        stage.write()
-        assert stage.holds_what_was_opened()
+        staged.write()
+        assert staged.holds_what_was_opened()
         kernel = model.graph.initializers["kernel"]
         kernel.const_value = ir.tensor(np.nextafter(kernel.const_value.numpy(), 2), name="kernel")
-        stage.write()
-        assert not stage.holds_what_was_opened()
-        stage.open()
-        assert stage.holds_what_was_opened()
+        staged.write()
+        assert not staged.holds_what_was_opened()
+        staged.open()
+        assert staged.holds_what_was_opened()
         model.graph.outputs[0].shape = ir.Shape([None] * 4)
-        stage.write()
-        assert not stage.holds_what_was_opened()
+        staged.write()
+        assert not staged.holds_what_was_opened()
 
 
 @pytest.mark.parametrize("gradient", [None, "logit"])

@@ -12,7 +12,7 @@ import onnx.inliner
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from masktool.errors import stage
+from masktool.errors import reported_as
 from masktool.exporters.opset import attach_weights, detach_large_weights, opset_of
 from masktool.ops.graph import MASK_RULES
 
@@ -41,7 +41,9 @@ def inline_schema_functions(model: ir.Model) -> ir.Model:
         if node.op_type in names and (name := node.name)
     }
     large = detach_large_weights(model.graph)
-    with stage(f"ONNX cannot write out {', '.join(names)} as the functions that they are", fix="export in opset 22"):
+    with reported_as(
+        f"ONNX cannot write out {', '.join(names)} as the functions that they are", fix="export in opset 22"
+    ):
         proto = onnx.inliner.inline_selected_functions(
             ir.to_proto(model), [("", name) for name in names], inline_schema_functions=True
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import onnx_ir
 
-from masktool.errors import MasktoolError, first_line, stage
+from masktool.errors import MasktoolError, first_line, reported_as
 from masktool.exporters.batch import BATCH_NAME
 from masktool.exporters.onnx_file import IMAGE_RANK
 from masktool.exporters.source_kinds import check_archive
@@ -53,7 +53,7 @@ def export_pt2(path: Path, input_size: tuple[int, int] | None = None, *, trust_c
             exported.
     """
     program = load_program(path, trust_code)
-    with stage("torch cannot build the program of the torch.export archive", where=path):
+    with reported_as("torch cannot build the program of the torch.export archive", where=path):
         module = program.module()
     example = make_program_example(program, path, input_size)
     names = list(flatten_outputs(run_once(module, example)))

@@ -12,7 +12,7 @@ import onnx
 import onnx_ir
 
 from masktool.contract import Metadata
-from masktool.errors import MasktoolError, stage
+from masktool.errors import MasktoolError, reported_as
 from masktool.exporters.imported_files import within_installed
 from masktool.exporters.onnx_door import read_onnx
 from masktool.exporters.source_kinds import FileKind, detect_kind, refuse_architecture
@@ -168,7 +168,7 @@ def unflatten_program(path: Path, trust_code: bool) -> tuple[torch.nn.Module, tu
             got=", ".join(training),
             fix="call model.eval() before torch.export.export",
         )
-    with quiet(), stage("torch cannot take the torch.export archive apart", where=path):
+    with quiet(), reported_as("torch cannot take the torch.export archive apart", where=path):
         module: torch.nn.Module = torch.export.unflatten(program)
     fixed = isinstance(height, int) and isinstance(width, int)
     return module.requires_grad_(False).eval(), (height, width) if fixed else None

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from masktool.errors import MasktoolError, first_line, stage
+from masktool.errors import MasktoolError, first_line, reported_as
 from masktool.exporters.source_kinds import FileKind, check_archive
 from masktool.exporters.torch_sources.arch import build_architecture
 from masktool.exporters.torch_sources.fitting import compare_shapes, find_options, shapes_of
@@ -56,7 +56,7 @@ def load_torch_file(path: Path, kind: FileKind, trust_code: bool) -> Any:
 def _load_safetensors(path: Path) -> StateDict:
     from safetensors.torch import load_file
 
-    with stage("damaged safetensors file", where=path, fix="copy or download the file again"):
+    with reported_as("damaged safetensors file", where=path, fix="copy or download the file again"):
         return load_file(path)
 
 

@@ -126,6 +126,12 @@ def was_exported(model: onnx_ir.Model) -> bool:
     return METADATA_PREFIX + "schema_version" in model.metadata_props
 
 
+def holds_explanation(model: onnx_ir.Model) -> bool:
+    """Tells whether masktool wrote a model, as one that explains itself."""
+    recorded = Metadata.from_properties(model.metadata_props)
+    return recorded is not None and not recorded.takes_mask
+
+
 @unheard()
 def read_source(model: Model | Source, settings: SourceSettings) -> Source:
     """Reads a model of any supported kind into a plain ONNX graph.
@@ -222,7 +228,8 @@ def _source_from_graph(model: onnx_ir.Model, name: str, digest: str | None, sett
     with reported_as("shapes cannot be inferred", where=name):
         settle_kept_axes(model)
         refuse_negative_lengths(model, image, name)
-        refuse_endless_loops(model, image, name)
+        if not holds_explanation(model):  # whose Loops are many, and which nothing takes as a source
+            refuse_endless_loops(model, image, name)
     check_sizes(model, name)
     preprocessing = assumed_preprocessing(image, channels_of(model, image.name), input_size_of(model, image.name))
     notes = (*note_renamed(model.graph.outputs, renamed), *(() if preprocessing is None else (note_assumed(image),)))

@@ -38,6 +38,30 @@ class MaskDesign(abc.ABC):
         """Returns the masks of a batch of rows."""
 
 
+class WindowDesign(MaskDesign):
+    """Masks with one missing window each, all windows of one size.
+
+    Attributes:
+        size: (height, width) of the masks in pixels.
+        window: (height, width) of the windows in pixels.
+    """
+
+    size: tuple[int, int]
+    window: tuple[int, int]
+
+    @abc.abstractmethod
+    def corners(self, rows: Rows) -> NDArray[np.int64]:
+        """Returns (top, left) of the windows of a batch of rows, (M, 2)."""
+
+    @abc.abstractmethod
+    def expand_corners(self, corners: NDArray[np.int64]) -> Masks:
+        """Returns the masks whose windows start at corners (M, 2)."""
+
+    def expand(self, rows: Rows) -> Masks:
+        """Returns masks that are 0 inside their window, 1 elsewhere."""
+        return self.expand_corners(self.corners(rows))
+
+
 class MaskSums(NamedTuple):
     """Sums over the masks m of one batch, for the scores f of T targets.
 
@@ -101,3 +125,18 @@ class MasksInMemory(NamedTuple):
             scored if binary else scores @ squares,
             np.square(scores) @ squares,
         )
+
+
+class MasksOfRows(NamedTuple):
+    """Masks that are made of their rows when they are asked for."""
+
+    design: MaskDesign
+    rows: Rows
+
+    def __len__(self) -> int:
+        """Returns the number of masks."""
+        return len(next(iter(self.rows.values())))
+
+    def add_up(self, scores: NDArray[np.float32], *, binary: bool) -> MaskSums:
+        """Returns sums over the masks."""
+        return MasksInMemory(self.design.expand(self.rows)).add_up(scores, binary=binary)

@@ -77,6 +77,8 @@ class MaskedSession(SessionFile):
         batch_trials: trials for the fastest batch by the shape of the image, see
             :func:`masktool.runtime.measured_batch.measure_batch_size`.
         counter: counter of the images pushed through the model.
+        beside: what was made for the session and is freed with it, by the name of whoever made it.
+        window_note: reason why what windows change was not computed alone, where that was tried; None otherwise.
     """
 
     def __init__(
@@ -94,6 +96,8 @@ class MaskedSession(SessionFile):
         self.provider_options = dict(opened.options)
         self.provider_note = opened.note
         self.device_note: str | None = None
+        self.window_note: str | None = None
+        self.beside: dict[str, Any] = {}
         self.batch_trials: dict[tuple[int, ...], list[BatchTrial]] = {}
         self.providers: list[str] = list(opened.session.get_providers())
         self._constants = self.optional_inputs if make_defaults_constant(self.providers) else frozenset()
@@ -110,6 +114,7 @@ class MaskedSession(SessionFile):
     def close(self) -> None:
         """Frees the model; a second call does nothing."""
         self._session = None
+        self.beside.clear()
 
     def __repr__(self) -> str:
         return f"MaskedSession({str(self.path)!r}, providers={self.providers})"

@@ -17,9 +17,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from masktool.errors import MasktoolError
-from masktool.explainers.mask_design import MaskDesign, Masks, Rows
+from masktool.explainers.mask_design import Masks, Rows, WindowDesign
 from masktool.explainers.method import Attribution, Method, register
 from masktool.explainers.task import Task
 from masktool.option_checks import check_count
@@ -141,7 +142,7 @@ def window_masks(size: Pair, window: Pair, corners: Iterable[Pair]) -> Masks:
 
 
 @dataclasses.dataclass(frozen=True)
-class MissingWindows(MaskDesign):
+class MissingWindows(WindowDesign):
     """Masks with one missing window each; a row is where it starts: ``top`` and ``left`` (M,) float32, in pixels.
 
     Attributes:
@@ -152,10 +153,13 @@ class MissingWindows(MaskDesign):
     size: Pair
     window: Pair
 
-    def expand(self, rows: Rows) -> Masks:
-        """Returns masks that are 0 inside their window, 1 elsewhere."""
-        places = (rows[name].astype(np.int64).tolist() for name in ("top", "left"))
-        return window_masks(self.size, self.window, zip(*places, strict=True))
+    def corners(self, rows: Rows) -> NDArray[np.int64]:
+        """Returns (top, left) of the windows of a batch of rows, (M, 2)."""
+        return np.stack([rows["top"], rows["left"]], axis=1).astype(np.int64)
+
+    def expand_corners(self, corners: NDArray[np.int64]) -> Masks:
+        """Returns the masks whose windows start at corners (M, 2)."""
+        return window_masks(self.size, self.window, corners.tolist())
 
 
 def rows_of_corners(corners: Sequence[Pair]) -> Rows:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from typing import Any
 
-from masktool.explainers.on_device import DeviceGraphs
+from masktool.explainers.explaining import GraphsBeside
 from masktool.identity import digest_model
 from masktool.runtime.providers import import_onnxruntime
 from masktool.runtime.session import MaskedSession
@@ -19,12 +19,12 @@ class NamedModel:
     Attributes:
         name: name of the model, such as its masking mode, ``layer``, or baseline, ``black``.
         session: session of the exported file.
-        graphs: writers of the models that make masks on the session's device; None makes them in memory.
+        graphs: writers of the models that run beside the session's own; None runs that alone.
     """
 
     name: str
     session: MaskedSession
-    graphs: DeviceGraphs | None = None
+    graphs: GraphsBeside | None = None
 
     @functools.cached_property
     def file_sha256(self) -> str:

@@ -14,6 +14,7 @@ from masktool.explainers.embedded import ask_file, check_embedded, read_attribut
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.explanation_run import Cost, ExplanationRun, maps_of
 from masktool.explainers.explanation_settings import ExplanationSettings
+from masktool.explainers.incremental import IncrementalEvaluation, WindowGraphs
 from masktool.explainers.mask_design import MaskDesign, MasksInMemory
 from masktool.explainers.method import Method
 from masktool.explainers.on_device import DeviceEvaluation, DeviceGraphs, DifferentiableOnDevice
@@ -27,6 +28,9 @@ from masktool.runtime.batching import FASTEST
 from masktool.runtime.measured_batch import measure_batch_size
 from masktool.runtime.session import MaskedSession
 
+GraphsBeside = DeviceGraphs | WindowGraphs
+"""Writers of models that run beside a session's own, on its device or on the CPU."""
+
 
 def explain_all(
     session: MaskedSession,
@@ -34,7 +38,7 @@ def explain_all(
     targets: Sequence[Sequence[Target]],
     method: Method,
     settings: ExplanationSettings,
-    graphs: DeviceGraphs | None = None,
+    graphs: GraphsBeside | None = None,
 ) -> list[list[Explanation]]:
     """Explains every target of every image; a single image goes the same way, as a list of one.
 
@@ -44,8 +48,8 @@ def explain_all(
         targets: the targets of each image, each as for :func:`masktool.explain`; those of one image share the passes.
         method: the method that explains.
         settings: the settings that hold for every image, whatever the method.
-        graphs: writers of the models that make masks on the session's device, where it has one; None makes them in
-            memory.
+        graphs: writers of the models that run beside the session's own; None makes all masks in memory and runs the
+            masked network alone.
 
     Returns:
         For each image, one explanation per target.
@@ -90,7 +94,7 @@ def explain_batch(
     chosen: Sequence[tuple[Subject, Sequence[Target]]],
     method: Method,
     settings: ExplanationSettings,
-    graphs: DeviceGraphs | None = None,
+    graphs: GraphsBeside | None = None,
 ) -> list[list[Explanation]]:
     """Explains the images of one batch: scores them, attributes the targets' scores, and returns the explanations."""
     started = time.perf_counter()
@@ -124,7 +128,7 @@ def make_task(
     reading: Reading,
     targets: Sequence[Target],
     settings: ExplanationSettings,
-    graphs: DeviceGraphs | None = None,
+    graphs: GraphsBeside | None = None,
 ) -> Task:
     """Returns the task of a method: one image and the targets to explain.
 
@@ -140,7 +144,9 @@ def make_task(
         make_evaluate(answer, indices, counting),
         Differentiable(session, reading.inputs, counting),
     )
-    if graphs is not None and session.device is not None:
+    if isinstance(graphs, WindowGraphs):
+        evaluate = IncrementalEvaluation(reading, subject.prepared.array, indices, counting, graphs, evaluate)
+    elif graphs is not None and session.device is not None:
         evaluate = DeviceEvaluation(reading, subject.prepared.array, indices, counting, graphs, in_memory=evaluate)
         differentiable = DifferentiableOnDevice(session, reading.inputs, counting, graphs)
     return Task(

@@ -95,8 +95,7 @@ class ExplanationRun:
         if self.task.batch_measured:
             number = parameter("perturbations_per_eval", self.task.perturbations_per_eval)
             yield "the fastest batch was measured; " + number + " gives the same result again"
-        if self.reading.session.device_note:
-            yield self.reading.session.device_note
+        yield from filter(None, (self.reading.session.device_note, self.reading.session.window_note))
         of_scores = not self.method.needs_gradient and not self.method.outputs
         if of_scores:
             yield from self.reading.note_saturation(target)

@@ -12,7 +12,6 @@ Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import onnx_ir as ir
@@ -43,8 +42,7 @@ def mask_concat(graph: MaskedGraph, node: ir.Node) -> None:
 
 def concat_channels(graph: MaskedGraph, node: ir.Node, states: Sequence[Masked]) -> Masked:
     """Returns the union of the masks; sets every map to 0 where the union has a place that the map lacks."""
-    masks = list(dict.fromkeys(state.mask for state in states))
-    mask = functools.reduce(graph.most, masks)
+    mask = graph.largest_mask(states)
     axes = tuple(sorted({axis for state in states for axis in state.axes}))
     all_zeroed = len(states) == len(node.inputs)
     for index, value in enumerate(node.inputs):

@@ -26,7 +26,8 @@ from masktool.ops.fill import fill
 from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule
 from masktool.ops.graph import MaskedGraph, mask_rule
 from masktool.ops.samples import Sample, add_samples
-from masktool.ops.windows import Window, fixed_window, pool_mask, window_of
+from masktool.ops.sliding import Window
+from masktool.ops.windows import fixed_window, pool_mask, window_of
 
 
 @mask_rule("Conv")

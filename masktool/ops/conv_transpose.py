@@ -19,7 +19,8 @@ from masktool.ops.fill import fill
 from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule
 from masktool.ops.graph import MaskedGraph, mask_rule
 from masktool.ops.samples import Sample, add_samples
-from masktool.ops.windows import Window, image_state, read_window
+from masktool.ops.sliding import Window
+from masktool.ops.windows import image_state, read_window
 
 TRANSPOSED_ATTRIBUTES = ("auto_pad", "dilations", "output_padding", "output_shape", "pads", "strides")
 

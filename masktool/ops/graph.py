@@ -10,6 +10,7 @@ in the plain graph.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ import onnx_ir as ir
 from masktool.contract import Masking
 from masktool.ops.builder import CHOOSABLE, INTEGER_TYPES, GraphBuilder, Length, dtype_of, input_at, rank_of, sizes_of
 from masktool.ops.errors import RuleError
+from masktool.ops.mask_order import MaskOrder
 from masktool.ops.rules import RuleTable
 
 MaskRule = Callable[["MaskedGraph", ir.Node], None]
@@ -89,6 +91,7 @@ class MaskedGraph(GraphBuilder):
     def __init__(self, graph: ir.Graph, masking: Masking = "layer") -> None:
         super().__init__(graph)
         self.masking: Masking = masking
+        self.order = MaskOrder()
         self.node: ir.Node | None = None
         """The node whose rule runs; what is emitted goes in front of it."""
         self._states: dict[ir.Value, Masked] = {}
@@ -186,6 +189,20 @@ class MaskedGraph(GraphBuilder):
             mask = self.emit("Unsqueeze", mask, self.constant(added, ir.DataType.INT64))
         return mask
 
+    def smallest_mask(self, states: Sequence[Masked]) -> ir.Value:
+        """Returns the smallest of the masks of some states at each place, all aligned with one value."""
+        masks = self.order.smallest_of(masks_of(states)) if vary_alike(states) else masks_of(states)
+        smallest = functools.reduce(self.least, masks)
+        self.order.note_intersection(smallest, masks)
+        return smallest
+
+    def largest_mask(self, states: Sequence[Masked]) -> ir.Value:
+        """Returns the largest of the masks of some states at each place, all aligned with one value."""
+        masks = self.order.largest_of(masks_of(states)) if vary_alike(states) else masks_of(states)
+        largest = functools.reduce(self.most, masks)
+        self.order.note_union(largest, masks)
+        return largest
+
     def known_state(self, value: ir.Value) -> Masked:
         """Returns the state of a value that is known to carry a mask.
 
@@ -247,6 +264,16 @@ class MaskedGraph(GraphBuilder):
     def _shaped_as(self, value: ir.Value, result: ir.Value) -> ir.Value:
         result.shape = value.shape
         return result
+
+
+def masks_of(states: Sequence[Masked]) -> list[ir.Value]:
+    """Returns the masks of some states, each once."""
+    return list(dict.fromkeys(state.mask for state in states))
+
+
+def vary_alike(states: Sequence[Masked]) -> bool:
+    """Whether the masks of some states have the same axes."""
+    return len({state.axes for state in states}) == 1
 
 
 def share_batch(states: Sequence[Masked]) -> bool:

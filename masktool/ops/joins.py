@@ -11,7 +11,6 @@ is the minimum).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import onnx_ir as ir
@@ -57,8 +56,7 @@ def smallest(graph: MaskedGraph, states: Sequence[Masked]) -> Masked:
         raise RuleError("it joins values whose batches lie on different axes")
     axes = sorted({axis for state in states for axis in state.axes})
     merged = {axis: parts for axis, parts in first.merged.items() if all(s.merged.get(axis) == parts for s in states)}
-    masks = list(dict.fromkeys(state.mask for state in states))
-    mask = functools.reduce(graph.least, masks)
+    mask = graph.smallest_mask(states)
     return first.replace(mask=mask, axes=tuple(axes), zeroed=False, merged=merged)
 
 

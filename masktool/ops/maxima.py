@@ -15,7 +15,7 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from masktool.ops.gradients import GradientGraph
-from masktool.ops.windows import Window
+from masktool.ops.sliding import Window
 
 
 class Slide(NamedTuple):

@@ -29,7 +29,8 @@ from masktool.ops.graph import MaskedGraph, mask_rule
 from masktool.ops.kept import average_kept, extreme_kept
 from masktool.ops.maxima import slides_of, spread_to_maxima
 from masktool.ops.samples import Sample, add_samples
-from masktool.ops.windows import Window, fixed_window, image_state, pool_mask, state_of_whole, window_of
+from masktool.ops.sliding import Window
+from masktool.ops.windows import fixed_window, image_state, pool_mask, state_of_whole, window_of
 
 NON_NEGATIVE = ("Abs", "HardSigmoid", "Relu", "Sigmoid", "Softplus")
 KEEPS_SIGN = ("AveragePool", "Concat", "Identity", "MaxPool")

@@ -1,56 +1,16 @@
-"""The sliding window that convolution and pooling share, and the mask behind it."""
+"""How rules read the sliding window of a convolution or pool, and the mask behind it."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import onnx_ir as ir
 
 from masktool.ops.builder import dtype_of, input_at, rank_of, sizes_of
 from masktool.ops.errors import RuleError
 from masktool.ops.graph import Masked, MaskedGraph
-
-
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """A sliding window over height and width, or over a single axis, in pixels of the operator's input.
-
-    Each tuple has one number per axis; ``pads`` has all beginnings, then all ends.
-    """
-
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    pads: tuple[int, ...]
-    dilations: tuple[int, ...]
-    ceil_mode: int
-
-    @property
-    def is_point(self) -> bool:
-        """Whether the window holds a single place."""
-        return set(self.kernel) == {1}
-
-    @property
-    def reach(self) -> int:
-        """How far apart, in pixels, two inputs of one window can lie."""
-        return max(d * (k - 1) for d, k in zip(self.dilations, self.kernel, strict=True))
-
-    @property
-    def reaches_over_pads(self) -> bool:
-        """Whether no window lies in the padding alone."""
-        ends = [d * (k - 1) for d, k in zip(self.dilations, self.kernel, strict=True)] * 2
-        return all(pad <= end for pad, end in zip(self.pads, ends, strict=True))
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """The window as ONNX attributes of a pooling operator; AveragePool knows no dilations before opset 19."""
-        attributes = {
-            "kernel_shape": list(self.kernel),
-            "strides": list(self.strides),
-            "pads": list(self.pads),
-            "ceil_mode": self.ceil_mode,
-        }
-        return attributes | ({"dilations": list(self.dilations)} if set(self.dilations) != {1} else {})
+from masktool.ops.sliding import Window
 
 
 def window_of(node: ir.Node, graph: MaskedGraph) -> tuple[Window, Masked]:
@@ -174,6 +134,7 @@ def pool_mask(graph: MaskedGraph, mask: ir.Value, window: Window) -> ir.Value:
     """Emits the mask behind a window: kept where any input of the window is (the largest value, for soft masks)."""
     if window.is_point and set(window.strides) == {1} and not any(window.pads):
         return mask
+    source, slid = mask, window
     if any(pad >= kernel for pad, kernel in zip(window.pads, window.kernel * 2, strict=True)):
         # A dilated kernel may, but ONNX Runtime takes no pooling with pads as large as the kernel. It would also fuse a
         # Pad of zeros into exactly that; -1 loses against every mask as well.
@@ -181,7 +142,9 @@ def pool_mask(graph: MaskedGraph, mask: ir.Value, window: Window) -> ir.Value:
         amounts = graph.constant([0, 0, *begins, 0, 0, *ends], ir.DataType.INT64)
         mask = graph.emit("Pad", mask, amounts, graph.constant(-1, dtype_of(mask)))
         window = dataclasses.replace(window, pads=(0,) * len(window.pads))
-    return graph.emit("MaxPool", mask, **window.attributes)
+    pooled = graph.emit("MaxPool", mask, **window.attributes)
+    graph.order.note_pool(pooled, source, slid)
+    return pooled
 
 
 def state_of_whole(graph: MaskedGraph, state: Masked) -> Masked | None:

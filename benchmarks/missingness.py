@@ -41,9 +41,8 @@ LAYER, NO_FILL, BLACK, GREY = "layer", "no fill", "black", "grey"
 LEAK = "shape-leak"
 WITHOUT_FILL = """
 <domain: "masktool", opset_import: ["" : 18]>
-NeighborFill <channels, epsilon> (x, mask, box) => (filled, known) {
+NeighborFill <channels> (x, mask, weight, box) => (filled) {
     filled = Mul (x, mask)
-    known = Identity (mask)
 }
 """
 INEQUALITIES = (

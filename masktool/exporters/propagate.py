@@ -23,7 +23,7 @@ from masktool.exporters.subgraphs import nodes_inside
 from masktool.messages import SIZE, parameter
 from masktool.ops.builder import CHOOSABLE, INTEGER_TYPES, dtype_of
 from masktool.ops.errors import RuleError
-from masktool.ops.functions import neighbor_fill
+from masktool.ops.functions import fill_weight, neighbor_fill
 from masktool.ops.graph import MASK_RULES, Masked, MaskedGraph, MaskRule
 
 AXES_OF_LAYOUT: dict[Layout, tuple[int, int]] = {"NCHW": (2, 3), "NHWC": (1, 2)}
@@ -58,8 +58,8 @@ def mask_model(
     requantize(model.graph, quantised)
     for output in dict.fromkeys(model.graph.outputs):  # a value may be returned twice
         zero_output(graph, output)
-    function = neighbor_fill(opset_of(model))
-    model.functions[function.identifier()] = function
+    for function in (neighbor_fill(opset_of(model)), fill_weight(opset_of(model))):
+        model.functions[function.identifier()] = function
     model.opset_imports[FUNCTION_DOMAIN] = FUNCTION_DOMAIN_VERSION
     common.RemoveUnusedNodesPass()(model)
     common.RemoveUnusedFunctionsPass()(model)
@@ -116,8 +116,10 @@ def add_input_guard(
     guarded.name = f"{image.name}_masked"
     for user, index in users:
         user.replace_input_with(index, guarded)
-    graph.set_state(image, None)
     graph.set_state(guarded, state)
+    if image.shape is not None and not isinstance(image.shape[0], int):
+        graph.set_state(guarded, state.replace(mask=graph.long_as_images(guarded)))
+    graph.set_state(image, None)
 
 
 def apply_rules(graph: MaskedGraph, nodes: Sequence[ir.Node]) -> list[UnsupportedNode]:

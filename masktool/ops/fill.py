@@ -16,9 +16,10 @@ import numpy as np
 import onnx_ir as ir
 
 from masktool.limits import check_limit
+from masktool.ops.blocked import lies_in_blocks, spread_over_channels
 from masktool.ops.builder import dtype_of, rank_of, sizes_of
 from masktool.ops.errors import RuleError
-from masktool.ops.functions import FILL_EPSILON, HALF_EPSILON, NEIGHBOR_FILL
+from masktool.ops.functions import FILL_EPSILON, FILL_WEIGHT, HALF_EPSILON, NEIGHBOR_FILL
 from masktool.ops.graph import MaskedGraph
 
 
@@ -51,7 +52,10 @@ def fill(graph: MaskedGraph, value: ir.Value, mask: ir.Value, rounds: int) -> ir
     box = graph.constant(np.ones((channels, 1, 3, 3)), dtype)
     mask = graph.as_type(mask, dtype)
     epsilon = HALF_EPSILON if dtype == ir.DataType.FLOAT16 else FILL_EPSILON
-    for _ in range(rounds):
-        filled, known = graph.call(NEIGHBOR_FILL, value, mask, box, num_outputs=2, channels=channels, epsilon=epsilon)
+    for number in range(rounds):
+        weight, known = graph.call(FILL_WEIGHT, mask, num_outputs=2, epsilon=epsilon)
+        spread = spread_over_channels(graph, mask, value) if number or lies_in_blocks(value) else mask
+        weight = spread_over_channels(graph, weight, value)
+        (filled,) = graph.call(NEIGHBOR_FILL, value, spread, weight, box, num_outputs=1, channels=channels)
         filled.shape, value, mask = value.shape, filled, known
     return value

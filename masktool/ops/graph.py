@@ -17,6 +17,7 @@ from typing import Any
 import onnx_ir as ir
 
 from masktool.contract import Masking
+from masktool.ops.blocked import lies_in_blocks, spread_over_channels
 from masktool.ops.builder import CHOOSABLE, INTEGER_TYPES, GraphBuilder, Length, dtype_of, input_at, rank_of, sizes_of
 from masktool.ops.errors import RuleError
 from masktool.ops.mask_order import MaskOrder
@@ -218,7 +219,11 @@ class MaskedGraph(GraphBuilder):
         """Returns the value's mask, repeated for every image where there is one mask for many images."""
         batch, one = self._states[value].batch, self.constant([1], ir.DataType.INT64)
         lengths = [self.length_of(value, axis) if axis == batch else one for axis in range(rank_of(value))]
-        return self.emit("Expand", self.known_state(value).mask, self.emit("Concat", *lengths, axis=0))
+        mask = self.known_state(value).mask
+        repeated = self.emit("Expand", mask, self.emit("Concat", *lengths, axis=0))
+        if mask.shape is not None and value.shape is not None:
+            repeated.shape = ir.Shape([*mask.shape[:batch], value.shape[batch], *mask.shape[batch + 1 :]])
+        return repeated
 
     def full_along(self, value: ir.Value, axes: Sequence[int]) -> ir.Value:
         """Returns the value's mask with the value's own length on further ``axes``."""
@@ -239,7 +244,7 @@ class MaskedGraph(GraphBuilder):
 
     def weighted(self, value: ir.Value) -> ir.Value:
         """Returns value · mask."""
-        return self._shaped_as(value, self.emit("Mul", value, self.aligned_mask(value)))
+        return self._shaped_as(value, self.emit("Mul", value, self.beside(value, self.aligned_mask(value))))
 
     def zeroed(self, value: ir.Value) -> ir.Value:
         """Returns the value with 0 wherever its mask is 0; where that is known already, the value itself."""
@@ -248,7 +253,18 @@ class MaskedGraph(GraphBuilder):
             return value
         if dtype_of(value) in INTEGER_TYPES:
             return self.replaced(value, empty=0)
-        return self._shaped_as(value, self.emit("Mul", value, self.kept_share(value)))
+        return self._shaped_as(value, self.emit("Mul", value, self.beside(value, self.kept_share(value))))
+
+    def beside(self, value: ir.Value, mask: ir.Value) -> ir.Value:
+        """Returns what is to be multiplied with a value, one number per place, in the layout of the value.
+
+        Args:
+            value: a value with a mask.
+            mask: the numbers, aligned with the value as its mask is.
+        """
+        state = self.known_state(value)
+        varies_with_places = state.is_image and {0, *state.axes} == {0, 2, 3}
+        return spread_over_channels(self, mask, value) if varies_with_places and lies_in_blocks(value) else mask
 
     def kept_share(self, value: ir.Value) -> ir.Value:
         """Returns 1 where the value's place is kept at all, else 0, aligned with the value and in its element type."""

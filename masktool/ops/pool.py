@@ -33,7 +33,7 @@ from masktool.ops.sliding import Window
 from masktool.ops.windows import fixed_window, image_state, pool_mask, state_of_whole, window_of
 
 NON_NEGATIVE = ("Abs", "HardSigmoid", "Relu", "Sigmoid", "Softplus")
-KEEPS_SIGN = ("AveragePool", "Concat", "Identity", "MaxPool")
+KEEPS_SIGN = ("AveragePool", "Concat", "Conv", "Identity", "MaxPool", "Mul")
 
 
 @mask_rule("MaxPool")

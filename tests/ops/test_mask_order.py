@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+from networks.small_graphs import parse
 
+import masktool
 from masktool.ops.mask_order import MaskOrder
 from masktool.ops.sliding import Window
 
@@ -19,6 +23,11 @@ WINDOWS = [
 SAME = Window((3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 0)
 HALVED = Window((3, 3), (2, 2), (1, 1, 1, 1), (1, 1), 0)
 POINTS = Window((1, 1), (2, 2), (0, 0, 0, 0), (1, 1), 0)
+STAGE = """<ir_version: 10, opset_import: ["" : 18]> net (float[N, 16, 12, 12] x) => (float[N, 16] y)
+    <float[16, 16, 3, 3] w> {
+    a = Conv <pads = [1, 1, 1, 1]> (x, w) b = Add (a, x) c = Relu (b)
+    d = Conv <pads = [1, 1, 1, 1]> (c, w) e = Add (d, c) f = Relu (e)
+    g = Conv <pads = [1, 1, 1, 1]> (f, w) h = Add (g, f) p = GlobalAveragePool (h) y = Flatten (p) }"""
 
 
 def pool(mask: np.ndarray, window: Window) -> np.ndarray:
@@ -59,3 +68,10 @@ def test_what_residual_blocks_and_concatenations_need_is_known() -> None:
     assert order.smallest_of([both, same]) == [both]
     assert order.smallest_of([same, halved]) == [same, halved]
     assert not order.is_within(same, source)
+
+
+def test_the_blocks_of_a_stage_share_what_the_fill_takes_from_their_mask(tmp_path: Path) -> None:
+    masktool.export(parse(STAGE), tmp_path / "masked.onnx", output_kind="logits")
+    nodes = onnx.load(tmp_path / "masked.onnx").graph.node
+    assert [node.op_type for node in nodes].count("NeighborFill") == 3 * 2
+    assert [node.op_type for node in nodes].count("FillWeight") == 2

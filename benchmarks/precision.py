@@ -41,7 +41,7 @@ from masktool.exporters.sources import load_source
 from masktool.runtime.preprocessing import prepare
 from masktool.runtime.session import MaskedSession
 
-METHODS: tuple[Method, ...] = (Occlusion(), Rise(n_masks=200))
+METHODS: tuple[Method, ...] = (Occlusion(), Rise(n_masks=200, estimator="mean"))
 COLUMNS = ("occlusion", "rise", "grad-cam")
 CALIBRATED_ON = 16
 """Photographs that the quantisation is calibrated on."""

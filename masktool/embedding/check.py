@@ -20,6 +20,7 @@ from masktool.contract import EXPLAIN_INPUT, SALIENCY_MAP, SEGMENTS_INPUT, TARGE
 from masktool.embedding import embed_source
 from masktool.embedding.measure import LIMIT, limit_for, share_of_range
 from masktool.embedding.measure_preprocessing import draw_photograph
+from masktool.embedding.method import EMBEDDED_METHODS
 from masktool.embedding.settings import EmbeddingSettings
 from masktool.errors import MasktoolError
 from masktool.explainers.embedded import LABEL_MAP, embedded_method
@@ -172,7 +173,7 @@ def recorded_embedding(metadata: Metadata) -> EmbeddingSettings:
             fix="export the model again",
         )
     return EmbeddingSettings(
-        embedded_method(metadata),
+        embedded_method(metadata, EMBEDDED_METHODS.find(recorded["method"]).defaults),
         recorded["seed"],
         recorded["chunk"],
         recorded["target"],

@@ -7,6 +7,8 @@ it has an input ``target``. What the method is called and what its values mean i
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +28,13 @@ LABEL_MAP = "feature_mask"
 """What the settings call segments that the user gave, which stand in no metadata."""
 
 
-def embedded_method(metadata: Metadata) -> Method:
+def embedded_method(metadata: Metadata, defaults: Mapping[str, Any] | None = None) -> Method:
     """Returns the method by which a file explains itself, with the options of its export.
+
+    Args:
+        metadata: the metadata of the file.
+        defaults: options whose default in files is another than in Python, by name, for a file that was written before
+            they were recorded; None takes those of Python.
 
     Raises:
         MasktoolError: this version of masktool has no such method, or the options are not all in the metadata.
@@ -36,7 +43,7 @@ def embedded_method(metadata: Metadata) -> Method:
     name, recorded = metadata.explanation["method"], metadata.explanation["settings"]
     known = {field.name for field in dataclasses.fields(METHODS.find(name))}
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in recorded.items()}
-    return build_method(name, {key: value for key, value in options.items() if key in known})
+    return build_method(name, {**(defaults or {}), **{key: options[key] for key in options if key in known}})
 
 
 def check_embedded(session: MaskedSession, method: Method, settings: ExplanationSettings) -> None:

@@ -135,7 +135,7 @@ def methods_for(size: tuple[int, int], files: Sequence[Metadata]) -> Iterator[Me
     """Yields the methods that files allow, with few masks."""
     window = [max(1, side // WINDOWS) for side in size]
     yield Occlusion(sliding_window_shapes=window, strides=window)
-    yield Rise(n_masks=N_MASKS)
+    yield Rise(n_masks=N_MASKS, estimator="mean")
     if all(metadata.gradient is not None for metadata in files):
         yield InputXGradient()
     if all(metadata.feature_map is not None for metadata in files):

@@ -90,7 +90,7 @@ def test_no_rounding_decides_where_a_mask_is_cut(size):
 
 def test_map_is_the_published_sum(session):
     method = Rise(n_masks=40)
-    options = {"n_masks": 40, "binary": False, "normalisation": "expected"}
+    options = {"n_masks": 40, "binary": False, "estimator": "mean", "normalisation": "expected"}
     found = explain(session, noise_photograph(), "rise", target=0, **options)
     masks = collect(method, size=SIZE, batch=40)
     red = noise_photograph()[None, :, :, 0] / 255
@@ -100,7 +100,7 @@ def test_map_is_the_published_sum(session):
 
 
 def test_map_is_the_mean_score_while_kept(session):
-    found = explain(session, noise_photograph(), "rise", target=0, n_masks=40)
+    found = explain(session, noise_photograph(), "rise", target=0, n_masks=40, estimator="mean")
     assert found.settings["binary"] is True
     masks = collect(Rise(n_masks=40), size=SIZE, batch=40, masking="layer")
     red = noise_photograph()[None, :, :, 0] / 255
@@ -109,9 +109,12 @@ def test_map_is_the_mean_score_while_kept(session):
     np.testing.assert_allclose(found.model_attributions, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("normalisation", ["kept", "expected"])
-def test_region_stands_out(session, normalisation):
-    found = explain(session, bright_photograph(), "rise", target=1, n_samples=800, normalisation=normalisation)
+ESTIMATORS = [{}, {"estimator": "mean"}, {"estimator": "mean", "normalisation": "expected"}]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=str)
+def test_region_stands_out(session, estimator):
+    found = explain(session, bright_photograph(), "rise", target=1, n_samples=800, **estimator)
     inside = found.model_attributions[8:, 12:].mean()
     outside = found.model_attributions[:8, :12].mean()
     assert inside - outside > 3 * found.quality["attributions_error"]
@@ -119,7 +122,7 @@ def test_region_stands_out(session, normalisation):
 
 @pytest.mark.parametrize("normalisation", ["kept", "expected"])
 def test_standard_error_is_what_repeated_runs_show(session, normalisation):
-    options = {"target": 0, "normalisation": normalisation}
+    options = {"target": 0, "estimator": "mean", "normalisation": normalisation}
     runs = [explain(session, noise_photograph(), "rise", n_masks=200, seed=seed, **options) for seed in range(20)]
     spread = np.sqrt(np.var([run.model_attributions for run in runs], axis=0, ddof=1).mean())
     estimate = np.mean([run.quality["attributions_error"] for run in runs])
@@ -151,15 +154,17 @@ def test_only_one_batch_of_masks_exists_at_a_time(session):
     assert scored == [1, 2, 3]  # the image without a mask was scored before, beside whatever else a method reads
 
 
-def test_memory_does_not_grow_with_the_number_of_masks(tmp_path):
+@pytest.mark.parametrize("estimator", ["regression", "mean"])
+def test_memory_does_not_grow_with_the_number_of_masks(tmp_path, estimator):
     size = (64, 64)
     path = write_region_model(tmp_path / "model.onnx", size=size)
     peaks = []
+    options = {"estimator": estimator, "perturbations_per_eval": 32}
     with load(path, providers="cpu", threads=1) as session:
-        explain(session, noise_photograph(size), "rise", n_masks=400)  # whatever is made once
         for n_masks in (400, 4000):
+            explain(session, noise_photograph(size), "rise", n_masks=n_masks, **options)  # whatever is made once
             tracemalloc.start()
-            explain(session, noise_photograph(size), "rise", n_masks=n_masks)
+            explain(session, noise_photograph(size), "rise", n_masks=n_masks, **options)
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
     assert peaks[1] < 1.3 * peaks[0]
@@ -172,6 +177,9 @@ def test_memory_does_not_grow_with_the_number_of_masks(tmp_path):
         ({"n_masks": 1}, "n_masks.*from 2"),
         ({"p": 0.0}, "p.*above 0"),
         ({"grid_size": 2.5}, "grid_size.*whole number"),
+        ({"estimator": "median"}, "estimator.*regression | mean"),
+        ({"normalisation": "expected"}, "the regression divides by no sum.*set estimator=mean"),
+        ({"grid_size": 13}, r"too fine for the regression \(grid_size\): expected at most 12, got 13"),
     ],
 )
 def test_bad_options_are_named(session, options, message):

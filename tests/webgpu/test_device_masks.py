@@ -86,7 +86,7 @@ def path(tmp_path_factory):
     [
         ("occlusion", {"score": "log-odds"}),
         ("lime", {"segments": "grid", "n_segments": 6, "n_samples": 20, "output": "scores"}),
-        ("rise", {"n_samples": 22, "binary": False, "normalisation": "expected"}),
+        ("rise", {"n_samples": 22, "binary": False, "estimator": "mean", "normalisation": "expected"}),
     ],
 )
 def test_every_kind_of_score_and_mask(path, method, options, monkeypatch):

@@ -51,7 +51,7 @@ class EmbeddedLime(SamplingMethod[Lime]):
     """Weight of each segment in a linear model of the score."""
 
     name: ClassVar[str] = Lime.name
-    defaults: ClassVar[Mapping[str, Any]] = {"segments": "grid"}
+    defaults: ClassVar[Mapping[str, Any]] = {"segments": "grid", "n_samples": 1000}
 
     def __init__(self, options: Lime, network: ExplainedNetwork) -> None:
         super().__init__(options, network)

@@ -8,7 +8,7 @@ one again costs little beside the network.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -16,9 +16,10 @@ import onnx_ir as ir
 from masktool.embedding.compact import emit_bits, store_bits, store_integers
 from masktool.embedding.designs import enlarge_grids
 from masktool.embedding.flow import FLOAT, INT64, Flow
-from masktool.embedding.method import Asked, Explained, register
+from masktool.embedding.method import Asked, Explained, ExplainedNetwork, register
 from masktool.embedding.rounds import choose_chunk
 from masktool.embedding.sampling import SamplingMethod
+from masktool.errors import MasktoolError
 from masktool.explainers.methods.rise import AXES, EnlargedGrids, Rise, enlarged_grid
 
 PIXELS_AT_ONCE = 1 << 18
@@ -38,6 +39,16 @@ class EmbeddedRise(SamplingMethod[Rise]):
     """Mean score over the random masks that keep a pixel."""
 
     name: ClassVar[str] = Rise.name
+    defaults: ClassVar[Mapping[str, Any]] = {"n_masks": 4000, "estimator": "mean"}
+
+    def __init__(self, options: Rise, network: ExplainedNetwork) -> None:
+        super().__init__(options, network)
+        if options.estimator != "mean":
+            raise MasktoolError(
+                "a file sums up its masks, and fits no regression",
+                where=f"estimator={options.estimator}",
+                fix="leave the estimator out; with fewer masks the map has more noise",
+            )
 
     @property
     def n_rows(self) -> int:

@@ -10,7 +10,8 @@ of Any Classifier", KDD 2016, equations 1 and 2, https://arxiv.org/abs/1602.0493
 z_i says which segments are kept, each with probability p; the first z is all ones. The design does not depend on the
 scores, so the fit is one constant matrix times the scores, whatever the number of targets.
 
-The defaults are those of the lime package: 1,000 samples, p = .5, width .25, ridge with alpha = 1 and an intercept. It
+The defaults are those of the lime package, p = .5, width .25, ridge with alpha = 1 and an intercept, but for the number
+of samples: its 1,000 are ``n_samples=1000``; left open, they end where the weights are stable, at 250 at the latest. It
 differs in three ways: segments are SLIC superpixels rather than quickshift's; hidden segments are missing (mask 0)
 rather than painted with their mean colour; every segment is a feature, and none is selected beforehand.
 
@@ -59,7 +60,7 @@ class Lime(SegmentMethod):
     meaning: ClassVar[str] = "contribution to {score}"
     signed: ClassVar[bool] = True
     samples_option: ClassVar[str | None] = "n_samples"
-    most_samples: ClassVar[int] = 1000
+    most_samples: ClassVar[int] = 250
 
     n_samples: int | None = None
     p: float = 0.5

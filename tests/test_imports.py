@@ -176,6 +176,7 @@ def test_the_collector_sees_what_it_should():
         ("import masktool.runtime", TORCH | ONNX | {"onnxruntime", "skimage"}),
         ("import masktool.datasets", TORCH | ONNX | {"onnxruntime", "skimage"}),
         ("import masktool.explainers", TORCH | ONNX | {"onnxruntime"}),
+        ("import masktool.commands.explain", TORCH | ONNX | {"onnxruntime", "rich", "scipy", "skimage"}),
         ("from masktool import MaskedSession, load, explain", TORCH | ONNX | {"onnxruntime"}),
         ("import masktool.exporters", TORCH),
         ("import masktool.maskers", TORCH | ONNX | {"onnxruntime"}),

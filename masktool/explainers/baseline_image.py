@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.filters import gaussian
 
 from masktool.baselines import BLUR_SIGMA, EXPECTED, constant_baseline, read_baseline
 from masktool.errors import MasktoolError
@@ -53,4 +52,6 @@ def blur_along(values: NDArray[np.float32], axes: Sequence[int], size: tuple[int
     """Returns values blurred along some axes as the baseline ``blur`` is, for an image of ``size`` (height, width)."""
     side = BLUR_SIGMA * min(size)
     sigma = [side if axis in axes else 0 for axis in range(values.ndim)]
+    from skimage.filters import gaussian  # a third of what an explanation that needs no blur would import
+
     return gaussian(values, sigma, mode="nearest", preserve_range=True).astype(np.float32)

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from masktool.data_files import STANDARD_INPUT, is_directory
-from masktool.datasets.folders import list_folder
 from masktool.errors import MasktoolError
 from masktool.progress import Say
 
@@ -38,6 +37,8 @@ def list_photographs(directory: Path, say: Say) -> list[Path]:
     Raises:
         MasktoolError: the directory holds no images, or cannot be read.
     """
+    from masktool.datasets.folders import list_folder  # a single photograph is explained without
+
     contents = list_folder(directory)
     for skipped, reason in ((contents.others, "no image"), (contents.own, "made by masktool explain")):
         if skipped:

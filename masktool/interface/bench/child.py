@@ -11,6 +11,7 @@ import os
 import runpy
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from masktool.runtime.batching import peak_memory
@@ -21,15 +22,14 @@ UNTIL_THE_END = "END"
 
 
 class FirstPass:
-    """Notes when the first pass of this process began.
+    """Notes when the first pass of this process begins.
 
     Args:
-        report: the file to write and end the process with, once a pass is done; None goes on.
+        report: the file to write and end the process with then; None goes on.
 
     Attributes:
         began: the system's monotonic clock when the first pass began, in seconds; None before.
-        cpu: the time of all threads of this process on the CPU when the first pass began, in seconds; None before. On
-            several threads it is a little less than that: the pass counts as one.
+        cpu: the time of all threads of this process on the CPU until then, in seconds; None before.
     """
 
     def __init__(self, report: Path | None) -> None:
@@ -39,17 +39,17 @@ class FirstPass:
 
     def watch(self) -> None:
         """Begins to look at every pass."""
-        add = PassCounter.add
+        timing = PassCounter.timing
 
-        def add_and_note(counter: PassCounter, count: int, seconds: float) -> None:
+        def note_and_time(counter: PassCounter, count: int) -> AbstractContextManager[None]:
             if self.began is None:
-                self.began, self.cpu = time.monotonic() - seconds, time.process_time() - seconds
+                self.began, self.cpu = time.monotonic(), time.process_time()
                 if self._report is not None:
                     write_measured(self._report, self)
                     os._exit(0)  # what comes behind is not asked for
-            add(counter, count, seconds)
+            return timing(counter, count)
 
-        setattr(PassCounter, "add", add_and_note)  # noqa: B010  # mypy takes no assignment to a method
+        setattr(PassCounter, "timing", note_and_time)  # noqa: B010  # mypy takes no assignment to a method
 
 
 def write_measured(path: Path, first: FirstPass) -> None:

@@ -60,6 +60,7 @@ NOT_RUN = {
     ("docs/performance.md", "scripts/build_wheel.sh wheelhouse"): INSTALLS,
     ("docs/performance.md", "python3.12 -m venv gpu"): INSTALLS,
     ("docs/performance.md", "python -m benchmarks.gpu --small"): HAS_ITS_OWN_TESTS,
+    ("docs/performance.md", "python -m venv envs/openvino_xai"): INSTALLS,
     ("docs/evidence.md", "masktool evaluate missingness squeezenet.onnx"): HAS_NO_DATA,
     ("docs/evidence.md", "python -m benchmarks.missingness"): HAS_NO_DATA,
     ("docs/evidence.md", "masktool evaluate faithfulness mobilenet.onnx"): HAS_NO_DATA,

@@ -1,0 +1,58 @@
+"""Makes the problem that every peer is asked: files of the network, the photograph, its class and its segments."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx_ir
+
+import masktool
+from benchmarks.peers.problem import FILLED, MASKED, PLAIN, Problem
+from masktool.explainers.subject import make_subject, read_subject
+from masktool.exporters.sources import load_source
+from masktool.exporters.storage import serialise
+from masktool.interface.bench.plain import prepare_plain
+
+FEW = 8
+"""Samples of the LIME run that only cuts segments."""
+
+
+def prepare_problem(folder: Path, network: Path, image: Path, preprocess: str) -> Problem:
+    """Writes the files of a problem, unless they are there, and returns it."""
+    if not (folder / "problem.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_problem(folder, network, image, preprocess)
+    return Problem.read(folder)
+
+
+def write_problem(folder: Path, network: Path, image: Path, preprocess: str) -> None:
+    """Writes the files of a problem."""
+    masktool.export(network, folder / FILLED, masking="fill", preprocessing=preprocess)
+    metadata = masktool.export(network, folder / MASKED, preprocessing=preprocess).metadata
+    plain = prepare_plain(load_source(network), metadata)
+    (folder / PLAIN).write_bytes(serialise(plain))
+    np.savez(folder / "weights.npz", *weights_of(plain))
+    steps = metadata.preprocessing
+    assert steps is not None
+    with masktool.load(folder / MASKED, "cpu") as session:
+        subject = make_subject(read_subject(image), session)
+        (scores,) = session.scores(subject.prepared.array)
+        target = int(scores.argmax())
+        lime = masktool.explain(session, subject.prepared.array[0], "lime", target, n_samples=FEW)
+    np.save(folder / "photograph.npy", subject.pixels)
+    assert lime.segments is not None
+    np.save(folder / "segments.npy", lime.segments)
+    described = {"mean": steps.mean, "std": steps.std, "scale": steps.scale, "bgr": steps.channel_order == "BGR"}
+    found = {"target": target, "probability": float(scores[target]), **described}
+    (folder / "problem.json").write_text(json.dumps(found))
+
+
+def weights_of(model: onnx_ir.Model) -> list[np.ndarray]:
+    """Returns weight and bias of every convolution, in the graph's order."""
+    found = []
+    for node in model.graph:
+        if node.op_type == "Conv":
+            found += [value.const_value.numpy() for value in node.inputs[1:] if value is not None and value.const_value]
+    return found

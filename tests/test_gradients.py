@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import masktool
 from benchmarks.calibrate import calibrate, cloudy_images
 from masktool.contract import Loss
+from masktool.exporters.sources import Source, load_source
 from masktool.runtime.gradients import Gradient
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # inside torch.export
@@ -51,9 +52,15 @@ def network(name: str, torchvision_models: ModuleType) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def session(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> masktool.MaskedSession:
+def source(network: nn.Module) -> Source:
+    """The network as torch exports it, once for all files."""
+    return load_source(network, input_size=(SIDE, SIDE))
+
+
+@pytest.fixture(scope="module")
+def session(source: Source, tmp_path_factory: pytest.TempPathFactory) -> masktool.MaskedSession:
     path = tmp_path_factory.mktemp("gradients") / "masked.onnx"
-    masktool.export(network, path, input_size=(SIDE, SIDE), gradient="logit")
+    masktool.export(source, path, gradient="logit")
     return masktool.load(path)
 
 
@@ -136,10 +143,10 @@ def test_losses(network: nn.Module, session: masktool.MaskedSession, loss: Loss)
 
 
 def test_outputs_are_those_of_the_file_without_gradients(
-    network: nn.Module, session: masktool.MaskedSession, tmp_path: Path
+    source: Source, session: masktool.MaskedSession, tmp_path: Path
 ) -> None:
     images, masks = draw()
-    masktool.export(network, tmp_path / "plain.onnx", input_size=(SIDE, SIDE))
+    masktool.export(source, tmp_path / "plain.onnx")
     with masktool.load(tmp_path / "plain.onnx") as plain:
         np.testing.assert_allclose(
             session(images.numpy(), masks.numpy()), plain(images.numpy(), masks.numpy()), rtol=1e-5, atol=1e-5

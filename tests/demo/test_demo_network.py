@@ -9,7 +9,7 @@ from masktool.demo import shapes
 
 torch = pytest.importorskip("torch")
 
-BRIEF = {"pictures": 192, "epochs": 1}
+BRIEF = {"pictures": 96, "epochs": 1}
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 import json
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 
 import masktool
 from maskers.small import small_network
-from masktool.contract import Preprocessing
+from masktool.contract import Metadata, Preprocessing
 from masktool.errors import MasktoolError
 from masktool.exporters.settings import Preset
 from masktool.maskers.checkpoint import load_checkpoint
@@ -40,14 +42,30 @@ def train(folder, path, model=None, **options):
     return train_masker(small_network() if model is None else model, folder, path, **given).metadata
 
 
+class Trained(NamedTuple):
+    """What a training wrote, and what it said."""
+
+    path: Path
+    metadata: Metadata
+    said: list[str]
+
+
 def images_of(n=3):
     return np.random.default_rng(1).standard_normal((n, 3, 16, 16), dtype=np.float32)
 
 
-def test_the_file_gives_what_the_classifier_gives_and_a_map(folder, tmp_path):
-    metadata = train(folder, tmp_path / "masker.onnx")
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """A training that was told to go on with one that there was not, and kept a log."""
+    path, said = tmp_path_factory.mktemp("trained") / "masker.onnx", []
+    metadata = train(folder, path, resume=True, say=said.append, log=path.with_name("log.jsonl"))
+    return Trained(path, metadata, said)
+
+
+def test_the_file_gives_what_the_classifier_gives_and_a_map(trained):
+    metadata = trained.metadata
     assert metadata.parity["framework"] <= PARITY  # of the map as well
-    with masktool.load(tmp_path / "masker.onnx", "cpu") as session:
+    with masktool.load(trained.path, "cpu") as session:
         found = session.run(images_of())
         assert session.metadata.masker == metadata.masker
     assert list(found) == ["logits", "saliency_map"]
@@ -127,16 +145,13 @@ def test_layer_masking_trains_too(folder, tmp_path):
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
 
 
-def test_resuming_nothing_starts(folder, tmp_path):
-    said = []
-    train(folder, tmp_path / "masker.onnx", resume=True, say=said.append)
-    assert any("nothing to resume" in line for line in said)
-    assert sum(line.startswith("epoch ") for line in said) == 2
+def test_resuming_nothing_starts(trained):
+    assert any("nothing to resume" in line for line in trained.said)
+    assert sum(line.startswith("epoch ") for line in trained.said) == 2
 
 
-def test_the_log_has_a_document_for_each_step(folder, tmp_path):
-    train(folder, tmp_path / "masker.onnx", log=tmp_path / "log.jsonl")
-    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+def test_the_log_has_a_document_for_each_step(trained):
+    records = [json.loads(line) for line in (trained.path.parent / "log.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records] == [1, 2, 3, 4, 5, 6]
     assert all(np.isfinite(list(record.values())).all() for record in records)
 

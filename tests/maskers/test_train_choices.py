@@ -27,37 +27,26 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", ["name", *(pytest.param(each, marks=pytest.mark.slow) for each in ("file", "object"))])
-def test_preprocessing_and_labels_in_every_form(folder, tmp_path, form):
+def test_preprocessing_and_labels_in_every_form(folder, tmp_path, form, caplog, capsys):
+    """What the user should know of it is logged, and nothing is printed."""
     expected = preprocessing_preset("imagenet", (16, 16))
     fields = {"mean": expected.mean, "std": expected.std, "size": [16, 16], "resize_to": expected.resize_to}
     (tmp_path / "steps.json").write_text(json.dumps(fields))
     (tmp_path / "names.txt").write_text("\n".join(NAMES))
     preprocessing = {"name": "imagenet", "file": tmp_path / "steps.json", "object": expected}[form]
     labels = {"name": str(tmp_path / "names.txt"), "file": tmp_path / "names.txt", "object": NAMES}[form]
-    trained = masktool.train_masker(
-        small_network(),
-        folder,
-        tmp_path / "masker.onnx",
-        input_size=(16, 16),
-        preprocessing=preprocessing,
-        labels=labels,
-        settings=ONE_STEP,
-    )
-    assert trained.metadata.labels == tuple(NAMES)
-    assert trained.metadata.preprocessing.mean == expected.mean
-    assert trained.metadata.preprocessing.size == (16, 16)
-
-
-def test_what_the_user_should_know_is_logged_and_nothing_is_printed(folder, tmp_path, caplog, capsys):
     with caplog.at_level(logging.INFO, logger="masktool"):
-        masktool.train_masker(
+        trained = masktool.train_masker(
             small_network(),
             folder,
             tmp_path / "masker.onnx",
             input_size=(16, 16),
-            preprocessing="imagenet",
-            labels=NAMES,
+            preprocessing=preprocessing,
+            labels=labels,
             settings=ONE_STEP,
         )
     assert any(record.getMessage().startswith("epoch 1 of 1") for record in caplog.records)
     assert capsys.readouterr() == ("", "")
+    assert trained.metadata.labels == tuple(NAMES)
+    assert trained.metadata.preprocessing.mean == expected.mean
+    assert trained.metadata.preprocessing.size == (16, 16)

@@ -57,6 +57,12 @@ def axis_labels(size: tuple[int, int], n_segments: int) -> tuple[NDArray[np.int6
     return np.arange(height) * rows // height * columns, np.arange(width) * columns // width
 
 
+def square_cells(size: tuple[int, int], grid_size: int) -> Segments:
+    """Returns the cells of a grid over (height, width) pixels, ``grid_size`` along each axis or one for each pixel."""
+    rows, columns = (np.arange(length) * min(grid_size, length) // length for length in size)
+    return relabel(rows[:, None] * size[1] + columns)
+
+
 SEGMENTERS: dict[str, Segmenter] = {"slic": slic_segments, "grid": grid_segments}
 
 

@@ -17,13 +17,14 @@ from masktool.contract import SEGMENTS_INPUT
 from masktool.embedding.compact import emit_bits, store_bits, store_integers
 from masktool.embedding.designs import spread_over_segments
 from masktool.embedding.flow import FLOAT, INT64, Flow
+from masktool.embedding.kept_segments import refuse_superpixels, settled_segments
 from masktool.embedding.linear_algebra import identity, invert_matrix
 from masktool.embedding.method import Asked, Comparison, Explained, ExplainedNetwork, ExtraInput, register
 from masktool.embedding.sampling import SamplingMethod
 from masktool.errors import MasktoolError
 from masktool.explainers.methods.lime import FLAT_VARIANCE, Lime, kernel_weights, normal_equations
 from masktool.explainers.segment_method import GIVEN
-from masktool.explainers.segmentation import axis_labels, check_label_map, relabel
+from masktool.explainers.segmentation import axis_labels
 from masktool.limits import check_limit
 
 LARGEST_CONDITION = 1000
@@ -55,31 +56,12 @@ class EmbeddedLime(SamplingMethod[Lime]):
 
     def __init__(self, options: Lime, network: ExplainedNetwork) -> None:
         super().__init__(options, network)
-        if options.feature_mask is None and options.segments == "slic":
-            raise MasktoolError(
-                "superpixels depend on the image, and no operators of ONNX find them",
-                where="segments=slic",
-                fix="set segments=grid; or segments=input, and give the file a label map with every image",
-            )
-        self.constant_labels = self.cut()
+        refuse_superpixels(options)
+        is_given = options.feature_mask is None and options.segments == GIVEN
+        self.constant_labels = None if is_given else settled_segments(options, network.size)
         self.n_features = options.n_segments if self.constant_labels is None else int(self.constant_labels.max()) + 1
         check_limit("segments", self.n_features, where="LIME")
         self.refuse_beyond_float32()
-
-    def cut(self) -> np.ndarray | None:
-        """Returns the segments (h, w) of all images; None where each image has its own."""
-        size = self.network.size
-        if self.options.feature_mask is not None:
-            labels = check_label_map(self.options.feature_mask, where="feature_mask")
-            if labels.shape != size:
-                raise MasktoolError(
-                    "label map of another size",
-                    where="feature_mask",
-                    expected=f"{size} like the model's input (height, width)",
-                    got=labels.shape,
-                )
-            return relabel(labels)
-        return None if self.options.segments == GIVEN else self.grid()
 
     def refuse_beyond_float32(self) -> None:
         """Raises a MasktoolError where float32 cannot hold the regression."""
@@ -101,11 +83,6 @@ class EmbeddedLime(SamplingMethod[Lime]):
                 fix="raise alpha or n_samples, or lower n_segments",
             )
 
-    def grid(self) -> np.ndarray:
-        """Returns the rectangles that Python cuts the input into."""
-        rows, columns = axis_labels(self.network.size, self.options.n_segments)
-        return rows[:, None] + columns
-
     @property
     def n_rows(self) -> int:
         """The number of samples; the first keeps everything."""
@@ -125,7 +102,7 @@ class EmbeddedLime(SamplingMethod[Lime]):
             return Comparison(self.options)
         return Comparison(
             dataclasses.replace(self.options, segments="grid"),
-            {SEGMENTS_INPUT: self.grid().astype(np.int32)},
+            {SEGMENTS_INPUT: settled_segments(self.options, self.network.size)},
             {"segments": GIVEN, "n_features": self.n_features},
         )
 

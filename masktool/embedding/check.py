@@ -138,7 +138,8 @@ def compare_with_source(session: MaskedSession, source: Source) -> Iterator[Verd
     limit = limits_of(source.model, metadata.image_input)["ones"]
     yield Verdict("predictions", difference, limit, difference <= limit, "the model's own outputs against the source")
     share = share_of_range(found[SALIENCY_MAP], expected[SALIENCY_MAP]) + float(again.metadata.parity["explanation"])
-    limit = limit_for(source.model, metadata.image_input)
+    rounding = EMBEDDED_METHODS.find(recorded_embedding(metadata).method.name).rounding
+    limit = max(limit_for(source.model, metadata.image_input), rounding)
     yield Verdict("explanation", share, limit, share <= limit, "the map against the explainer's, of its range, at most")
 
 

@@ -175,6 +175,8 @@ class EmbeddedMethod(abc.ABC, Generic[Options]):
         name: the name of the method in :mod:`masktool.explainers.methods`.
         takes_batches: whether a whole batch is explained at once; otherwise one image after the other.
         defaults: options whose default in files is another than in Python.
+        rounding: the largest difference that rounding leaves between file and Python, as a share of the map's range,
+            where that is more than of other methods; otherwise 0.
 
     Attributes:
         options: the method with its options, as Python explains by it.
@@ -184,6 +186,7 @@ class EmbeddedMethod(abc.ABC, Generic[Options]):
     name: ClassVar[str]
     takes_batches: ClassVar[bool] = False
     defaults: ClassVar[Mapping[str, Any]] = {}
+    rounding: ClassVar[float] = 0
 
     def __init__(self, options: Options, network: ExplainedNetwork) -> None:
         self.options = options
@@ -216,7 +219,7 @@ class EmbeddedMethod(abc.ABC, Generic[Options]):
 
     def comparison(self) -> Comparison:
         """Returns how the file is compared with Python: by default with the same options."""
-        return Comparison(self.options)
+        return Comparison(self.options, limit=self.rounding)
 
 
 EMBEDDED_METHODS: ClassRegistry[EmbeddedMethod[Any]] = ClassRegistry("embedded method", "masktool.embedding.methods")

@@ -35,7 +35,7 @@ LIMITS: Mapping[str, Limit] = {
     "pixels": Limit(100_000_000, "pixels of one photograph, label map or array"),
     "bytes": Limit(1_000_000_000, "bytes of one file of data: a photograph, an array, annotations"),
     "text": Limit(1_000_000, "characters of one text: a metadata value, a preset, a file of labels"),
-    "segments": Limit(10_000, "segments that LIME hides, whose squares take memory"),
+    "segments": Limit(10_000, "segments of one image, whose squares take memory"),
     "json": Limit(16_000_000, "numbers of one map in a JSON document"),
     "program": Limit(200_000_000, "bytes of a program in one of torch's archives, unpacked"),
     "nodes": Limit(200_000, "nodes of a graph, those that masktool adds included"),

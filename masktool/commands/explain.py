@@ -131,8 +131,10 @@ class ExplainRequest:
 )
 @options.samples_option
 @options.in_order(STOPPING_OPTIONS)
-@click.option("--segments", metavar="slic|grid|FILE", help="What LIME hides; FILE is a label map.  [default: slic]")
-@click.option("--n-segments", type=int, metavar="N", help="Roughly how many.  [default: 100]")
+@click.option(
+    "--segments", metavar="slic|grid|FILE", help="What LIME and KernelSHAP hide; FILE is a label map.  [default: slic]"
+)
+@click.option("--n-segments", type=int, metavar="N", help="Roughly how many.  [default: 100; 50 for kernel-shap]")
 @options.assignments_option
 @options.seed_option
 @click.option(

@@ -118,9 +118,9 @@ samples_option = click.option(
     "--samples",
     type=int,
     metavar="N",
-    help="How many masks for LIME and RISE, noisy images for SmoothGrad (50); left out, masks are drawn until the map "
-    "is stable. Methods that draw none take it as their steps, but not beside those: --set n_steps=N sets those of "
-    "integrated gradients (50).",
+    help="How many masks for LIME, RISE, KernelSHAP and HSIC, points for Sobol, noisy images for SmoothGrad (50); left "
+    "out, masks are drawn until the map is stable. Methods that draw none take it as their steps, but not beside "
+    "those: --set n_steps=N sets those of integrated gradients (50).",
 )
 masking_option = click.option(
     "--masking",

@@ -195,7 +195,7 @@ def test_a_label_map_of_more_parts_than_lime_can_hide_is_one_line(tmp_path, caps
     np.save(tmp_path / "m.npy", np.arange(64 * 64).reshape(64, 64))
     arguments = ["explain", str(sample_path()), "--segments", str(tmp_path / "m.npy"), "--samples", "4"]
     assert run(["--limit", "segments=4095", *arguments]) == 2
-    assert "at most 4095 segments that LIME hides" in capsys.readouterr().err
+    assert "at most 4095 segments of one image" in capsys.readouterr().err
 
 
 def test_an_evaluation_passes_over_pipes_and_loops(tmp_path, capsys):

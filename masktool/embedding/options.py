@@ -11,6 +11,14 @@ from masktool.errors import MasktoolError
 from masktool.explainers.method import METHODS, Method, build_method
 from masktool.messages import Placeholder, call
 
+INSTEAD: Mapping[str, str] = {
+    "masker": "a masking model is trained, and its file has the map already: "
+    + call("train_masker", Placeholder("MODEL"), Placeholder("FOLDER"), "masker.onnx"),
+    "coarse-to-fine": "which windows it hides depends on the scores of others, and the masks of a file are settled at "
+    "export: add occlusion",
+}
+"""What to do instead, and why, for the methods that cannot be part of a file."""
+
 
 def build_embedded_method(name: str, options: Mapping[str, Any], n_samples: int | None = None) -> Method:
     """Builds a method with the options of :func:`masktool.explainers.method.build_method` and a file's defaults.
@@ -31,8 +39,7 @@ def build_embedded_method(name: str, options: Mapping[str, Any], n_samples: int 
             f"{title} is no method that an export can add",
             where=name,
             expected=f"one of {', '.join(EMBEDDED_METHODS)}",
-            fix="a masking model is trained, and its file has the map already: "
-            + call("train_masker", Placeholder("MODEL"), Placeholder("FOLDER"), "masker.onnx"),
+            fix=INSTEAD[name],
         )
     builder = EMBEDDED_METHODS[name]
     built = build_method(name, {**builder.defaults, **options}, n_samples)

@@ -5,6 +5,7 @@ from networks.small_graphs import OPEN_SIZE, parse
 
 import masktool
 from masktool.embedding.method import EMBEDDED_METHODS
+from masktool.embedding.options import INSTEAD
 from masktool.errors import MasktoolError
 from masktool.explainers.method import METHODS
 
@@ -47,5 +48,7 @@ def test_a_masking_model_is_trained_and_not_added(tmp_path):
         masktool.export_explained(parse(OPEN_SIZE), tmp_path / "x.onnx", "masker", input_size=(14, 14))
 
 
-def test_every_method_but_the_masking_model_can_be_added():
-    assert set(METHODS) - set(EMBEDDED_METHODS) == {"masker"}
+def test_every_method_can_be_added_or_says_what_to_do_instead(tmp_path):
+    assert set(METHODS) - set(EMBEDDED_METHODS) == set(INSTEAD) == {"masker", "coarse-to-fine"}
+    with pytest.raises(MasktoolError, match=r"depends on the scores of others.*add occlusion"):
+        masktool.export_explained(parse(OPEN_SIZE), tmp_path / "x.onnx", "coarse-to-fine", input_size=(14, 14))

@@ -62,21 +62,9 @@ class Occlusion(Method):
         """Averages, for every pixel, the drops of the windows that cover it."""
         window, strides = self.resolve(task.size)
         corners = window_corners(task.size, window, strides)
-
-        def batches() -> Iterator[Rows]:
-            for piece in task.batch_ranges(len(corners)):
-                yield rows_of_corners(corners[piece.start : piece.stop])
-
-        scored = task.evaluate(batches(), len(corners), MissingWindows(task.size, window))
-        drops = np.concatenate([task.base - batch.scores for batch in scored])
-        totals = np.zeros((len(task.base), *task.size))
-        counts = np.zeros(task.size)
-        for (top, left), drop in zip(corners, drops, strict=True):
-            covered = np.s_[top : top + window[0], left : left + window[1]]
-            totals[:, *covered] += drop[:, None, None]
-            counts[covered] += 1
+        maps = mean_over_windows(task.size, window, corners, measure_drops(task, window, corners))
         settings = {"sliding_window_shapes": list(window), "strides": list(strides), "n_windows": len(corners)}
-        return Attribution(totals / counts, settings, quality=({},) * len(task.base))
+        return Attribution(maps, settings, quality=({},) * len(task.base))
 
     def resolve(self, size: Pair) -> tuple[Pair, Pair]:
         """Returns the window and the strides, (vertical, horizontal) in pixels each, for an input of ``size``.
@@ -130,6 +118,30 @@ def window_corners(size: Pair, window: Pair, strides: Pair) -> list[Pair]:
     """Returns (top, left) of every window, row by row."""
     rows, columns = (window_starts(*along) for along in zip(size, window, strides, strict=True))
     return list(itertools.product(rows, columns))
+
+
+def measure_drops(task: Task, window: Pair, corners: Sequence[Pair]) -> NDArray[np.float64]:
+    """Returns how far the score of each target drops without each window, (n, T)."""
+
+    def batches() -> Iterator[Rows]:
+        for piece in task.batch_ranges(len(corners)):
+            yield rows_of_corners(corners[piece.start : piece.stop])
+
+    scored = task.evaluate(batches(), len(corners), MissingWindows(task.size, window))
+    return np.concatenate([task.base - batch.scores for batch in scored])
+
+
+def mean_over_windows(
+    size: Pair, window: Pair, corners: Sequence[Pair], values: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Returns the mean of the values (n, T) of the windows that cover a pixel, (T, h, w)."""
+    totals = np.zeros((values.shape[1], *size))
+    counts = np.zeros(size)
+    for (top, left), value in zip(corners, values, strict=True):
+        covered = np.s_[top : top + window[0], left : left + window[1]]
+        totals[:, *covered] += value[:, None, None]
+        counts[covered] += 1
+    return totals / counts
 
 
 def window_masks(size: Pair, window: Pair, corners: Iterable[Pair]) -> Masks:

@@ -71,14 +71,15 @@ def measure(network: str, masking: Masking, window: int, options: argparse.Names
                 whole = cpu_seconds(lambda: found.update(whole=session(image, masks)))  # noqa: B023
                 part = cpu_seconds(lambda: found.update(patches.run(feed | {CORNERS: chosen})))  # noqa: B023
                 pairs.append((whole, part))
-                furthest = max(furthest, float(np.abs(found["whole"] - found[output]).max()))
+                largest = float(np.abs(found["whole"]).max())
+                furthest = max(furthest, float(np.abs(found["whole"] - found[output]).max()) / largest)
     ratios = [whole / part for whole, part in pairs[1:]]
     whole, part = (statistics.median(times) / batch for times in zip(*pairs[1:], strict=True))
     overall = (whole * len(corners)) / (part * len(corners) + set_up)
     print(
         f"{network:14} {masking:5} {window:3} px: {describe(ratios)} x, estimated {graphs.gain:.2f}; "
         f"per window {whole * 1e3:.1f} and {part * 1e3:.1f} ms; set-up {set_up:.2f} s, with it {overall:.2f} x "
-        f"for {len(corners)} windows; largest difference {furthest:.1e}",
+        f"for {len(corners)} windows; largest difference {furthest:.1e} of the largest score",
         flush=True,
     )
 

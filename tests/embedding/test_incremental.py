@@ -6,6 +6,7 @@ import re
 import numpy as np
 import onnxruntime
 import pytest
+from networks import families
 from networks.small_graphs import parse
 
 import masktool
@@ -114,17 +115,17 @@ def run(model, feed):
     )
 
 
-def run_both(path, image, size, window, strides):
+def run_both(path, image, size, window, strides, output="scores"):
     """Returns the scores where windows change them alone and those of the masked network, and the graphs."""
     corners = corners_of(size, window, strides)
     alignment = tuple(math.gcd(*along) for along in corners.T.tolist())
-    graphs = write_incremental(path, "image", "scores", Windows(size, window, alignment))
+    graphs = write_incremental(path, "image", output, Windows(size, window, alignment))
     known = {"image": image, "mask": np.ones((1, 1, *size), np.float32)}
     values = known | run(graphs.base, known)
     feed = {name: base.prepare(values[base.source]) for name, base in graphs.inputs.items()}
-    found = run(graphs.patches, feed | {CORNERS: corners})["scores"]
+    found = run(graphs.patches, feed | {CORNERS: corners})[output]
     with masktool.load(path) as session:
-        expected = session.run(image, masks_of(size, window, corners), outputs=["scores"])["scores"]
+        expected = session.run(image, masks_of(size, window, corners), outputs=[output])[output]
     return found, expected, graphs
 
 
@@ -149,6 +150,21 @@ def test_scores_are_those_of_the_masked_network(name, masking, share, tmp_path, 
             assert found.shape == expected.shape
             assert np.ptp(expected, axis=0).max() > 1e-3  # windows matter
             assert np.abs(found - expected).max() <= ROUNDING * max(1, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("masking", ["fill", "layer"])
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_families_of_networks(name, masking, tmp_path, monkeypatch):
+    monkeypatch.setattr(write, "LEAST_GAIN", 0)
+    monkeypatch.setattr(window_rules, "WHOLE_SHARE", 4)
+    path = tmp_path / "masked.onnx"
+    masktool.export(parse(families.HEAD + families.FAMILIES[name].strip()), path, masking=masking, output_kind="logits")
+    with masktool.load(path) as session:
+        shape, output = session.input_shape, session.metadata.class_output
+        size = session.spatial_shape
+    image = np.random.default_rng(1).standard_normal((1, *shape[1:])).astype(np.float32)
+    found, expected, _ = run_both(path, image, size, (3, 4), (2, 3), output)
+    assert np.abs(found - expected).max() <= ROUNDING * max(1, np.abs(expected).max())
 
 
 @pytest.mark.parametrize("baseline", ["image-mean", "blur", "noise"])

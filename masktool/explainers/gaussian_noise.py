@@ -71,6 +71,13 @@ def quantile_scale() -> np.float32:
     return np.float32(1 / normal_quantiles().astype(np.float64).std())
 
 
+@functools.cache
+def noise_values() -> NDArray[np.float32]:
+    """Returns the value of each level, (N_LEVELS,)."""
+    values: NDArray[np.float32] = normal_quantiles() * quantile_scale()
+    return values
+
+
 class GaussianNoise:
     """Noise for any number of copies of one array, each copy of numbers of its own.
 
@@ -92,9 +99,12 @@ class GaussianNoise:
         first_state, second_state, third_state = (
             self.states(part, np.arange(first, first + count)) for part in range(len(CONGRUENCES))
         )
-        period = np.int32(CONGRUENCES[0].period)
-        numbers = (first_state - second_state + third_state + period) % period
-        noise: NDArray[np.float32] = normal_quantiles()[numbers // np.int32(2)] * quantile_scale()
+        first_state -= second_state
+        first_state += third_state
+        first_state += np.int32(CONGRUENCES[0].period)
+        reduce_modulo(first_state, CONGRUENCES[0].period)
+        first_state //= np.int32(2)
+        noise: NDArray[np.float32] = noise_values()[first_state]
         return noise
 
     def states(self, part: int, copies: NDArray[Any]) -> NDArray[np.int32]:
@@ -102,4 +112,12 @@ class GaussianNoise:
         congruence = CONGRUENCES[part]
         begin = congruence.powers(copies * (self.length % congruence.period)) * self.starts[part]
         states: NDArray[np.int32] = (begin % congruence.modulus).astype(np.int32)[:, None] * self._along[part]
-        return np.remainder(states, np.int32(congruence.modulus), out=states)
+        reduce_modulo(states, congruence.modulus)
+        return states
+
+
+def reduce_modulo(values: NDArray[np.int32], modulus: int) -> None:
+    """Replaces whole numbers from 0 by their remainders; numpy divides by one number five times as fast as that."""
+    quotients = values // np.int32(modulus)
+    quotients *= np.int32(modulus)
+    values -= quotients

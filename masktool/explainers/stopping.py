@@ -111,6 +111,7 @@ class SampleRun:
         stopping: when to stop.
         count: the number of samples that the user asks for; None leaves it open.
         most: the largest number of samples where that is left open.
+        first_look: the number of samples at which the run first asks, and the least between two times.
 
     Attributes:
         until_stable: whether the run ends once the maps of all targets are stable.
@@ -118,15 +119,15 @@ class SampleRun:
         drawn: the number of samples drawn so far.
     """
 
-    def __init__(self, stopping: Stopping, count: int | None, most: int) -> None:
-        self.stopping = stopping
+    def __init__(self, stopping: Stopping, count: int | None, most: int, first_look: int = FIRST_LOOK) -> None:
+        self.stopping, self.first_look = stopping, first_look
         self.until_stable = count is None or stopping.until is not None
         self.most = most if count is None else count
         if stopping.budget is not None:
             self.most = min(self.most, stopping.budget - 1)
         self.drawn = 0
         self._judged = 0
-        self._next_look = next_look(0)
+        self._next_look = next_look(0, first_look)
         self._looks: tuple[Look, ...] = ()
         self._started = time.monotonic()
 
@@ -139,7 +140,7 @@ class SampleRun:
         while not self.ended:
             start = self.drawn
             if start == self._next_look:
-                self._next_look = next_look(start)
+                self._next_look = next_look(start, self.first_look)
             self.drawn = min(start + batch, self._next_look, self.most)
             yield range(start, self.drawn)
 
@@ -216,6 +217,6 @@ class SampleRun:
         return int(math.ceil(needed / digit) * digit)
 
 
-def next_look(last: int) -> int:
+def next_look(last: int, first: int = FIRST_LOOK) -> int:
     """Returns the number of samples at which a run asks whether it is enough, having asked at ``last`` before."""
-    return last + max(FIRST_LOOK, last // LOOK_SHARE // FIRST_LOOK * FIRST_LOOK)
+    return last + max(first, last // LOOK_SHARE // first * first)

@@ -118,12 +118,15 @@ def test_the_count_that_was_drawn_repeats_the_map(session, method):
 
 @pytest.mark.parametrize("method", DRAWING)
 def test_left_open_it_ends_where_the_map_is_stable(session, method):
-    tight, loose = (explain(session, noise_photograph(), method, target=0, tolerance=each) for each in (0.01, 0.5))
+    score = "log-odds" if method == "kernel-shap" else "probability"  # it is sure at once of a sum, as this score is
+    tight, loose = (
+        explain(session, noise_photograph(), method, target=0, tolerance=each, score=score) for each in (0.01, 0.5)
+    )
     limit = METHODS[method].most_samples
     assert loose.quality["samples"] < tight.quality["samples"] <= limit
     assert loose.quality["settled"]
     assert 1.96 * loose.relative_error <= 0.5
-    assert loose.forward_passes <= limit + 1
+    assert loose.forward_passes <= (250 if method == "sobol" else limit + 1)  # a point of its is many passes
 
 
 @pytest.mark.parametrize("method", DRAWING)
@@ -136,7 +139,7 @@ def test_a_seed_gives_one_answer_whatever_the_batch(session, method, batch):
     np.testing.assert_allclose(found.attributions, usual.attributions, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", DRAWING)
+@pytest.mark.parametrize("method", sorted(set(DRAWING) - {"sobol"}))  # whose budget is of whole points: its own test
 def test_the_budget_bounds_the_passes(session, method):
     found = explain(session, noise_photograph(), method, target=0, tolerance=1e-4, budget=40)
     assert found.forward_passes == 40

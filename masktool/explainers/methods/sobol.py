@@ -85,7 +85,7 @@ class Sobol(Method):
         """Scores the masks of all points, and compares those that differ in one cell."""
         cells = self.cut(task)
         design = self.design(self.sample_limit, int(cells.max()) + 1, task.seed)
-        run = SampleRun(design.budget_of_points(task.stopping), self.n_points, self.most_samples)
+        run = SampleRun(design.budget_of_points(task.stopping), self.n_points, self.most_samples, FEWEST_POINTS)
 
         def batches() -> Iterator[Rows]:
             for points in run.pieces(1):

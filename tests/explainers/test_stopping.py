@@ -13,6 +13,8 @@ from masktool.explainers.stopping import FIRST_LOOK, SampleRun, Stopping
 
 DRAWING = sorted(name for name in METHODS if METHODS[name].most_samples is not None)
 """Methods whose number of samples may be left open."""
+ONE_BY_ONE = ("lime", "rise")
+"""Those that draw sample by sample, and never know a score exactly; others draw blocks, or know it at once."""
 
 
 def run_to_the_end(run, batch, errors):
@@ -123,7 +125,9 @@ def test_left_open_it_ends_where_the_map_is_stable(session, method):
         explain(session, noise_photograph(), method, target=0, tolerance=each, score=score) for each in (0.01, 0.5)
     )
     limit = METHODS[method].most_samples
-    assert loose.quality["samples"] < tight.quality["samples"] <= limit
+    assert loose.quality["samples"] <= tight.quality["samples"] <= limit
+    if method in ONE_BY_ONE:
+        assert loose.quality["samples"] < tight.quality["samples"]
     assert loose.quality["settled"]
     assert 1.96 * loose.relative_error <= 0.5
     assert loose.forward_passes <= (250 if method == "sobol" else limit + 1)  # a point of its is many passes
@@ -141,10 +145,12 @@ def test_a_seed_gives_one_answer_whatever_the_batch(session, method, batch):
 
 @pytest.mark.parametrize("method", sorted(set(DRAWING) - {"sobol"}))  # whose budget is of whole points: its own test
 def test_the_budget_bounds_the_passes(session, method):
-    found = explain(session, noise_photograph(), method, target=0, tolerance=1e-4, budget=40)
-    assert found.forward_passes == 40
-    assert found.settings["budget"] == 40
-    assert any("had not settled after 39 samples" in note for note in found.notes)
+    found = explain(session, noise_photograph(), method, target=0, tolerance=1e-4, budget=60)
+    assert found.forward_passes <= 60
+    assert found.settings["budget"] == 60
+    if method in ONE_BY_ONE:
+        assert found.forward_passes == 60
+        assert any("had not settled after 59 samples" in note for note in found.notes)
 
 
 def test_the_time_is_a_limit_that_the_explanation_tells(session):

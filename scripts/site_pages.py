@@ -30,6 +30,8 @@ FIGURES = DOCS / "methods" / "figures.json"
 """What ``scripts/draw_pages.py`` measured while it drew the methods' pictures."""
 PLACE = re.compile(r"^<!-- generated: (\w+) ?(.*?) -->$", re.MULTILINE)
 LINK = re.compile(r"(?<![<(\[])https?://[^\s,;)>]*[^\s,;)>.:]")
+ROLE = re.compile(r":\w+:(?=`)")
+"""Sphinx's mark before a name in a docstring, which is plain text in Markdown."""
 REMARKS_IN_HELP = re.compile(r"\s*\[(default: .*?|required|[\d.<=x>]+)(?:; ([\d.<=x>]+))?\]", re.DOTALL)
 """What stands in brackets behind a help text: the default, that it is required, or the range of a number ``x``."""
 PRINTED_AS_TYPED = "\b"
@@ -58,7 +60,7 @@ def describe_method(name: str) -> str:
 def describe_formula(method: type[Method]) -> str:
     """Returns what stands at the top of the method's file, which is nearly Markdown as it is."""
     text = inspect.cleandoc(inspect.getmodule(method).__doc__ or "")
-    return LINK.sub(r"<\g<0>>", text.replace("::\n", ":\n"))
+    return ROLE.sub("", LINK.sub(r"<\g<0>>", text.replace("::\n", ":\n")))
 
 
 def describe_option(method: type[Method], field: dataclasses.Field[Any]) -> str:
@@ -73,7 +75,7 @@ def list_attributes(cls: type) -> Iterator[tuple[str, str]]:
     if found:
         for entry in re.split(r"\n(?=\S)", textwrap.dedent(section.split("\n\n")[0])):
             name, _, meaning = entry.partition(": ")
-            yield name, " ".join(meaning.split())
+            yield name, ROLE.sub("", " ".join(meaning.split()))
 
 
 def capitalised(text: str) -> str:

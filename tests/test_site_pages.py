@@ -39,6 +39,11 @@ def test_a_commands_page_has_every_option_of_it_and_its_subcommands(name):
     check(masktool.cli.masktool.get_command(click.Context(masktool.cli.masktool), name))
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_methods_page_has_no_marks_of_sphinx(name):
+    assert not re.search(r":\w+:`", fill_in(f"<!-- generated: method {name} -->"))
+
+
 @pytest.mark.parametrize(
     ("attributes", "sentences"),
     [

@@ -233,7 +233,8 @@ def ask_for_name(name: str) -> str:
     elif issubclass(value, Exception):
         kind, options = "autoexception", ""
     else:
-        kind, options = "autoclass", "\n   :members:"
+        from_masktool = any(base.__module__.startswith("masktool.") for base in value.__mro__[1:])
+        kind, options = "autoclass", "\n   :members:" + "\n   :inherited-members:" * from_masktool
     return f"### {name}\n\n```{{eval-rst}}\n.. {kind}:: masktool.{name}{options}\n```"
 
 

@@ -16,6 +16,7 @@ from masktool.cli import run
 from masktool.datasets import read_dataset
 from masktool.demo import model_path, sample_path
 from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorError
+from masktool.explainers.stopping import STOPPING_ARGUMENTS
 from masktool.exporters.presets import PRESETS
 from masktool.interface.parts.missingness import MissingnessOptions
 from masktool.maskers.settings import TrainingSettings
@@ -198,6 +199,7 @@ LIBRARY = sorted(
     path
     for path in PACKAGE.rglob("*.py")
     if path.parts[len(PACKAGE.parts)] not in ("commands", "cli.py", "option_names.py", "__main__.py")
+    and path != PACKAGE / "interface" / "bench" / "processes.py"  # it runs masktool's own commands
 )
 OPTION = re.compile(r"(?<![\w-])(?:--[a-z][\w-]*|-[a-z](?![\w-]))")
 """An option, such as ``--input-size`` or ``-o``; not a hyphen within a word."""
@@ -233,7 +235,7 @@ class Literals(ast.NodeVisitor):
 
     def visit_Call(self, node):
         name = node.func.id if isinstance(node.func, ast.Name) else None
-        if name == "parameter":
+        if name == "parameter" and isinstance(node.args[0], ast.Constant):
             self.parameters.append((node.lineno, node.args[0].value))
         elif name in ("call", "parameters"):
             self.parameters += [(node.lineno, each.arg) for each in node.keywords]
@@ -264,6 +266,10 @@ def test_wordings_for_the_command_line_name_options_that_there_are():
     wordings = [wording for path in LIBRARY for _, wording in literals(path).wordings]
     assert wordings
     assert not {option for each in wordings for option in OPTION.findall(each)} - options
+
+
+def test_when_to_stop_is_said_by_options():
+    assert set(STOPPING_ARGUMENTS) <= set(OPTIONS)
 
 
 def test_the_collector_sees_what_it_should():

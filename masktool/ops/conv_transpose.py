@@ -62,23 +62,36 @@ def reaches_everywhere(node: ir.Node, window: Window) -> bool:
 @gradient_rule("ConvTranspose")
 def vjp_conv_transpose(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Convolves the gradient with the same weights."""
-    window, value = read_window(node), input_at(node, 0)
-    sizes, out_sizes = fixed_sizes(value)[2:], fixed_sizes(node.outputs[0])[2:]
-    begins = transposed_begins(node, window, sizes, out_sizes)
-    ends = [  # the convolution sees exactly the pixels that it is to give back
-        (size - 1) * stride + extent - out_size - begin
-        for size, stride, extent, out_size, begin in zip(
-            sizes, window.strides, extents_of(window), out_sizes, begins, strict=True
-        )
-    ]
-    pads = [*begins, *ends]
-    gradient, axes = first_gradient(gradients), len(begins)
+    window = read_window(node)
+    pads, axes = transposed_pads(node, window), len(window.kernel)
+    gradient = first_gradient(gradients)
     if min(pads) < 0:
         cut = [min(pad, 0) for pad in pads]
         gradient = graph.emit("Pad", gradient, graph.ints(0, 0, *cut[:axes], 0, 0, *cut[axes:]))
     attributes = {"strides": window.strides, "dilations": window.dilations, "pads": [max(pad, 0) for pad in pads]}
     groups = node.attributes.get_int("group", 1)
     return [graph.emit("Conv", gradient, input_at(node, 1), group=groups, **attributes)]
+
+
+def transposed_pads(node: ir.Node, window: Window) -> list[int]:
+    """Returns the pads, all beginnings, then all ends, of the convolution that a transposed one undoes.
+
+    It sees exactly the pixels that it is to give back. Where the node says its pads itself, no length is needed.
+    """
+    axes = len(window.kernel)
+    if node.attributes.get_string("auto_pad", "NOTSET") == "NOTSET" and "output_shape" not in node.attributes:
+        paddings = node.attributes.get_ints("output_padding") or [0] * axes
+        ends = [pad - padding for pad, padding in zip(window.pads[axes:], paddings, strict=True)]
+        return [*window.pads[:axes], *ends]
+    sizes, out_sizes = fixed_sizes(input_at(node, 0))[2:], fixed_sizes(node.outputs[0])[2:]
+    begins = transposed_begins(node, window, sizes, out_sizes)
+    ends = [
+        (size - 1) * stride + extent - out_size - begin
+        for size, stride, extent, out_size, begin in zip(
+            sizes, window.strides, extents_of(window), out_sizes, begins, strict=True
+        )
+    ]
+    return [*begins, *ends]
 
 
 def transposed_begins(node: ir.Node, window: Window, sizes: Sequence[int], out_sizes: Sequence[int]) -> tuple[int, ...]:
@@ -90,8 +103,6 @@ def transposed_begins(node: ir.Node, window: Window, sizes: Sequence[int], out_s
     mode = node.attributes.get_string("auto_pad", "NOTSET")
     if mode == "VALID" and "output_shape" not in node.attributes:
         return (0,) * len(sizes)
-    if mode == "NOTSET" and "output_shape" not in node.attributes:
-        return window.pads[: len(sizes)]
     paddings = node.attributes.get_ints("output_padding") or [0] * len(sizes)
     totals = [
         max((size - 1) * stride + padding + extent - out_size, 0)

@@ -40,7 +40,7 @@ def masks_in_graph(method, size, masking, seed=0):
 @pytest.mark.parametrize("size", [(32, 32), (224, 224), (227, 227), (45, 300)])
 @pytest.mark.parametrize("grid_size", [7, 8])
 def test_masks_are_the_same_bits(size, masking, grid_size):
-    method = Rise(n_masks=33, grid_size=grid_size, p=0.4)
+    method = Rise(n_masks=33, grid_size=grid_size, p=0.4, estimator="mean")
     found = masks_in_graph(method, size, masking, seed=5)
     assert (found[0] == 1).all()
     assert np.array_equal(found[1:], collect(method, size=size, masking=masking, seed=5))

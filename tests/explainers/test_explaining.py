@@ -91,6 +91,7 @@ def test_scores_provenance_and_settings_are_told(session):
         "p": 0.5,
         "grid_size": 7,
         "binary": True,
+        "estimator": "regression",
         "normalisation": "kept",
         "seed": 3,
         "perturbations_per_eval": 256,

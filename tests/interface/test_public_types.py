@@ -10,9 +10,10 @@ import masktool
 
 PACKAGE = Path(masktool.__file__).parent
 DUNDER = "__"
-INTERNAL = {"Source", "Model", "Message"}
+INTERNAL = {"Source", "Model", "Message", "SessionFile"}
 """In the signature of export: what the command hands on that has read a model, and an alias of libraries' types, which
-exists for type checkers alone; and the kind of text in errors, which is a str to whoever reads it."""
+exists for type checkers alone; the kind of text in errors, which is a str to whoever reads it; and the base of
+MaskedSession, whose members the site lists as that class's own."""
 
 
 def module_of(name):

@@ -246,15 +246,24 @@ class IncrementalEvaluation:
         session, output = self.reading.session, self.reading.output_name
         (expected,) = session.run(self.image, design.expand_corners(corners), outputs=[output]).values()
         found = run(corners)
-        furthest = float(np.abs(found - expected).max()) if np.isfinite(expected).all() else 0.0
-        largest = float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0))
-        if found.shape == expected.shape and furthest <= ROUNDING * largest:
+        furthest, largest = largest_gap(found, expected), float(np.abs(expected[np.isfinite(expected)]).max(initial=0))
+        if furthest <= ROUNDING * largest:
             return True
         session.window_note = (
             f"what windows change was not computed alone: it differed from the masked network by {furthest:.2g} of "
             f"{largest:.2g}"
         )
         return False
+
+
+def largest_gap(found: NDArray[np.floating[Any]], expected: NDArray[np.floating[Any]]) -> float:
+    """Returns the largest difference between two arrays; what is no number in one has to be the same in the other."""
+    if found.shape != expected.shape:
+        return math.inf
+    finite = np.isfinite(found) & np.isfinite(expected)
+    if not np.array_equal(found[~finite], expected[~finite], equal_nan=True):
+        return math.inf
+    return float(np.abs(found[finite] - expected[finite]).max(initial=0))
 
 
 def keep_models(session: MaskedSession, windows: Windows, output: str, graphs: WindowGraphs, total: int) -> KeptModels:

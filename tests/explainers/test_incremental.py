@@ -6,7 +6,7 @@ from networks.small_graphs import parse
 
 import masktool
 from masktool.embedding.incremental import write
-from masktool.explainers.incremental import KeptModels, WindowGraphs
+from masktool.explainers.incremental import KeptModels, WindowGraphs, largest_gap
 from masktool.interface.device_graphs import graphs_for, write_windows
 from masktool.runtime.model_beside import ModelBeside
 
@@ -103,6 +103,14 @@ def test_a_difference_beyond_rounding_is_noted_and_the_network_runs(tmp_path, al
     assert any("it differed from the masked network by" in note for note in found.notes)
     monkeypatch.undo()
     assert np.array_equal(found.model_attributions, explain(path).model_attributions)
+
+
+def test_what_is_no_number_has_to_be_the_same():
+    bad = np.array([1.0, np.nan, -np.inf])
+    assert largest_gap(np.array([1.5, np.nan, -np.inf]), bad) == 0.5
+    assert largest_gap(np.array([1.0, 2.0, -np.inf]), bad) == np.inf
+    assert largest_gap(bad, np.array([1.0, 2.0, 3.0])) == np.inf
+    assert largest_gap(bad[:2], bad) == np.inf
 
 
 def test_why_a_file_is_not_computed_in_this_way_is_kept(tmp_path, always, monkeypatch):

@@ -45,6 +45,11 @@ if TYPE_CHECKING:
     from masktool.exporters.parity import Verdict
     from masktool.exporters.result import Export, NodeRule, SourceSummary
     from masktool.exporters.settings import LabelsLike, PreprocessingLike, Preset
+    from masktool.interface.bench.explanations import MethodFailure, MethodFigures
+    from masktool.interface.bench.passes import PassFigures
+    from masktool.interface.bench.processes import MemoryFigures
+    from masktool.interface.bench.run import BenchReport, BenchSettings, measure_costs
+    from masktool.interface.bench.spread import Clocks, Spread
     from masktool.interface.cache_entries import CacheEntry, clear_cache, list_cache
     from masktool.interface.check import check_export
     from masktool.interface.doctor_finding import CheckState, DoctorFinding
@@ -74,6 +79,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Advance",
     "Batching",
+    "BenchReport",
+    "BenchSettings",
     "CacheEntry",
     "Cell",
     "ChannelOrder",
@@ -81,6 +88,7 @@ __all__ = [
     "CheckState",
     "ClassScore",
     "Classifier",
+    "Clocks",
     "DeviceProvider",
     "DoctorFinding",
     "Evaluation",
@@ -105,13 +113,17 @@ __all__ = [
     "MaskedSession",
     "Masking",
     "MasktoolError",
+    "MemoryFigures",
     "Metadata",
+    "MethodFailure",
+    "MethodFigures",
     "ModelDescription",
     "ModelLike",
     "NodeRule",
     "Objective",
     "OutLoss",
     "OutputKind",
+    "PassFigures",
     "Place",
     "Precision",
     "Preprocessing",
@@ -124,6 +136,7 @@ __all__ = [
     "Say",
     "Scale",
     "SourceSummary",
+    "Spread",
     "Stages",
     "Table",
     "Target",
@@ -147,6 +160,7 @@ __all__ = [
     "export_explained",
     "list_cache",
     "load",
+    "measure_costs",
     "train_masker",
     "write_report",
 ]
@@ -154,6 +168,8 @@ __all__ = [
 _MODULE_OF_NAME = {
     "Advance": "masktool.progress",
     "Batching": "masktool.contract",
+    "BenchReport": "masktool.interface.bench.run",
+    "BenchSettings": "masktool.interface.bench.run",
     "CacheEntry": "masktool.interface.cache_entries",
     "Cell": "masktool.evaluation.findings",
     "ChannelOrder": "masktool.contract",
@@ -161,6 +177,7 @@ _MODULE_OF_NAME = {
     "CheckState": "masktool.interface.doctor_finding",
     "ClassScore": "masktool.explainers.targets",
     "Classifier": "masktool.maskers.settings",
+    "Clocks": "masktool.interface.bench.spread",
     "DeviceProvider": "masktool.contract",
     "DoctorFinding": "masktool.interface.doctor_finding",
     "Evaluation": "masktool.evaluation.findings",
@@ -185,13 +202,17 @@ _MODULE_OF_NAME = {
     "MaskedSession": "masktool.runtime.session",
     "Masking": "masktool.contract",
     "MasktoolError": "masktool.errors",
+    "MemoryFigures": "masktool.interface.bench.processes",
     "Metadata": "masktool.contract",
+    "MethodFailure": "masktool.interface.bench.explanations",
+    "MethodFigures": "masktool.interface.bench.explanations",
     "ModelDescription": "masktool.exporters.description",
     "ModelLike": "masktool.interface.options",
     "NodeRule": "masktool.exporters.result",
     "Objective": "masktool.maskers.settings",
     "OutLoss": "masktool.maskers.settings",
     "OutputKind": "masktool.contract",
+    "PassFigures": "masktool.interface.bench.passes",
     "Place": "masktool.explainers.targets",
     "Precision": "masktool.maskers.settings",
     "Preprocessing": "masktool.contract",
@@ -204,6 +225,7 @@ _MODULE_OF_NAME = {
     "Say": "masktool.progress",
     "Scale": "masktool.explainers.reading",
     "SourceSummary": "masktool.exporters.result",
+    "Spread": "masktool.interface.bench.spread",
     "Stages": "masktool.maskers.settings",
     "Table": "masktool.evaluation.findings",
     "Target": "masktool.explainers.targets",
@@ -228,6 +250,7 @@ _MODULE_OF_NAME = {
     "export_explained": "masktool.interface.export_explained",
     "list_cache": "masktool.interface.cache_entries",
     "load": "masktool.interface.load",
+    "measure_costs": "masktool.interface.bench.run",
     "train_masker": "masktool.maskers.train",
     "write_report": "masktool.evaluation.report",
 }

@@ -27,7 +27,7 @@ from scipy.stats import spearmanr
 
 from benchmarks.peers.report import put_table, write_peers_table
 from masktool.interface.bench.machine import describe_machine, read_load
-from masktool.interface.bench.spread import Clocks, Lap
+from masktool.interface.bench.spread import Lap, clocks_of
 
 PEERS = (
     *("masktool_layer", "masktool_fill", "captum", "lime", "shap"),
@@ -117,7 +117,7 @@ def row_of(
     row: dict[str, Any] = {"peer": peer.name, "method": method, "samples": samples, "batch": batch}
     if errors := [each["error"] for each in runs if "error" in each]:
         return {**row, "error": errors[0]}
-    clocks = Clocks.of([Lap(each["wall"], each["cpu"]) for each in runs])
+    clocks = clocks_of([Lap(each["wall"], each["cpu"]) for each in runs])
     return {**row, "passes": runs[-1]["passes"], "seconds": clocks}
 
 

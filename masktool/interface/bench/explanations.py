@@ -9,7 +9,7 @@ from typing import Any
 from masktool.errors import MasktoolError
 from masktool.explainers.method import METHODS, Method
 from masktool.explainers.subject import ImageLike
-from masktool.interface.bench.spread import Clocks, Lap, Spread, time_call
+from masktool.interface.bench.spread import Clocks, Lap, Spread, clocks_of, time_call
 from masktool.interface.explain import explain
 from masktool.progress import Say
 from masktool.runtime.session import MaskedSession
@@ -77,7 +77,7 @@ class MethodRun:
 
     def figures(self) -> MethodFigures:
         """Returns what the runs so far took."""
-        return MethodFigures(self._passes, Clocks.of(self._laps), Spread.of(self._shares))
+        return MethodFigures(self._passes, clocks_of(self._laps), Spread.of(self._shares))
 
     def _explain(self, samples: int | None) -> None:
         explain(self._session, self._image, self._name, n_samples=samples)

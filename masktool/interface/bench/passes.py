@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from masktool.contract import MASK_INPUT
 from masktool.interface.bench.plain import PlainNetwork, check_same_network
-from masktool.interface.bench.spread import Call, Clocks, divide_laps, take_turns
+from masktool.interface.bench.spread import Call, Clocks, clocks_of, divide_laps, take_turns
 from masktool.layouts import SPATIAL_AXES
 from masktool.runtime.session import MaskedSession
 
@@ -79,7 +79,7 @@ def measure_passes(
         calls[GRADIENT] = session_call(differentiable, images, masks)
     laps = take_turns(calls, rounds)
     ratios = {name: divide_laps(each, laps[PLAIN]) for name, each in laps.items() if PLAIN in laps and name != PLAIN}
-    return PassFigures(batch, {name: Clocks.of(each) for name, each in laps.items()}, ratios, absent)
+    return PassFigures(batch, {name: clocks_of(each) for name, each in laps.items()}, ratios, absent)
 
 
 def spatial_range(session: MaskedSession) -> tuple[int, int]:

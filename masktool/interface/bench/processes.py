@@ -15,7 +15,7 @@ from masktool.errors import MasktoolError
 from masktool.execution_providers import AUTO, know_provider
 from masktool.files import temporary_directory
 from masktool.interface.bench.child import UNTIL_FIRST_PASS, UNTIL_THE_END
-from masktool.interface.bench.spread import Clocks, Lap
+from masktool.interface.bench.spread import Clocks, Lap, clocks_of
 from masktool.progress import Say
 from masktool.runtime.session import MaskedSession
 
@@ -74,7 +74,7 @@ def measure_start(session: MaskedSession, image: Path, repeats: int, say: Say) -
         began = time.monotonic()
         report = run_child(UNTIL_FIRST_PASS, explain_arguments(session, image))
         laps.append(Lap(report["first_pass"] - began, report["first_pass_cpu"]))
-    return Clocks.of(laps)
+    return clocks_of(laps)
 
 
 def explain_arguments(session: MaskedSession, image: Path) -> list[str]:

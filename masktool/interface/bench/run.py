@@ -94,10 +94,10 @@ class BenchReport:
 
 
 def measure_costs(
-    model: str | None,
-    image: Path | None,
-    plain: str | None,
-    settings: BenchSettings,
+    model: str | None = None,
+    image: Path | None = None,
+    plain: str | None = None,
+    settings: BenchSettings = BenchSettings(),
     *,
     providers: str | None = None,
     threads: int | None = None,

@@ -53,10 +53,10 @@ class Clocks:
     wall: Spread
     cpu: Spread
 
-    @classmethod
-    def of(cls, laps: Sequence[Lap]) -> Clocks:
-        """Returns the figure that some laps give."""
-        return cls(Spread.of(lap.wall for lap in laps), Spread.of(lap.cpu for lap in laps))
+
+def clocks_of(laps: Sequence[Lap]) -> Clocks:
+    """Returns the figure that some laps give."""
+    return Clocks(Spread.of(lap.wall for lap in laps), Spread.of(lap.cpu for lap in laps))
 
 
 def time_call(call: Call) -> Lap:
@@ -85,4 +85,4 @@ def take_turns(calls: Mapping[str, Call], rounds: int) -> dict[str, list[Lap]]:
 def divide_laps(laps: Sequence[Lap], by: Sequence[Lap]) -> Clocks:
     """Returns the ratios of the laps of two calls, round by round."""
     ratios = [Lap(lap.wall / other.wall, lap.cpu / other.cpu) for lap, other in zip(laps, by, strict=True)]
-    return Clocks.of(ratios)
+    return clocks_of(ratios)

@@ -29,7 +29,7 @@ MODULES = (
 )
 MODULES += ("masktool.runtime.session", "masktool.explainers.explaining", "skimage.segmentation", "rich.progress")
 MODULES += ("onnxruntime",)
-MODULES += ("skimage.color",)  # OpenBLAS, which it loads by scipy, tries for ever where memory is short at that moment
+MODULES += ("scipy.linalg",)  # its OpenBLAS tries for ever where memory is short at the moment it is loaded
 MODULES += ("masktool.commands.export", "masktool.commands.explain", "masktool.commands.demo", "matplotlib.pyplot")
 MODULES += ("masktool.commands.evaluate.faithfulness", "masktool.commands.evaluate.report", "jinja2")
 

@@ -35,6 +35,7 @@ from masktool.exporters.loss_ends import add_loss_end
 from masktool.exporters.score_ends import is_unbounded, name_end
 from masktool.exporters.score_paths import MEANS, NORMALISING, SUMS, find_score_producer
 from masktool.exporters.value_bounds import lies_between_0_and_1
+from masktool.ops.blocked import read_masks_unspread
 from masktool.ops.builder import GraphBuilder
 from masktool.ops.gradients import GradientGraph
 
@@ -101,6 +102,7 @@ def add_gradients(
     common.InlinePass()(model)
     sources = share_one_batch(model.graph, image_input)
     infer_shapes(model)
+    read_masks_unspread(model.graph)
     scores, are_logits = scores_of(model.graph, class_output, output_kind)
     graph = GradientGraph(model.graph, sources.values(), indices_of_maxima=for_provider not in WITHOUT_INDICES)
     end = add_loss_end(graph, scores, output_kind, loss, are_logits=are_logits, selectable=selectable)

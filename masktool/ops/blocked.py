@@ -65,3 +65,34 @@ def spread_over_channels(graph: GraphBuilder, mask: ir.Value, value: ir.Value) -
     spread = graph.emit("Conv", mask, graph.constant(np.ones((sizes_of(value)[1], 1, 1, 1)), ir.DataType.FLOAT))
     spread.shape = value.shape
     return spread
+
+
+def read_masks_unspread(graph: ir.Graph) -> None:
+    """Makes products of maps and masks that were spread over channels read the masks themselves, in place.
+
+    The products keep their values and shapes. Spread masks that nothing reads any more are left in the graph.
+    """
+    for node in graph:
+        if is_spread(node):
+            mask, spread = node.inputs[0], node.outputs[0]
+            for user, index in tuple(spread.uses()):
+                if user.op_type == "Mul" and user.inputs[1 - index] is not spread and is_as_wide(user, 1 - index):
+                    user.replace_input_with(index, mask)
+
+
+def is_spread(node: ir.Node) -> bool:
+    """Whether a node is what :func:`spread_over_channels` emits."""
+    if node.op_type != "Conv" or node.attributes or len(node.inputs) != 2:
+        return False
+    weight = node.inputs[1]
+    if weight is None or weight.const_value is None or weight.const_value.shape[1:] != (1, 1, 1):
+        return False
+    return bool((weight.const_value.numpy() == 1).all())
+
+
+def is_as_wide(product: ir.Node, index: int) -> bool:
+    """Whether a factor of a product has as many channels as the product."""
+    factor, result = product.inputs[index], product.outputs[0]
+    if factor is None or factor.shape is None or result.shape is None:
+        return False
+    return factor.shape[1] == result.shape[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -33,12 +34,40 @@ def reorders(path: Path, folder: Path) -> int:
     return sum(node.op_type in ("ReorderInput", "ReorderOutput") for node in nodes)
 
 
+def network_with(middle: str) -> onnx.ModelProto:
+    return parse(
+        '<ir_version: 10, opset_import: ["" : 18]> net (float[N, 3, 24, 24] x) => (float[N, 16] y)'
+        f"<{WEIGHTS}> {{ {START} {middle} {END} }}"
+    )
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_masks_move_no_map_between_layouts(name: str, tmp_path: Path) -> None:
-    network = parse(
-        '<ir_version: 10, opset_import: ["" : 18]> net (float[N, 3, 24, 24] x) => (float[N, 16] y)'
-        f"<{WEIGHTS}> {{ {START} {NETWORKS[name]} {END} }}"
-    )
+    network = network_with(NETWORKS[name])
     onnx.save(network, tmp_path / "plain.onnx")
     masktool.export(network, tmp_path / "masked.onnx", output_kind="logits")
     assert reorders(tmp_path / "masked.onnx", tmp_path) <= reorders(tmp_path / "plain.onnx", tmp_path)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_files_with_gradients_spread_no_mask_and_keep_the_scores(name: str, tmp_path: Path) -> None:
+    masked, with_gradient = tmp_path / "masked.onnx", tmp_path / "gradient.onnx"
+    masktool.export(network_with(NETWORKS[name]), masked, output_kind="logits")
+    masktool.add_gradients_to(masked, with_gradient)
+    assert count_spreads(masked) > count_spreads(with_gradient) == 0
+    draw = np.random.default_rng(0)
+    images, masks = draw.normal(size=(2, 3, 24, 24)), draw.random((2, 1, 24, 24)) < 0.5
+    arrays = images.astype(np.float32), masks.astype(np.float32)
+    with masktool.load(masked, providers="cpu") as one, masktool.load(with_gradient, providers="cpu") as other:
+        np.testing.assert_allclose(other.scores(*arrays), one.scores(*arrays), rtol=1e-4)
+
+
+def count_spreads(path: Path) -> int:
+    """Returns how many convolutions spread a map of one channel by weights of 1."""
+    model = onnx.load(path)
+    ones = {
+        each.name
+        for each in model.graph.initializer
+        if list(each.dims[1:]) == [1, 1, 1] and (onnx.numpy_helper.to_array(each) == 1).all()
+    }
+    return sum(node.op_type == "Conv" and node.input[1] in ones for node in model.graph.node)

@@ -14,6 +14,8 @@ from masktool.option_checks import check_count
 
 CPU_PIXELS = 8 * 224 * 224
 """Input pixels per batch on the CPU: 8 images of 224 x 224, beyond which more images cost memory and save no time."""
+CPU_PIXELS_WITH_GRADIENTS = CPU_PIXELS // 2
+"""The same for a file with gradients, of which every pass keeps what all nodes gave: 4 images of 224 x 224."""
 GPU_PIXELS = 64 * 224 * 224
 """Input pixels per batch on a GPU, which needs more work at once to be busy."""
 LARGEST_BATCH = 256
@@ -42,8 +44,16 @@ class BatchTrial(NamedTuple):
     speed: float
 
 
-def choose_batch_size(requested: int | None, size: tuple[int, int] | None, *, on_gpu: bool) -> int:
+def choose_batch_size(
+    requested: int | None, size: tuple[int, int] | None, *, on_gpu: bool, with_gradients: bool = False
+) -> int:
     """Returns the requested batch size, else one that bounds memory by the input's (height, width).
+
+    Args:
+        requested: the batch size that was asked for; None to choose it.
+        size: (height, width) of the input; None where the file leaves it open.
+        on_gpu: whether the model runs on a GPU.
+        with_gradients: whether a pass computes gradients.
 
     Raises:
         MasktoolError: the requested batch size is no whole number from 1.
@@ -51,7 +61,8 @@ def choose_batch_size(requested: int | None, size: tuple[int, int] | None, *, on
     if requested is not None:
         return check_count("requested", requested)
     height, width = size or ASSUMED_SIZE
-    pixels = GPU_PIXELS if on_gpu else CPU_PIXELS
+    on_cpu = CPU_PIXELS_WITH_GRADIENTS if with_gradients else CPU_PIXELS
+    pixels = GPU_PIXELS if on_gpu else on_cpu
     return min(max(pixels // (height * width), 1), LARGEST_BATCH)
 
 

@@ -179,7 +179,11 @@ def make_session(model: Path | bytes, chosen: Sequence[ChosenProvider], threads:
     """Opens an ONNX file, or a model in memory, with the options that every masktool session has."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = LOG_FATAL_ONLY if all(each.provider == CPU for each in chosen) else LOG_ERRORS_ONLY
+    on_cpu = all(each.provider == CPU for each in chosen)
+    options.log_severity_level = LOG_FATAL_ONLY if on_cpu else LOG_ERRORS_ONLY
+    # With its plan of memory, made in the first run of every shape, ONNX Runtime takes all of it a second time, and is
+    # slower: buffers that are taken anew are more often in the cache still (docs/performance.md).
+    options.enable_mem_pattern = not on_cpu
     options.use_deterministic_compute = True
     if threads is not None:
         options.intra_op_num_threads = threads

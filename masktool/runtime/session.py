@@ -284,10 +284,12 @@ class MaskedSession(SessionFile):
     def batch_size(self, requested: int | None = None) -> int:
         """Returns the number of images to push through at once: as requested, else chosen from the input size.
 
-        The choice depends neither on timing nor on free memory, so it is the same on every run.
+        The choice depends neither on timing nor on free memory, so it is the same on every run. A file with gradients,
+        which ONNX Runtime computes in every pass, takes fewer images.
         """
         known = know_provider(self.providers[0])
-        return choose_batch_size(requested, self.known_size, on_gpu=known is None or known.on_gpu)
+        on_gpu = known is None or known.on_gpu
+        return choose_batch_size(requested, self.known_size, on_gpu=on_gpu, with_gradients=self.has_gradient)
 
     def feed_image(
         self, image: npt.ArrayLike, inputs: Inputs | None, outputs: Sequence[str], results: int

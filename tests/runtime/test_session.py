@@ -238,6 +238,18 @@ def test_batch_size_bounds_memory(size, on_gpu, expected):
     assert batching.choose_batch_size(None, size, on_gpu=on_gpu) == expected
 
 
+def test_a_file_with_gradients_takes_half_as_many_images(tmp_path):
+    assert batching.choose_batch_size(None, (224, 224), on_gpu=True, with_gradients=True) == 64
+    with MaskedSession(write_model(tmp_path / "large.onnx", size=(224, 224)), providers="cpu") as session:
+        assert session.batch_size() == 8
+        session.metadata = dataclasses.replace(session.metadata, gradient="logit")
+        assert session.batch_size() == 4
+
+
+def test_sessions_on_the_cpu_plan_no_memory(session):
+    assert not session.runtime_session().get_session_options().enable_mem_pattern
+
+
 def test_batch_size_of_a_session(session, tmp_path):
     assert session.batch_size() == session.batch_size(None) == batching.LARGEST_BATCH
     assert session.batch_size(3) == 3

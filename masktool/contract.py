@@ -240,7 +240,8 @@ class Metadata:
         parity: figures measured at export, by name.
         tool_version: version of the masktool that wrote the file.
         gradient: default of the input ``loss``, in a file with gradients; None in any other.
-        feature_map: name of the value behind the output ``feature_map``; None where there is none.
+        feature_map: name of the value behind the output ``feature_map``, of a file with gradients or a head; None where
+            there is none.
         baseline: one of ``BASELINES``, a number or ``R,G,B``; None unless masking is ``fill``.
         layout: order of the image input's axes; None in files written before it was recorded.
         losses: losses that the input ``loss`` chooses from, by index, in a file with gradients; None in any other, and
@@ -262,6 +263,10 @@ class Metadata:
             every input required, of ONNX's own operators alone.
         precision: precision that the export brought the network to; None where that stayed the source's own.
         for_provider: provider whose kernels the file's gradients are written for; None for the CPU's and CUDA's.
+        head: name of the file beside this one that holds the layers behind ``feature_map``, its head, and takes a mask
+            there; None where there is none.
+        behind: name of the feature map that is the image input of this file, which is the head of another; None in any
+            file that holds a whole network.
     """
 
     masking: Masking
@@ -292,6 +297,8 @@ class Metadata:
     portable: bool = False
     precision: FilePrecision | None = None
     for_provider: DeviceProvider | None = None
+    head: str | None = None
+    behind: str | None = None
 
     @property
     def one_by_one(self) -> bool:

@@ -11,9 +11,12 @@ from pathlib import Path
 from masktool.contract import METADATA_PREFIX, Metadata
 from masktool.errors import MasktoolError
 from masktool.external_weights import KEY, VALUE, fields
+from masktool.messages import call
 
 MASKED_MARK = f"{METADATA_PREFIX}schema_version".encode()
 """Bytes that every masked file holds: protocol buffers hold strings as they are, so that no parsing is needed."""
+LAST = "last"
+"""In place of a feature map's name: the last one behind which a head may begin."""
 METADATA_PROPS = 14
 """Number of the field of an ONNX model that holds metadata: a key and its value."""
 
@@ -46,3 +49,29 @@ def metadata_of(path: Path) -> Metadata | None:
                 "not an ONNX model", where=path, got=error, fix="the file may be damaged, truncated or of another kind"
             ) from error
     return Metadata.from_properties(properties)
+
+
+def find_head_file(path: Path, metadata: Metadata) -> Path:
+    """Returns the path of the file beside an exported one that holds its head.
+
+    Raises:
+        MasktoolError: the file has no head, or it is missing or of another export.
+    """
+    again = call("export", metadata.source, "NEW.onnx", head=metadata.feature_map if metadata.head else LAST)
+    if metadata.head is None:
+        raise MasktoolError("the file was exported without a head", where=path, fix="export it with one: " + again)
+    head = path.parent / metadata.head
+    if head.name != metadata.head or not head.is_file():
+        raise MasktoolError(
+            "the file's head is missing",
+            where=path,
+            expected=f"{metadata.head} beside it",
+            fix="put it there, or export both again: " + again,
+        )
+    found = metadata_of(head)
+    of_file = (metadata.feature_map, metadata.source_sha256, metadata.masking)
+    if found is None or (found.behind, found.source_sha256, found.masking) != of_file:
+        raise MasktoolError(
+            "the head beside the file is of another export", where=head, fix="export both again: " + again
+        )
+    return head

@@ -41,6 +41,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "feature_map": OptionName("--feature-map"),
     "for_provider": OptionName("--for"),
     "gradient": OptionName("--gradient"),
+    "head": OptionName("--head"),
     "image_input": OptionName("--image-input"),
     "input_size": OptionName("--input-size"),
     "inputs": OptionName("--input"),

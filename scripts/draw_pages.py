@@ -107,15 +107,30 @@ def draw_methods(session: masktool.MaskedSession) -> None:
     """Explains the sample by every method that needs no file of its own, and writes the pictures and the costs."""
     figures = {}
     for name, method in METHODS.items():
-        if method.outputs:
+        if method.outputs and not method.needs_head:
             continue
-        explanation = masktool.explain(session, demo.sample_path(), method=name, target=demo.sample_label())
+        model = demo_with_head(session) if method.needs_head else session
+        explanation = masktool.explain(model, demo.sample_path(), method=name, target=demo.sample_label())
         with tempfile.TemporaryDirectory() as folder:
             (path,) = explanation.save(folder, formats=["png"])
             shrink(Image.open(path), METHOD_PICTURES / f"{name}.webp")
         figures[name] = {"forward_passes": explanation.forward_passes}
         print(name, figures[name], dict(explanation.quality), *explanation.notes, flush=True)
     FIGURES.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def demo_with_head(session: masktool.MaskedSession) -> masktool.MaskedSession:
+    """Opens an export of the built-in network with a head, from the program that it was exported from."""
+    known = session.metadata
+    return masktool.load(
+        demo.program_path(),
+        "cpu",
+        threads=1,
+        head="last",
+        preprocessing=known.preprocessing,
+        labels=known.labels,
+        output_kind=known.output_kind,
+    )
 
 
 def shrink(picture: Image.Image, path: Path) -> None:

@@ -89,6 +89,8 @@ def describe_cost(method: type[Method]) -> str:
         "gradients, which `explain` adds in its cache where a file lacks them" if method.needs_gradient else "scores"
     )
     outputs = "".join(f" and the output `{name}`, which `{command}` makes" for name, command in method.outputs.items())
+    if method.needs_head:
+        outputs += " with the layers behind it in a file beside; `explain` makes both in its cache from a plain model"
     lines = [f"* Needs of the file: {needs}{outputs}."]
     if method.samples_option:
         default = {field.name: field.default for field in dataclasses.fields(method)}[method.samples_option]

@@ -17,6 +17,7 @@ from masktool.commands.explain_options import (
     STOPPING_OPTIONS,
     choose_formats,
     gradient_needs,
+    head_needs,
     lime_segments,
     parse_assignments,
     parse_inputs,
@@ -217,7 +218,8 @@ def command(
     if request.formats:
         check_writable(request.directory)
     photographs = collect_photographs(images, options.say)
-    gradient, feature_map = (False, None) if explains_itself(model) else gradient_needs(request.methods)
+    itself = explains_itself(model)
+    gradient, feature_map = (False, None) if itself else gradient_needs(request.methods)
     with load(
         model,
         provider,
@@ -225,6 +227,7 @@ def command(
         provider_options=provider_options,
         gradient=gradient,
         feature_map=feature_map,
+        head=None if itself else head_needs(request.methods),
         say=options.say,
         arch=arch,
         input_size=input_size,

@@ -17,6 +17,7 @@ from masktool.explainers.explanation import FORMATS
 from masktool.explainers.method import METHODS, build_method
 from masktool.explainers.segmentation import SEGMENTERS, read_label_map
 from masktool.explainers.stopping import Stopping, Until
+from masktool.exported_files import LAST
 from masktool.runtime.arrays import ARRAY_SUFFIX, read_array
 
 STOPPING_OPTIONS = (
@@ -144,8 +145,14 @@ def methods_that_count(methods: Sequence[str]) -> dict[str, str]:
 
 def gradient_needs(methods: Mapping[str, Mapping[str, Any]]) -> tuple[bool, str | None]:
     """Returns whether any of the methods asks for gradients, and the name of the feature map that one asks for."""
-    needed = any(METHODS[name].needs_gradient for name in methods)
-    return needed, next((given["feature_map"] for given in methods.values() if given.get("feature_map")), None)
+    asking = [given for name, given in methods.items() if METHODS[name].needs_gradient]
+    return bool(asking), next((given["feature_map"] for given in asking if given.get("feature_map")), None)
+
+
+def head_needs(methods: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Returns the name of the feature map whose head one of the methods asks for; None where none does."""
+    asking = [given for name, given in methods.items() if METHODS[name].needs_head]
+    return next((given.get("feature_map") or LAST for given in asking), None)
 
 
 def choose_formats(text: str | None, *, as_json: bool, directory: Path | None) -> tuple[str, ...]:

@@ -85,6 +85,12 @@ DIGEST_SHOWN = 12
 )
 @click.option("--feature-map", metavar="NAME", help="Which value (N, c, h, w) gradients are of.  [default: the last]")
 @click.option(
+    "--head",
+    metavar="NAME|last",
+    help="Write the layers behind this value (N, c, h, w), which take a mask there, beside the file: what recipro-cam "
+    "needs.",
+)
+@click.option(
     "--portable",
     is_flag=True,
     help="Write the file for OpenVINO, tract and ONNX Runtime in JavaScript too: one image at a time, every input "
@@ -123,6 +129,7 @@ def command(
     trust_code: bool,
     gradient: Any,
     feature_map: str | None,
+    head: str | None,
     portable: bool,
     for_provider: Any,
     precision: Any,
@@ -186,6 +193,7 @@ def command(
                     mask_required=None if mask is None else mask == "required",
                     gradient=gradient,
                     feature_map=feature_map,
+                    head=head,
                 )
     for line in describe_export(exported):
         say(line)
@@ -224,6 +232,8 @@ def describe_export(exported: Export) -> Iterator[str]:
         yield f"masked: the input alone, filled with {describe_baseline(metadata)}"
     if metadata.gradient is not None:
         yield f"gradients: of the {metadata.gradient}; feature map {metadata.feature_map or 'none'}"
+    if metadata.head is not None:
+        yield f"head: the layers behind {metadata.feature_map!r}, in {metadata.head}"
     yield from describe_parity(metadata.parity)
     if metadata.precision is not None and "fp32" in metadata.parity:
         against = describe_agreement(metadata.parity["fp32"])

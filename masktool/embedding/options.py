@@ -14,6 +14,8 @@ from masktool.messages import Placeholder, call
 INSTEAD: Mapping[str, str] = {
     "masker": "a masking model is trained, and its file has the map already: "
     + call("train_masker", Placeholder("MODEL"), Placeholder("FOLDER"), "masker.onnx"),
+    "recipro-cam": "its masks lie at a feature map, and those of a file that explains itself at the image: add "
+    "grad-cam",
     "coarse-to-fine": "which windows it hides depends on the scores of others, and the masks of a file are settled at "
     "export: add occlusion",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from masktool.contract import FEATURE_MAP
 from masktool.errors import MasktoolError
 from masktool.explainers.embedded import ask_file, check_embedded, read_attribution
 from masktool.explainers.explanation import Explanation
@@ -21,10 +23,12 @@ from masktool.explainers.on_device import DeviceEvaluation, DeviceGraphs, Differ
 from masktool.explainers.reading import Reading, Scale, check_finite, read_scores
 from masktool.explainers.subject import ImageLike, Subject, make_subject, read_subject
 from masktool.explainers.targets import TOP, Target
-from masktool.explainers.task import Differentiable, Evaluate, Predict, ScoredMasks, Task
+from masktool.explainers.task import Differentiable, Evaluate, Predict, ScoredMasks, Task, TaskHead
+from masktool.exported_files import find_head_file
 from masktool.messages import call
 from masktool.progress import Counting, no_progress
 from masktool.runtime.batching import FASTEST
+from masktool.runtime.heads import choose_places, open_head
 from masktool.runtime.measured_batch import measure_batch_size
 from masktool.runtime.session import MaskedSession
 
@@ -163,6 +167,28 @@ def make_task(
         stopping=settings.stopping,
         batch_measured=settings.perturbations_per_eval == FASTEST,
         differentiable=differentiable if method.needs_gradient else None,
+        head=make_head(reading, indices, counting, settings) if method.needs_head else None,
+    )
+
+
+def make_head(reading: Reading, indices: Sequence[int], counting: Counting, settings: ExplanationSettings) -> TaskHead:
+    """Returns the layers behind the feature map that came with an image's scores, ready to be run under masks.
+
+    Raises:
+        MasktoolError: the head is missing, damaged or of another export.
+    """
+    head = open_head(reading.session)
+    taken = {each.name for each in head.other_inputs}
+    inputs = {name: value for name, value in reading.inputs.items() if name in taken}
+    behind = dataclasses.replace(reading, session=head, inputs=inputs, others={})
+    features = reading.others[FEATURE_MAP][None].astype(head.image_type)
+    requested = None if settings.perturbations_per_eval == FASTEST else settings.perturbations_per_eval
+    height, width = features.shape[2:]
+    return TaskHead(
+        feature_map=str(head.metadata.behind),
+        places=(height, width),
+        perturbations_per_eval=choose_places(head, requested),
+        evaluate=make_evaluate(functools.partial(behind.under_masks, features), indices, counting),
     )
 
 
@@ -175,6 +201,8 @@ def settle_batch(session: MaskedSession, subject: Subject, settings: Explanation
 
 def check_offers(session: MaskedSession, method: Method, output: str | None) -> None:
     """Raises a MasktoolError where a method asks for gradients or outputs that the file does not hold."""
+    if method.needs_head:
+        find_head_file(session.path, session.metadata)
     if method.needs_gradient and not session.has_gradient:
         raise MasktoolError(
             f"{method.title} needs gradients, which the file does not hold",

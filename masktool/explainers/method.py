@@ -56,6 +56,7 @@ class Method(abc.ABC):
         counts_steps: whether ``samples_option`` counts steps of an integral or a descent instead of random samples.
         capped: whether the picture's colours end below the largest values, which a few pixels hold.
         needs_gradient: whether the file must hold gradients; the task then has a ``differentiable``.
+        needs_head: whether the file must have a head, the layers behind a feature map; the task then has a ``head``.
         outputs: the names of the outputs that the method reads besides the scores, in the same pass, each with the
             command that makes a file with that output.
         in_one_batch: whether several images are explained in one batch; otherwise one after the other.
@@ -70,6 +71,7 @@ class Method(abc.ABC):
     counts_steps: ClassVar[bool] = False
     capped: ClassVar[bool] = False
     needs_gradient: ClassVar[bool] = False
+    needs_head: ClassVar[bool] = False
     outputs: ClassVar[Mapping[str, str]] = {}
     in_one_batch: ClassVar[bool] = False
 

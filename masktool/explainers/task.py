@@ -116,6 +116,24 @@ def check_finite_gradients(**found: NDArray[np.floating[Any]] | None) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class TaskHead:
+    """The layers behind a feature map of the task's image, for methods that hide places of it.
+
+    Attributes:
+        feature_map: the name of the feature map.
+        places: (height, width) of the feature map.
+        perturbations_per_eval: the number of masks in one pass of these layers.
+        evaluate: function that makes masks (M, 1, h, w) at the feature map batch by batch, runs the layers behind it
+            under them and yields the targets' scores.
+    """
+
+    feature_map: str
+    places: tuple[int, int]
+    perturbations_per_eval: int
+    evaluate: Evaluate
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
     """One image, the targets to explain, and the functions that a method may call.
 
@@ -135,6 +153,7 @@ class Task:
         stopping: when a method that draws samples stops.
         batch_measured: whether ``perturbations_per_eval`` was measured to be the fastest.
         differentiable: the model with its gradients for a method with ``needs_gradient``; None for any other.
+        head: the layers behind a feature map for a method with ``needs_head``; None for any other.
     """
 
     subject: Subject
@@ -150,6 +169,7 @@ class Task:
     differentiable: Differentiable | None = None
     stopping: Stopping = dataclasses.field(default_factory=Stopping)
     batch_measured: bool = False
+    head: TaskHead | None = None
 
     @property
     def base(self) -> NDArray[np.float64]:

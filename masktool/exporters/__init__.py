@@ -34,14 +34,15 @@ def export_source(
     Raises:
         MasktoolError: see :func:`masktool.export`.
     """
+    from masktool.exporters.heads import find_head
     from masktool.exporters.other_ways import advising_a_size
     from masktool.exporters.write import write_masked
 
     network = mask_source(whole, settings)
-    prepared = network.prepared
+    prepared, head = network.prepared, find_head(network, settings, export_source)
     with advising_a_size(whole, settings, prepared.trial.size, export_source):
         return write_masked(
-            prepared.model, path, network.metadata, prepared.layout, prepared.trial, network.source, compare
+            prepared.model, path, network.metadata, prepared.layout, prepared.trial, network.source, compare, head
         )
 
 

@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from masktool.errors import MasktoolError
-from masktool.files import PRIVATE, synchronise, temporary_directory, writing
+from masktool.files import PRIVATE, sha256_of, synchronise, temporary_directory, writing
 from masktool.identity import digest_code, digest_files, digest_model, digest_values, mark_files
 from masktool.progress import Say
 
 KEY_LENGTH = 16
 """Hexadecimal digits of the key in an entry's name: 64 bits."""
 RECORD = "entry.json"
+HEADS = "*.head.onnx"
+"""Pattern of the head beside an exported file."""
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 OTHERS = "others may write to it"
 CODE_OF_EXPORTS = ("exporters", "ops", "interface", "execution_providers", "*.py")
@@ -161,11 +163,16 @@ def find_damage(entry: Path) -> str | None:
     record, model = read_record(entry / RECORD), model_in(entry)
     if record is None:
         return "its record is missing or damaged"
-    if not model.is_file() or digest_model(model) != record["model"]:
+    if not model.is_file() or digest_kept(model) != record["model"]:
         return "its bytes are not those that were written"
     if changed := find_changed(MadeFrom(**{name: record[name] for name in ORIGINS})):
         return f"changed since: {', '.join(changed)}"
     return None
+
+
+def digest_kept(model: Path) -> str:
+    """Returns one SHA-256 for an exported file, every file that it names and the head beside it."""
+    return digest_model(model, {head.name: sha256_of(head) for head in sorted(model.parent.glob(HEADS))})
 
 
 def find_changed(made: MadeFrom) -> list[str]:
@@ -213,7 +220,7 @@ def make_kept(request: ExportRequest) -> Path:
         made = request.make(model)
         record = {
             "source": request.source,
-            "model": digest_model(model),
+            "model": digest_kept(model),
             **dataclasses.asdict(made),
             "identity": request.identity,
             "code": digest_of_code(),

@@ -12,8 +12,10 @@ import onnx_ir
 
 from masktool.contract import Metadata, __version__
 from masktool.errors import MasktoolError
+from masktool.exported_files import find_head_file
 from masktool.exporters.chosen_boxes import leave_out_lists
 from masktool.exporters.diagnosis import excuse
+from masktool.exporters.heads import MEASURED_WITH_HEAD, measure_head
 from masktool.exporters.names import rename_as_before
 from masktool.exporters.parity import Verdict, judge_parity, measure_parity
 from masktool.exporters.precision_source import narrow_again
@@ -67,6 +69,12 @@ def check_masked(path: Path, source: Source | None) -> ExportCheck:
     metadata = Metadata.from_properties(session.get_modelmeta().custom_metadata_map)
     if metadata is None:
         raise MasktoolError("not a masktool file", where=path, fix="run `" + call("export", path, ...) + "` first")
+    if source is not None and metadata.behind is not None:
+        raise MasktoolError(
+            f"the file holds the layers behind {metadata.behind!r} alone, which no source is compared with",
+            where=path,
+            fix="check the file that it stands beside, or this one by itself",
+        )
     refuse_other_input([node.name for node in session.get_inputs()], metadata.image_input, path)
     model = onnx_ir.load(path)
     source = None if source is None else leave_out_lists(source, metadata.masking)
@@ -75,6 +83,8 @@ def check_masked(path: Path, source: Source | None) -> ExportCheck:
         source = narrow_again(source, metadata.preprocessing, metadata.parity.get("probes"))
     limits = widened(limits_of(model, metadata.image_input, None if source is None else source.model), metadata.parity)
     figures, cause = measure_file(masked, model, metadata, limits, source)
+    if metadata.head is not None:
+        figures["head"] = measure_beside(path, masked, model, metadata)
     limits = limits if source is None else without_unfused(limits, source.model)
     verdicts = [*judge_parity(figures, limits), *judge_record(figures["response"], metadata)]
     if source is not None:
@@ -99,6 +109,18 @@ def measure_file(
         return excuse(figures, without_unfused(limits, source.model), masked, trial, source.model), None
     except MasktoolError as error:
         return figures, error.message
+
+
+def measure_beside(path: Path, masked: RunnableModel, model: onnx_ir.Model, metadata: Metadata) -> float:
+    """Returns the figure of a file and its head together.
+
+    Raises:
+        MasktoolError: the head is missing or does not run.
+    """
+    assert metadata.head is not None
+    layout = metadata.layout or "NCHW"
+    trial = try_source(masked, model, layout, metadata.preprocessing, metadata.parity.get("probes"))
+    return measure_head(path, find_head_file(path, metadata), metadata, trial.probes[0].images[:MEASURED_WITH_HEAD])
 
 
 def refuse_other_input(inputs: Sequence[str | None], image_input: str, where: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
@@ -34,14 +34,28 @@ def find_feature_map(
     Raises:
         MasktoolError: no feature map has that name; the message names the last ones.
     """
+    maps = list_feature_maps(graph, scores, depends)
+    if name is None:
+        return maps[-1] if maps else None
+    return choose_by_name(maps, name)
+
+
+def list_feature_maps(graph: ir.Graph, scores: ir.Value, depends: Callable[[ir.Value], bool]) -> list[ir.Value]:
+    """Returns the feature maps that depend on the image, and that the scores depend on, in the graph's order."""
     before_scores = values_before(scores)
-    maps = [
+    return [
         value
         for value in channels_first_values(graph)
         if value in before_scores and depends(value) and is_feature_map(value)
     ]
-    if name is None:
-        return maps[-1] if maps else None
+
+
+def choose_by_name(maps: Sequence[ir.Value], name: str) -> ir.Value:
+    """Returns the feature map of a name.
+
+    Raises:
+        MasktoolError: no feature map has that name; the message names the last ones.
+    """
     chosen = [value for value in maps if value.name == name] or [v for v in maps if name_outside(v) == name]
     if not chosen:
         last = ", ".join(str(name_outside(value)) for value in maps[-5:])

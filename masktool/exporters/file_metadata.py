@@ -57,4 +57,5 @@ def begin_metadata(source: Source, prepared: Prepared, head: ClassOutput, settin
         portable=settings.portable,
         for_provider=settings.for_provider,
         precision=None if settings.precision == "fp32" else settings.precision,
+        behind=source.behind,
     )

@@ -16,6 +16,8 @@ from masktool.ops.builder import INTEGER_TYPES
 IMAGE_RANK = 4
 COLOURS = (1, 3, 4)
 """Numbers of channels that tell the channel axis from height and width."""
+KNOWN_LAYOUT = "masktool.channels_first"
+"""Mark of a value, in memory alone, whose axes are known to be (N, C, h, w)."""
 COMMON_BATCH = "batch"
 """Name of an open batch that the source leaves nameless, where several inputs share it."""
 LAYOUT_OF_PERMUTATION: Mapping[tuple[int, ...], Layout] = {(0, 3, 1, 2): "NHWC", (0, 2, 3, 1): "NCHW"}
@@ -194,9 +196,12 @@ def fix_size(image: onnx_ir.Value, input_size: tuple[int, int]) -> None:
 def layout_of(image: onnx_ir.Value) -> Layout:
     """Returns the layout of an image input, as the operators that read it show.
 
-    Where they do not, channels stand last where only the last axis is short enough to be colours.
+    Where they do not, channels stand last where only the last axis is short enough to be colours. A feature map that is
+    taken for the image has the layout that was found in its network.
     """
     assert image.shape is not None  # an image input has rank 4
+    if KNOWN_LAYOUT in image.meta:
+        return "NCHW"
     if (shown := layout_in_use(image)) is not None:
         return shown
     return "NHWC" if image.shape[3] in COLOURS and image.shape[1] not in COLOURS else "NCHW"

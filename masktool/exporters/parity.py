@@ -36,6 +36,7 @@ MEANINGS = {
     "framework": "the source in ONNX Runtime against its own framework",
     "ones_unfused": "a mask of ones against the source, ONNX Runtime's optimisations off in both",
     "source_spread": "the source against itself: other optimisations, threads and batches",
+    "head": "the feature map and the layers behind it, in two files, against the whole network",
     "masked_spread": "the masked model against itself under a mask of ones: other optimisations and threads",
 }
 """One line for each figure, all relative to max |output|."""

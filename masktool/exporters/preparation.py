@@ -103,7 +103,7 @@ def settle_one_image(source: Source, prepared: Prepared, model: ir.Model) -> Non
 def carry_mask(source: Source, prepared: Prepared, settings: ExportSettings, *, required: bool) -> None:
     """Carries a mask through every layer of a prepared graph, in place."""
     refuse_files_of_another_kind(prepared.model)
-    if not any(node.op_type == "Conv" for node in prepared.model.graph):
+    if source.behind is None and not any(node.op_type == "Conv" for node in prepared.model.graph):
         raise MasktoolError(
             "not a convolutional network",
             where=source.name,

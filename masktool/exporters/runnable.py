@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from masktool.contract import BATCH_AXIS, GRADIENT_OUTPUTS, MASK_INPUT, TARGET_INPUT
+from masktool.contract import BATCH_AXIS, FEATURE_MAP, GRADIENT_OUTPUTS, MASK_INPUT, TARGET_INPUT, Metadata
 from masktool.errors import needing_memory
 from masktool.exporters.one_image import first_rows
 from masktool.exporters.probes import DrawnValue, feed_of, others_of_session, type_of
@@ -54,8 +54,10 @@ class RunnableModel:
 
     @property
     def outputs(self) -> list[str]:
-        """Names of the outputs, gradients apart."""
+        """Names of the outputs, apart from gradients and the feature map in front of a head."""
         own = GRADIENT_OUTPUTS if TARGET_INPUT in self.others else frozenset()
+        if has_head(self.session):
+            own |= {FEATURE_MAP}
         return [node.name for node in self.session.get_outputs() if node.name not in own]
 
     @property
@@ -120,6 +122,12 @@ class RunnableModel:
         batch = self.batch or 1
         runs = [self.run_once(np.repeat(image[None], batch, axis=0)) for image in images]
         return stack([first_rows(run, batch) for run in runs])
+
+
+def has_head(session: onnxruntime.InferenceSession) -> bool:
+    """Tells whether a session's file says that it gives the feature map in front of a head."""
+    metadata = Metadata.from_properties(session.get_modelmeta().custom_metadata_map)
+    return metadata is not None and metadata.head is not None
 
 
 def inputs_of(session: onnxruntime.InferenceSession) -> list[onnxruntime.NodeArg]:

@@ -115,6 +115,7 @@ class ExportSettings:
     portable: bool = False
     precision: FilePrecision | None = None
     for_provider: DeviceProvider | None = None
+    head: str | None = None
 
     def __post_init__(self) -> None:
         """Raises MasktoolError for an unknown mode or loss, or options that exclude or need one another."""
@@ -129,11 +130,32 @@ class ExportSettings:
             raise MasktoolError(
                 "a feature map without gradients", where=self.feature_map, fix="give " + parameter("gradient") + " too"
             )
+        if self.head is not None:
+            self.check_head(self.head)
         if self.portable and self.mask_required is False:
             raise MasktoolError(
                 "every input of a portable file is required",
                 where=parameter("mask_required", False),
                 fix="leave that out, or " + parameter("portable", True),
+            )
+
+    def check_head(self, head: str) -> None:
+        """Raises MasktoolError for a head that the other options exclude."""
+        if not isinstance(head, str) or not head:
+            expected = "the name of a feature map, or last"
+            raise MasktoolError("not a head", where=parameter("head"), expected=expected, got=repr(head))
+        if self.portable:
+            raise MasktoolError(
+                "a portable file takes one mask at a time, and a head has one for every place",
+                where=parameter("head", head),
+                fix="leave that or " + parameter("portable", True) + " out",
+            )
+        if self.feature_map not in (None, head):
+            raise MasktoolError(
+                "a file gives one feature map, of which its gradients are and behind which its head begins",
+                where=parameter("feature_map", self.feature_map),
+                got=parameter("head", head),
+                fix="name the same in both, or leave " + parameter("feature_map") + " out",
             )
 
 

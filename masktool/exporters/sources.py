@@ -68,6 +68,8 @@ class Source:
         renamed: new names of inputs and outputs by their original names, see :mod:`masktool.exporters.names`.
         path: the path of the ``.onnx`` file that the graph was read from; None for any other source.
         configuration: the hub's configuration that preprocessing and labels come from; None where they do not.
+        behind: name of the feature map that is the image input, where the graph is what lies behind it in a network;
+            None for a whole network.
     """
 
     model: onnx_ir.Model
@@ -84,6 +86,7 @@ class Source:
     files: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     path: Path | None = None
     configuration: str | None = None
+    behind: str | None = None
 
     @property
     def exported_before(self) -> bool:

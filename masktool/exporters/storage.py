@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import shutil
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -229,7 +230,8 @@ class Staging:
     """A temporary directory beside a file to be written, where the model is built, opened and checked.
 
     Nothing is seen at the target before :meth:`commit`. Of two files the weights appear first, and a model that stood
-    there before is removed first of all: a reader finds the former model, none or the new one, never a mixture.
+    there before is removed first of all: a reader finds the former model, none or the new one, never a mixture. Other
+    files in ``beside`` lie in the directory too, and appear before the model that names them.
     """
 
     def __init__(self, target: Path, directory: Path, model: ir.Model, *, share_weights: bool = False) -> None:
@@ -238,6 +240,7 @@ class Staging:
         self.model = model
         self.in_two_files = share_weights or is_large(model)
         self.opened: bytes | None = None
+        self.beside: list[Path] = []
         if self.in_two_files:
             refuse_own_source(model, weights_path(target))
             with writing(target):
@@ -266,17 +269,26 @@ class Staging:
         with reported_as("ONNX's checker refuses the masked graph", where=self.target.name, fix="nothing was written"):
             onnx.checker.check_model(str(self.path), full_check=True)
 
+    def add_copy(self, path: Path, name: str) -> None:
+        """Puts a copy of a file among those that appear beside the target, under a name."""
+        with writing(self.target):
+            copied = Path(shutil.copyfile(path, self.path.with_name(name)))
+        self.beside.append(copied)
+
     def commit(self) -> None:
         """Moves the files that were written to the target."""
         with writing(self.target):
             if self.in_two_files:
                 self.target.unlink(missing_ok=True)
                 replace_durably(weights_path(self.path), weights_path(self.target))
+            for path in self.beside:
+                replace_durably(path, self.target.with_name(path.name))
             replace_durably(self.path, self.target)
 
     def count_bytes(self) -> int:
         """Returns the size in bytes of the files at the target."""
-        files = (self.target, weights_path(self.target)) if self.in_two_files else (self.target,)
+        files = [self.target, *(self.target.with_name(path.name) for path in self.beside)]
+        files += [weights_path(self.target)] if self.in_two_files else []
         return sum(file.stat().st_size for file in files)
 
 

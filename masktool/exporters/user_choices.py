@@ -79,6 +79,7 @@ def read_settings(
     portable: bool = False,
     precision: FilePrecision | None = None,
     for_provider: DeviceProvider | None = None,
+    head: str | None = None,
 ) -> ExportSettings:
     """Returns the settings of an export from what a user gave; the arguments are those of :func:`masktool.export`.
 
@@ -96,6 +97,7 @@ def read_settings(
         portable,
         precision,
         for_provider,
+        head,
     )
     return dataclasses.replace(settings, baseline=choose_baseline(settings.masking, baseline))
 

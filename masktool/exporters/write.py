@@ -27,6 +27,15 @@ from masktool.exporters.baseline_trial import find_baselines
 from masktool.exporters.class_candidates import is_vector
 from masktool.exporters.diagnosis import excuse
 from masktool.exporters.gradient import add_gradients
+from masktool.exporters.heads import (
+    MEASURED_WITH_HEAD,
+    Head,
+    find_kept_head,
+    give_feature_map,
+    head_path,
+    leave_out_feature_map,
+    measure_head,
+)
 from masktool.exporters.integer_images import check_gives_integers, refuse_gradients
 from masktool.exporters.names import NEW_PREFIX, OWN_NAMES, free_gradient_names, is_own
 from masktool.exporters.onnx_file import describe_value, find_other_inputs
@@ -36,7 +45,7 @@ from masktool.exporters.probes import Probe
 from masktool.exporters.reopen import answer, check_written
 from masktool.exporters.result import Export, summarise_export
 from masktool.exporters.runnable import RunnableModel
-from masktool.exporters.storage import staging
+from masktool.exporters.storage import Staging, staging
 from masktool.exporters.tolerance import limits_of, widened, without_unfused
 from masktool.exporters.trial import TriedNetwork, try_source
 from masktool.exporters.widening import compute_in_single, narrow_outputs
@@ -59,10 +68,11 @@ def write_masked(
     trial: TriedNetwork,
     source: Source,
     compare: Compare | None = None,
+    head: Head | None = None,
 ) -> Export:
     """Checks, measures and writes a masked model, one above 2 GiB with its weights in ``NAME.data`` beside it.
 
-    Gradients that the metadata ask for are added after the measurement.
+    Gradients that the metadata ask for, and the output that a head begins with, are added after the measurement.
 
     Args:
         model: the masked graph.
@@ -72,6 +82,7 @@ def write_masked(
         trial: the source, and what it was tried on.
         source: the source that the model was made from.
         compare: the function that compares what was written with another file; None compares it with none.
+        head: the layers behind a feature map, which are written beside the file; None where there are none.
 
     Returns:
         What was written; the metadata are completed with what the graph tells.
@@ -92,7 +103,10 @@ def write_masked(
         declare_ranks(model, masked, trial.probes[0])
         del masked
         if metadata.gradient is not None:
-            metadata = with_gradients(model, metadata, metadata.gradient)
+            wanted = metadata.feature_map if head is None else head.feature_map
+            metadata = with_gradients(model, dataclasses.replace(metadata, feature_map=wanted), metadata.gradient)
+        if head is not None:
+            metadata = give_feature_map(model, metadata, head, staged.target)
         model.metadata_props.update(metadata.to_properties())
         model.producer_name, model.producer_version = PRODUCER, metadata.tool_version
         staged.write()
@@ -103,10 +117,38 @@ def write_masked(
         if compare is not None:
             figures = dict(metadata.parity) | compare(staged.path, trial.probes[0].images)
             metadata = dataclasses.replace(metadata, parity=figures)
+        if head is not None:
+            metadata = write_head(head, staged, metadata, trial.probes[0].images)
+        if compare is not None or head is not None:
             model.metadata_props.update(metadata.to_properties())
             staged.write()
         staged.commit()
         return summarise_export(Path(path), staged.count_bytes(), model, metadata, source)
+
+
+def write_head(head: Head, staged: Staging, metadata: Metadata, images: np.ndarray) -> Metadata:
+    """Exports a head beside a file that is about to be committed, and measures both together.
+
+    Returns:
+        The metadata of the file, with the figure ``head``.
+
+    Raises:
+        MasktoolError: the head cannot be exported, or gives other scores than the whole network.
+    """
+    path = head_path(staged.path)
+    head.write(path)
+    figure = measure_head(staged.path, path, metadata, images[:MEASURED_WITH_HEAD])
+    limit = widened(limits_of(staged.model, metadata.image_input), metadata.parity)["head"]
+    if not figure <= limit:
+        raise MasktoolError(
+            "the head gives other scores for the feature map than the whole network",
+            where=head.feature_map,
+            expected=f"a difference of at most {limit:.1e} relative to max |score|",
+            got=f"{figure:.1e}",
+            fix=DEFECT,
+        )
+    staged.beside.append(path)
+    return dataclasses.replace(metadata, parity={**metadata.parity, "head": figure})
 
 
 def write_with_gradients(
@@ -128,7 +170,14 @@ def write_with_gradients(
     if metadata.gradient is not None:
         raise MasktoolError("the file holds gradients already", where=metadata.source, got=metadata.gradient)
     model = source.model.clone()
-    metadata = dataclasses.replace(metadata, gradient=loss, feature_map=feature_map)
+    head = find_kept_head(source, metadata, feature_map)
+    leave_out_feature_map(model)
+    metadata = dataclasses.replace(
+        metadata,
+        gradient=loss,
+        feature_map=feature_map if head is None else metadata.feature_map,
+        head=None if head is None else head_path(Path(path)).name,
+    )
     layout = metadata.layout or (metadata.preprocessing.layout if metadata.preprocessing else "NCHW")
     with staging(Path(path), model) as staged:
         masked = RunnableModel.of(staged.open, metadata.image_input)
@@ -142,6 +191,8 @@ def write_with_gradients(
         staged.write()
         staged.check()
         check_written(staged.path, metadata, probe, measured, tolerance)
+        if head is not None:
+            staged.add_copy(head, head_path(staged.path).name)
         staged.commit()
         return summarise_export(Path(path), staged.count_bytes(), model, metadata, source)
 

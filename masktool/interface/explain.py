@@ -17,6 +17,7 @@ from masktool.explainers.reading import Scale
 from masktool.explainers.stopping import STOPPING_ARGUMENTS, Stopping
 from masktool.explainers.subject import ImageLike, read_subject
 from masktool.explainers.targets import Target
+from masktool.exported_files import LAST
 from masktool.interface.device_graphs import graphs_for
 from masktool.interface.load import load, refuse_for_session
 from masktool.interface.models import explains_itself, file_of, known_metadata
@@ -204,7 +205,7 @@ def open_and_explain(
     method: str | None,
     arguments: Mapping[str, Any],
 ) -> list[list[Explanation]]:
-    """Opens a model with the gradients that a method needs, and explains every target of every image.
+    """Opens a model with the gradients or the head that a method needs, and explains every target of every image.
 
     What is wrong in the arguments and the images is told before the model is exported or opened.
 
@@ -254,8 +255,12 @@ def open_for_method(
         yield model
         return
     gradient = method.needs_gradient and not explains_itself(model)
-    feature_map = getattr(method, "feature_map", None) if gradient else None
-    with load(model, gradient=gradient, feature_map=feature_map, input_size=input_size, **options) as session:
+    named = getattr(method, "feature_map", None)
+    feature_map = named if gradient else None
+    head = (named or LAST) if method.needs_head and not explains_itself(model) else None
+    with load(
+        model, gradient=gradient, feature_map=feature_map, head=head, input_size=input_size, **options
+    ) as session:
         yield session
 
 

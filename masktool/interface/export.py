@@ -44,12 +44,13 @@ def export(
     portable: bool = False,
     precision: FilePrecision | None = None,
     for_provider: DeviceProvider | None = None,
+    head: str | None = None,
 ) -> Export:
     """Exports a trained CNN as an ONNX model that takes a mask and carries it through every layer.
 
     Most models need none of the options, or the one that an error names. The first five say how the model is read, the
     next three what the mask does, four what comes in and out, two whether gradients are added, one for which
-    runtimes the file is written, and one in which precision it computes.
+    runtimes the file is written, one in which precision it computes, and one whether its last layers take a mask too.
 
     Args:
         model: a file (``.onnx``, ``.pt2``, state dict, ``.safetensors`` or, with ``trust_code``, TorchScript or a
@@ -94,6 +95,9 @@ def export(
         for_provider: the provider of ONNX Runtime that the gradients are written for: ``webgpu``, ``tensorrt`` and
             ``directml`` give no indices of maxima or add nothing up at them, so that the gradient of max pooling is
             written in other operators, which takes longer on the CPU. None, ``cuda`` and ``coreml`` change nothing.
+        head: the name of a feature map (N, c, h, w), or ``last`` for the last one; the layers behind it, which take a
+            mask there, are written beside the file as ``NAME.head.onnx``, and the file gives the feature map as an
+            output. Recipro-CAM needs both. None writes no such file.
 
     Returns:
         What was written: the path, the metadata with the parity figures measured on random inputs (relative to max
@@ -124,6 +128,7 @@ def export(
         portable=portable,
         precision=precision,
         for_provider=for_provider,
+        head=head,
     )
     size = source_size(model, input_size, settings.preprocessing)
     source = read_source(model, SourceSettings(arch, size, channels, image_input, trust_code))
@@ -145,7 +150,7 @@ def export_compared(source: Source, path: str | os.PathLike[str], settings: Expo
         return export_source(source, path, settings)
     refuse_precision(source, settings.precision)
     with temporary_directory() as directory:
-        own = export_source(source, directory / "own.onnx", dataclasses.replace(settings, precision=None))
+        own = export_source(source, directory / "own.onnx", dataclasses.replace(settings, precision=None, head=None))
 
         def compare(written: Path, images: NDArray[Any]) -> dict[str, Any]:
             from masktool.interface.agreement import compare_files

@@ -55,8 +55,14 @@ def keep_export(choice: ModelChoice, say: Say) -> Path:
     if kept := find_kept(request, say):
         say(f"model: {name} is not masked; using its export {kept}{describe_unwatched(choice.arch)}")
         return kept
-    say(f"model: {name} is not masked; exporting it{' with gradients' if choice.gradient else ''} to {request.model}")
+    say(f"model: {name} is not masked; exporting it{describe_needs(choice)} to {request.model}")
     return make_entry(request, say)
+
+
+def describe_needs(choice: ModelChoice) -> str:
+    """Returns what an export gets besides a mask, as words behind others; empty where it gets nothing."""
+    needs = [word for word, needed in (("gradients", choice.gradient), ("a head", choice.head)) if needed]
+    return f" with {' and '.join(needs)}" if needs else ""
 
 
 def keep_gradients(choice: ModelChoice, path: Path, say: Say) -> Path:
@@ -145,6 +151,7 @@ def make_export(choice: ModelChoice, target: Path, *, read: Callable[[ModelChoic
         class_output=choice.class_output,
         output_kind=choice.output_kind,
         precision=choice.precision,
+        head=choice.head,
     )
     return describe_factory(choice.arch, source.files, before) if source.files and choice.arch else MadeFrom()
 
@@ -201,6 +208,7 @@ def identify_options(choice: ModelChoice) -> dict[str, object]:
         "gradient": choice.gradient,
         **({"mask_required": True} if choice.mask_required else {}),  # an export without it keeps its name
         "feature_map": choice.feature_map,
+        **({"head": choice.head} if choice.head else {}),  # likewise
         "class_output": choice.class_output,
         "output_kind": choice.output_kind,
         "precision": choice.precision,

@@ -22,6 +22,7 @@ def load(
     provider_options: Mapping[str, object] | None = None,
     gradient: bool = False,
     feature_map: str | None = None,
+    head: str | None = None,
     say: Say = log,
     **options: Unpack[ExportOptions],
 ) -> MaskedSession:
@@ -43,6 +44,8 @@ def load(
         gradient: whether the session must give gradients; a file that holds none gets them in the cache.
         feature_map: the name of the value (N, c, h, w) that the gradients are with respect to, besides image and mask;
             None takes the last one.
+        head: the name of the feature map behind which the file's head must begin, or ``last`` for the last one that has
+            one, see :func:`masktool.export`; a file that is masked already must have it. None needs none.
         say: function that is called with which file is used and why, a line at a time; by default it writes to the
             logger ``masktool`` (level INFO).
         **options: for a model that is not masked yet, the options of its export, see :class:`masktool.ExportOptions`.
@@ -54,7 +57,7 @@ def load(
     check_known(options, "load")
     if isinstance(model, MaskedSession):
         given = {"providers": providers, "threads": threads, "provider_options": provider_options}
-        refuse_for_session(model, {**given, "gradient": gradient, "feature_map": feature_map, **options})
+        refuse_for_session(model, {**given, "gradient": gradient, "feature_map": feature_map, "head": head, **options})
         return model
     if feature_map is not None and not gradient:
         raise MasktoolError(
@@ -62,7 +65,9 @@ def load(
         )
     named = [providers] if isinstance(providers, str) else providers or ()
     required = make_defaults_constant(named)
-    choice = ModelChoice(model, gradient=gradient, feature_map=feature_map, mask_required=required, **options)
+    choice = ModelChoice(
+        model, gradient=gradient, feature_map=feature_map, head=head, mask_required=required, **options
+    )
     path = find_model(choice, say)
     return MaskedSession(path, providers=providers, threads=threads, provider_options=provider_options)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from masktool.contract import Metadata
 from masktool.errors import MasktoolError
-from masktool.exported_files import is_masked, metadata_of
+from masktool.exported_files import LAST, find_head_file, is_masked, metadata_of
 from masktool.interface.options import ModelChoice, ModelLike
-from masktool.messages import differently, join, parameter
+from masktool.messages import call, differently, join, parameter
 from masktool.progress import Say
 from masktool.runtime.session import MaskedSession
 
@@ -91,7 +91,10 @@ def find_masked(choice: ModelChoice, path: Path, say: Say) -> Path:
     Raises:
         MasktoolError: an option was given that the file's export has settled.
     """
+    refuse_part(path)
     refuse_settled(choice, path)
+    if choice.head is not None:
+        check_head(choice.head, path)
     metadata = metadata_of(path) if choice.gradient else None
     if choice.gradient and (metadata is None or metadata.gradient is None):
         from masktool.exporters.added_gradients import check_takes_gradients
@@ -100,6 +103,37 @@ def find_masked(choice: ModelChoice, path: Path, say: Say) -> Path:
         check_takes_gradients(metadata, path)
         return keep_gradients(choice, path, say)
     return path
+
+
+def check_head(head: str, path: Path) -> None:
+    """Raises MasktoolError where an exported file has no head, or one that begins behind another feature map.
+
+    Args:
+        head: the name of the feature map, or ``last`` for any.
+        path: the path of the file.
+    """
+    metadata = metadata_of(path)
+    assert metadata is not None  # the file is masktool's
+    find_head_file(path, metadata)
+    if head not in (LAST, metadata.feature_map):
+        raise MasktoolError(
+            "the file's head begins behind another feature map",
+            where=path,
+            expected=head,
+            got=metadata.feature_map,
+            fix="export it again: " + call("export", metadata.source, "NEW.onnx", head=head),
+        )
+
+
+def refuse_part(path: Path) -> None:
+    """Raises MasktoolError for a head, whose image is another network's feature map."""
+    metadata = metadata_of(path)
+    if metadata is not None and metadata.behind is not None:
+        raise MasktoolError(
+            f"the file is a head: it holds the layers behind the feature map {metadata.behind!r} alone",
+            where=path,
+            fix=f"name the file of the whole network, which was exported from {metadata.source}",
+        )
 
 
 def refuse_settled(choice: ModelChoice, path: Path) -> None:

@@ -73,6 +73,7 @@ class ModelChoice:
         mask_required: whether the mask must be an ordinary input, without a default, where the model is exported.
         feature_map: the name of the value that the gradients are with respect to, besides image and mask; None takes
             the last one.
+        head: the name of the feature map behind which the file's head must begin, or ``last``; None needs none.
 
     The other attributes are those of :class:`ExportOptions`; None where an option is not given.
     """
@@ -93,6 +94,7 @@ class ModelChoice:
     output_kind: OutputKind | None = None
     labels: LabelsLike | None = None
     precision: FilePrecision | None = None
+    head: str | None = None
 
 
 def check_known(options: Iterable[str], called: str) -> None:

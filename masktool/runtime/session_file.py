@@ -10,6 +10,7 @@ import numpy as np
 
 from masktool.contract import (
     BINARY_KINDS,
+    FEATURE_MAP,
     GRADIENT_OUTPUTS,
     MASK_INPUT,
     SALIENCY_MAP,
@@ -63,6 +64,8 @@ class SessionFile:
         if one_by_one:  # one row, unless it was not asked for
             shapes |= {name: (1, *shapes[name][1:]) for name in self.explanation_outputs}
         own = frozenset() if self.metadata.gradient is None else GRADIENT_OUTPUTS
+        if self.metadata.head is not None:
+            own -= {FEATURE_MAP}
         self.gradient_outputs = [name for name in shapes if name in own]
         self.result_shapes = shapes
         self.output_shapes = {

@@ -30,7 +30,7 @@ all (float[N, 3, 8, 8] image) => (float[N, 4] logits, float[N, 1, 8, 8] saliency
     saliency_map = Sigmoid(salient)
 }
 """
-"""It has all that a method may ask for: gradients, a feature map and a masking model's map."""
+"""It has all that a method may ask for: gradients, a feature map with a head and a masking model's map."""
 ROUNDING = 1e-5
 """Of sums in another order, relative to the largest value."""
 
@@ -40,7 +40,7 @@ def session(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("all") / "all.onnx"
     preprocessing = Preprocessing(size=SIZE, resize="exact", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     options = {"preprocessing": preprocessing, "output_kind": "logits", "class_output": "logits"}
-    masktool.export(parse(NETWORK), path, masking=request.param, gradient="logit", **options)
+    masktool.export(parse(NETWORK), path, masking=request.param, gradient="logit", head="last", **options)
     with load(path, "cpu", threads=1) as opened:
         yield opened
 

@@ -17,6 +17,7 @@ from masktool.embedding.flow import FLOAT, INT64, Flow
 from masktool.errors import MasktoolError
 from masktool.exporters.gradient import add_gradients
 from masktool.exporters.integer_images import refuse_gradients
+from masktool.exporters.names import rename_inside
 from masktool.exporters.widening import compute_in_single, narrow_outputs
 
 
@@ -208,28 +209,3 @@ def refuse_names_of_gradients(outputs: Sequence[str], source: str) -> None:
             got=", ".join(taken),
             fix="rename them in the source",
         )
-
-
-def rename_inside(nodes: tuple[ir.Node, ...], prefix: str) -> None:
-    """Puts a prefix before the names of nodes and of their results, in subgraphs too."""
-    for node in nodes:
-        node.name = prefix + (node.name or node.op_type)
-        for output in node.outputs:
-            output.name = prefix + str(output.name)
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.GRAPH:
-                rename_graph(attribute.as_graph(), prefix)
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                for graph in attribute.as_graphs():
-                    rename_graph(graph, prefix)
-
-
-def rename_graph(graph: ir.Graph, prefix: str) -> None:
-    """Puts a prefix before every name in a subgraph."""
-    for value in graph.inputs:
-        value.name = prefix + str(value.name)
-    for weight in tuple(graph.initializers.values()):
-        graph.initializers.pop(str(weight.name))
-        weight.name = prefix + str(weight.name)
-        graph.register_initializer(weight)
-    rename_inside(tuple(graph), prefix)

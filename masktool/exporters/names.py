@@ -92,6 +92,31 @@ def rename_values(graph: ir.Graph, values: Iterable[ir.Value]) -> dict[str, str]
     return renamed
 
 
+def rename_inside(nodes: Iterable[ir.Node], prefix: str) -> None:
+    """Puts a prefix before the names of nodes and of their results, in subgraphs too."""
+    for node in nodes:
+        node.name = prefix + (node.name or node.op_type)
+        for output in node.outputs:
+            output.name = prefix + str(output.name)
+        for attribute in node.attributes.values():
+            if attribute.type == ir.AttributeType.GRAPH:
+                rename_graph(attribute.as_graph(), prefix)
+            elif attribute.type == ir.AttributeType.GRAPHS:
+                for graph in attribute.as_graphs():
+                    rename_graph(graph, prefix)
+
+
+def rename_graph(graph: ir.Graph, prefix: str) -> None:
+    """Puts a prefix before every name in a subgraph."""
+    for value in graph.inputs:
+        value.name = prefix + str(value.name)
+    for weight in tuple(graph.initializers.values()):
+        graph.initializers.pop(str(weight.name))
+        weight.name = prefix + str(weight.name)
+        graph.register_initializer(weight)
+    rename_inside(tuple(graph), prefix)
+
+
 def note_renamed(outputs: Iterable[ir.Value], renamed: Mapping[str, str]) -> Iterator[str]:
     """Yields a note for the user on every renamed input or output."""
     names = {value.name for value in outputs}

@@ -267,6 +267,8 @@ class Metadata:
             there; None where there is none.
         behind: name of the feature map that is the image input of this file, which is the head of another; None in any
             file that holds a whole network.
+        plain_branch: whether the file also holds the plain network, which runs where the mask is left out or hides
+            nothing.
     """
 
     masking: Masking
@@ -299,6 +301,7 @@ class Metadata:
     for_provider: DeviceProvider | None = None
     head: str | None = None
     behind: str | None = None
+    plain_branch: bool = False
 
     @property
     def one_by_one(self) -> bool:

@@ -59,6 +59,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "path": OptionName("-o"),
     "per_class": OptionName("--per-class"),
     "perturbations_per_eval": OptionName("--batch"),
+    "plain_branch": OptionName("--plain-branch"),
     "portable": OptionName("--portable"),
     "precision": OptionName("--precision"),
     "preprocessing": OptionName("--preprocess"),

@@ -104,6 +104,12 @@ DIGEST_SHOWN = 12
     "max pooling.",
 )
 @precision_option
+@click.option(
+    "--plain-branch",
+    is_flag=True,
+    help="Hold the plain network beside the masked one: with the mask left out, or 1 everywhere, a run costs what the "
+    "plain model costs. Weights of 1 MiB and more then stand in NAME.data beside the file, once for both.",
+)
 @in_order(EXPLANATION_OPTIONS)
 @json_option
 @click.pass_context
@@ -133,6 +139,7 @@ def command(
     portable: bool,
     for_provider: Any,
     precision: Any,
+    plain_branch: bool,
     as_json: bool,
     **explaining: Any,
 ) -> None:
@@ -194,6 +201,7 @@ def command(
                     gradient=gradient,
                     feature_map=feature_map,
                     head=head,
+                    plain_branch=plain_branch,
                 )
     for line in describe_export(exported):
         say(line)
@@ -234,6 +242,8 @@ def describe_export(exported: Export) -> Iterator[str]:
         yield f"gradients: of the {metadata.gradient}; feature map {metadata.feature_map or 'none'}"
     if metadata.head is not None:
         yield f"head: the layers behind {metadata.feature_map!r}, in {metadata.head}"
+    if metadata.plain_branch:
+        yield "plain branch: the plain network runs where the mask is left out, or 1 everywhere"
     yield from describe_parity(metadata.parity)
     if metadata.precision is not None and "fp32" in metadata.parity:
         against = describe_agreement(metadata.parity["fp32"])

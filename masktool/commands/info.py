@@ -231,6 +231,8 @@ def describe_metadata(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "batch", describe_batch(metadata)
     if metadata["for_provider"] is not None:
         yield "written for", metadata["for_provider"]
+    if metadata["plain_branch"]:
+        yield "plain branch", "the plain network runs where the mask is left out, or 1 everywhere"
     if metadata["precision"] is not None:
         yield "precision", f"{metadata['precision']}, with float32 at the ends"
     for index, (name, figure) in enumerate(metadata["parity"].items()):

@@ -37,10 +37,13 @@ def export_source(
     from masktool.exporters.heads import find_head
     from masktool.exporters.other_ways import advising_a_size
     from masktool.exporters.write import write_masked
+    from masktool.exporters.write_branches import write_branches
 
     network = mask_source(whole, settings)
     prepared, head = network.prepared, find_head(network, settings, export_source)
     with advising_a_size(whole, settings, prepared.trial.size, export_source):
+        if settings.plain_branch:
+            return write_branches(network, path, compare)
         return write_masked(
             prepared.model, path, network.metadata, prepared.layout, prepared.trial, network.source, compare, head
         )

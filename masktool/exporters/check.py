@@ -17,12 +17,13 @@ from masktool.exporters.chosen_boxes import leave_out_lists
 from masktool.exporters.diagnosis import excuse
 from masktool.exporters.heads import MEASURED_WITH_HEAD, measure_head
 from masktool.exporters.names import rename_as_before
-from masktool.exporters.parity import Verdict, judge_parity, measure_parity
+from masktool.exporters.parity import Verdict, judge_parity, measure_branches, measure_parity
+from masktool.exporters.plain_branch import masked_alone, opened_alone
 from masktool.exporters.precision_source import narrow_again
 from masktool.exporters.runnable import RunnableModel
-from masktool.exporters.storage import open_session
+from masktool.exporters.storage import load_small_weights, open_session
 from masktool.exporters.tolerance import limits_of, widened, without_unfused
-from masktool.exporters.trial import open_source, try_batches, try_source
+from masktool.exporters.trial import TriedNetwork, open_source, try_batches, try_source
 from masktool.messages import call
 
 if TYPE_CHECKING:
@@ -78,13 +79,18 @@ def check_masked(path: Path, source: Source | None) -> ExportCheck:
     refuse_other_input([node.name for node in session.get_inputs()], metadata.image_input, path)
     model = onnx_ir.load(path)
     source = None if source is None else leave_out_lists(source, metadata.masking)
-    masked = RunnableModel.of(functools.partial(open_session, str(path)), metadata.image_input)
+    file = RunnableModel.of(functools.partial(open_session, str(path)), metadata.image_input)
     if source is not None and metadata.precision == "fp16":
         source = narrow_again(source, metadata.preprocessing, metadata.parity.get("probes"))
     limits = widened(limits_of(model, metadata.image_input, None if source is None else source.model), metadata.parity)
-    figures, cause = measure_file(masked, model, metadata, limits, source)
+    if metadata.plain_branch:
+        load_small_weights(model)
+        with opened_alone(masked_alone(model, path), metadata.image_input) as masked:
+            figures, cause = measure_file(masked, model, metadata, limits, source, file)
+    else:
+        figures, cause = measure_file(file, model, metadata, limits, source)
     if metadata.head is not None:
-        figures["head"] = measure_beside(path, masked, model, metadata)
+        figures["head"] = measure_beside(path, file, model, metadata)
     limits = limits if source is None else without_unfused(limits, source.model)
     verdicts = [*judge_parity(figures, limits), *judge_record(figures["response"], metadata)]
     if source is not None:
@@ -93,18 +99,37 @@ def check_masked(path: Path, source: Source | None) -> ExportCheck:
 
 
 def measure_file(
-    masked: RunnableModel, model: onnx_ir.Model, metadata: Metadata, limits: Mapping[str, float], source: Source | None
+    masked: RunnableModel,
+    model: onnx_ir.Model,
+    metadata: Metadata,
+    limits: Mapping[str, float],
+    source: Source | None,
+    both: RunnableModel | None = None,
 ) -> tuple[dict[str, float], str | None]:
-    """Returns the figures of a file, and what is wrong with its source where that is why a figure exceeds its limit."""
+    """Returns the figures of a file, and what is wrong with its source where that is why a figure exceeds its limit.
+
+    Args:
+        masked: the file's masked network.
+        model: the file's graph.
+        metadata: the file's metadata.
+        limits: the limits of the figures.
+        source: the model that the file was exported from; None leaves out the figures that need it.
+        both: the file, where it holds the plain network too; None where it is the masked network.
+    """
+
+    def of_both(trial: TriedNetwork) -> dict[str, float]:
+        plain = None if source is None else trial.plain
+        return {} if both is None else measure_branches(both, masked, trial.probes, plain)
+
     layout = metadata.layout or (metadata.preprocessing.layout if metadata.preprocessing else "NCHW")
     recorded = metadata.parity.get("probes")
     if source is None:
         alone = try_source(masked, model, layout, metadata.preprocessing, recorded)
-        return measure_parity(masked, alone.probes, None), None
+        return measure_parity(masked, alone.probes, None) | of_both(alone), None
     plain = plain_runnable(source, metadata, masked.outputs)
     plain = dataclasses.replace(plain, image_shape=[plain.image_shape[0], *masked.image_shape[1:]])  # fixed at export
     trial, _ = try_batches(plain, source.model, layout, metadata.preprocessing, recorded)
-    figures = measure_parity(masked, trial.probes, trial.plain, source.reference)
+    figures = measure_parity(masked, trial.probes, trial.plain, source.reference) | of_both(trial)
     try:
         return excuse(figures, without_unfused(limits, source.model), masked, trial, source.model), None
     except MasktoolError as error:

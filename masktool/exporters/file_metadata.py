@@ -58,4 +58,5 @@ def begin_metadata(source: Source, prepared: Prepared, head: ClassOutput, settin
         for_provider=settings.for_provider,
         precision=None if settings.precision == "fp32" else settings.precision,
         behind=source.behind,
+        plain_branch=settings.plain_branch,
     )

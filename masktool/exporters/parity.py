@@ -37,6 +37,8 @@ MEANINGS = {
     "ones_unfused": "a mask of ones against the source, ONNX Runtime's optimisations off in both",
     "source_spread": "the source against itself: other optimisations, threads and batches",
     "head": "the feature map and the layers behind it, in two files, against the whole network",
+    "plain_branch": "the file of both networks under a mask of ones, against the source or else its masked network",
+    "masked_branch": "the file of both networks under masks, against its masked network alone",
     "masked_spread": "the masked model against itself under a mask of ones: other optimisations and threads",
 }
 """One line for each figure, all relative to max |output|."""
@@ -117,6 +119,35 @@ def measure_probe(masked: RunnableModel, probe: Probe, plain: RunnableModel | No
         **({} if masked.one_by_one else measure_batches(masked, probe)),
         "response": relative_difference(*of_one_shape(halved, original)),
     }
+
+
+def measure_branches(
+    file: RunnableModel, masked: RunnableModel, probes: Sequence[Probe], plain: RunnableModel | None
+) -> dict[str, float]:
+    """Returns the parity figures of a file that holds the plain network beside the masked one, over all probes.
+
+    Args:
+        file: the file.
+        masked: its masked network alone.
+        probes: the images and masks to run.
+        plain: the source; None takes the masked network under a mask of ones in its place.
+    """
+    figures: dict[str, float] = {}
+    for probe in probes:
+        images, masks = probe.images, probe.masks
+        with reported_as("the file of both networks does not run", where=f"random images of {probe.size}", fix=DEFECT):
+            original = under_ones = masked.run(images, np.ones_like(masks))
+            if plain is not None:
+                original = source_like(under_ones, plain, probe, alone=masked.one_by_one)
+            found = {
+                "plain_branch": relative_difference(file.run(images, np.ones_like(masks)), original),
+                "masked_branch": relative_difference(file.run(images, masks), masked.run(images, masks)),
+            }
+            if file.mask_optional:
+                found["left_out"] = relative_difference(file.run(images), original)
+        for name, figure in found.items():
+            figures[name] = max(figure, figures.get(name, 0.0))
+    return figures
 
 
 def measure_batches(masked: RunnableModel, probe: Probe) -> dict[str, float]:

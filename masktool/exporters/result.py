@@ -58,7 +58,7 @@ class Export:
         path: the path of the file.
         metadata: the metadata in the file; ``metadata.parity`` holds the figures measured at export.
         rules: every node of the graph that was written, in order, with the mask rule applied to it.
-        n_bytes: the size in bytes of the file and, for a model above 2 GiB, of the file beside it with its weights.
+        n_bytes: the size in bytes of the file and, where there is one, of the file beside it with its weights.
         notes: notes for the user, one sentence each: what was assumed, left out or renamed, and what else the file has
             to be fed.
         source: the network that the file was exported from.

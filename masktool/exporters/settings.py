@@ -116,6 +116,7 @@ class ExportSettings:
     precision: FilePrecision | None = None
     for_provider: DeviceProvider | None = None
     head: str | None = None
+    plain_branch: bool = False
 
     def __post_init__(self) -> None:
         """Raises MasktoolError for an unknown mode or loss, or options that exclude or need one another."""
@@ -138,6 +139,23 @@ class ExportSettings:
                 where=parameter("mask_required", False),
                 fix="leave that out, or " + parameter("portable", True),
             )
+        if self.plain_branch:
+            self.check_plain_branch()
+
+    def check_plain_branch(self) -> None:
+        """Raises MasktoolError for options that exclude the plain network beside the masked one."""
+        excluding = (
+            ("gradient", self.gradient, "a file with gradients computes them in every run, so that it saves nothing"),
+            ("head", self.head, "the head of a file begins at a feature map, which it does not give"),
+            ("portable", self.portable, "it serves callers who leave the mask out, which no portable file allows"),
+        )
+        for name, value, reason in excluding:
+            if value:
+                raise MasktoolError(
+                    f"the plain network cannot stand beside the masked one: {reason}",
+                    where=parameter("plain_branch", True),
+                    fix="leave that or " + parameter(name, value) + " out",
+                )
 
     def check_head(self, head: str) -> None:
         """Raises MasktoolError for a head that the other options exclude."""

@@ -80,6 +80,7 @@ def read_settings(
     precision: FilePrecision | None = None,
     for_provider: DeviceProvider | None = None,
     head: str | None = None,
+    plain_branch: bool = False,
 ) -> ExportSettings:
     """Returns the settings of an export from what a user gave; the arguments are those of :func:`masktool.export`.
 
@@ -98,6 +99,7 @@ def read_settings(
         precision,
         for_provider,
         head,
+        plain_branch,
     )
     return dataclasses.replace(settings, baseline=choose_baseline(settings.masking, baseline))
 

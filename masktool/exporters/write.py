@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -40,11 +40,12 @@ from masktool.exporters.integer_images import check_gives_integers, refuse_gradi
 from masktool.exporters.names import NEW_PREFIX, OWN_NAMES, free_gradient_names, is_own
 from masktool.exporters.onnx_file import describe_value, find_other_inputs
 from masktool.exporters.parity import DEFECT, check_parity, measure_parity
+from masktool.exporters.plain_branch import masked_alone
 from masktool.exporters.portable import make_portable
 from masktool.exporters.probes import Probe
 from masktool.exporters.reopen import answer, check_written
 from masktool.exporters.result import Export, summarise_export
-from masktool.exporters.runnable import RunnableModel
+from masktool.exporters.runnable import Outputs, RunnableModel
 from masktool.exporters.storage import Staging, staging
 from masktool.exporters.tolerance import limits_of, widened, without_unfused
 from masktool.exporters.trial import TriedNetwork, try_source
@@ -55,6 +56,10 @@ if TYPE_CHECKING:
     from masktool.exporters.sources import Source
 
 PRODUCER = "masktool"
+WITHOUT_PLAIN = (
+    "the plain network beside the masked one is left out: gradients are computed in every run, so that it saves nothing"
+)
+"""What the user should know of gradients that are added to a file of both networks."""
 Compare = Callable[[Path, np.ndarray], dict[str, Any]]
 """It gets the path of a file before it is moved to its place, and the images that parity was measured on, and returns
 further figures of parity by name."""
@@ -107,23 +112,61 @@ def write_masked(
             metadata = with_gradients(model, dataclasses.replace(metadata, feature_map=wanted), metadata.gradient)
         if head is not None:
             metadata = give_feature_map(model, metadata, head, staged.target)
+        written = ExpectedAnswer(trial.probes[0], measured, widened(limits, metadata.parity)["ones"])
+        return finish_file(staged, Path(path), metadata, source, written, compare, head)
+
+
+class ExpectedAnswer(NamedTuple):
+    """What a file that is written has to give again.
+
+    Attributes:
+        probe: the images and masks.
+        outputs: what :func:`masktool.exporters.reopen.answer` gave for the graph that was measured.
+        tolerance: the largest difference that is allowed, relative to max |output|.
+    """
+
+    probe: Probe
+    outputs: Outputs
+    tolerance: float
+
+
+def finish_file(
+    staged: Staging,
+    path: Path,
+    metadata: Metadata,
+    source: Source,
+    measured: ExpectedAnswer,
+    compare: Compare | None,
+    head: Head | None = None,
+) -> Export:
+    """Writes a measured model with its metadata, checks what was written and moves it to its place.
+
+    Args:
+        staged: the model, and where it is written.
+        path: the path of the file, as the caller named it.
+        metadata: the metadata, with all figures but those of the comparison.
+        source: the source that the model was made from.
+        measured: what the file has to give where more than metadata was changed since it was measured.
+        compare: as for :func:`write_masked`.
+        head: as for :func:`write_masked`.
+    """
+    model = staged.model
+    model.metadata_props.update(metadata.to_properties())
+    model.producer_name, model.producer_version = PRODUCER, metadata.tool_version
+    staged.write()
+    staged.check()
+    if not staged.holds_what_was_opened():
+        check_written(staged.path, metadata, measured.probe, measured.outputs, measured.tolerance)
+    if compare is not None:
+        figures = dict(metadata.parity) | compare(staged.path, measured.probe.images)
+        metadata = dataclasses.replace(metadata, parity=figures)
+    if head is not None:
+        metadata = write_head(head, staged, metadata, measured.probe.images)
+    if compare is not None or head is not None:
         model.metadata_props.update(metadata.to_properties())
-        model.producer_name, model.producer_version = PRODUCER, metadata.tool_version
         staged.write()
-        staged.check()
-        if not staged.holds_what_was_opened():
-            tolerance = widened(limits, metadata.parity)["ones"]
-            check_written(staged.path, metadata, trial.probes[0], measured, tolerance)
-        if compare is not None:
-            figures = dict(metadata.parity) | compare(staged.path, trial.probes[0].images)
-            metadata = dataclasses.replace(metadata, parity=figures)
-        if head is not None:
-            metadata = write_head(head, staged, metadata, trial.probes[0].images)
-        if compare is not None or head is not None:
-            model.metadata_props.update(metadata.to_properties())
-            staged.write()
-        staged.commit()
-        return summarise_export(Path(path), staged.count_bytes(), model, metadata, source)
+    staged.commit()
+    return summarise_export(path, staged.count_bytes(), model, metadata, source)
 
 
 def write_head(head: Head, staged: Staging, metadata: Metadata, images: np.ndarray) -> Metadata:
@@ -154,7 +197,7 @@ def write_head(head: Head, staged: Staging, metadata: Metadata, images: np.ndarr
 def write_with_gradients(
     source: Source, path: str | os.PathLike[str], metadata: Metadata, loss: Loss, feature_map: str | None
 ) -> Export:
-    """Writes a masked model that was exported before, with gradients added.
+    """Writes a masked model that was exported before, with gradients added; a plain network beside it is left out.
 
     Args:
         source: the masked model, which stays as it is.
@@ -169,7 +212,9 @@ def write_with_gradients(
     """
     if metadata.gradient is not None:
         raise MasktoolError("the file holds gradients already", where=metadata.source, got=metadata.gradient)
-    model = source.model.clone()
+    model = masked_alone(source.model, source.name)
+    if metadata.plain_branch:
+        source = dataclasses.replace(source, notes=(*source.notes, WITHOUT_PLAIN))
     head = find_kept_head(source, metadata, feature_map)
     leave_out_feature_map(model)
     metadata = dataclasses.replace(
@@ -177,6 +222,7 @@ def write_with_gradients(
         gradient=loss,
         feature_map=feature_map if head is None else metadata.feature_map,
         head=None if head is None else head_path(Path(path)).name,
+        plain_branch=False,
     )
     layout = metadata.layout or (metadata.preprocessing.layout if metadata.preprocessing else "NCHW")
     with staging(Path(path), model) as staged:

@@ -45,12 +45,14 @@ def export(
     precision: FilePrecision | None = None,
     for_provider: DeviceProvider | None = None,
     head: str | None = None,
+    plain_branch: bool = False,
 ) -> Export:
     """Exports a trained CNN as an ONNX model that takes a mask and carries it through every layer.
 
     Most models need none of the options, or the one that an error names. The first five say how the model is read, the
     next three what the mask does, four what comes in and out, two whether gradients are added, one for which
-    runtimes the file is written, one in which precision it computes, and one whether its last layers take a mask too.
+    runtimes the file is written, one in which precision it computes, one whether its last layers take a mask too, and
+    the last what a run without a mask costs.
 
     Args:
         model: a file (``.onnx``, ``.pt2``, state dict, ``.safetensors`` or, with ``trust_code``, TorchScript or a
@@ -98,6 +100,10 @@ def export(
         head: the name of a feature map (N, c, h, w), or ``last`` for the last one; the layers behind it, which take a
             mask there, are written beside the file as ``NAME.head.onnx``, and the file gives the feature map as an
             output. Recipro-CAM needs both. None writes no such file.
+        plain_branch: whether the file also holds the plain network, which runs where the mask is left out or is 1
+            everywhere: such a run costs what the plain model costs. Weights of 1 MiB and more then stand in
+            ``NAME.data`` beside the file, once for both. Not together with ``gradient``, ``portable`` or
+            ``head``.
 
     Returns:
         What was written: the path, the metadata with the parity figures measured on random inputs (relative to max
@@ -129,6 +135,7 @@ def export(
         precision=precision,
         for_provider=for_provider,
         head=head,
+        plain_branch=plain_branch,
     )
     size = source_size(model, input_size, settings.preprocessing)
     source = read_source(model, SourceSettings(arch, size, channels, image_input, trust_code))
@@ -150,7 +157,8 @@ def export_compared(source: Source, path: str | os.PathLike[str], settings: Expo
         return export_source(source, path, settings)
     refuse_precision(source, settings.precision)
     with temporary_directory() as directory:
-        own = export_source(source, directory / "own.onnx", dataclasses.replace(settings, precision=None, head=None))
+        without = dataclasses.replace(settings, precision=None, head=None, plain_branch=False)
+        own = export_source(source, directory / "own.onnx", without)
 
         def compare(written: Path, images: NDArray[Any]) -> dict[str, Any]:
             from masktool.interface.agreement import compare_files

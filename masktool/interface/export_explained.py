@@ -66,8 +66,8 @@ def export_explained(
             :meth:`masktool.Explanation.plot`. The picture is the photograph, (H, W, 3), where the file takes one, else
             what the model's input shows, (N, H, W, 3).
         **options: the method's own options, see ``masktool.explainers.methods``; and those of
-            :func:`masktool.export`, but for ``mask_required``, ``gradient`` and ``feature_map``. Where the method has a
-            ``baseline`` or ``feature_map`` of its own, they are the method's.
+            :func:`masktool.export`, but for ``mask_required``, ``gradient``, ``feature_map`` and ``plain_branch``.
+            Where the method has a ``baseline`` or ``feature_map`` of its own, they are the method's.
 
     Returns:
         What was written, see :func:`masktool.export`; ``metadata.parity["explanation"]`` says how far the map lies from

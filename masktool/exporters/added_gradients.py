@@ -25,6 +25,8 @@ def add_gradients_to(
 ) -> Export:
     """Adds gradients to a model that was exported before, and changes nothing else of it.
 
+    The plain network beside a masked one (``plain_branch``) is left out, for gradients are computed in every run.
+
     Args:
         model: the exported file's path, or the exported model in memory; it stays as it is.
         path: the path of the file to write; the file appears only when everything has succeeded.

@@ -12,6 +12,7 @@ from masktool.contract import FilePrecision, Metadata, Preprocessing
 from masktool.errors import MasktoolError
 from masktool.exporters.canonical import canonicalise
 from masktool.exporters.onnx_file import find_image_input, layout_of
+from masktool.exporters.plain_branch import masked_alone
 from masktool.exporters.precision import HALF, narrow
 from masktool.exporters.precision_ranges import measure_largest
 from masktool.exporters.sources import Source
@@ -56,7 +57,7 @@ def computes_in(path: Path, metadata: Metadata) -> str:
     Raises:
         MasktoolError: the file computes in float32.
     """
-    model = onnx_ir.load(path)
+    model = masked_alone(onnx_ir.load(path), path)
     if is_of_integers(model):
         return "int8"
     stored = any(value.dtype in HALF_TOLERANCE for value in model.graph.initializers.values())

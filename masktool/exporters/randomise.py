@@ -29,6 +29,7 @@ import onnx_ir as ir
 
 from masktool.contract import METADATA_PREFIX, Metadata
 from masktool.errors import MasktoolError
+from masktool.exporters.plain_branch import masked_alone
 from masktool.exporters.storage import staging
 from masktool.messages import call
 
@@ -63,7 +64,7 @@ class Layer:
 
 
 def read_exported(path: Path) -> tuple[ir.Model, Metadata]:
-    """Reads a file that ``masktool export`` wrote.
+    """Reads a file that ``masktool export`` wrote; of one that holds the plain network too, the masked one alone.
 
     Raises:
         MasktoolError: the file is none of masktool's, or cannot be read.
@@ -75,6 +76,9 @@ def read_exported(path: Path) -> tuple[ir.Model, Metadata]:
     metadata = Metadata.from_properties(model.metadata_props)
     if metadata is None:
         raise MasktoolError("not a masktool file", where=path, fix="run `" + call("export", path, ...) + "` first")
+    if metadata.plain_branch:
+        model, metadata = masked_alone(model, path), dataclasses.replace(metadata, plain_branch=False)
+        ir.external_data.load_to_model(model)
     return model, metadata
 
 

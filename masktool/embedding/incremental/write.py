@@ -16,6 +16,7 @@ from masktool.embedding.incremental.rewriting import MAP_RANK, Rewriting
 from masktool.execution_providers.provider import HOST
 from masktool.explainers.incremental import IncrementalGraphs, NotIncrementalError, Windows
 from masktool.exporters.inference import infer_types_and_shapes
+from masktool.exporters.plain_branch import masked_alone
 from masktool.runtime.providers import open_beside
 
 IMAGES, MASKS = "images", "masks"
@@ -65,9 +66,10 @@ def write_incremental(path: str | os.PathLike[str], image: str, output: str, win
 def read_model(path: str | os.PathLike[str], image: str, output: str, windows: Windows) -> ir.Model:
     """Reads what gives an output of a masked file, for images of one size.
 
-    There are no functions in it, every constant is an initializer, and shapes are known.
+    There are no functions in it, every constant is an initializer, and shapes are known. Of a file that holds the plain
+    network too, it is the masked one: windows hide something.
     """
-    model = ir.load(path)
+    model = masked_alone(ir.load(path), path)
     keep_outputs(model, [value for value in model.graph.outputs if value.name == output])
     ir.external_data.load_to_model(model)
     common.InlinePass()(model)

@@ -73,6 +73,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "stages": OptionName("--stages", separator=","),
     "target": OptionName("--target", separator=","),
     "tolerance": OptionName("--tolerance"),
+    "top_k": OptionName("--top-k"),
     "trust_code": OptionName("--trust-code"),
     "until": OptionName("--until"),
 }

@@ -179,6 +179,7 @@ def command(
     samples: int | None,
     until: Any,
     tolerance: float,
+    top_k: int,
     budget: int | None,
     seconds: float | None,
     segments: str | None,
@@ -210,7 +211,9 @@ def command(
         input_size=input_size,
         seed=seed,
         batch=batch,
-        stopping=share_stopping(methods, Stopping(until=until, tolerance=tolerance, budget=budget, seconds=seconds)),
+        stopping=share_stopping(
+            methods, Stopping(until=until, tolerance=tolerance, top_k=top_k, budget=budget, seconds=seconds)
+        ),
         directory=directory or Path(),
         formats=choose_formats(formats, as_json=as_json, directory=directory),
         as_json=as_json,

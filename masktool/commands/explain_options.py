@@ -24,7 +24,8 @@ STOPPING_OPTIONS = (
     click.option(
         "--until",
         type=click.Choice(get_args(Until)),
-        help="Stop before --samples once the map is stable.  [default: stable where --samples is not given]",
+        help="Stop before --samples once the map is stable, or the order of its highest segments.  [default: stable "
+        "where --samples is not given]",
     ),
     click.option(
         "--tolerance",
@@ -33,6 +34,14 @@ STOPPING_OPTIONS = (
         show_default=True,
         metavar="SHARE",
         help="What is stable: half of the map's 95 % interval, as a share of the map's range.",
+    ),
+    click.option(
+        "--top-k",
+        type=int,
+        default=Stopping.top_k,
+        show_default=True,
+        metavar="K",
+        help="How many segments --until top-k asks the order of.",
     ),
     click.option("--budget", type=int, metavar="N", help="Most forward passes of methods that draw samples."),
     click.option(

@@ -14,7 +14,7 @@ from masktool.explainers.explanation import Explanation
 from masktool.explainers.explanation_settings import SHARED_ARGUMENTS, ExplanationSettings
 from masktool.explainers.method import Method, build_method
 from masktool.explainers.reading import Scale
-from masktool.explainers.stopping import STOPPING_ARGUMENTS, Stopping
+from masktool.explainers.stopping import STOPPING_ARGUMENTS, Stopping, Until
 from masktool.explainers.subject import ImageLike, read_subject
 from masktool.explainers.targets import Target
 from masktool.exported_files import LAST
@@ -50,8 +50,9 @@ def explain(
     inputs: Inputs | None = None,
     input_size: tuple[int, int] | None = None,
     n_samples: int | None = None,
-    until: Literal["stable"] | None = None,
+    until: Until | None = None,
     tolerance: float = Stopping.tolerance,
+    top_k: int = Stopping.top_k,
     budget: int | None = None,
     seconds: float | None = None,
     seed: int = 0,
@@ -85,8 +86,12 @@ def explain(
         n_samples: the number of masks, or of steps in methods that take steps; None takes the method's default, which
             for methods that draw masks is until the map is stable, at most 250.
         until: ``"stable"`` stops a method that draws samples as soon as half of the map's 95 % interval is at most
-            ``tolerance`` of its range, before its number of samples; None does so only where that number is left open.
+            ``tolerance`` of its range, before its number of samples; ``"top-k"`` as soon as the order of the ``top_k``
+            highest segments has been the same over two doublings of the samples. None does as ``"stable"`` does, and
+            only where that number is left open.
         tolerance: what counts as stable, as a share of the map's range.
+        top_k: the number of segments whose order counts, with ``until="top-k"``; of a map of pixels, the number of
+            cells of a 7 x 7 grid.
         budget: the largest number of forward passes of a method that draws samples, that of the image as it is among
             them; None sets no limit.
         seconds: the time in seconds after which a method draws no more samples; the answer then depends on the machine,
@@ -123,6 +128,7 @@ def explain(
         n_samples=n_samples,
         until=until,
         tolerance=tolerance,
+        top_k=top_k,
         budget=budget,
         seconds=seconds,
         seed=seed,

@@ -10,6 +10,7 @@ from masktool import MasktoolError, explain
 from masktool.explainers import stopping
 from masktool.explainers.method import METHODS
 from masktool.explainers.stopping import FIRST_LOOK, SampleRun, Stopping
+from masktool.explainers.top_order import TopOrder, mean_of_cells
 
 DRAWING = sorted(name for name in METHODS if METHODS[name].most_samples is not None)
 """Methods whose number of samples may be left open."""
@@ -177,3 +178,99 @@ def test_bad_limits_are_named(session, options, message):
 def test_a_method_without_samples_does_not_stop_early(session):
     with pytest.raises(MasktoolError, match=r"Occlusion draws no samples.*budget=9, seconds=1.0.*leave that out"):
         explain(session, bright_photograph(), "occlusion", budget=9, seconds=1.0)
+
+
+def run_with_orders(orders, batch, most=600, top_k=2):
+    """Draws to the end of a run whose map (1, 4) is that of the last entry of ``orders`` not beyond the samples."""
+    run = SampleRun(Stopping(until="top-k", top_k=top_k), None, most=most)
+    for _ in run.pieces(batch):
+        if run.pauses:
+            values = orders[max(start for start in orders if start <= run.drawn)]
+            run.judge(np.array([values], float), np.ones((1, len(values))))
+    return run
+
+
+@pytest.mark.parametrize("batch", [1, 8, 64, 1000])
+def test_an_order_that_stands_over_two_doublings_ends_the_run(batch):
+    run = run_with_orders({0: [1, 2, 3, 4]}, batch)
+    assert run.drawn == 128  # first seen at 32
+    assert run.settled
+    assert run.quality()[0]["order_since"] == 32
+    assert run.notes() == ((),)
+
+
+@pytest.mark.parametrize("batch", [1, 8, 1000])
+def test_an_order_that_changes_begins_anew(batch):
+    run = run_with_orders({0: [1, 2, 3, 4], 96: [1, 2, 4, 3]}, batch)
+    assert run.drawn == 384
+    assert run.quality()[0]["order_since"] == 96
+
+
+def test_what_stands_below_the_highest_does_not_count():
+    swapped = {0: [1, 2, 3, 4], 64: [2, 1, 3, 4], 96: [0, 1, 30, 40]}
+    assert run_with_orders(swapped, 8).drawn == 128
+    assert run_with_orders(swapped, 8, top_k=3).drawn == 384  # the third changed at 64, and back at 96
+    assert run_with_orders({0: [1, 2, 3, 4], 64: [1, 9, 3, 4]}, 8).drawn == 256  # a new one among the highest
+
+
+def test_parts_that_differ_by_rounding_share_a_rank():
+    assert run_with_orders({0: [0, 0, 1, 1], 64: [0, 0, 1 + 1e-9, 1], 96: [1e-9, 0, 1, 1 + 1e-9]}, 8).drawn == 128
+    assert run_with_orders({0: [0, 0, 0, 0]}, 8).drawn == 128  # a flat map is one rank
+
+
+def test_more_of_the_highest_than_there_are_is_all_of_them():
+    assert run_with_orders({0: [1, 2, 3, 4]}, 8, top_k=9).drawn == 128
+    assert run_with_orders({0: [1, 2, 3, 4], 64: [2, 1, 3, 4]}, 8, top_k=9).drawn == 256
+
+
+def test_an_order_that_has_not_settled_is_noted_with_the_number_that_would_reach():
+    run = run_with_orders({0: [1, 2, 3, 4], 64: [4, 3, 2, 1]}, 8, most=250)
+    assert run.drawn == 250
+    assert not run.settled
+    ((note,),) = run.notes()
+    assert str(note).startswith("the order of the 2 highest parts had not settled after 250 samples: it last changed")
+    assert "at 64, and two doublings would be 256; n_samples=256 would reach there" in note
+
+
+def test_every_targets_order_must_settle():
+    run = SampleRun(Stopping(until="top-k", top_k=1), None, most=600)
+    for _ in run.pieces(16):
+        if run.pauses:
+            later = [0.0, 1.0] if run.drawn < 64 else [1.0, 0.0]
+            run.judge(np.array([[0.0, 1.0], later]), np.ones((2, 2)))
+    assert run.drawn == 256
+    assert [each["order_since"] for each in run.quality()] == [32, 64]
+
+
+def test_of_pixels_the_cells_are_ordered():
+    values = np.zeros((14, 21))
+    values[4:6, 9:12], values[0:2, 0:3] = 3, 2  # cells (2, 3) and (0, 0) of 7 x 7
+    means = mean_of_cells(values)
+    assert means.reshape(7, 7)[2, 3] == 3
+    assert means.reshape(7, 7)[0, 0] == 2
+    assert means.sum() == 5
+    order = TopOrder(2)
+    for samples in (10, 20):
+        order.look(values + np.random.default_rng(samples).normal(size=values.shape) * 0.1, samples)
+    assert order.since == 10  # though no two pixels kept their order
+
+
+@pytest.mark.parametrize("method", DRAWING)
+@pytest.mark.parametrize("batch", [1, 64])
+def test_top_k_gives_one_answer_whatever_the_batch(session, method, batch):
+    options = {"target": 0, "until": "top-k", "top_k": 1, "seed": 3}
+    found = explain(session, noise_photograph(), method, perturbations_per_eval=batch, **options)
+    usual = explain(session, noise_photograph(), method, **options)
+    assert found.quality["samples"] == usual.quality["samples"]
+    assert found.quality["order_since"] == usual.quality["order_since"]
+    assert (found.settings["until"], found.settings["top_k"]) == ("top-k", 1)
+    repeated = explain(session, noise_photograph(), method, target=0, seed=3, n_samples=usual.quality["samples"])
+    assert np.array_equal(repeated.attributions, usual.attributions)
+
+
+@pytest.mark.parametrize("options", [{"until": "top-k", "tolerance": 0.1}, {"top_k": 3}])
+def test_the_limit_of_the_other_question_is_refused(session, options):
+    with pytest.raises(MasktoolError, match=r"which parts are highest.*leave one of them out"):
+        explain(session, bright_photograph(), "lime", **options)
+    with pytest.raises(MasktoolError, match="top_k"):
+        explain(session, bright_photograph(), "lime", until="top-k", top_k=0)

@@ -54,6 +54,10 @@ STOPPING_OPTIONS = (
 """When methods that draw samples stop."""
 
 
+NOTHING = ("none", "None")
+"""Spellings of Python's None, which help pages show, besides JSON's null."""
+
+
 def lime_segments(segments: str | None, n_segments: int | None) -> dict[str, Any]:
     """Returns LIME's options from --segments and --n-segments."""
     values: dict[str, Any] = {} if n_segments is None else {"n_segments": n_segments}
@@ -68,7 +72,10 @@ def lime_segments(segments: str | None, n_segments: int | None) -> dict[str, Any
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """Returns options from OPTION=VALUE, each value read as JSON where it is JSON, else as text."""
+    """Returns options from OPTION=VALUE, each value read as JSON where it is JSON, as None for none, else as text.
+
+    The text itself is had in quotes, as JSON has it: ``"none"``.
+    """
     values = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
@@ -77,7 +84,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         try:
             values[name.strip()] = json.loads(text)
         except (ValueError, RecursionError):  # a number of thousands of digits, a deep nest: no option takes them
-            values[name.strip()] = text
+            values[name.strip()] = None if text.strip() in NOTHING else text
     return values
 
 

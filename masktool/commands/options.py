@@ -112,7 +112,11 @@ seed_option = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="All random choices come from it."
 )
 assignments_option = click.option(
-    "--set", "assignments", metavar="OPTION=VALUE", multiple=True, help="Any other option of a method, such as p=0.3."
+    "--set",
+    "assignments",
+    metavar="OPTION=VALUE",
+    multiple=True,
+    help="Any other option of a method, such as p=0.3; none stands for None.",
 )
 samples_option = click.option(
     "--samples",

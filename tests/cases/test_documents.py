@@ -143,6 +143,22 @@ def test_options_that_no_method_takes(value, option):
         share_options(["rise"], None, parse_assignments([f"{option}={value}"]))
 
 
+@pytest.mark.parametrize("value", ["null", "none", "None", " none "])
+def test_an_option_may_be_nothing(value):
+    assert share_options(["neuromask"], None, parse_assignments([f"grid_size={value}"])) == {
+        "neuromask": {"grid_size": None}
+    }
+    with pytest.raises(MasktoolError, match="grid_size"):  # whose grid is a number
+        share_options(["rise"], None, parse_assignments([f"grid_size={value}"]))
+
+
+def test_the_text_none_is_had_in_quotes():
+    assert parse_assignments(['feature_map="none"', "feature_map_of=nonesuch"]) == {
+        "feature_map": "none",
+        "feature_map_of": "nonesuch",
+    }
+
+
 @pytest.mark.parametrize("value", [DEEP, "1" * 5000, "[[1], [1, 2]]", '"x"', "{}", "null", str(BEYOND)])
 def test_inputs_that_are_none(value):
     with pytest.raises(MasktoolError, match="bad input"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu import __main__ as program
-from benchmarks.gpu import plan, report
+from benchmarks.gpu import plan
 from benchmarks.gpu.explanations import IN_MEMORY, METHODS, ON_DEVICE
 from benchmarks.gpu.jobs import Budget, Findings, Job, Outcome, run_job
 from benchmarks.gpu.networks import TINY, VARIANTS, file_of
@@ -195,19 +195,3 @@ def test_a_batch_that_memory_does_not_hold_is_halved():
             raise RuntimeError("out of memory")
 
     assert fit_batch({"plain": run}, Job("passes", "", size=8, batch=16)) == 2
-
-
-def test_the_table_takes_its_place_in_a_page(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    for _ in range(2):
-        report.put_into(page, "| new |\n")
-    assert page.read_text() == f"before\n{report.BEGIN}\n\n| new |\n\n{report.END}\nafter\n"
-    page.write_text("no marks")
-    with pytest.raises(SystemExit, match="there is no"):
-        report.put_into(page, "| new |")
-
-
-def test_the_page_has_a_place_for_the_table():
-    text = (program.Path(__file__).parents[1] / "docs" / "performance.md").read_text(encoding="utf-8")
-    assert text.index(report.BEGIN) < text.index(report.END)

@@ -27,7 +27,8 @@ from benchmarks.gpu.jobs import WORKER, Budget, Job
 from benchmarks.gpu.machine import describe_machine
 from benchmarks.gpu.networks import NETWORKS, TINY
 from benchmarks.gpu.plan import choose_measured, find_providers, is_beyond, is_empty, list_jobs, run_jobs
-from benchmarks.gpu.report import put_into, write_table
+from benchmarks.gpu.report import write_table
+from benchmarks.pages import put_table
 from masktool.execution_providers import AUTO, NAMES, know_provider
 from masktool.interface.provider_proof import SIDE
 
@@ -112,7 +113,7 @@ def show(report: Mapping[str, Any], page: Path | None) -> None:
     if page is None:
         print(table)
     else:
-        put_into(page, table)
+        put_table(page, "benchmarks.gpu", table)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.explanations import IN_MEMORY, METHODS, ON_DEVICE
 from benchmarks.gpu.plan import show_difference
 
-BEGIN, END = "<!-- benchmarks.gpu: begin -->", "<!-- benchmarks.gpu: end -->"
-"""Lines of a page between which the table stands."""
 COMPARED = ("masked", "filled", "gradient", "fp16")
 UNKNOWN = "–"
 COLUMNS = (
@@ -107,13 +104,3 @@ def say_missing(report: Mapping[str, Any]) -> list[str]:
                 missing["the rest"] = found["failure"]
             lines += [f"* {provider}, {network}, without {what}: {why}" for what, why in missing.items()]
     return lines
-
-
-def put_into(page: Path, table: str) -> None:
-    """Puts a table between the two marks of a page, in place of what stood there."""
-    text = page.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"{page}: there is no {BEGIN} with an {END} behind it")
-    page.write_text(f"{before}{begin}\n\n{table.strip()}\n\n{end}{after}", encoding="utf-8")

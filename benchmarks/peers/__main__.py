@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from benchmarks.peers.report import put_table, write_peers_table
+from benchmarks.pages import put_table
+from benchmarks.peers.report import write_peers_table
 from masktool.interface.bench.machine import describe_machine, read_load
 from masktool.interface.bench.spread import Lap, clocks_of
 
@@ -216,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.into is None:
         print(table)
     else:
-        put_table(options.into, table)
+        put_table(options.into, "benchmarks.peers", table)
 
 
 if __name__ == "__main__":

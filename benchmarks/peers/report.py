@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- benchmarks.peers: begin -->", "<!-- benchmarks.peers: end -->"
 TITLES = {
     "equal": "Equal settings: {samples} samples, batches of {batch}, the same segments and windows",
     "default": "Each one's default",
@@ -70,13 +68,3 @@ def show(value: Any, form: str) -> str:
 def name_of(peer: str) -> str:
     """Returns the name of a peer as people know it."""
     return NAMES.get(peer, peer)
-
-
-def put_table(page: Path, table: str) -> None:
-    """Puts a table between the marks of a page."""
-    text = page.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"{page}: there is no {BEGIN} with an {END} behind it")
-    page.write_text(f"{before}{begin}\n\n{table.strip()}\n\n{end}{after}", encoding="utf-8")

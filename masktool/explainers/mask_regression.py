@@ -26,12 +26,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from masktool.explainers.evidence import strongest_evidence
 
-PENALTIES = np.geomspace(1e-6, 1e3, 37)
-"""Values of lambda that are tried, as shares of the features' mean variance: from none to all of the map."""
-ROUNDING_SHARE = 1e-12
-"""Share of the scores' variance below which what a fit leaves is float64's rounding."""
+Floats = NDArray[np.float64]
 
 
 class MaskMoments(NamedTuple):
@@ -126,21 +123,10 @@ class MaskRegression:
             crossed: the sums (F,) of the features times the scores, both less their means.
             squares: the sum of the squared scores, less their mean.
         """
-        degrees = max(1, self.count - 1)
         projected = basis.T @ crossed
-        penalties = PENALTIES * (values.mean() or 1.0)
-        ridged = values + penalties[:, None]  # (penalties, F)
-        left = squares - (np.square(projected) / ridged).sum(axis=1)
-        noise = np.maximum(left, ROUNDING_SHARE * squares + np.finfo(np.float64).tiny) / degrees
-        evidence = -0.5 * (degrees * np.log(noise) + np.log(ridged / penalties[:, None]).sum(axis=1))
-        best = int(evidence.argmax())
-        return Posterior(
-            float(evidence[best]),
-            basis,
-            projected / ridged[best],
-            float(noise[best]) / ridged[best],
-            float(noise[best]),
-        )
+        best = strongest_evidence(values, projected, squares, max(1, self.count - 1), float(values.mean()))
+        ridged = values + best.penalty
+        return Posterior(best.evidence, basis, projected / ridged, best.noise / ridged, best.noise)
 
     def describe(self, target: int, posterior: Posterior, moments: MaskMoments) -> tuple[Floats, Floats]:
         """Returns the mean score of one target while a point is kept, (P,), and its squared standard error."""

@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
+from masktool.explainers.evidence import PENALTIES
 from masktool.explainers.mask_design import MasksInMemory
-from masktool.explainers.mask_regression import PENALTIES, MaskMoments, MaskRegression, smooth_roots
+from masktool.explainers.mask_regression import MaskMoments, MaskRegression, smooth_roots
 from masktool.explainers.methods.rise import CoarseGrids, EnlargedGrids, PlainMean, RegressedMean, Rise, free_moments
 from masktool.explainers.task import ScoredMasks
 

@@ -126,6 +126,9 @@ def test_a_label_that_is_none_ends_the_run(tmp_path, images, label):
         ({"feature_mask": np.zeros((16, 16), int)}, r"label map of another size.*\(32, 32\)"),
         ({"alpha": 1e-3, "n_samples": 30, "n_segments": 64}, "too ill-conditioned for float32.*raise alpha"),
         ({"kernel_width": 0.01}, r"only the sample that keeps everything.*kernel_width=0\.01"),
+        ({"sampling": "orthogonal"}, "draws its samples independently.*sampling=orthogonal"),
+        ({"sampling": None}, "draws its samples independently.*leave sampling out"),
+        ({"alpha": None}, "penalty that is known.*leave alpha out"),
         ({"segments": "voronoi"}, "unknown segments.*slic, grid, input"),
     ],
 )

@@ -133,7 +133,7 @@ def test_leverage_is_what_a_score_does_to_its_own_fit(fit):
 
 
 @pytest.mark.parametrize("n_samples", [60, 300])
-def test_standard_error_is_what_repeated_runs_show(session, n_samples):
+def test_standard_error_of_the_ridge_is_what_repeated_runs_show(session, n_samples):
     runs = [
         explain(
             session,
@@ -143,6 +143,8 @@ def test_standard_error_is_what_repeated_runs_show(session, n_samples):
             segments="grid",
             n_segments=60,
             n_samples=n_samples,
+            sampling="independent",
+            alpha=1.0,
             seed=seed,
         )
         for seed in range(12)
@@ -161,6 +163,8 @@ def test_standard_error_is_what_repeated_runs_show(session, n_samples):
         ({"p": 1}, "p.*above 0 and below 1, got 1"),
         ({"kernel_width": 0}, "kernel_width.*above 0"),
         ({"alpha": float("nan")}, "alpha"),
+        ({"sampling": "even"}, r"sampling.*orthogonal \\| independent"),
+        ({"sampling": "orthogonal", "p": 0.3}, r"orthogonal.*p=0\.5.*got p=0\.3.*sampling=independent"),
         ({"feature_mask": np.zeros((3, 3), int)}, r"label map of another size.*\(16, 24\).*got \(3, 3\)"),
         ({"feature_mask": np.zeros(SIZE)}, "not a label map.*float64"),
     ],
@@ -168,6 +172,12 @@ def test_standard_error_is_what_repeated_runs_show(session, n_samples):
 def test_bad_options_are_named(session, options, message):
     with pytest.raises(MasktoolError, match=message):
         explain(session, bright_photograph(), "lime", **options)
+
+
+@pytest.mark.parametrize(("p", "sampling"), [(0.5, "orthogonal"), (0.3, "independent")])
+def test_samples_are_orthogonal_where_p_allows_it(session, p, sampling):
+    found = explain(session, bright_photograph(), "lime", p=p, n_samples=32)
+    assert found.settings["sampling"] == sampling
 
 
 def test_fewer_segments_take_the_first_of_the_same_choices():

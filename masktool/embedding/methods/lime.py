@@ -22,8 +22,9 @@ from masktool.embedding.linear_algebra import identity, invert_matrix
 from masktool.embedding.method import Asked, Comparison, Explained, ExplainedNetwork, ExtraInput, register
 from masktool.embedding.sampling import SamplingMethod
 from masktool.errors import MasktoolError
-from masktool.explainers.methods.lime import FLAT_VARIANCE, Lime, kernel_weights, normal_equations
+from masktool.explainers.methods.lime import Lime, kernel_weights, normal_equations
 from masktool.explainers.segment_method import GIVEN
+from masktool.explainers.segment_regression import FLAT_VARIANCE
 from masktool.explainers.segmentation import axis_labels
 from masktool.limits import check_limit
 
@@ -52,11 +53,17 @@ class EmbeddedLime(SamplingMethod[Lime]):
     """Weight of each segment in a linear model of the score."""
 
     name: ClassVar[str] = Lime.name
-    defaults: ClassVar[Mapping[str, Any]] = {"segments": "grid", "n_samples": 1000}
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "segments": "grid",
+        "n_samples": 1000,
+        "sampling": "independent",
+        "alpha": 1.0,
+    }
 
     def __init__(self, options: Lime, network: ExplainedNetwork) -> None:
         super().__init__(options, network)
         refuse_superpixels(options)
+        refuse_choices(options)
         is_given = options.feature_mask is None and options.segments == GIVEN
         self.constant_labels = None if is_given else settled_segments(options, network.size)
         self.n_features = options.n_segments if self.constant_labels is None else int(self.constant_labels.max()) + 1
@@ -73,7 +80,7 @@ class EmbeddedLime(SamplingMethod[Lime]):
                 where=f"kernel_width={self.options.kernel_width}",
                 fix="raise kernel_width",
             )
-        condition = float(np.linalg.cond(normal_equations(design, weights, self.options.alpha)[0]))
+        condition = float(np.linalg.cond(normal_equations(design, weights, self.alpha)[0]))
         if condition > LARGEST_CONDITION:
             raise MasktoolError(
                 "the regression is too ill-conditioned for float32, in which a file computes",
@@ -82,6 +89,12 @@ class EmbeddedLime(SamplingMethod[Lime]):
                 got=f"{condition:.1e}",
                 fix="raise alpha or n_samples, or lower n_segments",
             )
+
+    @property
+    def alpha(self) -> float:
+        """The strength of the ridge penalty."""
+        assert self.options.alpha is not None  # refused before
+        return self.options.alpha
 
     @property
     def n_rows(self) -> int:
@@ -171,7 +184,7 @@ class EmbeddedLime(SamplingMethod[Lime]):
         shares = flow.emit("Div", weights, flow.emit("ReduceSum", weights, flow.ints(0), keepdims=1))
         centred = flow.emit("Sub", design, weighted_mean(flow, design, shares))
         weighted = flow.emit("Transpose", flow.emit("Mul", centred, weights), perm=[1, 0])
-        penalty = flow.emit("Mul", identity(flow, self.n_features), flow.floats(self.options.alpha))
+        penalty = flow.emit("Mul", identity(flow, self.n_features), flow.floats(self.alpha))
         gram = flow.emit("Add", flow.emit("MatMul", weighted, centred), penalty)
         solution = flow.emit("MatMul", invert_matrix(flow, gram, self.n_features), weighted)
         return Regression(design, shares, centred, solution)
@@ -182,6 +195,16 @@ class EmbeddedLime(SamplingMethod[Lime]):
         distances = flow.emit("Sub", flow.floats(1), flow.emit("Sqrt", share))
         scaled = flow.emit("Div", distances, flow.floats(self.options.kernel_width))
         return flow.emit("Exp", flow.emit("Mul", flow.floats(-0.5), flow.emit("Mul", scaled, scaled)))
+
+
+def refuse_choices(options: Lime) -> None:
+    """Raises a MasktoolError where samples or fit are not the published ones, which a file has."""
+    if options.settled_sampling != "independent":
+        raise MasktoolError(
+            "a file draws its samples independently", where=f"sampling={options.sampling}", fix="leave sampling out"
+        )
+    if options.alpha is None:
+        raise MasktoolError("a file fits with a penalty that is known", where="alpha=None", fix="leave alpha out")
 
 
 def weighted_mean(flow: Flow, values: ir.Value, shares: ir.Value) -> ir.Value:

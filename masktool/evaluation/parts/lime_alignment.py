@@ -111,7 +111,13 @@ class LimeAlignment(Part):
     ) -> list[NDArray[np.float64]]:
         """Returns LIME's weights (S,) of the segments in one mode, one per seed."""
         first_pixels = np.unique(segments, return_index=True)[1]
-        options = {"feature_mask": segments, "p": P_KEPT, "kernel_width": KERNEL_WIDTH, "alpha": ALPHA}
+        options = {
+            "feature_mask": segments,
+            "p": P_KEPT,
+            "kernel_width": KERNEL_WIDTH,
+            "sampling": "independent",
+            "alpha": ALPHA,
+        }
         lime = build_method("lime", options, self.n_samples)
         found = []
         for seed in range(self.seed, self.seed + self.n_seeds):

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from masktool.exporters.result import Export, NodeRule, SourceSummary
     from masktool.exporters.settings import LabelsLike, PreprocessingLike, Preset
     from masktool.interface.bench.explanations import MethodFailure, MethodFigures
+    from masktool.interface.bench.memory import MemoryFigures
     from masktool.interface.bench.passes import PassFigures
-    from masktool.interface.bench.processes import MemoryFigures
     from masktool.interface.bench.run import BenchReport, BenchSettings, measure_costs
     from masktool.interface.bench.spread import Clocks, Spread
     from masktool.interface.cache_entries import CacheEntry, clear_cache, list_cache
@@ -202,7 +202,7 @@ _MODULE_OF_NAME = {
     "MaskedSession": "masktool.runtime.session",
     "Masking": "masktool.contract",
     "MasktoolError": "masktool.errors",
-    "MemoryFigures": "masktool.interface.bench.processes",
+    "MemoryFigures": "masktool.interface.bench.memory",
     "Metadata": "masktool.contract",
     "MethodFailure": "masktool.interface.bench.explanations",
     "MethodFigures": "masktool.interface.bench.explanations",

@@ -67,7 +67,7 @@ MEBIBYTE = 2**20
     nargs=2,
     type=click.IntRange(min=2),
     metavar="FEW MANY",
-    help="Samples that peak memory is measured with.  "
+    help="Masks or steps that peak memory is measured with.  "
     f"[default: {DEFAULTS.memory_samples[0]} {DEFAULTS.memory_samples[1]}]",
 )
 @click.option("--quick", is_flag=True, help="Few repetitions and samples: whether all of it runs, not how fast it is.")
@@ -203,9 +203,9 @@ def rows_of_memory(report: BenchReport) -> Iterator[tuple[str, ...]]:
     """Yields the table of peak memory."""
     for number, (name, found) in enumerate(report.memory.items()):
         if number == 0:
-            yield ("peak memory", f"{found.few} samples", f"{found.many} samples", "ratio")
+            yield ("peak memory", "passes", "memory", "passes", "memory", "ratio")
         few, many = (f"{each / MEBIBYTE:.0f} MiB" for each in (found.few_bytes, found.many_bytes))
-        yield (name, few, many, f"{found.ratio:.3f}")
+        yield (name, str(found.few_passes), few, str(found.many_passes), many, f"{found.ratio:.3f}")
 
 
 def rows_of_start(report: BenchReport) -> Iterator[tuple[str, ...]]:

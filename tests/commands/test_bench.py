@@ -10,6 +10,8 @@ import pytest
 
 from masktool import demo
 from masktool.cli import run
+from masktool.explainers.method import METHODS
+from masktool.interface.bench.memory import counted_methods, options_of_count
 from masktool.interface.bench.plain import find_source_beside
 from masktool.interface.bench.spread import Lap, divide_laps, take_turns
 from masktool.interface.export import export
@@ -92,10 +94,30 @@ def test_memory_and_start_are_those_of_processes(exported, capsys):
     found = bench(capsys, exported, "--part", "memory", "--part", "start", "--method", "rise")
     rise = found["memory"]["rise"]
     assert (rise["few"], rise["many"]) == (100, 200)
+    assert (rise["few_passes"], rise["many_passes"]) == (101, 201)  # and the image as it is
     assert rise["ratio"] == rise["many_bytes"] / rise["few_bytes"]
     assert rise["few_bytes"] > 2**24
     check_clocks(found["start"])
     assert found["start"]["wall"]["lowest"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("lime", ["--samples", "400", "--budget", "401"]),
+        ("integrated-gradients", ["--samples", "400"]),
+        ("occlusion", ["--set", "strides=[10, 5]"]),  # 20 by 20 windows of 32 x 16 pixels
+        ("coarse-to-fine", ["--set", "strides=[10, 5]", "--set", "most_masks=400"]),
+    ],
+)
+def test_every_method_takes_about_as_many_passes_as_asked_for(name, expected):
+    assert options_of_count(name, (224, 112), 400) == expected
+
+
+def test_memory_is_of_methods_whose_number_of_masks_or_steps_is_the_users():
+    found = set(counted_methods(METHODS))
+    assert {"rise", "sobol", "occlusion", "coarse-to-fine", "integrated-gradients", "smoothgrad"} <= found
+    assert found.isdisjoint({"neuromask", "extremal", "gradient", "grad-cam"})
 
 
 def test_the_table_has_what_was_measured(exported, capsys):

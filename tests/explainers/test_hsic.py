@@ -7,6 +7,7 @@ import pytest
 
 from explainers.models import SIZE, bright_photograph, noise_photograph
 from masktool import MasktoolError, explain, explain_targets
+from masktool.explainers.methods import hsic
 from masktool.explainers.methods.hsic import BLOCK, Hsic, dependence, median_distance
 
 
@@ -41,6 +42,15 @@ def test_the_median_distance_is_numpys(count):
     for scores in (random.random(count), random.integers(0, 3, count) / 2, np.zeros(count)):
         expected = np.median(np.abs(scores[:, None] - scores)[pairs])
         assert median_distance(scores) == pytest.approx(expected, abs=1e-14)
+
+
+def test_fewer_rows_of_the_kernel_matrix_are_held_the_more_masks_there_are(monkeypatch):
+    assert [len(range(100)[each]) for each in hsic.blocks(100)] == [100]
+    monkeypatch.setattr(hsic, "BLOCK_VALUES", 1000)
+    assert [len(range(100)[each]) for each in hsic.blocks(100)] == [10] * 10
+    assert len(list(hsic.blocks(2000))) == 2000
+    kept, scores = sample(100)
+    np.testing.assert_allclose(dependence(kept, scores).values, criterion(kept, scores), atol=1e-12)
 
 
 def test_scores_most_of_which_are_equal_have_a_criterion():

@@ -99,6 +99,16 @@ def test_a_budget_of_passes_is_one_of_points(session):
         explain(session, noise_photograph(), "sobol", target=0, budget=20)
 
 
+def test_no_more_points_are_drawn_than_the_budget_reaches_for(session, monkeypatch):
+    drawn = []
+    design = Sobol.design
+    monkeypatch.setattr(Sobol, "design", lambda method, count, *of: drawn.append(count) or design(method, count, *of))
+    bounded = explain(session, noise_photograph(), "sobol", target=0, n_points=10_000, budget=100)
+    assert drawn == [50]
+    free = explain(session, noise_photograph(), "sobol", target=0, n_points=bounded.settings["n_points"])
+    assert np.array_equal(bounded.attributions, free.attributions)
+
+
 def test_the_default_is_within_250_passes(session):
     passes = [explain(session, noise_photograph(), "sobol", seed=seed).forward_passes for seed in range(8)]
     assert max(passes) <= 250

@@ -37,7 +37,9 @@ from masktool.explainers.task import Task
 from masktool.option_checks import check_count, check_real
 
 BLOCK = 256
-"""Rows of the kernel matrix that are held at a time."""
+"""Most rows of the kernel matrix that are held at a time."""
+BLOCK_VALUES = 1 << 18
+"""Most values of it that are held, unless one row has more: 2 MB, however many masks there are."""
 
 
 @register
@@ -121,17 +123,21 @@ def centred_signs(kept: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def blocks(count: int) -> Iterator[slice]:
-    """Yields slices that cut 0..count into blocks."""
-    for start in range(0, count, BLOCK):
-        yield slice(start, min(start + BLOCK, count))
+    """Yields slices that cut the rows of a kernel matrix (count, count) into blocks."""
+    rows = max(1, min(BLOCK, BLOCK_VALUES // count))
+    for start in range(0, count, rows):
+        yield slice(start, min(start + rows, count))
 
 
 def similarity(some: NDArray[np.float64], scores: NDArray[np.float64], width: float) -> NDArray[np.float64]:
     """Returns the Gaussian kernel (m, n) of some scores (m,) and all; of width 0 its limit, 1 for equal scores."""
-    gaps = some[:, None] - scores
+    kernel = some[:, None] - scores
     if width == 0:
-        return (gaps == 0).astype(np.float64)
-    return np.exp(-np.square(gaps / width) / 2)
+        return (kernel == 0).astype(np.float64)
+    kernel /= width
+    np.square(kernel, out=kernel)
+    kernel /= -2
+    return np.exp(kernel, out=kernel)
 
 
 def median_distance(scores: NDArray[np.float64]) -> float:

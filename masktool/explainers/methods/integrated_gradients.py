@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masktool.explainers.baseline_image import baseline_image, check_baseline
+from masktool.explainers.gauss_legendre import gauss_legendre
 from masktool.explainers.gradient_method import ClassMap, GradientMethod, channel_sum, completeness
 from masktool.explainers.method import register
 from masktool.explainers.task import Differentiable, Task
@@ -87,5 +88,5 @@ def step_rule(rule: Rule, n_steps: int) -> tuple[NDArray[np.float32], NDArray[np
     """Returns the places of an integral's steps in (0, 1), and their weights of sum 1, (n_steps,) each."""
     if rule == "riemann":
         return ((np.arange(n_steps) + 0.5) / n_steps).astype(np.float32), np.full(n_steps, 1 / n_steps)
-    places, weights = np.polynomial.legendre.leggauss(n_steps)
+    places, weights = gauss_legendre(n_steps)
     return ((places + 1) / 2).astype(np.float32), weights / 2

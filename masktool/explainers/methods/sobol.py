@@ -84,12 +84,12 @@ class Sobol(Method):
     def attribute(self, task: Task) -> Attribution:
         """Scores the masks of all points, and compares those that differ in one cell."""
         cells = self.cut(task)
-        design = self.design(self.sample_limit, int(cells.max()) + 1, task.seed)
+        design = self.design(self.most_points(task.stopping), int(cells.max()) + 1, task.seed)
         run = SampleRun(design.budget_of_points(task.stopping), self.n_points, self.most_samples, FEWEST_POINTS)
 
         def batches() -> Iterator[Rows]:
             for points in run.pieces(1):
-                rows = design.kept[design.start(points.start) : design.start(points.stop)]
+                rows = design.masks(points)
                 for start in range(0, len(rows), task.perturbations_per_eval):
                     yield {"kept": rows[start : start + task.perturbations_per_eval]}
 
@@ -106,6 +106,12 @@ class Sobol(Method):
         """Returns the cells of the grid."""
         return square_cells(task.size, self.grid_size)
 
+    def most_points(self, stopping: Stopping) -> int:
+        """Returns the largest number of points whose masks may be scored: each costs two passes or more."""
+        if stopping.budget is None:
+            return self.sample_limit
+        return max(FEWEST_POINTS, min(self.sample_limit, stopping.budget // 2))
+
     def design(self, n_points: int, n_cells: int, seed: int) -> PointMasks:
         """Returns the masks of some points, and where each of A, B and C stands among them."""
         points = halton_points(n_points, 2 * n_cells, np.random.default_rng(seed))
@@ -117,16 +123,34 @@ class PointMasks(NamedTuple):
     """The different masks of N points on S cells.
 
     Attributes:
-        kept: how much of each cell a mask keeps, (M, S) float32.
+        first: how much of each cell the masks A keep, (N, S) float32.
+        second: the same of the masks B.
         rows: the row of ``kept`` that holds A, B and C of every cell, (N, 2 + S).
     """
 
-    kept: NDArray[np.float32]
+    first: NDArray[np.float32]
+    second: NDArray[np.float32]
     rows: NDArray[np.int64]
+
+    @property
+    def kept(self) -> NDArray[np.float32]:
+        """How much of each cell a mask keeps, (M, S) float32."""
+        return self.masks(range(len(self.rows)))
+
+    def masks(self, points: range) -> NDArray[np.float32]:
+        """Returns the rows of ``kept`` that are the masks of some points in a row; others are not made."""
+        here = slice(points.start, points.stop)
+        first, second = self.first[here], self.second[here]
+        n_cells = first.shape[1]
+        kept = np.repeat(first[:, None], 2 + n_cells, axis=1)
+        kept[:, 1] = second
+        own = np.arange(n_cells)
+        kept[:, 2 + own, own] = second
+        return kept[which_differ(first, second)]
 
     def start(self, point: int) -> int:
         """Returns the row at which the masks of a point start, those of all points before it ending there."""
-        return int(self.rows[point, 0]) if point < len(self.rows) else len(self.kept)
+        return int(self.rows[point, 0] if point < len(self.rows) else self.rows[-1].max() + 1)
 
     def budget_of_points(self, stopping: Stopping) -> Stopping:
         """Returns when to stop, with the budget of passes as one of points.
@@ -148,14 +172,14 @@ class PointMasks(NamedTuple):
 
 def exchange_cells(first: NDArray[np.float32], second: NDArray[np.float32]) -> PointMasks:
     """Returns the masks A (N, S), B (N, S), and C: A with one cell taken from B, which where both agree is A itself."""
-    n_points, n_cells = first.shape
-    kept = np.repeat(first[:, None], 2 + n_cells, axis=1)
-    kept[:, 1] = second
-    own = np.arange(n_cells)
-    kept[:, 2 + own, own] = second
-    differs = np.concatenate([np.ones((n_points, 2), bool), first != second], axis=1)
+    differs = which_differ(first, second)
     rows = (np.cumsum(differs) - 1).reshape(differs.shape)
-    return PointMasks(kept[differs], np.where(differs, rows, rows[:, :1]))
+    return PointMasks(first, second, np.where(differs, rows, rows[:, :1]))
+
+
+def which_differ(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Returns which of A, B and C of every cell are masks of their own, (N, 2 + S): all but a C that is A itself."""
+    return np.concatenate([np.ones((len(first), 2), bool), first != second], axis=1)
 
 
 class Indices(NamedTuple):

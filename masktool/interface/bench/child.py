@@ -30,11 +30,13 @@ class FirstPass:
     Attributes:
         began: the system's monotonic clock when the first pass began, in seconds; None before.
         cpu: the time of all threads of this process on the CPU until then, in seconds; None before.
+        passes: the number of images pushed through models since.
     """
 
     def __init__(self, report: Path | None) -> None:
         self.began: float | None = None
         self.cpu: float | None = None
+        self.passes = 0
         self._report = report
 
     def watch(self) -> None:
@@ -47,6 +49,7 @@ class FirstPass:
                 if self._report is not None:
                     write_measured(self._report, self)
                     os._exit(0)  # what comes behind is not asked for
+            self.passes += count
             return timing(counter, count)
 
         setattr(PassCounter, "timing", note_and_time)  # noqa: B010  # mypy takes no assignment to a method
@@ -54,7 +57,12 @@ class FirstPass:
 
 def write_measured(path: Path, first: FirstPass) -> None:
     """Writes what was measured so far."""
-    found = {"first_pass": first.began, "first_pass_cpu": first.cpu, "peak_bytes": peak_memory()}
+    found = {
+        "first_pass": first.began,
+        "first_pass_cpu": first.cpu,
+        "passes": first.passes,
+        "peak_bytes": peak_memory(),
+    }
     path.write_text(json.dumps(found))
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from masktool.errors import MasktoolError
 from masktool.explainers.method import METHODS, Method
@@ -119,11 +118,3 @@ def list_methods(wanted: Sequence[str], session: MaskedSession) -> list[str]:
 def has_outputs(session: MaskedSession, method: type[Method]) -> bool:
     """Tells whether a file has the outputs that a method reads besides the scores."""
     return all(name in session.output_names for name in method.outputs)
-
-
-def sampling_methods(names: Sequence[str]) -> Iterator[str]:
-    """Yields the names of the methods whose number of samples is theirs to choose, and no number of steps."""
-    for name in names:
-        method: Any = METHODS[name]
-        if method.samples_option is not None and not method.counts_steps:
-            yield name

@@ -22,12 +22,12 @@ from masktool.interface.bench.explanations import (
     MethodFigures,
     list_methods,
     measure_methods,
-    sampling_methods,
 )
 from masktool.interface.bench.machine import describe_machine, read_load
+from masktool.interface.bench.memory import MemoryFigures, counted_methods, measure_memory
 from masktool.interface.bench.passes import PassFigures, measure_passes
 from masktool.interface.bench.plain import PLAIN, PlainNetwork, find_source_beside, open_plain
-from masktool.interface.bench.processes import MemoryFigures, measure_memory, measure_start
+from masktool.interface.bench.processes import measure_start
 from masktool.interface.bench.spread import Clocks
 from masktool.interface.load import load
 from masktool.interface.models import MODEL_VARIABLE, masked_file
@@ -54,7 +54,7 @@ class BenchSettings:
         methods: the names of the methods; empty for all that the model has the outputs for.
         repeats: the repetitions of each method and each start; passes take five times as many rounds.
         samples: the number of samples of methods that draw any or take steps; None takes each method's default.
-        memory_samples: the two numbers of samples that peak memory is measured with.
+        memory_samples: the two numbers of masks or steps that peak memory is measured with.
     """
 
     parts: Sequence[str] = PARTS
@@ -78,7 +78,7 @@ class BenchReport:
         settings: what was measured, and how often.
         passes: what one pass costs.
         methods: what each method costs, by name.
-        memory: peak memory with few and many samples, by method.
+        memory: peak memory with few and many masks or steps, by method.
         start: the seconds from the command to its first pass.
         load_after: the load at the end, as ``machine`` holds it at the beginning.
     """
@@ -137,9 +137,9 @@ def measure_costs(
         if METHOD_TIMES in parts:
             methods = measure_methods(sessions, opened.image, settings.repeats, settings.samples, say)
         if MEMORY in parts:
-            sampling = {name: sessions[name] for name in sampling_methods(list(sessions))}
-            usable = {name: each for name, each in sampling.items() if not isinstance(each, str)}
-            memory = measure_memory(usable, opened.image, settings.memory_samples, say)
+            counted = {name: sessions[name] for name in counted_methods(list(sessions))}
+            usable = {name: each for name, each in counted.items() if not isinstance(each, str)}
+            memory = measure_memory(usable, opened.image, opened.size, settings.memory_samples, say)
         if START in parts:
             start = measure_start(opened.masked, opened.image, settings.repeats, say)
         described = describe_model(opened.masked)
@@ -154,12 +154,14 @@ class OpenedModels(NamedTuple):
         differentiable: the file with gradients, or the reason why there is none.
         image: the path of the image.
         array: the image as the model takes it, (1, C, H, W) or (1, H, W, C).
+        size: (height, width) of that in pixels.
     """
 
     masked: MaskedSession
     differentiable: MaskedSession | str
     image: Path
     array: NDArray[Any]
+    size: tuple[int, int]
 
     def sessions(self, methods: Sequence[str]) -> dict[str, MaskedSession | str]:
         """Returns the session for each method, or the reason why there is none."""
@@ -194,7 +196,7 @@ def open_models(
                 differentiable = error.message
         path = image or choose_image(masked, stack.enter_context(temporary_directory()))
         subject = make_subject(read_subject(path), masked, opening.get("input_size"))
-        yield OpenedModels(masked, differentiable, path, subject.prepared.array)
+        yield OpenedModels(masked, differentiable, path, subject.prepared.array, subject.prepared.size)
 
 
 def choose_image(session: MaskedSession, folder: Path) -> Path:

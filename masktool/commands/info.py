@@ -229,6 +229,12 @@ def describe_metadata(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
     else:
         yield "labels", "unknown"
     yield "batch", describe_batch(metadata)
+    if metadata["feature_map"] is not None:
+        yield "feature map", metadata["feature_map"]
+    if metadata["head"] is not None:
+        yield "head", f"the layers behind it, in {metadata['head']} beside this file"
+    if metadata["behind"] is not None:
+        yield "part", f"the layers behind the feature map {metadata['behind']!r}, which is the image input"
     if metadata["for_provider"] is not None:
         yield "written for", metadata["for_provider"]
     if metadata["plain_branch"]:

@@ -14,7 +14,7 @@ from masktool.explainers.explanation import Explanation
 from masktool.explainers.explanation_settings import SHARED_ARGUMENTS, ExplanationSettings
 from masktool.explainers.method import Method, build_method
 from masktool.explainers.reading import Scale
-from masktool.explainers.stopping import STOPPING_ARGUMENTS, Stopping, Until
+from masktool.explainers.stopping import STOPPING_ARGUMENTS, Stopping
 from masktool.explainers.subject import ImageLike, read_subject
 from masktool.explainers.targets import Target
 from masktool.exported_files import LAST
@@ -50,7 +50,7 @@ def explain(
     inputs: Inputs | None = None,
     input_size: tuple[int, int] | None = None,
     n_samples: int | None = None,
-    until: Until | None = None,
+    until: Literal["stable", "top-k"] | None = None,
     tolerance: float = Stopping.tolerance,
     top_k: int = Stopping.top_k,
     budget: int | None = None,

@@ -15,6 +15,7 @@ from masktool.evaluation.maps import MethodChoice
 from masktool.evaluation.overlays import FOLDER
 from masktool.evaluation.part import Part
 from masktool.explainers.method import METHODS, build_method
+from masktool.exported_files import LAST
 from masktool.interface.study import Study
 from masktool.option_checks import check_several
 from masktool.registry import Registry
@@ -87,6 +88,12 @@ def with_options(names: Sequence[str] | OptionsByName) -> OptionsByName:
 def need_gradients(methods: Sequence[MethodChoice]) -> bool:
     """Tells whether one of the methods asks for gradients."""
     return any(METHODS[each.name].needs_gradient for each in methods)
+
+
+def need_head(methods: Sequence[MethodChoice]) -> str | None:
+    """Returns the name of the feature map whose head one of the methods asks for, or ``last``; None where none does."""
+    asking = [each.options for each in methods if METHODS[each.name].needs_head]
+    return next((options.get("feature_map") or LAST for options in asking), None)
 
 
 def overlays_in(directory: Path | None) -> Path | None:

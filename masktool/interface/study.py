@@ -86,13 +86,16 @@ class Study:
         if (metadata := known_metadata(self.model)) is not None:
             check_takes_mask(metadata, file_of(self.model))
 
-    def open_models(self, modes: Sequence[str] | None = None, gradient: bool = False) -> list[NamedModel]:
+    def open_models(
+        self, modes: Sequence[str] | None = None, gradient: bool = False, head: str | None = None
+    ) -> list[NamedModel]:
         """Opens the model once per masking mode, exporting it into the cache where it is not masked yet.
 
         Args:
             modes: the masking modes: ``layer``, ``partial``, or baselines of ``fill``; None takes the one mode of an
                 exported model, and ``layer`` for any other model.
             gradient: whether the files must hold gradients.
+            head: the name of the feature map behind which their heads must begin, or ``last``; None needs none.
 
         Returns:
             One model per distinct mode, in the order of the modes, named after its mode.
@@ -110,10 +113,10 @@ class Study:
                 got=", ".join(names),
                 fix="name the plain model, which is exported in each mode",
             )
-        sessions = {name: self.open(None if own else name, gradient) for name in names}
+        sessions = {name: self.open(None if own else name, gradient, head) for name in names}
         return [NamedModel(name, session, graphs_for(session)) for name, session in sessions.items()]
 
-    def open(self, mode: str | None, gradient: bool) -> MaskedSession:
+    def open(self, mode: str | None, gradient: bool, head: str | None = None) -> MaskedSession:
         """Opens the model in one masking mode; None takes the mode of the exported file."""
         if isinstance(self.model, MaskedSession):
             session = self.model
@@ -126,6 +129,7 @@ class Study:
                     self.threads,
                     provider_options=self.provider_options,
                     gradient=gradient and not explains_itself(self.model),
+                    head=None if explains_itself(self.model) else head,
                     say=self.say,
                     **options,
                 )
@@ -142,6 +146,7 @@ class Study:
         defaults: Sequence[str],
         gradient: bool = False,
         everywhere: bool = False,
+        head: str | None = None,
     ) -> list[NamedModel]:
         """Opens the network in the masking modes to compare.
 
@@ -150,17 +155,18 @@ class Study:
             also: exported files that hold the network in further modes.
             defaults: the modes of a model that is not exported yet, where none were named.
             gradient: whether the model in the first mode must hold gradients.
-            everywhere: whether the models in the other named modes must hold gradients too, because they explain as
-                well.
+            everywhere: whether the models in the other named modes must hold gradients or a head too, because they
+                explain as well.
+            head: as for :meth:`open_models`.
 
         Raises:
             MasktoolError: a file of ``also`` is not exported, or two models have the same mode; else as for
                 :meth:`open_models`.
         """
         names = list(dict.fromkeys(modes or ([] if exported_mode(self.model) else defaults)))
-        models = self.open_models(names[:1] or None, gradient)
+        models = self.open_models(names[:1] or None, gradient, head)
         if names[1:]:
-            models += self.open_models(names[1:], gradient and everywhere)
+            models += self.open_models(names[1:], gradient and everywhere, head if everywhere else None)
         for path in also:
             other = MaskedSession(
                 path, providers=self.providers, threads=self.threads, provider_options=self.provider_options

@@ -352,6 +352,12 @@ def test_the_command_line_does_it_in_two_commands(tmp_path, image, capsys):
     masked = str(tmp_path / "m.masked.onnx")
     assert main(["export", str(tmp_path / "m.onnx"), "-o", masked, "--head", "last", "--output-kind", "logits"]) == 0
     assert "head: the layers behind 'late', in m.masked.head.onnx" in capsys.readouterr().err
+    assert main(["info", masked]) == 0
+    told = capsys.readouterr().out
+    assert "feature map   late" in told
+    assert "the layers behind it, in m.masked.head.onnx" in told
+    assert main(["info", str(tmp_path / "m.masked.head.onnx")]) == 0
+    assert "the layers behind the feature map 'late', which is the image input" in capsys.readouterr().out
     asked = ["explain", str(tmp_path / "image.npy"), "-m", masked, "--method", "recipro-cam", "--json"]
     assert main(asked) == 0
     assert '"feature_map":"late"' in capsys.readouterr().out.replace(" ", "")

@@ -54,6 +54,23 @@ def test_a_plain_model_is_evaluated_in_one_call_and_nothing_is_written(work, par
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("part", "options"),
+    [
+        ("localisation", {"modes": ["layer", "mean"]}),
+        ("faithfulness", {"modes": ["layer"], "metrics": {"confidence": {}}}),
+    ],
+)
+def test_a_plain_model_gets_the_head_that_a_method_needs(work, part, options):
+    """In every mode that explains."""
+    methods = {"recipro-cam": {}, "gradient": {}}
+    evaluation = masktool.evaluate(part, "model.onnx", "photos", **PLAIN, methods=methods, **options)
+    assert evaluation.n_images == N_IMAGES
+    assert "recipro-cam" in str(evaluation.findings.tables)
+    with pytest.raises(masktool.MasktoolError, match=r"randomised copies have no head.*recipro-cam"):
+        masktool.evaluate("randomisation", "model.onnx", "photos", **PLAIN, methods=methods)
+
+
 def test_the_command_and_the_function_write_the_same(work, capsys):
     masktool.evaluate(
         "localisation", "model.onnx", "photos", **PLAIN, methods={"rise": {"n_masks": 20}}, directory="function"

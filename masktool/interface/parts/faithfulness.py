@@ -16,6 +16,7 @@ from masktool.interface.part_options import (
     OptionsByName,
     PartOptions,
     need_gradients,
+    need_head,
     overlays_in,
     read_methods,
     with_options,
@@ -59,7 +60,7 @@ class FaithfulnessOptions(PartOptions):
         metrics = [build_metric(name, given) for name, given in with_options(self.metrics).items()]
         measuring = study.compare_modes(self.modes, self.also, MODES)
         return Faithfulness(
-            explainer=open_explainer(study, measuring, self.explain_with, need_gradients(methods)),
+            explainer=open_explainer(study, measuring, self.explain_with, need_gradients(methods), need_head(methods)),
             measuring=measuring,
             methods=methods,
             metrics=metrics,
@@ -71,13 +72,17 @@ class FaithfulnessOptions(PartOptions):
         )
 
 
-def open_explainer(study: Study, measuring: Sequence[NamedModel], name: str | None, gradient: bool) -> NamedModel:
+def open_explainer(
+    study: Study, measuring: Sequence[NamedModel], name: str | None, gradient: bool, head: str | None
+) -> NamedModel:
     """Returns the model that maps are made with.
 
-    It is opened anew, with gradients, where a method needs them: in the models that measure, gradients would cost time.
+    It is opened anew, with gradients or a head, where a method needs them: in the models that measure, gradients would
+    cost time.
     """
     found = next((model for model in measuring if model.name == name), None if name else measuring[0])
-    if found is not None and (found.session.has_gradient or not gradient):
+    has_all = found is not None and (found.session.has_gradient or not gradient)
+    if found is not None and has_all and (head is None or found.session.metadata.head is not None):
         return found
-    (opened,) = study.open_models([found.name if found else str(name)], gradient)
+    (opened,) = study.open_models([found.name if found else str(name)], gradient, head)
     return opened

@@ -14,6 +14,7 @@ from masktool.interface.part_options import (
     OptionsByName,
     PartOptions,
     need_gradients,
+    need_head,
     overlays_in,
     read_methods,
 )
@@ -45,7 +46,9 @@ class LocalisationOptions(PartOptions):
         """Returns the part with its models opened."""
         methods = read_methods(self.methods)
         return Localisation(
-            modes=study.compare_modes(self.modes, self.also, MODES, need_gradients(methods), everywhere=True),
+            modes=study.compare_modes(
+                self.modes, self.also, MODES, need_gradients(methods), everywhere=True, head=need_head(methods)
+            ),
             methods=methods,
             correct_only=self.correct_only,
             seed=study.seed,

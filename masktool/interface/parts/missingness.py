@@ -13,6 +13,7 @@ from masktool.evaluation.named_models import count_classes
 from masktool.evaluation.parts.missingness import CELLS, FRACTIONS, SALIENCY, Missingness
 from masktool.evaluation.removal import ORDERS, Order, SegmentChoice, SegmentKind
 from masktool.explainers.method import METHODS
+from masktool.exported_files import LAST
 from masktool.interface.part_options import PART_OPTIONS, PartOptions
 from masktool.interface.study import Study
 
@@ -54,7 +55,8 @@ class MissingnessOptions(PartOptions):
         study.require_masks()
         orders = tuple(dict.fromkeys(self.orders))
         gradient = orders != ("random",) and METHODS.find(self.saliency).needs_gradient
-        models = study.compare_modes(self.modes, self.also, MODES, gradient)
+        head = LAST if orders != ("random",) and METHODS.find(self.saliency).needs_head else None
+        models = study.compare_modes(self.modes, self.also, MODES, gradient, head=head)
         session = models[0].session
         return Missingness(
             modes=models,

@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from masktool.errors import MasktoolError
 from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.parts.randomisation import Randomisation, RandomisedCopy
+from masktool.explainers.method import METHODS
 from masktool.files import temporary_directory
 from masktool.interface.part_options import (
     DEFAULT_METHODS,
@@ -16,6 +18,7 @@ from masktool.interface.part_options import (
     OptionsByName,
     PartOptions,
     need_gradients,
+    need_head,
     overlays_in,
     read_methods,
 )
@@ -59,6 +62,12 @@ class RandomisationOptions(PartOptions):
         """Returns the part with its model opened; randomised copies go into a temporary directory of the study."""
         study.require_masks()
         methods = read_methods(self.methods)
+        if need_head(methods) is not None:
+            raise MasktoolError(
+                "randomised copies have no head: weights are randomised in one file, and a head is another",
+                where=", ".join(each.name for each in methods if METHODS[each.name].needs_head),
+                fix="leave that out",
+            )
         modes = None if self.mode is None else [self.mode]
         (original,) = study.open_models(modes, need_gradients(methods))
         return Randomisation(

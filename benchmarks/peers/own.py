@@ -41,7 +41,7 @@ def explain_by(file: str, name: str, problem: Problem, samples: int | None, batc
     options: dict[str, Any] = {"perturbations_per_eval": batch}
     if samples is not None:
         options |= EQUAL.get(name, {})
-        options |= {"segments": problem.segments} if name in SEGMENTED else {}
+        options |= {"feature_mask": problem.segments} if name in SEGMENTED else {}
         options |= {"n_samples": samples} if name in DRAWING else {}
 
     def explain(seed: int) -> Map:

@@ -32,6 +32,7 @@ def write_problem(folder: Path, network: Path, image: Path, preprocess: str) -> 
     masktool.export(network, folder / FILLED, masking="fill", preprocessing=preprocess)
     metadata = masktool.export(network, folder / MASKED, preprocessing=preprocess).metadata
     plain = prepare_plain(load_source(network), metadata)
+    flatten_scores(plain)
     (folder / PLAIN).write_bytes(serialise(plain))
     np.savez(folder / "weights.npz", *weights_of(plain))
     steps = metadata.preprocessing
@@ -47,6 +48,15 @@ def write_problem(folder: Path, network: Path, image: Path, preprocess: str) -> 
     described = {"mean": steps.mean, "std": steps.std, "scale": steps.scale, "bgr": steps.channel_order == "BGR"}
     found = {"target": target, "probability": float(scores[target]), **described}
     (folder / "problem.json").write_text(json.dumps(found))
+
+
+def flatten_scores(model: onnx_ir.Model) -> None:
+    """Makes the scores (N, K), in place: peers that explain (N, K, 1, 1) do it by slow or wrong ways."""
+    (scores,) = model.graph.outputs
+    node = onnx_ir.node("Flatten", [scores], name="peers/flatten")
+    node.outputs[0].name, node.outputs[0].type = f"{scores.name}_flat", scores.type
+    model.graph.append(node)
+    model.graph.outputs[:] = node.outputs
 
 
 def weights_of(model: onnx_ir.Model) -> list[np.ndarray]:

@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from networks.families import FAMILIES, HEAD
 from networks.small_graphs import classifier, parse
 
 import masktool
@@ -295,6 +296,19 @@ def test_half_precision(tmp_path: Path) -> None:
     for found, expected in zip(both.run(None, feed), masked.run(None, feed), strict=True):
         assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()  # rounded in other places, on a CPU
     assert not masktool.check_export(tmp_path / "both.onnx", wide()).failed
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_every_family_of_networks(family: str, tmp_path: Path) -> None:
+    network = parse(HEAD + FAMILIES[family])
+    masktool.export(network, tmp_path / "masked.onnx")
+    masktool.export(network, tmp_path / "both.onnx", plain_branch=True)
+    plain = open_session(network.SerializeToString())
+    masked, both = (open_session(str(tmp_path / f"{name}.onnx")) for name in ("masked", "both"))
+    feed = {"image": images(3, 12)}
+    assert_same(both.run(None, feed), plain.run(None, feed))
+    feed["mask"] = masks(3, 12)
+    assert_same(both.run(None, feed), masked.run(None, feed))
 
 
 def test_a_quantised_network(tmp_path: Path) -> None:

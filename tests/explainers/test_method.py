@@ -67,7 +67,7 @@ def test_every_method_says_what_it_is():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "limes"}, r"unknown method \(limes\): expected one of .*lime, .*occlusion, rise"),
+        ({"method": "limes"}, r"unknown method \(limes\): expected one of .*lime, .*occlusion, .*rise"),
         ({"method": "rise", "n_mask": 3}, r"unknown option of RISE \(n_mask\).*n_masks, p, grid_size"),
         ({"method": "occlusion", "n_samples": 3}, "Occlusion draws no samples"),
         ({"method": "rise", "n_samples": True}, "n_masks.*got True"),

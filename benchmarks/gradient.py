@@ -75,6 +75,7 @@ def gradient_in_onnx(path: Path, images: np.ndarray) -> Job:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.enable_mem_pattern = False  # as masktool opens sessions on the CPU
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     feeds = {session.get_inputs()[0].name: images, "target": np.array([CLASS])}
     return lambda: session.run(["gradient_image"], feeds)[0]

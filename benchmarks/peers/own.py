@@ -15,6 +15,8 @@ OTHERS = ("occlusion", "recipro-cam")
 GRADIENT = ("grad-cam", "integrated-gradients")
 EQUAL: dict[str, dict[str, Any]] = {"rise": {"grid_size": 7, "p": 0.5}}
 """Settings besides the number of samples and the segments where all peers have the same."""
+PASSES_OF_A_POINT = 7 * 7 / 2 + 2
+"""Passes that each point of Sobol's sequence costs on a grid of 7 x 7 cells."""
 
 
 def own_methods(file: str) -> dict[str, Callable[..., Explain]]:
@@ -42,7 +44,8 @@ def explain_by(file: str, name: str, problem: Problem, samples: int | None, batc
     if samples is not None:
         options |= EQUAL.get(name, {})
         options |= {"feature_mask": problem.segments} if name in SEGMENTED else {}
-        options |= {"n_samples": samples} if name in DRAWING else {}
+        if name in DRAWING:
+            options["n_samples"] = max(2, round(samples / PASSES_OF_A_POINT)) if name == "sobol" else samples
 
     def explain(seed: int) -> Map:
         with session.counter.tally() as tally:

@@ -29,8 +29,8 @@ def prepare_problem(folder: Path, network: Path, image: Path, preprocess: str) -
 
 def write_problem(folder: Path, network: Path, image: Path, preprocess: str) -> None:
     """Writes the files of a problem."""
-    masktool.export(network, folder / FILLED, masking="fill", preprocessing=preprocess)
-    metadata = masktool.export(network, folder / MASKED, preprocessing=preprocess).metadata
+    masktool.export(network, folder / FILLED, masking="fill", preprocessing=preprocess, head="last")
+    metadata = masktool.export(network, folder / MASKED, preprocessing=preprocess, head="last").metadata
     plain = prepare_plain(load_source(network), metadata)
     flatten_scores(plain)
     (folder / PLAIN).write_bytes(serialise(plain))

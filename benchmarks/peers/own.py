@@ -6,11 +6,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.peers.problem import Explain, Map, Problem
+from benchmarks.peers.problem import DRAWING, Explain, Map, Problem
 
 SEGMENTED = ("lime", "kernel-shap")
-DRAWING = ("rise", "lime", "kernel-shap", "sobol", "hsic")
-"""Methods whose number of samples is a setting."""
 OTHERS = ("occlusion", "recipro-cam")
 GRADIENT = ("grad-cam", "integrated-gradients")
 EQUAL: dict[str, dict[str, Any]] = {"rise": {"grid_size": 7, "p": 0.5}}

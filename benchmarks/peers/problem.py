@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 Map = NDArray[np.floating[Any]]
 Explain = Callable[[int], Map]
 """Explains the photograph with a seed."""
+DRAWING = ("rise", "lime", "kernel-shap", "sobol", "hsic")
+"""Methods whose number of samples is a setting."""
 PLAIN, MASKED, FILLED = "plain.onnx", "masked.onnx", "filled.onnx"
 """Names of the files: the network for any batch, and its exports that mask every layer, or fill the input."""
 

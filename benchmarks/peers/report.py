@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from benchmarks.peers.problem import DRAWING
+
 TITLES = {
     "equal": "Equal settings: {samples} samples, batches of {batch}, the same segments and windows",
     "default": "Each one's default",
@@ -56,7 +58,7 @@ def cells_of_row(row: Mapping[str, Any]) -> Iterator[str]:
             spread = row["seconds"][clock]
             yield f"{spread['median']:.2f} ({spread['lowest']:.2f} to {spread['highest']:.2f})"
     yield show(row.get("passes"), "d")
-    yield show(row.get("samples"), "d")
+    yield show(row.get("samples") if row["method"] in DRAWING else None, "d")
     yield show(row.get("correlation"), ".3f")
 
 

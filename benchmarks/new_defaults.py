@@ -42,7 +42,7 @@ from masktool.runtime.session import MaskedSession
 
 OLD: dict[str, dict[str, Any]] = {
     "rise": {"n_masks": 4000, "estimator": "mean"},
-    "lime": {"n_samples": 1000},
+    "lime": {"n_samples": 1000, "alpha": 1.0, "sampling": "independent"},
     "extremal": {"n_iterations": 800, "learning_rate": 0.01, "final_rate": 1.0},
     "neuromask": {"grid_size": None, "n_iterations": 2000, "learning_rate": 0.03, "final_rate": 1.0},
 }

@@ -195,11 +195,13 @@ def test_a_function_and_its_command_take_the_same_positions(function):
     assert {option for option in name.positional if option is not None} <= commands()[name.command]
 
 
+RUNS_COMMANDS = [PACKAGE / "interface" / "bench" / f"{name}.py" for name in ("memory", "processes")]
+"""Modules of the library that run masktool's own commands."""
 LIBRARY = sorted(
     path
     for path in PACKAGE.rglob("*.py")
     if path.parts[len(PACKAGE.parts)] not in ("commands", "cli.py", "option_names.py", "__main__.py")
-    and path != PACKAGE / "interface" / "bench" / "processes.py"  # it runs masktool's own commands
+    and path not in RUNS_COMMANDS
 )
 OPTION = re.compile(r"(?<![\w-])(?:--[a-z][\w-]*|-[a-z](?![\w-]))")
 """An option, such as ``--input-size`` or ``-o``; not a hyphen within a word."""

@@ -29,6 +29,7 @@ from benchmarks.pages import put_table
 from benchmarks.torchvision_networks import import_torchvision_models
 from masktool.contract import MASK_INPUT
 from masktool.exporters.sources import Source, load_source
+from masktool.exporters.storage import Running, open_session
 from masktool.interface.bench.machine import describe_machine, read_load
 from masktool.interface.bench.passes import draw_masks
 from masktool.interface.bench.spread import Call, clocks_of, divide_laps, take_turns
@@ -47,15 +48,6 @@ def open_network(name: str, size: int) -> tuple[Source, Any]:
         return load_source(name), None
     module = import_torchvision_models().get_model(name, weights=None).eval()
     return load_source(module, input_size=(size, size)), module
-
-
-def open_file(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
-    """Opens a file in ONNX Runtime."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def reference_call(module: Any, images: np.ndarray, masks: np.ndarray, threads: int | None) -> Call:
@@ -79,7 +71,8 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         paths = {kind: Path(folder) / f"{kind}.onnx" for kind in ("plain", "masked")}
         metadata = masktool.export(source, paths["masked"]).metadata
         paths["plain"].write_bytes(ir.to_proto(source.model).SerializeToString())
-        plain, masked = (open_file(paths[kind], options.threads) for kind in ("plain", "masked"))
+        running = Running(threads=options.threads or 0)
+        plain, masked = (open_session(str(paths[kind]), running=running) for kind in ("plain", "masked"))
     (shape,) = [node.shape for node in masked.get_inputs() if node.name == metadata.image_input]
     batch = shape[0] if isinstance(shape[0], int) else options.batch
     lengths = [length if isinstance(length, int) else options.size for length in shape[1:]]

@@ -51,3 +51,9 @@ def strongest_evidence(
     evidence = -0.5 * (degrees * np.log(noise) + np.log(ridged / penalties[:, None]).sum(axis=1))
     best = int(evidence.argmax())
     return Strength(float(evidence[best]), float(penalties[best]), float(noise[best]))
+
+
+def symmetric_root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the symmetric root of a prior's covariance (S, S)."""
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray((vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T)

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.explainers.evidence import strongest_evidence
+from masktool.explainers.evidence import strongest_evidence, symmetric_root
 
 Floats = NDArray[np.float64]
 
@@ -158,6 +158,4 @@ def root_along(length: int, reach: float) -> Floats:
     if reach == 0:
         return np.eye(length)
     steps = np.arange(length)
-    correlation = np.exp(-np.square(steps[:, None] - steps) / (2 * reach**2))
-    values, vectors = np.linalg.eigh(correlation)
-    return np.asarray((vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T)
+    return symmetric_root(np.exp(-np.square(steps[:, None] - steps) / (2 * reach**2)))

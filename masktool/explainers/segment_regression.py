@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.explainers.evidence import strongest_evidence
+from masktool.explainers.evidence import strongest_evidence, symmetric_root
 from masktool.explainers.segmentation import Segments
 
 Floats = NDArray[np.float64]
@@ -180,12 +180,6 @@ def prior_roots(segments: Segments) -> list[Floats | None]:
     places = np.stack([np.bincount(labels, each.ravel(), n_features) / areas for each in np.indices(segments.shape)])
     squares = np.square(places[:, :, None] - places[:, None]).sum(axis=0) * n_features / segments.size
     return [None, *(symmetric_root(np.exp(-squares / (2 * reach**2))) for reach in REACHES)]
-
-
-def symmetric_root(matrix: Floats) -> Floats:
-    """Returns the symmetric root of a covariance (S, S)."""
-    values, vectors = np.linalg.eigh(matrix)
-    return np.asarray((vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T)
 
 
 class FreeSets(NamedTuple):

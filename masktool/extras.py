@@ -1,4 +1,4 @@
-"""Imports of the packages of the extra ``evaluate``, which a plain installation lacks."""
+"""Imports of the packages of an extra, such as ``evaluate``, which a plain installation lacks."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Iterator
 
 from masktool.errors import MasktoolError
 
-INSTALL = "pip install 'masktool[evaluate]'"
+INSTALL = "pip install 'masktool[{}]'"
 
 
 @contextlib.contextmanager
-def require_extra(purpose: str) -> Iterator[None]:
-    """Turns the failed import of a package of the extra within the block into a MasktoolError with the command to run.
+def require_extra(purpose: str, extra: str = "evaluate") -> Iterator[None]:
+    """Turns the failed import of a package of an extra within the block into a MasktoolError with the command to run.
 
     Args:
         purpose: purpose that the package is needed for, such as "drawing charts".
+        extra: extra that brings the package.
 
     Raises:
         MasktoolError: the package is not installed; the message has the command to run.
@@ -23,4 +24,5 @@ def require_extra(purpose: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise MasktoolError(f"{purpose} needs {error.name}, which is not installed", fix=f"run {INSTALL}") from error
+        fix = f"run {INSTALL.format(extra)}"
+        raise MasktoolError(f"{purpose} needs {error.name}, which is not installed", fix=fix) from error

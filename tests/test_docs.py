@@ -47,6 +47,7 @@ NOT_RUN = {
     ("README.md", "masktool train-masker torchvision:resnet50"): HAS_NO_DATA,
     ("CONTRIBUTING.md", "python3 -m venv"): INSTALLS,
     ("CONTRIBUTING.md", "scripts/webgpu_environment.sh"): INSTALLS,
+    ("CONTRIBUTING.md", "scripts/serving_environment.sh"): INSTALLS,
     ("CONTRIBUTING.md", ".venv/bin/pytest tests/ops"): TESTS_ITSELF,
     ("CONTRIBUTING.md", ".venv/bin/pytest tests/explainers"): TESTS_ITSELF,
     ("CONTRIBUTING.md", ".venv/bin/pytest tests/evaluation"): TESTS_ITSELF,

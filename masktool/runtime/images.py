@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image, ImageOps
 
 from masktool.errors import MasktoolError
 from masktool.runtime.depth import WIDE_MODES, find_depth, scale_colour, scale_grey
-from masktool.runtime.pictures import open_picture
+from masktool.runtime.pictures import open_encoded, open_picture
 
 WHITE = (255, 255, 255, 255)
 NOTES = "masktool-notes"
@@ -35,6 +36,20 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     path = Path(path)
     with open_picture(path) as image:
         return to_rgb(image, path)
+
+
+def read_encoded(content: bytes, where: object) -> Image.Image:
+    """Reads an image as :func:`read_image` does, from the bytes of its file.
+
+    Args:
+        content: bytes of an image file.
+        where: word for what the bytes are, for errors.
+
+    Raises:
+        MasktoolError: the bytes are no image, are damaged, or hold too many pixels.
+    """
+    with open_encoded(io.BytesIO(content), where) as image:
+        return to_rgb(image, where)
 
 
 def notes_of(image: Image.Image) -> tuple[str, ...]:

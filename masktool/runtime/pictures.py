@@ -90,24 +90,39 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
         MasktoolError: the file is missing, empty, no image or one of another format, of more pixels than the limit,
             truncated or damaged.
     """
-    with open_data(path, "an image") as stream, warnings.catch_warnings():
+    with open_data(path, "an image") as stream, open_encoded(stream, path) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def open_encoded(stream: BinaryIO, where: object) -> Iterator[Image.Image]:
+    """Yields an image as :func:`open_picture` does, from a stream that can be searched back and forth.
+
+    Args:
+        stream: stream of an image file's bytes.
+        where: file or request that the stream is of, for errors.
+
+    Raises:
+        MasktoolError: the bytes are no image or one of another format, of more pixels than the limit, or damaged.
+    """
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what the decoder copes with: many pixels, a damaged EXIF entry
         try:
             with open_stream(stream) as image:
-                check_limit("pixels", image.width * image.height, where=path)
-                refuse_misread(image, path)
+                check_limit("pixels", image.width * image.height, where=where)
+                refuse_misread(image, where)
                 yield image
         except MasktoolError:
             raise
         except UnidentifiedImageError as error:
-            raise explain_unidentified(stream, path) from error
+            raise explain_unidentified(stream, where) from error
         except MemoryError as error:
-            raise MasktoolError("not enough memory for the image", where=path) from error
+            raise MasktoolError("not enough memory for the image", where=where) from error
         except Image.DecompressionBombError as error:
-            raise MasktoolError("too many pixels", where=path, got=error, fix="scale the image down first") from error
+            raise MasktoolError("too many pixels", where=where, got=error, fix="scale the image down first") from error
         except Exception as error:  # a decoder may raise anything on damaged bytes: SyntaxError, struct.error, ...
             got = describe_exception(error)
-            raise MasktoolError("damaged or truncated image", where=path, got=got) from error
+            raise MasktoolError("damaged or truncated image", where=where, got=got) from error
 
 
 def open_stream(stream: BinaryIO) -> Image.Image:
@@ -121,24 +136,24 @@ def open_stream(stream: BinaryIO) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = usual
 
 
-def explain_unidentified(stream: BinaryIO, path: Path) -> MasktoolError:
+def explain_unidentified(stream: BinaryIO, where: object) -> MasktoolError:
     """Returns the error for a file that none of the allowed formats' readers takes."""
     stream.seek(0)
     head = stream.read(HEAD_BYTES)
     brand = head[BRAND] if head[4:8] == b"ftyp" else b""
     if brand in HEIF_BRANDS and "HEIF" not in known_formats():
         fix = "pip install 'masktool[heif]', or convert it to JPEG"
-        return MasktoolError("a HEIC photograph, which needs pillow-heif", where=path, fix=fix)
+        return MasktoolError("a HEIC photograph, which needs pillow-heif", where=where, fix=fix)
     if brand in AVIF_BRANDS:
-        return MasktoolError("an AVIF photograph that Pillow cannot read", where=path, fix="convert it to PNG or JPEG")
+        return MasktoolError("an AVIF photograph that Pillow cannot read", where=where, fix="convert it to PNG or JPEG")
     if head[:4] in TIFF_MARKS:
-        return explain_tiff(stream, path)
+        return explain_tiff(stream, where)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     found = next((name for mark, name in OTHERS.items() if text.startswith(mark.lower())), None)
-    return MasktoolError("not an image", where=path, expected=EXPECTED, got=found)
+    return MasktoolError("not an image", where=where, expected=EXPECTED, got=found)
 
 
-def refuse_misread(image: Image.Image, path: Path) -> None:
+def refuse_misread(image: Image.Image, where: object) -> None:
     """Raises MasktoolError for a TIFF that Pillow opens but reads with wrong pixel values."""
     tags = getattr(image, "tag_v2", None)
     if image.format != "TIFF" or tags is None:
@@ -148,7 +163,7 @@ def refuse_misread(image: Image.Image, path: Path) -> None:
     if planes and bits > BYTE_BITS and tags.get(ExifTags.Base.Compression, UNCOMPRESSED) == UNCOMPRESSED:
         raise MasktoolError(
             "a TIFF of another kind",
-            where=path,
+            where=where,
             expected=f"samples of {bits} bits pixel by pixel",
             got="uncompressed planes, one for each channel, which Pillow misreads",
             fix="save it with interleaved samples (PlanarConfiguration 1), or compressed",
@@ -156,14 +171,14 @@ def refuse_misread(image: Image.Image, path: Path) -> None:
     if SAMPLE_FORMATS.get(kinds[0]) == "signed" and bits <= BYTE_BITS:
         raise MasktoolError(
             "a TIFF of another kind",
-            where=path,
+            where=where,
             expected="unsigned samples",
             got=f"signed ones of {bits} bits",
             fix="shift them to 0..255 and save them as unsigned",
         )
 
 
-def explain_tiff(stream: BinaryIO, path: Path) -> MasktoolError:
+def explain_tiff(stream: BinaryIO, where: object) -> MasktoolError:
     """Returns the error for a TIFF of samples that Pillow does not read; it describes them where the file does."""
     try:
         stream.seek(0)
@@ -176,10 +191,10 @@ def explain_tiff(stream: BinaryIO, path: Path) -> MasktoolError:
         photometric = directory.get(ExifTags.Base.PhotometricInterpretation)
     except Exception:  # a damaged directory: what is known is that it is a TIFF
         fix = "save it with 8 or 16 bits per sample"
-        return MasktoolError("a TIFF that cannot be read", where=path, fix=fix)
+        return MasktoolError("a TIFF that cannot be read", where=where, fix=fix)
     if photometric in RAW_PHOTOMETRIC:
         fix = "develop it first, to JPEG, PNG or TIFF"
-        return MasktoolError("a camera's raw image, not a photograph yet", where=path, fix=fix)
+        return MasktoolError("a camera's raw image, not a photograph yet", where=where, fix=fix)
     got = f"{samples} sample{'s' if samples != 1 else ''} of {bits[0]} bits ({kind}) per pixel"
     if kind != "unsigned":
         expected, fix = "unsigned samples", "scale them to 0..255 and save it as PNG"
@@ -189,4 +204,4 @@ def explain_tiff(stream: BinaryIO, path: Path) -> MasktoolError:
         expected, fix = "another arrangement of its samples", "save it as PNG"
     else:
         expected, fix = "8 or 16 bits per sample", "save it with 8 or 16 bits per sample"
-    return MasktoolError("a TIFF of another kind", where=path, expected=expected, got=got, fix=fix)
+    return MasktoolError("a TIFF of another kind", where=where, expected=expected, got=got, fix=fix)

@@ -89,19 +89,27 @@ def check_named_files(path: Path) -> None:
     Args:
         path: path of an ONNX file; a damaged file in which no path is found passes, and is refused when it is opened.
     """
+    for location in list_named_files(path):
+        find_beside(path, location)
+
+
+def list_named_files(path: Path) -> list[str]:
+    """Returns the names of the files of weights that a model names, each once; none of an empty file.
+
+    Raises:
+        MasktoolError: the file is no ONNX model.
+    """
     if path.stat().st_size == 0:
-        return
+        return []
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         if content.find(LOCATION) < 0:
-            return
+            return []
         try:
-            locations = list(dict.fromkeys(find_locations(content)))
+            return list(dict.fromkeys(find_locations(content)))
         except (IndexError, ValueError) as error:
             raise MasktoolError(
                 "not an ONNX model, or a damaged one", where=path, got=error, fix="copy or export the file again"
             ) from error
-    for location in locations:
-        find_beside(path, location)
 
 
 def find_locations(content: mmap.mmap | bytes) -> Iterator[str]:

@@ -168,6 +168,47 @@ def clean(temporary: Path) -> None:
         raise
 
 
+@contextlib.contextmanager
+def atomic_directory(target: Path, *, beside: Path | None = None, replace: bool = False) -> Iterator[Path]:
+    """Yields a temporary directory and renames it to ``target`` when the block succeeds: nobody ever sees half of it.
+
+    The bytes are on the disk before the name is. A directory that is replaced is set aside first, so that for a moment
+    there is none; it comes back where the new one cannot be named.
+
+    Args:
+        target: path of the directory to write; its parent is made where there is none.
+        beside: directory, on the same file system, in which the temporary one is made; None takes the target's parent.
+        replace: whether a directory of that name is replaced.
+
+    Raises:
+        MasktoolError: the directory cannot be made, or there is one that is not to be replaced.
+    """
+    parent = target.parent if beside is None else beside
+    with contextlib.ExitStack() as stack:
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            private = stack.enter_context(temporary_directory(parent))
+            made, old = private / "new", private / "old"
+            made.mkdir()
+        with full_disk(target):
+            yield made
+        with writing(target):
+            for path in sorted(made.rglob("*"), reverse=True):
+                synchronise(path)
+            synchronise(made)
+            if replace and target.exists():
+                target.rename(old)
+            elif target.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target))
+            try:
+                made.rename(target)
+            except BaseException:
+                if old.exists():
+                    old.rename(target)
+                raise
+            synchronise(target.parent)
+
+
 def discard(temporary: Path) -> None:
     """Removes a file, or a directory with all it holds; errors are ignored, so that an earlier one is reported."""
     if temporary.is_dir():

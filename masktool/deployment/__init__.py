@@ -1,0 +1,1 @@
+"""What serving systems read: Triton's model repositories, KServe's manifests, the image of masktool's own server."""

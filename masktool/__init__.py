@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from masktool.contract import __version__ as __version__
     from masktool.datasets.dataset import Problem
+    from masktool.deployment.triton_config import TritonDevice
     from masktool.embedding.settings import ExplainInput, SamplesInput, TargetInput
     from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorError
     from masktool.evaluation.bootstrap import Interval
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from masktool.interface.installation import doctor
     from masktool.interface.load import load
     from masktool.interface.options import ExportOptions, ModelLike
+    from masktool.interface.package_triton import package_triton
     from masktool.maskers.settings import (
         Classifier,
         Infiller,
@@ -144,6 +146,7 @@ __all__ = [
     "TensorDescription",
     "Through",
     "TrainingSettings",
+    "TritonDevice",
     "UnsupportedNode",
     "UnsupportedOperatorError",
     "Verdict",
@@ -161,6 +164,7 @@ __all__ = [
     "list_cache",
     "load",
     "measure_costs",
+    "package_triton",
     "train_masker",
     "write_report",
 ]
@@ -233,6 +237,7 @@ _MODULE_OF_NAME = {
     "TensorDescription": "masktool.exporters.description",
     "Through": "masktool.maskers.settings",
     "TrainingSettings": "masktool.maskers.settings",
+    "TritonDevice": "masktool.deployment.triton_config",
     "UnsupportedNode": "masktool.errors",
     "UnsupportedOperatorError": "masktool.errors",
     "Verdict": "masktool.exporters.parity",
@@ -251,6 +256,7 @@ _MODULE_OF_NAME = {
     "list_cache": "masktool.interface.cache_entries",
     "load": "masktool.interface.load",
     "measure_costs": "masktool.interface.bench.run",
+    "package_triton": "masktool.interface.package_triton",
     "train_masker": "masktool.maskers.train",
     "write_report": "masktool.evaluation.report",
 }

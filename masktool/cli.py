@@ -36,6 +36,7 @@ SUMMARIES = {
     "explain": "Show which parts of photographs a model relied on.",
     "train-masker": "Train a model that explains a CNN in one forward pass.",
     "evaluate": "Measure how far explanations, and the masking, can be trusted.",
+    "package": "Write what serving systems read of a model.",
     "cache": "List or remove the exports that are kept.",
     "info": "Show what an ONNX file holds: inputs, metadata, parity, mask rules.",
     "doctor": "Show versions and providers, and how to mend what is broken.",

@@ -155,6 +155,7 @@ PLACES = [
     (masktool.explain, "explain"),
     (masktool.load, "explain"),
     (masktool.check_export, "export"),
+    (masktool.package_triton, "package"),
     (masktool.train_masker, "train-masker"),
     (TrainingSettings, "train-masker"),
     (read_dataset, "evaluate missingness"),

@@ -20,6 +20,7 @@ FUNCTIONS = {
     "explain": ("explain", "explain_images", "explain_targets"),
     "export": ("export", "add_gradients_to", "check_export"),
     "info": ("describe",),
+    "package": ("package_triton",),
     "train-masker": ("train_masker",),
 }
 """By command; ``demo`` shows what the others do."""

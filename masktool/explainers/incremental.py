@@ -223,9 +223,10 @@ class IncrementalEvaluation:
         rows, columns = corners.T.tolist()
         windows = Windows(design.size, design.window, (math.gcd(GRID, *rows), math.gcd(GRID, *columns)))
         kept = keep_models(session, windows, output, self.graphs, len(corners))
-        if kept.models is None:
+        models = kept.models  # another thread may give them up
+        if models is None:
             return None
-        base, patches = kept.models
+        base, patches = models
         image = session.metadata.image_input
         known = {image: self.image, MASK_INPUT: np.ones((1, 1, *design.size), session.mask_type)}
         values = known | base.run(known)
@@ -276,6 +277,13 @@ def keep_models(session: MaskedSession, windows: Windows, output: str, graphs: W
         graphs: writers of the models.
         total: the number of windows.
     """
+    with session.guard:
+        session.runtime_session()  # beside a closed one nothing is opened
+        return find_models(session, windows, output, graphs, total)
+
+
+def find_models(session: MaskedSession, windows: Windows, output: str, graphs: WindowGraphs, total: int) -> KeptModels:
+    """Does what :func:`keep_models` does, for one thread at a time."""
     held: list[KeptModels] = session.beside.setdefault(KeptModels.__name__, [])
     kept = next((each for each in held if each.serves(windows, output)), None)
     if kept is None:

@@ -19,18 +19,19 @@ def open_head(session: MaskedSession) -> MaskedSession:
     Raises:
         MasktoolError: the file has no head, or the head is missing, damaged or of another export.
     """
-    if BESIDE not in session.beside:
-        session.runtime_session()  # a closed one opens nothing
-        head = MaskedSession(
-            find_head_file(session.path, session.metadata),
-            providers=session.providers,
-            threads=session.threads,
-            provider_options=session.provider_options,
-        )
-        head.counter = session.counter
-        session.beside[BESIDE] = head
-    opened: MaskedSession = session.beside[BESIDE]
-    return opened
+    with session.guard:
+        if BESIDE not in session.beside:
+            session.runtime_session()  # a closed one opens nothing
+            head = MaskedSession(
+                find_head_file(session.path, session.metadata),
+                providers=session.providers,
+                threads=session.threads,
+                provider_options=session.provider_options,
+            )
+            head.counter = session.counter
+            session.beside[BESIDE] = head
+        opened: MaskedSession = session.beside[BESIDE]
+        return opened
 
 
 def choose_places(head: MaskedSession, requested: int | None) -> int:

@@ -28,10 +28,11 @@ def measure_batch_size(session: MaskedSession, image: npt.ArrayLike, inputs: Inp
         inputs: values of the other inputs, as for a call of the session.
     """
     shape = np.shape(image)
-    if shape not in session.batch_trials:
-        alone = session.metadata.one_by_one
-        session.batch_trials[shape] = [BatchTrial(1, math.nan)] if alone else time_batches(session, image, inputs)
-    return session.batch_trials[shape]
+    with session.guard:
+        if shape not in session.batch_trials:
+            alone = session.metadata.one_by_one
+            session.batch_trials[shape] = [BatchTrial(1, math.nan)] if alone else time_batches(session, image, inputs)
+        return session.batch_trials[shape]
 
 
 def time_batches(session: MaskedSession, image: npt.ArrayLike, inputs: Inputs | None) -> list[BatchTrial]:

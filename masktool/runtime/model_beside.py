@@ -41,6 +41,7 @@ class ModelBeside:
             values: values by the inputs' names; others are left out.
             results: the number of results that it gives in the session's place.
         """
+        self._owner.runtime_session()  # a closed one runs nothing
         feed: dict[str, Any] = {name: values[name] for name in self._inputs}
         try:
             with self._owner.counter.timing(results):

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 
 from masktool.errors import first_line
@@ -15,13 +16,22 @@ from masktool.errors import first_line
 SOURCE_PLACE = re.compile(r"^/\S+\.(?:cc|h):\d+ (?:.* was false\. |.*?\)(?: const)? (?=[A-Z\[]))")
 """Where in its sources ONNX Runtime found a fault, with the function and the condition, in front of its message."""
 
+_REDIRECTING = threading.RLock()
+
 
 @contextlib.contextmanager
 def native_stderr() -> Iterator[io.StringIO]:
     """Yields a buffer that holds, once the block has ended, what native code wrote on file descriptor 2.
 
-    Without a usable descriptor (a windowed application) nothing is collected.
+    Without a usable descriptor (a windowed application) nothing is collected. One thread at a time: of two that
+    overlapped, the one that ended last would put back the other's sink for good.
     """
+    with _REDIRECTING:
+        yield from collect_stderr()
+
+
+def collect_stderr() -> Iterator[io.StringIO]:
+    """Does what :func:`native_stderr` does, for one thread at a time."""
     text = io.StringIO()
     try:
         sys.stderr.flush()

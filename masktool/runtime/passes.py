@@ -33,6 +33,10 @@ class PassCounter:
         self.total = 0
         self._lock = threading.Lock()
 
+    def free_lock(self) -> None:
+        """Takes a new lock: in a forked process the old one may be held by a thread that is not there."""
+        self._lock = threading.Lock()
+
     @contextlib.contextmanager
     def timing(self, count: int) -> Iterator[None]:
         """Adds the time of the block, which runs the model, and a number of images where it raises nothing."""

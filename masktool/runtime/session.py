@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,11 +20,20 @@ from masktool.contract import (
     Loss,
 )
 from masktool.errors import MasktoolError
-from masktool.execution_providers import know_provider
+from masktool.execution_providers import CPU, know_provider
 from masktool.execution_providers.provider import HOST
 from masktool.messages import call
 from masktool.runtime.batching import BatchTrial, choose_batch_size
 from masktool.runtime.checks import check_images, show_shape
+from masktool.runtime.elsewhere import (
+    OpensModels,
+    Recipe,
+    digest_unchanged,
+    keep_forever,
+    mark_model,
+    open_recipe,
+    watch_forks,
+)
 from masktool.runtime.feeding import Feed, check_feed, check_gradient_feed
 from masktool.runtime.gradients import IMAGE, MASK, Gradient, outputs_for
 from masktool.runtime.inputs import Inputs
@@ -41,6 +51,20 @@ class MaskedSession(SessionFile):
 
     Any number of images and masks may be given, also to a file that takes one at a time (``metadata.batching``).
     :func:`masktool.load` opens any other model too.
+
+    **Threads.** Any number of threads may use one session at once: calls of the session, :meth:`run`, :meth:`scores`,
+    :meth:`gradient`, :meth:`masked_scores` and explanations give each what it would get alone. :attr:`counter` counts
+    for all of them. What is made once for the session, such as its head, is made by the first thread that needs it
+    while others wait. Where one thread closes the session, runs in progress end as usual, and the next one of any
+    thread is a MasktoolError, within an explanation too.
+
+    **Pickling.** A session is pickled as its absolute path, a digest of the files, and the providers, their options and
+    the threads as they were asked for; unpickling opens the file, which has to be the same. ``auto`` therefore takes
+    what the other machine has, and scores may then differ by the rounding of its provider; a provider that was named
+    must load there. Counts, notes and measured batches are not part of it.
+
+    **Forked processes.** ONNX Runtime's threads are not in a process that was forked. On the CPU the session opens its
+    file again there when it is first used; on any other provider its use is a MasktoolError.
 
     Args:
         path: path of a file that ``masktool export`` wrote.
@@ -78,6 +102,7 @@ class MaskedSession(SessionFile):
             :func:`masktool.runtime.measured_batch.measure_batch_size`.
         counter: counter of the images pushed through the model.
         beside: what was made for the session and is freed with it, by the name of whoever made it.
+        guard: lock that whoever adds to :attr:`beside` or :attr:`batch_trials` holds meanwhile.
         window_note: reason why what windows change was not computed alone, where that was tried; None otherwise.
     """
 
@@ -89,19 +114,30 @@ class MaskedSession(SessionFile):
         threads: int | None = None,
         provider_options: Mapping[str, object] | None = None,
     ) -> None:
+        self._mark = mark_model(Path(path))
+        options = None if provider_options is None else dict(provider_options)
+        self._asked = providers, threads, options
         opened = open_on_providers(Path(path), providers, threads, provider_options)
         super().__init__(Path(path), opened.session)
         self._session: Any = opened.session
+        self._forked = False
         self.threads = threads
         self.provider_options = dict(opened.options)
         self.provider_note = opened.note
         self.device_note: str | None = None
         self.window_note: str | None = None
         self.beside: dict[str, Any] = {}
+        self.guard = threading.RLock()
         self.batch_trials: dict[tuple[int, ...], list[BatchTrial]] = {}
         self.providers: list[str] = list(opened.session.get_providers())
         self._constants = self.optional_inputs if make_defaults_constant(self.providers) else frozenset()
         self.counter = PassCounter()
+        watch_forks(self)
+
+    def __reduce__(self) -> tuple[Any, tuple[OpensModels[MaskedSession], Recipe]]:
+        self.runtime_session()  # a closed one cannot be pickled
+        digest = digest_unchanged(self.path, self._mark)
+        return open_recipe, (type(self), Recipe(str(self.path.absolute()), digest, *self._asked))
 
     def __enter__(self) -> Self:
         return self
@@ -112,9 +148,20 @@ class MaskedSession(SessionFile):
         self.close()
 
     def close(self) -> None:
-        """Frees the model; a second call does nothing."""
-        self._session = None
-        self.beside.clear()
+        """Frees the model, once no thread runs it any more; a second call does nothing."""
+        self._session, self._forked = None, False
+        with self.guard:
+            for each in self.beside.values():
+                if isinstance(each, MaskedSession):
+                    each.close()
+            self.beside.clear()
+
+    def leave_behind(self) -> None:
+        """Gives up ONNX Runtime's session in a forked process, see :mod:`masktool.runtime.elsewhere`."""
+        self._forked = self._forked or self._session is not None
+        keep_forever((self._session, self.beside))
+        self._session, self.beside, self.guard = None, {}, threading.RLock()
+        self.counter.free_lock()
 
     def __repr__(self) -> str:
         return f"MaskedSession({str(self.path)!r}, providers={self.providers})"
@@ -337,9 +384,26 @@ class MaskedSession(SessionFile):
 
     def runtime_session(self) -> Any:
         """Returns ONNX Runtime's session, or raises a MasktoolError where the session is closed."""
-        if self._session is None:
+        if self._forked:
+            self._open_after_fork()
+        session = self._session  # another thread may close it
+        if session is None:
             raise MasktoolError("the session is closed", where=self.path, fix="load the file again")
-        return self._session
+        return session
+
+    def _open_after_fork(self) -> None:
+        if self.providers[0] != CPU.runtime_name:
+            raise MasktoolError(
+                "a session cannot be used in a process that was forked from the one that opened it",
+                where=self.path,
+                got=self.providers[0],
+                fix="load the file there, or start processes by 'spawn' or 'forkserver'",
+            )
+        with self.guard:
+            if self._forked:
+                digest_unchanged(self.path, self._mark)
+                self._session = open_on_providers(self.path, CPU.runtime_name, self.threads).session
+                self._forked = False
 
     def _forward(self, outputs: list[str], feed: Feed) -> list[np.ndarray]:
         self.runtime_session()
@@ -348,6 +412,8 @@ class MaskedSession(SessionFile):
         try:
             with self.counter.timing(feed.results):
                 results = self._run(outputs, feed)
+        except MasktoolError:
+            raise  # closed meanwhile
         except Exception as error:  # ONNX Runtime has one exception class per status code and no common base
             raise MasktoolError(
                 "ONNX Runtime could not run the model",
@@ -372,7 +438,9 @@ class MaskedSession(SessionFile):
 
     def _run(self, outputs: list[str], feed: Feed) -> list[np.ndarray]:
         if not self.metadata.one_by_one:
-            found: list[np.ndarray] = self._session.run(outputs, feed.values)
+            found: list[np.ndarray] = self.runtime_session().run(outputs, feed.values)
             return found
-        runs = [self._session.run(outputs, each) for each in each_alone(feed.values, self.per_result, feed.results)]
+        runs = [
+            self.runtime_session().run(outputs, each) for each in each_alone(feed.values, self.per_result, feed.results)
+        ]
         return join_results(runs, [self.result_shapes[name] for name in outputs])

@@ -16,12 +16,12 @@ from typing import Any, ClassVar
 from masktool.errors import MasktoolError
 from masktool.evaluation.bootstrap import Interval, as_float, interval_of_mean
 from masktool.evaluation.findings import Findings
-from masktool.evaluation.journal import Record
 from masktool.evaluation.maps import MethodChoice, explain_scene, save_overlay
 from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.scene import Scene
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.targets import Target
+from masktool.journal import Record
 from masktool.registry import ClassRegistry
 
 

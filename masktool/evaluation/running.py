@@ -13,12 +13,12 @@ from masktool.contract import __version__
 from masktool.datasets.dataset import Dataset, DatasetImage, Problem
 from masktool.errors import MasktoolError
 from masktool.evaluation.findings import Evaluation
-from masktool.evaluation.journal import Journal, Record
 from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.part import Part
 from masktool.evaluation.scene import read_scene
 from masktool.files import CannotWriteError
 from masktool.identity import digest_code
+from masktool.journal import Journal, Record
 from masktool.progress import Progress, Say, log, no_progress
 from masktool.runtime.scores import note_unknown_scores
 

@@ -11,9 +11,9 @@ from masktool import MasktoolError, explain, load
 from masktool.commands.explain_options import parse_assignments, parse_inputs, share_options
 from masktool.contract import METADATA_PREFIX, Metadata, Preprocessing
 from masktool.demo import model_path, sample_path
-from masktool.evaluation.journal import Journal
 from masktool.evaluation.report import make_report
 from masktool.exporters.presets import labels_from, preprocessing_preset
+from masktool.journal import Journal
 from masktool.limits import limits
 from masktool.runtime import PreparedImage
 

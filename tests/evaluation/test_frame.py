@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import tracemalloc
 
 import pytest
 from explainers.models import noise_photograph, write_region_model
@@ -12,11 +13,11 @@ from masktool import MasktoolError, load
 from masktool.datasets.dataset import Dataset, DatasetImage, Problem
 from masktool.evaluation.bootstrap import interval_of_mean
 from masktool.evaluation.findings import Findings, Table
-from masktool.evaluation.journal import Journal
 from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.part import Part
 from masktool.evaluation.running import run_part
 from masktool.explainers.subject import make_subject, read_subject
+from masktool.journal import Journal
 
 SETTINGS = {"seed": 0, "models": [{"name": "layer"}]}
 RECORDS = {"a.png": {"x": [0.5, None]}, "b.png": {"x": []}, "ü/c.png": {"x": "word\nword"}}
@@ -38,7 +39,7 @@ def write_journal(path, settings=SETTINGS):
 
 def read_journal(path, settings=SETTINGS):
     with Journal(path, settings) as journal:
-        return {name: entry.record for name, entry in journal.entries.items()}
+        return {name: journal.read(name) for name in journal.entries}
 
 
 def test_a_journal_cut_at_any_byte_gives_its_whole_records_and_goes_on_to_the_same_bytes(journal_bytes, tmp_path):
@@ -70,6 +71,31 @@ def test_records_of_other_settings_are_dropped(journal_bytes, tmp_path):
     with Journal(path, json.loads(json.dumps(SETTINGS))) as journal:
         assert list(journal.entries) == list(RECORDS)
         assert journal.changed == ()
+
+
+def test_the_last_record_of_an_image_counts(tmp_path):
+    for number in range(2):
+        with Journal(tmp_path / "j.jsonl", SETTINGS) as journal:
+            journal.add("a.png", "old", {"x": number})
+            journal.add("b.png", "digest", {})
+            journal.add("a.png", "new", {"x": number + 5})
+            assert journal.read("a.png") == {"x": number + 5}
+            assert list(journal.entries) == ["b.png", "a.png"]
+            assert journal.find("a.png", "old") is None
+
+
+def test_records_that_were_read_stay_out_of_memory(tmp_path):
+    content = "x" * 1_000_000
+    with Journal(tmp_path / "j.jsonl", SETTINGS) as journal:
+        for number in range(30):
+            journal.add(f"{number}.png", "digest", {"x": content})
+    tracemalloc.start()
+    try:
+        with Journal(tmp_path / "j.jsonl", SETTINGS) as journal:
+            assert all(len(journal.read(name)["x"]) == len(content) for name in journal.entries)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_records_of_an_image_that_changed_are_not_used(journal_bytes, tmp_path):

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from masktool.evaluation.findings import Findings
-from masktool.evaluation.journal import Record
 from masktool.evaluation.maps import BASELINE_MAPS, Map, MethodChoice
 from masktool.evaluation.metrics.faithfulness.metric import Measured, Metric
 from masktool.evaluation.metrics.faithfulness.summary import PLAIN, Summary
@@ -25,6 +24,7 @@ from masktool.evaluation.part import MapPart, check_distinct, register
 from masktool.evaluation.scene import Scene, require_label
 from masktool.explainers.reading import check_finite
 from masktool.explainers.targets import TOP
+from masktool.journal import Record
 from masktool.option_checks import check_choice
 
 TargetRule = Literal["top", "label"]

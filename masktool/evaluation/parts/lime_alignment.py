@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 
 from masktool.evaluation.bootstrap import Interval
 from masktool.evaluation.findings import Cell, Chart, Findings, Line, Table
-from masktool.evaluation.journal import Record
 from masktool.evaluation.metrics.lime_alignment.agreement import agreement, expected_jaccard
 from masktool.evaluation.metrics.lime_alignment.alignment import EQUAL, Weights, measure_alignment
 from masktool.evaluation.named_models import NamedModel
@@ -41,6 +40,7 @@ from masktool.explainers.explaining import explain_all
 from masktool.explainers.explanation_settings import ExplanationSettings
 from masktool.explainers.method import build_method
 from masktool.explainers.segmentation import Segments
+from masktool.journal import Record
 from masktool.option_checks import check_count
 
 N_SAMPLES = 512

@@ -20,7 +20,6 @@ from masktool.datasets.dataset import Box
 from masktool.errors import MasktoolError
 from masktool.evaluation.bootstrap import Interval
 from masktool.evaluation.findings import Cell, Chart, Findings, Line, Table
-from masktool.evaluation.journal import Record
 from masktool.evaluation.maps import BASELINE_MAPS, CENTRE, Map, MethodChoice
 from masktool.evaluation.metrics.localisation.boxes import box_of
 from masktool.evaluation.metrics.localisation.energy import energy_inside
@@ -38,6 +37,7 @@ from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.part import MapPart, check_distinct, register
 from masktool.evaluation.scene import Scene, fill_boxes, require_label
 from masktool.explainers.reading import check_finite
+from masktool.journal import Record
 from masktool.messages import parameter
 
 NO_MODEL = "none"

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from masktool.errors import MasktoolError
 from masktool.evaluation.bootstrap import as_float
 from masktool.evaluation.findings import Cell, Chart, Findings, Line, Table
-from masktool.evaluation.journal import Record
 from masktool.evaluation.maps import MethodChoice, explain_scene
 from masktool.evaluation.metrics.missingness.class_entropy import entropy_intervals
 from masktool.evaluation.metrics.missingness.removal_measures import (
@@ -57,6 +56,7 @@ from masktool.evaluation.scene import Scene
 from masktool.explainers.mask_design import Masks
 from masktool.explainers.reading import check_finite
 from masktool.explainers.segmentation import Segments
+from masktool.journal import Record
 from masktool.option_checks import check_choice
 
 FRACTIONS = tuple(step / 10 for step in range(11))

@@ -21,7 +21,6 @@ import numpy as np
 
 from masktool.evaluation.bootstrap import Interval
 from masktool.evaluation.findings import Cell, Chart, Findings, Line, Table
-from masktool.evaluation.journal import Record
 from masktool.evaluation.maps import Map, MethodChoice
 from masktool.evaluation.metrics.map_similarity import (
     absolute_rank_correlation,
@@ -32,6 +31,7 @@ from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.part import MapPart, check_distinct, register
 from masktool.evaluation.scene import Scene
 from masktool.explainers.reading import check_finite
+from masktool.journal import Record
 from masktool.runtime.session import MaskedSession
 
 RESEEDED = "none (other seed)"

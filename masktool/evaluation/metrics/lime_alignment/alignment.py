@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.evaluation.journal import Record
 from masktool.evaluation.metrics.means import mean_of_all
 from masktool.explainers.segmentation import Segments
+from masktool.journal import Record
 
 EQUAL = "equal weights"
 """Name in place of a mode's for equal weights, which explain nothing."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from masktool.data_files import STANDARD_INPUT, is_directory
@@ -27,7 +27,7 @@ def collect_photographs(paths: Iterable[Path], say: Say) -> list[Path]:
     found: dict[str, Path] = {}
     for path in paths:
         for each in list_photographs(path, say) if is_directory(path) else [path]:
-            found.setdefault(os.path.realpath(each), each)  # a link in a circle is its own real path
+            found.setdefault(real_path(each), each)  # a link in a circle is its own real path
     return list(found.values())
 
 
@@ -49,22 +49,41 @@ def list_photographs(directory: Path, say: Say) -> list[Path]:
     return list(contents.images)
 
 
-def choose_stems(photographs: Sequence[Path]) -> list[str]:
+def real_path(path: Path) -> str:
+    """Returns the path by which a photograph is known, however it was spelled; that of standard input is its own."""
+    return STANDARD_INPUT if str(path) == STANDARD_INPUT else os.path.realpath(path)
+
+
+def choose_stems(photographs: Sequence[Path], kept: Mapping[str, str] | None = None) -> list[str]:
     """Returns one distinct stem per photograph: the file's own, or ``stem-2``, ``stem-3`` ... where several share it.
 
-    The stems are distinct regardless of case, since some file systems do not tell cases apart.
+    The stems are distinct regardless of case and of how accents are encoded, since some file systems tell neither
+    apart.
+
+    Args:
+        photographs: the photographs, each once.
+        kept: stems that an earlier run gave, by the photographs' real paths; these stay theirs. None keeps none.
     """
+    kept = kept or {}
     own = [STANDARD_INPUT_STEM if str(path) == STANDARD_INPUT else path.stem for path in photographs]
-    counts = Counter(stem.casefold() for stem in own)
-    taken = set(counts)
-    seen: set[str] = set()
+    seen = {fold_name(stem) for stem in kept.values()}
+    taken = seen | {fold_name(stem) for stem in own}
+    numbers: dict[str, int] = {}
     stems = []
-    for first in own:
-        stem, number = first, 1
-        while (stem.casefold() in taken) if number > 1 else (stem.casefold() in seen):
-            number += 1
-            stem = f"{first}-{number}"
-        seen.add(stem.casefold())
-        taken.add(stem.casefold())
+    for path, first in zip(photographs, own, strict=True):
+        stem = kept.get(real_path(path)) if kept else None
+        if stem is None:
+            stem, folded = first, fold_name(first)
+            if folded in seen:
+                while fold_name(stem) in taken:
+                    numbers[folded] = numbers.get(folded, 1) + 1
+                    stem = f"{first}-{numbers[folded]}"
+            seen.add(fold_name(stem))
+            taken.add(fold_name(stem))
         stems.append(stem)
     return stems
+
+
+def fold_name(name: str) -> str:
+    """Returns a form that names share which a file system may take for one: of any case, accents composed or not."""
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())

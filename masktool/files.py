@@ -300,6 +300,11 @@ def remove_leftovers(directory: Path) -> None:
     if directory.absolute() in _CLEANED or sys.platform == "win32":  # it has no locks that any file takes
         return
     _CLEANED.add(directory.absolute())
+    remove_abandoned(directory)
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Removes the unfinished files in a directory that no process writes any more, whenever they were left there."""
     with contextlib.suppress(OSError):  # writing says what is wrong with it
         with os.scandir(directory) as entries:
             found = [Path(entry.path) for entry in entries if entry.name.startswith(TEMPORARY_PREFIX)]

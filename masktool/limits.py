@@ -57,6 +57,11 @@ def limit(name: str) -> int:
     return (_RAISED.get() or {}).get(name, LIMITS[name].default)
 
 
+def raised_limits() -> dict[str, int]:
+    """Returns the numbers that were raised in force, by their limits' names, for a process that is to have the same."""
+    return {name.replace("-", "_"): number for name, number in (_RAISED.get() or {}).items()}
+
+
 def check_limit(name: str, got: int, *, where: object | None = None) -> None:
     """Raises MasktoolError where a number is beyond a limit; the message says how to raise the limit, where it can be.
 

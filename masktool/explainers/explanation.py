@@ -139,13 +139,18 @@ class Explanation:
         """Whether a JSON document leaves out the map in the photograph's pixels."""
         return self.attributions.size > limit("json")
 
-    def json_pieces(self, extra: Mapping[str, Any] | None = None) -> Iterator[str]:
-        """Yields the JSON document piece by piece: a map of a large photograph is long."""
+    def json_pieces(self, extra: Mapping[str, Any] | None = None, timing: bool = True) -> Iterator[str]:
+        """Yields the JSON document piece by piece: a map of a large photograph is long.
+
+        Args:
+            extra: more entries, which come first in the document; None adds none.
+            timing: whether the document says how long the run took, which no other run repeats.
+        """
         yield encode_compactly({**(extra or {}), **self.summary()})[:-1]
         for name in ("attributions", "model_attributions", "segments"):
             yield f',"{name}":'
             yield from encode_map(None if name == "attributions" and self.too_large else getattr(self, name))
-        yield f',"timing":{encode_compactly({"seconds": self.seconds})}}}'
+        yield f',"timing":{encode_compactly({"seconds": self.seconds})}}}' if timing else "}"
 
     def to_json(self, extra: Mapping[str, Any] | None = None) -> str:
         """Returns one compact JSON document; the same run gives the same bytes, apart from the key ``timing``.
@@ -215,7 +220,12 @@ class Explanation:
         return " \N{MIDDLE DOT} ".join(parts)
 
     def save(
-        self, directory: str | os.PathLike[str], formats: Sequence[str] = ("png",), stem: str = "explanation"
+        self,
+        directory: str | os.PathLike[str],
+        formats: Sequence[str] = ("png",),
+        stem: str = "explanation",
+        *,
+        timing: bool = True,
     ) -> list[Path]:
         """Writes ``directory/stem.FORMAT`` for every format and returns the paths.
 
@@ -223,6 +233,7 @@ class Explanation:
             directory: the directory to write into, made where it does not exist.
             formats: the formats to write: some of ``png``, ``json``, ``npz``.
             stem: the stem of the file names.
+            timing: whether JSON says how long the run took, which no other run repeats.
 
         Raises:
             MasktoolError: an unknown format, or the directory cannot be written.
@@ -234,15 +245,15 @@ class Explanation:
         for suffix in formats:
             path = Path(directory) / f"{stem}.{suffix}"
             with atomic_path(path) as temporary:
-                self.write(temporary, suffix)
+                self.write(temporary, suffix, timing)
             paths.append(path)
         return paths
 
-    def write(self, path: Path, suffix: str) -> None:
-        """Writes the explanation in one format to a path."""
+    def write(self, path: Path, suffix: str, timing: bool = True) -> None:
+        """Writes the explanation in one format to a path; ``timing`` as for :meth:`save`."""
         if suffix == "json":
             with path.open("w", encoding="utf-8") as stream:
-                stream.writelines(self.json_pieces())
+                stream.writelines(self.json_pieces(timing=timing))
                 stream.write("\n")
         elif suffix == "npz":
             path.write_bytes(self.to_npz())

@@ -79,7 +79,7 @@ def explanation_row(explanation: Explanation, file: str, sha256: str | None) -> 
     height, width = explanation.image_size
     of_class = explanation.output is None
     return {
-        "file": file,
+        "file": as_text(file),
         "sha256": sha256,
         "method": explanation.method,
         "target": explanation.target if of_class else None,
@@ -117,7 +117,12 @@ def failure_row(file: str, sha256: str | None, error: str) -> Row:
         error: why, in one line.
     """
     empty: Row = {column.name: None for column in COLUMNS}
-    return empty | {"file": file, "sha256": sha256, "masktool_version": __version__, "error": error}
+    return empty | {"file": as_text(file), "sha256": sha256, "masktool_version": __version__, "error": as_text(error)}
+
+
+def as_text(name: str) -> str:
+    """Returns a path as text that a table may hold: bytes of a name that are no UTF-8 become question marks."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def arrow_schema() -> pyarrow.Schema:

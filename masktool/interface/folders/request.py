@@ -1,0 +1,121 @@
+"""What is asked of every photograph of a run; it travels to other processes, so that all of it can be pickled."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from masktool.explainers.explanation import FORMATS, Explanation
+from masktool.explainers.method import METHODS
+from masktool.explainers.reading import Scale
+from masktool.identity import digest_values
+from masktool.interface.explain import explain_targets
+from masktool.progress import Progress
+from masktool.runtime.batching import BatchSize
+from masktool.runtime.session import MaskedSession
+
+PARQUET = "parquet"
+"""The format of one file for all photographs, beside those of an explanation."""
+FOLDER_FORMATS = (*FORMATS, PARQUET)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExplanationRequest:
+    """The methods, targets and settings that hold for every photograph.
+
+    Attributes:
+        methods: the options of each method, by the method's name.
+        targets: the targets: ``top``, indices or labels; None for the class with the highest score, or the one value of
+            an output that holds a single value.
+        output: the name of the output that the targets are indices into; None where targets are classes.
+        score: the score of a class that is explained: ``probability`` or ``log-odds``.
+        inputs: the values of the model's inputs other than the image and the mask, by name.
+        input_size: (height, width) of the image input in pixels, for a model that leaves them open.
+        seed: the seed of every random choice.
+        batch: the number of masks per forward pass; None leaves it to the session, ``fastest`` measures it.
+        stopping: when methods that draw samples stop, by the names of :func:`masktool.explain`.
+        directory: the directory that the files are written into.
+        formats: the formats of the files; empty writes none.
+        documents: whether JSON documents are wanted, besides files.
+        timing: whether JSON files say how long a run took; without, another run gives the same bytes.
+        spell: function that spells a note for its reader; it can be imported, as the next one.
+        describe: function that describes an explanation in one line.
+    """
+
+    methods: Mapping[str, Mapping[str, Any]]
+    targets: Sequence[str | None]
+    output: str | None
+    score: Scale
+    inputs: Mapping[str, np.ndarray]
+    input_size: tuple[int, int] | None
+    seed: int
+    batch: BatchSize
+    stopping: Mapping[str, Any]
+    directory: Path
+    formats: Sequence[str]
+    documents: bool = False
+    timing: bool = True
+    spell: Callable[[str], str] = str
+    describe: Callable[[Explanation], str] = repr
+
+    @property
+    def file_formats(self) -> tuple[str, ...]:
+        """The formats of which every explanation gets a file of its own."""
+        return tuple(each for each in self.formats if each != PARQUET)
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what decides the files' bytes besides photographs and model, as JSON values."""
+        decisive = ("targets", "output", "score", "input_size", "seed", "batch", "stopping", "timing")
+        methods = {
+            name: {key: describe_option_value(each) for key, each in given.items()}
+            for name, given in self.methods.items()
+        }
+        return {
+            **{name: getattr(self, name) for name in decisive},
+            "methods": methods,
+            "inputs": {name: describe_option_value(value) for name, value in self.inputs.items()},
+            "formats": sorted(self.formats),
+        }
+
+
+def describe_option_value(value: Any) -> Any:
+    """Returns a value of an option as JSON values; an array by the digest of its numbers."""
+    if isinstance(value, np.ndarray):
+        return {"shape": value.shape, "type": str(value.dtype), "sha256": digest_values({"": value.tolist()})}
+    return value
+
+
+def explain_photograph(
+    session: MaskedSession,
+    photograph: Image.Image | NDArray[Any],
+    method: str,
+    request: ExplanationRequest,
+    progress: Progress | None = None,
+) -> list[Explanation]:
+    """Explains one photograph by one method; returns one explanation per target.
+
+    Raises:
+        MasktoolError: the photograph, the model, a target or an option cannot be used.
+    """
+    found = explain_targets(
+        session,
+        photograph,
+        request.targets,
+        method,
+        output=request.output,
+        score=request.score,
+        inputs=request.inputs,
+        input_size=request.input_size,
+        seed=request.seed,
+        perturbations_per_eval=request.batch,
+        progress=progress,
+        **(request.stopping if METHODS[method].draws() else {}),
+        **request.methods[method],
+    )
+    return list({explanation.target: explanation for explanation in found}.values())

@@ -11,13 +11,14 @@ from typing import Any, get_args
 import click
 import numpy as np
 
-from masktool.data_files import is_there
+from masktool.data_files import descriptor_of, is_directory, is_there
 from masktool.errors import MasktoolError
-from masktool.explainers.explanation import FORMATS
 from masktool.explainers.method import METHODS, build_method
 from masktool.explainers.segmentation import SEGMENTERS, read_label_map
 from masktool.explainers.stopping import Stopping, Until
 from masktool.exported_files import LAST
+from masktool.interface.folders.request import FOLDER_FORMATS, PARQUET
+from masktool.interface.rows import arrow_schema
 from masktool.runtime.arrays import ARRAY_SUFFIX, read_array
 
 STOPPING_OPTIONS = (
@@ -180,8 +181,27 @@ def choose_formats(text: str | None, *, as_json: bool, directory: Path | None) -
     if text is None:
         return () if as_json and directory is None else ("png",)
     formats = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",")))
-    if unknown := [each for each in formats if each not in FORMATS]:
+    if unknown := [each for each in formats if each not in FOLDER_FORMATS]:
         raise MasktoolError(
-            "unknown format", where=f"--format {','.join(unknown)}", expected=f"some of {','.join(FORMATS)}"
+            "unknown format", where=f"--format {','.join(unknown)}", expected=f"some of {','.join(FOLDER_FORMATS)}"
         )
+    if PARQUET in formats:
+        arrow_schema()  # says what to install, before anything is explained
     return formats
+
+
+def is_resumable(images: Sequence[Path], formats: Sequence[str], directory: Path | None) -> bool:
+    """Tells whether a journal is kept: for a directory with -o, and wherever a table is made in the end."""
+    return PARQUET in formats or (bool(formats) and directory is not None and any(map(is_directory, images)))
+
+
+def check_jobs(jobs: int, photographs: Sequence[Path]) -> None:
+    """Raises MasktoolError for several processes where a photograph comes through this one's standard input."""
+    streams = [path for path in photographs if descriptor_of(path) is not None]
+    if jobs > 1 and streams:
+        raise MasktoolError(
+            "other processes do not have this one's streams",
+            where=f"--jobs {jobs}",
+            got=streams[0],
+            fix="write the photograph to a file, or leave --jobs out",
+        )

@@ -97,7 +97,7 @@ def test_directory_methods_targets_and_formats(explain, work):
         for suffix in ("png", "json", "npz")
     ]
     assert out == [str(work / "out" / name) for name in names]
-    assert files(work / "out") == sorted(names)
+    assert files(work / "out") == sorted([*names, "explain.jsonl"])
     document = json.loads((work / "out" / "a.rise.1-bottom_right.json").read_text())
     assert document["target"]["label"] == "bottom right"
     assert np.shape(document["attributions"]) == (30, 20)
@@ -134,6 +134,13 @@ def test_same_run_same_bytes(explain, work):
         return line[: line.index(',"timing"')]
 
     assert document() == document()
+
+
+def test_a_directory_without_an_output_directory_leaves_its_pictures_alone(explain, work):
+    assert explain(work / "photos", *FAST)[0] == 0
+    assert files(work / "here") == ["a.lime.png", "b.lime.png"]
+    assert explain(*sorted((work / "photos").iterdir()), *FAST, "-o", work / "out")[0] == 0
+    assert files(work / "out") == ["a.lime.png", "b.lime.png"]
 
 
 def test_same_stem_never_overwrites(explain, work):

@@ -90,6 +90,17 @@ def test_methods_of_the_built_in_model_are_measured(capsys, tmp_path):
     assert found["machine"]["versions"]["numpy"] == np.__version__
 
 
+def test_recipro_cam_of_a_plain_model_is_measured_by_a_file_with_a_head(tiny, exported, capsys):
+    kinds = ("--class-output", "logits", "--output-kind", "logits")
+    found = bench(capsys, tiny, *kinds, "--part", "methods", "--repeats", "2")["methods"]
+    assert set(found) == set(METHODS) - {"masker"}
+    assert not [name for name, figures in found.items() if "reason" in figures]
+    assert found["recipro-cam"]["passes"] == 1 + 16 * 16  # the image itself, and each place of its feature map
+    check_clocks(found["recipro-cam"]["seconds"])
+    without = bench(capsys, exported, "--part", "methods", "--method", "recipro-cam")["methods"]
+    assert "without a head" in without["recipro-cam"]["reason"]
+
+
 def test_memory_and_start_are_those_of_processes(exported, capsys):
     found = bench(capsys, exported, "--part", "memory", "--part", "start", "--method", "rise")
     rise = found["memory"]["rise"]

@@ -111,8 +111,12 @@ def measure_methods(
 
 
 def list_methods(wanted: Sequence[str], session: MaskedSession) -> list[str]:
-    """Returns the names of the methods to measure: those that are wanted, else all that a file has the outputs for."""
-    return list(wanted) or [name for name, method in METHODS.items() if has_outputs(session, method)]
+    """Returns the names of the methods to measure: those that are wanted, else all that a file has the outputs for.
+
+    A file with a head is another one than the session's, and gives the output that methods with ``needs_head`` read.
+    """
+    found = (name for name, method in METHODS.items() if method.needs_head or has_outputs(session, method))
+    return list(wanted) or list(found)
 
 
 def has_outputs(session: MaskedSession, method: type[Method]) -> bool:

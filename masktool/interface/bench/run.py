@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from masktool.demo import sample_path
 from masktool.errors import MasktoolError
-from masktool.explainers.method import METHODS
+from masktool.explainers.method import METHODS, Method
 from masktool.explainers.subject import make_subject, read_subject
+from masktool.exported_files import LAST
 from masktool.files import temporary_directory
 from masktool.interface.bench.explanations import (
     MethodFailure,
@@ -147,11 +148,12 @@ def measure_costs(
 
 
 class OpenedModels(NamedTuple):
-    """A model that takes a mask, with and without gradients, and the image to measure it on.
+    """A model that takes a mask, with and without gradients and a head, and the image to measure it on.
 
     Attributes:
         masked: the file that takes a mask.
         differentiable: the file with gradients, or the reason why there is none.
+        with_head: the file with a head, or the reason why there is none.
         image: the path of the image.
         array: the image as the model takes it, (1, C, H, W) or (1, H, W, C).
         size: (height, width) of that in pixels.
@@ -159,13 +161,19 @@ class OpenedModels(NamedTuple):
 
     masked: MaskedSession
     differentiable: MaskedSession | str
+    with_head: MaskedSession | str
     image: Path
     array: NDArray[Any]
     size: tuple[int, int]
 
     def sessions(self, methods: Sequence[str]) -> dict[str, MaskedSession | str]:
         """Returns the session for each method, or the reason why there is none."""
-        return {name: self.differentiable if METHODS[name].needs_gradient else self.masked for name in methods}
+        return {name: self._session(METHODS[name]) for name in methods}
+
+    def _session(self, method: type[Method]) -> MaskedSession | str:
+        if method.needs_gradient:
+            return self.differentiable
+        return self.with_head if method.needs_head else self.masked
 
     def measure_passes(self, plain: PlainNetwork | str, rounds: int) -> PassFigures:
         """Measures passes of the model and of the plain network."""
@@ -176,7 +184,7 @@ class OpenedModels(NamedTuple):
 def open_models(
     model: str | None, image: Path | None, opening: Mapping[str, Any], settings: BenchSettings, say: Say
 ) -> Iterator[OpenedModels]:
-    """Opens a model with and without gradients, and chooses an image that it takes; closes all of it after the block.
+    """Opens a model with and without gradients and a head, and chooses an image; closes all of it after the block.
 
     Raises:
         MasktoolError: the model or the image cannot be used.
@@ -187,16 +195,26 @@ def open_models(
             raise MasktoolError(
                 "the file explains itself and takes no mask", where=masked.path, fix="measure the model without that"
             )
-        asked = [METHODS.find(name).needs_gradient for name in settings.methods] or [True]
+        asked = [METHODS.find(name) for name in settings.methods] or list(METHODS.values())
         differentiable: MaskedSession | str = "not asked for"
-        if PASSES in settings.parts or any(asked):
-            try:
-                differentiable = stack.enter_context(load(model, say=say, gradient=True, **opening))
-            except MasktoolError as error:
-                differentiable = error.message
+        with_head: MaskedSession | str = "not asked for"
+        if PASSES in settings.parts or any(method.needs_gradient for method in asked):
+            differentiable = open_or_tell_why(stack, model, say, gradient=True, **opening)
+        if masked.metadata.head is not None:
+            with_head = masked
+        elif any(method.needs_head for method in asked):
+            with_head = open_or_tell_why(stack, model, say, head=LAST, **opening)
         path = image or choose_image(masked, stack.enter_context(temporary_directory()))
         subject = make_subject(read_subject(path), masked, opening.get("input_size"))
-        yield OpenedModels(masked, differentiable, path, subject.prepared.array, subject.prepared.size)
+        yield OpenedModels(masked, differentiable, with_head, path, subject.prepared.array, subject.prepared.size)
+
+
+def open_or_tell_why(stack: contextlib.ExitStack, model: str | None, say: Say, **opening: Any) -> MaskedSession | str:
+    """Opens a model until a stack is closed, or returns why it cannot have what it is to hold."""
+    try:
+        return stack.enter_context(load(model, say=say, **opening))
+    except MasktoolError as error:
+        return error.message
 
 
 def choose_image(session: MaskedSession, folder: Path) -> Path:

@@ -10,11 +10,13 @@ from benchmarks.gpu import __main__ as program
 from benchmarks.gpu import plan
 from benchmarks.gpu.explanations import IN_MEMORY, METHODS, ON_DEVICE
 from benchmarks.gpu.jobs import Budget, Findings, Job, Outcome, run_job
-from benchmarks.gpu.networks import TINY, VARIANTS, file_of
+from benchmarks.gpu.networks import FILES, TINY, VARIANTS, WITHOUT_INDICES, file_of, missing_files
 from benchmarks.gpu.passes import fit_batch
 from benchmarks.gpu.variants import HIDDEN_NAN, reference_path
 from benchmarks.gpu.worker import TASKS
 from masktool.execution_providers import CPU, CUDA, OPENVINO
+from masktool.exported_files import metadata_of
+from masktool.exporters import gradient
 from masktool.runtime import batching
 from masktool.runtime.session import MaskedSession
 
@@ -26,7 +28,7 @@ def folder(tmp_path_factory):
     """A folder with the files of the tiny network."""
     folder = tmp_path_factory.mktemp("networks")
     TASKS["prepare"](Job("prepare", str(folder), network=TINY), Findings(folder / "findings"))
-    assert all(file_of(folder, "tiny", variant).exists() for variant in VARIANTS)
+    assert all(file_of(folder, "tiny", variant).exists() for variant in FILES)
     return folder
 
 
@@ -77,6 +79,18 @@ def test_everything_is_measured_on_what_loads(folder, here, tmp_path, capsys):
     assert f"CUDA: {CRASH}" in printed.err
     assert f"* cuda: {CRASH}" in printed.out
     assert "| cpu, tiny |" in printed.out
+
+
+@pytest.mark.parametrize("provider", ["webgpu", "tensorrt", "directml"])
+def test_a_provider_without_indices_of_maxima_gets_a_file_without_them(folder, provider):
+    assert missing_files(folder, "tiny", ()) == []
+    assert WITHOUT_INDICES in missing_files(folder / "elsewhere", "tiny", (provider, "cpu"))
+    assert WITHOUT_INDICES not in missing_files(folder / "elsewhere", "tiny", ("cuda", "cpu"))
+    own = metadata_of(file_of(folder, "tiny", "gradient", provider))
+    assert own.for_provider in gradient.WITHOUT_INDICES
+    for other in ("cpu", "cuda", "openvino"):
+        assert metadata_of(file_of(folder, "tiny", "gradient", other)).for_provider is None
+    assert file_of(folder, "tiny", "masked", provider) == file_of(folder, "tiny", "masked", "cpu")
 
 
 def test_wrong_results_are_said_loudly_and_not_timed(folder, here, tmp_path, capsys):

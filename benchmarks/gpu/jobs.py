@@ -32,6 +32,7 @@ class Job:
         scratch: folder for what the jobs of one run leave to one another.
         network: name of the network.
         provider: masktool's name of the provider.
+        providers: names of all providers that files are written for; empty for whichever.
         variant: name of the network's variant, in tasks that run one.
         size: height and width of the images.
         batch: images per pass where sides are compared.
@@ -46,6 +47,7 @@ class Job:
     scratch: str = ""
     network: str = ""
     provider: str = "cpu"
+    providers: tuple[str, ...] = ()
     variant: str = "plain"
     size: int = 224
     batch: int = 16

@@ -6,11 +6,13 @@ another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from masktool.exporters.gradient import WITHOUT_INDICES as LACKING_INDICES
 
 NETWORKS = ("resnet50", "vgg16", "mobilenet_v2", "efficientnet_b0", "vit_b_16")
 """torchvision's names of the networks that are measured by default."""
@@ -24,20 +26,29 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "fp16": {"precision": "fp16"},
 }
 """What a network is exported as, beside the plain file: options of :func:`masktool.export`."""
+WITHOUT_INDICES = "gradient-without-indices"
+"""The variant ``gradient`` for providers without indices of max pooling, in a file of its own."""
+FILES: Mapping[str, Mapping[str, Any]] = {**VARIANTS, WITHOUT_INDICES: {"gradient": "logit", "for_provider": "webgpu"}}
+"""All files beside the plain one, as in :data:`VARIANTS`."""
 GRIDS = (2, 5, 16, 64)
 """Cells a side of the random images' layers, so that there is structure at several scales."""
 MASK_GRID = 7
 """Cells a side of the random masks, each kept with p = .5."""
 
 
-def file_of(folder: Path, network: str, variant: str) -> Path:
-    """Returns the path of a network's file."""
+def file_of(folder: Path, network: str, variant: str, provider: str | None = None) -> Path:
+    """Returns the path of a network's file, as it is for a provider."""
+    if variant == "gradient" and provider in LACKING_INDICES:
+        variant = WITHOUT_INDICES
     return folder / (f"{network}.onnx" if variant == PLAIN else f"{network}.{variant}.onnx")
 
 
-def missing_variants(folder: Path, network: str) -> list[str]:
-    """Returns the names of the variants whose files are not there."""
-    return [variant for variant in (PLAIN, *VARIANTS) if not file_of(folder, network, variant).exists()]
+def missing_files(folder: Path, network: str, providers: Collection[str]) -> list[str]:
+    """Returns the names of the files that are not there, of those that providers need; of all, without providers."""
+    needed = [
+        name for name in FILES if name != WITHOUT_INDICES or not providers or LACKING_INDICES.intersection(providers)
+    ]
+    return [variant for variant in (PLAIN, *needed) if not file_of(folder, network, variant).exists()]
 
 
 def write_plain(folder: Path, network: str, size: int) -> None:
@@ -64,7 +75,7 @@ def write_variant(folder: Path, network: str, variant: str) -> None:
     from masktool.exporters.sources import load_source
     from masktool.exporters.user_choices import read_settings
 
-    settings = read_settings(mask_required=True, **VARIANTS[variant])
+    settings = read_settings(mask_required=True, **FILES[variant])
     export_source(load_source(file_of(folder, network, PLAIN)), file_of(folder, network, variant), settings)
 
 

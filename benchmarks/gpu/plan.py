@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.jobs import WORKER, Budget, Job, Outcome, run_job
-from benchmarks.gpu.networks import PLAIN, missing_variants
+from benchmarks.gpu.networks import PLAIN, missing_files
 from masktool.execution_providers import CPU, PROVIDERS, ExecutionProvider
 from masktool.runtime.providers import find_missing_build, has_provider
 
@@ -90,8 +90,8 @@ def list_jobs(networks: Sequence[str], providers: Sequence[str], job: Job) -> li
 
     def jobs_of(network: str) -> Iterator[Job]:
         own = dataclasses.replace(job, network=network)
-        if missing_variants(Path(job.folder), network):
-            yield dataclasses.replace(own, task="prepare")
+        if missing_files(Path(job.folder), network, providers):
+            yield dataclasses.replace(own, task="prepare", providers=tuple(providers))
         yield dataclasses.replace(own, task="reference")
         for provider in providers:
             yield dataclasses.replace(own, task="passes", provider=provider)

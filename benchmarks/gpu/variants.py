@@ -51,7 +51,7 @@ class OpenVariant(NamedTuple):
 
 def open_variant(job: Job, variant: str) -> OpenVariant:
     """Opens a variant of the job's network on the job's provider."""
-    path = file_of(Path(job.folder), job.network, variant)
+    path = file_of(Path(job.folder), job.network, variant, job.provider)
     if variant == PLAIN:
         opened = open_on_providers(path, job.provider, job.threads)
         return OpenVariant(run_plain(opened.session), None, opened.options)

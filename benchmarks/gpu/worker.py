@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.gpu.figures import finite
 from benchmarks.gpu.jobs import Findings, Job, read_job
-from benchmarks.gpu.networks import PLAIN, missing_variants, write_plain, write_variant
+from benchmarks.gpu.networks import PLAIN, missing_files, write_plain, write_variant
 from benchmarks.gpu.passes import measure_memory, measure_passes
 from benchmarks.gpu.variants import leaving_out, write_reference
 from masktool.errors import describe_exception
@@ -41,7 +41,7 @@ def prove_provider(job: Job, findings: Findings) -> None:
 def prepare_network(job: Job, findings: Findings) -> None:
     """Writes the files of a network that are not there yet."""
     folder, end = Path(job.folder), time.monotonic() + job.seconds
-    for variant in missing_variants(folder, job.network):
+    for variant in missing_files(folder, job.network, job.providers):
         if time.monotonic() > end:
             findings.leave_out(variant, "no time was left to export it")
             continue

@@ -195,6 +195,7 @@ def differentiable_network(
         feature_map,
         selectable=False,
         for_provider=metadata.for_provider,
+        blocks=False,
     )
     narrow_outputs(copy, narrow)
     return Network(copy, metadata.image_input, metadata.class_output, metadata.output_kind, outputs, given_type)

@@ -74,6 +74,7 @@ def add_gradients(
     *,
     selectable: bool = True,
     for_provider: DeviceProvider | None = None,
+    blocks: bool = True,
 ) -> str | None:
     """Adds gradients with respect to the image, the mask (where there is one) and a feature map, in place.
 
@@ -90,6 +91,7 @@ def add_gradients(
         feature_map: the name of the feature map, a value (N, c, h, w); None takes the last one.
         selectable: whether there is an input ``loss``; without it ``loss`` is all that can be differentiated.
         for_provider: the provider whose kernels the gradients are written for; None for the CPU's and CUDA's.
+        blocks: whether nodes may be emitted that only bring gradients into the layout of the CPU's convolutions.
 
     Returns:
         The name of the feature map; None for a network without any.
@@ -104,7 +106,12 @@ def add_gradients(
     infer_shapes(model)
     read_masks_unspread(model.graph)
     scores, are_logits = scores_of(model.graph, class_output, output_kind)
-    graph = GradientGraph(model.graph, sources.values(), indices_of_maxima=for_provider not in WITHOUT_INDICES)
+    graph = GradientGraph(
+        model.graph,
+        sources.values(),
+        indices_of_maxima=for_provider not in WITHOUT_INDICES,
+        blocks=blocks and for_provider is None,
+    )
     end = add_loss_end(graph, scores, output_kind, loss, are_logits=are_logits, selectable=selectable)
     chosen = find_feature_map(model.graph, scores, feature_map, graph.needs)
     graph.add(scores, graph.reshaped_as(scores, end.seed))

@@ -278,6 +278,7 @@ def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
         wanted,
         selectable=not metadata.portable,
         for_provider=metadata.for_provider,
+        blocks=not metadata.portable and metadata.precision != "fp16",
     )
     narrow_outputs(model, narrow)
     names = {**(metadata.renamed or {}), **renamed} or None

@@ -100,7 +100,7 @@ def vjp_conv(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradi
     channels, in_group = fixed_sizes(input_at(node, 1))[:2]
     if in_group == 1 and 1 < attributes["group"] < channels:
         return [transpose_beside_zeros(graph, gradient, weight, attributes)]
-    return [graph.emit("ConvTranspose", gradient, weight, **attributes)]
+    return [graph.in_blocks(value, graph.emit("ConvTranspose", gradient, weight, **attributes))]
 
 
 def transpose_beside_zeros(

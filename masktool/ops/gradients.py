@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import onnx_ir as ir
 
 from masktool.errors import UnsupportedNode, reported_as
-from masktool.ops.builder import HALF, GraphBuilder, dims_of, dtype_of, network_name
+from masktool.ops.blocked import lies_in_blocks
+from masktool.ops.builder import HALF, GraphBuilder, dims_of, dtype_of, fixed_sizes, network_name
 from masktool.ops.errors import RuleError
 from masktool.ops.rules import RuleTable
 
@@ -32,6 +34,8 @@ REPORT = "nothing was written; this is a defect of masktool: please report the n
 
 SHAPES = frozenset({"Shape", "Size"})
 """Operators that read the lengths of a value, not its numbers."""
+GRADIENT_IN_BLOCKS = ("Add", "Conv", "GlobalAveragePool", "ReduceMean")
+"""Operators whose gradient rules leave gradients in blocks, or bring them there."""
 FLAT = "flat: its output does not change with small changes of its input, so that no gradient passes"
 
 
@@ -47,8 +51,12 @@ class GradientGraph(GraphBuilder):
 
     prefix = "gradient"
 
-    def __init__(self, graph: ir.Graph, sources: Iterable[ir.Value], *, indices_of_maxima: bool = True) -> None:
+    def __init__(
+        self, graph: ir.Graph, sources: Iterable[ir.Value], *, indices_of_maxima: bool = True, blocks: bool = False
+    ) -> None:
         super().__init__(graph)
+        self.blocks = blocks
+        """Whether nodes are emitted that bring gradients into the layout of ONNX Runtime's convolutions on the CPU."""
         self.indices_of_maxima = indices_of_maxima
         """Whether a max pool may give the indices of its maxima, and numbers be added up at them."""
         self._nodes = tuple(graph)
@@ -183,6 +191,23 @@ class GradientGraph(GraphBuilder):
     def ints(self, *numbers: int) -> ir.Value:
         """Returns a vector of int64 as a constant: axes, a shape, pads."""
         return self.constant(numbers, ir.DataType.INT64)
+
+    def in_blocks(self, value: ir.Value, gradient: ir.Value) -> ir.Value:
+        """Returns the gradient of a value, brought into blocks where the rules in front of it can go on in these.
+
+        What is no convolution gives it in the ordinary layout. Where the step of a ReLU, which lies in blocks, comes
+        next, ONNX Runtime would bring that step out of them for the product, the product back for the convolution
+        behind it, and so on along all residual additions of a stage. A convolution of ones for each channel, which
+        changes no number, costs one such move.
+        """
+        node = value.producer()
+        read_by = {user.op_type for user, _ in value.uses() if any(map(self.needs, user.outputs))}
+        next_in_blocks = node is not None and node.op_type == "Relu" and lies_in_blocks(value)
+        if not self.blocks or not next_in_blocks or not read_by.issubset(GRADIENT_IN_BLOCKS):
+            return gradient
+        channels = fixed_sizes(value)[1]
+        ones = self.constant(np.ones((channels, 1, 1, 1)), dtype_of(value))
+        return self.emit("Conv", self.like(value, gradient), ones, group=channels)
 
     def zeros_like(self, value: ir.Value) -> ir.Value:
         """Returns zeros in the shape and type of a value."""

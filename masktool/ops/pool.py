@@ -150,7 +150,7 @@ def vjp_global_average_pool(graph: GradientGraph, node: ir.Node, gradients: Grad
     value = input_at(node, 0)
     sizes = fixed_sizes(value)[2:]
     gradient = graph.emit("Div", first_gradient(gradients), graph.number(float(np.prod(sizes)), value))
-    return [graph.emit("Expand", gradient, graph.ints(1, 1, *sizes))]
+    return [graph.in_blocks(value, graph.emit("Expand", gradient, graph.ints(1, 1, *sizes)))]
 
 
 @gradient_rule("GlobalLpPool")

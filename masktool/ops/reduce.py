@@ -133,7 +133,7 @@ def vjp_reduce_sum(graph: GradientGraph, node: ir.Node, gradients: Gradients) ->
         count = float(np.prod([length for length in lengths if length is not None]))
         gradient = graph.emit("Div", gradient, graph.number(count, value))
     target = [length if axis in axes else 1 for axis, length in enumerate(sizes_of(value))]
-    return [graph.emit("Expand", gradient, graph.ints(*(length or 1 for length in target)))]
+    return [graph.in_blocks(value, graph.emit("Expand", gradient, graph.ints(*(length or 1 for length in target))))]
 
 
 @gradient_rule("ReduceL1", "ReduceL2", "ReduceSumSquare")

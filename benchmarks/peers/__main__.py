@@ -6,7 +6,8 @@ python -m benchmarks.peers --table peers.json --into docs/performance.md
 
 Three questions, each by its own stage. ``equal``: the same samples, segments, windows and batch. ``default``: what each
 does when asked for nothing. ``quality``: the cost at the fewest samples (doubled from few) whose map has a rank
-correlation of .95 with the peer's own map from ten times as many, of another seed. Peers stay open and take turns, so
+correlation of .95 with the peer's own map from ten times as many, of another seed. ``--into`` replaces the tables of
+the stages that were measured, each between marks of its own. Peers stay open and take turns, so
 that whatever else the machine does falls on all. A peer that is not installed is said. Peers of an environment of their
 own are started by ``--python PEER=PATH``.
 """
@@ -16,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from benchmarks.line_process import ONE_THREAD, LineProcess
 from benchmarks.pages import put_table
-from benchmarks.peers.report import write_peers_table
+from benchmarks.peers.report import join_reports, write_stage_table
 from masktool.interface.bench.machine import describe_machine, read_load
 from masktool.interface.bench.spread import Lap, clocks_of
 
@@ -39,9 +40,6 @@ SAMPLING = ("rise", "lime", "kernel-shap")
 """Methods whose quality a number of samples decides."""
 AGREEMENT = 0.95
 LONGER = 10
-FIRST = 50
-"""Samples that the search for enough begins with."""
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 
 class Peer:
@@ -58,10 +56,8 @@ class Peer:
         self.version, self.methods, self.reason = "", [], ""
         command = [python, "-m", "benchmarks.peers.worker", name, str(folder)]
         environment = {**os.environ, **ONE_THREAD, "CUDA_VISIBLE_DEVICES": ""}
-        self._log = (folder / f"{name}.log").open("w+")
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log, text=True, env=environment)
-        found = self._read()
+        self._process = LineProcess(command, environment, folder / f"{name}.log")
+        found = self._process.read()
         if "error" in found:
             self.reason = found["error"]
         else:
@@ -71,32 +67,12 @@ class Peer:
         """Explains once, and returns what it took and the map, or the error."""
         path = self._folder / f"{self.name}.npy"
         request = {"method": method, "samples": samples, "batch": batch, "seed": seed, "map": str(path)}
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            return {"error": "the process has ended"}
-        found = self._read()
+        found = self._process.ask(request)
         return found if "error" in found else {**found, "attributions": np.load(path)}
 
     def close(self) -> None:
         """Ends the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-        self._log.close()
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if line:
-            found: dict[str, Any] = json.loads(line)
-            return found
-        self._process.wait()
-        self._log.seek(0)
-        lines = self._log.read().strip().splitlines() or [f"ended with {self._process.returncode}"]
-        return {"error": lines[-1]}
+        self._process.close()
 
 
 def measure(peers: Sequence[Peer], method: str, samples: int | None, batch: int | None, repeats: int) -> Iterator[Any]:
@@ -122,25 +98,24 @@ def row_of(
     return {**row, "passes": runs[-1]["passes"], "seconds": clocks}
 
 
-def find_enough(peer: Peer, method: str, batch: int | None, repeats: int, most: int) -> dict[str, Any]:
-    """Returns a row with the cost of the fewest samples whose map agrees with that of ten times as many."""
-    samples, correlation = FIRST, float("nan")
-    while samples * LONGER <= most:
+def find_enough(peer: Peer, method: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Returns a row with the cost of the fewest samples whose map agrees with that of ten times as many.
+
+    Where no number of samples that may be tried is enough, the row is of the largest, and says so.
+    """
+    samples, batch, runs, correlation = options.first, options.batch, [], float("nan")
+    while samples * LONGER <= options.most and not correlation >= AGREEMENT:
         runs = [peer.explain(method, samples, batch)]
         longer = peer.explain(method, samples * LONGER, batch, seed=1)
         for each in (*runs, longer):
             if "error" in each:
                 return row_of(peer, method, samples, batch, [each])
         correlation = float(spearmanr(runs[0]["attributions"].ravel(), longer["attributions"].ravel()).statistic)
-        if correlation >= AGREEMENT:
-            runs += [peer.explain(method, samples, batch) for _ in range(repeats - 1)]
-            return {**row_of(peer, method, samples, batch, runs), "correlation": correlation}
         samples *= 2
-    tried = samples // 2
-    return {
-        **{"peer": peer.name, "method": method, "samples": tried, "batch": batch, "correlation": correlation},
-        "error": f"not reached with {tried} samples",
-    }
+    samples //= 2
+    runs += [peer.explain(method, samples, batch) for _ in range(options.repeats - 1)]
+    reached = correlation >= AGREEMENT
+    return {**row_of(peer, method, samples, batch, runs), "correlation": correlation, "reached": reached}
 
 
 def measure_stages(peers: Sequence[Peer], options: argparse.Namespace) -> Iterator[dict[str, list[Any]]]:
@@ -154,9 +129,7 @@ def measure_stages(peers: Sequence[Peer], options: argparse.Namespace) -> Iterat
             found["default"] += measure(peers, method, None, None, options.repeats)
         if "quality" in found and method in SAMPLING:
             taking = [peer for peer in peers if method in peer.methods]
-            found["quality"] += [
-                find_enough(peer, method, options.batch, options.repeats, options.most) for peer in taking
-            ]
+            found["quality"] += [find_enough(peer, method, options) for peer in taking]
         yield found
 
 
@@ -176,7 +149,12 @@ def measure_peers(options: argparse.Namespace) -> None:
             "machine": machine,
             "network": options.network.name,
             "image": options.image.name,
-            "settings": {"samples": options.samples, "batch": options.batch, "most": options.most},
+            "settings": {
+                "samples": options.samples,
+                "batch": options.batch,
+                "first": options.first,
+                "most": options.most,
+            },
             "versions": {peer.name: peer.version for peer in there},
             "missing": {peer.name: peer.reason for peer in peers if peer.reason},
             "stages": stages,
@@ -202,22 +180,30 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=1000, help="where settings are equal")
     parser.add_argument("--batch", type=int, default=8, help="where settings are equal")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--first", type=int, default=50, help="samples that the search for quality begins with")
     parser.add_argument("--most", type=int, default=20_000, help="samples of the longest run for quality")
     parser.add_argument("-o", "--output", type=Path, default=Path("peers.json"))
-    parser.add_argument("--table", type=Path, metavar="JSON", help="print the table of a run, and measure nothing")
+    parser.add_argument(
+        "--table", type=Path, metavar="JSON", nargs="+", help="print the tables of runs, and measure nothing"
+    )
     parser.add_argument("--into", type=Path, metavar="PAGE", help="put the table between the marks of a page")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.first * LONGER > options.most:
+        parser.error(f"--most {options.most} leaves no room for {LONGER} times --first {options.first}")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = read_options(arguments)
     if options.table is None:
         measure_peers(options)
-    table = write_peers_table(json.loads((options.table or options.output).read_text(encoding="utf-8")))
-    if options.into is None:
-        print(table)
-    else:
-        put_table(options.into, "benchmarks.peers", table)
+    report = join_reports([json.loads(each.read_text(encoding="utf-8")) for each in options.table or [options.output]])
+    for stage in report["stages"]:
+        table = write_stage_table(report, stage)
+        if options.into is None:
+            print(table)
+        else:
+            put_table(options.into, f"benchmarks.peers.{stage}", table)
 
 
 if __name__ == "__main__":

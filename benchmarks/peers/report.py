@@ -1,8 +1,9 @@
-"""The table of a run, in Markdown, for a page of the site."""
+"""The tables of a run, in Markdown, for a page of the site."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.peers.problem import DRAWING
@@ -10,12 +11,14 @@ from benchmarks.peers.problem import DRAWING
 TITLES = {
     "equal": "Equal settings: {samples} samples, batches of {batch}, the same segments and windows",
     "default": "Each one's default",
-    "quality": "Equal quality: the fewest samples whose map agrees with that of ten times as many",
+    "quality": "Equal quality: fewest samples, doubled from {first}, whose map agrees with that of ten times as many",
 }
 NAMES = {
     "masktool_layer": "masktool, `layer`",
     "masktool_fill": "masktool, `fill`",
     "captum": "Captum",
+    "lime": "lime",
+    "shap": "shap",
     "dianna": "DIANNA",
     "openvino_xai": "OpenVINO XAI",
     "grad_cam": "pytorch-grad-cam",
@@ -23,28 +26,41 @@ NAMES = {
 }
 HEAD = "| method | | CPU seconds | wall seconds | passes | samples | rank correlation |"
 RULE = "|---|---|---|---|---|---|---|"
+WIDTH = 120
 
 
-def write_peers_table(report: Mapping[str, Any]) -> str:
-    """Returns the tables of a run, and what they were measured with."""
-    return "\n".join(lines_of(report))
+def join_reports(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns one report of several runs of the same problem, each with peers, methods or stages of its own."""
+    joined: dict[str, Any] = {**reports[0], "versions": {}, "missing": {}, "stages": {}}
+    for report in reports:
+        for key in ("versions", "missing"):
+            joined[key] |= report[key]
+        for stage, rows in report["stages"].items():
+            joined["stages"].setdefault(stage, []).extend(rows)
+    return {**joined, "load": [each for report in reports for each in report["load"]]}
 
 
-def lines_of(report: Mapping[str, Any]) -> Iterator[str]:
-    """Yields the lines of the tables."""
-    machine, versions = report["machine"], report["versions"]
-    named = ", ".join(f"{name_of(peer)} {version}" for peer, version in versions.items() if peer != "masktool_fill")
-    load = " and ".join("not known" if each is None else f"{each:.1f}" for each in report["load"])
-    yield f"{report['network']}, {report['image']}; {machine['cpu']}, one thread, load {load} before and after."
-    yield f"{named}."
+def write_stage_table(report: Mapping[str, Any], stage: str) -> str:
+    """Returns the table of one stage of a run, and what it was measured with."""
+    return "\n".join(lines_of(report, stage))
+
+
+def lines_of(report: Mapping[str, Any], stage: str) -> Iterator[str]:
+    """Yields the lines of a stage's table."""
+    machine, versions, rows = report["machine"], report["versions"], report["stages"][stage]
+    taking = dict.fromkeys(row["peer"] for row in rows)
+    named = ", ".join(f"{name_of(peer)} {versions[peer]}" for peer in taking if peer != "masktool_fill")
+    known = sorted(each for each in report["load"] if each is not None)
+    load = f"load {known[0]:.1f} to {known[-1]:.1f}" if known else "load not known"
+    yield f"**{TITLES[stage].format(**report['settings'])}**\n"
+    told = f"{report['network']}, {report['image']}; {machine['cpu']}, one thread, {load}. {named}."
+    yield textwrap.fill(told, WIDTH)
     for peer, reason in report["missing"].items():
         yield f"Not measured: {name_of(peer)} ({reason})."
-    for stage, rows in report["stages"].items():
-        yield f"\n**{TITLES[stage].format(**report['settings'])}**\n"
-        yield HEAD
-        yield RULE
-        for row in sorted(rows, key=lambda row: str(row["method"])):  # the peers' order stays
-            yield "| " + " | ".join(cells_of_row(row)) + " |"
+    yield f"\n{HEAD}"
+    yield RULE
+    for row in sorted(rows, key=lambda row: (str(row["method"]), list(NAMES).index(row["peer"]))):
+        yield "| " + " | ".join(cells_of_row(row)) + " |"
 
 
 def cells_of_row(row: Mapping[str, Any]) -> Iterator[str]:
@@ -59,7 +75,7 @@ def cells_of_row(row: Mapping[str, Any]) -> Iterator[str]:
             yield f"{spread['median']:.2f} ({spread['lowest']:.2f} to {spread['highest']:.2f})"
     yield show(row.get("passes"), "d")
     yield show(row.get("samples") if row["method"] in DRAWING else None, "d")
-    yield show(row.get("correlation"), ".3f")
+    yield show(row.get("correlation"), ".3f") + ("" if row.get("reached", True) else ": not enough")
 
 
 def show(value: Any, form: str) -> str:

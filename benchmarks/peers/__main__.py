@@ -27,6 +27,7 @@ from scipy.stats import spearmanr
 
 from benchmarks.line_process import ONE_THREAD, LineProcess
 from benchmarks.pages import put_table
+from benchmarks.peers.problem import AGREEMENT, LONGER
 from benchmarks.peers.report import join_reports, write_stage_table
 from masktool.interface.bench.machine import describe_machine, read_load
 from masktool.interface.bench.spread import Lap, clocks_of
@@ -38,8 +39,6 @@ PEERS = (
 STAGES = ("equal", "default", "quality")
 SAMPLING = ("rise", "lime", "kernel-shap")
 """Methods whose quality a number of samples decides."""
-AGREEMENT = 0.95
-LONGER = 10
 
 
 class Peer:

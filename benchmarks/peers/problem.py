@@ -17,6 +17,8 @@ Explain = Callable[[int], Map]
 """Explains the photograph with a seed."""
 DRAWING = ("rise", "lime", "kernel-shap", "sobol", "hsic")
 """Methods whose number of samples is a setting."""
+AGREEMENT, LONGER = 0.95, 10
+"""Quality is equal where a map has this rank correlation with the peer's own map of so many times the samples."""
 PLAIN, MASKED, FILLED = "plain.onnx", "masked.onnx", "filled.onnx"
 """Names of the files: the network for any batch, and its exports that mask every layer, or fill the input."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks.peers.problem import DRAWING
+from benchmarks.peers.problem import AGREEMENT, DRAWING, LONGER
 
 TITLES = {
     "equal": "Equal settings: {samples} samples, batches of {batch}, the same segments and windows",
@@ -27,6 +28,8 @@ NAMES = {
 HEAD = "| method | | CPU seconds | wall seconds | passes | samples | rank correlation |"
 RULE = "|---|---|---|---|---|---|---|"
 WIDTH = 120
+ESTIMATED_FROM = 0.6
+"""The rank correlation from which the samples that would do are estimated: below, that would be mostly noise too."""
 
 
 def join_reports(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -57,8 +60,9 @@ def lines_of(report: Mapping[str, Any], stage: str) -> Iterator[str]:
     yield textwrap.fill(told, WIDTH)
     for peer, reason in report["missing"].items():
         yield f"Not measured: {name_of(peer)} ({reason})."
-    yield f"\n{HEAD}"
-    yield RULE
+    asked = any("reached" in row for row in rows)
+    yield f"\n{HEAD}" + (f" samples for {AGREEMENT:g} | CPU seconds |" if asked else "")
+    yield RULE + "---|---|" * asked
     for row in sorted(rows, key=lambda row: (str(row["method"]), list(NAMES).index(row["peer"]))):
         yield "| " + " | ".join(cells_of_row(row)) + " |"
 
@@ -75,7 +79,31 @@ def cells_of_row(row: Mapping[str, Any]) -> Iterator[str]:
             yield f"{spread['median']:.2f} ({spread['lowest']:.2f} to {spread['highest']:.2f})"
     yield show(row.get("passes"), "d")
     yield show(row.get("samples") if row["method"] in DRAWING else None, "d")
-    yield show(row.get("correlation"), ".3f") + ("" if row.get("reached", True) else ": not enough")
+    yield show(row.get("correlation"), ".3f")
+    if "reached" in row:
+        yield from cells_of_enough(row)
+
+
+def cells_of_enough(row: Mapping[str, Any]) -> Iterator[str]:
+    """Yields samples and CPU seconds of equal quality; from too few samples both are estimates, with an ≈."""
+    seconds, samples = row["seconds"]["cpu"]["median"], row["samples"]
+    if row["reached"]:
+        yield from (f"{samples:,}", f"{seconds:.1f}")
+    elif row["correlation"] >= ESTIMATED_FROM:
+        factor = noise_of(row["correlation"]) / noise_of(AGREEMENT)
+        yield from (f"≈ {samples * factor:,.0f}", f"≈ {seconds * factor:.1f}")
+    else:
+        yield from ("many more", "")
+
+
+def noise_of(correlation: float) -> float:
+    """Returns the variance of a map's sampling error as a share of the variance of what it estimates.
+
+    The error of a mean falls with the number of samples: a map with noise x and one of LONGER times as many samples,
+    with noise x / LONGER, have the correlation 1 / sqrt((1 + x) (1 + x / LONGER)). This is solved for x.
+    """
+    total = 1 + LONGER
+    return (math.sqrt(total**2 + 4 * LONGER * (correlation**-2 - 1)) - total) / 2
 
 
 def show(value: Any, form: str) -> str:

@@ -29,13 +29,11 @@ import numpy as np
 from benchmarks.line_process import ONE_THREAD, LineProcess
 from benchmarks.pages import put_table
 from benchmarks.settled_answers.networks import NETWORKS, write_plain
-from benchmarks.settled_answers.report import MARK, SWEPT, Run, summarise, write_table
+from benchmarks.settled_answers.report import MANY, MARK, SWEPT, Run, summarise, write_table
 from masktool.explainers.method import METHODS
 from masktool.interface.bench.machine import describe_machine, read_load
 
 BEFORE, AFTER = "before", "after"
-SEED_OF_MANY = 100
-"""Seed of the maps of many samples, which no other run has."""
 LEFT_OUT = ("masker",)
 """Methods that explain nothing before something was trained."""
 FILES: dict[str, dict[str, dict[str, Any]]] = {
@@ -116,7 +114,7 @@ class Plan(NamedTuple):
                     yield from (each for each in more if seed == 0 or known[each._replace(seed=0)].cpu <= self.long)
         for method in (each for each in methods if each in SWEPT and self.many):
             for name in (BEFORE, AFTER):
-                yield Run(method, name, self.many, SEED_OF_MANY)
+                yield Run(method, name, self.many, MANY)
 
     def is_long(self, method: str, name: str, known: Mapping[Run, Run]) -> bool:
         """Tells whether the first run of a method failed, or was long."""

@@ -17,6 +17,11 @@ MARK = "benchmarks.settled_answers"
 SWEPT = ("rise", "lime")
 """Methods that are also asked for more samples."""
 MANY = 100
+"""Seed of the maps of many samples, which no other run has."""
+HEAD = (
+    "| | before: CPU s | wall s | passes | now: CPU s | wall s | passes | times less CPU "
+    "| rank correlation | before, two seeds |"
+)
 Maps = Mapping["Run", NDArray[Any]]
 
 
@@ -107,8 +112,8 @@ def lines_of(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"\n**{title}**, {network['image']}; load {load} before and after.\n"
         rows = network["methods"]
         default = {(row["method"], row["version"]): row for row in rows if row["samples"] is None}
-        yield "| | before: CPU s | wall s | passes | now: CPU s | wall s | passes | times less CPU | rank correlation |"
-        yield "|---|---|---|---|---|---|---|---|---|"
+        yield HEAD
+        yield "|---|---|---|---|---|---|---|---|---|---|"
         for method in dict.fromkeys(row["method"] for row in rows):
             yield "| " + " | ".join(cells_of(method, default)) + " |"
         yield from more_lines(rows, default)
@@ -123,6 +128,7 @@ def cells_of(method: str, default: Mapping[tuple[str, str], Mapping[str, Any]]) 
     both = "error" not in before and "error" not in after
     yield f"{before['cpu']['median'] / after['cpu']['median']:.1f}" if both else ""
     yield show(after.get("with before")) if both else ""
+    yield show(before.get("with itself"))
 
 
 def more_lines(

@@ -51,6 +51,12 @@ def metadata_of(path: Path) -> Metadata | None:
     return Metadata.from_properties(properties)
 
 
+def count_file_bytes(path: Path) -> int:
+    """Returns the size of an exported file in bytes, with the weights beside it."""
+    beside = path.with_name(path.name + ".data")
+    return sum(each.stat().st_size for each in (path, beside) if each.exists())
+
+
 def find_head_file(path: Path, metadata: Metadata) -> Path:
     """Returns the path of the file beside an exported one that holds its head.
 

@@ -22,6 +22,7 @@ from masktool.execution_providers import CPU
 from masktool.explainers.mask_design import MaskDesign, MasksOfRows, WindowDesign
 from masktool.explainers.reading import Reading, check_finite
 from masktool.explainers.task import Evaluate, ScoredMasks
+from masktool.exported_files import count_file_bytes
 from masktool.progress import Counting
 from masktool.runtime.model_beside import ModelBeside
 from masktool.runtime.session import MaskedSession
@@ -303,5 +304,4 @@ def find_models(session: MaskedSession, windows: Windows, output: str, graphs: W
 
 def bytes_of(session: MaskedSession) -> int:
     """Returns the size of a session's file, weights beside it included."""
-    beside = session.path.with_name(session.path.name + ".data")
-    return sum(path.stat().st_size for path in (session.path, beside) if path.exists())
+    return count_file_bytes(session.path)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Unpack
 
 from masktool.errors import MasktoolError
@@ -69,7 +70,16 @@ def load(
         model, gradient=gradient, feature_map=feature_map, head=head, mask_required=required, **options
     )
     path = find_model(choice, say)
-    return MaskedSession(path, providers=providers, threads=threads, provider_options=provider_options)
+    session = MaskedSession(path, providers=providers, threads=threads, provider_options=provider_options)
+    session.write_half = write_half
+    return session
+
+
+def write_half(path: Path, outputs: Collection[str]) -> bytes:
+    """Returns the part of a file that gives some of its outputs, as a model in memory."""
+    from masktool.exporters.outputs_alone import read_outputs_alone
+
+    return read_outputs_alone(path, outputs)
 
 
 def refuse_for_session(session: MaskedSession, given: dict[str, object]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +43,7 @@ from masktool.runtime.one_by_one import each_alone, join_results
 from masktool.runtime.passes import PassCounter
 from masktool.runtime.provider_habits import describe_warm_up, make_defaults_constant, refuse_constants
 from masktool.runtime.providers import open_on_providers
+from masktool.runtime.score_half import BESIDE, Run, ScoreHalf, WriteHalf
 from masktool.runtime.scores import drop_trailing_axes, to_probabilities
 from masktool.runtime.session_file import SessionFile
 
@@ -104,6 +106,8 @@ class MaskedSession(SessionFile):
         beside: what was made for the session and is freed with it, by the name of whoever made it.
         guard: lock that whoever adds to :attr:`beside` or :attr:`batch_trials` holds meanwhile.
         window_note: reason why what windows change was not computed alone, where that was tried; None otherwise.
+        write_half: writer of the part of a file with gradients that gives its other outputs, with which passes that ask
+            for no gradient cost less on the CPU, see :mod:`masktool.runtime.score_half`; None runs the whole file.
     """
 
     def __init__(
@@ -126,6 +130,7 @@ class MaskedSession(SessionFile):
         self.provider_note = opened.note
         self.device_note: str | None = None
         self.window_note: str | None = None
+        self.write_half: WriteHalf | None = None
         self.beside: dict[str, Any] = {}
         self.guard = threading.RLock()
         self.batch_trials: dict[tuple[int, ...], list[BatchTrial]] = {}
@@ -134,10 +139,11 @@ class MaskedSession(SessionFile):
         self.counter = PassCounter()
         watch_forks(self)
 
-    def __reduce__(self) -> tuple[Any, tuple[OpensModels[MaskedSession], Recipe]]:
+    def __reduce__(self) -> tuple[Any, tuple[OpensModels[MaskedSession], Recipe], dict[str, object]]:
         self.runtime_session()  # a closed one cannot be pickled
         digest = digest_unchanged(self.path, self._mark)
-        return open_recipe, (type(self), Recipe(str(self.path.absolute()), digest, *self._asked))
+        recipe = Recipe(str(self.path.absolute()), digest, *self._asked)
+        return open_recipe, (type(self), recipe), {"write_half": self.write_half}
 
     def __enter__(self) -> Self:
         return self
@@ -407,11 +413,14 @@ class MaskedSession(SessionFile):
 
     def _forward(self, outputs: list[str], feed: Feed) -> list[np.ndarray]:
         self.runtime_session()
+        half = self._find_half(outputs)
+        run = half.run if half is not None and half.is_open else self._run_whole
         if self._constants:
             refuse_constants(self._constants.intersection(feed.values), self.providers[0], self.path)
+        began = time.perf_counter()
         try:
             with self.counter.timing(feed.results):
-                results = self._run(outputs, feed)
+                results = self._run(run, outputs, feed)
         except MasktoolError:
             raise  # closed meanwhile
         except Exception as error:  # ONNX Runtime has one exception class per status code and no common base
@@ -422,7 +431,24 @@ class MaskedSession(SessionFile):
                 fix=None if self.metadata.one_by_one else "try a smaller batch",
             ) from error
         self.check_rows(outputs, results, feed.results)
+        if half is not None and half.is_due(time.perf_counter() - began):
+            half.open_where_equal(lambda other: self._run(other, outputs, feed), results)
         return results
+
+    def _find_half(self, outputs: list[str]) -> ScoreHalf | None:
+        """Returns what may give these outputs in the file's place; None where gradients are asked for, or none held."""
+        own = self.gradient_outputs
+        if self.write_half is None or not own or not set(own).isdisjoint(outputs):
+            return None
+        if self.providers[0] != CPU.runtime_name:
+            return None
+        half: ScoreHalf | None = self.beside.get(BESIDE)
+        if half is None:
+            with self.guard:
+                self.runtime_session()  # beside a closed one nothing is kept
+                new = ScoreHalf(self.path, self.output_names, self.threads, self.write_half)
+                half = self.beside.setdefault(BESIDE, new)
+        return half
 
     def check_rows(self, outputs: list[str], found: list[np.ndarray], results: int) -> None:
         """Raises MasktoolError unless the class output has one row for each image under its mask."""
@@ -436,11 +462,12 @@ class MaskedSession(SessionFile):
                     fix="export the model again",
                 )
 
-    def _run(self, outputs: list[str], feed: Feed) -> list[np.ndarray]:
+    def _run_whole(self, outputs: Sequence[str], values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        found: list[np.ndarray] = self.runtime_session().run(outputs, values)
+        return found
+
+    def _run(self, run: Run, outputs: list[str], feed: Feed) -> list[np.ndarray]:
         if not self.metadata.one_by_one:
-            found: list[np.ndarray] = self.runtime_session().run(outputs, feed.values)
-            return found
-        runs = [
-            self.runtime_session().run(outputs, each) for each in each_alone(feed.values, self.per_result, feed.results)
-        ]
+            return run(outputs, feed.values)
+        runs = [run(outputs, each) for each in each_alone(feed.values, self.per_result, feed.results)]
         return join_results(runs, [self.result_shapes[name] for name in outputs])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import onnx_ir as ir
@@ -16,6 +16,7 @@ from masktool.embedding.incremental.rewriting import MAP_RANK, Rewriting
 from masktool.execution_providers.provider import HOST
 from masktool.explainers.incremental import IncrementalGraphs, NotIncrementalError, Windows
 from masktool.exporters.inference import infer_types_and_shapes
+from masktool.exporters.outputs_alone import as_bytes, drop_unused, keep_outputs
 from masktool.exporters.plain_branch import masked_alone
 from masktool.runtime.providers import open_beside
 
@@ -194,24 +195,3 @@ def mask_values(graph: ir.Graph, image: str) -> Iterable[ir.Value]:
         for value in node.outputs:
             if value in of_mask and any(user.op_type in READ_OF_MASKS for user, _ in value.uses()):
                 yield value
-
-
-def keep_outputs(model: ir.Model, values: Sequence[ir.Value]) -> None:
-    """Makes values the only outputs of a model, and removes what is needed for others alone, in place."""
-    model.graph.outputs.clear()
-    model.graph.outputs.extend(values)
-    drop_unused(model)
-
-
-def drop_unused(model: ir.Model) -> None:
-    """Removes nodes, initializers and inputs that nothing needs, in place."""
-    common.RemoveUnusedNodesPass()(model)
-    graph = model.graph
-    outputs = set(graph.outputs)
-    for value in [value for value in graph.inputs if not value.uses() and value not in outputs]:
-        graph.inputs.remove(value)
-
-
-def as_bytes(model: ir.Model) -> bytes:
-    """Returns a model as bytes."""
-    return ir.to_proto(model).SerializeToString()

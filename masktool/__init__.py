@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from masktool.interface.installation import doctor
     from masktool.interface.load import load
     from masktool.interface.options import ExportOptions, ModelLike
+    from masktool.interface.package_server import package_docker, package_kserve
     from masktool.interface.package_triton import package_triton
     from masktool.maskers.settings import (
         Classifier,
@@ -164,6 +165,8 @@ __all__ = [
     "list_cache",
     "load",
     "measure_costs",
+    "package_docker",
+    "package_kserve",
     "package_triton",
     "train_masker",
     "write_report",
@@ -256,6 +259,8 @@ _MODULE_OF_NAME = {
     "list_cache": "masktool.interface.cache_entries",
     "load": "masktool.interface.load",
     "measure_costs": "masktool.interface.bench.run",
+    "package_docker": "masktool.interface.package_server",
+    "package_kserve": "masktool.interface.package_server",
     "package_triton": "masktool.interface.package_triton",
     "train_masker": "masktool.maskers.train",
     "write_report": "masktool.evaluation.report",

@@ -156,6 +156,8 @@ PLACES = [
     (masktool.load, "explain"),
     (masktool.check_export, "export"),
     (masktool.package_triton, "package"),
+    (masktool.package_docker, "package"),
+    (masktool.package_kserve, "package"),
     (masktool.train_masker, "train-masker"),
     (TrainingSettings, "train-masker"),
     (read_dataset, "evaluate missingness"),

@@ -84,6 +84,12 @@ def check_place(repository: Path, model: TritonModel, version: int | None, *, ov
         return
     if not folder.is_dir():
         raise MasktoolError("not a folder", where=folder, fix="choose another name with " + parameter("model_name"))
+    if not (folder / CONFIG_FILE).is_file():
+        raise MasktoolError(
+            "what is there is no model of Triton's",
+            where=folder,
+            fix="choose another name with " + parameter("model_name"),
+        )
     if version is None and not overwrite:
         raise MasktoolError(
             "there is a model of this name already",

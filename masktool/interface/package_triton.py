@@ -96,9 +96,15 @@ def find_served_file(model: ModelLike | None, say: Say, **options: Unpack[Export
     return find_model(ModelChoice(model, **options), say)
 
 
-def choose_model_name(model: ModelLike | None, metadata: Metadata) -> str:
-    """Returns the name under which a model is served where the user gives none: its file's, or its source's."""
-    text = os.fspath(model) if isinstance(model, str | os.PathLike) else metadata.source
+def choose_model_name(model: ModelLike | None, metadata: Metadata | None) -> str:
+    """Returns the name under which a model is served where the user gives none: its file's, or its source's.
+
+    Args:
+        model: the model, as for :func:`masktool.load`.
+        metadata: what the exported file says about itself; None where the model is named by a text.
+    """
+    named = model if isinstance(model, str | os.PathLike) else "" if metadata is None else metadata.source
+    text = os.fspath(named)
     stem = text.rpartition(":")[2] if not Path(text).suffix else Path(text).stem
     for suffix in OWN_SUFFIXES:
         stem = stem.removesuffix(suffix)

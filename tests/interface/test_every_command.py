@@ -20,7 +20,7 @@ FUNCTIONS = {
     "explain": ("explain", "explain_images", "explain_targets"),
     "export": ("export", "add_gradients_to", "check_export"),
     "info": ("describe",),
-    "package": ("package_triton",),
+    "package": ("package_triton", "package_kserve", "package_docker"),
     "train-masker": ("train_masker",),
 }
 """By command; ``demo`` shows what the others do."""

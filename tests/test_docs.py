@@ -38,6 +38,7 @@ HAS_NO_DATA = "needs data sets or weights that are not shipped"
 TESTS_ITSELF = "sets up the tests or is one of them"
 OTHER_LANGUAGE = "is no Python"
 OTHER_RUNTIME = "needs a runtime that not everybody has; tests/runtimes does the same"
+NEEDS_DOCKER = "needs Docker; tests/deployment holds each line of the Dockerfile to what it promises"
 NEEDS_TRITON = "needs a Triton server; tests/deployment goes as far as can be gone without"
 HAS_ITS_OWN_TESTS = "takes minutes; tests/test_gpu_benchmark.py runs it on a tiny network"
 NOT_RUN = {
@@ -59,6 +60,7 @@ NOT_RUN = {
     ("docs/howto/gpu.md", "masktool explain photo.jpg -m masked.onnx --provider cuda"): HAS_NO_GPU,
     ("docs/howto/service.md", "#include"): OTHER_LANGUAGE,
     ("docs/howto/service.md", "import * as ort"): OTHER_LANGUAGE,
+    ("docs/howto/kserve.md", "docker build"): NEEDS_DOCKER,
     ("docs/howto/triton.md", "import tritonclient.http"): NEEDS_TRITON,
     ("docs/performance.md", "scripts/build_wheel.sh wheelhouse"): INSTALLS,
     ("docs/performance.md", "python3.12 -m venv gpu"): INSTALLS,

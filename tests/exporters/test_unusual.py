@@ -97,7 +97,7 @@ def test_an_open_size_is_measured_at_two_sizes(tmp_path: Path, monkeypatch: pyte
 def test_a_network_that_does_not_run_at_the_usual_size_asks_for_one(tmp_path: Path):
     model = open_network()
     (weight,) = (each for each in model.graph.initializer if each.name == "weight")
-    weight.CopyFrom(onnx.numpy_helper.from_array(random_images(8 * 10 * 12, 4), "weight"))
+    weight.CopyFrom(onnx.numpy_helper.from_array(random_images(16 * 10 * 12, 4), "weight"))
     pool = next(node for node in model.graph.node if node.op_type == "GlobalAveragePool")
     pool.op_type = "Identity"
     with pytest.raises(MasktoolError, match=r"does not run .*224 x 224.*input_size=\(H, W\)"):

@@ -14,7 +14,7 @@ def open_network() -> onnx.ModelProto:
     """Fully convolutional up to a global mean: images (N, 3, H, W) of any size, four classes."""
     return parse(f"""{HEADER}
     open (float[N, 3, H, W] image) => (float[N, 4] scores)
-    <float[6, 3, 3, 3] kernel, float[6] bias, float[8, 6, 3, 3] second, float[8, 4] weight>
+    <float[6, 3, 3, 3] kernel, float[6] bias, float[16, 6, 3, 3] second, float[16, 4] weight>
     {{
         [one] h = Conv<pads = [1, 1, 1, 1], strides = [2, 2]>(image, kernel, bias)
         [two] r = Relu(h)

@@ -63,14 +63,11 @@ def measure_parity(
     """
     figures: dict[str, float] = {}
     for probe in probes:
+        own = reference if probe is probes[0] else None
         with reported_as("the masked model does not run", where=f"random images of {probe.size}", fix=DEFECT):
-            found = measure_probe(masked, probe, plain)
+            found = measure_probe(masked, probe, plain, own)
         for name, figure in found.items():
             figures[name] = max(figure, figures.get(name, 0.0))
-    if plain is not None and reference is not None:
-        images = probes[0].images
-        expected = stack([reference(image[None]) for image in images] if masked.one_by_one else [reference(images)])
-        figures["framework"] = relative_difference(run_source(plain, probes[0], alone=masked.one_by_one), expected)
     return figures
 
 
@@ -99,24 +96,37 @@ def run_source(plain: RunnableModel, probe: Probe, *, alone: bool) -> Outputs:
 
 def source_like(under_ones: Outputs, plain: RunnableModel, probe: Probe, *, alone: bool) -> Outputs:
     """Returns a source's results in the shapes of the masked model's, which keeps the axis of a batch of one image."""
-    results = run_source(plain, probe, alone=alone)
+    return shaped_like(under_ones, run_source(plain, probe, alone=alone), plain)
+
+
+def shaped_like(under_ones: Outputs, results: Outputs, plain: RunnableModel) -> Outputs:
+    """Returns results of a source in the shapes of the masked model's, see :func:`source_like`."""
     return with_image_axis(results, under_ones) if plain.batch == 1 else results
 
 
-def measure_probe(masked: RunnableModel, probe: Probe, plain: RunnableModel | None) -> dict[str, float]:
-    """Returns the parity figures on one probe."""
-    images, masks = probe.images, probe.masks
+def measure_probe(
+    masked: RunnableModel,
+    probe: Probe,
+    plain: RunnableModel | None,
+    reference: Callable[[np.ndarray], Outputs] | None = None,
+) -> dict[str, float]:
+    """Returns the parity figures on one probe; nothing is run twice, which at full size would take seconds."""
+    images, masks, alone = probe.images, probe.masks, masked.one_by_one
     original = under_ones = masked.run(images, np.ones_like(masks))
     figures = {}
     if plain is not None:
-        original = source_like(under_ones, plain, probe, alone=masked.one_by_one)
+        answers = run_source(plain, probe, alone=alone)
+        original = shaped_like(under_ones, answers, plain)
         figures["ones"] = relative_difference(under_ones, original)
+        if reference is not None:
+            expected = stack([reference(image[None]) for image in images] if alone else [reference(images)])
+            figures["framework"] = relative_difference(answers, expected)
     halved = masked.run(images, masks)
     if masked.mask_optional:
         figures["left_out"] = relative_difference(masked.run(images), original)
     return figures | {
         "invariance": relative_difference(masked.run(probe.poisoned(), masks), halved),
-        **({} if masked.one_by_one else measure_batches(masked, probe)),
+        **({} if alone else measure_batches(masked, probe, halved)),
         "response": relative_difference(*of_one_shape(halved, original)),
     }
 
@@ -150,14 +160,24 @@ def measure_branches(
     return figures
 
 
-def measure_batches(masked: RunnableModel, probe: Probe) -> dict[str, float]:
-    """Returns the parity figures that compare images and masks in a batch with the same ones run alone."""
+def measure_batches(masked: RunnableModel, probe: Probe, together: Outputs) -> dict[str, float]:
+    """Returns the parity figures that compare images and masks in a batch with the same ones run alone.
+
+    Args:
+        masked: the exported model.
+        probe: the images and masks to run.
+        together: what the model gave for all of them in one batch.
+    """
     images, masks = probe.images, probe.masks
     singles = [masked.run(images[i : i + 1], masks[i : i + 1]) for i in range(len(images))]
-    one_image = [masked.run(images[:1], masks[i : i + 1]) for i in range(min(ONE_IMAGE_MASKS, len(masks)))]
-    sizes = sorted({min(size, len(images)) for size in BATCH_SIZES})
+    one_image = singles[:1] + [
+        masked.run(images[:1], masks[i : i + 1]) for i in range(1, min(ONE_IMAGE_MASKS, len(masks)))
+    ]
+    batches = {len(images): together} | {
+        size: masked.run(images[:size], masks[:size]) for size in BATCH_SIZES if 1 < size < len(images)
+    }
     return {
-        "batches": max(relative_difference(masked.run(images[:n], masks[:n]), stack(singles[:n])) for n in sizes),
+        "batches": max(relative_difference(found, stack(singles[:n])) for n, found in batches.items()),
         "one_image": relative_difference(masked.run(images[:1], masks[:ONE_IMAGE_MASKS]), stack(one_image)),
     }
 

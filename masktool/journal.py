@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, Self
 
 from masktool.contract import conforms
+from masktool.errors import MasktoolError
 from masktool.files import atomic_path, cannot_write, check_target
 
 Record = Mapping[str, Any]
@@ -58,16 +60,26 @@ class Journal:
     def __enter__(self) -> Self:
         """Takes over the records of an earlier run, where there are any, and opens the file.
 
+        A second run in the same place opens another file, which takes this one's name; neither writes into the other's.
+
         Raises:
             MasktoolError: the file cannot be read or written.
         """
         if self.path is not None:
             check_target(self.path)
             try:
-                with atomic_path(self.path) as temporary, temporary.open("wb") as stream:
-                    self._copy(self.path, stream)  # drops records of other settings, and half a last line
-                self._stream = self.path.open("r+b")
-                self._stream.seek(0, io.SEEK_END)
+                with atomic_path(self.path) as temporary:
+                    self._stream = temporary.open("w+b")
+                    self._copy(self.path)  # drops records of other settings, and half a last line
+                    self._stream.flush()
+                    if sys.platform == "win32":  # where no open file is renamed
+                        self._stream.close()
+                if self._stream.closed:
+                    self._stream = self.path.open("r+b")
+                    self._stream.seek(0, io.SEEK_END)
+            except MasktoolError:
+                self._stream.close()
+                raise
             except OSError as error:
                 raise cannot_write(self.path, error) from error
         return self
@@ -113,9 +125,9 @@ class Journal:
         self.entries.pop(name, None)
         self.entries[name] = entry
 
-    def _copy(self, path: Path, stream: BinaryIO) -> None:
+    def _copy(self, path: Path) -> None:
         """Writes the settings, and behind them the records of an earlier file that has the same ones."""
-        stream.write(encode_line({"settings": self.settings}))
+        self._stream.write(encode_line({"settings": self.settings}))
         if not path.is_file():
             return
         with path.open("rb") as earlier:
@@ -127,8 +139,8 @@ class Journal:
                 self.changed = tuple(sorted(n for n in names if found["settings"].get(n) != self.settings.get(n)))
                 return
             for line, fields in whole_lines(earlier):
-                self._enter(fields["image"], Entry(fields["digest"], stream.tell(), len(line)))
-                stream.write(line)
+                self._enter(fields["image"], Entry(fields["digest"], self._stream.tell(), len(line)))
+                self._stream.write(line)
 
 
 def whole_lines(stream: BinaryIO) -> Iterator[tuple[bytes, dict[str, Any]]]:

@@ -24,7 +24,7 @@ from masktool.runtime.session import MaskedSession
 NOISY = 0.1
 """Share of the map's range from which its standard error blurs the picture visibly."""
 MOST_TOLD = 5
-"""Failures, and notes, of a folder that are told one by one; files hold all of them."""
+"""Failures of a folder that are told one by one; a file lists all of them."""
 
 
 def explain_single(session: MaskedSession, path: Path, request: ExplanationRequest) -> None:
@@ -134,10 +134,9 @@ class BriefTeller(Teller):
         if outcome.explained and rate.seconds:
             line += f" ({describe_rate(outcome.explained / rate.seconds)})"
         options.say(line + (f"; {outcome.before:,} were explained before" if outcome.before else ""))
-        for note, count in outcome.notes.most_common(MOST_TOLD):
-            options.say(f"{count:,} photographs: {note}")
-        if (more := len(outcome.notes) - MOST_TOLD) > 0:
-            options.say(f"{more:,} more notes stand with the maps that they are about")
+        for note, count in outcome.notes.values():
+            photographs = "1 photograph" if count == 1 else f"{count:,} photographs, for the first of which it reads"
+            options.say(f"{photographs}: {note}")
         if outcome.failures:
             names = ", ".join(outcome.photographs[each.place].name for each in outcome.failures[:MOST_TOLD])
             names += ", ..." if len(outcome.failures) > MOST_TOLD else ""

@@ -26,12 +26,14 @@ from masktool import export
 from masktool.contract import Preprocessing
 from masktool.exporters.cache import RECORD
 from masktool.files import TEMPORARY_PREFIX
+from masktool.interface.folders.run import JOURNAL
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals, limits and /proc of Linux")
 
 ROOT = Path(__file__).parents[2]
 CPU = ["--provider", "cpu"]
 PHOTO = ["photos/a.png", *CPU, "--method", "occlusion", "--format", "png,json,npz", "-o", "out"]
+FOLDER = ["photos", *CPU, "--method", "occlusion", "--format", "png,json,npz,parquet", "-o", "out"]
 EVALUATE = [
     "evaluate",
     "faithfulness",
@@ -46,6 +48,7 @@ EVALUATE = [
 COMMANDS = {
     "export": ["export", "plain.onnx", "-o", "out/model.onnx", "--gradient", "logit"],
     "explain": ["explain", *PHOTO, "-m", "masked.onnx"],
+    "explain a folder": ["explain", *FOLDER, "-m", "masked.onnx"],
     "explain in the cache": ["explain", *PHOTO, "-m", "plain.onnx", "--preprocess", "pre.json"],
     "evaluate": [*EVALUATE, "-o", "out"],
     "report": ["evaluate", "report", "results", "-o", "out/page.html"],
@@ -116,11 +119,13 @@ def job(folder, arguments, **fault):
 
 
 def outputs(folder):
-    """What the commands wrote, by name; journals and checkpoints are on their way, and are looked at by themselves."""
+    """What the commands wrote, by name; journals and checkpoints are on their way, and are looked at by themselves.
+
+    That of a folder's explanation stays, and knows photographs by their whole paths."""
     found = {}
     for place in ("out", "cache"):
         for path in sorted((folder / place).rglob("*")):
-            if path.is_file() and TEMPORARY_PREFIX not in str(path):
+            if path.is_file() and TEMPORARY_PREFIX not in str(path) and path.name != JOURNAL:
                 found[str(path.relative_to(folder))] = settle(path)
     return found
 

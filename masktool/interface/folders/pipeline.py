@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +14,7 @@ from masktool.interface.folders.work import (
     PhotographTask,
     ReadPhotograph,
     explain_read,
+    naming_photograph,
     read_photograph,
     write_result,
 )
@@ -22,6 +22,7 @@ from masktool.runtime.session import MaskedSession
 
 AHEAD, BEHIND = 2, 2
 """Photographs that are read, or wait to be written, at most: memory is bounded by their sum, and the one explained."""
+Writes = deque[tuple[PhotographTask, Future[PhotographResult]]]
 
 
 def explain_in_order(
@@ -33,7 +34,9 @@ def explain_in_order(
         TargetError: there is no such target, whatever the photograph.
         CannotWriteError: a file cannot be written.
     """
-    waiting, reads, writes = iter(tasks), deque[tuple[PhotographTask, Future[ReadPhotograph]]](), deque[Future[Any]]()
+    waiting = iter(tasks)
+    reads: deque[tuple[PhotographTask, Future[ReadPhotograph]]] = deque()
+    writes: Writes = deque()
     with ThreadPoolExecutor(1, "reader") as reader, ThreadPoolExecutor(1, "writer") as writer:
         try:
             while True:
@@ -42,19 +45,27 @@ def explain_in_order(
                 if not reads:
                     break
                 task, reading = reads.popleft()
-                read = reading.result()
-                found = explain_read(session, read, request)
-                writes.append(submit(writer, write_result, task, read, found, request))
+                with naming_photograph(task.path):
+                    read = reading.result()
+                    found = explain_read(session, read, request)
+                writes.append((task, submit(writer, write_result, task, read, found, request)))
                 del read, found  # what is written is no longer held here
-                while writes and (len(writes) > BEHIND or writes[0].done()):
-                    yield writes.popleft().result()
+                while writes and (len(writes) > BEHIND or writes[0][1].done()):
+                    yield take_result(writes)
             while writes:
-                yield writes.popleft().result()
+                yield take_result(writes)
         finally:  # of an error, or an interruption: what has not begun does not begin
-            for future in (*(reading for _, reading in reads), *writes):
-                future.cancel()
-            with contextlib.suppress(AttributeError):
-                waiting.close()  # type: ignore[attr-defined]
+            for _, reading in reads:
+                reading.cancel()
+            for _, writing in writes:
+                writing.cancel()
+
+
+def take_result(writes: Writes) -> PhotographResult:
+    """Returns what became of the photograph that has waited longest to be written, once it is."""
+    task, writing = writes.popleft()
+    with naming_photograph(task.path):
+        return writing.result()
 
 
 def submit(pool: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Future[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections import Counter
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from masktool.progress import Progress, Say
 
 JOURNAL = "explain.jsonl"
 FAILED = "failed.txt"
+NUMBERS = re.compile(r"\d[\d.,e+-]*")
 Engine = Callable[[Iterable[PhotographTask]], Iterator[PhotographResult]]
 """What explains photographs, in one process or several, and yields what became of each in their order."""
 
@@ -34,7 +35,8 @@ class FolderOutcome:
         photographs: all photographs, in their order.
         before: number of those that an earlier run had explained.
         failures: results of those that could not be explained.
-        notes: how many photographs each note concerns.
+        notes: the first of the notes that differ in their numbers alone, and the number of photographs that they
+            concern, by their text without numbers.
         rate: the rate at which the others were explained.
         written: files about the photographs together.
     """
@@ -42,7 +44,7 @@ class FolderOutcome:
     photographs: Sequence[Path]
     before: int = 0
     failures: list[PhotographResult] = dataclasses.field(default_factory=list)
-    notes: Counter[str] = dataclasses.field(default_factory=Counter)
+    notes: dict[str, tuple[str, int]] = dataclasses.field(default_factory=dict)
     rate: Rate = dataclasses.field(default_factory=Rate)
     written: list[Path] = dataclasses.field(default_factory=list)
 
@@ -50,6 +52,12 @@ class FolderOutcome:
     def explained(self) -> int:
         """Number of photographs that this run explained."""
         return len(self.photographs) - self.before - len(self.failures)
+
+    def count_notes(self, notes: Iterable[str]) -> None:
+        """Counts the notes of one photograph, those that differ in their numbers alone once."""
+        for text, note in {NUMBERS.sub("#", note): note for note in notes}.items():
+            first, count = self.notes.get(text, (note, 0))
+            self.notes[text] = (first, count + 1)
 
 
 class FolderRun:
@@ -108,7 +116,7 @@ class FolderRun:
                     outcome.failures.append(result)
                 elif journal is not None and result.digest is not None:
                     journal.add(real_path(path), result.digest, self.record(tasks[result.place], result))
-                outcome.notes.update(result.notes)
+                outcome.count_notes(result.notes)
                 self.tell(path, result)
                 outcome.rate.count(0 if result.unchanged else 1)
                 advance(1, outcome.rate.describe(len(tasks) - result.place - 1))

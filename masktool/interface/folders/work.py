@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
+import traceback
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from masktool.data_files import check_readable, descriptor_of
-from masktool.errors import MasktoolError
+from masktool.errors import MasktoolError, describe_exception
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.subject import read_subject
 from masktool.explainers.targets import TargetError
@@ -28,6 +31,10 @@ MAP = "map"
 MAP_EFFORT = 1
 """zlib's level for maps in a journal: those of segments shrink to a thirtieth, others hardly, at any level."""
 MAP_TYPE = np.dtype("<f4")
+
+
+class UnforeseenError(RuntimeError):
+    """An error that masktool did not foresee, at a photograph that is named; what it was follows as a note."""
 
 
 class PhotographTask(NamedTuple):
@@ -176,7 +183,25 @@ def decode_row(row: Row) -> Row:
     return row | {MAP: np.frombuffer(zlib.decompress(base64.b64decode(row[MAP])), MAP_TYPE)}
 
 
+@contextlib.contextmanager
+def naming_photograph(path: Path) -> Iterator[None]:
+    """Turns an unforeseen error within the block into one that names the photograph; masktool's own pass as they are.
+
+    Raises:
+        UnforeseenError: the block raised something else.
+    """
+    try:
+        yield
+    except MasktoolError:
+        raise
+    except Exception as error:
+        told = UnforeseenError(f"{path}: {describe_exception(error)}")
+        told.add_note(traceback.format_exc())  # which another process would not be sent otherwise
+        raise told from error
+
+
 def work_on(session: MaskedSession, task: PhotographTask, request: ExplanationRequest) -> PhotographResult:
     """Does all steps for one photograph, one after the other."""
-    read = read_photograph(task)
-    return write_result(task, read, explain_read(session, read, request), request)
+    with naming_photograph(task.path):
+        read = read_photograph(task)
+        return write_result(task, read, explain_read(session, read, request), request)

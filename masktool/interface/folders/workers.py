@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
@@ -20,10 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from masktool.errors import MasktoolError, describe_exception
+from masktool.errors import MasktoolError
 from masktool.files import remove_abandoned
 from masktool.interface.folders.request import ExplanationRequest
-from masktool.interface.folders.work import PhotographResult, PhotographTask, work_on
+from masktool.interface.folders.work import PhotographResult, PhotographTask, UnforeseenError, work_on
 from masktool.limits import limits, raised_limits
 from masktool.progress import Say
 from masktool.runtime.session import MaskedSession
@@ -94,18 +93,9 @@ def serve_photographs(
             while (task := connection.recv()) is not None:
                 try:
                     answer: PhotographResult | Exception = work_on(session, task, request)
-                except Exception as error:  # it ends the run, and is raised there
-                    answer = portable_error(error, task)
+                except (MasktoolError, UnforeseenError) as error:  # it ends the run, and is raised there
+                    answer = error
                 connection.send(answer)
-
-
-def portable_error(error: Exception, task: PhotographTask) -> Exception:
-    """Returns an error that another process can raise: masktool's own, or one that says what was raised, and where."""
-    if isinstance(error, MasktoolError):
-        return error
-    told = RuntimeError(f"{task.path}: {describe_exception(error)}")
-    told.add_note(traceback.format_exc())
-    return told
 
 
 def end_process(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of signal handlers

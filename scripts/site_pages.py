@@ -24,6 +24,7 @@ from masktool.execution_providers import PROVIDERS, ExecutionProvider
 from masktool.execution_providers.provider import ProviderOption
 from masktool.explainers.method import METHODS, Method
 from masktool.interface.provider_checks import SYSTEMS
+from masktool.interface.rows import COLUMNS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 FIGURES = DOCS / "methods" / "figures.json"
@@ -282,6 +283,13 @@ def describe_provider_option(provider: ExecutionProvider, option: ProviderOption
     return f"`{option.name}={values}`\n: {' '.join(sentences)}"
 
 
+def list_columns(_: str) -> str:
+    """Returns a table of the columns that a row of explanations has."""
+    kinds = {column.name: column.kind.replace("[", "list of ").rstrip("]") for column in COLUMNS}
+    rows = [f"| `{column.name}` | {kinds[column.name]} | {column.meaning} |" for column in COLUMNS]
+    return "\n".join(("| column | type | what it holds |", "|---|---|---|", *rows))
+
+
 PASSAGES: Mapping[str, Callable[[str], str]] = {
     "method": describe_method,
     "methods": list_methods,
@@ -290,5 +298,6 @@ PASSAGES: Mapping[str, Callable[[str], str]] = {
     "names": list_names,
     "providers": list_providers,
     "provider_options": list_provider_options,
+    "columns": list_columns,
 }
 """By the word that a page asks with."""

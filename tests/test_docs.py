@@ -76,6 +76,7 @@ NOT_RUN = {
 LONG = {"# what does removing parts do", "masktool train-masker shapes.pt2 --data"}
 """Beginnings of blocks that take minutes."""
 NEEDS_TORCH = {"docs/start.md", "docs/train-masker.md"}
+NEEDS_PYARROW = {"docs/howto/folder.md"}
 
 
 class Block(NamedTuple):
@@ -193,6 +194,8 @@ def run_page(path, folder, *, long):
     if name(path) in NEEDS_TORCH:
         pytest.importorskip("torch")
         save_state_dict(folder)
+    if name(path) in NEEDS_PYARROW:
+        pytest.importorskip("pyarrow")
     names = {}
     for block in read_blocks(path):
         if block.mark == "no-run" or (block.is_long and not long):

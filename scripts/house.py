@@ -32,7 +32,7 @@ ROOMS = (
     "runtime",
 )
 """Folders of the package; a file beside them belongs to the foundation, unless it stands above them."""
-ABOVE = "__main__", "cli", "lazy", "option_names"
+ABOVE = "__main__", "cli", "lazy", "option_names", "ray"
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -50,6 +50,7 @@ NOT_RUN = {
     ("CONTRIBUTING.md", "python3 -m venv"): INSTALLS,
     ("CONTRIBUTING.md", "scripts/webgpu_environment.sh"): INSTALLS,
     ("CONTRIBUTING.md", "scripts/serving_environment.sh"): INSTALLS,
+    ("CONTRIBUTING.md", "scripts/engines_environment.sh"): INSTALLS,
     ("CONTRIBUTING.md", ".venv/bin/pytest tests/ops"): TESTS_ITSELF,
     ("CONTRIBUTING.md", ".venv/bin/pytest tests/explainers"): TESTS_ITSELF,
     ("CONTRIBUTING.md", ".venv/bin/pytest tests/evaluation"): TESTS_ITSELF,

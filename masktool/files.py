@@ -31,6 +31,8 @@ LONGEST_SUFFIX = 16
 """Most characters of the target's suffix that a temporary name keeps: some writers look at the suffix."""
 PUBLIC, PRIVATE = 0o666, 0o600
 """Modes of new files: for everybody, less the user's umask; for the user alone."""
+MOST_WRITERS = 20
+"""Directories of one name, by as many other processes, that are set aside before it is given up."""
 NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)})
 """Error numbers of the system for a disk that is full, damaged or read-only, or a quota or file size limit reached."""
 
@@ -188,7 +190,7 @@ def atomic_directory(target: Path, *, beside: Path | None = None, replace: bool 
         with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             private = stack.enter_context(temporary_directory(parent))
-            made, old = private / "new", private / "old"
+            made = private / "new"
             made.mkdir()
         with full_disk(target):
             yield made
@@ -196,17 +198,40 @@ def atomic_directory(target: Path, *, beside: Path | None = None, replace: bool 
             for path in sorted(made.rglob("*"), reverse=True):
                 synchronise(path)
             synchronise(made)
-            if replace and target.exists():
-                target.rename(old)
-            elif target.exists():
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target))
-            try:
-                made.rename(target)
-            except BaseException:
-                if old.exists():
-                    old.rename(target)
-                raise
+            name_directory(made, target, private / "old" if replace else None)
             synchronise(target.parent)
+
+
+def name_directory(made: Path, target: Path, aside: Path | None) -> None:
+    """Gives a finished directory its name; one of that name is set aside, or where nothing is to be, an error.
+
+    Another process may name a directory of its own between any two steps: then that one is set aside too.
+
+    Args:
+        made: directory that is finished.
+        target: path that it gets.
+        aside: beginning of the paths to which directories of that name are moved; None to replace none.
+
+    Raises:
+        OSError: the directory cannot be named; what was set aside first is back.
+    """
+    moved: list[Path] = []
+    for attempt in range(MOST_WRITERS):
+        if aside is None and target.exists():
+            break
+        if aside is not None:
+            with contextlib.suppress(FileNotFoundError):
+                moved.append(target.rename(f"{aside}-{attempt}"))
+        try:
+            made.rename(target)
+        except BaseException as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST) and aside is not None:
+                continue
+            if moved:
+                moved[-1].rename(target)
+            raise
+        return
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target))
 
 
 def discard(temporary: Path) -> None:

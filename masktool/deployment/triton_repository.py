@@ -15,7 +15,7 @@ from pathlib import Path
 from masktool.deployment.triton_config import LABELS_FILE, WARM_UP_FOLDER
 from masktool.errors import MasktoolError
 from masktool.external_weights import find_beside, list_named_files
-from masktool.files import atomic_directory
+from masktool.files import atomic_directory, writing
 from masktool.messages import join, parameter
 
 CONFIG_FILE = "config.pbtxt"
@@ -167,8 +167,10 @@ def write_model(repository: Path, model: TritonModel, version: int | None, *, ov
         with atomic_directory(folder / str(version), replace=overwrite) as made:
             fill_version(made, model)
         return folder
-    repository.mkdir(parents=True, exist_ok=True)
-    with atomic_directory(folder, beside=choose_workplace(repository), replace=overwrite) as made:
+    with writing(repository):
+        repository.mkdir(parents=True, exist_ok=True)
+        workplace = choose_workplace(repository)
+    with atomic_directory(folder, beside=workplace, replace=overwrite) as made:
         (made / str(version or 1)).mkdir()
         fill_version(made / str(version or 1), model)
         (made / CONFIG_FILE).write_text(model.config, encoding="utf-8", newline="\n")

@@ -52,6 +52,8 @@ COMMANDS = {
     "explain in the cache": ["explain", *PHOTO, "-m", "plain.onnx", "--preprocess", "pre.json"],
     "evaluate": [*EVALUATE, "-o", "out"],
     "report": ["evaluate", "report", "results", "-o", "out/page.html"],
+    "package": ["package", "masked.onnx", "--triton", "out", "--overwrite"],
+    "package an image": ["package", "masked.onnx", "--docker", "out/image", "--overwrite"],
     "demo": ["demo", "-o", "out", "--samples", "20", *CPU],
 }
 TRAIN = [

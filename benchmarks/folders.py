@@ -13,6 +13,7 @@ resident memory of the command at 200 pictures and at all of them.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -71,11 +72,13 @@ def run_process(command: Sequence[str]) -> Cost:
     return Cost(time.perf_counter() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
-def explain_bare(model: str | None, method: str, threads: int, samples: int | None, paths: Sequence[str]) -> None:
+def explain_bare(arguments: argparse.Namespace, paths: Sequence[str]) -> None:
     """Explains photographs in a loop, and keeps nothing."""
-    with load(model, "cpu", threads=threads) as session:
+    pairs = (assignment.split("=", 1) for assignment in arguments.set)
+    options: dict[str, Any] = {name: json.loads(value) for name, value in pairs}
+    with load(arguments.model, "cpu", threads=arguments.threads) as session:
         for path in paths:
-            explain(session, path, method, n_samples=samples)
+            explain(session, path, arguments.method, n_samples=arguments.samples, **options)
 
 
 def bare_command(arguments: argparse.Namespace, listed: Path) -> list[str]:
@@ -95,18 +98,19 @@ def model_options(arguments: argparse.Namespace) -> list[str]:
     """Returns the options that both commands share."""
     found = ["--threads", str(arguments.threads)]
     found += [] if arguments.model is None else ["--model", arguments.model]
+    found += [word for assignment in arguments.set for word in ("--set", assignment)]
     return found + ([] if arguments.samples is None else ["--samples", str(arguments.samples)])
 
 
 def measure(arguments: argparse.Namespace, place: Path) -> None:
     """Measures both, and prints what they took."""
     paths = draw_folder(place / "all", arguments.photographs)
-    fewer = draw_folder(place / "few", min(FEW, arguments.photographs))
+    fewer = draw_folder(place / "few", FEW) if len(paths) > FEW else []
     half = len(paths) // 2
     halves = [place / "first.txt", place / "second.txt"]
     for listed, part in zip(halves, (paths[:half], paths[half:]), strict=True):
         listed.write_text("\n".join(map(str, part)))
-    few = run_process(folder_command(arguments, place / "few", place / "few-out"))
+    few = run_process(folder_command(arguments, place / "few", place / "few-out")) if fewer else None
     before = run_process(bare_command(arguments, halves[0]))
     whole = run_process(folder_command(arguments, place / "all", place / "all-out"))
     bare = before + run_process(bare_command(arguments, halves[1]))
@@ -117,8 +121,9 @@ def measure(arguments: argparse.Namespace, place: Path) -> None:
         print(f"{name:20} {cost.seconds / count:.3f} s an image, {cost.cpu_seconds / count:.3f} s of CPU time")
     clock, cpu = whole.seconds / bare.seconds, whole.cpu_seconds / bare.cpu_seconds
     print(f"ratio {clock:.3f} on the clock, {cpu:.3f} in CPU time")
-    peaks = [round(cost.peak / MIB) for cost in (few, whole, bare)]
-    print(f"peak memory: {peaks[0]} MiB at {len(fewer)} photographs, {peaks[1]} at {count}; of the loop {peaks[2]}")
+    print(f"peak memory: {whole.peak / MIB:.0f} MiB at {count} photographs, of the loop {bare.peak / MIB:.0f}")
+    if few is not None:
+        print(f"peak memory: {few.peak / MIB:.0f} MiB at {FEW} photographs")
 
 
 def main() -> None:
@@ -128,14 +133,14 @@ def main() -> None:
     parser.add_argument("--model", help="a masked file, or anything `masktool export` takes; the built-in network")
     parser.add_argument("--method", default="lime")
     parser.add_argument("--samples", type=int)
+    parser.add_argument("--set", action="append", default=[], metavar="OPTION=JSON", help="an option of the method")
     parser.add_argument("--format", default="png")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--bare", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.bare is not None:
-        listed = arguments.bare.read_text().splitlines()
-        explain_bare(arguments.model, arguments.method, arguments.threads, arguments.samples, listed)
+        explain_bare(arguments, arguments.bare.read_text().splitlines())
         return
     with tempfile.TemporaryDirectory() as place:
         measure(arguments, Path(place))

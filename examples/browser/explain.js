@@ -2,9 +2,9 @@
 //
 // The page sends {model: a URL, photograph: a File}. Answers, each an object with one `kind`:
 //   loading   {loaded, total}: bytes of the model; total is 0 where the server does not say
-//   starting  {}: the model is here, ONNX Runtime opens it
-//   running   {explanation}: method and settings, as the file tells them
-//   done      {classes, map, width, height, box, seconds, explanation}
+//   starting  {text}: the model is here, ONNX Runtime opens it
+//   running   {text, done, total}: the file explains; how far it is, nobody knows
+//   done      {classes, map, width, height, box, seconds, method, settings, signed}
 //   failed    {message}
 import * as ort from "./ort.wasm.min.mjs";
 import { prepare, rankClasses, readMetadata } from "./explained-file.mjs";
@@ -35,7 +35,7 @@ async function open(model) {
   if (opened?.model === model) return opened;
   const bytes = await download(model);
   const metadata = readMetadata(bytes);
-  postMessage({ kind: "starting" });
+  postMessage({ kind: "starting", text: "Opening the model …" });
   const session = await ort.InferenceSession.create(bytes);
   opened = { model, session, metadata };
   return opened;
@@ -62,15 +62,15 @@ async function explain({ model, photograph }) {
   const feeds = { [metadata.image_input]: new ort.Tensor(type, values, shape) };
   if (session.inputNames.includes("target")) feeds.target = new ort.Tensor("int64", [-1n], [1]); // the top prediction
   if (session.inputNames.includes("explain")) feeds.explain = new ort.Tensor("bool", [true], [1]);
-  const { explanation } = metadata;
-  postMessage({ kind: "running", explanation });
+  const { method, settings } = metadata.explanation;
+  postMessage({ kind: "running", text: `Explaining by ${method}`, done: 0, total: 0 });
   const start = performance.now();
   const outputs = await session.run(feeds);
   const seconds = (performance.now() - start) / 1000;
   const classes = rankClasses(outputs[metadata.class_output].data, metadata);
   const { data: map, dims } = outputs.saliency_map; // (1, 1, height, width) float32
   const [height, width] = dims.slice(2);
-  postMessage({ kind: "done", classes, map, width, height, box, seconds, explanation });
+  postMessage({ kind: "done", classes, map, width, height, box, seconds, method, settings, signed: true });
 }
 
 onmessage = ({ data }) => {

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +16,15 @@ import masktool
 from examples.conftest import find
 from examples.files import EXAMPLES, OF_EXPORT, PHOTOGRAPH, SIZE, run_node
 from examples.page_server import serving
+from masktool import serving as server_room
 from masktool.embedding.method import EMBEDDED_METHODS
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 OF_ONNX_RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 """Files of onnxruntime-web that the page needs beside it."""
+PAGE = Path(server_room.__file__).parent / "page"
+OF_THE_PAGE = ("index.html", "page.css", "page.mjs")
+"""The page itself, which `masktool serve` sends too."""
 PATIENCE = 120_000
 """Milliseconds that a test waits for what should be there at once."""
 READABLE = 4.5
@@ -76,7 +81,9 @@ def browser():
 
 @pytest.fixture(scope="module")
 def folder(examples):
-    """The page's folder, with ONNX Runtime's files as its README puts them there."""
+    """The page's folder, with the page's and ONNX Runtime's files as its README puts them there."""
+    for name in OF_THE_PAGE:
+        shutil.copy(PAGE / name, examples / "browser" / name)
     for name in OF_ONNX_RUNTIME:
         shutil.copy(find("node_modules", "onnxruntime-web", "dist", name), examples / "browser" / name)
     return examples / "browser"
@@ -258,12 +265,17 @@ def test_it_is_readable_and_fits(scheme, width, files, open_page, tmp_path):
     page.screenshot(path=tmp_path / f"{scheme}-{width}.png", full_page=True)
 
 
-def test_the_readme_names_the_files_of_onnx_runtime(node):
+def test_the_readme_names_the_files_of_the_page_and_of_onnx_runtime():
     text = (EXAMPLES / "browser" / "README.md").read_text(encoding="utf-8")
+    (copies,) = [line.split() for line in text.splitlines() if line.startswith("cp ")]
+    copied = [(EXAMPLES / "browser" / each).resolve() for each in copies[1:-1]]
+    assert (copied, copies[-1]) == ([(PAGE / name).resolve() for name in OF_THE_PAGE], ".")
     assert [name for name in OF_ONNX_RUNTIME if f"package/dist/{name}" not in text] == []
 
 
 def test_the_modules_have_no_faults_of_syntax(node, tmp_path):
-    for name in ("explain.js", "explained-file.mjs"):
-        shutil.copy(EXAMPLES / "browser" / name, tmp_path / f"{name}.mjs")
-        run_node("--check", tmp_path / f"{name}.mjs", folder=tmp_path)
+    modules = [PAGE / "page.mjs", PAGE / "back-end.mjs"]
+    modules += [EXAMPLES / "browser" / name for name in ("explain.js", "explained-file.mjs", "back-end.mjs")]
+    for path in modules:
+        shutil.copy(path, tmp_path / f"{path.name}.mjs")
+        run_node("--check", tmp_path / f"{path.name}.mjs", folder=tmp_path)

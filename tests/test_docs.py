@@ -40,6 +40,7 @@ OTHER_LANGUAGE = "is no Python"
 OTHER_RUNTIME = "needs a runtime that not everybody has; tests/runtimes does the same"
 NEEDS_DOCKER = "needs Docker; tests/deployment holds each line of the Dockerfile to what it promises"
 NEEDS_TRITON = "needs a Triton server; tests/deployment goes as far as can be gone without"
+SERVES = "runs until it is ended; tests/serving does the same"
 HAS_ITS_OWN_TESTS = "takes minutes; tests/test_gpu_benchmark.py runs it on a tiny network"
 NOT_RUN = {
     ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt . "): INSTALLS,
@@ -59,6 +60,9 @@ NOT_RUN = {
     ("docs/howto/explains-itself.md", "import numpy as np\nimport openvino"): OTHER_RUNTIME,
     ("docs/howto/gpu.md", "masktool explain photo.jpg -m masked.onnx --provider webgpu"): HAS_NO_GPU,
     ("docs/howto/gpu.md", "masktool explain photo.jpg -m masked.onnx --provider cuda"): HAS_NO_GPU,
+    ("docs/howto/server.md", "pip install 'masktool[serve]'"): SERVES,
+    ("docs/howto/server.md", "import numpy as np\nimport tritonclient"): SERVES,
+    ("docs/howto/server.md", "curl --data-binary"): SERVES,
     ("docs/howto/service.md", "#include"): OTHER_LANGUAGE,
     ("docs/howto/service.md", "import * as ort"): OTHER_LANGUAGE,
     ("docs/howto/kserve.md", "docker build"): NEEDS_DOCKER,

@@ -7,17 +7,20 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NoReturn
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from masktool.errors import MasktoolError
+from masktool.limits import DIGITS
+from masktool.serving.incoming import BODY, IncomingBody
 from masktool.serving.logs import log_event, log_fault
 from masktool.serving.refusals import RequestError, setting
 from masktool.serving.service import Service
+from masktool.serving.tensors import HEADER_LENGTH
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -66,13 +69,12 @@ class Guard:
 
     async def answer(self, exchange: Exchange, receive: Receive) -> None:
         """Reads the body, calls the application, and answers with an error where either fails."""
-        body = 0
         try:
             if exchange.scope["method"] == "POST":
                 self.service.check_ready()  # what has come before the end is answered, however long its body takes
             async with asyncio.timeout(self.settings.seconds):
                 content = await self.read_body(exchange, receive)
-                self.held += (body := len(content))
+                exchange.scope[BODY] = content
                 await self.app(exchange.scope, replay(content, receive), exchange.pass_on)
         except ClientGoneError:
             exchange.status = CLIENT_CLOSED
@@ -81,18 +83,15 @@ class Guard:
         except Exception as error:  # a fault of the server's, whatever it is, must not end it
             await self.refuse(exchange, error, error)
         finally:
-            self.held -= body
+            self.held -= exchange.held
 
-    async def read_body(self, exchange: Exchange, receive: Receive) -> bytes:
+    async def read_body(self, exchange: Exchange, receive: Receive) -> memoryview:
         """Returns the body.
 
         Raises:
             RequestError: it is too large, or too many bytes are held already.
             ClientGoneError: the client has closed the connection.
         """
-        announced = exchange.header("content-length")
-        expected = int(announced) if announced is not None and announced.isdigit() else 0
-        most = self.settings.max_body
         if exchange.header("content-encoding") not in (None, "identity"):
             raise RequestError(
                 "compressed bodies are not read",
@@ -100,37 +99,42 @@ class Guard:
                 got=str(exchange.header("content-encoding"))[:100],
                 fix="send it as it is",
             )
-        if self.held + max(expected, 1) > self.settings.max_held and expected <= most:
-            raise RequestError(
-                "the server holds too many bytes of requests already",
-                status=HTTPStatus.TOO_MANY_REQUESTS,
-                retry_after=1,
-                fix="ask again later",
-            )
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGoneError
-            size += len(message.get("body", b""))
-            if size > most:
-                chunks.clear()
-            else:
-                chunks.append(message.get("body", b""))
-            more = message.get("more_body", False)
-            exchange.received = size
-            if size > DISCARDED * most or (size > most and not more):
+        announced, most = exchange.number("content-length"), self.settings.max_body
+        if (announced or 0) > most:
+            await self.discard(exchange, receive)
+        body = IncomingBody(announced, exchange.number(HEADER_LENGTH) or 0)
+        async for chunk in exchange.chunks(receive):
+            if exchange.received > most:
+                await self.discard(exchange, receive)
+            exchange.held += len(chunk)
+            self.held += len(chunk)
+            if self.held > self.settings.max_held:
                 raise RequestError(
-                    "the request's body is too large",
-                    status=TOO_LARGE,
-                    expected=f"at most {most} bytes",
-                    got=max(expected, size),
-                    fix="send fewer images in one request, or start the server with more " + setting("max_body"),
+                    "the server holds too many bytes of requests already",
+                    status=HTTPStatus.TOO_MANY_REQUESTS,
+                    retry_after=1,
+                    fix="ask again later",
                 )
-            if not more:
-                exchange.whole = True
-                return b"".join(chunks)
+            body.add(chunk)
+        return body.content
+
+    async def discard(self, exchange: Exchange, receive: Receive) -> NoReturn:
+        """Throws away a body that is too large, and refuses it: a client that is still sending would not read that.
+
+        Raises:
+            RequestError: always.
+        """
+        most = self.settings.max_body
+        async for _ in exchange.chunks(receive):
+            if exchange.received > DISCARDED * most:
+                break
+        raise RequestError(
+            "the request's body is too large",
+            status=TOO_LARGE,
+            expected=f"at most {most} bytes",
+            got=max(exchange.number("content-length") or 0, exchange.received),
+            fix="send fewer images in one request, or start the server with more " + setting("max_body"),
+        )
 
     def time_is_up(self, exchange: Exchange) -> RequestError:
         """Returns the refusal of a request that took too long: the client's fault, or the server's."""
@@ -200,13 +204,34 @@ class Exchange:
         given = self.headers.get(b"x-request-id", "")
         self.identifier = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         self.began = time.perf_counter()
-        self.status, self.received = CLIENT_CLOSED, 0
+        self.status, self.received, self.held = CLIENT_CLOSED, 0, 0
         self.begun = self.whole = False
         self.error: str | None = None
 
     def header(self, name: str) -> str | None:
         """Returns a header of the request."""
         return self.headers.get(name.encode())
+
+    def number(self, name: str) -> int | None:
+        """Returns a header of the request that is a number; None where there is none, or it is too long to be one."""
+        text = self.header(name)
+        fits = text is not None and text.isascii() and text.isdigit() and len(text) <= DIGITS
+        return int(text) if fits else None  # type: ignore[arg-type]  # looked at above
+
+    async def chunks(self, receive: Receive) -> AsyncIterator[bytes]:
+        """Yields the rest of the body, part by part.
+
+        Raises:
+            ClientGoneError: the client has closed the connection.
+        """
+        while not self.whole:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            chunk = message.get("body", b"")
+            self.received += len(chunk)
+            self.whole = not message.get("more_body", False)
+            yield chunk
 
     @property
     def seconds(self) -> float:
@@ -225,13 +250,13 @@ class Exchange:
         await self.send(message)
 
 
-def replay(content: bytes, receive: Receive) -> Receive:
-    """Returns a function that gives a body that was read already, and then what comes behind it."""
+def replay(content: memoryview, receive: Receive) -> Receive:
+    """Returns a function that gives a body that was read already, and then what comes behind it: for forms."""
     left = [content]
 
     async def again() -> Message:
         if left:
-            return {"type": "http.request", "body": left.pop(), "more_body": False}
+            return {"type": "http.request", "body": bytes(left.pop()), "more_body": False}
         return await receive()
 
     return again

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from masktool.extras import require_extra
 from masktool.serving.explanations import ExplanationTask, check_task
+from masktool.serving.incoming import BODY
 from masktool.serving.jobs import Job, JobState
 from masktool.serving.refusals import RequestError
 from masktool.serving.service import Service
@@ -124,7 +125,7 @@ async def read_submission(request: Request) -> tuple[bytes, Mapping[str, str]]:
         picture, more = await read_form(request)
         fields.update(more)
     else:
-        picture = await request.body()
+        picture = bytes(request.scope[BODY])
     if unknown := sorted(set(fields) - set(FIELDS)):
         raise RequestError("unknown field", expected=f"some of {', '.join(FIELDS)}", got=", ".join(unknown)[:100])
     if not picture:

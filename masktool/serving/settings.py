@@ -29,7 +29,7 @@ class ServeSettings:
     host: str = "127.0.0.1"
     port: int = 8000
     max_batch: int = 32
-    batch_delay: float = 0.002
+    batch_delay: float = 0.0
     queue: int = 128
     max_body: int = 64_000_000
     max_held: int = 512_000_000

@@ -34,6 +34,8 @@ DATATYPES: Mapping[str, np.dtype[Any]] = {
     "FP64": np.dtype("<f8"),
 }
 """numpy's types by the protocol's names."""
+HEADER_LENGTH = "inference-header-content-length"
+"""Header with the bytes of the JSON in front of binary tensors, in requests and answers."""
 NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 MOST_AXES = 8
 """Axes of a tensor; more than any input has."""
@@ -71,7 +73,7 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
 # -- requests
 
 
-def read_request(body: bytes, header_length: int | None) -> InferenceRequest:
+def read_request(body: bytes | memoryview, header_length: int | None) -> InferenceRequest:
     """Returns the request in the body of an HTTP request.
 
     Args:
@@ -88,7 +90,7 @@ def read_request(body: bytes, header_length: int | None) -> InferenceRequest:
             expected=f"1 to {len(body)}",
             got=show(header_length),
         )
-    document = read_json_object(body[:header_length], "the request")
+    document = read_json_object(bytes(body[:header_length]), "the request")
     binary = BinaryPart(memoryview(body)[len(body) if header_length is None else header_length :])
     inputs = {}
     for entry in read_entries(document, "inputs", required=True):

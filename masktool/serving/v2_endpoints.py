@@ -10,13 +10,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from masktool import __version__
+from masktool.serving.incoming import BODY
 from masktool.serving.refusals import RequestError
 from masktool.serving.served_model import VERSION, CheckedRequest, ServedModel
 from masktool.serving.service import LARGE_BODY, Service
-from masktool.serving.tensors import InferenceRequest, read_request, write_answer
+from masktool.serving.tensors import HEADER_LENGTH, InferenceRequest, read_request, write_answer
 
-HEADER_LENGTH = "inference-header-content-length"
-"""Bytes of the JSON in front of binary tensors, in requests and answers."""
 EXTENSIONS = ("binary_tensor_data", "masktool_explanations")
 BINARY = "application/octet-stream"
 
@@ -81,7 +80,7 @@ class ProtocolEndpoints:
     async def infer(self, request: Request) -> Response:
         """Runs a model."""
         model = self.choose_model(request)
-        body, length = await request.body(), read_json_length(request)
+        body, length = request.scope[BODY], read_json_length(request)
         with model.told_to_clients():
             if len(body) < LARGE_BODY:
                 asked, checked = read_and_check(model, body, length)
@@ -109,7 +108,7 @@ def read_json_length(request: Request) -> int | None:
     return int(text)
 
 
-def read_and_check(model: ServedModel, body: bytes, length: int | None) -> tuple[InferenceRequest, CheckedRequest]:
+def read_and_check(model: ServedModel, body: memoryview, length: int | None) -> tuple[InferenceRequest, CheckedRequest]:
     """Returns what is asked of a model, in the protocol's words and as the model can run it."""
     asked = read_request(body, length)
     return asked, model.check(asked)

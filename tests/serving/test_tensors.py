@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from masktool.serving.incoming import ALIGNMENT, IncomingBody
 from masktool.serving.refusals import RequestError
 from masktool.serving.tensors import DATATYPES, MOST_AXES, MOST_TENSORS, datatype_of, read_request, write_answer
 
@@ -140,3 +141,21 @@ def test_what_json_does_not_have_is_null():
     content, length = write_answer("m", "1", request, {"y": np.array([np.nan, 1, np.inf], np.float32)})
     assert length is None
     assert json.loads(content)["outputs"][0]["data"] == [None, 1, None]
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_numbers_that_come_in_pieces_lie_where_they_can_be_used(announced):
+    """Without a copy where the client has announced how many bytes come."""
+    sent = np.arange(600, dtype=np.float32)
+    tensor = {"name": "x", "datatype": "FP32", "shape": [600], "parameters": {"binary_data_size": sent.nbytes}}
+    content, length = body_of({"inputs": [tensor]}, sent)
+    body = IncomingBody(len(content) if announced else None, length)
+    for start in range(0, len(content), 100):
+        body.add(content[start : start + 100])
+    assert bytes(body.content) == content
+    found = read_request(body.content, length).inputs["x"]
+    assert np.array_equal(found, sent)
+    assert found.flags.aligned
+    if announced:
+        assert found.ctypes.data % ALIGNMENT == 0
+        assert np.shares_memory(found, np.frombuffer(body.content, np.uint8))

@@ -1,10 +1,11 @@
 """Gradients in ONNX Runtime against torch, on the CPU: time and peak memory, both sides in one run.
 
-    python -m benchmarks.gradient [--network resnet18 --network resnet50] [--batch 4]
+    python -m benchmarks.gradient [--network resnet18 --network resnet50] [--batch 4] [--threads 1]
 
 Two jobs: the gradient of a logit with respect to the image, and one step of a learned mask (blend with a grey image,
 cross-entropy, gradient with respect to the mask, RMSProp). Weights are frozen on both sides. torch runs in its default
-layout and in channels_last. Peak memory is that of a process that does the first job alone.
+layout and in channels_last. With --threads 1 times are CPU seconds, which other work on the machine hardly changes.
+Peak memory is that of a process that does the first job alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import copy
 import multiprocessing
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,13 +71,15 @@ def write_files(name: str, size: int, folder: Path) -> tuple[Path, Path]:
     return plain, filled
 
 
-def gradient_in_onnx(path: Path, images: np.ndarray) -> Job:
+def gradient_in_onnx(path: Path, images: np.ndarray, threads: int | None = None) -> Job:
     """Returns a job: the gradient of one logit with respect to the images."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.enable_mem_pattern = False  # as masktool opens sessions on the CPU
+    if threads is not None:
+        options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     feeds = {session.get_inputs()[0].name: images, "target": np.array([CLASS])}
     return lambda: session.run(["gradient_image"], feeds)[0]
@@ -98,11 +102,11 @@ def gradient_in_torch(network: Any, images: np.ndarray, channels_last: bool) -> 
     return run
 
 
-def step_in_onnx(path: Path, images: np.ndarray) -> Job:
+def step_in_onnx(path: Path, images: np.ndarray, threads: int | None) -> Job:
     """Returns a job: one step of a learned mask, through a file with gradients."""
     import masktool
 
-    session = masktool.load(path, providers="cpu")
+    session = masktool.load(path, providers="cpu", threads=threads)
     weights = np.zeros((len(images), 1, *images.shape[2:]), np.float32)
     squares = np.ones_like(weights)
 
@@ -157,6 +161,13 @@ def peak_of_torch(name: str, images: np.ndarray, pipe: Any) -> None:
     pipe.send(peak_memory())
 
 
+def cpu_seconds_of(job: Job) -> float:
+    """Returns the CPU seconds that one run of a job takes, in all threads."""
+    began = time.process_time()
+    job()
+    return time.process_time() - began
+
+
 def measure_peak(target: Callable[..., None], subject: str, images: np.ndarray) -> float:
     """Runs one of the two in a fresh process."""
     context = multiprocessing.get_context("spawn")
@@ -168,7 +179,7 @@ def measure_peak(target: Callable[..., None], subject: str, images: np.ndarray) 
     return float(peak)
 
 
-def report(title: str, jobs: dict[str, Job], repeats: int) -> None:
+def report(title: str, jobs: dict[str, Job], repeats: int, threads: int | None) -> None:
     """Runs jobs in turn and prints medians, spread, and how many times as long as the first the others take.
 
     Each runs twice in a row and the second run counts: idle threads of one library spin for a while and would slow the
@@ -176,13 +187,16 @@ def report(title: str, jobs: dict[str, Job], repeats: int) -> None:
     """
     for job in jobs.values():
         job()
-    rounds = [[(job(), seconds_of(job))[1] for job in jobs.values()] for _ in range(repeats)]
+    take = cpu_seconds_of if threads == 1 else seconds_of
+    rounds = [[(job(), take(job))[1] for job in jobs.values()] for _ in range(repeats)]
     first = [times[0] for times in rounds]
-    print(title)
+    print(title + (", CPU seconds" if threads == 1 else ""))
     for name, times in zip(jobs, zip(*rounds, strict=True), strict=True):
         ratios = [own / other for own, other in zip(times, first, strict=True)]
         spread = f"from {min(times):.3f} to {max(times):.3f} s"
-        print(f"  {name:22} median {statistics.median(times):.3f} s, {spread}, {statistics.median(ratios):.2f} x ours")
+        around = f"({min(ratios):.2f} to {max(ratios):.2f})"
+        median = statistics.median(times)
+        print(f"  {name:22} median {median:.3f} s, {spread}, {statistics.median(ratios):.2f} x ours {around}")
 
 
 def main() -> None:
@@ -191,7 +205,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--threads", type=int, help="of one operator, on both sides; each side's own choice")
     options = parser.parse_args()
+    if options.threads is not None:
+        import torch
+
+        torch.set_num_threads(options.threads)
     images = draw_images(options.batch, options.size)
     for name in options.network or ["resnet18", "resnet50"]:
         with tempfile.TemporaryDirectory() as folder:
@@ -199,17 +218,22 @@ def main() -> None:
             memory = measure_peak(peak_of_onnx, str(plain), images), measure_peak(peak_of_torch, name, images)
             network = build_network(name, options.size)
             gradients: dict[str, Job] = {
-                "ONNX Runtime": gradient_in_onnx(plain, images),
+                "ONNX Runtime": gradient_in_onnx(plain, images, options.threads),
                 "torch": gradient_in_torch(network, images, channels_last=False),
                 "torch, channels_last": gradient_in_torch(network, images, channels_last=True),
             }
             steps: dict[str, Job] = {
-                "ONNX Runtime": step_in_onnx(filled, images),
+                "ONNX Runtime": step_in_onnx(filled, images, options.threads),
                 "torch": step_in_torch(network, images, channels_last=False),
                 "torch, channels_last": step_in_torch(network, images, channels_last=True),
             }
-            report(f"{name}, batch {options.batch}: gradient with respect to the image", gradients, options.repeats)
-            report(f"{name}, batch {options.batch}: step of a learned mask", steps, options.repeats)
+            report(
+                f"{name}, batch {options.batch}: gradient with respect to the image",
+                gradients,
+                options.repeats,
+                options.threads,
+            )
+            report(f"{name}, batch {options.batch}: step of a learned mask", steps, options.repeats, options.threads)
             print(f"  peak memory: {memory[0]:.0f} MiB, torch {memory[1]:.0f} MiB, ratio {memory[0] / memory[1]:.2f}")
 
 

@@ -63,6 +63,7 @@ NOT_RUN = {
     ("docs/howto/server.md", "pip install 'masktool[serve]'"): SERVES,
     ("docs/howto/server.md", "import numpy as np\nimport tritonclient"): SERVES,
     ("docs/howto/server.md", "curl --data-binary"): SERVES,
+    ("docs/howto/server.md", "python -m benchmarks.serving"): SERVES,
     ("docs/howto/service.md", "#include"): OTHER_LANGUAGE,
     ("docs/howto/service.md", "import * as ort"): OTHER_LANGUAGE,
     ("docs/howto/kserve.md", "docker build"): NEEDS_DOCKER,

@@ -25,7 +25,8 @@ def test_a_table_takes_its_place_in_a_page(tmp_path):
     ("page", "name"),
     [
         ("README.md", "benchmarks.masked_forward"),
-        *(("docs/performance.md", f"benchmarks.{name}") for name in ("gpu", "masked_forward", "peers")),
+        *(("docs/performance.md", f"benchmarks.{name}") for name in ("gpu", "masked_forward")),
+        *(("docs/performance.md", f"benchmarks.peers.{stage}") for stage in ("equal", "default", "quality")),
     ],
 )
 def test_the_page_has_a_place_for_the_table(page, name):

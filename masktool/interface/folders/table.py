@@ -10,7 +10,7 @@ from masktool.interface.folders.work import MAP
 from masktool.interface.rows import Row, arrow_schema, arrow_table
 
 TABLE = "results.parquet"
-MOST_ROWS = 1024
+MOST_ROWS = 128
 MOST_NUMBERS = 4_000_000
 """Rows, and numbers of their maps, of which a group is full: 16 MB of maps in memory at a time."""
 COMPRESSION = "zstd"

@@ -42,6 +42,7 @@ NEEDS_DOCKER = "needs Docker; tests/deployment holds each line of the Dockerfile
 NEEDS_TRITON = "needs a Triton server; tests/deployment goes as far as can be gone without"
 SERVES = "runs until it is ended; tests/serving does the same"
 HAS_ITS_OWN_TESTS = "takes minutes; tests/test_gpu_benchmark.py runs it on a tiny network"
+NEEDS_RAY = "needs Ray; tests/engines runs the example"
 NOT_RUN = {
     ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt . "): INSTALLS,
     ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt -e '.[dev]'"): INSTALLS,
@@ -72,6 +73,9 @@ NOT_RUN = {
     ("docs/performance.md", "python3.12 -m venv gpu"): INSTALLS,
     ("docs/performance.md", "python -m benchmarks.gpu --small"): HAS_ITS_OWN_TESTS,
     ("docs/performance.md", "python -m venv envs/openvino_xai"): INSTALLS,
+    ("docs/scale.md", "import ray"): NEEDS_RAY,
+    ("docs/scale.md", "python examples/ray_folder.py"): NEEDS_RAY,
+    ("docs/scale.md", "python -m benchmarks.scale"): HAS_NO_DATA,
     ("docs/evidence.md", "masktool evaluate missingness squeezenet.onnx"): HAS_NO_DATA,
     ("docs/evidence.md", "python -m benchmarks.missingness"): HAS_NO_DATA,
     ("docs/evidence.md", "masktool evaluate faithfulness mobilenet.onnx"): HAS_NO_DATA,

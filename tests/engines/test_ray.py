@@ -28,7 +28,7 @@ from masktool.ray import ActorShare, Explain  # noqa: E402
 pytestmark = pytest.mark.engines
 EXAMPLE = ROOT / "examples" / "ray_folder.py"
 METHOD = "rise"
-OPTIONS = {"n_samples": 60, "grid_size": 4, "seed": 3}
+OPTIONS = {"n_samples": 24, "grid_size": 4, "seed": 3}
 MARK = "MASKTOOL_ENGINES_RUN"
 """Variable by whose value the processes of a test are known."""
 DAMAGED = "100.png"
@@ -82,7 +82,7 @@ def cluster():
 
 def start_example(cluster, model, photographs, out, *more):
     """Starts the example, as a user does."""
-    options = '{"n_samples": 60, "grid_size": 4, "seed": 3}'
+    options = '{"n_samples": 24, "grid_size": 4, "seed": 3}'
     command = [sys.executable, EXAMPLE, model, photographs, out, "--method", METHOD, "--options", options, *more]
     with (out.parent / f"{out.name}.log").open("ab") as log:
         variables = environment(RAY_ADDRESS=cluster[0])

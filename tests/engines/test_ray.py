@@ -68,7 +68,7 @@ def add_node(started, node, attempts=4):
 def cluster():
     """The address of a cluster of two nodes, each a process of its own with workers of its own, and its mark."""
     mark = uuid.uuid4().hex
-    variables = environment(**{MARK: mark}, RAY_enable_worker_prestart="0", RAY_prestart_worker_first_driver="0")
+    variables = environment(**{MARK: mark}, RAY_enable_worker_prestart="0", RAY_worker_niceness="0")
     os.environ.update(variables)  # its nodes and their workers inherit them
     node = {"num_cpus": 2, "object_store_memory": 80 << 20, "memory": 2 << 30}
     started = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -57,14 +58,14 @@ class JobEndpoints:
         target = read_target(fields.get("target"))
         with model.told_to_clients():
             task = await asyncio.to_thread(check_task, model, picture, fields.get("method"), target, options)
-        job = self.service.jobs.submit(task)
+        job = self.service.jobs.submit(task, model.name, len(picture))
         place = address_of(model.name, job)
         return JSONResponse(self.describe(model.name, job), HTTPStatus.ACCEPTED, {"location": place})
 
     def find(self, request: Request) -> Job[ExplanationTask]:
         """Returns the job that an address names."""
-        self.service.find_model(request.path_params["name"])
-        return self.service.jobs.find(request.path_params["identifier"])
+        model = self.service.find_model(request.path_params["name"])
+        return self.service.jobs.find(request.path_params["identifier"], model.name)
 
     async def status(self, request: Request) -> Response:
         """Says how a job stands."""
@@ -72,7 +73,8 @@ class JobEndpoints:
 
     async def cancel(self, request: Request) -> Response:
         """Cancels a job; one that has ended keeps its state, and its result is dropped."""
-        job = self.service.jobs.cancel(self.find(request).identifier)
+        job = self.find(request)
+        self.service.jobs.cancel(job)
         return JSONResponse(self.describe(request.path_params["name"], job))
 
     async def result(self, request: Request) -> Response:
@@ -118,14 +120,18 @@ async def read_submission(request: Request) -> tuple[bytes, Mapping[str, str]]:
     """Returns the picture that a request holds, and the fields beside it.
 
     Raises:
-        RequestError: there is no picture, or a field that is not known.
+        RequestError: there is no picture, or a field that is not known or is given twice.
     """
-    fields = dict(request.query_params)
+    given = request.query_params.multi_items()
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         picture, more = await read_form(request)
-        fields.update(more)
+        given += more
     else:
         picture = bytes(request.scope[BODY])
+    fields = dict(given)
+    if len(fields) < len(given):
+        twice = next(name for name, count in Counter(name for name, _ in given).items() if count > 1)
+        raise RequestError("a field that is given twice", got=twice[:100], fix="give it once")
     if unknown := sorted(set(fields) - set(FIELDS)):
         raise RequestError("unknown field", expected=f"some of {', '.join(FIELDS)}", got=", ".join(unknown)[:100])
     if not picture:
@@ -134,15 +140,15 @@ async def read_submission(request: Request) -> tuple[bytes, Mapping[str, str]]:
     return picture, fields
 
 
-async def read_form(request: Request) -> tuple[bytes, dict[str, str]]:
+async def read_form(request: Request) -> tuple[bytes, list[tuple[str, str]]]:
     """Returns the picture in a form, and its other fields."""
-    picture, fields = b"", {}
+    picture, fields = b"", []
     try:
         with require_extra("reading a form", "serve"):
             async with request.form(max_files=1, max_fields=MOST_PARTS) as form:
                 for name, value in form.multi_items():
                     if not isinstance(value, UploadFile):
-                        fields[name] = value
+                        fields.append((name, value))
                     elif name == PICTURE_FIELD:
                         picture = await value.read()
                     else:

@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 from masktool.errors import MasktoolError
 from masktool.progress import Advance
+from masktool.serving.logs import log_fault
 from masktool.serving.refusals import RequestError, refuse_while_ending, setting
 
 Task = TypeVar("Task")
@@ -23,6 +24,8 @@ ID_BYTES = 16
 """Bytes of an id, all random: who does not know it cannot ask for the job."""
 REMEMBERED = 10_000
 """Jobs that have ended, and ids of results that have expired, which are told apart from ids that never were."""
+FAULT = "a fault of the server; its log says more under the explanation's id"
+"""What a client is told of an unforeseen error, whose text may name files of the server's."""
 ASSUMED_SECONDS = 5.0
 """Seconds that a job is taken to last before any has ended."""
 
@@ -52,8 +55,10 @@ class Job(Generic[Task]):
 
     Attributes:
         task: what is to be done; None once the job has ended, for it may hold a photograph.
+        model: name of the model that it explains.
         identifier: its name, which nobody can guess.
         created: seconds of the queue's clock at which it came.
+        size: bytes that its task holds.
         state: how it stands.
         description: what is being done, in words.
         done: steps done of ``total``.
@@ -68,8 +73,10 @@ class Job(Generic[Task]):
     """
 
     task: Task | None
+    model: str
     identifier: str
     created: float
+    size: int
     state: JobState = JobState.QUEUED
     description: str = ""
     done: int = 0
@@ -90,6 +97,7 @@ class JobBounds:
     Attributes:
         workers: how many run at once.
         longest: how many wait.
+        waiting_bytes: bytes that the tasks of those that wait may hold together.
         seconds: how long one may run.
         expiry: seconds for which a result is kept.
         kept_bytes: bytes of results that are kept; the oldest go first.
@@ -97,6 +105,7 @@ class JobBounds:
 
     workers: int = 1
     longest: int = 16
+    waiting_bytes: int = 256_000_000
     seconds: float = 600.0
     expiry: float = 600.0
     kept_bytes: int = 512_000_000
@@ -132,8 +141,13 @@ class JobQueue(Generic[Task]):
             name = f"masktool-job-{number}"
             threading.Thread(target=context.run, args=(self._work,), name=name, daemon=True).start()
 
-    def submit(self, task: Task) -> Job[Task]:
+    def submit(self, task: Task, model: str, size: int) -> Job[Task]:
         """Puts a task into the queue and returns its job.
+
+        Args:
+            task: what is to be done.
+            model: name of the model that it explains.
+            size: bytes that the task holds, such as those of a picture.
 
         Raises:
             RequestError: the queue is full, or closed.
@@ -142,42 +156,44 @@ class JobQueue(Generic[Task]):
             self._sweep()
             if self._closed:
                 raise refuse_while_ending()
-            if len(self._waiting) >= self.bounds.longest:
+            held = sum(job.size for job in self._waiting)
+            full = len(self._waiting) >= self.bounds.longest
+            if full or (self._waiting and held + size > self.bounds.waiting_bytes):
                 turns = (len(self._waiting) + 1) / self.bounds.workers
                 raise RequestError(
                     "too many explanations wait",
                     status=HTTPStatus.TOO_MANY_REQUESTS,
                     retry_after=max(1, round(self._mean_seconds * turns)),
-                    expected=f"at most {self.bounds.longest}",
+                    expected=f"at most {self.bounds.longest}, and {self.bounds.waiting_bytes} bytes of pictures",
                     fix="ask again later",
                 )
-            job = Job[Task](task, secrets.token_hex(ID_BYTES), self._clock())
+            job = Job[Task](task, model, secrets.token_hex(ID_BYTES), self._clock(), size)
             self._jobs[job.identifier] = job
             self._waiting.append(job)
             self.changed.notify_all()
             return job
 
-    def find(self, identifier: str) -> Job[Task]:
-        """Returns the job of an id.
+    def find(self, identifier: str, model: str) -> Job[Task]:
+        """Returns the job of an id and a model.
 
         Raises:
             RequestError: there is none (404), or its result has expired (410).
         """
         with self.changed:
             self._sweep()
-            if identifier in self._jobs:
-                return self._jobs[identifier]
+            job = self._jobs.get(identifier)
+            if job is not None and job.model == model:
+                return job
             if identifier in self._expired:
                 fix = f"fetch results within {self.bounds.expiry:g} s, or ask for the explanation again"
                 raise RequestError("the result has expired", status=HTTPStatus.GONE, fix=fix)
             raise RequestError("no such explanation", status=HTTPStatus.NOT_FOUND, fix="see the id in the 202")
 
-    def cancel(self, identifier: str) -> Job[Task]:
-        """Cancels a job and returns it: one that waits at once, one that runs at its next report of progress.
+    def cancel(self, job: Job[Task]) -> None:
+        """Cancels a job: one that waits at once, one that runs at its next report of progress.
 
         A job that has ended keeps its state, and its result is dropped.
         """
-        job = self.find(identifier)
         with self.changed:
             if not job.state.ended:
                 job.unwanted = True
@@ -185,7 +201,6 @@ class JobQueue(Generic[Task]):
                 if job in self._waiting:
                     self._waiting.remove(job)
             self._keep(job, {})
-        return job
 
     def place_of(self, job: Job[Task]) -> int | None:
         """Returns how many jobs are to begin before one that waits; None for any other."""
@@ -216,9 +231,9 @@ class JobQueue(Generic[Task]):
         """Cancels what runs, at its next report of progress."""
         self.close()
         with self.changed:
-            running = [job.identifier for job in self._jobs.values() if job.state is JobState.RUNNING]
-        for identifier in running:
-            self.cancel(identifier)
+            running = [job for job in self._jobs.values() if job.state is JobState.RUNNING]
+        for job in running:
+            self.cancel(job)
 
     @property
     def running(self) -> int:
@@ -249,9 +264,8 @@ class JobQueue(Generic[Task]):
         except MasktoolError as error:
             self._finish(job, JobState.FAILED, error=str(error.message))
         except Exception as error:  # of whatever library: the job has failed, the thread goes on
-            self._finish(
-                job, JobState.FAILED, error=f"unexpected {' '.join(f'{type(error).__name__}: {error}'.split())}"
-            )
+            log_fault("unforeseen error in an explanation", error, explanation=job.identifier)
+            self._finish(job, JobState.FAILED, error=FAULT)
         else:
             self._finish(job, JobState.DONE, result=result)
 

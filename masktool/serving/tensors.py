@@ -12,6 +12,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ DATATYPES: Mapping[str, np.dtype[Any]] = {
 HEADER_LENGTH = "inference-header-content-length"
 """Header with the bytes of the JSON in front of binary tensors, in requests and answers."""
 NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+MOST_JSON = 16_000_000
+"""Bytes of JSON in one request: what Python makes of it can take 25 times as much memory (a list of empty lists)."""
 MOST_AXES = 8
 """Axes of a tensor; more than any input has."""
 MOST_TENSORS = 64
@@ -89,6 +92,15 @@ def read_request(body: bytes | memoryview, header_length: int | None) -> Inferen
             where="Inference-Header-Content-Length",
             expected=f"1 to {len(body)}",
             got=show(header_length),
+        )
+    if (length := len(body) if header_length is None else header_length) > MOST_JSON:
+        raise RequestError(
+            "too much JSON",
+            where="the request",
+            status=HTTPStatus(413),
+            expected=f"at most {MOST_JSON} bytes",
+            got=length,
+            fix="send the tensors as binary data",
         )
     document = read_json_object(bytes(body[:header_length]), "the request")
     binary = BinaryPart(memoryview(body)[len(body) if header_length is None else header_length :])

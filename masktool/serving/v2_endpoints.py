@@ -29,6 +29,7 @@ class ProtocolEndpoints:
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        self.reading = asyncio.Semaphore()  # what Python makes of much JSON is many times as large: one at a time
 
     def routes(self) -> list[Route]:
         """Returns the routes."""
@@ -85,7 +86,8 @@ class ProtocolEndpoints:
             if len(body) < LARGE_BODY:
                 asked, checked = read_and_check(model, body, length)
             else:
-                asked, checked = await asyncio.to_thread(read_and_check, model, body, length)
+                async with self.reading:
+                    asked, checked = await asyncio.to_thread(read_and_check, model, body, length)
             outputs = await self.service.infer(model, checked)
         if ragged := [name for name, value in outputs.items() if value.dtype == object]:
             raise RequestError(

@@ -134,6 +134,11 @@ def test_what_shows_only_later_fails_the_job(server, picture):
     assert (status, "giraffe" in document["error"]) == (422, True)
 
 
+def test_a_field_that_is_given_twice_is_refused(server, picture):
+    status, document = server.ask_json("POST", f"{SUBMIT}?method=lime&method=rise", picture)
+    assert (status, "given twice" in document["error"], "method" in document["error"]) == (400, True, True)
+
+
 def test_jobs_that_never_were(server):
     for method in ("GET", "DELETE"):
         status, document = server.ask_json(method, f"{SUBMIT}/{'0' * 32}")

@@ -65,7 +65,7 @@ def stage():
 
 def test_jobs_run_in_their_order_and_tell_how_far_they_are(stage):
     queue = JobQueue(stage)
-    first, second = queue.submit("first"), queue.submit("second")
+    first, second = queue.submit("first", "model", 3), queue.submit("second", "model", 3)
     wait_for(queue, first, JobState.RUNNING)
     assert (queue.place_of(first), queue.place_of(second)) == (None, 0)
     stage.steps.release(2)
@@ -74,31 +74,29 @@ def test_jobs_run_in_their_order_and_tell_how_far_they_are(stage):
     stage.steps.release(4)
     wait_for(queue, second, JobState.DONE)
     assert stage.begun == ["first", "second"]
-    assert queue.find(first.identifier).result["json"] == b"first!"
+    assert queue.find(first.identifier, "model").result["json"] == b"first!"
     assert first.task is None
     queue.stop()
 
 
 def test_the_queue_is_bounded_and_says_when_to_come_back(stage):
     queue = JobQueue(stage, JobBounds(longest=2))
-    running = queue.submit("a")
+    running = queue.submit("a", "model", 3)
     wait_for(queue, running, JobState.RUNNING)
-    queue.submit("b")
-    queue.submit("c")
+    queue.submit("b", "model", 3)
+    queue.submit("c", "model", 3)
     with pytest.raises(RequestError) as refused:
-        queue.submit("d")
+        queue.submit("d", "model", 3)
     assert refused.value.status == 429
     assert refused.value.retry_after >= 1
     stage.steps.release(9)
     queue.stop()
 
 
-@pytest.mark.parametrize(
-    ("task", "said"), [("fails", "no such class (target)"), ("breaks", "unexpected ZeroDivisionE")]
-)
+@pytest.mark.parametrize(("task", "said"), [("fails", "no such class (target)"), ("breaks", "a fault of the server")])
 def test_a_job_that_fails_says_why_in_one_line_and_the_next_runs(stage, task, said):
     queue = JobQueue(stage)
-    failing, next_one = queue.submit(task), queue.submit("next")
+    failing, next_one = queue.submit(task, "model", 3), queue.submit("next", "model", 3)
     stage.steps.release(3)
     wait_for(queue, next_one, JobState.DONE)
     assert failing.state is JobState.FAILED
@@ -109,17 +107,22 @@ def test_a_job_that_fails_says_why_in_one_line_and_the_next_runs(stage, task, sa
 
 def test_a_job_is_cancelled_while_it_waits_and_while_it_runs(stage):
     queue = JobQueue(stage)
-    running, waiting, last = queue.submit("running"), queue.submit("waiting"), queue.submit("last")
+    running, waiting, last = (
+        queue.submit("running", "model", 3),
+        queue.submit("waiting", "model", 3),
+        queue.submit("last", "model", 3),
+    )
     wait_for(queue, running, JobState.RUNNING)
-    queue.cancel(waiting.identifier)
-    queue.cancel(running.identifier)
+    queue.cancel(waiting)
+    queue.cancel(running)
     assert (running.state, waiting.state) == (JobState.CANCELLED, JobState.CANCELLED)
     stage.steps.release(4)
     assert stage.cut.wait(PATIENCE)  # the work itself has ended, at its next step
     wait_for(queue, last, JobState.DONE)
     assert stage.begun == ["running", "last"]
     assert running.state is JobState.CANCELLED
-    assert queue.cancel(last.identifier).state is JobState.DONE
+    queue.cancel(last)
+    assert last.state is JobState.DONE
     assert last.result == {}
     queue.stop()
 
@@ -127,7 +130,7 @@ def test_a_job_is_cancelled_while_it_waits_and_while_it_runs(stage):
 def test_a_job_that_takes_too_long_fails(stage):
     clock = Clock()
     queue = JobQueue(stage, JobBounds(seconds=5), clock)
-    job = queue.submit("long")
+    job = queue.submit("long", "model", 3)
     wait_for(queue, job, JobState.RUNNING)
     stage.steps.release()
     wait_for_steps(queue, job, 1)
@@ -137,20 +140,40 @@ def test_a_job_that_takes_too_long_fails(stage):
     queue.stop()
 
 
+def test_pictures_that_wait_hold_a_bounded_number_of_bytes(stage):
+    queue = JobQueue(stage, JobBounds(waiting_bytes=10))
+    wait_for(queue, queue.submit("running", "model", 99), JobState.RUNNING)  # nothing waits: any size
+    queue.submit("a", "model", 6)
+    with pytest.raises(RequestError, match="10 bytes of pictures") as refused:
+        queue.submit("b", "model", 6)
+    assert refused.value.status == 429
+    queue.submit("c", "model", 4)
+    queue.stop()
+
+
+def test_a_job_is_not_found_under_another_model(stage):
+    queue = JobQueue(stage)
+    job = queue.submit("a", "one", 3)
+    with pytest.raises(RequestError, match="no such explanation"):
+        queue.find(job.identifier, "other")
+    assert queue.find(job.identifier, "one") is job
+    queue.stop()
+
+
 def test_results_expire(stage):
     clock = Clock()
     queue = JobQueue(stage, JobBounds(expiry=60), clock)
     stage.steps.release(3)
-    job = wait_for(queue, queue.submit("a"), JobState.DONE)
+    job = wait_for(queue, queue.submit("a", "model", 3), JobState.DONE)
     assert queue.seconds_left(job) == 60
     clock.now = 59
-    assert queue.find(job.identifier) is job
+    assert queue.find(job.identifier, "model") is job
     clock.now = 60
     with pytest.raises(RequestError) as refused:
-        queue.find(job.identifier)
+        queue.find(job.identifier, "model")
     assert (refused.value.status, job.result) == (410, {})
     with pytest.raises(RequestError) as refused:
-        queue.find("0" * 32)
+        queue.find("0" * 32, "model")
     assert refused.value.status == 404
     queue.stop()
 
@@ -158,22 +181,22 @@ def test_results_expire(stage):
 def test_the_oldest_results_go_where_all_are_too_large(stage):
     queue = JobQueue(stage, JobBounds(kept_bytes=10))
     stage.steps.release(9)
-    jobs = [wait_for(queue, queue.submit(name * 4), JobState.DONE) for name in "abc"]  # 6 bytes each
-    assert queue.find(jobs[2].identifier).result["json"] == b"cccc!"
+    jobs = [wait_for(queue, queue.submit(name * 4, "model", 3), JobState.DONE) for name in "abc"]  # 6 bytes each
+    assert queue.find(jobs[2].identifier, "model").result["json"] == b"cccc!"
     with pytest.raises(RequestError):
-        queue.find(jobs[1].identifier)
+        queue.find(jobs[1].identifier, "model")
     queue.stop()
 
 
 def test_closing_cancels_what_waits_and_lets_what_runs_end(stage):
     queue = JobQueue(stage)
-    running, waiting = queue.submit("running"), queue.submit("waiting")
+    running, waiting = queue.submit("running", "model", 3), queue.submit("waiting", "model", 3)
     wait_for(queue, running, JobState.RUNNING)
     queue.close()
     assert waiting.state is JobState.CANCELLED
     assert queue.running == 1
     with pytest.raises(RequestError) as refused:
-        queue.submit("late")
+        queue.submit("late", "model", 3)
     assert refused.value.status == 503
     stage.steps.release(3)
     wait_for(queue, running, JobState.DONE)
@@ -182,7 +205,7 @@ def test_closing_cancels_what_waits_and_lets_what_runs_end(stage):
 
 def test_several_workers_run_at_once(stage):
     queue = JobQueue(stage, JobBounds(workers=2))
-    jobs = [queue.submit("a"), queue.submit("b")]
+    jobs = [queue.submit("a", "model", 3), queue.submit("b", "model", 3)]
     for job in jobs:
         wait_for(queue, job, JobState.RUNNING, JobState.DONE)
     stage.steps.release(6)
@@ -198,6 +221,6 @@ def tell_limit(task, progress):
 def test_limits_that_were_raised_hold_in_the_threads():
     with limits(pixels=7):
         queue = JobQueue(tell_limit)
-    job = wait_for(queue, queue.submit("a"), JobState.DONE)
+    job = wait_for(queue, queue.submit("a", "model", 3), JobState.DONE)
     assert job.result == {"json": b"7"}
     queue.stop()

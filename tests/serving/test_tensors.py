@@ -7,7 +7,15 @@ import pytest
 
 from masktool.serving.incoming import ALIGNMENT, IncomingBody
 from masktool.serving.refusals import RequestError
-from masktool.serving.tensors import DATATYPES, MOST_AXES, MOST_TENSORS, datatype_of, read_request, write_answer
+from masktool.serving.tensors import (
+    DATATYPES,
+    MOST_AXES,
+    MOST_JSON,
+    MOST_TENSORS,
+    datatype_of,
+    read_request,
+    write_answer,
+)
 
 
 def body_of(document, *tensors):
@@ -159,3 +167,10 @@ def test_numbers_that_come_in_pieces_lie_where_they_can_be_used(announced):
     if announced:
         assert found.ctypes.data % ALIGNMENT == 0
         assert np.shares_memory(found, np.frombuffer(body.content, np.uint8))
+
+
+def test_more_json_than_memory_should_pay_for_is_refused():
+    body = b'{"inputs":[' + b"[]," * (MOST_JSON // 3) + b"[]]}"  # 25 times as much as objects of Python's
+    with pytest.raises(RequestError, match=r"too much JSON.*binary data") as refused:
+        read_request(body, None)
+    assert refused.value.status == 413

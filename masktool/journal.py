@@ -77,10 +77,11 @@ class Journal:
                 if self._stream.closed:
                     self._stream = self.path.open("r+b")
                     self._stream.seek(0, io.SEEK_END)
-            except MasktoolError:
-                self._stream.close()
-                raise
-            except OSError as error:
+            except (MasktoolError, OSError) as error:
+                with contextlib.suppress(OSError):  # a full disk refuses what is left in the buffer once more
+                    self._stream.close()
+                if isinstance(error, MasktoolError):
+                    raise
                 raise cannot_write(self.path, error) from error
         return self
 

@@ -57,7 +57,9 @@ COLUMNS = (
     Column("forward_passes", "int64", "number of images pushed through the model"),
     Column("quality", "string", "figures by which to judge the map, JSON"),
     Column("options", "string", "every option of the method and the run, defaults included, JSON"),
-    Column("notes", "[string]", "what the reader of the map must know, with parameters spelled as in Python"),
+    Column(
+        "notes", "[string]", "what the reader of the map must know; parameters have their names of keyword arguments"
+    ),
     Column("model", "string", "the source that the model was exported from"),
     Column("model_sha256", "string", "SHA-256 of that source"),
     Column("masking", "string", "how the mask acts: `layer`, `partial` or `fill`"),

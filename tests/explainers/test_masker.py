@@ -314,7 +314,7 @@ def test_command(work, capsys):
     assert run(arguments) == 0
     out, err = capsys.readouterr()
     assert all(json.loads(line)["forward_passes"] == 1 for line in out.splitlines())
-    assert "1 pass in" in err
+    assert "explained 3 photographs in" in err
 
 
 def test_command_on_a_file_without_a_map_is_one_line(work, capsys):

@@ -23,7 +23,7 @@ FUNCTIONS = {
     "package": ("package_triton", "package_kserve", "package_docker"),
     "train-masker": ("train_masker",),
 }
-"""By command; ``demo`` shows what the others do."""
+"""By command; ``demo`` shows what the others do, and ``serve`` is no call that returns."""
 FAST = {"n_samples": 20, "n_segments": 6, "providers": "cpu", "preprocessing": "imagenet"}
 
 
@@ -38,7 +38,7 @@ def work(tmp_path, monkeypatch):
 
 
 def test_no_command_is_left_out():
-    assert {*FUNCTIONS, "demo"} == set(cli.SUMMARIES)
+    assert {*FUNCTIONS, "demo", "serve"} == set(cli.SUMMARIES)
     assert all(callable(getattr(masktool, name)) for names in FUNCTIONS.values() for name in names)
 
 

@@ -67,7 +67,7 @@ def test_a_relative_path_is_pickled_as_an_absolute_one(path, monkeypatch, tmp_pa
 
 def test_what_was_asked_for_is_pickled_not_what_it_became(path):
     with load(path, "auto") as session:
-        _, (_, recipe) = session.__reduce__()
+        _, (_, recipe), _ = session.__reduce__()
     assert (recipe.providers, recipe.threads, recipe.provider_options) == ("auto", None, None)
 
 

@@ -8,8 +8,9 @@ import pytest
 
 import masktool
 from masktool import demo
-from masktool.serving.page_endpoints import FILES, POLICY
 
+page_endpoints = pytest.importorskip("masktool.serving.page_endpoints", exc_type=ImportError)  # needs the extra serve
+FILES, POLICY = page_endpoints.FILES, page_endpoints.POLICY
 pytestmark = pytest.mark.serving
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE = 120_000

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from networks.integer_sums import WEIGHT_LIMIT
 from onnx import TensorProto, helper, numpy_helper
 
 import masktool
@@ -134,7 +135,7 @@ def quantised(dtype: str, *, linear: bool, pad: int = 1) -> onnx.ModelProto:
         f"""<ir_version: 9, opset_import: ["" : 18]> g ({dtype}[N,3,16,20] x) => (float[N,6] y) {{
         {scales} {body} r = Relu (c) p = GlobalAveragePool (r) y = Flatten (p) }}"""
     )
-    weight = np.random.default_rng(2).integers(-100, 100, (6, 3, 3, 3)).astype(np.int8)
+    weight = np.random.default_rng(2).integers(-WEIGHT_LIMIT, WEIGHT_LIMIT, (6, 3, 3, 3)).astype(np.int8)
     model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
     return model
 

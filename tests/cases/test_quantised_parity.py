@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from networks.integer_sums import CHANNELS_IN_NO_BLOCK, WEIGHT_RANGE
 from networks.small_graphs import parse
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -68,14 +69,16 @@ def pictures(count: int, seed: int) -> np.ndarray:
     return (draw_pictures(np.random.default_rng(seed), (count, 3, 16, 16)) * 4 - 2).astype(np.float32)
 
 
-MIXED = """<ir_version: 8, opset_import: ["" : 15]> g (float[N, 3, 16, 16] image) => (float[N, 5] y)
-    <float[8, 3, 3, 3] k, float[8] b, float[8, 8, 3, 3] k1, float[8, 8, 1, 1] k2, float[5, 16] w, float[5] bw> {
+C = CHANNELS_IN_NO_BLOCK
+MIXED = f"""<ir_version: 8, opset_import: ["" : 15]> g (float[N, 3, 16, 16] image) => (float[N, 5] y)
+    <float[{C}, 3, 3, 3] k, float[{C}] b, float[{C}, {C}, 3, 3] k1, float[{C}, {C}, 1, 1] k2, float[5, {2 * C}] w,
+    float[5] bw> {{
     c = Conv<pads = [1, 1, 1, 1]>(image, k, b) r0 = Relu(c) c1 = Conv<pads = [1, 1, 1, 1]>(r0, k1, b)
     s1 = Sigmoid(c1) m1 = Mul(c1, s1) a1 = Add(m1, r0)
     p1 = MaxPool<kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]>(a1)
     q1 = AveragePool<kernel_shape = [2, 2], strides = [2, 2]>(p1) c2 = Conv(q1, k2, b)
     cc = Concat<axis = 1>(c2, q1) r = LeakyRelu(cc) m = GlobalAveragePool(r) f = Flatten(m)
-    y = Gemm<transB = 1>(f, w, bw) }"""
+    y = Gemm<transB = 1>(f, w, bw) }}"""
 """Parts that ONNX Runtime computes on integers in a file that it has optimised itself, and others that it does not."""
 
 
@@ -97,7 +100,8 @@ def optimised_again(level: str, kind: str, folder: Path) -> Path:
 
 def quantised(model: onnx.ModelProto, kind: str, folder: Path) -> Path:
     onnx.save(model, folder / "float.onnx")
-    quantize_static(folder / "float.onnx", folder / "quantised.onnx", Pictures(pictures(8, 1)), **FORMATS[kind])
+    options = {**FORMATS[kind], **WEIGHT_RANGE}
+    quantize_static(folder / "float.onnx", folder / "quantised.onnx", Pictures(pictures(8, 1)), **options)
     return folder / "quantised.onnx"
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from networks.integer_sums import WEIGHT_RANGE
 from networks.small_graphs import OPEN_SIZE, classifier, parse
 
 import masktool
@@ -204,7 +205,8 @@ def test_a_quantised_network(tmp_path, image):
             return {name: value.astype(np.float32) for name, value in self.left.pop().items()} if self.left else None
 
     onnx.save(network(DEEP), tmp_path / "float.onnx")
-    quantize_static(tmp_path / "float.onnx", tmp_path / "q.onnx", Images(), quant_format=QuantFormat.QDQ)
+    options = {"quant_format": QuantFormat.QDQ, **WEIGHT_RANGE}
+    quantize_static(tmp_path / "float.onnx", tmp_path / "q.onnx", Images(), **options)
     quantised = onnx.load(tmp_path / "q.onnx")
     (name,) = [node.output[0] for node in quantised.graph.node if node.input[0] == "early_QuantizeLinear_Output"]
     (features,) = run_part([name], {"image": image[None]}, quantised)

@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from networks.integer_sums import WEIGHT_RANGE
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
 import masktool
@@ -66,7 +67,8 @@ def optimise(source: Path, level: str, path: Path) -> Path:
 
 def quantise(source: Path, kind: str, path: Path, per_channel: bool = False) -> Path:
     form = getattr(QuantFormat, kind)
-    quantize_static(source, path, Images(), form, per_channel=per_channel, activation_type=QuantType.QUInt8)
+    options = {"per_channel": per_channel, "activation_type": QuantType.QUInt8, **WEIGHT_RANGE}
+    quantize_static(source, path, Images(), form, **options)
     return path
 
 

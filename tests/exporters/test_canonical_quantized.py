@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from networks.integer_sums import WEIGHT_RANGE
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from PIL import Image
 
@@ -99,7 +100,7 @@ def check_same(source: Path, image_input: str, images: np.ndarray) -> ir.Model:
 @pytest.mark.parametrize("kind", list(FORMATS))
 def test_quantised_files_keep_every_bit(network, kind: str, tmp_path: Path) -> None:
     _, path, image_input, images = network
-    quantize_static(path, tmp_path / "q.onnx", Photographs(image_input, images), **FORMATS[kind])
+    quantize_static(path, tmp_path / "q.onnx", Photographs(image_input, images), **FORMATS[kind], **WEIGHT_RANGE)
     canonical = check_same(tmp_path / "q.onnx", image_input, images)
     assert {"DequantizeLinear", "QuantizeLinear", "Conv"} <= op_types(canonical)
 
@@ -108,7 +109,7 @@ def test_quantised_files_keep_every_bit(network, kind: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("kind", ["QDQ", "QOperator per channel"])
 def test_quantised_files_that_were_optimised_keep_every_bit(network, kind: str, level: str, tmp_path: Path) -> None:
     _, path, image_input, images = network
-    quantize_static(path, tmp_path / "q.onnx", Photographs(image_input, images), **FORMATS[kind])
+    quantize_static(path, tmp_path / "q.onnx", Photographs(image_input, images), **FORMATS[kind], **WEIGHT_RANGE)
     source = optimised(str(tmp_path / "q.onnx"), level, tmp_path / "optimised.onnx")
     if level != "BASIC":
         assert any("QLinear" in op_type for op_type in op_types(ir.load(source)))
@@ -117,7 +118,7 @@ def test_quantised_files_that_were_optimised_keep_every_bit(network, kind: str, 
 
 def test_integers_meet_only_their_quantisation(network, tmp_path: Path) -> None:
     _, path, image_input, images = network
-    quantize_static(path, tmp_path / "q.onnx", Photographs(image_input, images), **FORMATS["QOperator"])
+    quantize_static(path, tmp_path / "q.onnx", Photographs(image_input, images), **FORMATS["QOperator"], **WEIGHT_RANGE)
     canonical = canonicalise(ir.load(tmp_path / "q.onnx"))
     integers = {ir.DataType.INT8, ir.DataType.UINT8}
     for node in canonical.graph:

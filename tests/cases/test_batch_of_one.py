@@ -16,7 +16,7 @@ HEAD = "c = Conv(x, w) r = Relu(c) p = GlobalAveragePool(r) f = Flatten(p) g = G
 AXIS = "a = Constant<value_ints = [0]>() "
 DROPPED = {
     # name: nodes, output, shape of the output for three images, class output, kind
-    "pooled": ("c = Conv(x, w) p = GlobalAveragePool(c) y = Squeeze(p)", "float[8] y", (3, 8), "y", None),
+    "pooled": ("c = Conv(x, w) p = GlobalAveragePool(c) y = Squeeze(p)", "float[16] y", (3, 16), "y", None),
     "declared with the axis": (HEAD + "y = Squeeze(g)", "float[1, 5] y", (3, 5), "y", None),
     "not declared": (HEAD + "y = Squeeze(g)", "float[] y", (3, 5), "y", None),
     "the axis named": (HEAD + AXIS + "y = Squeeze(g, a)", "float[5] y", (3, 5), "y", None),
@@ -26,7 +26,7 @@ DROPPED = {
     "a matrix behind it": (HEAD + "s = Squeeze(g) y = MatMul(s, u)", "float[4] y", (3, 4), "y", None),
     "a map": ("c = Conv(x, w) m = Conv(c, k) y = Squeeze(m)", "float[14, 14] y", (3, 14, 14), None, None),
 }  # fmt: skip
-WEIGHTS = {"w": (8, 3, 3, 3), "v": (8, 5), "u": (5, 4), "k": (1, 8, 1, 1)}
+WEIGHTS = {"w": (16, 3, 3, 3), "v": (16, 5), "u": (5, 4), "k": (1, 16, 1, 1)}  # channels fill blocks on any processor
 
 
 def write(nodes: str, output: str, path: Path) -> Path:

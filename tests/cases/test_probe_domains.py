@@ -19,7 +19,7 @@ from masktool.exporters.sources import load_source
 from masktool.interface.check import check_export
 
 HEAD = """<ir_version: 10, opset_import: ["" : 18]>
-    g (float[{batch}, 3, 16, 16] image) => (float[{batch}, 5] y) <float[8, 3, 3, 3] k, float[8, 5] w, {weights}>
+    g (float[{batch}, 3, 16, 16] image) => (float[{batch}, 5] y) <float[16, 3, 3, 3] k, float[16, 5] w, {weights}>
     {{ {before} c = Conv<pads = [1, 1, 1, 1]>(l, k) r = Relu(c)
        m = GlobalAveragePool(r) f = Flatten(m) y = MatMul(f, w) }}"""
 BEFORE = {

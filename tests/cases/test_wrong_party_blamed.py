@@ -25,7 +25,7 @@ from masktool.exporters.sources import load_source
 from masktool.interface.check import check_export
 
 HEAD = """<ir_version: 10, opset_import: ["" : 18]>
-    g (float[{batch}, 3, 16, 16] image) => (float[{batch}, 5] y) <float[8, 3, 3, 3] k, float[8, 5] w{weights}>
+    g (float[{batch}, 3, 16, 16] image) => (float[{batch}, 5] y) <float[16, 3, 3, 3] k, float[16, 5] w{weights}>
     {{ c = Conv<pads = [1, 1, 1, 1]>({stem}, k) r = Relu(c) {middle}
        m = GlobalAveragePool({features}) f = Flatten(m) z = MatMul(f, w) {end} }}"""
 
@@ -110,9 +110,9 @@ def test_a_network_that_keeps_images_apart_mixes_none():
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"k": spoiled(np.nan, 8, 3, 3, 3)}, "'k' (1 of 216 numbers)"),
-        ({"w": spoiled(np.nan, 8, 5)}, "'w' (1 of 40 numbers)"),
-        ({"k": spoiled(np.inf, 8, 3, 3, 3)}, "'k' (1 of 216 numbers)"),
+        ({"k": spoiled(np.nan, 16, 3, 3, 3)}, "'k' (1 of 432 numbers)"),
+        ({"w": spoiled(np.nan, 16, 5)}, "'w' (1 of 80 numbers)"),
+        ({"k": spoiled(np.inf, 16, 3, 3, 3)}, "'k' (1 of 432 numbers)"),
     ],
 )
 def test_spoiled_weights_are_named(values: dict, named: str, batch: str, tmp_path: Path):
@@ -190,7 +190,7 @@ TRAINING = {
 @pytest.mark.parametrize("name", TRAINING)
 def test_running_statistics_are_not_called_random(name: str, tmp_path: Path):
     opset, node = TRAINING[name]
-    model = network(middle=node, features="n", weights=", float[8] s, float[8] o", s=np.ones(8), o=np.zeros(8))
+    model = network(middle=node, features="n", weights=", float[16] s, float[16] o", s=np.ones(16), o=np.zeros(16))
     model.opset_import[0].version = opset
     message = refusal(model, tmp_path, masking="fill")
     assert "random" not in message
@@ -200,7 +200,7 @@ def test_running_statistics_are_not_called_random(name: str, tmp_path: Path):
 
 def test_what_draws_and_what_trains_are_told_apart():
     def unsteady_of(middle: str, **values: object) -> str:
-        model = network(middle=middle, features="n", weights=", float[8] s, float[8] o", **values)
+        model = network(middle=middle, features="n", weights=", float[16] s, float[16] o", **values)
         return str(unsteady(ir.from_proto(model), 0.1))
 
     training = "b, rm, rv = BatchNormalization<training_mode = 1>(r, s, o, o, s) "

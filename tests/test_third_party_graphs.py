@@ -16,6 +16,7 @@ import onnx
 import onnxruntime
 import pytest
 from PIL import Image
+from processor import SMALL_BLOCK, channels_in_blocks
 
 import masktool
 from masktool.exporters.parity import open_session
@@ -29,6 +30,13 @@ CIFAR = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
 BGR_MEAN = (104, 117, 123)
 OPEN_SIZES = {"paddle_ocr_cls.onnx": (48, 192)}
 """(height, width) of files that leave theirs open."""
+
+STEPS_IN_SMALL_BLOCKS = {"weights/squeezenet11_caffe2_fp16.onnx": float(np.finfo(np.float16).eps)}
+"""How far files may lie from their sources where a block holds 8 channels: one step of the float16 that they return.
+
+The mean over the 1000 maps of classes runs in blocks there in the source alone. It rounds a float32 differently, by
+1e-7, which the cast of the answer turns into a step of float16 where it lies between two.
+"""
 
 
 def unit(pixels: np.ndarray) -> np.ndarray:
@@ -114,9 +122,11 @@ def test_no_file_is_left_out(data_dir: Path) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_it_exports_exactly(exported: Callable[[str], tuple], name: str) -> None:
     path, metadata = exported(name)
-    figures = metadata.parity
-    assert figures["ones"] <= ONES_TOLERANCE
-    assert figures["left_out"] <= ONES_TOLERANCE
+    figures, tolerance = metadata.parity, ONES_TOLERANCE
+    if channels_in_blocks() == SMALL_BLOCK:
+        tolerance = STEPS_IN_SMALL_BLOCKS.get(name, ONES_TOLERANCE)
+    assert figures["ones"] <= tolerance
+    assert figures["left_out"] <= tolerance
     assert figures["invariance"] == 0
     assert figures["response"] > 0 or "light" in name
     onnx.checker.check_model(str(path), full_check=True)

@@ -2,13 +2,13 @@
 
 import base64
 import io
-import json
 import shutil
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import PATIENCE, drop_file, find_unreadable, open_browser, save_numbers
 from networks.small_graphs import parse
 from PIL import Image
 
@@ -19,16 +19,11 @@ from examples.page_server import serving
 from masktool import serving as server_room
 from masktool.embedding.method import EMBEDDED_METHODS
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 OF_ONNX_RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 """Files of onnxruntime-web that the page needs beside it."""
 PAGE = Path(server_room.__file__).parent / "page"
 OF_THE_PAGE = ("index.html", "page.css", "page.mjs")
 """The page itself, which `masktool serve` sends too."""
-PATIENCE = 120_000
-"""Milliseconds that a test waits for what should be there at once."""
-READABLE = 4.5
-"""The contrast that WCAG 2.2 asks of text, success criterion 1.4.3."""
 DELAY = 0.2
 """Seconds between the parts of a slow model: its loading shows."""
 SLOW = f"""
@@ -47,36 +42,14 @@ deep (float[N, 3, {SIZE[0]}, {SIZE[1]}] image) => (float[N, 4] logits)
 }}
 """
 """A network whose explanation by 480 windows takes seconds."""
-CONTRASTS = """
-() => {
-  const luminance = (colour) => {
-    const [r, g, b] = colour.match(/[\\d.]+/g).map(Number).map((c) => c / 255)
-      .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const behind = (element) => {
-    const colour = getComputedStyle(element).backgroundColor;
-    return colour === "rgba(0, 0, 0, 0)" ? behind(element.parentElement) : colour;
-  };
-  return ["h1", "main > p", "#drop", "#status", "figcaption", "li", "#method", "#save"].map((selector) => {
-    const element = document.querySelector(selector);
-    const pair = [luminance(getComputedStyle(element).color), luminance(behind(element))];
-    return [selector, (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05)];
-  });
-}
-"""
+TEXTS = ["h1", "main > p", "#drop", "#status", "figcaption", "li", "#method", "#save"]
+"""What is read on the page."""
 
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra dev")
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        pytest.skip(f"needs a browser: one of {', '.join(PROGRAMS)}")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    with open_browser() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -133,30 +106,10 @@ def choose(page, photograph=PHOTOGRAPH):
     chooser.value.set_files(photograph)
 
 
-def drop(page, photograph=PHOTOGRAPH):
-    """Drags a photograph from outside the browser onto the page and lets it go."""
-    box = page.locator("#drop").bounding_box()
-    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
-    data = {"items": [], "files": [str(photograph)], "dragOperationsMask": 1}
-    devtools = page.context.new_cdp_session(page)
-    for step in ("dragEnter", "dragOver", "drop"):
-        devtools.send("Input.dispatchDragEvent", {"type": step, "data": data, **place})
-
-
-def save(page, path):
-    """Clicks "Save the numbers" and returns them."""
-    page.wait_for_selector("#result:not([hidden]), #status.failed")
-    assert page.locator("#status.failed").count() == 0, page.inner_text("#status")
-    with page.expect_download() as download:
-        page.click("#save")
-    download.value.save_as(path)
-    return json.loads(path.read_text())
-
-
 def test_a_photograph_is_dropped_and_explained(method, files, open_page, tmp_path):
     page = open_page(files.path(method))
-    drop(page)
-    found = save(page, tmp_path / "numbers.json")
+    drop_file(page, PHOTOGRAPH)
+    found = save_numbers(page, tmp_path / "numbers.json")
     first = found["classes"][0]
     files.expected(method).assert_same(first["label"], first["probability"], found["saliency_map"])
     shown = page.locator("#classes li").first.inner_text().split()
@@ -169,7 +122,7 @@ def test_a_photograph_is_chosen_and_the_file_gets_what_it_asks_for(options, file
     method = sorted(EMBEDDED_METHODS)[0]
     page = open_page(files.path(method, **options))
     choose(page)
-    found = save(page, tmp_path / "numbers.json")
+    found = save_numbers(page, tmp_path / "numbers.json")
     first = found["classes"][0]
     files.expected(method).assert_same(first["label"], first["probability"], found["saliency_map"])
 
@@ -190,8 +143,8 @@ def wait_for_no_worker(page):
 
 def test_the_heat_map_lies_over_what_the_network_saw(files, open_page, tmp_path):
     page = open_page(files.path("occlusion"))
-    drop(page)
-    found = save(page, tmp_path / "numbers.json")
+    drop_file(page, PHOTOGRAPH)
+    found = save_numbers(page, tmp_path / "numbers.json")
     page.locator("#strength").fill("0")
     photograph = pixels_of(page)
     assert np.array_equal(photograph, np.asarray(Image.open(PHOTOGRAPH).convert("RGB")))
@@ -211,7 +164,7 @@ def test_the_heat_map_lies_over_what_the_network_saw(files, open_page, tmp_path)
 def test_progress_shows_and_cancel_ends_the_loading(files, open_page, site):
     site.delays["model.onnx"] = DELAY
     page = open_page(files.path("occlusion"))
-    drop(page)
+    drop_file(page, PHOTOGRAPH)
     page.wait_for_function("() => document.querySelector('#status').textContent.includes(' MB of ')")
     shares = [page.evaluate("() => document.querySelector('#progress').value") for _ in range(2)]
     assert 0 < shares[0] <= shares[1] < 1
@@ -222,7 +175,7 @@ def test_progress_shows_and_cancel_ends_the_loading(files, open_page, site):
     assert page.locator("#progress").is_hidden()
     assert page.locator("#cancel").is_hidden()
     site.delays.clear()
-    drop(page)  # and the page goes on
+    drop_file(page, PHOTOGRAPH)  # and the page goes on
     page.wait_for_selector("#result:not([hidden])")
 
 
@@ -259,7 +212,7 @@ def test_it_is_readable_and_fits(scheme, width, files, open_page, tmp_path):
     choose(page)
     page.wait_for_selector("#result:not([hidden])")
     assert page.evaluate("() => document.documentElement.scrollWidth") <= width
-    assert [(name, contrast) for name, contrast in page.evaluate(CONTRASTS) if contrast < READABLE] == []
+    assert find_unreadable(page, TEXTS) == []
     lightness = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
     assert (int(lightness.partition("(")[2].partition(",")[0]) > 128) == (scheme == "light")
     page.screenshot(path=tmp_path / f"{scheme}-{width}.png", full_page=True)

@@ -1,10 +1,8 @@
 """The page at / in a real browser: a picture dropped, its map shown, by keyboard and for screen readers too."""
 
-import json
-import shutil
-
 import numpy as np
 import pytest
+from browsing import PATIENCE, drop_file, find_unreadable, open_browser, save_numbers, wait_for_result
 
 import masktool
 from masktool import demo
@@ -12,42 +10,14 @@ from masktool import demo
 page_endpoints = pytest.importorskip("masktool.serving.page_endpoints", exc_type=ImportError)  # needs the extra serve
 FILES, POLICY = page_endpoints.FILES, page_endpoints.POLICY
 pytestmark = pytest.mark.serving
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-PATIENCE = 120_000
-"""Milliseconds that a test waits for what should be there at once."""
-READABLE = 4.5
-"""The contrast that WCAG 2.2 asks of text, success criterion 1.4.3."""
-CONTRASTS = """
-() => {
-  const luminance = (colour) => {
-    const [r, g, b] = colour.match(/[\\d.]+/g).map(Number).map((c) => c / 255)
-      .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const behind = (element) => {
-    const colour = getComputedStyle(element).backgroundColor;
-    return colour === "rgba(0, 0, 0, 0)" ? behind(element.parentElement) : colour;
-  };
-  const all = ["h1", "#place", "#choices label", "select", "#drop", "#status", "figcaption", "li", "#method", "#save"];
-  return all.map((selector) => {
-    const element = document.querySelector(selector);
-    const pair = [luminance(getComputedStyle(element).color), luminance(behind(element))];
-    return [selector, (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05)];
-  });
-}
-"""
+TEXTS = ["h1", "#place", "#choices label", "select", "#drop", "#status", "figcaption", "li", "#method", "#save"]
+"""What is read on the page."""
 
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        pytest.skip(f"needs a browser: one of {', '.join(PROGRAMS)}")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    with open_browser() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -76,40 +46,17 @@ def open_page(browser, server):
     assert [text for text in complaints if not any(part in text for part in allowed)] == []
 
 
-def drop(page, path=None):
-    """Drags a picture from outside the browser onto the page and lets it go."""
-    box = page.locator("#drop").bounding_box()
-    place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
-    data = {"items": [], "files": [str(path or demo.sample_path())], "dragOperationsMask": 1}
-    devtools = page.context.new_cdp_session(page)
-    for step in ("dragEnter", "dragOver", "drop"):
-        devtools.send("Input.dispatchDragEvent", {"type": step, "data": data, **place})
-
-
 def choose_quick(page):
     """Chooses the built-in model and a method that takes little time here."""
     page.select_option("#choose-model", "demo")
     page.select_option("#choose-method", "occlusion")
 
 
-def wait_for_result(page):
-    page.wait_for_selector("#result:not([hidden]), #status.failed")
-    assert page.locator("#status.failed").count() == 0, page.inner_text("#status")
-
-
-def save(page, path):
-    wait_for_result(page)
-    with page.expect_download() as download:
-        page.click("#save")
-    download.value.save_as(path)
-    return json.loads(path.read_text())
-
-
 def test_a_picture_is_dropped_and_explained(open_page, tmp_path):
     page = open_page()
     choose_quick(page)
-    drop(page)
-    found = save(page, tmp_path / "numbers.json")
+    drop_file(page, demo.sample_path())
+    found = save_numbers(page, tmp_path / "numbers.json")
     with masktool.load(demo.model_path(), threads=1) as session:
         expected = masktool.explain(session, demo.sample_path(), "occlusion")
     assert found["classes"][0]["label"] == demo.sample_label()
@@ -126,8 +73,8 @@ def test_a_file_that_explains_itself_offers_its_one_method(open_page, tmp_path):
     page = open_page()
     page.select_option("#choose-model", "explained")
     assert page.locator("#choose-method").is_hidden()
-    drop(page)
-    found = save(page, tmp_path / "numbers.json")
+    drop_file(page, demo.sample_path())
+    found = save_numbers(page, tmp_path / "numbers.json")
     assert (found["height"], found["width"]) == (24, 20)
     assert "occlusion" in page.inner_text("#method")
 
@@ -136,7 +83,7 @@ def test_progress_shows_and_cancel_ends_the_job(open_page, server):
     page = open_page()
     page.select_option("#choose-model", "demo")
     page.select_option("#choose-method", "sobol")
-    drop(page)
+    drop_file(page, demo.sample_path())
     page.wait_for_function("() => document.querySelector('#status').textContent.startsWith('Explaining by sobol')")
     assert page.locator("#progress").is_visible()
     page.click("#cancel")
@@ -169,7 +116,7 @@ def test_the_keyboard_alone_is_enough(open_page):
 def test_everything_has_a_name_for_screen_readers(open_page):
     page = open_page()
     choose_quick(page)
-    drop(page)
+    drop_file(page, demo.sample_path())
     wait_for_result(page)
     label = demo.sample_label()
     for role, name in [
@@ -192,7 +139,7 @@ def test_what_cannot_be_done_is_said(content, said, open_page, tmp_path):
     (tmp_path / "photo.png").write_bytes(content)
     page = open_page(may_say=["400 (Bad Request)"])
     choose_quick(page)
-    drop(page, tmp_path / "photo.png")
+    drop_file(page, tmp_path / "photo.png")
     page.wait_for_selector("#status.failed")
     assert said in page.inner_text("#status")
     assert page.locator("#cancel").is_hidden()
@@ -203,10 +150,10 @@ def test_what_cannot_be_done_is_said(content, said, open_page, tmp_path):
 def test_it_is_readable_and_fits(scheme, width, open_page, tmp_path):
     page = open_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     choose_quick(page)
-    drop(page)
+    drop_file(page, demo.sample_path())
     wait_for_result(page)
     assert page.evaluate("() => document.documentElement.scrollWidth") <= width
-    assert [(name, contrast) for name, contrast in page.evaluate(CONTRASTS) if contrast < READABLE] == []
+    assert find_unreadable(page, TEXTS) == []
     page.screenshot(path=tmp_path / f"{scheme}-{width}.png", full_page=True)
 
 

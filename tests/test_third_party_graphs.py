@@ -16,7 +16,7 @@ import onnx
 import onnxruntime
 import pytest
 from PIL import Image
-from processor import SMALL_BLOCK, channels_in_blocks
+from processor import FLAGS, SMALL_BLOCK, channels_in_blocks
 
 import masktool
 from masktool.exporters.parity import open_session
@@ -123,7 +123,7 @@ def test_no_file_is_left_out(data_dir: Path) -> None:
 def test_it_exports_exactly(exported: Callable[[str], tuple], name: str) -> None:
     path, metadata = exported(name)
     figures, tolerance = metadata.parity, ONES_TOLERANCE
-    if channels_in_blocks() == SMALL_BLOCK:
+    if channels_in_blocks(FLAGS) == SMALL_BLOCK:
         tolerance = STEPS_IN_SMALL_BLOCKS.get(name, ONES_TOLERANCE)
     assert figures["ones"] <= tolerance
     assert figures["left_out"] <= tolerance

@@ -212,13 +212,13 @@ def judge_parity(figures: Mapping[str, float], limits: Mapping[str, float] = LIM
         yield Verdict(name, value, limit, None if limit is None else value <= limit, MEANINGS.get(name, ""))
 
 
-def check_parity(figures: Mapping[str, float], limits: Mapping[str, float] = LIMITS) -> None:
-    """Raises MasktoolError when a parity figure is beyond its limit."""
+def check_parity(figures: Mapping[str, float], limits: Mapping[str, float] = LIMITS, fix: str = DEFECT) -> None:
+    """Raises MasktoolError, with a fix, when a parity figure is beyond its limit."""
     failed = [verdict for verdict in judge_parity(figures, limits) if verdict.passed is False]
     if failed:
         raise MasktoolError(
             "the masked model does not agree with its source",
             expected=", ".join(f"{each.figure} ≤ {each.limit:g}" for each in failed),
             got=", ".join(f"{each.figure} {each.value:.3g}" for each in failed),
-            fix=DEFECT,
+            fix=fix,
         )

@@ -26,7 +26,9 @@ def answer(runnable: RunnableModel, probe: Probe) -> Outputs:
     return runnable.run(probe.images[:1], probe.masks[:1])
 
 
-def check_written(path: Path, metadata: Metadata, probe: Probe, expected: Outputs, tolerance: float) -> None:
+def check_written(
+    path: Path, metadata: Metadata, probe: Probe, expected: Outputs, tolerance: float, fix: str = DEFECT
+) -> None:
     """Opens and runs a file that was written, and compares its outputs with those of the graph that was measured.
 
     Args:
@@ -35,6 +37,7 @@ def check_written(path: Path, metadata: Metadata, probe: Probe, expected: Output
         probe: the images and masks of the measurement.
         expected: the outputs that :func:`answer` gave for the graph that was measured.
         tolerance: the largest difference from the expected outputs that is allowed, relative to max |output|.
+        fix: what to do where the difference is larger.
 
     Raises:
         MasktoolError: the file does not open or run, or gives other outputs.
@@ -51,7 +54,7 @@ def check_written(path: Path, metadata: Metadata, probe: Probe, expected: Output
             where=path.name,
             expected=f"a difference of at most {tolerance:.1e} relative to max |output|",
             got=f"{difference:.1e}",
-            fix=DEFECT,
+            fix=fix,
         )
     if metadata.gradient is not None:  # else an output of the network's own may be called so
         check_gradients(results, feed, metadata, path)

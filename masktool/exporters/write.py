@@ -46,6 +46,7 @@ from masktool.exporters.probes import Probe
 from masktool.exporters.reopen import answer, check_written
 from masktool.exporters.result import Export, summarise_export
 from masktool.exporters.runnable import Outputs, RunnableModel
+from masktool.exporters.saturation import advise_on_difference
 from masktool.exporters.storage import Staging, staging
 from masktool.exporters.tolerance import limits_of, widened, without_unfused
 from masktool.exporters.trial import TriedNetwork, try_source
@@ -156,7 +157,8 @@ def finish_file(
     staged.write()
     staged.check()
     if not staged.holds_what_was_opened():
-        check_written(staged.path, metadata, measured.probe, measured.outputs, measured.tolerance)
+        fix = advise_on_difference(source.model)
+        check_written(staged.path, metadata, measured.probe, measured.outputs, measured.tolerance, fix)
     if compare is not None:
         figures = dict(metadata.parity) | compare(staged.path, measured.probe.images)
         metadata = dataclasses.replace(metadata, parity=figures)
@@ -188,7 +190,7 @@ def write_head(head: Head, staged: Staging, metadata: Metadata, images: np.ndarr
             where=head.feature_map,
             expected=f"a difference of at most {limit:.1e} relative to max |score|",
             got=f"{figure:.1e}",
-            fix=DEFECT,
+            fix=advise_on_difference(staged.model),
         )
     staged.beside.append(path)
     return dataclasses.replace(metadata, parity={**metadata.parity, "head": figure})
@@ -236,7 +238,7 @@ def write_with_gradients(
         model.metadata_props.update(metadata.to_properties())
         staged.write()
         staged.check()
-        check_written(staged.path, metadata, probe, measured, tolerance)
+        check_written(staged.path, metadata, probe, measured, tolerance, advise_on_difference(model))
         if head is not None:
             staged.add_copy(head, head_path(staged.path).name)
         staged.commit()
@@ -378,5 +380,6 @@ def measure_model(
     figures = measure_parity(masked, trial.probes, trial.plain, source.reference)
     refuse_infinite_response(figures["response"], metadata, source.model, trial)
     figures = excuse(figures, limits, masked, trial, source.model)
-    check_parity(figures, limits)
+    in_float_too = figures.get("ones_unfused", 0.0) > limits.get("ones_unfused", np.inf)  # where nothing saturates
+    check_parity(figures, limits, DEFECT if in_float_too else advise_on_difference(source.model))
     return {**figures, "probes": trial.domain.name, **({} if trial.usual else {"size": trial.probes[0].size})}

@@ -11,6 +11,7 @@ from masktool.exporters.parity import check_parity, measure_branches
 from masktool.exporters.plain_branch import add_plain_branch, opened_alone, shares_weights
 from masktool.exporters.reopen import answer
 from masktool.exporters.runnable import RunnableModel
+from masktool.exporters.saturation import advise_on_difference
 from masktool.exporters.storage import staging
 from masktool.exporters.tolerance import limits_of, widened, without_unfused
 from masktool.exporters.write import (
@@ -55,7 +56,8 @@ def write_branches(network: MaskedNetwork, path: str | os.PathLike[str], compare
         with staging(Path(path), model, share_weights=shared) as staged:
             file = RunnableModel.of(staged.open, metadata.image_input)
             figures = {**figures, **measure_branches(file, masked, trial.probes, trial.plain)}
-            check_parity({name: each for name, each in figures.items() if isinstance(each, float)}, limits)
+            compared = {name: each for name, each in figures.items() if isinstance(each, float)}
+            check_parity(compared, limits, advise_on_difference(source.model))
             metadata = dataclasses.replace(metadata, parity=figures)
             measured = ExpectedAnswer(probe, answer(file, probe), widened(limits, figures)["ones"])
             del file

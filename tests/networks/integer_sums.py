@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from processor import FLAGS, SMALL_BLOCK, channels_in_blocks, saturates
+from processor import FLAGS, SMALL_BLOCK, channels_in_blocks
 
-SATURATES = saturates(FLAGS)
+from masktool.exporters.saturation import may_saturate
+
+SATURATES = may_saturate(FLAGS)
 WEIGHT_RANGE: dict[str, Any] = {"reduce_range": True} if SATURATES else {}
 """Further options of ``quantize_static``: weights of 7 bits (2 · 255 · 64 = 32640) where those of 8 saturate."""
 WEIGHT_LIMIT = 64 if SATURATES else 100

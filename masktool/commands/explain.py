@@ -181,6 +181,7 @@ def command(
         stopping=share_stopping(
             methods, Stopping(until=until, tolerance=tolerance, top_k=top_k, budget=budget, seconds=seconds)
         ),
+        threads=threads,
         directory=directory or Path(),
         formats=formats_,
         documents=as_json,
@@ -218,8 +219,8 @@ def command(
         if len(photographs) == 1 and not resumable:
             explain_single(session, photographs[0], request)
             return
-        settings = describe_folder_run(session, request, threads) if resumable else None
-        opening = SessionOpening(session.path, provider, share_threads(jobs, threads), threads, provider_options)
+        settings = describe_folder_run(session, request) if resumable else None
+        opening = SessionOpening(session.path, provider, share_threads(jobs, threads), provider_options)
         briefly = any(map(is_directory, images))
         outcome = explain_many(session, photographs, request, settings, jobs, opening, briefly)
     if outcome.failures:

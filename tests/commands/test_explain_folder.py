@@ -316,6 +316,20 @@ def die_once(explanation):
     return ""
 
 
+def test_a_single_photograph_for_several_processes_tells_the_threads_as_asked_for(explain, place):
+    """One process is enough for it, which has the share of one of several all the same."""
+    write_photographs(place / "single", ["p.png"])
+    assert explain("single", *ALL, "-o", "one")[0] == 0
+    assert explain("single", *ALL, "-o", "two", "--jobs", "2")[0] == 0
+    assert contents(place / "two") == contents(place / "one")
+
+
+def test_what_a_process_opens_beside_the_model_has_its_share_of_threads_too(place):
+    with SessionOpening(place / "model.onnx", "cpu", 1, None).open() as session:
+        assert session.threads == 1  # which models beside it are opened with
+        assert session.write_half is not None
+
+
 def explain_with(place, describe, jobs=2):
     """Explains the photographs in processes that describe their explanations by a function."""
     request = work.ExplanationRequest(
@@ -323,7 +337,7 @@ def explain_with(place, describe, jobs=2):
         seed=0, batch=None, stopping={}, directory=place / "out", formats=("png",), describe=describe,
     )  # fmt: skip
     said, told = [], []
-    opening = SessionOpening(place / "model.onnx", "cpu", 1, None, None)
+    opening = SessionOpening(place / "model.onnx", "cpu", 1, None)
     run_ = FolderRun(
         sorted((place / "photos").iterdir()), request, {}, no_progress, said.append, lambda *each: told.append(each)
     )

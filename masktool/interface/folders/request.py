@@ -40,6 +40,8 @@ class ExplanationRequest:
         seed: the seed of every random choice.
         batch: the number of masks per forward pass; None leaves it to the session, ``fastest`` measures it.
         stopping: when methods that draw samples stop, by the names of :func:`masktool.explain`.
+        threads: the number of threads that the user asked for, which explanations tell, whatever the share of the
+            process that made one; None for none.
         directory: the directory that the files are written into.
         formats: the formats of the files; empty writes none.
         documents: whether JSON documents are wanted, besides files.
@@ -59,6 +61,7 @@ class ExplanationRequest:
     stopping: Mapping[str, Any]
     directory: Path
     formats: Sequence[str]
+    threads: int | None = None
     documents: bool = False
     timing: bool = True
     spell: Callable[[str], str] = str
@@ -71,7 +74,7 @@ class ExplanationRequest:
 
     def settings(self) -> dict[str, Any]:
         """Returns what decides the files' bytes besides photographs and model, as JSON values."""
-        decisive = ("targets", "output", "score", "input_size", "seed", "batch", "stopping", "timing")
+        decisive = ("targets", "output", "score", "input_size", "seed", "batch", "stopping", "threads", "timing")
         methods = {
             name: {key: describe_option_value(each) for key, each in given.items()}
             for name, given in self.methods.items()
@@ -118,4 +121,5 @@ def explain_photograph(
         **(request.stopping if METHODS[method].draws() else {}),
         **request.methods[method],
     )
-    return list({explanation.target: explanation for explanation in found}.values())
+    told = [dataclasses.replace(each, settings={**each.settings, "threads": request.threads}) for each in found]
+    return list({explanation.target: explanation for explanation in told}.values())

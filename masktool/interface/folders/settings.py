@@ -16,14 +16,12 @@ LIBRARIES = ("numpy", "pillow", "scikit-image")
 """Packages whose versions may decide bytes of maps and pictures; pyarrow joins them where it writes."""
 
 
-def describe_folder_run(session: MaskedSession, request: ExplanationRequest, threads: int | None) -> dict[str, Any]:
-    """Returns the settings of a run as JSON values by name.
+def describe_folder_run(session: MaskedSession, request: ExplanationRequest) -> dict[str, Any]:
+    """Returns the settings of a run as JSON values by name; how many processes share the work is none of them.
 
     Args:
         session: the open model.
         request: what is asked of every photograph.
-        threads: the number of threads that the user asked for, which explanations tell; how many processes share the
-            work decides no bit of them, and is left out.
     """
     libraries = (*LIBRARIES, *(["pyarrow"] if PARQUET in request.formats else []))
     return {
@@ -31,7 +29,6 @@ def describe_folder_run(session: MaskedSession, request: ExplanationRequest, thr
         "model": digest_model(session.path),
         "providers": session.providers,
         "provider_options": session.provider_options,
-        "threads": threads,
         "json_limit": limit("json"),
         "libraries": {name: importlib.metadata.version(name) for name in libraries},
         "onnxruntime": import_onnxruntime().__version__,

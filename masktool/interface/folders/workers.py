@@ -23,6 +23,7 @@ from masktool.errors import MasktoolError
 from masktool.files import remove_abandoned
 from masktool.interface.folders.request import ExplanationRequest
 from masktool.interface.folders.work import PhotographResult, PhotographTask, UnforeseenError, work_on
+from masktool.interface.load import load
 from masktool.limits import limits, raised_limits
 from masktool.progress import Say
 from masktool.runtime.session import MaskedSession
@@ -43,23 +44,17 @@ class SessionOpening:
         path: path of the file.
         providers: ONNX Runtime's providers, as for :func:`masktool.load`.
         threads: number of threads that one node may use in each process.
-        asked_threads: number that the user asked for, which explanations tell; None for none.
         provider_options: options of the providers.
     """
 
     path: Path
     providers: str | Sequence[str] | None
     threads: int | None
-    asked_threads: int | None
     provider_options: Mapping[str, object] | None
 
     def open(self) -> MaskedSession:
         """Opens the model."""
-        session = MaskedSession(
-            self.path, providers=self.providers, threads=self.threads, provider_options=self.provider_options
-        )
-        session.threads = self.asked_threads  # the share of a process decides its speed, not one bit of a map
-        return session
+        return load(self.path, self.providers, self.threads, provider_options=self.provider_options)
 
 
 def share_threads(jobs: int, threads: int | None) -> int:

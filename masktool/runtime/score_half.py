@@ -2,11 +2,13 @@
 
 ONNX Runtime computes every output of a file, whichever is asked for, so that such passes pay for the gradients. Once
 they have taken longer than it takes to open another model, the part of the file that gives the other outputs is opened
-beside it. It runs from then on where its results for one pass were the file's to the last bit.
+beside it. It runs from then on in passes of the kinds, by outputs and shapes, in which its results were the file's to
+the last bit: one of each kind is run by both.
 """
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +33,8 @@ SECONDS_PER_BYTE = 1e-8
 """As many more for each byte of the file, whose weights are read and brought into blocks."""
 MOST_BYTES = 1_500_000_000
 """Largest file whose half is made: a message of Protocol Buffers holds 2 GiB."""
+Kind = tuple[tuple[str, ...], frozenset[tuple[str, tuple[int, ...]]]]
+"""Names of the outputs that a pass gives, and shapes of its values by their names."""
 Run = Callable[[Sequence[str], Mapping[str, np.ndarray]], list[np.ndarray]]
 """Function that returns outputs by their names, in their order, from values by the inputs' names."""
 
@@ -51,61 +55,83 @@ class ScoreHalf:
         size = count_file_bytes(path)
         self._left = LEAST_SECONDS + SECONDS_PER_BYTE * size
         self._tried = size > MOST_BYTES
-        self._model: Any = None
-        self._inputs: frozenset[str] = frozenset()
+        self._model: Run | None = None
+        self._equal: set[Kind] = set()
 
     @property
     def is_open(self) -> bool:
-        """Whether it runs in the file's place."""
+        """Whether it is there to run in the file's place."""
         return self._model is not None
 
-    def run(self, outputs: Sequence[str], values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Returns outputs, as the session of the file does; values of inputs that only gradients have are left out."""
-        return self._run(self._model, self._inputs, outputs, values)
+    def find_run(self, outputs: Sequence[str], values: Mapping[str, np.ndarray]) -> Run | None:
+        """Returns what runs it, if a pass of this kind has shown that it gives the file's results."""
+        model = self._model  # another thread may find that it gives other numbers
+        return None if model is None or kind_of(outputs, values) not in self._equal else model
 
-    def is_due(self, seconds: float) -> bool:
-        """Tells one thread, once, that it is worth it to open the half.
+    def follow(
+        self,
+        seconds: float,
+        outputs: Sequence[str],
+        values: Mapping[str, np.ndarray],
+        repeat: Callable[[Run], list[np.ndarray]],
+        expected: Sequence[np.ndarray],
+    ) -> None:
+        """Takes note of a pass of the file: opens the half once it is worth it, and compares it in each new kind.
+
+        Kernels are chosen by shapes, so that each kind is compared once. Where the half gives other numbers, or cannot
+        be opened, all goes on with the file, and the log says why.
 
         Args:
-            seconds: seconds that a pass without a gradient has taken.
+            seconds: seconds that the pass has taken.
+            outputs: names of the outputs that it gave.
+            values: values by the inputs' names.
+            repeat: function that repeats the pass with another way to run it.
+            expected: results of the pass.
         """
+        try:
+            if not self.is_open and self._is_due(seconds):
+                self._open()
+            model = self._model
+            if model is None:
+                return
+            found = repeat(model)
+        except Exception as error:  # whatever a damaged file raises, and ONNX Runtime, which has no common base
+            self._stay(runtime_reason(error))
+            return
+        if all(map(is_same, found, expected)):
+            self._equal.add(kind_of(outputs, values))
+        else:
+            self._stay("it gives other numbers")
+
+    def _is_due(self, seconds: float) -> bool:
+        """Tells one thread, once, that it is worth it to open the half."""
         with self._lock:
             self._left -= seconds
             due = self._left <= 0 and not self._tried
             self._tried |= due
             return due
 
-    def open_where_equal(self, repeat: Callable[[Run], list[np.ndarray]], expected: Sequence[np.ndarray]) -> None:
-        """Opens the half, which runs from now on where it gives the results of a pass to the last bit.
-
-        Where it does not, or cannot be opened, all goes on with the file, and the log says why.
-
-        Args:
-            repeat: function that repeats the pass with another way to run it.
-            expected: results of the pass.
-        """
-        try:
-            model = open_beside(self._write(self._path, self._outputs), HOST, {}, self._threads)
-            inputs = frozenset(node.name for node in model.get_inputs() + model.get_overridable_initializers())
-            found = repeat(lambda outputs, values: self._run(model, inputs, outputs, values))
-        except Exception as error:  # whatever a damaged file raises, and ONNX Runtime, which has no common base
-            self._stay(runtime_reason(error))
-            return
-        if all(map(is_same, found, expected)):
-            self._inputs = inputs
-            self._model = model
-        else:
-            self._stay("it gives other numbers")
+    def _open(self) -> None:
+        model = open_beside(self._write(self._path, self._outputs), HOST, {}, self._threads)
+        inputs = frozenset(node.name for node in model.get_inputs() + model.get_overridable_initializers())
+        self._model = functools.partial(run_model, model, inputs)
 
     def _stay(self, reason: str) -> None:
+        self._model = None
         log(f"passes without gradients are not made faster by a model without them, of {self._path}: {reason}")
 
-    @staticmethod
-    def _run(
-        model: Any, inputs: Collection[str], outputs: Sequence[str], values: Mapping[str, np.ndarray]
-    ) -> list[np.ndarray]:
-        found: list[np.ndarray] = model.run(outputs, {name: each for name, each in values.items() if name in inputs})
-        return found
+
+def run_model(
+    model: Any, inputs: Collection[str], outputs: Sequence[str], values: Mapping[str, np.ndarray]
+) -> list[np.ndarray]:
+    """Returns outputs of a session of ONNX Runtime's; values of inputs that it does not have are left out."""
+    found: list[np.ndarray] = model.run(outputs, {name: each for name, each in values.items() if name in inputs})
+    return found
+
+
+def kind_of(outputs: Sequence[str], values: Mapping[str, np.ndarray]) -> Kind:
+    """Returns what decides a pass's kernels, and what of it can be compared."""
+    return tuple(outputs), frozenset((name, each.shape) for name, each in values.items())
 
 
 def is_same(one: np.ndarray, other: np.ndarray) -> bool:

@@ -414,7 +414,8 @@ class MaskedSession(SessionFile):
     def _forward(self, outputs: list[str], feed: Feed) -> list[np.ndarray]:
         self.runtime_session()
         half = self._find_half(outputs)
-        run = half.run if half is not None and half.is_open else self._run_whole
+        quick = None if half is None else half.find_run(outputs, feed.values)
+        run = quick or self._run_whole
         if self._constants:
             refuse_constants(self._constants.intersection(feed.values), self.providers[0], self.path)
         began = time.perf_counter()
@@ -431,8 +432,9 @@ class MaskedSession(SessionFile):
                 fix=None if self.metadata.one_by_one else "try a smaller batch",
             ) from error
         self.check_rows(outputs, results, feed.results)
-        if half is not None and half.is_due(time.perf_counter() - began):
-            half.open_where_equal(lambda other: self._run(other, outputs, feed), results)
+        if half is not None and quick is None:
+            seconds = time.perf_counter() - began
+            half.follow(seconds, outputs, feed.values, lambda other: self._run(other, outputs, feed), results)
         return results
 
     def _find_half(self, outputs: list[str]) -> ScoreHalf | None:

@@ -106,6 +106,21 @@ def test_a_half_that_gives_other_numbers_is_not_taken(folder, path, at_once, cap
     assert "it gives other numbers" in caplog.text
 
 
+def test_a_half_that_gives_other_numbers_in_another_batch_is_left_again(path, at_once, caplog):
+    """Kernels are chosen by shapes: what was the same for one image is compared again for four."""
+    caplog.set_level("INFO")
+    with opened(path) as session, MaskedSession(path, providers="cpu", threads=1) as whole:
+        session(draw(1))
+        half = session.beside[BESIDE]
+        model = half._model
+
+        half._model = lambda outputs, values: [each + (len(each) == 4) for each in model(outputs, values)]
+        for count in (1, 4, 4, 1):
+            assert session(draw(count)).tobytes() == whole(draw(count)).tobytes()
+        assert not half.is_open
+    assert caplog.text.count("it gives other numbers") == 1
+
+
 def test_a_half_that_cannot_be_opened_changes_nothing(path, at_once, caplog):
     caplog.set_level("INFO")
     with opened(path) as session:

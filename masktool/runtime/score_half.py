@@ -66,7 +66,7 @@ class ScoreHalf:
     def find_run(self, outputs: Sequence[str], values: Mapping[str, np.ndarray]) -> Run | None:
         """Returns what runs it, if a pass of this kind has shown that it gives the file's results."""
         model = self._model  # another thread may find that it gives other numbers
-        return None if model is None or kind_of(outputs, values) not in self._equal else model
+        return None if model is None or kind_of_pass(outputs, values) not in self._equal else model
 
     def follow(
         self,
@@ -99,7 +99,7 @@ class ScoreHalf:
             self._stay(runtime_reason(error))
             return
         if all(map(is_same, found, expected)):
-            self._equal.add(kind_of(outputs, values))
+            self._equal.add(kind_of_pass(outputs, values))
         else:
             self._stay("it gives other numbers")
 
@@ -129,7 +129,7 @@ def run_model(
     return found
 
 
-def kind_of(outputs: Sequence[str], values: Mapping[str, np.ndarray]) -> Kind:
+def kind_of_pass(outputs: Sequence[str], values: Mapping[str, np.ndarray]) -> Kind:
     """Returns what decides a pass's kernels, and what of it can be compared."""
     return tuple(outputs), frozenset((name, each.shape) for name, each in values.items())
 

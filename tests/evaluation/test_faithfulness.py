@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from evaluation.shapes_modes import draw_dataset, open_shapes_modes
 from masktool import MasktoolError, demo, load
@@ -140,6 +141,23 @@ def test_tables_hold_every_map_through_every_model(findings):
             assert list(found) == maps
             assert list(found["lime"]) == ["map", "layer", "black"]
             assert found["lime"]["layer"].n == N_MEASURED
+
+
+def test_the_models_ranking_of_the_maps_is_compared(findings, records):
+    found = {row[0]: row for row in next(t for t in findings.tables if t.name == "insertion-deletion-agreement").rows}
+    assert list(found) == ["insertion", "deletion", "srg"]
+    means = {
+        model: [
+            np.mean([r["measured"][model]["insertion-deletion"][name]["figures"]["srg"] for r in records.values()])
+            for name in ["occlusion", "lime", *BASELINE_MAPS]
+        ]
+        for model in ("layer", "black")
+    }
+    _, models, kendall, spearman = found["srg"]
+    assert models == "layer, black"
+    assert kendall.value == pytest.approx(scipy.stats.kendalltau(means["layer"], means["black"]).statistic)
+    assert spearman.value == pytest.approx(scipy.stats.spearmanr(means["layer"], means["black"]).statistic)
+    assert kendall.low <= kendall.value <= kendall.high
 
 
 def test_undefined_figures_are_in_no_mean(findings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from masktool.evaluation.bootstrap import as_float, interval_of_mean
 from masktool.evaluation.findings import Cell, Chart, Line, Table
 from masktool.evaluation.maps import RANDOM
 from masktool.evaluation.metrics.faithfulness.metric import Curve, Figure, Metric
+from masktool.evaluation.metrics.ranking_agreement import FEWEST_MAPS, rank_agreement
 
 PLAIN = "no mask"
 """Name in place of the measuring model, for metrics that ask no model for masked images."""
@@ -47,9 +49,12 @@ class Summary:
     def tables(self) -> Iterator[Table]:
         """Yields a table of maps by models for each figure, or, where there is no model to choose, one of figures.
 
+        In front of them stands how far the models rank the maps alike, for what a figure depends on the way of hiding.
         Where random maps were judged too, a second table holds the differences from them, image by image: its intervals
         are free of how hard the images are.
         """
+        if self.by_model and len(self.models) > 1 and len(self.maps) >= FEWEST_MAPS:
+            yield self.agreement()
         against = (None, RANDOM) if RANDOM in self.maps and self.metric.asks != "nothing" else (None,)
         for other in against:
             figures = [figure for figure in self.metric.figures if other is None or figure.better]
@@ -61,6 +66,23 @@ class Summary:
             else:
                 caption = " ".join(f"{figure.name}: {describe_figure(figure)}" for figure in figures)
                 yield self.table(self.metric.name, caption, [(figure, PLAIN) for figure in figures], other)
+
+    def agreement(self) -> Table:
+        """Returns the table of how far each pair of models ranks the maps alike by each figure."""
+        rows: list[tuple[Cell, ...]] = []
+        for figure in self.metric.figures:
+            for one, other in itertools.combinations(self.models, 2):
+                first, second = (
+                    np.stack([self.values(model, name, figure.name) for name in self.maps], axis=1)
+                    for model in (one, other)
+                )
+                found = rank_agreement(first, second, self.seed)
+                rows.append((figure.name, f"{one}, {other}", found.kendall, found.spearman))
+        caption = (
+            f"How far two models rank the {len(self.maps)} maps alike by their means over the images: 1 is the same "
+            "ranking, -1 the reverse. Intervals lean to the low side, since a resample is noisier than the whole."
+        )
+        return Table(f"{self.metric.name}-agreement", caption, ("figure", "models", "Kendall", "Spearman"), tuple(rows))
 
     def table(self, name: str, caption: str, columns: Sequence[tuple[Figure, str]], other: str | None) -> Table:
         """Returns one table of figures, less those of the map ``other`` where one is named."""

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.stats
 from explainers.models import write_region_model
 from PIL import Image
@@ -17,12 +18,14 @@ from masktool.datasets.dataset import Dataset, DatasetImage
 from masktool.demo import shapes
 from masktool.evaluation.bootstrap import interval_of_mean, resample
 from masktool.evaluation.metrics.missingness.class_entropy import class_entropy, entropy_intervals
+from masktool.evaluation.metrics.missingness.reference_scope import mean_over_shares
 from masktool.evaluation.metrics.missingness.removal_measures import Answers, measure_similarity
 from masktool.evaluation.metrics.missingness.shape_leak import Leak
 from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.parts.missingness import FRACTIONS, Missingness
 from masktool.evaluation.removal import SegmentChoice
 from masktool.evaluation.running import run_part
+from masktool.explainers.subject import make_subject, read_subject
 
 HEIGHT, WIDTH = SIZE = (16, 24)
 HALVES = np.repeat([[0, 1]], WIDTH // 2, axis=1).repeat(HEIGHT, axis=0)
@@ -126,21 +129,47 @@ def test_figures_by_hand(modes, data):
     part = Missingness(modes, GIVEN, ("most-salient", "least-salient"), (0, 0.5, 1), hierarchy=TwoKinds())
     evaluation = run_part(part, data)
     tables = {table.name: values(table) for table in evaluation.findings.tables}
-    assert list(tables) == ["class-entropy", "unchanged", "accuracy", "class-similarity", "shape-leak"]
+    assert list(tables) == ["class-entropy", "unchanged", "r-oms", "accuracy", "class-similarity", "shape-leak"]
     half = math.log(2)  # a.png and b.png differ at 0 and at half; with all removed both are class 0
     assert tables["class-entropy"]["layer"] == pytest.approx([2 * half / 3, 2 * half / 3], abs=1e-6)
     assert tables["unchanged"]["layer"] == pytest.approx([(2 / 3 + 1 / 3) / 2, (1 + 2 / 3) / 2])
     assert tables["accuracy"]["layer"] == pytest.approx([2 / 3, 1])  # a.png alone has a label
     assert tables["class-similarity"]["layer"] == pytest.approx([(2.25 / 3 + 1.5 / 3) / 2, (1 + 2.25 / 3) / 2])
     assert tables["shape-leak"]["layer"] == [0, 1, 1]  # one label: chance is 1
-    assert evaluation.findings.tables[2].rows[0][1].n == 1
+    assert evaluation.findings.tables[3].rows[0][1].n == 1
     assert all(table["layer"] == table["black"] for table in tables.values())
     chart = next(each for each in evaluation.findings.charts if each.name == "unchanged-most-salient")
     assert chart.x == (0, 0.5, 1)
     assert [point.value for point in chart.lines[0].y] == [1, 0, 0.5]
-    assert len(evaluation.findings.charts) == 4 * 2 + 1
+    assert len(evaluation.findings.charts) == 5 * 2 + 1
     assert "class entropy is 0.693" in evaluation.findings.notes[0]
     assert "1 of 1 labelled images are right" in evaluation.findings.notes[1]
+
+
+def test_reference_scope_is_the_area_under_the_whole_images_class(modes, data):
+    """Against the session under masks made by hand, and scipy's trapezoid rule over uneven fractions."""
+    fractions = (0.0, 0.5, 1.0)
+    part = Missingness(modes, GIVEN, ("most-salient",), fractions)
+    found = run_part(part, data)
+    areas = []
+    for image, brighter in zip(data.images, (HALVES == 0, HALVES == 1), strict=True):
+        masks = [np.ones(SIZE), ~brighter, np.zeros(SIZE)]
+        subject = make_subject(read_subject(image.path), modes[0].session)
+        scores = modes[0].session.scores(subject.prepared.array, np.array(masks, np.float32)[:, None])
+        left = scores[:, scores[0].argmax()]
+        assert found.images[image.name]["modes"]["layer"]["confidence"]["most-salient"] == pytest.approx(left, abs=1e-6)
+        areas.append(scipy.integrate.trapezoid(left, fractions))
+    table = next(each for each in found.findings.tables if each.name == "r-oms")
+    assert table.rows[0][1].value == pytest.approx(np.mean(areas), abs=1e-6)
+    assert "area over the fractions removed" in table.caption
+
+
+def test_an_area_over_part_of_the_fractions_is_a_mean_probability():
+    scores = np.array([[1, 0.5, 0.2], [0.3, 0.3, 0.3]])
+    expected = [scipy.integrate.trapezoid(row, [0.2, 0.3, 0.8]) / 0.6 for row in scores]
+    assert mean_over_shares(scores, (0.2, 0.3, 0.8)) == pytest.approx(expected)
+    assert mean_over_shares(scores, (0.2, 0.3, 0.8))[1] == pytest.approx(0.3)
+    assert mean_over_shares(scores[:, :1], (0.4,)).tolist() == [1, 0.3]
 
 
 class TwoKinds:
@@ -159,7 +188,7 @@ class Unknown:
 
 def test_similarity_is_undefined_where_a_class_is_unknown():
     predicted = np.array([[0, 1], [1, 2], [1, 1]])
-    answers = Answers(predicted, np.array([0, 1, 1]), np.full(3, np.nan))
+    answers = Answers(predicted, np.array([0, 1, 1]), np.full(3, np.nan), np.ones((3, 2)), (0, 1))
     figures = measure_similarity(answers, 0, Unknown())
     assert (figures.mean.value, figures.mean.n) == (0.75, 2)
     assert [(each.value, each.n) for each in figures.by_fraction] == [(1, 3), (0.5, 2)]
@@ -167,7 +196,7 @@ def test_similarity_is_undefined_where_a_class_is_unknown():
 
 def test_without_labels_there_is_neither_accuracy_nor_leak(modes, data):
     findings = run_part(Missingness(modes, GIVEN, ("random",)), Dataset(data.images[1:])).findings
-    assert [table.name for table in findings.tables] == ["class-entropy", "unchanged"]
+    assert [table.name for table in findings.tables] == ["class-entropy", "unchanged", "r-oms"]
     assert len(findings.notes) == 1
 
 

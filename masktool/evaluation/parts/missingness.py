@@ -2,8 +2,8 @@
 
 Segments of an image go at random, the most salient first, or the least salient first. A masking mode is sound when
 predictions change because evidence is gone, not because something is missing: it keeps many classes apart (class
-entropy), keeps predictions (unchanged rate, class similarity) and stays right (accuracy). Objects, where they are
-known, show besides whether the outline of what is missing tells the class (shape leak).
+entropy), keeps predictions (unchanged rate, class similarity, R-OMS) and stays right (accuracy). Objects, where they
+are known, show besides whether the outline of what is missing tells the class (shape leak).
 
 All modes of an image see the same masks. The salient orders come from one map, made with the first model: of modes
 that are compared, the first has the advantage that the order was found with it; a method that masks nothing, such as
@@ -32,6 +32,7 @@ from masktool.evaluation.metrics.missingness.class_entropy import entropy_interv
 from masktool.evaluation.metrics.missingness.removal_measures import (
     ACCURACY,
     ENTROPY,
+    REFERENCE_SCOPE,
     UNCHANGED,
     Answers,
     Figures,
@@ -62,6 +63,8 @@ from masktool.option_checks import check_choice
 FRACTIONS = tuple(step / 10 for step in range(11))
 """Default fractions of the segments that are removed: the paper's 0, .1, ... 1."""
 CELLS = SegmentChoice()
+SCORE_DIGITS = 6
+"""Decimals of a probability in the records: in float32 it has no more."""
 SALIENCY = MethodChoice("occlusion")
 """Default method behind the salient orders: it needs no gradients, no seed, and fewer passes than sampling."""
 ByOrder = Mapping[tuple[str, Order], Figures]
@@ -133,16 +136,23 @@ class Missingness(Part):
         found = {}
         for model in self.modes:
             batch = model.session.batch_size(self.batch)
-            classes = predict_classes(model, scene, masks_without(distinct, segments, batch))[positions.reshape(-1)]
-            by_order = classes[1:].reshape(len(self.orders), -1).tolist()
-            leak = [] if holes is None else predict_classes(model, scene, [holes]).tolist()
+            scores = predict(model, scene, masks_without(distinct, segments, batch))
+            classes = scores.argmax(axis=1)[positions.reshape(-1)]
+            left = scores[:, classes[0]][positions.reshape(-1)]
+            leak = [] if holes is None else predict(model, scene, [holes]).argmax(axis=1).tolist()
             found[model.name] = {
                 "unmasked": int(classes[0]),
-                "predicted": dict(zip(self.orders, by_order, strict=True)),
+                "predicted": self.by_order(classes[1:].tolist()),
+                "confidence": self.by_order([round(float(each), SCORE_DIGITS) for each in left[1:]]),
                 "object_removed": leak[0] if leak else None,
                 "hole_elsewhere": leak[1] if len(leak) > 1 else None,
             }
         return {"label": scene.known.label, "n_segments": removed.shape[1], "modes": found}
+
+    def by_order(self, values: list[Any]) -> dict[Order, list[Any]]:
+        """Returns values of all orders and fractions, order by order, by their order."""
+        count = len(self.fractions)
+        return {order: values[place * count : (place + 1) * count] for place, order in enumerate(self.orders)}
 
     def remove(self, scene: Scene, segments: Segments) -> NDArray[np.bool_]:
         """Returns which segments are gone, (orders · fractions, S), order by order."""
@@ -168,7 +178,7 @@ class Missingness(Part):
         tables, charts = [], []
         for measure in self.measures(labels):
             figures = {
-                (model.name, order): measure.figures(collect_answers(records, model.name, order, labels), self.seed)
+                (model.name, order): measure.figures(self.answers(records, model.name, order, labels), self.seed)
                 for model in self.modes
                 for order in self.orders
             }
@@ -182,12 +192,23 @@ class Missingness(Part):
 
     def measures(self, labels: NDArray[np.float64]) -> list[Measure]:
         """Returns the measures that the labels and the hierarchy, where known, allow."""
-        chosen = [ENTROPY, UNCHANGED]
+        chosen = [ENTROPY, UNCHANGED, REFERENCE_SCOPE]
         if not np.isnan(labels).all():
             chosen.append(ACCURACY)
         if self.hierarchy is not None:
             chosen.append(similarity_to(self.hierarchy))
         return chosen
+
+    def answers(self, records: Mapping[str, Record], mode: str, order: Order, labels: NDArray[np.float64]) -> Answers:
+        """Returns the predictions of one mode in one order."""
+        own = [record["modes"][mode] for record in records.values()]
+        return Answers(
+            predicted=np.array([each["predicted"][order] for each in own]),
+            unmasked=np.array([each["unmasked"] for each in own]),
+            labels=labels,
+            confidence=np.array([each["confidence"][order] for each in own]),
+            fractions=self.fractions,
+        )
 
     def tabulate(self, measure: Measure, figures: ByOrder, n_images: int) -> Table:
         """Returns the table of one measure's means over the fractions, modes as rows."""
@@ -195,7 +216,7 @@ class Missingness(Part):
         for model in self.modes:
             means: list[Cell] = [figures[model.name, order].mean for order in self.orders]
             rows.append((model.name, *means))
-        caption = f"{measure.meaning}; mean over the fractions removed, {n_images} images; higher is better"
+        caption = f"{measure.meaning}; {measure.over}, {n_images} images; higher is better"
         return Table(measure.name, caption, ("mode", *self.orders), tuple(rows))
 
     def plot(self, measure: Measure, order: Order, figures: ByOrder) -> Chart:
@@ -226,17 +247,9 @@ class Missingness(Part):
             )
 
 
-def predict_classes(model: NamedModel, scene: Scene, batches: Iterable[Masks]) -> NDArray[np.int64]:
-    """Returns the class that a model predicts under each mask, (M,)."""
-    found = [check_finite(scores).argmax(axis=1) for scores in model.session.masked_scores(scene.array, batches)]
-    return np.concatenate(found)
-
-
-def collect_answers(records: Mapping[str, Record], mode: str, order: Order, labels: NDArray[np.float64]) -> Answers:
-    """Returns the predictions of one mode in one order."""
-    own = [record["modes"][mode] for record in records.values()]
-    predicted = np.array([each["predicted"][order] for each in own])
-    return Answers(predicted, np.array([each["unmasked"] for each in own]), labels)
+def predict(model: NamedModel, scene: Scene, batches: Iterable[Masks]) -> NDArray[np.float32]:
+    """Returns the scores of a model under each mask, (M, K)."""
+    return np.concatenate([check_finite(scores) for scores in model.session.masked_scores(scene.array, batches)])
 
 
 def collect_leak(records: Mapping[str, Record], mode: str) -> Leak:

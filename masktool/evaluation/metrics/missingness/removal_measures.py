@@ -1,4 +1,4 @@
-"""Measures of predictions on images with parts removed: class entropy, unchanged rate, accuracy, class similarity.
+"""Measures of predictions on images with parts removed: class entropy, unchanged rate, R-OMS, accuracy, similarity.
 
 Sources: as of :mod:`masktool.evaluation.parts.missingness`.
 """
@@ -6,7 +6,7 @@ Sources: as of :mod:`masktool.evaluation.parts.missingness`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from masktool.datasets.hierarchy import Hierarchy
 from masktool.evaluation.bootstrap import Interval, as_float, interval_of_mean
 from masktool.evaluation.metrics.missingness.class_entropy import entropy_intervals
+from masktool.evaluation.metrics.missingness.reference_scope import mean_over_shares
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,16 +25,20 @@ class Answers:
         predicted: predicted classes (N, F), one column per fraction removed.
         unmasked: predicted classes (N,) with nothing removed.
         labels: true classes (N,); NaN where unknown.
+        confidence: probabilities (N, F) of the class that is predicted with nothing removed.
+        fractions: fractions (F,) of the segments removed.
     """
 
     predicted: NDArray[np.int64]
     unmasked: NDArray[np.int64]
     labels: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    fractions: Sequence[float]
 
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """A measure of one mode in one order: its mean over the fractions, and by fraction."""
+    """A measure of one mode in one order: its mean over the fractions, as the measure takes it, and by fraction."""
 
     mean: Interval
     by_fraction: tuple[Interval, ...]
@@ -48,12 +53,14 @@ class Measure:
         title: title in charts.
         meaning: meaning of the measure, for captions.
         figures: function from answers and the seed of the resamples to figures.
+        over: how the fractions are brought together, for captions.
     """
 
     name: str
     title: str
     meaning: str
     figures: Callable[[Answers, int], Figures]
+    over: str = "mean over the fractions removed"
 
 
 def sum_up_rates(rates: NDArray[np.float64], seed: int) -> Figures:
@@ -70,6 +77,12 @@ def measure_entropy(answers: Answers, seed: int) -> Figures:
 def measure_unchanged(answers: Answers, seed: int) -> Figures:
     """Returns the share of predictions that equal the image's prediction with nothing removed."""
     return sum_up_rates((answers.predicted == answers.unmasked[:, None]).astype(np.float64), seed)
+
+
+def measure_reference_scope(answers: Answers, seed: int) -> Figures:
+    """Returns the probability that is left of the prediction with nothing removed: R-OMS, in random order."""
+    by_fraction = sum_up_rates(answers.confidence, seed).by_fraction
+    return Figures(interval_of_mean(mean_over_shares(answers.confidence, answers.fractions), seed), by_fraction)
 
 
 def measure_accuracy(answers: Answers, seed: int) -> Figures:
@@ -92,6 +105,13 @@ def measure_similarity(answers: Answers, seed: int, hierarchy: Hierarchy) -> Fig
 ENTROPY = Measure("class-entropy", "Class entropy", "entropy of the predicted classes, in nats", measure_entropy)
 UNCHANGED = Measure(
     "unchanged", "Unchanged predictions", "share of predictions as with nothing removed", measure_unchanged
+)
+REFERENCE_SCOPE = Measure(
+    "r-oms",
+    "Probability of the whole image's class",
+    "probability of the class that is predicted with nothing removed, which in random order is R-OMS",
+    measure_reference_scope,
+    "area over the fractions removed",
 )
 ACCURACY = Measure("accuracy", "Accuracy", "share of predictions that are right", measure_accuracy)
 

@@ -36,7 +36,8 @@ def main() -> None:
     ray.data.DataContext.get_current().checkpoint_config = CheckpointConfig(
         id_column="path", checkpoint_path=f"{out}/checkpoint", delete_checkpoint_on_success=False
     )
-    photographs = ray.data.read_binary_files(given.photographs, include_paths=True)
+    # Reading and writing ask for no CPU of Ray's: where the actors have all, nothing would be read.
+    photographs = ray.data.read_binary_files(given.photographs, include_paths=True, num_cpus=0)
     photographs.map_batches(
         Explain,
         fn_constructor_kwargs={
@@ -51,7 +52,7 @@ def main() -> None:
         batch_size=given.batch,
         num_cpus=given.cpus,
         num_gpus=given.gpus,
-    ).write_parquet(f"{out}/rows")
+    ).write_parquet(f"{out}/rows", ray_remote_args={"num_cpus": 0})
 
 
 if __name__ == "__main__":

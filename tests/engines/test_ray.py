@@ -31,6 +31,8 @@ METHOD = "rise"
 OPTIONS = {"n_samples": 24, "grid_size": 4, "seed": 3}
 MARK = "MASKTOOL_ENGINES_RUN"
 """Variable by whose value the processes of a test are known."""
+CPUS = 4
+"""CPUs of the cluster, as Ray counts them."""
 DAMAGED = "100.png"
 NAMES = [column.name for column in COLUMNS]
 
@@ -70,7 +72,7 @@ def cluster():
     mark = uuid.uuid4().hex
     variables = environment(**{MARK: mark}, RAY_enable_worker_prestart="0", RAY_worker_niceness="0")
     os.environ.update(variables)  # its nodes and their workers inherit them
-    node = {"num_cpus": 2, "object_store_memory": 80 << 20, "memory": 2 << 30}
+    node = {"num_cpus": CPUS // 2, "object_store_memory": 80 << 20, "memory": 2 << 30}
     started = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     add_node(started, node)
     started.wait_for_nodes()
@@ -135,12 +137,13 @@ def assert_the_same(out, alone):
 
 
 def test_a_worker_is_killed_in_the_middle(cluster, model, photographs, alone, tmp_path):
+    """The actors take all CPUs of the cluster: what reads and writes has to do without one."""
     out = tmp_path / "killed"
-    program = start_example(cluster, model, photographs, out, "--actors", 2)
+    program = start_example(cluster, model, photographs, out, "--actors", CPUS)
     try:
         wait_until(lambda: count_pictures(out) >= 20 or program.poll() is not None, "20 pictures")
         actors = find_actors(cluster[1])
-        assert len(actors) == 2
+        assert len(actors) == CPUS
         os.kill(actors[0], signal.SIGKILL)
         assert count_pictures(out) < 180, "killed too late to prove anything"
         wait_until(lambda: set(find_actors(cluster[1])) - set(actors) or program.poll() is not None, "another actor")

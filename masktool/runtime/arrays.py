@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -19,6 +18,7 @@ from masktool.errors import MasktoolError, describe_exception, reported_as
 from masktool.limits import check_limit
 from masktool.runtime.checks import show_shape
 from masktool.runtime.preprocessing import PreparedImage
+from masktool.runtime.unwarned import unwarned
 
 ARRAY_SUFFIX = ".npy"
 EXPECTED = "a .npy file"
@@ -76,8 +76,7 @@ def read_npy_header(stream: BinaryIO, path: Path) -> ArrayHeader:
     try:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that Python 2 wrote it
+        with unwarned():  # that Python 2 wrote it
             shape, _, dtype = read(stream)  # version 3 differs from 2 in the names of fields, which numbers have not
     except Exception as error:  # ValueError, TokenError, MemoryError, RecursionError, ...
         raise MasktoolError("not a .npy file, or a damaged one", where=path, got=describe_exception(error)) from error

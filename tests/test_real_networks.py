@@ -1,11 +1,14 @@
-"""Benchmarks on real networks: weights in Caffe's format, and the photographs that are recognised."""
+"""Benchmarks on real networks: weights in Caffe's format, the photographs that are recognised, and differences."""
 
 import struct
 
 import numpy as np
 import pytest
 
+from benchmarks.mask_rules import difference, digest_graph, rates
 from benchmarks.real_networks import CELLS, NETWORKS, find_network, read_images
+from masktool.evaluation.metrics.missingness.class_entropy import class_entropy
+from masktool.evaluation.metrics.missingness.removal_measures import ACCURACY, ENTROPY, UNCHANGED, Answers
 
 
 def field(number, content):
@@ -50,6 +53,41 @@ def test_a_whole_photograph_is_most_like_itself():
     lengths = np.linalg.norm(features, axis=1)
     np.testing.assert_allclose(scores / lengths[:, None], features @ features.T / np.outer(lengths, lengths), atol=1e-4)
     assert (scores.argmax(1) == np.arange(9)).all()
+
+
+def answers(predicted):
+    classes = np.array(predicted)
+    return Answers(classes, np.array([1, 2, 3]), np.array([1.0, 2.0, 0.0]), np.ones(classes.shape), (0.0, 1.0))
+
+
+def test_differences_are_of_the_same_images():
+    first, second = answers([[1, 1], [2, 0], [3, 3]]), answers([[1, 0], [2, 2], [0, 0]])
+    assert rates(UNCHANGED, first).tolist() == [1, 0.5, 1]
+    assert rates(ACCURACY, second).tolist() == [0.5, 1, 1]
+    assert difference(UNCHANGED, first, second, seed=0).value == pytest.approx((0.5 - 0.5 + 1) / 3)
+    found = difference(ENTROPY, first, second, seed=0)
+    weights = np.full((1, 3), 1 / 3)
+    by_column = [
+        np.mean([class_entropy(weights, column)[0] for column in each.predicted.T]) for each in (first, second)
+    ]
+    assert found.value == pytest.approx(by_column[0] - by_column[1])
+    assert found.low <= found.value <= found.high
+    assert difference(ENTROPY, first, first, seed=0).low == difference(ENTROPY, first, first, seed=0).high == 0
+
+
+def test_files_are_the_same_where_their_metadata_alone_differ(tmp_path):
+    import onnx
+
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 18]> g (float[N] x) => (float[N] y) {y = Abs(x)}'
+    )
+    onnx.save(model, tmp_path / "a.onnx")
+    model.metadata_props.add(key="rule", value="cell")
+    onnx.save(model, tmp_path / "b.onnx")
+    model.graph.node[0].op_type = "Neg"
+    onnx.save(model, tmp_path / "c.onnx")
+    first, renamed, other = (digest_graph(tmp_path / f"{name}.onnx") for name in "abc")
+    assert first == renamed != other
 
 
 def test_networks_of_drawn_shapes_have_drawn_pictures(tmp_path):

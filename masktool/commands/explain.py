@@ -166,7 +166,7 @@ def command(
     instead. - is a photograph on standard input. A directory with -o can be resumed: the same command goes on where
     an earlier run was stopped. Exit code 2 when a photograph could not be explained; the others are nevertheless.
     """
-    methods = methods or (default_method(known_metadata(model)),)
+    methods = methods or (default_method(known_metadata(model), budget),)
     formats_ = choose_formats(formats, as_json=as_json, directory=directory)
     resumable = is_resumable(images, formats_, directory)
     request = ExplanationRequest(

@@ -44,7 +44,12 @@ STOPPING_OPTIONS = (
         metavar="K",
         help="How many segments --until top-k asks the order of.",
     ),
-    click.option("--budget", type=int, metavar="N", help="Most forward passes of methods that draw samples."),
+    click.option(
+        "--budget",
+        type=int,
+        metavar="N",
+        help="Most forward passes: what of the method is left open takes what makes the most of N.",
+    ),
     click.option(
         "--seconds",
         type=float,

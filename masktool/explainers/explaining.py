@@ -12,6 +12,7 @@ import numpy as np
 
 from masktool.contract import FEATURE_MAP
 from masktool.errors import MasktoolError
+from masktool.explainers.budgets import fit_budget
 from masktool.explainers.embedded import ask_file, check_embedded, read_attribution
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.explanation_run import Cost, ExplanationRun, maps_of
@@ -113,6 +114,7 @@ def explain_batch(
             for (subject, targets), reading in zip(chosen, readings, strict=True)
         ]
         if session.metadata.takes_mask:
+            method = fit_budget(method, max(tasks, key=lambda task: len(task.targets)))
             attributions = method.attribute_together(tasks)
         else:
             attributions = [

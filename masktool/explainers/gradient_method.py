@@ -29,6 +29,19 @@ class GradientMethod(Method):
     needs_gradient: ClassVar[bool] = True
     samples_option: ClassVar[str | None] = None
 
+    def count_passes(self, task: Task) -> int:
+        """Returns the passes of the image as it is, and of every class."""
+        return 1 + len(task.targets) * self.passes_per_class
+
+    @property
+    def passes_per_class(self) -> int:
+        """The number of passes that a class takes."""
+        return 1
+
+    def steps_within(self, budget: int, task: Task) -> int:
+        """Returns how many passes of a budget there are for each class."""
+        return (budget - 1) // len(task.targets)
+
     @abc.abstractmethod
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
         """Explains the class ``task.targets[position]``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,11 @@ from masktool.explainers.method import Attribution, Method
 from masktool.explainers.task import Task
 from masktool.option_checks import check_choice, check_count, check_real
 from masktool.progress import Advance
+
+FEWEST_STEPS = 50
+"""Steps below which no budget goes by itself."""
+JUDGING = 3
+"""Passes that judge a mask: of the image without it, under it, and under it cut at .5."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +87,24 @@ class LearnedMask(Method):
     @abc.abstractmethod
     def settings(self, size: tuple[int, int]) -> dict[str, Any]:
         """Returns every option with the value that an input of ``size`` (height, width) takes, as JSON values."""
+
+    @property
+    def passes_per_step(self) -> int:
+        """The number of passes of each step."""
+        return 1
+
+    def within(self, budget: int, task: Task) -> Self:
+        """Returns the method with as many steps as fit, up to those that it has anyway.
+
+        Fewer than :data:`FEWEST_STEPS` are not chosen, since a mask that has hardly begun to form shows nothing.
+        """
+        room = ((budget - 1) // len(task.targets) - JUDGING) // self.passes_per_step
+        fewest = min(FEWEST_STEPS, self.n_iterations)
+        return dataclasses.replace(self, n_iterations=min(self.n_iterations, max(fewest, room)))
+
+    def count_passes(self, task: Task) -> int:
+        """Returns the passes of the image as it is, of all steps, and those that judge the mask."""
+        return 1 + len(task.targets) * (self.n_iterations * self.passes_per_step + JUDGING)
 
     def attribute(self, task: Task) -> Attribution:
         """Learns one mask for every target of one image."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from masktool.errors import MasktoolError
+from masktool.explainers.stopping import Stopping
 from masktool.explainers.task import Task
 from masktool.messages import parameter
 from masktool.option_checks import build_with_options
@@ -88,6 +89,36 @@ class Method(abc.ABC):
         limit = self.most_samples if count is None else count
         assert limit is not None
         return limit
+
+    def most_within(self, stopping: Stopping) -> int:
+        """Returns the number of samples that the user asks for, else all that a budget allows, else the largest."""
+        assert self.samples_option is not None
+        is_open = getattr(self, self.samples_option) is None
+        return stopping.budget - 1 if is_open and stopping.budget is not None else self.sample_limit
+
+    def leaves_open(self, name: str) -> bool:
+        """Tells whether an option has its default, so that a budget may choose it."""
+        (field,) = (each for each in dataclasses.fields(self) if each.name == name)
+        return bool(getattr(self, name) == field.default)
+
+    def within(self, budget: int, task: Task) -> Self:  # noqa: ARG002  # what has a fixed cost has nothing to choose
+        """Returns the method with the settings that make the most of a budget of passes; options with values stay.
+
+        Numbers of steps beyond the budget are cut; for samples :class:`~masktool.explainers.stopping.SampleRun` does
+        that. What cannot be brought within the budget is left, and refused by its :meth:`count_passes`.
+
+        Args:
+            budget: the largest number of forward passes, that of the image as it is among them.
+            task: the task, whose size, targets and feature map decide the cost.
+        """
+        return self
+
+    def count_passes(self, task: Task) -> int | None:  # noqa: ARG002
+        """Returns how many passes a task takes, that of the image as it is among them; None where that is not known.
+
+        Of a method that draws samples it is the fewest that it can do with. One that does not say takes no budget.
+        """
+        return None
 
     @abc.abstractmethod
     def attribute(self, task: Task) -> Attribution:

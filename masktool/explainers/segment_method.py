@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 from numpy.typing import NDArray
 
@@ -41,6 +41,16 @@ class SegmentMethod(Method):
             raise MasktoolError("unknown segments", where=self.segments, expected=f"one of {', '.join(known)}")
         if self.feature_mask is not None:
             check_label_map(self.feature_mask, where="feature_mask")
+
+    def with_segments_for(self, n_samples: int, budget: int) -> Self:
+        """Returns the method with no more segments than half as many as samples fit into a budget of passes.
+
+        Fewer samples than twice as many would leave the weights to what is assumed of them beforehand. A number of
+        segments, or a label map, that the user gives stays.
+        """
+        if not self.leaves_open("n_segments") or self.feature_mask is not None:
+            return self
+        return dataclasses.replace(self, n_segments=min(self.n_segments, max(2, min(n_samples, budget - 1) // 2)))
 
     def cut(self, task: Task) -> Segments:
         """Returns the segments of the model's input."""

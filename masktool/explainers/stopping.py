@@ -86,11 +86,15 @@ class Stopping:
         return dataclasses.replace(self, budget=budget, seconds=self.seconds and self.seconds / count)
 
     def refuse_for(self, title: str) -> None:
-        """Raises a MasktoolError where something was given that a method without samples has no use for."""
-        if self.given:
+        """Raises a MasktoolError where something was given that a method without samples has no use for.
+
+        A budget is no such thing: every method has its settings for one.
+        """
+        given = {name: value for name, value in self.given.items() if name != "budget"}
+        if given:
             raise MasktoolError(
                 f"{title} draws no samples, which could be enough before their end",
-                where=join(", ", [parameter(name, value) for name, value in self.given.items()]),
+                where=join(", ", [parameter(name, value) for name, value in given.items()]),
                 fix="leave that out",
             )
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from masktool.contract import Metadata
 from masktool.errors import MasktoolError
+from masktool.explainers.budgets import default_for_budget
 from masktool.explainers.explaining import explain_all
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.explanation_settings import SHARED_ARGUMENTS, ExplanationSettings
@@ -92,8 +93,9 @@ def explain(
         tolerance: what counts as stable, as a share of the map's range.
         top_k: the number of segments whose order counts, with ``until="top-k"``; of a map of pixels, the number of
             cells of a 7 x 7 grid.
-        budget: the largest number of forward passes of a method that draws samples, that of the image as it is among
-            them; None sets no limit.
+        budget: the largest number of forward passes, that of the image as it is among them: options of the method that
+            are left at their defaults take what makes the most of them, such as the number of samples, of steps, of
+            segments or of windows, and where no method is named the budget chooses that too; None sets no limit.
         seconds: the time in seconds after which a method draws no more samples; the answer then depends on the machine,
             which it notes. None sets no limit.
         seed: the seed of every random choice.
@@ -226,7 +228,7 @@ def open_and_explain(
         For each image, one explanation per target.
     """
     metadata = known_metadata(model)
-    method = method or default_method(metadata)
+    method = method or default_method(metadata, arguments.get("budget"))
     rest = dict(arguments)
     opening = {name: rest.pop(name) for name in OPENING_ARGUMENTS if name in rest}
     shared = {name: rest.pop(name) for name in SHARED_ARGUMENTS if name in rest}
@@ -270,9 +272,11 @@ def open_for_method(
         yield session
 
 
-def default_method(metadata: Metadata | None) -> str:
-    """Returns the method to explain by where none is named: that of a file that explains itself, else LIME."""
-    return "lime" if metadata is None or metadata.explanation is None else str(metadata.explanation["method"])
+def default_method(metadata: Metadata | None, budget: int | None = None) -> str:
+    """Returns the method to explain by where none is named: that of a file that explains itself, else the budget's."""
+    if metadata is None or metadata.explanation is None:
+        return default_for_budget(budget)
+    return str(metadata.explanation["method"])
 
 
 def refuse_settled_options(metadata: Metadata | None, where: object, given: Sequence[str]) -> None:

@@ -325,7 +325,8 @@ def test_it_stops_as_the_options_say(explain, work):
     rise, occlusion = map(json.loads, out)
     assert rise["forward_passes"] == 40
     assert rise["settings"]["n_masks"] == 39
-    assert "budget" not in occlusion["settings"]  # it draws no samples
+    assert occlusion["settings"]["budget"] == 40
+    assert occlusion["forward_passes"] <= 40
     assert "would draw enough" in err
     assert "--samples" in err
 

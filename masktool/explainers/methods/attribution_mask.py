@@ -91,6 +91,12 @@ class AttributionMask(GradientMethod):
         check_choice("rule", self.rule, RULES)
         check_count("n_steps", self.n_steps)
 
+    @property
+    def passes_per_class(self) -> int:
+        """A gradient for each multiplication, or an integral besides, and the image in the end."""
+        of_rule = self.n_steps if self.rule == "integrated-gradients" else 0
+        return self.n_iterations * (1 + of_rule) + 1
+
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
         """Returns the mean over the channels of the last mask for one target, with figures and notes."""
         target = np.array([task.targets[position]])

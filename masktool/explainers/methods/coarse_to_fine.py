@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,9 @@ from masktool.option_checks import check_count
 
 SMALL_WINDOWS_PER_SIDE = 14
 """Default small window: a fourteenth of the input, 16 of 224 pixels, half as long as occlusion's."""
+
+WINDOWS_BY_BUDGET = (SMALL_WINDOWS_PER_SIDE, 7, 4)
+"""Small windows along a side, not overlapping, that a budget of passes chooses from; four times the largest is all."""
 
 
 @register
@@ -76,6 +79,30 @@ class CoarseToFine(Method):
         check_count("enlargement", self.enlargement, minimum=2)
         if self.most_masks is not None:
             check_count("most_masks", self.most_masks)
+
+    def within(self, budget: int, task: Task) -> Self:
+        """Returns the method with as many masks as the budget has room for, at most half of them of big windows."""
+        most = budget - 1 if self.leaves_open("most_masks") or self.most_masks is None else self.most_masks
+        chosen = dataclasses.replace(self, most_masks=min(most, budget - 1))
+        if not self.leaves_open("sliding_window_shapes"):
+            return chosen
+        return dataclasses.replace(chosen, sliding_window_shapes=chosen.window_within(budget - 1, task.size))
+
+    def window_within(self, count: int, size: Pair) -> Pair:
+        """Returns the smallest of some windows whose big ones take at most half of ``count`` masks."""
+        for per_side in WINDOWS_BY_BUDGET:
+            height, width = (max(1, round(length / per_side)) for length in size)
+            _, corners = self.big_windows(size, (height, width))
+            if len(corners) <= count // 2:
+                break
+        return height, width
+
+    def count_passes(self, task: Task) -> int:
+        """Returns the passes of the image as it is, of the big windows, and of small ones in the room left."""
+        window, strides = self.resolve(task.size)
+        n_big = len(self.big_windows(task.size, window)[1])
+        n_all = n_big + len(window_corners(task.size, window, strides))
+        return 1 + (n_all if self.most_masks is None else max(n_big, min(n_all, self.most_masks)))
 
     def attribute(self, task: Task) -> Attribution:
         """Hides the big windows, then the small ones that are worth it for any target."""

@@ -90,6 +90,11 @@ class Extremal(LearnedMask):
         check_real("area", self.area, above=0, below=1)
         check_real("smoothness", self.smoothness, above=0, below=1)
 
+    @property
+    def passes_per_step(self) -> int:
+        """One for what is kept or for what is taken away, two for both."""
+        return 2 if self.aim == "both" else 1
+
     def learn(self, hidden: HiddenParts, seeds: Sequence[int], advance: Advance) -> Learned:
         """Learns the grids of all images and returns the masks that they make."""
         family = SmoothMasks(hidden.size, self.smoothness)

@@ -22,8 +22,9 @@ without influence it is too large, by up to a factor of the root of 2.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,8 @@ from masktool.explainers.stopping import SampleRun
 from masktool.explainers.task import Task
 from masktool.option_checks import check_count, check_real
 
+FEWEST = 2
+"""Masks: dependence is measured between pairs."""
 BLOCK = 256
 """Most rows of the kernel matrix that are held at a time."""
 BLOCK_VALUES = 1 << 18
@@ -66,14 +69,25 @@ class Hsic(Method):
 
     def __post_init__(self) -> None:
         if self.n_masks is not None:
-            check_count("n_masks", self.n_masks, minimum=2)  # dependence is measured between pairs
+            check_count("n_masks", self.n_masks, minimum=FEWEST)
         check_real("p", self.p, above=0, below=1)
         check_count("grid_size", self.grid_size)
+
+    def within(self, budget: int, task: Task) -> Self:
+        """Returns the method with a grid of no more cells than half as many as there are masks."""
+        if not self.leaves_open("grid_size"):
+            return self
+        n_masks = min(self.most_within(task.stopping), budget - 1)
+        return dataclasses.replace(self, grid_size=min(self.grid_size, max(2, math.isqrt(n_masks // 2))))
+
+    def count_passes(self, task: Task) -> int:  # noqa: ARG002
+        """Returns the passes of the image as it is and of two masks, between which dependence is measured."""
+        return 1 + FEWEST
 
     def attribute(self, task: Task) -> Attribution:
         """Scores random masks, and compares for each cell which masks agree about it with which scores are alike."""
         cells = self.cut(task)
-        run = SampleRun(task.stopping, self.n_masks, self.most_samples)
+        run = SampleRun(task.stopping, self.n_masks, self.most_within(task.stopping))
         kept = self.draw(run.most, int(cells.max()) + 1, task.seed)
 
         def batches() -> Iterator[Rows]:

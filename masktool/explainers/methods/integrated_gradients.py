@@ -13,7 +13,7 @@ The integral is a sum over n steps: at Gauss-Legendre's points and weights, or a
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from masktool.explainers.task import Differentiable, Task
 from masktool.option_checks import check_choice, check_count
 
 Rule = Literal["gauss-legendre", "riemann"]
+ENDS = 2
+"""Passes beside the steps: the image and the baseline, for the completeness gap."""
 NOTICEABLE = 0.05
 """Share of the change in logit from which the gap is worth a note: the paper's own bound (section 5)."""
 
@@ -58,6 +60,16 @@ class IntegratedGradients(GradientMethod):
         object.__setattr__(self, "baseline", check_baseline("baseline", self.baseline))  # a number becomes its text
         check_count("n_steps", self.n_steps)
         check_choice("rule", self.rule, ("gauss-legendre", "riemann"))
+
+    def within(self, budget: int, task: Task) -> Self:
+        """Returns the method with as many steps as fit, up to those that it has anyway: more change next to nothing."""
+        steps = max(1, self.steps_within(budget, task) - ENDS)
+        return dataclasses.replace(self, n_steps=min(self.n_steps, steps))
+
+    @property
+    def passes_per_class(self) -> int:
+        """The number of steps, and both ends of the way."""
+        return self.n_steps + ENDS
 
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
         """Returns the map of one target, with the gap between its sum and the logit's change from baseline to image."""

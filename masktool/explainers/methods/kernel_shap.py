@@ -28,7 +28,7 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterator
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,15 +76,25 @@ class KernelShap(SegmentMethod):
             check_count("n_samples", self.n_samples, minimum=FEWEST)
         check_choice("sampling", self.sampling, ("leverage", "kernel"))
 
+    def within(self, budget: int, task: Task) -> Self:
+        """Returns the method with no more segments than half as many as there are samples."""
+        return self.with_segments_for(self.most_within(task.stopping), budget)
+
+    def count_passes(self, task: Task) -> int:  # noqa: ARG002
+        """Returns the passes of the image as it is, and of the fewest masks."""
+        return 1 + FEWEST
+
     def attribute(self, task: Task) -> Attribution:
         """Scores pairs of complementary sets of segments, and fits their differences."""
         segments = self.cut(task)
         n_features = int(segments.max()) + 1
         check_limit("segments", n_features, where=self.title)
-        samples = self.draw(self.sample_limit, n_features, task.seed)
+        samples = self.draw(self.most_within(task.stopping), n_features, task.seed)
         rows = coalitions(samples)
         run = SampleRun(
-            task.stopping, self.n_samples and min(self.n_samples, len(rows)), min(self.most_samples, len(rows))
+            task.stopping,
+            self.n_samples and min(self.n_samples, len(rows)),
+            min(self.most_within(task.stopping), len(rows)),
         )
 
         def batches() -> Iterator[Rows]:

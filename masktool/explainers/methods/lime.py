@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,8 @@ from masktool.option_checks import check_choice, check_count, check_real
 
 Sampling = Literal["orthogonal", "independent"]
 """How samples are drawn."""
+FEWEST = 2
+"""Samples that a line needs."""
 EVEN = 0.5
 """Probability at which as many segments are kept as are missing."""
 
@@ -95,7 +97,7 @@ class Lime(SegmentMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.n_samples is not None:
-            check_count("n_samples", self.n_samples, minimum=2)  # a line needs two points
+            check_count("n_samples", self.n_samples, minimum=FEWEST)
         check_real("p", self.p, above=0, below=1)
         check_real("kernel_width", self.kernel_width, above=0)
         check_choice("sampling", self.sampling, (None, "orthogonal", "independent"))
@@ -115,12 +117,20 @@ class Lime(SegmentMethod):
         """How samples are drawn."""
         return self.sampling or ("orthogonal" if self.p == EVEN else "independent")
 
+    def within(self, budget: int, task: Task) -> Self:
+        """Returns the method with no more segments than half as many as there are samples."""
+        return self.with_segments_for(self.most_within(task.stopping), budget)
+
+    def count_passes(self, task: Task) -> int:  # noqa: ARG002
+        """Returns the passes of the image as it is and of two samples, which a line needs."""
+        return 1 + FEWEST
+
     def attribute(self, task: Task) -> Attribution:
         """Scores random sets of segments, and fits a linear model for every target at once."""
         segments = self.cut(task)
         n_features = int(segments.max()) + 1
         check_limit("segments", n_features, where=self.title)
-        run = SampleRun(task.stopping, self.n_samples, self.most_samples)
+        run = SampleRun(task.stopping, self.n_samples, self.most_within(task.stopping))
         design = self.design(run.most, n_features, task.seed)
         fit_to = self.fit_by_ridge if self.alpha is not None else self.fit_by_evidence(segments)
 

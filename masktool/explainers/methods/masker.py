@@ -65,6 +65,10 @@ class Masker(Method):
     def __post_init__(self) -> None:
         check_choice("judge", self.judge, (True, False))
 
+    def count_passes(self, task: Task) -> int:  # noqa: ARG002
+        """Returns the pass that gives scores and map, and two more where the mask is judged."""
+        return 3 if self.judge else 1
+
     def attribute(self, task: Task) -> Attribution:
         """Returns the map that came with the scores; every target gets the same map."""
         mask = check_map(task.outputs[SALIENCY_MAP], task.size)

@@ -64,6 +64,11 @@ class ReciproCam(Method):
     def __post_init__(self) -> None:
         check_choice("gaussian", self.gaussian, (True, False))
 
+    def count_passes(self, task: Task) -> int:
+        """Returns the passes of the image as it is, and of the layers behind the feature map for every place."""
+        assert task.head is not None
+        return 1 + int(np.prod(task.head.places))
+
     def attribute(self, task: Task) -> Attribution:
         """Runs the head once for every place of the feature map, and scales its scores."""
         head = task.head

@@ -26,8 +26,9 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,8 @@ from masktool.explainers.stopping import SampleRun
 from masktool.explainers.task import ScoredMasks, Task
 from masktool.option_checks import check_choice, check_count, check_real
 
+FEWEST = 2
+"""Masks: one has no standard error."""
 AXES = ("rows", "columns")
 """Names of the interpolation along either axis of a mask."""
 LARGEST_GRID = 12
@@ -91,7 +94,7 @@ class Rise(Method):
 
     def __post_init__(self) -> None:
         if self.n_masks is not None:
-            check_count("n_masks", self.n_masks, minimum=2)  # one mask has no standard error
+            check_count("n_masks", self.n_masks, minimum=FEWEST)
         check_real("p", self.p, above=0, below=1)
         check_count("grid_size", self.grid_size)
         check_choice("binary", self.binary, (None, True, False))
@@ -114,9 +117,20 @@ class Rise(Method):
                 fix=sum_alone,
             )
 
+    def within(self, budget: int, task: Task) -> Self:
+        """Returns the method with a grid of no more cells than half as many as there are masks."""
+        if not self.leaves_open("grid_size"):
+            return self
+        n_masks = min(self.most_within(task.stopping), budget - 1)
+        return dataclasses.replace(self, grid_size=min(self.grid_size, max(2, math.isqrt(n_masks // 2))))
+
+    def count_passes(self, task: Task) -> int:  # noqa: ARG002
+        """Returns the passes of the image as it is and of two masks, which a standard error needs."""
+        return 1 + FEWEST
+
     def attribute(self, task: Task) -> Attribution:
         """Scores random masks batch by batch, holding no more than one batch, and returns the weighted means."""
-        run = SampleRun(task.stopping, self.n_masks, self.most_samples)
+        run = SampleRun(task.stopping, self.n_masks, self.most_within(task.stopping))
         design, n_targets = self.design(task), len(task.targets)
         average: Averages = (
             RegressedMean(self, design, n_targets)

@@ -14,7 +14,7 @@ is shown, beside the map's range: four times the samples halve it.
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,11 @@ from masktool.explainers.method import register
 from masktool.explainers.stopping import SampleRun
 from masktool.explainers.task import Differentiable, Task
 from masktool.option_checks import check_count, check_real
+
+FEWEST = 2
+"""Samples: one has no standard error."""
+MOST_WITHIN = 100
+"""Samples that a budget buys at most: the paper finds little gain beyond 50."""
 
 
 @register
@@ -48,8 +53,18 @@ class SmoothGrad(GradientMethod):
     noise_level: float = 0.15
 
     def __post_init__(self) -> None:
-        check_count("n_samples", self.n_samples, minimum=2)  # one sample has no standard error
+        check_count("n_samples", self.n_samples, minimum=FEWEST)
         check_real("noise_level", self.noise_level, above=0)
+
+    def within(self, budget: int, task: Task) -> Self:
+        """Returns the method with as many samples as fit, up to those beyond which maps hardly change."""
+        most = MOST_WITHIN if self.leaves_open("n_samples") else self.n_samples
+        return dataclasses.replace(self, n_samples=min(most, max(FEWEST, self.steps_within(budget, task))))
+
+    @property
+    def passes_per_class(self) -> int:
+        """The fewest samples."""
+        return FEWEST
 
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
         """Returns the map of one target, from gradients and their squares summed batch by batch."""

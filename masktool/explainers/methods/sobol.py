@@ -28,8 +28,9 @@ the points, which are counted as if they were independent.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,10 @@ from masktool.option_checks import check_choice, check_count
 
 FEWEST_POINTS = 2
 """One point has no standard error."""
+POINTS_WITHIN = 3
+"""Points that a budget should reach for, or the grid becomes coarser: of two the indices are mostly noise."""
+MASKS_PER_CELL = 0.5
+"""Share of the cells whose mask C is a mask of its own, on average, where masks are cut."""
 ROUNDING = float(np.finfo(np.float32).eps)
 """Spread of the scores, as a share of the largest, up to which all are one number: a share of it would be noise."""
 
@@ -81,11 +86,24 @@ class Sobol(Method):
         check_count("grid_size", self.grid_size)
         check_choice("binary", self.binary, (True, False))
 
+    def within(self, budget: int, task: Task) -> Self:  # noqa: ARG002
+        """Returns the method with a grid so coarse that the budget reaches for a few points, on average."""
+        if not self.leaves_open("grid_size"):
+            return self
+        share = MASKS_PER_CELL if self.binary else 1
+        cells = ((budget - 1) / POINTS_WITHIN - 2) / share
+        return dataclasses.replace(self, grid_size=min(self.grid_size, max(1, math.isqrt(max(1, int(cells))))))
+
+    def count_passes(self, task: Task) -> int:  # noqa: ARG002
+        """Returns the passes of the image as it is, and of two points without any mask C; the rest is drawn."""
+        return 1 + 2 * FEWEST_POINTS
+
     def attribute(self, task: Task) -> Attribution:
         """Scores the masks of all points, and compares those that differ in one cell."""
         cells = self.cut(task)
         design = self.design(self.most_points(task.stopping), int(cells.max()) + 1, task.seed)
-        run = SampleRun(design.budget_of_points(task.stopping), self.n_points, self.most_samples, FEWEST_POINTS)
+        most = self.most_points(task.stopping)
+        run = SampleRun(design.budget_of_points(task.stopping), self.n_points, most, FEWEST_POINTS)
 
         def batches() -> Iterator[Rows]:
             for points in run.pieces(1):
@@ -108,9 +126,8 @@ class Sobol(Method):
 
     def most_points(self, stopping: Stopping) -> int:
         """Returns the largest number of points whose masks may be scored: each costs two passes or more."""
-        if stopping.budget is None:
-            return self.sample_limit
-        return max(FEWEST_POINTS, min(self.sample_limit, stopping.budget // 2))
+        most = self.most_within(stopping)
+        return most if stopping.budget is None else max(FEWEST_POINTS, min(most, stopping.budget // 2))
 
     def design(self, n_points: int, n_cells: int, seed: int) -> PointMasks:
         """Returns the masks of some points, and where each of A, B and C stands among them."""

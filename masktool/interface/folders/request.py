@@ -72,6 +72,12 @@ class ExplanationRequest:
         """The formats of which every explanation gets a file of its own."""
         return tuple(each for each in self.formats if each != PARQUET)
 
+    def stopping_of(self, method: str) -> dict[str, Any]:
+        """Returns when a method stops; of one that draws no samples, its budget alone."""
+        if METHODS[method].draws():
+            return dict(self.stopping)
+        return {name: value for name, value in self.stopping.items() if name == "budget"}
+
     def settings(self) -> dict[str, Any]:
         """Returns what decides the files' bytes besides photographs and model, as JSON values."""
         decisive = ("targets", "output", "score", "input_size", "seed", "batch", "stopping", "threads", "timing")
@@ -118,7 +124,7 @@ def explain_photograph(
         seed=request.seed,
         perturbations_per_eval=request.batch,
         progress=progress,
-        **(request.stopping if METHODS[method].draws() else {}),
+        **request.stopping_of(method),
         **request.methods[method],
     )
     told = [dataclasses.replace(each, settings={**each.settings, "threads": request.threads}) for each in found]

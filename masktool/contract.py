@@ -34,6 +34,9 @@ RULE_PROPERTY = "masktool.rule"
 """Key of the node ``metadata_props`` entry that names the mask rule that was applied to the node."""
 
 Masking = Literal["layer", "partial", "fill"]
+SamplerRule = Literal["cell", "published"]
+"""What keeps an output of a sampler narrower than its stride (a 1 x 1 convolution of stride 2) under ``layer`` masking:
+any place of its stride's cell, or, as the method was published, only a place that the sampler looks at."""
 Batching = Literal["any", "one"]
 FilePrecision = Literal["fp32", "fp16", "bf16"]
 DeviceProvider = Literal["cuda", "webgpu", "tensorrt", "coreml", "directml"]
@@ -269,6 +272,8 @@ class Metadata:
             file that holds a whole network.
         plain_branch: whether the file also holds the plain network, which runs where the mask is left out or hides
             nothing.
+        rule: rule of samplers narrower than their stride; None unless masking is ``layer``. Files written before it was
+            recorded have ``published``.
     """
 
     masking: Masking
@@ -302,6 +307,7 @@ class Metadata:
     head: str | None = None
     behind: str | None = None
     plain_branch: bool = False
+    rule: SamplerRule | None = None
 
     @property
     def one_by_one(self) -> bool:
@@ -343,6 +349,8 @@ class Metadata:
         for field in dataclasses.fields(cls):
             if field.name not in values and field.default is dataclasses.MISSING:
                 raise damaged_metadata(field.name, "a value", "none")
+        if values["masking"] == "layer":
+            values.setdefault("rule", "published")
         if values["preprocessing"] is not None:
             values["preprocessing"] = Preprocessing.from_json(values["preprocessing"])
         for name in ("labels", "losses", "output_evidence"):

@@ -7,7 +7,8 @@
    a Loop whose course is known by then is written out. Pools lose a window behind the image.
 4. Quantised operators become float ones between DequantizeLinear and QuantizeLinear; operators that ONNX Runtime fused
    are taken apart.
-5. ``auto_pad`` becomes explicit pads, and a Pad of zeros in front of a convolution or an average pool becomes its pads.
+5. What picks every so-many-th place along some axes becomes one Slice.
+6. ``auto_pad`` becomes explicit pads, and a Pad of zeros in front of a convolution or an average pool becomes its pads.
 
 Batch normalisation is left alone: ONNX Runtime folds it, and folding it here would change the last bit of the result.
 """
@@ -35,6 +36,7 @@ from masktool.exporters.rewrites.quantized import rewrite_quantized
 from masktool.exporters.rewrites.schema_functions import inline_schema_functions
 from masktool.exporters.rewrites.sequences import split_into_parts
 from masktool.exporters.rewrites.shape_arithmetic import fold_shape_arithmetic
+from masktool.exporters.rewrites.strided_slices import rewrite_strided_slices
 
 __all__ = ["canonicalise", "opset_of"]
 
@@ -80,6 +82,7 @@ def canonical_copy(model: ir.Model) -> ir.Model:
     if any([rewrite_quantized(model.graph), rewrite_fused(model.graph)]):
         fold_constants(model)
     remove_identities(model.graph)
+    rewrite_strided_slices(model.graph)
     common.RemoveUnusedNodesPass()(model)
     common.RemoveUnusedOpsetsPass()(model)
     infer_outputs_anew(model)

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from masktool.contract import BATCH_AXIS, FUNCTION_DOMAIN, MASK_INPUT, RULE_PROPERTY, Layout, Masking
+from masktool.contract import BATCH_AXIS, FUNCTION_DOMAIN, MASK_INPUT, RULE_PROPERTY, Layout, Masking, SamplerRule
 from masktool.errors import MasktoolError, UnsupportedNode, UnsupportedOperatorError, reported_as
 from masktool.exporters.defaults import read_once
 from masktool.exporters.opset import opset_of
@@ -32,7 +32,13 @@ REPORT = "nothing was written; this is a defect of masktool: please report the n
 
 
 def mask_model(
-    model: ir.Model, image_input: str, layout: Layout, *, mask_required: bool, masking: Masking = "layer"
+    model: ir.Model,
+    image_input: str,
+    layout: Layout,
+    *,
+    mask_required: bool,
+    masking: Masking = "layer",
+    rule: SamplerRule | None = None,
 ) -> None:
     """Adds the input ``mask`` and carries it through every node, in place.
 
@@ -42,13 +48,14 @@ def mask_model(
         layout: the layout of the image input.
         mask_required: makes ``mask`` an ordinary input instead of one with a default of ones.
         masking: ``layer`` or ``partial``.
+        rule: rule of samplers narrower than their stride; None takes the published one.
 
     Raises:
         UnsupportedOperatorError: nodes have no rule, or their rule refuses them; the model is then unusable.
         MasktoolError: the model already has an input ``mask``.
     """
     image = next(value for value in model.graph.inputs if value.name == image_input)
-    graph = MaskedGraph(model.graph, masking)
+    graph = MaskedGraph(model.graph, masking, rule)
     nodes = tuple(model.graph)
     quantised = find_quantised_nodes(model.graph)
     mask = add_mask_input(model.graph, image, layout, mask_required=mask_required)

@@ -3,6 +3,10 @@
 ``layer`` masking: ``y = conv(fill(x, m, t))``, ``m' = maxpool(m)`` with the same kernel, stride, padding and dilation.
 A 1 × 1 convolution needs no fill.
 
+A kernel that spans less than its stride s looks at some places of each s × s cell of the map. Under the ``cell`` rule
+an output is kept where any place of its cell is, and s − 1 rounds of fill give the places that are looked at a value:
+both are those of a kernel as wide as the stride. Under the ``published`` rule m' looks where the kernel does.
+
 ``partial`` masking: ``y = (conv(x · m) − b) / c + b``, where c is the share of the window's places that is kept; what
 lies outside the image counts on neither side. It is computed as ``conv(x · m) · r + b · (1 − r)``, r = 1 / c, so that a
 mask of ones changes nothing; y is 0 where nothing is kept.
@@ -27,7 +31,7 @@ from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gra
 from masktool.ops.graph import MaskedGraph, mask_rule
 from masktool.ops.samples import Sample, add_samples
 from masktool.ops.sliding import Window
-from masktool.ops.windows import fixed_window, pool_mask, window_of
+from masktool.ops.windows import fixed_window, kept_window, pool_mask, window_of
 
 
 @mask_rule("Conv")
@@ -35,14 +39,15 @@ def mask_conv(graph: MaskedGraph, node: ir.Node) -> None:
     """Fills the input's missing places from their neighbours, or counts kept places only."""
     refuse_computed_weights(graph, node)
     window, state = window_of(node, graph)
-    new_mask = pool_mask(graph, state.mask, window)
+    deciding = kept_window(graph, window)
+    new_mask = pool_mask(graph, state.mask, deciding)
     if graph.masking == "partial" and not window.is_point:
         attributes = {
             "strides": window.strides, "pads": window.pads, "dilations": window.dilations,
         }  # fmt: skip
         count_kept(graph, node, (1, 1, *window.kernel), new_mask, attributes)
     else:
-        node.replace_input_with(0, fill(graph, input_at(node, 0), state.mask, window.reach))
+        node.replace_input_with(0, fill(graph, input_at(node, 0), state.mask, deciding.reach))
         graph.set_state(node.outputs[0], state.replace(mask=new_mask, zeroed=False))
 
 
@@ -184,7 +189,26 @@ add_samples(
     Sample("1x7", "y = Conv <pads = [0, 3, 0, 3]> (x, w)", {"w": (3, 4, 1, 7)}),
     Sample("asymmetric pads", "y = Conv <pads = [0, 0, 1, 1], strides = [2, 2]> (x, w)", {"w": (3, 4, 3, 3)}),
     Sample("pointwise", "y = Conv (x, w, b)", {"w": (3, 4, 1, 1), "b": (3,)}),
-    Sample("pointwise, stride 2", "y = Conv <strides = [2, 2]> (x, w)", {"w": (3, 4, 1, 1)}),
+    Sample("pointwise, stride 2", "y = Conv <strides = [2, 2]> (x, w)", {"w": (3, 4, 1, 1)}, narrow=True),
+    Sample(
+        "narrower than its stride along one axis",
+        "y = Conv <strides = [3, 2], pads = [1, 0, 0, 1]> (x, w, b)",
+        {"w": (3, 4, 2, 3), "b": (3,)},
+        narrow=True,
+    ),
+    Sample(
+        "dilated, narrower than its stride, padded beyond a half",
+        "y = Conv <strides = [4, 4], dilations = [2, 2], pads = [2, 1, 2, 2]> (x, w)",
+        {"w": (3, 4, 2, 2)},
+        narrow=True,
+    ),
+    Sample(
+        "patches with gaps between, in a group for each channel",
+        "y = Conv <strides = [4, 4], group = 4> (x, w, b)",
+        {"w": (8, 1, 3, 3), "b": (8,)},
+        size=(16, 12),
+        narrow=True,
+    ),
     Sample(
         "two in a row",
         "h = Conv <pads = [1, 1, 1, 1]> (x, w) r = Relu (h) y = Conv <pads = [1, 1, 1, 1]> (r, v)",
@@ -192,6 +216,13 @@ add_samples(
     ),
     Sample(
         "over tokens", "f = Reshape (x, flat) y = Conv <pads = [2, 2]> (f, w)", {"w": (3, 4, 5)}, {"flat": (-1, 4, 99)}
+    ),
+    Sample(
+        "over every third token",
+        "f = Reshape (x, flat) y = Conv <strides = [3]> (f, w)",
+        {"w": (3, 4, 1)},
+        {"flat": (-1, 4, 99)},
+        narrow=True,
     ),
     Sample(
         "in windows that are merged into the batch",

@@ -16,7 +16,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from masktool.contract import Masking
+from masktool.contract import Masking, SamplerRule
 from masktool.ops.blocked import lies_in_blocks, spread_over_channels
 from masktool.ops.builder import CHOOSABLE, INTEGER_TYPES, GraphBuilder, Length, dtype_of, input_at, rank_of, sizes_of
 from masktool.ops.errors import RuleError
@@ -89,9 +89,11 @@ def is_enlarged(parts: Sequence[Factor]) -> bool:
 class MaskedGraph(GraphBuilder):
     """A graph under rewriting: states of its values, and the means to emit nodes around the node at hand."""
 
-    def __init__(self, graph: ir.Graph, masking: Masking = "layer") -> None:
+    def __init__(self, graph: ir.Graph, masking: Masking = "layer", rule: SamplerRule | None = None) -> None:
         super().__init__(graph)
         self.masking: Masking = masking
+        self.rule: SamplerRule | None = rule
+        """What keeps an output of a sampler narrower than its stride; None, as under ``partial``: what it looks at."""
         self.order = MaskOrder()
         self.node: ir.Node | None = None
         """The node whose rule runs; what is emitted goes in front of it."""

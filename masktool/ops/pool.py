@@ -6,6 +6,9 @@
   [pool(m) > 0]; an empty window gives 0.
 * ``GlobalAveragePool``, ``GlobalLpPool``, ``GlobalMaxPool``: the same over the whole image; the mask is spent. An empty
   mask gives 0.
+* A pool that spans less than its stride, under the ``cell`` rule: filled and kept as a convolution of the same window
+  is (:mod:`masktool.ops.conv`), ``pool(fill(x, m))``; nothing is hidden, for a window may hold no kept place while its
+  cell does.
 
 Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646. Average pooling there divides by the size
 of the window, not by what of it is kept; ours agrees with the global pooling of the same paper.
@@ -24,13 +27,14 @@ import onnx_ir as ir
 
 from masktool.ops.builder import dtype_of, fixed_sizes, input_at, rank_of
 from masktool.ops.errors import RuleError
+from masktool.ops.fill import fill
 from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule
-from masktool.ops.graph import MaskedGraph, mask_rule
+from masktool.ops.graph import Masked, MaskedGraph, mask_rule
 from masktool.ops.kept import average_kept, extreme_kept
 from masktool.ops.maxima import slides_of, spread_to_maxima
 from masktool.ops.samples import Sample, add_samples
 from masktool.ops.sliding import Window
-from masktool.ops.windows import fixed_window, image_state, pool_mask, state_of_whole, window_of
+from masktool.ops.windows import fixed_window, image_state, kept_window, pool_mask, state_of_whole, window_of
 
 NON_NEGATIVE = ("Abs", "HardSigmoid", "Relu", "Sigmoid", "Softplus")
 KEEPS_SIGN = ("AveragePool", "Concat", "Conv", "Identity", "MaxPool", "Mul")
@@ -45,6 +49,8 @@ def mask_max_pool(graph: MaskedGraph, node: ir.Node) -> None:
     if len(node.outputs) > 1:
         raise RuleError("its second output (indices) has no mask rule")
     window, state = window_of(node, graph)
+    if fill_narrow_pool(graph, node, window, state):
+        return
     value, output = input_at(node, 0), node.outputs[0]
     new_state = state.replace(mask=pool_mask(graph, state.mask, window), zeroed=True)
     graph.set_state(output, new_state)
@@ -54,6 +60,16 @@ def mask_max_pool(graph: MaskedGraph, node: ir.Node) -> None:
     node.replace_input_with(0, graph.replaced(value, empty=float("-inf")))
     zero = graph.constant(0, dtype_of(output))
     graph.set_state(graph.emit_after(output, "Where", graph.kept(output), output, zero), new_state)
+
+
+def fill_narrow_pool(graph: MaskedGraph, node: ir.Node, window: Window, state: Masked) -> bool:
+    """Fills the input of a pool narrower than its stride, under the cell rule; returns whether it is one."""
+    cell = kept_window(graph, window)
+    if cell == window:
+        return False
+    node.replace_input_with(0, fill(graph, input_at(node, 0), state.mask, cell.reach))
+    graph.set_state(node.outputs[0], state.replace(mask=pool_mask(graph, state.mask, cell), zeroed=False))
+    return True
 
 
 def is_non_negative(value: ir.Value | None) -> bool:
@@ -74,6 +90,8 @@ def is_non_negative(value: ir.Value | None) -> bool:
 def mask_average_pool(graph: MaskedGraph, node: ir.Node) -> None:
     """Averages over kept places; an empty window gives 0."""
     window, state = window_of(node, graph)
+    if fill_narrow_pool(graph, node, window, state):
+        return
     own = {name: node.attributes[name].value for name in ("count_include_pad", "p") if name in node.attributes}
     pooled = average_kept(graph, node, **window.attributes, **own)
     graph.set_state(pooled, state.replace(mask=pool_mask(graph, state.mask, window), zeroed=True))
@@ -240,6 +258,13 @@ add_samples(
     Sample("3x3, stride 2", "y = MaxPool <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]> (x)"),
     Sample("ceil mode", "y = MaxPool <kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1> (x)"),
     Sample("dilated", "y = MaxPool <kernel_shape = [2, 2], dilations = [2, 2]> (x)"),
+    Sample("every other place", "y = MaxPool <kernel_shape = [1, 1], strides = [2, 2]> (x)", narrow=True),
+    Sample(
+        "narrower than its stride, padded, ceil mode",
+        "y = MaxPool <kernel_shape = [2, 2], strides = [3, 3], pads = [1, 0, 0, 1], ceil_mode = 1> (x)",
+        size=(10, 12),
+        narrow=True,
+    ),
     Sample(
         "after negative values, before a convolution",
         "n = Neg (x) p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (n) y = Conv <pads = [1, 1, 1, 1]> (p, w)",
@@ -255,6 +280,11 @@ add_samples(
     Sample("padding not counted", "y = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [2, 2]> (x)"),
     Sample("ceil mode", "y = AveragePool <kernel_shape = [2, 2], strides = [2, 2], ceil_mode = 1> (x)"),
     Sample(
+        "narrower than its stride, padding counted",
+        "y = AveragePool <kernel_shape = [2, 2], strides = [3, 4], pads = [0, 1, 1, 0], count_include_pad = 1> (x)",
+        narrow=True,
+    ),
+    Sample(
         "over tokens",
         "f = Reshape (x, flat) y = AveragePool <kernel_shape = [11], strides = [11]> (f)",
         constants={"flat": (-1, 4, 99)},
@@ -265,6 +295,7 @@ add_samples("GlobalMaxPool", Sample("of negative values", "a = Abs (x) n = Neg (
 add_samples(
     "LpPool",
     Sample("2x2, stride 2", "y = LpPool <kernel_shape = [2, 2], strides = [2, 2], p = 2> (x)"),
+    Sample("narrow", "y = LpPool <kernel_shape = [1, 2], strides = [2, 3]> (x)", narrow=True),
     Sample("third norm, padded", "y = LpPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1], p = 3> (x)"),
 )
 add_samples("GlobalLpPool", Sample("whole image", "y = GlobalLpPool <p = 2> (x)"))

@@ -22,6 +22,7 @@ class Sample:
         ones_tolerance: the largest change that a mask of ones may make, relative to max |y|: 0, but where sums are
             taken in another order, by the rule or by ONNX Runtime.
         opset: version of the standard domain.
+        narrow: whether it holds a sampler narrower than its stride, so that the cell rule changes its masked form.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Sample:
     size: tuple[int, int] = (9, 11)
     ones_tolerance: float = 0.0
     opset: int = 20
+    narrow: bool = False
 
 
 SAMPLES: Registry[Sequence[Sample]] = Registry("set of samples for", "masktool.ops")

@@ -1,6 +1,7 @@
 """Operators that pick places, or add some: the mask follows.
 
 * Slice, Gather and Pad along places do the same to the mask. Places that a constant Pad adds are kept.
+* What passes places over, along with a step, keeps them under the ``cell`` rule: :mod:`masktool.ops.cells`.
 * What picks a single place loses the mask: ``y = x · [m > 0]`` there.
 
 Gradients go back where the values came from.
@@ -10,15 +11,16 @@ Source: Balasubramanian and Feizi, 2023, https://arxiv.org/abs/2211.14646.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from masktool.ops.builder import constant_input, dtype_of, input_at, normalised_axes, rank_of, sizes_of
+from masktool.ops.cells import pick_with_cells, slice_mask
 from masktool.ops.errors import RuleError
 from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule, refuse_parameters
-from masktool.ops.graph import MaskedGraph, mask_rule, state_of_input
+from masktool.ops.graph import Masked, MaskedGraph, mask_rule, state_of_input
 from masktool.ops.layout import lengths_of_axes, set_or_spend
 from masktool.ops.samples import Sample, add_samples
 
@@ -56,13 +58,27 @@ def mask_slice(graph: MaskedGraph, node: ir.Node) -> None:
     along = normalised_axes(range(len(starts)) if axes is None else axes.tolist(), rank)
     if state.batch in along:
         raise RuleError("it slices the batch")
-    chosen = [index for index, axis in enumerate(along) if axis in state.axes]
-    mask = state.mask
-    if chosen:
-        strides = np.ones(len(starts), np.int64) if steps is None else steps
-        operands = (starts[chosen], ends[chosen], np.array(along)[chosen], strides[chosen])
-        mask = graph.emit("Slice", mask, *(graph.constant(operand, ir.DataType.INT64) for operand in operands))
-    graph.set_state(node.outputs[0], state.recut(mask, (along[index] for index in chosen)))
+    strides = np.ones(len(starts), np.int64) if steps is None else steps
+    picked = {
+        axis: slice(*map(int, places))
+        for axis, *places in zip(along, starts, ends, strides, strict=True)
+        if axis in state.axes
+    }
+    celled = narrow_picks(graph, state, picked)
+    if celled:
+        state = pick_with_cells(graph, node, celled, state)
+    left = [(axis, cut.start, cut.stop, cut.step) for axis, cut in picked.items() if axis not in celled]
+    graph.set_state(node.outputs[0], state.recut(slice_mask(graph, state.mask, left), picked))
+
+
+def narrow_picks(graph: MaskedGraph, state: Masked, picked: Mapping[int, slice]) -> dict[int, slice]:
+    """Returns those slices of places, by axis, that have cells under the cell rule: whose step passes places over.
+
+    Where other factors lie between the places of an axis, a step picks one of the factors, and no place is passed over.
+    """
+    if graph.rule != "cell" or state.mixed:
+        return {}
+    return {axis: places for axis, places in picked.items() if abs(places.step) > 1}
 
 
 @mask_rule("Pad")
@@ -202,6 +218,13 @@ add_samples(
     Sample("several channels", "y = Gather <axis = 1> (x, i)", constants={"i": (2, 0)}),
     Sample("rows, in another order", "y = Gather <axis = 2> (x, i)", constants={"i": (8, 0, 3, 3)}),
     Sample(
+        "every other row, from the last",
+        "g = Gather <axis = 2> (x, i) y = Conv <pads = [1, 1, 1, 1]> (g, w)",
+        {"w": (3, 4, 3, 3)},
+        {"i": (8, 6, 4, 2, 0)},
+        narrow=True,
+    ),
+    Sample(
         "a single place",
         "r = Constant <value_int = 1> () a = Gather <axis = 2> (x, r) y = Gather <axis = 2> (a, r)",
     ),
@@ -212,6 +235,36 @@ add_samples(
         "strided, as in a shortcut",
         "y = Slice (x, s, e, a, t)",
         constants={"s": (0, 0), "e": (9, 11), "a": (2, 3), "t": (2, 2)},
+        narrow=True,
+    ),
+    Sample(
+        "every third column backwards, and rows in between",
+        "h = Slice (x, s, e, a, t) y = Conv <pads = [1, 1, 1, 1]> (h, w)",
+        {"w": (3, 4, 3, 3)},
+        {"s": (3, -2), "e": (8, -(2**63)), "a": (2, 3), "t": (2, -3)},
+        narrow=True,
+    ),
+    Sample(
+        "four phases side by side, as in a Focus stem",
+        "p = Slice (x, s, e, a, t) q = Slice (x, s1, e, a, t) r = Slice (x, s2, e, a, t) u = Slice (x, s3, e, a, t) "
+        "c = Concat <axis = 1> (p, q, r, u) y = Conv <pads = [1, 1, 1, 1]> (c, w)",
+        {"w": (3, 16, 3, 3)},
+        {"s": (0, 0), "s1": (1, 0), "s2": (0, 1), "s3": (1, 1), "e": (2**31, 2**31), "a": (2, 3), "t": (2, 2)},
+        size=(8, 12),
+        narrow=True,
+    ),
+    Sample(
+        "channels last",
+        "l = Transpose <perm = [0, 2, 3, 1]> (x) h = Slice (l, s, e, a, t) y = Transpose <perm = [0, 3, 1, 2]> (h)",
+        constants={"s": (1, 0), "e": (9, 11), "a": (1, 2), "t": (2, 3)},
+        narrow=True,
+    ),
+    Sample(
+        "tokens",
+        "f = Reshape (x, flat) l = Transpose <perm = [0, 2, 1]> (f) h = Slice (l, s, e, a, t) y = MatMul (h, w)",
+        {"w": (4, 3)},
+        {"flat": (-1, 4, 99), "s": (2,), "e": (99,), "a": (1,), "t": (4,)},
+        narrow=True,
     ),
     Sample("channels", "y = Slice (x, s, e, a)", constants={"s": (1,), "e": (3,), "a": (1,)}),
 )

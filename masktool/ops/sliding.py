@@ -30,6 +30,26 @@ class Window:
         return max(d * (k - 1) for d, k in zip(self.dilations, self.kernel, strict=True))
 
     @property
+    def cell(self) -> Window:
+        """The window widened to its stride along each axis where it spans less, for as many outputs.
+
+        Every place of the map, but for what the last window leaves over at the end, is then in some window. It begins
+        where the window itself does, and has no gaps along widened axes.
+        """
+        axes = range(len(self.kernel))
+        missing = [
+            max(stride - (d * (k - 1) + 1), 0)
+            for d, k, stride in zip(self.dilations, self.kernel, self.strides, strict=True)
+        ]
+        begins, ends = self.pads[: len(axes)], self.pads[len(axes) :]
+        return dataclasses.replace(
+            self,
+            kernel=tuple(self.strides[axis] if missing[axis] else self.kernel[axis] for axis in axes),
+            dilations=tuple(1 if missing[axis] else self.dilations[axis] for axis in axes),
+            pads=(*begins, *(end + more for end, more in zip(ends, missing, strict=True))),
+        )
+
+    @property
     def reaches_over_pads(self) -> bool:
         """Whether no window lies in the padding alone."""
         ends = [d * (k - 1) for d, k in zip(self.dilations, self.kernel, strict=True)] * 2

@@ -130,6 +130,11 @@ def has_own_axes(graph: MaskedGraph, value: ir.Value) -> bool:
     return state is not None and not set(state.merged) - {state.batch}
 
 
+def kept_window(graph: MaskedGraph, window: Window) -> Window:
+    """Returns the window that decides whether an output is kept: under the cell rule, no narrower than its stride."""
+    return window.cell if graph.rule == "cell" else window
+
+
 def pool_mask(graph: MaskedGraph, mask: ir.Value, window: Window) -> ir.Value:
     """Emits the mask behind a window: kept where any input of the window is (the largest value, for soft masks)."""
     if window.is_point and set(window.strides) == {1} and not any(window.pads):

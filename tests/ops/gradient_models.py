@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
+from masktool.contract import SamplerRule
 from masktool.exporters.canonical import canonicalise, infer_shapes
 from masktool.exporters.propagate import mask_model
 from masktool.ops.gradients import GradientGraph
@@ -43,7 +44,12 @@ def once_per_sample(function: Callable[[Sample], Result]) -> Callable[[Sample], 
 @once_per_sample
 def masked_sample(sample: Sample) -> onnx.ModelProto:
     """Returns the masked form of a sample of the registry, which is not to be changed."""
-    return ir.to_proto(mask_and_inline(build(sample)))
+    return ir.to_proto(mask_and_inline(build(sample), rule_of(sample)))
+
+
+def rule_of(sample: Sample) -> SamplerRule:
+    """Returns the rule that emits most for a sample."""
+    return "cell" if sample.narrow else "published"
 
 
 @once_per_sample
@@ -52,10 +58,10 @@ def masked_sample_with_gradients(sample: Sample) -> onnx.ModelProto:
     return add_gradients(ir.from_proto(masked_sample(sample)))
 
 
-def mask_and_inline(model: onnx.ModelProto) -> ir.Model:
+def mask_and_inline(model: onnx.ModelProto, rule: SamplerRule = "published") -> ir.Model:
     """Returns the masked form of a model, in standard operators alone, images and masks of one batch."""
     masked = canonicalise(ir.from_proto(model))
-    mask_model(masked, "x", "NCHW", mask_required=True)
+    mask_model(masked, "x", "NCHW", mask_required=True, rule=rule)
     common.InlinePass()(masked)
     image, mask = masked.graph.inputs
     mask.shape = ir.Shape([image.shape[0], *mask.shape[1:]])

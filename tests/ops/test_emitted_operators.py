@@ -18,7 +18,7 @@ from masktool.exporters.description import read_graph
 from masktool.exporters.gradient import WITHOUT_INDICES
 from masktool.ops.samples import SAMPLES
 from ops.emitted_nodes import Leaving, note_leaving
-from ops.gradient_models import add_gradients, mask_and_inline
+from ops.gradient_models import add_gradients, mask_and_inline, rule_of
 from ops.test_mask_rules import build
 
 NO_GRADIENT = ("QuantizeLinear", "DequantizeLinear")
@@ -73,7 +73,7 @@ def test_rules_emit_what_stays_on_the_device() -> None:
     leaving: Leaving = {provider: set() for provider in DEVICE_PROVIDERS}
     for op_type, samples in SAMPLES.items():
         for sample in samples:
-            model = mask_and_inline(build(sample))
+            model = mask_and_inline(build(sample), rule_of(sample))
             if op_type not in NO_GRADIENT:
                 model = ir.from_proto(add_gradients(model))
             note_leaving(model, leaving)
@@ -83,7 +83,7 @@ def test_rules_emit_what_stays_on_the_device() -> None:
 def test_max_pooling_stays_on_the_devices_that_gradients_are_written_for() -> None:
     leaving: Leaving = {provider: set() for provider in DEVICE_PROVIDERS}
     for sample in SAMPLES["MaxPool"]:
-        model = add_gradients(mask_and_inline(build(sample)), indices_of_maxima=False)
+        model = add_gradients(mask_and_inline(build(sample), rule_of(sample)), indices_of_maxima=False)
         note_leaving(ir.from_proto(model), leaving)
     assert {provider: leaving[provider] for provider in WITHOUT_INDICES} == {
         provider: set() for provider in WITHOUT_INDICES

@@ -22,6 +22,7 @@ from ops.gradient_models import (
     masked_sample,
     masked_sample_with_gradients,
     open_double,
+    rule_of,
     to_half,
 )
 from ops.test_mask_rules import build
@@ -111,7 +112,8 @@ def test_gradients_without_indices_are_those_of_central_differences(sample: Samp
 @pytest.mark.parametrize("sample", HALF_SAMPLES)
 def test_gradients_in_half_precision_run_and_are_those_of_single(sample: Sample) -> None:
     feeds = {name: value.astype(np.float32) for name, value in draw(sample).items()}
-    single, half = masked_sample_with_gradients(sample), add_gradients(mask_and_inline(to_half(build(sample))))
+    single = masked_sample_with_gradients(sample)
+    half = add_gradients(mask_and_inline(to_half(build(sample)), rule_of(sample)))
     (output,) = open_session(without_gradients(single).SerializeToString()).run(None, feeds)
     seed = np.random.default_rng(2).standard_normal(output.shape).astype(np.float32)
     names = [f"gradient_{name}" for name in feeds]

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from masktool.contract import SamplerRule
 from masktool.exporters.canonical import canonicalise
 from masktool.exporters.parity import open_session
 from masktool.exporters.propagate import mask_model
@@ -16,9 +17,10 @@ from masktool.ops.samples import SAMPLES as SAMPLES_OF
 from masktool.ops.samples import Sample
 
 SAMPLES = [
-    pytest.param(sample, id=f"{op_type}: {sample.name}")
+    pytest.param((sample, rule), id=f"{op_type}: {sample.name}{' under the cell rule' if rule == 'cell' else ''}")
     for op_type, samples in SAMPLES_OF.items()
     for sample in samples
+    for rule in (("published", "cell") if sample.narrow else ("published",))
 ]
 ROUNDING = 2e-6
 """Relative: the same sums in another order."""
@@ -43,24 +45,31 @@ def build(sample: Sample) -> onnx.ModelProto:
     return model
 
 
-def open_masked(sample: Sample) -> onnxruntime.InferenceSession:
+def mask_sample(sample: Sample, rule: SamplerRule) -> onnx.ModelProto:
+    """Returns the masked model of a sample."""
     model = canonicalise(ir.from_proto(build(sample)))
-    mask_model(model, "x", "NCHW", mask_required=False)
-    proto = ir.to_proto(model)
-    onnx.checker.check_model(proto, full_check=True)
-    return open_session(proto.SerializeToString())
+    mask_model(model, "x", "NCHW", mask_required=False, rule=rule)
+    return ir.to_proto(model)
 
 
 @pytest.fixture(scope="module", params=SAMPLES)
-def sample(request: pytest.FixtureRequest) -> Sample:
-    """Each sample in turn, for all tests before the next one."""
+def case(request: pytest.FixtureRequest) -> tuple[Sample, SamplerRule]:
+    """Each sample in turn, for all tests before the next one, and the rule of its samplers."""
     return request.param
 
 
 @pytest.fixture(scope="module")
-def session(sample: Sample) -> onnxruntime.InferenceSession:
+def sample(case: tuple[Sample, SamplerRule]) -> Sample:
+    """The sample."""
+    return case[0]
+
+
+@pytest.fixture(scope="module")
+def session(case: tuple[Sample, SamplerRule]) -> onnxruntime.InferenceSession:
     """The sample's masked form, made once."""
-    return open_masked(sample)
+    proto = mask_sample(*case)
+    onnx.checker.check_model(proto, full_check=True)
+    return open_session(proto.SerializeToString())
 
 
 def draw(sample: Sample, batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -79,6 +88,16 @@ def test_every_operator_with_an_own_rule_has_a_sample() -> None:
     rules_with_samples = {MASK_RULES[op_type] for op_type, samples in SAMPLES_OF.items() if samples}
     without = {op_type for op_type, rule in MASK_RULES.items() if rule not in rules_with_samples}
     assert not without
+
+
+def test_the_cell_rule_changes_what_is_narrow_alone() -> None:
+    narrow = [sample for samples in SAMPLES_OF.values() for sample in samples if sample.narrow]
+    assert narrow
+    for sample in narrow:
+        published, cell = (mask_sample(sample, rule).graph for rule in ("published", "cell"))
+        assert published.node != cell.node, sample.name
+    wide = next(sample for sample in SAMPLES_OF["Conv"] if not sample.narrow)
+    assert mask_sample(wide, "published").graph.node == mask_sample(wide, "cell").graph.node
 
 
 def test_ones_are_exact(sample: Sample, session: onnxruntime.InferenceSession) -> None:

@@ -137,11 +137,34 @@ class NetworkDrawer:
         branch = self.conv(branch, channels, kernel=3, same=True)
         if stride == 1 and channels == self.shape(x)[0]:
             short = x
+        elif stride == 2 and self.chance(0.3):
+            short = self.conv(self.emit("steps", x, **self.steps_from(x, (0, 0))), channels, kernel=1, same=True)
         else:
             short = self.conv(x, channels, kernel=1, stride=stride, same=True)
         if self.shape(branch) != self.shape(short):
             return branch
         return self.activate(self.emit("add", branch, short))
+
+    def block_narrow(self, x: int) -> int:
+        """A convolution that spans less than its stride."""
+        k, stride = self.choose(((1, 2), (1, 3), (2, 3), (2, 4), (3, 4)))
+        if min(self.shape(x)[1:]) <= 2 * stride:
+            return self.block_plain(x)
+        return self.conv_norm(x, self.choose(CHANNELS), kernel=k, stride=stride)
+
+    def block_phases(self, x: int) -> int:
+        """Every other place from all four places to begin at, side by side as in a Focus stem, or added."""
+        _, height, width = self.shape(x)
+        if height % 2 or width % 2 or min(height, width) < 6:
+            return self.emit("steps", x, **self.steps_from(x, (0, 1)))
+        phases = [self.emit("steps", x, **self.steps_from(x, (row, column))) for row in (0, 1) for column in (0, 1)]
+        if self.chance(0.5):
+            return self.conv_norm(self.emit("concat", *phases), self.choose(CHANNELS), kernel=3, same=True)
+        return self.emit("add", self.emit("add", *phases[:2]), self.emit("subtract", *phases[2:]))
+
+    def steps_from(self, x: int, start: tuple[int, int], step: tuple[int, int] = (2, 2)) -> dict[str, Any]:
+        """Returns what says which places are picked."""
+        return {"start": start, "step": step, "sides": self.shape(x)[1:]}
 
     def block_depthwise(self, x: int) -> int:
         """An inverted residual: wide, depthwise, perhaps gated, narrow."""
@@ -191,7 +214,7 @@ class NetworkDrawer:
     def window(self, x: int) -> dict[str, Any]:
         """Draws a pool's window; with ceil_mode no window may begin in the padding, where torch and ONNX part."""
         height, width = self.shape(x)[1:]
-        k, stride = self.choose(((2, 2), (3, 2), (3, 1), (3, 3), (5, 2)))
+        k, stride = self.choose(((2, 2), (3, 2), (3, 1), (3, 3), (5, 2), (1, 2), (2, 3)))
         k = min(k, height, width)
         padding = self.choose((0, k // 2)) if k > 1 else 0
         ceil = padding == 0 and k >= stride and self.chance(0.3)
@@ -284,6 +307,22 @@ def draw_network(seed: int) -> Program:
     opset, fixed = drawer.choose(OPSETS), drawer.chance(0.3)
     dialect = Dialect(opset, 1 if fixed else drawer.choose(("N", "batch")), drawer.chance(0.25), drawer.chance(0.5))
     return Program(seed, drawer.image_shape, tuple(drawer.steps), outputs, dialect)
+
+
+def has_narrow_samplers(program: Program) -> bool:
+    """Whether an instruction samples more sparsely than it looks, so that the cell rule may change the network."""
+    return any(is_narrow(step) for step in program.instructions)
+
+
+def is_narrow(step: Instruction) -> bool:
+    """Whether an instruction passes places over."""
+    if step.operation == "steps":
+        return True
+    if step.operation not in ("conv", "max_pool", "average_pool"):
+        return False
+    own = step.parameters
+    windows = zip(own["kernel"], own["stride"], own.get("dilation", (1, 1)), strict=True)
+    return any(dilation * (kernel - 1) + 1 < stride for kernel, stride, dilation in windows)
 
 
 def prune(program: Program) -> Program:

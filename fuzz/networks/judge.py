@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 import masktool
+from fuzz.networks.drawing import has_narrow_samplers
 from fuzz.networks.program import Program
 from fuzz.networks.reference import run_reference
 from fuzz.networks.writer import write_program
-from masktool.contract import GRADIENT_PREFIX, TARGET_INPUT
+from masktool.contract import GRADIENT_PREFIX, TARGET_INPUT, SamplerRule
 from masktool.errors import MasktoolError, describe_exception
 
 TOLERANCE = 2e-5
@@ -39,6 +40,8 @@ FLATTEST = 2e-4
 four roundings of the logits in float32, though every pixel of the image moves."""
 BLOCK = 4
 """Pixels a side of the blocks that masks keep or leave out."""
+SPECKS = 0.1
+"""Share of the pixels that a mask of specks keeps: most places that a sampler looks at are then missing."""
 Verdict = Literal["exact", "refused", "wrong"]
 
 
@@ -62,24 +65,39 @@ class Judgement:
 def judge_network(program: Program, *, gradient: bool = False) -> Judgement:
     """Exports a network in a temporary directory and judges the file, run by ONNX Runtime without optimisations.
 
+    A network with samplers narrower than their stride is judged under both of their rules; the first judgement that is
+    not exact counts, else the one with the largest difference.
+
     Args:
         program: the network.
         gradient: exports gradients too, and holds one of the image to central differences.
     """
+    rules: tuple[SamplerRule, ...] = ("cell", "published") if has_narrow_samplers(program) else ("published",)
+    judgements = []
+    for rule in rules:
+        judgements.append(judge_under(rule, program, gradient=gradient))
+        if judgements[-1].verdict != "exact":
+            reason = f"{rule} rule: {judgements[-1].reason}"
+            return dataclasses.replace(judgements[-1], reason=reason)
+    return max(judgements, key=lambda each: each.worst)
+
+
+def judge_under(rule: SamplerRule, program: Program, *, gradient: bool = False) -> Judgement:
+    """Judges a network's file under one rule; see :func:`judge_network`."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as directory:
         path = Path(directory) / "masked.onnx"
         options = {"gradient": "logit", "output_kind": output_kind(program)} if gradient else {}
         try:
-            masktool.export(write_program(program), path, **options)  # type: ignore[arg-type]
+            masktool.export(write_program(program), path, rule=rule, **options)  # type: ignore[arg-type]
         except MasktoolError as error:
             return Judgement("refused", str(error))
         except Exception as error:  # this is what is looked for
             return Judgement("wrong", f"export raises {describe_exception(error)}")
         try:
             session = open_plainly(path)
-            findings = list(compare_outputs(program, session, gradient=gradient))
+            findings = list(compare_outputs(program, session, rule, gradient=gradient))
             if gradient:
-                findings += list(compare_gradient(program, session))
+                findings += list(compare_gradient(program, session, rule))
         except Exception as error:  # likewise
             return Judgement("wrong", f"the file does not run: {describe_exception(error)}")
     worst = max(figure / limit for _, figure, limit in findings)
@@ -109,18 +127,20 @@ def draw_image(program: Program) -> Tensor:
 
 
 def draw_masks(program: Program) -> dict[str, Tensor]:
-    """Returns masks (1, 1, H, W) by name: ones, blocks, one corner, nothing, and a soft one."""
+    """Returns masks (1, 1, H, W) by name: ones, blocks, one corner, specks, nothing, and a soft one."""
     generator = torch.Generator().manual_seed(program.seed + 2)
     height, width = program.image_shape[1:]
     cells = torch.rand(1, 1, -(-height // BLOCK), -(-width // BLOCK), generator=generator)
     blocks = (cells < 0.6).repeat_interleave(BLOCK, 2).repeat_interleave(BLOCK, 3)[:, :, :height, :width].double()
     corner = torch.zeros(1, 1, height, width).double()
     corner[:, :, : height // 2, : width // 3] = 1
+    specks = (torch.rand(1, 1, height, width, generator=generator) < SPECKS).double()
     ramp = torch.linspace(-0.3, 1, width).clamp(0, 1).expand(1, 1, height, width).double()
     return {
         "ones": torch.ones_like(corner),
         "blocks": blocks,
         "corner": corner,
+        "specks": specks,
         "nothing": torch.zeros_like(corner),
         "soft": ramp.float().double(),
     }
@@ -136,14 +156,14 @@ def feed(program: Program, image: Tensor, mask: Tensor, *, gradient: bool) -> di
 
 
 def compare_outputs(
-    program: Program, session: onnxruntime.InferenceSession, *, gradient: bool
+    program: Program, session: onnxruntime.InferenceSession, rule: SamplerRule, *, gradient: bool
 ) -> Iterator[tuple[str, float, float]]:
     """Yields, for every mask and output, a name, the relative difference, and what it may be."""
     image, names = draw_image(program), list(program.outputs)
     rounding = OWN_ROUNDINGS * own_rounding(program, image)
     for label, mask in draw_masks(program).items():
         found = session.run(names, feed(program, image, mask, gradient=gradient))
-        expected = run_reference(program, image, None if label == "ones" else mask)
+        expected = run_reference(program, image, None if label == "ones" else mask, rule)
         for name, one, other in zip(names, found, expected, strict=True):
             limit = max(SOFT_TOLERANCE if label == "soft" else TOLERANCE, rounding)
             yield f"{name} under {label}", relative(one, other), limit
@@ -167,7 +187,9 @@ def relative(found: np.ndarray, expected: Tensor) -> float:
     return figure if np.isfinite(figure) else float("inf")
 
 
-def compare_gradient(program: Program, session: onnxruntime.InferenceSession) -> Iterator[tuple[str, float, float]]:
+def compare_gradient(
+    program: Program, session: onnxruntime.InferenceSession, rule: SamplerRule
+) -> Iterator[tuple[str, float, float]]:
     """Yields how far the gradient of a logit, along a random direction, is from central differences.
 
     Where two step sizes disagree, the direction crosses a kink of the network, and nothing is said.
@@ -182,22 +204,24 @@ def compare_gradient(program: Program, session: onnxruntime.InferenceSession) ->
         found = found.astype(np.float64)
         found = found.transpose(0, 3, 1, 2) if program.dialect.channels_last else found
         slope = float((found * direction.numpy()).sum())
-        wide, narrow = (central_difference(program, image, mask, direction, step) for step in (STEP, STEP / 4))
+        wide, narrow = (central_difference(program, image, mask, rule, direction, step) for step in (STEP, STEP / 4))
         least = SMALLEST_SLOPE * float(np.linalg.norm(found) * direction.norm())
-        scale = max(abs(narrow), least, FLATTEST * float(logits(program, image, mask).abs().max()))
+        scale = max(abs(narrow), least, FLATTEST * float(logits(program, image, mask, rule).abs().max()))
         if scale > 0 and abs(wide - narrow) <= GRADIENT_TOLERANCE / 4 * scale:
             yield f"gradient under {label}", abs(slope - narrow) / scale, GRADIENT_TOLERANCE
 
 
-def central_difference(program: Program, image: Tensor, mask: Tensor, direction: Tensor, step: float) -> float:
+def central_difference(
+    program: Program, image: Tensor, mask: Tensor, rule: SamplerRule, direction: Tensor, step: float
+) -> float:
     """Returns the derivative of the second class's logit along a direction."""
-    ahead, behind = (logits(program, image + sign * step * direction, mask)[1].item() for sign in (1, -1))
+    ahead, behind = (logits(program, image + sign * step * direction, mask, rule)[1].item() for sign in (1, -1))
     return (ahead - behind) / (2 * step)
 
 
-def logits(program: Program, image: Tensor, mask: Tensor) -> Tensor:
+def logits(program: Program, image: Tensor, mask: Tensor, rule: SamplerRule) -> Tensor:
     """Returns the scores (K,) of one image by the rules; before the softmax, where there is one."""
     if output_kind(program) == "probabilities":
         last = program.instructions[-1].inputs[0]
         program = dataclasses.replace(program, outputs={"scores": last})
-    return run_reference(program, image, mask)[0][0]
+    return run_reference(program, image, mask, rule)[0][0]

@@ -271,6 +271,62 @@ def run_channels(call: Callable[..., Any], x: Sequence[Any], p: Parameters, t: M
     return call(aten.slice.Tensor, x[0], 1, p["start"], p["end"])
 
 
+def cuts(p: Parameters) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Returns starts, ends, axes and steps of what picks every so-many-th place."""
+    return list(p["start"]), [2**31 - 1] * 2, [2, 3], list(p["step"])
+
+
+def spell_steps(w: OnnxWriter, x: Names, p: Parameters, t: Weights) -> str:
+    """Writes one Slice of both axes."""
+    return str(w.node("Slice", x[0], *(w.integers(*operand) for operand in cuts(p))))
+
+
+def spell_steps_apart(w: OnnxWriter, x: Names, p: Parameters, t: Weights) -> str:
+    """Writes a Slice for each axis, as torch's exporters do."""
+    value = x[0]
+    for operands in zip(*cuts(p), strict=True):
+        value = w.node("Slice", value, *(w.integers(operand) for operand in operands))
+    return value
+
+
+def spell_steps_channels_last(w: OnnxWriter, x: Names, p: Parameters, t: Weights) -> str:
+    """Goes to channels last, slices and goes back, as Swin transformers do."""
+    starts, ends, _, steps = cuts(p)
+    last = w.node("Transpose", x[0], perm=[0, 2, 3, 1])
+    cut = w.node("Slice", last, *(w.integers(*operand) for operand in (starts, ends, [1, 2], steps)))
+    return str(w.node("Transpose", cut, perm=[0, 3, 1, 2]))
+
+
+def spell_steps_as_gather(w: OnnxWriter, x: Names, p: Parameters, t: Weights) -> str:
+    """Lists the places of each axis."""
+    value = x[0]
+    for axis, start, step, length in zip((2, 3), p["start"], p["step"], p["sides"], strict=True):
+        value = w.node("Gather", value, w.integers(*range(start, length, step)), axis=axis)
+    return value
+
+
+def spell_steps_as_pool(w: OnnxWriter, x: Names, p: Parameters, t: Weights) -> str:
+    """Pools windows of one place, as TensorFlow's residual networks do; where it begins later, slices."""
+    if any(p["start"]):
+        return spell_steps(w, x, p, t)
+    return str(w.node("MaxPool", x[0], kernel_shape=[1, 1], strides=p["step"]))
+
+
+@operation(
+    "steps",
+    spell_steps,
+    spell_steps_apart,
+    spell_steps_channels_last,
+    spell_steps_as_gather,
+    spell_steps_as_pool,
+)
+def run_steps(call: Callable[..., Any], x: Sequence[Any], p: Parameters, t: Mapping[str, torch.Tensor]) -> Any:
+    """Every so-many-th place along both axes."""
+    rows = call(aten.slice.Tensor, x[0], 2, p["start"][0], 2**31 - 1, p["step"][0])
+    picked = call(aten.slice.Tensor, rows, 3, p["start"][1], 2**31 - 1, p["step"][1])
+    return picked.contiguous() if isinstance(picked, torch.Tensor) else picked  # for views of it
+
+
 def spell_shuffle(w: OnnxWriter, x: Names, p: Parameters, t: Weights) -> str:
     """Reshape, Transpose, Reshape."""
     channels, height, width = p["shape"]

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from fuzz.networks.program import OPERATIONS, Program
+from masktool.contract import SamplerRule
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))  # the rules are tests' own, and no package
 
 from reference.carried import Carried, carry_map
+from reference.cells import sampling
 from reference.layer_masking import carries_mask
 from reference.rules import RULES
 
@@ -27,14 +29,23 @@ def call_rule(target: Any, *arguments: Any) -> Any:
     return RULES[target](*arguments)
 
 
-def run_reference(program: Program, images: Tensor, masks: Tensor | None = None) -> list[Tensor]:
+def run_reference(
+    program: Program, images: Tensor, masks: Tensor | None = None, rule: SamplerRule = "published"
+) -> list[Tensor]:
     """Returns every output of a program, in its order.
 
     Args:
         program: the network.
         images: (N, C, H, W), float64 for a judgement to rely on.
         masks: (N, 1, H, W) of the images' type; None runs the network plainly.
+        rule: of samplers narrower than their stride.
     """
+    with sampling(rule):
+        return run_program(program, images, masks)
+
+
+def run_program(program: Program, images: Tensor, masks: Tensor | None) -> list[Tensor]:
+    """Returns every output of a program, under the rule in force."""
     values: list[Any] = [images if masks is None else carry_map(images, masks)]
     for step in program.instructions:
         weights = {name: torch.from_numpy(array).to(images) for name, array in step.weights.items()}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
 
 from reference.carried import Carried, carry_map
+from reference.cells import sampling
 from reference.rules import RULES
 from reference.windows import Padded
 
@@ -20,10 +21,11 @@ class MaskedReference:
         module: in evaluation mode, one image input, one output. Its weights are not copied.
         image: an example, (1, C, H, W), in the module's dtype.
         batch: of every later call; it is fixed, since graphs with a symbolic batch take three times as long to make.
+        rule: of samplers narrower than their stride: ``published`` or ``cell``.
     """
 
-    def __init__(self, module: nn.Module, image: Tensor, batch: int) -> None:
-        self.batch = batch
+    def __init__(self, module: nn.Module, image: Tensor, batch: int, rule: str = "published") -> None:
+        self.batch, self.rule = batch, rule
         program = torch.export.export(module, (image.expand(batch, -1, -1, -1),))
         self.program = program.run_decompositions({})  # in-place operators become ordinary ones
 
@@ -40,7 +42,8 @@ class MaskedReference:
             kept if spec.kind == InputKind.USER_INPUT else state[spec.target]
             for spec in self.program.graph_signature.input_specs
         ]
-        (output,) = MaskedInterpreter(self.program.graph_module).run(*arguments)
+        with sampling(self.rule):
+            (output,) = MaskedInterpreter(self.program.graph_module).run(*arguments)
         if isinstance(output, Carried):
             raise NotImplementedError("an output that still has height and width")
         return output
@@ -69,6 +72,6 @@ def carries_mask(argument: Any) -> bool:
     return isinstance(argument, (Carried, Padded))
 
 
-def masked_forward(module: nn.Module, image: Tensor, mask: Tensor) -> Tensor:
+def masked_forward(module: nn.Module, image: Tensor, mask: Tensor, rule: str = "published") -> Tensor:
     """Runs a module under layer masking once; see :class:`MaskedReference`."""
-    return MaskedReference(module, image[:1], max(image.shape[0], mask.shape[0]))(image, mask)
+    return MaskedReference(module, image[:1], max(image.shape[0], mask.shape[0]), rule)(image, mask)

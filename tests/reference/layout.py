@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +12,8 @@ import torch
 from torch import Tensor
 
 from reference.carried import Carried, carry, follow, number_pairs
+from reference.cells import RULE, shift_maximum
+from reference.fill import neighbor_fill
 from reference.registry import aten, rule_for
 
 
@@ -23,12 +27,57 @@ for rearrangement in (
     aten.permute.default,
     aten.roll.default,
     aten.select.int,
-    aten.slice.Tensor,
     aten.squeeze.dim,
     aten.transpose.int,
     aten.unsqueeze.default,
 ):
     rule_for(rearrangement)(mask_rearrangement(rearrangement))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled(Carried):
+    """Every so-many-th place of a map, along one axis or, slice by slice, along several: one sampler of the map.
+
+    Attributes:
+        source: the map.
+        steps: start, end and step by axis.
+    """
+
+    source: Carried
+    steps: dict[int, tuple[int, int, int]]
+
+
+@rule_for(aten.slice.Tensor)
+def mask_slice(
+    x: Carried, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Carried | Tensor:
+    """The mask is sliced likewise; under the cell rule a step over places keeps what its cells hold, once filled."""
+    dim %= x.value.ndim
+    if RULE.get() != "cell" or step == 1 or dim not in x.axes:
+        return follow(lambda y: aten.slice.Tensor(y, dim, start, end, step), x)
+    cut = (start or 0, sys.maxsize if end is None else end, step)
+    if isinstance(x, Sampled) and dim not in x.steps:
+        return sample_cells(x.source, {**x.steps, dim: cut})
+    return sample_cells(x, {dim: cut})
+
+
+def sample_cells(source: Carried, steps: dict[int, tuple[int, int, int]]) -> Sampled:
+    """Fills one round less than the longest step, slices the value, and takes the mask of each cell."""
+    axes = sorted(source.axes)
+    if len(axes) > 2:
+        raise NotImplementedError(f"steps over a map whose mask varies along {axes}")
+    last = range(-len(axes), 0)
+    planes = [part.movedim(axes, tuple(last)) for part in (source.value, source.mask)]
+    shape = (-1, 1, *planes[0].shape[-2:]) if len(axes) == 2 else (-1, 1, 1, planes[0].shape[-1])
+    flat = neighbor_fill(*(plane.reshape(shape) for plane in planes), max(step for *_, step in steps.values()) - 1)
+    value, mask, places = flat.reshape(planes[0].shape).movedim(tuple(last), axes), source.mask, source.places
+    for dim, cut in steps.items():
+        picked = range(source.value.shape[dim])[slice(*cut)]
+        value, places = (part.index_select(dim, torch.tensor(picked)) for part in (value, places))
+        cells = shift_maximum(mask, dim, range(cut[2]), cut[2], -(-mask.shape[dim] // cut[2]))
+        mask = cells.index_select(dim, torch.tensor([place // cut[2] for place in picked]))
+    kept = carry(value, mask, places)
+    return Sampled(kept.value, kept.mask, kept.places, source, steps)
 
 
 @rule_for(aten.view.default, aten._unsafe_view.default, aten.reshape.default)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reference.carried import Carried, carry, carry_map, plane_of
+from reference.cells import cell_masks, is_widened, rounds_to_reach
 from reference.fill import neighbor_fill
 from reference.reductions import divide_or_zero, mask_mean
 from reference.registry import aten, rule_for
@@ -50,10 +51,18 @@ def mask_conv(
     if isinstance(x, Padded):
         inner, pad = x.inner, [own + around for own, around in zip(pad, x.pad, strict=True)]
     mask = plane_of(inner)
-    reach = [step * (size - 1) for step, size in zip(dilation, kernel, strict=True)]
-    filled = F.pad(neighbor_fill(inner.value, mask, max(reach)), pad)
+    filled = F.pad(neighbor_fill(inner.value, mask, rounds_to_reach(kernel, stride, dilation)), pad)
     value = F.conv2d(filled, weight, bias, stride, 0, dilation, groups)
-    return carry_map(value, F.max_pool2d(F.pad(mask, pad), kernel, stride, 0, dilation))
+    return carry_map(value, cell_masks(F.pad(mask, pad), kernel, stride, dilation, value.shape[2:]))
+
+
+def pool_filled(x: Carried, pool: Callable[[Tensor], Tensor], window: Sequence[Sequence[int]]) -> Carried:
+    """A pool narrower than its stride: filled as before a convolution of the same window, and nothing is hidden."""
+    kernel, stride, (rows, columns), dilation = window
+    plane = plane_of(x)
+    value = pool(neighbor_fill(x.value, plane, rounds_to_reach(kernel, stride, dilation)))
+    padded = F.pad(plane, [columns, columns, rows, rows])
+    return carry_map(value, cell_masks(padded, kernel, stride, dilation, value.shape[2:]))
 
 
 @rule_for(aten.max_pool2d.default)
@@ -67,6 +76,8 @@ def mask_max_pool(
 ) -> Carried:
     """The maximum over kept positions only; 0 where the window holds none."""
     window = (pair(kernel), pair(stride or kernel), pair(padding), pair(dilation), ceil_mode)
+    if is_widened(window[0], window[1], window[3]):
+        return pool_filled(x, lambda y: F.max_pool2d(y, *window), window[:4])
     candidates = torch.where(x.mask == 0, torch.full_like(x.value, -torch.inf), x.value)
     return carry_map(F.max_pool2d(candidates, *window), F.max_pool2d(plane_of(x), *window))
 
@@ -83,6 +94,12 @@ def mask_avg_pool(
 ) -> Carried:
     """pool(x·m) · pool(1) / pool(m), so that the original's padding and count rule cancel out of the weights."""
     window = (pair(kernel), pair(stride or kernel), pair(padding), ceil_mode)
+    if is_widened(window[0], window[1], [1, 1]):
+        return pool_filled(
+            x,
+            lambda y: F.avg_pool2d(y, *window, count_include_pad, divisor_override),
+            (*window[:3], [1, 1]),
+        )
     value = weighted(x, lambda y: F.avg_pool2d(y, *window, count_include_pad, divisor_override))
     return carry_map(value, F.max_pool2d(plane_of(x), *window[:3], ceil_mode=ceil_mode))
 

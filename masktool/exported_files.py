@@ -75,8 +75,8 @@ def find_head_file(path: Path, metadata: Metadata) -> Path:
             fix="put it there, or export both again: " + again,
         )
     found = metadata_of(head)
-    of_file = (metadata.feature_map, metadata.source_sha256, metadata.masking)
-    if found is None or (found.behind, found.source_sha256, found.masking) != of_file:
+    of_file = (metadata.feature_map, metadata.source_sha256, metadata.masking, metadata.rule)
+    if found is None or (found.behind, found.source_sha256, found.masking, found.rule) != of_file:
         raise MasktoolError(
             "the head beside the file is of another export", where=head, fix="export both again: " + again
         )

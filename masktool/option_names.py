@@ -80,6 +80,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "queue_delay": OptionName("--queue-delay"),
     "repository": OptionName("--triton"),
     "resume": OptionName("--resume"),
+    "rule": OptionName("--rule"),
     "samples_input": OptionName("--samples-input"),
     "score": OptionName("--score"),
     "seconds": OptionName("--seconds"),

@@ -73,6 +73,7 @@ MEBIBYTE = 2**20
 @click.option("--quick", is_flag=True, help="Few repetitions and samples: whether all of it runs, not how fast it is.")
 @options.in_order(READING_OPTIONS)
 @options.masking_option
+@options.rule_option
 @options.baseline_option
 @options.provider_option
 @options.provider_options_option
@@ -166,7 +167,8 @@ def write_report_lines(report: BenchReport) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     yield f"masktool {machine['masktool']}, Python {machine['python']}, {versions}"
     threads = "as ONNX Runtime chooses" if model["threads"] is None else model["threads"]
-    yield f"{model['path']} ({model['masking']}), {model['providers'][0]}, threads: {threads}"
+    rule = "" if model["rule"] is None else f", rule {model['rule']}"
+    yield f"{model['path']} ({model['masking']}{rule}), {model['providers'][0]}, threads: {threads}"
     for rows in (rows_of_passes(report), rows_of_methods(report), rows_of_memory(report), rows_of_start(report)):
         if found := list(rows):
             yield ""

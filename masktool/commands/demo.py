@@ -199,6 +199,7 @@ def describe_run(
     return {
         "model": demo.model_path().name,
         "masking": session.metadata.masking,
+        "rule": session.metadata.rule,
         "providers": session.providers,
         "sample": {"label": sample.label, "height": sample.picture.height, "width": sample.picture.width},
         "predictions": [dataclasses.asdict(each) for each in predictions],

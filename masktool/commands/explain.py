@@ -52,6 +52,7 @@ BAD_INPUT = 2
 )
 @options.in_order(READING_OPTIONS)
 @options.masking_option
+@options.rule_option
 @options.baseline_option
 @click.option(
     "--method",
@@ -134,6 +135,7 @@ def command(
     output_kind: Any,
     trust_code: bool,
     masking: Any,
+    rule: Any,
     baseline: str | None,
     methods: tuple[str, ...],
     targets: tuple[str, ...],
@@ -210,6 +212,7 @@ def command(
         image_input=image_input,
         preprocessing=preprocess,
         masking=masking,
+        rule=rule,
         baseline=baseline,
         class_output=class_output,
         output_kind=output_kind,

@@ -14,7 +14,16 @@ from click.core import ParameterSource
 from masktool.commands.explanation_options import EXPLANATION_OPTIONS, EmbeddedChoice, describe_embedded
 from masktool.commands.export_check import run_check
 from masktool.commands.info import describe_agreement, describe_batch, describe_preprocessing
-from masktool.commands.options import baseline_option, console, in_order, json_option, masking_option, print_path, say
+from masktool.commands.options import (
+    baseline_option,
+    console,
+    in_order,
+    json_option,
+    masking_option,
+    print_path,
+    rule_option,
+    say,
+)
 from masktool.commands.source_options import (
     READING_OPTIONS,
     choose_output,
@@ -68,6 +77,7 @@ DIGEST_SHOWN = 12
 )
 @in_order(READING_OPTIONS)
 @masking_option
+@rule_option
 @baseline_option
 @click.option(
     "--mask",
@@ -121,6 +131,7 @@ def command(
     output: Path | None,
     arch: str | None,
     masking: Any,
+    rule: Any,
     baseline: str | None,
     mask: str | None,
     image_input: str | None,
@@ -180,6 +191,7 @@ def command(
         else:
             of_export = {
                 "masking": masking or "layer",
+                "rule": rule,
                 "baseline": baseline,
                 "preprocessing": preset,
                 "labels": names,

@@ -190,9 +190,9 @@ def describe_embedding(metadata: dict[str, Any]) -> Iterator[str]:
 
 
 def describe_masking(metadata: dict[str, Any]) -> str:
-    """Returns the masking mode and, for fill, the baseline."""
-    baseline = metadata["baseline"]
-    return f"{metadata['masking']}" + (f", baseline {baseline}" if baseline is not None else "")
+    """Returns the masking mode and, for fill, the baseline, for layer, the rule."""
+    more = {"baseline": metadata["baseline"], "rule": metadata["rule"]}
+    return ", ".join([metadata["masking"], *(f"{name} {value}" for name, value in more.items() if value is not None)])
 
 
 def write_value(value: dict[str, Any], metadata: dict[str, Any] | None) -> str:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from masktool.contract import BASELINES, DEFAULT_BASELINE, Masking
+from masktool.contract import BASELINES, DEFAULT_BASELINE, Masking, SamplerRule
 from masktool.execution_providers import AUTO, NAMES
 from masktool.option_names import for_command_line
 from masktool.printable import printable
 from masktool.progress import Advance
+from masktool.sampler_rules import DEFAULT_RULE
 from masktool.streams import silence_stdout
 
 if TYPE_CHECKING:
@@ -131,6 +132,13 @@ masking_option = click.option(
     type=click.Choice(get_args(Masking)),
     help="How the mask acts: through every layer with a fill from neighbours (layer) or with convolutions renormalised "
     "by what they see (partial), or on the input alone (fill).  [default: layer]",
+)
+rule_option = click.option(
+    "--rule",
+    type=click.Choice(get_args(SamplerRule)),
+    help="What keeps an output of a sampler narrower than its stride, such as a 1 x 1 convolution of stride 2, under "
+    "layer masking: any place of the square that a step passes over (cell), or only what it looks at (published).  "
+    f"[default: {DEFAULT_RULE}]",
 )
 baseline_option = click.option(
     "--baseline",

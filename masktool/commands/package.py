@@ -9,7 +9,7 @@ from typing import Any, get_args
 import click
 from click.core import ParameterSource
 
-from masktool.commands.options import baseline_option, in_order, masking_option, print_path, say
+from masktool.commands.options import baseline_option, in_order, masking_option, print_path, rule_option, say
 from masktool.commands.source_options import READING_OPTIONS, labels_option
 from masktool.deployment.triton_config import DEFAULT_QUEUE_DELAY, TritonDevice
 from masktool.errors import MasktoolError
@@ -122,6 +122,7 @@ OF_KSERVE = ("storage_uri", "server_image", "cpu", "memory", "gpus")
 @in_order(KSERVE_OPTIONS)
 @in_order(READING_OPTIONS)
 @masking_option
+@rule_option
 @baseline_option
 @labels_option
 @click.pass_context

@@ -91,6 +91,7 @@ SECONDS = click.FloatRange(min=0, min_open=True)
 )
 @options.in_order(READING_OPTIONS)
 @options.masking_option
+@options.rule_option
 @options.baseline_option
 @options.provider_option
 @options.provider_options_option

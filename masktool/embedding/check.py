@@ -149,6 +149,7 @@ def recorded_settings(metadata: Metadata) -> ExportSettings:
     class_output = NONE if metadata.class_output is None else metadata.class_output
     return read_settings(
         masking=metadata.masking,
+        rule=metadata.rule,
         baseline=metadata.baseline,
         preprocessing=metadata.preprocessing,
         labels=metadata.labels,

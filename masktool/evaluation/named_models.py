@@ -41,6 +41,7 @@ class NamedModel:
             "file_sha256": self.file_sha256,
             "masking": metadata.masking,
             "baseline": metadata.baseline,
+            "rule": metadata.rule,
             "exported_by": metadata.tool_version,
             "onnxruntime": import_onnxruntime().__version__,
             "providers": self.session.providers,

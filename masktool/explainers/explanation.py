@@ -58,7 +58,8 @@ class Explanation:
             what the map lacks to sum to ``completeness_total``, both in units of the target's logit.
         seconds: the wall time of the run; targets that were explained together share the run.
         forward_passes: the number of images pushed through the model in the run.
-        model: ``source``, ``source_sha256``, ``masking``, ``parity`` and ``tool_version`` of the exported file.
+        model: ``source``, ``source_sha256``, ``masking``, ``rule``, ``parity`` and ``tool_version`` of the exported
+            file.
         image: the photograph, or an array's channels as a picture, in RGB.
         output: the name of the output that holds the explained value; None for a class.
         notes: what the reader of the map must know, one sentence each.
@@ -209,9 +210,15 @@ class Explanation:
         """The number of forward passes of the explanation, in words."""
         return f"{self.forward_passes} pass{'' if self.forward_passes == 1 else 'es'}"
 
+    @property
+    def masking(self) -> str:
+        """How the mask acted, in words: ``fill masking``, ``layer masking, cell rule``."""
+        rule = self.model.get("rule")  # explanations of other models than masktool's files have none
+        return f"{self.model['masking']} masking" + ("" if rule is None else f", {rule} rule")
+
     def subtitle(self) -> str:
         """Returns one line on how the map was made."""
-        parts = [self.cost, f"{self.model['masking']} masking", str(self.model["source"])]
+        parts = [self.cost, self.masking, str(self.model["source"])]
         if self.relative_error is not None:
             parts.insert(1, f"sampling error {self.relative_error:.1%} of range")
         if self.scores[0].index != self.target:

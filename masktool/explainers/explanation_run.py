@@ -16,7 +16,7 @@ from masktool.explainers.targets import Place, Target
 from masktool.explainers.task import Task
 from masktool.messages import parameter
 
-PROVENANCE = ("source", "source_sha256", "masking", "parity", "tool_version")
+PROVENANCE = ("source", "source_sha256", "masking", "rule", "parity", "tool_version")
 """Metadata of the exported file that go into every explanation."""
 
 

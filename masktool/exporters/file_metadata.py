@@ -59,4 +59,5 @@ def begin_metadata(source: Source, prepared: Prepared, head: ClassOutput, settin
         precision=None if settings.precision == "fp32" else settings.precision,
         behind=source.behind,
         plain_branch=settings.plain_branch,
+        rule=settings.rule,
     )

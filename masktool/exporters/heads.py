@@ -129,9 +129,8 @@ def find_head(
     )
     said = OutputSettings(metadata.class_output, metadata.output_kind, metadata.labels)
     baseline = None if settings.baseline is None else HEAD_BASELINE
-    return Head(
-        layers, str(chosen.name), ExportSettings(said, settings.masking, baseline, settings.mask_required), export
-    )
+    of_head = ExportSettings(said, settings.masking, baseline, settings.mask_required, rule=settings.rule)
+    return Head(layers, str(chosen.name), of_head, export)
 
 
 def refuse_taken(model: ir.Model, where: str) -> None:

@@ -54,7 +54,10 @@ def advising_a_size(
         yield
     except UnsupportedOperatorError as error:
         baseline = DEFAULT_BASELINE if settings.masking == "fill" else None
-        sized = ExportSettings(settings.output, masking=settings.masking, baseline=baseline, gradient=settings.gradient)
+        masking, rule = settings.masking, settings.rule
+        sized = ExportSettings(
+            settings.output, masking=masking, baseline=baseline, gradient=settings.gradient, rule=rule
+        )
         fixed = None if settings.gradient is None else with_size(source, size)
         if fixed is None or not can_export(fixed, sized, attempt):
             raise

@@ -110,7 +110,12 @@ def carry_mask(source: Source, prepared: Prepared, settings: ExportSettings, *, 
             expected="at least one Conv node",
             got="none",
         )
-    with trying_a_size(source.model, source.image_input, settings.masking):
+    with trying_a_size(source.model, source.image_input, settings.masking, settings.rule):
         mask_model(
-            prepared.model, source.image_input, prepared.layout, mask_required=required, masking=settings.masking
+            prepared.model,
+            source.image_input,
+            prepared.layout,
+            mask_required=required,
+            masking=settings.masking,
+            rule=settings.rule,
         )

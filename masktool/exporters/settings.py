@@ -16,6 +16,7 @@ from masktool.contract import (
     Masking,
     OutputKind,
     Preprocessing,
+    SamplerRule,
 )
 from masktool.errors import MasktoolError
 from masktool.messages import parameter
@@ -117,6 +118,7 @@ class ExportSettings:
     for_provider: DeviceProvider | None = None
     head: str | None = None
     plain_branch: bool = False
+    rule: SamplerRule | None = None
 
     def __post_init__(self) -> None:
         """Raises MasktoolError for an unknown mode or loss, or options that exclude or need one another."""

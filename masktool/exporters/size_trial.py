@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from masktool.contract import DEFAULT_SIZE, Masking
+from masktool.contract import DEFAULT_SIZE, Masking, SamplerRule
 from masktool.errors import UnsupportedOperatorError
 from masktool.exporters.canonical import canonicalise
 from masktool.exporters.foreseen import foresee_abort
@@ -17,13 +17,14 @@ from masktool.messages import SIZE, parameter
 
 
 @contextlib.contextmanager
-def trying_a_size(model: ir.Model, image_input: str, masking: Masking) -> Iterator[None]:
+def trying_a_size(model: ir.Model, image_input: str, masking: Masking, rule: SamplerRule | None) -> Iterator[None]:
     """Adds to the refusal of nodes that a fixed input size settles it, where a trial shows that.
 
     Args:
         model: the graph of the source as it was read, not the canonical one.
         image_input: name of the image input.
         masking: ``layer`` or ``partial``.
+        rule: rule of samplers narrower than their stride.
     """
     try:
         yield
@@ -31,7 +32,7 @@ def trying_a_size(model: ir.Model, image_input: str, masking: Masking) -> Iterat
         if None not in open_size_of(image_of(model, image_input)):
             raise
         names = {node.name for node in error.nodes}
-        if not size_settles(names, model, image_input, masking):
+        if not size_settles(names, model, image_input, masking, rule):
             raise
         raise UnsupportedOperatorError(error.nodes, fix=advise_size(error)) from error
 
@@ -46,7 +47,9 @@ def image_of(model: ir.Model, image_input: str) -> ir.Value:
     return next(value for value in model.graph.inputs if value.name == image_input)
 
 
-def size_settles(names: set[str], model: ir.Model, image_input: str, masking: Masking) -> bool:
+def size_settles(
+    names: set[str], model: ir.Model, image_input: str, masking: Masking, rule: SamplerRule | None
+) -> bool:
     """Tells whether, at the usual input size, all nodes can be masked, or at least those named ``names`` are gone."""
     fixed = model.clone()
     image = image_of(fixed, image_input)
@@ -58,7 +61,7 @@ def size_settles(names: set[str], model: ir.Model, image_input: str, masking: Ma
         fixed = canonicalise(fixed)
         left = {node.name for node in fixed.graph}
         layout = layout_of(image_of(fixed, image_input))
-        mask_model(fixed, image_input, layout, mask_required=False, masking=masking)
+        mask_model(fixed, image_input, layout, mask_required=False, masking=masking, rule=rule)
     except UnsupportedOperatorError:
         return False
     except Exception:  # the usual size need not be one that the network takes: then only nodes that are gone count

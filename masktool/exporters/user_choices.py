@@ -9,13 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from masktool.baselines import choose_baseline
-from masktool.contract import DEFAULT_SIZE, DeviceProvider, FilePrecision, Loss, Masking, OutputKind, Preprocessing
+from masktool.contract import (
+    DEFAULT_SIZE,
+    DeviceProvider,
+    FilePrecision,
+    Loss,
+    Masking,
+    OutputKind,
+    Preprocessing,
+    SamplerRule,
+)
 from masktool.data_files import shorten
 from masktool.errors import MasktoolError
 from masktool.exporters.presets import PRESETS, labels_from, preprocessing_for, preprocessing_preset, size_in_file
 from masktool.exporters.settings import ExportSettings, LabelsLike, OutputSettings, PreprocessingLike, Preset
 from masktool.exporters.source_kinds import FileKind, detect_kind
 from masktool.messages import SIZE, parameter
+from masktool.sampler_rules import choose_rule
 
 if TYPE_CHECKING:
     from masktool.exporters.sources import Source
@@ -81,6 +91,7 @@ def read_settings(
     for_provider: DeviceProvider | None = None,
     head: str | None = None,
     plain_branch: bool = False,
+    rule: SamplerRule | None = None,
 ) -> ExportSettings:
     """Returns the settings of an export from what a user gave; the arguments are those of :func:`masktool.export`.
 
@@ -101,7 +112,8 @@ def read_settings(
         head,
         plain_branch,
     )
-    return dataclasses.replace(settings, baseline=choose_baseline(settings.masking, baseline))
+    mode = settings.masking
+    return dataclasses.replace(settings, baseline=choose_baseline(mode, baseline), rule=choose_rule(mode, rule))
 
 
 def said_size(choice: Preprocessing | Preset | None) -> Size | None:

@@ -18,7 +18,7 @@ from masktool.interface.part_options import PART_OPTIONS, PartOptions
 from masktool.interface.study import Study
 from masktool.progress import Progress, Say, log, no_progress
 
-NOT_OF_STUDIES = ("labels", "masking", "baseline")
+NOT_OF_STUDIES = ("labels", "masking", "baseline", "rule")
 """Options of an export that ``evaluate`` sets itself: its ``labels`` are the images', the modes choose the others."""
 
 
@@ -68,8 +68,8 @@ def evaluate(
         say: function that is called with what the user should know, a line at a time; by default it writes to the
             logger ``masktool`` (level INFO).
         **options: the part's own options, see ``masktool.interface.parts``; and, for a model that is not masked yet,
-            those of :class:`masktool.ExportOptions` except ``labels``, ``masking`` and ``baseline``: the part's modes
-            choose the masking.
+            those of :class:`masktool.ExportOptions` except ``labels``, ``masking``, ``baseline`` and ``rule``: the
+            part's modes choose the masking.
 
     Returns:
         Tables with bootstrap intervals, charts, notes, problems with the data, and the record of every image.

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING, Any
 
-from masktool.contract import DeviceProvider, FilePrecision, Loss, Masking, OutputKind
+from masktool.contract import DeviceProvider, FilePrecision, Loss, Masking, OutputKind, SamplerRule
 from masktool.exporters.settings import ExportSettings, LabelsLike, PreprocessingLike, SourceSettings
 from masktool.files import check_target, temporary_directory
 from masktool.streams import unheard
@@ -46,13 +46,14 @@ def export(
     for_provider: DeviceProvider | None = None,
     head: str | None = None,
     plain_branch: bool = False,
+    rule: SamplerRule | None = None,
 ) -> Export:
     """Exports a trained CNN as an ONNX model that takes a mask and carries it through every layer.
 
     Most models need none of the options, or the one that an error names. The first five say how the model is read, the
     next three what the mask does, four what comes in and out, two whether gradients are added, one for which
-    runtimes the file is written, one in which precision it computes, one whether its last layers take a mask too, and
-    the last what a run without a mask costs.
+    runtimes the file is written, one in which precision it computes, one whether its last layers take a mask too, one
+    what a run without a mask costs, and the last what the mask does where a layer looks at few places.
 
     Args:
         model: a file (``.onnx``, ``.pt2``, state dict, ``.safetensors`` or, with ``trust_code``, TorchScript or a
@@ -104,6 +105,9 @@ def export(
             everywhere: such a run costs what the plain model costs. Weights of 1 MiB and more then stand in
             ``NAME.data`` beside the file, once for both. Not together with ``gradient``, ``portable`` or
             ``head``.
+        rule: what keeps an output of a sampler that is narrower than its stride, such as a 1 x 1 convolution of stride
+            2, under ``layer`` masking: ``cell``, any place of the square that a step passes over, or ``published``,
+            only a place that the sampler looks at. None takes :data:`masktool.sampler_rules.DEFAULT_RULE`.
 
     Returns:
         What was written: the path, the metadata with the parity figures measured on random inputs (relative to max
@@ -136,6 +140,7 @@ def export(
         for_provider=for_provider,
         head=head,
         plain_branch=plain_branch,
+        rule=rule,
     )
     size = source_size(model, input_size, settings.preprocessing)
     source = read_source(model, SourceSettings(arch, size, channels, image_input, trust_code))

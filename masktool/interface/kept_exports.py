@@ -40,6 +40,7 @@ from masktool.interface.export import export
 from masktool.interface.options import ModelChoice
 from masktool.option_checks import check_count, check_size
 from masktool.progress import Say
+from masktool.sampler_rules import choose_rule
 
 ONNX_SUFFIX = ".onnx"
 """Suffix of files that are read without torch; any other file may need torch."""
@@ -152,6 +153,7 @@ def make_export(choice: ModelChoice, target: Path, *, read: Callable[[ModelChoic
         output_kind=choice.output_kind,
         precision=choice.precision,
         head=choice.head,
+        rule=choice.rule,
     )
     return describe_factory(choice.arch, source.files, before) if source.files and choice.arch else MadeFrom()
 
@@ -192,7 +194,7 @@ def identify_options(choice: ModelChoice) -> dict[str, object]:
     A user's file that an option names is identified by its content.
 
     Raises:
-        MasktoolError: a size, a number of channels or a baseline is none.
+        MasktoolError: a size, a number of channels, a baseline or a rule is none.
     """
     return {
         "tool": __version__,
@@ -204,6 +206,7 @@ def identify_options(choice: ModelChoice) -> dict[str, object]:
         "labels": identify_value(choice.labels),
         "masking": choice.masking or "layer",
         "baseline": choose_baseline(choice.masking or "layer", choice.baseline),
+        "rule": choose_rule(choice.masking or "layer", choice.rule),
         "image_input": choice.image_input,
         "gradient": choice.gradient,
         **({"mask_required": True} if choice.mask_required else {}),  # an export without it keeps its name

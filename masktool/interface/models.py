@@ -149,6 +149,7 @@ def refuse_settled(choice: ModelChoice, path: Path) -> None:
         (choice.preprocessing, parameter("preprocessing")),
         (choice.labels, parameter("labels")),
         (choice.precision, parameter("precision", choice.precision)),
+        (choice.rule, parameter("rule", choice.rule)),
     )
     if asked := [text for value, text in given if value is not None]:
         raise MasktoolError(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
-from masktool.contract import FilePrecision, Masking, OutputKind
+from masktool.contract import FilePrecision, Masking, OutputKind, SamplerRule
 from masktool.errors import MasktoolError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class ExportOptions(TypedDict, total=False):
         output_kind: what the class output holds, where the graph does not tell.
         trust_code: whether a file may be read although reading may run code from the file.
         precision: the precision that a float32 network computes in, as for :func:`masktool.export`.
+        rule: the rule of samplers narrower than their stride under ``layer`` masking, as for :func:`masktool.export`.
     """
 
     arch: str | None
@@ -56,6 +57,7 @@ class ExportOptions(TypedDict, total=False):
     output_kind: OutputKind | None
     trust_code: bool
     precision: FilePrecision | None
+    rule: SamplerRule | None
 
 
 EXPORT_OPTIONS = tuple(ExportOptions.__annotations__)
@@ -95,6 +97,7 @@ class ModelChoice:
     labels: LabelsLike | None = None
     precision: FilePrecision | None = None
     head: str | None = None
+    rule: SamplerRule | None = None
 
 
 def check_known(options: Iterable[str], called: str) -> None:

@@ -63,6 +63,7 @@ COLUMNS = (
     Column("model", "string", "the source that the model was exported from"),
     Column("model_sha256", "string", "SHA-256 of that source"),
     Column("masking", "string", "how the mask acts: `layer`, `partial` or `fill`"),
+    Column("rule", "string", "rule of samplers narrower than their stride: `cell` or `published`; null unless `layer`"),
     Column("masktool_version", "string", "version of masktool that explained"),
     Column("error", "string", "why the photograph could not be explained; else null"),
 )
@@ -105,6 +106,7 @@ def explanation_row(explanation: Explanation, file: str, sha256: str | None) -> 
         "model": str(explanation.model["source"]),
         "model_sha256": explanation.model["source_sha256"],
         "masking": explanation.model["masking"],
+        "rule": explanation.model["rule"],
         "masktool_version": __version__,
         "error": None,
     }

@@ -7,8 +7,9 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
-from masktool.contract import Masking
+from masktool.contract import Masking, Metadata, SamplerRule
 from masktool.datasets import read_dataset
 from masktool.datasets.dataset import Dataset
 from masktool.errors import MasktoolError
@@ -22,9 +23,12 @@ from masktool.option_checks import check_count
 from masktool.progress import Say, log
 from masktool.runtime.checks import check_takes_mask
 from masktool.runtime.session import MaskedSession
+from masktool.sampler_rules import DEFAULT_RULE
 
 OWN_MASKINGS: tuple[Masking, ...] = ("layer", "partial")
-"""Names of modes that are ways of masking; every other name is a baseline of ``fill``."""
+"""Names of modes that are ways of masking; every other name but those that say a rule is a baseline of ``fill``."""
+RULED_MODES: Mapping[str, SamplerRule] = {f"layer-{rule}": rule for rule in get_args(SamplerRule)}
+"""The rule of layer masking by the name of a mode that says it, whatever the default is."""
 Paths = str | os.PathLike[str]
 
 
@@ -92,8 +96,8 @@ class Study:
         """Opens the model once per masking mode, exporting it into the cache where it is not masked yet.
 
         Args:
-            modes: the masking modes: ``layer``, ``partial``, or baselines of ``fill``; None takes the one mode of an
-                exported model, and ``layer`` for any other model.
+            modes: the masking modes: ``layer``, ``layer-cell``, ``layer-published``, ``partial``, or baselines of
+                ``fill``; None takes the one mode of an exported model, and ``layer`` for any other model.
             gradient: whether the files must hold gradients.
             head: the name of the feature map behind which their heads must begin, or ``last``; None needs none.
 
@@ -105,7 +109,7 @@ class Study:
         """
         own = exported_mode(self.model)
         names = list(dict.fromkeys(modes)) if modes is not None else [own or OWN_MASKINGS[0]]
-        if own is not None and names != [own]:
+        if own is not None and not (len(names) == 1 and is_mode(own, names[0])):
             raise MasktoolError(
                 "an exported model has one masking mode",
                 where=self.model if isinstance(self.model, str | os.PathLike) else None,
@@ -172,9 +176,7 @@ class Study:
                 path, providers=self.providers, threads=self.threads, provider_options=self.provider_options
             )
             session = self.stack.enter_context(other)
-            models.append(
-                NamedModel(session.metadata.baseline or session.metadata.masking, session, graphs_for(session))
-            )
+            models.append(NamedModel(mode_of(session.metadata), session, graphs_for(session)))
         found = [model.name for model in models]
         if twice := sorted({name for name in found if found.count(name) > 1}):
             raise MasktoolError("one masking mode twice", where=parameter("also"), got=", ".join(twice))
@@ -214,11 +216,26 @@ class Study:
 def exported_mode(model: ModelLike) -> str | None:
     """Returns the masking mode of an exported model (of ``fill``, its baseline); None for any other model."""
     metadata = known_metadata(model)
-    return None if metadata is None else metadata.baseline or metadata.masking
+    return None if metadata is None else mode_of(metadata)
+
+
+def mode_of(metadata: Metadata) -> str:
+    """Returns the masking mode of a file: of ``fill``, its baseline; of ``layer``, with a rule that is no default."""
+    if metadata.rule in (None, DEFAULT_RULE):
+        return metadata.baseline or metadata.masking
+    return f"{metadata.masking}-{metadata.rule}"
+
+
+def is_mode(own: str, mode: str) -> bool:
+    """Whether a masking mode that was named is the one of an exported file; ``layer`` has the default rule."""
+    rule_of = {"layer": f"layer-{DEFAULT_RULE}"}
+    return rule_of.get(own, own) == rule_of.get(mode, mode)
 
 
 def masking_of(mode: str) -> ExportOptions:
     """Returns the options that export a model in a masking mode."""
+    if mode in RULED_MODES:
+        return {"masking": "layer", "rule": RULED_MODES[mode]}
     if mode in OWN_MASKINGS:
         return {"masking": OWN_MASKINGS[OWN_MASKINGS.index(mode)]}
     return {"masking": "fill", "baseline": mode}

@@ -16,7 +16,8 @@ def mode_options(defaults: Sequence[str]) -> Callable[[Callable[..., Any]], Call
         "modes",
         multiple=True,
         metavar="NAME",
-        help="Masking mode, repeatable: layer, partial or a baseline of fill such as black, grey, blur or R,G,B.  "
+        help="Masking mode, repeatable: layer (layer-cell, layer-published: with that rule), partial or a baseline of "
+        "fill such as black, grey, blur or R,G,B.  "
         f"[default: {', '.join(defaults)}; of an exported MODEL its own]",
     )
     also = click.option(

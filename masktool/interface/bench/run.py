@@ -269,6 +269,7 @@ def describe_model(session: MaskedSession) -> dict[str, Any]:
         "path": str(session.path),
         "source": session.metadata.source,
         "masking": session.metadata.masking,
+        "rule": session.metadata.rule,
         "input": list(session.input_shape),
         "providers": session.providers,
         "threads": session.threads,

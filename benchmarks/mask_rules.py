@@ -27,7 +27,7 @@ import onnx
 from numpy.typing import NDArray
 
 import masktool
-from benchmarks.real_networks import CELLS, NETWORKS, RealNetwork, find_network, read_images
+from benchmarks.real_networks import CELLS, NETWORKS, RealNetwork, find_network, read_images, write_plain
 from masktool.datasets.dataset import Dataset
 from masktool.evaluation.bootstrap import CONFIDENCE, Interval, interval_of_mean
 from masktool.evaluation.metrics.missingness.class_entropy import resampled_entropies
@@ -62,7 +62,7 @@ def digest_graph(path: Path) -> str:
 
 def export_modes(network: RealNetwork, modes: list[str], data: Path, folder: Path) -> dict[str, Path]:
     """Exports a network in every mode, but for those whose file is that of a mode before."""
-    source = network.read(data)
+    source = write_plain(network.read(data), folder / "plain.onnx")
     paths: dict[str, Path] = {}
     for name in modes:
         path = folder / f"{name}.onnx"

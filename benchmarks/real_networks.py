@@ -21,6 +21,8 @@ from masktool.contract import Preprocessing
 from masktool.datasets.dataset import Dataset, DatasetImage
 from masktool.datasets.reading import read_dataset
 from masktool.demo import shapes
+from masktool.exporters.sources import load_source
+from masktool.exporters.storage import serialise
 from masktool.runtime.images import read_image
 from masktool.runtime.preprocessing import prepare
 
@@ -90,6 +92,15 @@ def read_open_nsfw(data: Path) -> Source:
     photographs = np.concatenate([prepare(read_image(each.path), CAFFE).array for each in images])
     network = recognise_photographs(ThinResNet50(read_weights(find_weights())).eval(), photographs)
     return Source(network, {"preprocessing": CAFFE, "output_kind": "logits", "input_size": SIZE})
+
+
+def write_plain(source: Source, path: Path) -> Source:
+    """Returns a source whose model is a file: a torch module is written once, for it takes longest to read."""
+    if isinstance(source.model, Path):
+        return source
+    options = dict(source.options)
+    path.write_bytes(serialise(load_source(source.model, input_size=options.pop("input_size")).model))
+    return Source(path, options)
 
 
 def from_file(name: str, preprocessing: Any, **options: Any) -> Callable[[Path], Source]:

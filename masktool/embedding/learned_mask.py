@@ -206,7 +206,10 @@ class LearnedMaskMethod(IteratedMethod[LearnedOptions]):
         soft = self.soften(flow, before.parameters)
         judging = flow.emit("Equal", before.phase, flow.integer(JUDGING))
         places = flow.emit("Mod", rows, flow.integer(len(self.signs)))
-        shown = flow.emit("Where", judging, self.judged(flow, soft), self.seen_by(flow, soft, places))
+        seen = self.seen_by(flow, soft, places)
+        if self.options.through == "layer":
+            seen = leaking(flow, seen, self.options.leak)
+        shown = flow.emit("Where", judging, self.judged(flow, soft), seen)
         predicting = flow.emit("Equal", before.phase, flow.integer(PREDICTING))
         found, target, answers = self.hide(flow, network, shown, predicting, target, asked)
         answer = self.add_up(flow, answers, places, before)
@@ -240,7 +243,7 @@ class LearnedMaskMethod(IteratedMethod[LearnedOptions]):
             The network's outputs, the class that is explained, and each row's objective and gradient.
         """
         if self.options.through == "layer":
-            shown = flow.emit("Where", predicting, flow.floats(1), cut(flow, masks))
+            shown = flow.emit("Where", predicting, flow.floats(1), masks)
             flow.typed(shown, FLOAT, [self.chunk, 1, *self.network.size])
             image = flow.as_type(asked.image, network.image_type)
             found, target = network.place_differentiated(flow, image, target, asked.others, one_image=True, masks=shown)
@@ -325,6 +328,12 @@ def goes_on(flow: Flow, sums: Sequence[ir.Value]) -> ir.Value:
 def cut(flow: Flow, masks: ir.Value) -> ir.Value:
     """Emits masks cut at .5."""
     return flow.as_type(flow.emit("GreaterOrEqual", masks, flow.floats(CUT)), FLOAT)
+
+
+def leaking(flow: Flow, masks: ir.Value, leak: float) -> ir.Value:
+    """Emits masks cut at .5, with ``leak`` in place of 0 and 1 - ``leak`` in place of 1."""
+    kept = flow.emit("GreaterOrEqual", masks, flow.floats(CUT))
+    return flow.emit("Where", kept, flow.floats(1 - leak), flow.floats(leak))
 
 
 def declared_shape(value: ir.Value) -> tuple[int, ...]:

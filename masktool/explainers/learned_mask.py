@@ -18,7 +18,7 @@ from masktool.explainers.baseline_image import baseline_image, check_baseline
 from masktool.explainers.hiding import THROUGH, HiddenParts, Through, check_through
 from masktool.explainers.learning import Course
 from masktool.explainers.mask_design import Masks
-from masktool.explainers.mask_figures import areas_of, cut_masks, describe_answer, loses_class
+from masktool.explainers.mask_figures import CUT, LEAK, areas_of, cut_masks, describe_answer, loses_class
 from masktool.explainers.method import Attribution, Method
 from masktool.explainers.task import Task
 from masktool.option_checks import check_choice, check_count, check_real
@@ -48,6 +48,8 @@ class LearnedMask(Method):
             :func:`masktool.export`.
         through: the way in which the mask is applied: ``fill`` blends the image with the baseline; ``layer`` uses the
             file's mask input.
+        leak: the value of missing pixels, and 1 minus that of kept ones, in the cut mask that the network sees while a
+            mask is learned with ``through=layer``; 0 cuts all of it.
         n_iterations: the largest number of steps.
         tolerance: the share of the lowest loss by which it must improve in 100 steps, or learning stops; 0 makes all
             steps.
@@ -65,6 +67,7 @@ class LearnedMask(Method):
 
     baseline: str = "mean"
     through: Through = "fill"
+    leak: float = LEAK
     n_iterations: int = 180
     tolerance: float = 0.01
     learning_rate: float = 0.5
@@ -73,6 +76,8 @@ class LearnedMask(Method):
     def __post_init__(self) -> None:
         object.__setattr__(self, "baseline", check_baseline("baseline", self.baseline))  # a number becomes its text
         check_choice("through", self.through, THROUGH)
+        if self.leak != 0:
+            check_real("leak", self.leak, above=0, below=CUT)
         check_count("n_iterations", self.n_iterations)
         if self.tolerance != 0:
             check_real("tolerance", self.tolerance, above=0, below=1)
@@ -153,6 +158,7 @@ class LearnedMask(Method):
             targets=np.array([target for task in tasks for target in task.targets], np.int64),
             fill=fill,
             batch=tasks[0].perturbations_per_eval,
+            leak=self.leak,
         )
 
     def judge(self, hidden: HiddenParts, learned: Learned) -> tuple[list[dict[str, float]], list[tuple[str, ...]]]:

@@ -1,4 +1,4 @@
-"""Figures of a mask, whichever method made it: how large the mask is, and which class comes first under it."""
+"""Masks that are cut, and figures of a mask, whichever method made it: its size, and the class that comes first."""
 
 from __future__ import annotations
 
@@ -12,12 +12,22 @@ from masktool.explainers.mask_design import Masks
 
 CUT = 0.5
 """Value from which on a soft mask counts as kept."""
+LEAK = 0.02
+"""Value of a missing pixel, and 1 minus that of a kept one, where the gradient by a cut mask is taken through layers.
+
+Of a mask of 0 and 1 no derivative says whether to bring a missing pixel back, for nothing of it reaches the scores. The
+less, the nearer to the cut mask: with .1 the fill sees an outline that the cut mask hides."""
 SURVIVES = "the class survives although the mask, cut at .5, is taken away"
 
 
 def cut_masks(masks: NDArray[np.floating[Any]]) -> Masks:
     """Returns soft masks cut at .5: 1 where a mask is .5 or more, 0 elsewhere."""
     return (masks >= CUT).astype(np.float32)
+
+
+def leaking_masks(masks: NDArray[np.floating[Any]], leak: float) -> Masks:
+    """Returns soft masks cut at .5, with ``leak`` in place of 0 and 1 - ``leak`` in place of 1."""
+    return np.where(masks >= CUT, np.float32(1 - leak), np.float32(leak))
 
 
 def areas_of(mask: NDArray[np.floating[Any]]) -> dict[str, float]:

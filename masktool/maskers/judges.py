@@ -15,14 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from masktool.contract import Loss
-from masktool.explainers.mask_figures import CUT
+from masktool.explainers.mask_figures import CUT, LEAK, leaking_masks
 from masktool.maskers.infillers import infill
 from masktool.maskers.settings import Infiller
 from masktool.runtime.session import MaskedSession
-
-LEAK = 0.02
-"""Mask value of a missing pixel, and 1 minus that of a kept one, where the gradient is taken. The less, the nearer to
-the cut mask: with .1 the fill sees an outline that the cut mask hides, and masks shrink until the class is lost."""
 
 
 class Judged(NamedTuple):
@@ -87,7 +83,8 @@ class LayerJudge:
     holds reaches the answer, so that no derivative says which of them to bring back, and masks trained by it became the
     inverse of the object. Nor can the soft mask's stand for it: layer masking weighs soft values, so that an even .4
     hides nothing, and the loss under the cut mask grew in training. A cut mask of .02 and .98 in place of 0 and 1 is
-    near the one and has the other's derivatives, and the loss falls. (The cut passes gradients straight through.)
+    near the one and has the other's derivatives, and the loss falls; with .1 masks shrink until the class is lost. (The
+    cut passes gradients straight through.)
 
     Attributes:
         forward: session of a layer-masked file of the classifier.
@@ -121,9 +118,9 @@ class SessionGradient(torch.autograd.Function):
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Returns the masks' gradient: the file's own, from one run, times the gradient of each image's objective."""
         masks, images, labels = context.saved_tensors
-        leaking = torch.where(masks >= CUT, 1 - LEAK, LEAK)
+        leaking = leaking_masks(to_numpy(masks), LEAK)
         found = context.judge.backward.gradient(
-            to_numpy(images), to_numpy(leaking), target=to_numpy(labels), loss=context.loss, of=("mask",)
+            to_numpy(images), leaking, target=to_numpy(labels), loss=context.loss, of=("mask",)
         )
         gradient = torch.from_numpy(found.mask).to(masks)
         return gradients[0][:, None, None, None] * gradient, None, None, None, None, None

@@ -35,6 +35,7 @@ OPTIONS = [
     ("neuromask", {"grid_size": 5, "final_rate": 0.5}),
     ("neuromask", {"lambda_p": 2.0, "lambda_s": 0.1, "lambda_sp": 0.01, "temperature": 0.7, "learning_rate": 0.1}),
     ("neuromask", {"through": "layer", "temperature": 3.0}),
+    ("neuromask", {"through": "layer", "temperature": 3.0, "leak": 0}),
     ("extremal", {"aim": "delete", "area": 0.3}),
     ("extremal", {"aim": "both", "smoothness": 0.3, "learning_rate": 0.002}),
     ("extremal", {"through": "layer", "area": 0.5, "learning_rate": 0.002}),

@@ -8,6 +8,7 @@ import pytest
 from explainers.shapes_model import write_shapes_model
 from masktool import MasktoolError, explain, explain_images, load
 from masktool.demo import model_path, shapes
+from masktool.demo.score import measure_iou
 from masktool.explainers.hiding import HiddenParts
 from masktool.explainers.methods.neuromask import (
     HALF,
@@ -197,18 +198,20 @@ class Recorder:
         return SimpleNamespace(objective=objective, mask=np.broadcast_to(self.slope, masks.shape), image=None)
 
 
-def test_layer_masks_are_cut_and_their_gradient_goes_straight_through():
+@pytest.mark.parametrize("leak", [0, 0.02, 0.1])
+def test_layer_masks_are_cut_but_for_a_leak_and_their_gradient_goes_straight_through(leak):
     random = np.random.default_rng(0)
     slope = random.standard_normal((1, 1, 8, 8)).astype(np.float32)
     session = Recorder(slope)
     model = SimpleNamespace(session=session, inputs={})
-    hidden = HiddenParts(model, np.zeros((2, 3, 8, 8), np.float32), np.array([0, 1]), None, 1)
+    hidden = HiddenParts(model, np.zeros((2, 3, 8, 8), np.float32), np.array([0, 1]), None, 1, leak)
     masks = random.random((2, 1, 8, 8)).astype(np.float32)
     answer = hidden.differentiate(masks, np.arange(2), "log-softmax")
     assert [len(each) for each in session.masks] == [1, 1]
-    assert (np.concatenate(session.masks) == (masks >= 0.5)).all()
+    seen = np.where(masks >= 0.5, np.float32(1 - leak), np.float32(leak))
+    assert (np.concatenate(session.masks) == seen).all()
     assert (answer.gradient == np.broadcast_to(slope, masks.shape)).all()
-    np.testing.assert_allclose(answer.objective, ((masks >= 0.5) * slope).sum(axis=(1, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(answer.objective, (seen * slope).sum(axis=(1, 2, 3)), rtol=1e-6)
 
 
 QUICK = {"n_iterations": 30, "setting": "cifar", **PUBLISHED}
@@ -286,6 +289,7 @@ def test_bad_use_is_refused(fill_session):
     for option, value in {
         "setting": "mnist",
         "through": "mask",
+        "leak": 0.5,
         "tolerance": 1.0,
         "final_rate": 0,
         "grid_size": 0,
@@ -322,3 +326,15 @@ def test_mean_baseline_localises(fill_session, options, fall):
     assert maps[objects].mean() >= 10 * maps[~objects].mean()
     assert np.mean([*map(overlap, cut, objects)]) >= 3 * np.mean([*map(overlap, shuffled, objects)])
     assert max(each.quality["loss_last"] / each.quality["loss_first"] for each in found) < fall
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["neuromask", "extremal"])
+def test_a_leak_lets_masks_through_layers_find_the_object(layer_session, method):
+    pictures = list(PICTURES.images[:8])
+    overlaps = []
+    for leak in (0, 0.02):
+        found = explain_images(layer_session, pictures, method, through="layer", leak=leak)
+        maps = [each.model_attributions for each in found]
+        overlaps.append(np.mean([*map(measure_iou, maps, PICTURES.object_masks)]))
+    assert overlaps[1] > overlaps[0] + 0.1

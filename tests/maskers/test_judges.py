@@ -7,7 +7,8 @@ from reference.layer_masking import MaskedReference
 
 import masktool
 from maskers.small import pictures, small_network
-from masktool.maskers.judges import LEAK, FillJudge, LayerJudge
+from masktool.explainers.mask_figures import LEAK
+from masktool.maskers.judges import FillJudge, LayerJudge
 
 AGREEMENT = 1e-5
 """Of float32 results that two libraries compute."""

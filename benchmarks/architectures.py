@@ -1,4 +1,4 @@
-"""Which architectures export, and how exactly: torchvision's and timm's networks with calibrated random weights.
+"""Which architectures export, and how exactly: torchvision's and timm's networks with random weights of unit size.
 
     python -m benchmarks.architectures [NAME ...]
 
@@ -21,7 +21,7 @@ from rich.table import Table
 from torch import nn
 
 import masktool
-from benchmarks.calibrate import calibrate
+from benchmarks.random_weights import draw_weights
 from benchmarks.torchvision_networks import import_torchvision_models
 from masktool import MasktoolError
 from masktool.exporters.sources import load_source
@@ -98,7 +98,7 @@ def measure(name: str, folder: Path) -> list[str]:
     """Returns the row of one network."""
     module, side = build(name)
     size = (side, side)
-    calibrate(module, torch.Generator().manual_seed(0), size)
+    draw_weights(module, torch.Generator().manual_seed(0), size)
     started = time.perf_counter()
     source = load_source(module, input_size=size)
     nodes = str(len(source.model.graph))

@@ -36,15 +36,15 @@ def draw_images(batch: int, size: int) -> np.ndarray:
 
 
 def build_network(name: str, size: int) -> Any:
-    """Returns a torchvision network with calibrated random weights, frozen."""
+    """Returns a torchvision network with random weights of unit size, frozen."""
     import torch
 
-    from benchmarks.calibrate import calibrate
+    from benchmarks.random_weights import draw_weights
     from benchmarks.torchvision_networks import import_torchvision_models
 
     fixed = {"image_size": size} if name.startswith("vit") else {}
     network = import_torchvision_models().get_model(name, weights=None, **fixed).eval()
-    calibrate(network, torch.Generator().manual_seed(0), (size, size))
+    draw_weights(network, torch.Generator().manual_seed(0), (size, size))
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     return network

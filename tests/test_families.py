@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import masktool
 from benchmarks.architectures import TIMM, TORCHVISION, build
-from benchmarks.calibrate import calibrate, cloudy_images, randomize
+from benchmarks.random_weights import cloudy_images, draw_weights, randomize
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # inside torch.export
 TOLERANCE = 1e-5
@@ -138,9 +138,9 @@ def test_family_agrees_with_the_reference(name, torchvision_models, tmp_path):
 
 
 def compare(module: nn.Module, side: int, path: Path) -> None:
-    """Exports a network with calibrated weights, runs both under the same masks, and holds one against the other."""
+    """Exports a network with random weights, runs both under the same masks, and holds one against the other."""
     size, generator = (side, side), torch.Generator().manual_seed(0)
-    calibrate(module, generator, size)
+    draw_weights(module, generator, size)
     randomize_projections(module, generator)
     image = cloudy_images(1, size, generator)
     masks = torch.cat([binary_masks(size, generator)[[0, -1]], soft_masks(size, generator)[:1]])
@@ -160,7 +160,7 @@ def compare(module: nn.Module, side: int, path: Path) -> None:
 
 @torch.no_grad()
 def randomize_projections(module: nn.Module, generator: torch.Generator) -> None:
-    """Draws torch's own attention weights as weights: their name, in_proj_weight, hides them from calibrate."""
+    """Draws torch's own attention weights as weights: their name, in_proj_weight, hides them from draw_weights."""
     for part in module.modules():
         if isinstance(part, nn.MultiheadAttention):
             randomize("weight", part.in_proj_weight, generator)

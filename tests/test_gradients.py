@@ -18,7 +18,7 @@ from reference.layer_masking import MaskedReference
 from torch import Tensor, nn
 
 import masktool
-from benchmarks.calibrate import calibrate, cloudy_images
+from benchmarks.random_weights import cloudy_images, draw_weights
 from masktool.contract import Loss
 from masktool.exporters.sources import Source, load_source
 from masktool.runtime.gradients import Gradient
@@ -47,7 +47,7 @@ def network(name: str, torchvision_models: ModuleType) -> nn.Module:
     if name == "vgg11_bn":  # its classifier takes 7 × 7 places, of which 64 pixels leave 2 × 2
         module.avgpool = nn.Identity()
         module.classifier[0] = nn.Linear(512 * 2 * 2, 4096)
-    calibrate(module, torch.Generator().manual_seed(0), (SIDE, SIDE))
+    draw_weights(module, torch.Generator().manual_seed(0), (SIDE, SIDE))
     return module.requires_grad_(False)
 
 

@@ -20,7 +20,7 @@ from reference.partial import Seen, convolve, partial_resnet, pool_globally
 from torch import Tensor, nn
 
 import masktool
-from benchmarks.calibrate import calibrate, cloudy_images
+from benchmarks.random_weights import cloudy_images, draw_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # inside torch.export
 SIDE = 96
@@ -45,7 +45,7 @@ def random_masks(generator: torch.Generator) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A ResNet with calibrated random weights in double precision.
+    """A ResNet with random weights of unit size in double precision.
 
     Attributes:
         scale: max|logit| of the unmasked image.
@@ -94,7 +94,7 @@ def case(request: pytest.FixtureRequest, torchvision_models: ModuleType) -> Case
     generator = torch.Generator().manual_seed(0)
     resnet = torchvision_models.resnet
     network = resnet.ResNet(resnet.Bottleneck, BLOCKS[request.param])
-    network = calibrate(network, generator, (SIDE, SIDE)).double()
+    network = draw_weights(network, generator, (SIDE, SIDE)).double()
     image = cloudy_images(1, (SIDE, SIDE), generator).double()
     with torch.no_grad():
         scale = float(network(image).abs().max())

@@ -13,7 +13,7 @@ from reference.layer_masking import MaskedReference, masked_forward
 from reference.masks import binary_masks, soft_masks
 from torch import Tensor, nn
 
-from benchmarks.calibrate import calibrate, cloudy_images
+from benchmarks.random_weights import cloudy_images, draw_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # inside torch.export
 GOLDEN_TOLERANCE = 1e-6
@@ -46,7 +46,7 @@ class Everything(nn.Module):
 
 @pytest.fixture(scope="module")
 def everything() -> nn.Module:
-    return calibrate(Everything(), torch.Generator().manual_seed(0), SIZE)
+    return draw_weights(Everything(), torch.Generator().manual_seed(0), SIZE)
 
 
 def test_published_implementation_is_reproduced_on_all_masks(data_dir: Path):

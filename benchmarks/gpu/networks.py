@@ -52,7 +52,7 @@ def missing_files(folder: Path, network: str, providers: Collection[str]) -> lis
 
 
 def write_plain(folder: Path, network: str, size: int) -> None:
-    """Writes a torchvision network with calibrated random weights, or the tiny one, as an ONNX file."""
+    """Writes a torchvision network with random weights of unit size, or the tiny one, as an ONNX file."""
     import onnx
     import onnx_ir as ir
 

@@ -37,14 +37,14 @@ class Network:
 
 
 def build_resnet50() -> Any:
-    """Returns a ResNet-50 of random weights, calibrated, so that its answer depends on the photograph."""
+    """Returns a ResNet-50 of random weights of unit size, so that its answer depends on the photograph."""
     import torch
 
-    from benchmarks.calibrate import calibrate
+    from benchmarks.random_weights import draw_weights
     from benchmarks.torchvision_networks import import_torchvision_models
 
     module = import_torchvision_models().resnet50(weights=None)
-    return calibrate(module, torch.Generator().manual_seed(0), SIZE)
+    return draw_weights(module, torch.Generator().manual_seed(0), SIZE)
 
 
 NETWORKS = {

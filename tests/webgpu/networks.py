@@ -60,10 +60,10 @@ def make_network(name, data_dir):
         return data_dir() / "weights" / "cifar_resnet20_ts_op13.onnx"
     if name == SQUEEZENET:
         return small_squeezenet(data_dir() / "weights" / "squeezenet11_caffe2_fp32.onnx")
-    return calibrated(parse(HEAD + FAMILIES[name].strip()))
+    return with_moderate_logits(parse(HEAD + FAMILIES[name].strip()))
 
 
-def calibrated(model):
+def with_moderate_logits(model):
     """Returns a network with its last weights scaled so that no probability is near 0 or 1, where gradients vanish."""
     image = np.random.default_rng(0).normal(size=(4, 3, 12, 12)).astype(np.float32)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

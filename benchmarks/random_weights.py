@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CALIBRATION_BATCH = 8
+STATISTICS_BATCH = 8
 """Images behind the batch-norm statistics; with 4, the deepest feature maps of a small input have too few positions."""
 GAIN = (0.6, 1.4)
 """Range of the gains: away from 0, so that no channel dies."""
@@ -26,7 +26,7 @@ BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 @torch.no_grad()
-def calibrate(module: nn.Module, generator: torch.Generator, input_size: tuple[int, int]) -> nn.Module:
+def draw_weights(module: nn.Module, generator: torch.Generator, input_size: tuple[int, int]) -> nn.Module:
     """Randomises every parameter and takes batch-norm statistics from a batch of :func:`cloudy_images`.
 
     Args:
@@ -45,7 +45,7 @@ def calibrate(module: nn.Module, generator: torch.Generator, input_size: tuple[i
         norm.reset_running_stats()
         norm.momentum = 1.0  # the statistics of this one batch
         norm.train()
-    module(cloudy_images(CALIBRATION_BATCH, input_size, generator))
+    module(cloudy_images(STATISTICS_BATCH, input_size, generator))
     return module.eval()
 
 

@@ -274,6 +274,8 @@ class Metadata:
             nothing.
         rule: rule of samplers narrower than their stride; None unless masking is ``layer``. Files written before it was
             recorded have ``published``.
+        calibration: correction of the class scores where something is missing: its form, what it was fitted on and what
+            it gains on held-out images, JSON values by name; None in a file whose scores are the network's own.
     """
 
     masking: Masking
@@ -308,6 +310,7 @@ class Metadata:
     behind: str | None = None
     plain_branch: bool = False
     rule: SamplerRule | None = None
+    calibration: Mapping[str, Any] | None = None
 
     @property
     def one_by_one(self) -> bool:
@@ -358,7 +361,9 @@ class Metadata:
                 values[name] = tuple(values[name])
         values["labels"] = name_classes(values["labels"], values["output_kind"])
         if values.get("explanation") is not None:
-            check_explanation(values["explanation"])
+            check_entries("explanation", values["explanation"], EXPLANATION_ENTRIES)
+        if values.get("calibration") is not None:
+            check_entries("calibration", values["calibration"], CALIBRATION_ENTRIES)
         return cls(**values)
 
 
@@ -406,11 +411,28 @@ EXPLANATION_ENTRIES: dict[str, Any] = {
 """What :attr:`Metadata.explanation` holds at least, with the type of each entry."""
 
 
-def check_explanation(entries: Mapping[str, Any]) -> None:
-    """Raises MasktoolError where an entry of :attr:`Metadata.explanation` is missing or of another type."""
-    for name, kind in EXPLANATION_ENTRIES.items():
-        if not conforms(entries.get(name), kind):
-            raise damaged_metadata(f"explanation, {name}", describe_field_type(kind), show(entries.get(name)))
+CALIBRATION_ENTRIES: dict[str, Any] = {
+    "form": str,
+    "space": str,
+    "n_images": int,
+    "n_masks": int,
+    "seed": int,
+    "divergence_before": Mapping[str, float],
+    "divergence_after": Mapping[str, float],
+    "divergence_gain": Mapping[str, float],
+    "unchanged_before": Mapping[str, float],
+    "unchanged_after": Mapping[str, float],
+    "unchanged_gain": Mapping[str, float],
+}
+"""What :attr:`Metadata.calibration` holds at least, with the type of each entry. Figures are of held-out images, each
+with its 95 % interval."""
+
+
+def check_entries(name: str, entries: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Raises MasktoolError where an entry of a metadata field is missing or of another type."""
+    for entry, kind in kinds.items():
+        if not conforms(entries.get(entry), kind):
+            raise damaged_metadata(f"{name}, {entry}", describe_field_type(kind), show(entries.get(entry)))
 
 
 def describe_field_type(kind: Any) -> str:

@@ -20,7 +20,7 @@ from masktool.files import CannotWriteError
 from masktool.identity import digest_code
 from masktool.journal import Journal, Record
 from masktool.progress import Progress, Say, log, no_progress
-from masktool.runtime.scores import note_unknown_scores
+from masktool.runtime.scores import note_corrected_scores, note_unknown_scores
 
 
 def run_part(
@@ -55,7 +55,10 @@ def run_part(
         raise MasktoolError("no image could be measured", where=f"{len(dataset.images)} images", got=first)
     findings = part.summarise(measured)
     unknown = tuple(note_unknown_scores(part.models[0].session.metadata))
-    findings = dataclasses.replace(findings, notes=(*findings.notes, *unknown))
+    corrected = (
+        f"{model.name}: {note}" for model in part.models for note in note_corrected_scores(model.session.metadata)
+    )
+    findings = dataclasses.replace(findings, notes=(*findings.notes, *unknown, *corrected))
     return Evaluation(
         part=part.name,
         title=part.title,

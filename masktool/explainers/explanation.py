@@ -59,7 +59,7 @@ class Explanation:
         seconds: the wall time of the run; targets that were explained together share the run.
         forward_passes: the number of images pushed through the model in the run.
         model: ``source``, ``source_sha256``, ``masking``, ``rule``, ``parity`` and ``tool_version`` of the exported
-            file.
+            file; of one whose scores are corrected where something is missing, ``calibration`` too.
         image: the photograph, or an array's channels as a picture, in RGB.
         output: the name of the output that holds the explained value; None for a class.
         notes: what the reader of the map must know, one sentence each.

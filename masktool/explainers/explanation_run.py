@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from masktool.contract import Metadata
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.method import Attribution, Method
 from masktool.explainers.reading import Reading, describe_input
@@ -17,7 +18,12 @@ from masktool.explainers.task import Task
 from masktool.messages import parameter
 
 PROVENANCE = ("source", "source_sha256", "masking", "rule", "parity", "tool_version")
-"""Metadata of the exported file that go into every explanation."""
+"""Metadata of the exported file that go into every explanation; of a calibrated file, ``calibration`` does too."""
+HEAD_NOT_CORRECTED = (
+    "the scores of the layers behind the feature map are as they are: the file's correction was fitted behind masks of "
+    "the image"
+)
+"""What the reader of a map of a calibrated file's head must know."""
 
 
 Map = NDArray[np.float32]
@@ -79,7 +85,7 @@ class ExplanationRun:
             ),
             seconds=cost.seconds,
             forward_passes=cost.forward_passes,
-            model={name: getattr(metadata, name) for name in PROVENANCE},
+            model=describe_origin(metadata),
             image=subject.original,
             output=reading.output,
             crop_box=subject.prepared.crop_box,
@@ -96,6 +102,8 @@ class ExplanationRun:
             number = parameter("perturbations_per_eval", self.task.perturbations_per_eval)
             yield "the fastest batch was measured; " + number + " gives the same result again"
         yield from filter(None, (self.reading.session.device_note, self.reading.session.window_note))
+        if self.method.needs_head and self.reading.session.metadata.calibration is not None:
+            yield HEAD_NOT_CORRECTED
         of_scores = not self.method.needs_gradient and not self.method.outputs
         if of_scores:
             yield from self.reading.note_saturation(target)
@@ -124,6 +132,12 @@ class ExplanationRun:
         if self.reading.inputs:
             settings["inputs"] = {name: describe_input(value) for name, value in self.reading.inputs.items()}
         return settings
+
+
+def describe_origin(metadata: Metadata) -> dict[str, Any]:
+    """Returns what an explanation says of the file that it was made with, by name."""
+    calibration = {} if metadata.calibration is None else {"calibration": metadata.calibration}
+    return {name: getattr(metadata, name) for name in PROVENANCE} | calibration
 
 
 def maps_of(task: Task, attribution: Attribution) -> list[Map]:

@@ -25,7 +25,7 @@ from masktool.explainers.targets import (
 )
 from masktool.messages import Placeholder, parameter
 from masktool.runtime.inputs import Inputs
-from masktool.runtime.scores import drop_trailing_axes, note_unknown_scores, to_log_odds
+from masktool.runtime.scores import drop_trailing_axes, note_corrected_scores, note_unknown_scores, to_log_odds
 from masktool.runtime.session import MaskedSession
 
 Scale = Literal["probability", "log-odds"]
@@ -106,6 +106,8 @@ class Reading:
         Args:
             given: whether the user named the target; otherwise the target is the class or value with the highest score.
         """
+        if self.output in (None, self.session.metadata.class_output):
+            yield from note_corrected_scores(self.session.metadata)
         if self.output is None:
             yield from note_unknown_scores(self.session.metadata)
         elif not given and self.values.size > 1:

@@ -13,6 +13,7 @@ import onnx_ir
 from masktool.contract import Metadata, __version__
 from masktool.errors import MasktoolError
 from masktool.exported_files import find_head_file
+from masktool.exporters.calibration_figures import measure_alone
 from masktool.exporters.chosen_boxes import leave_out_lists
 from masktool.exporters.diagnosis import excuse
 from masktool.exporters.heads import MEASURED_WITH_HEAD, measure_head
@@ -91,6 +92,8 @@ def check_masked(path: Path, source: Source | None) -> ExportCheck:
         figures, cause = measure_file(file, model, metadata, limits, source)
     if metadata.head is not None:
         figures["head"] = measure_beside(path, file, model, metadata)
+    if metadata.calibration is not None:
+        figures |= measure_alone(file, model, metadata)
     limits = limits if source is None else without_unfused(limits, source.model)
     verdicts = [*judge_parity(figures, limits), *judge_record(figures["response"], metadata)]
     if source is not None:

@@ -1,6 +1,6 @@
 """The random images that a network is measured with, and the ranges that their numbers come from.
 
-Noise reaches neither the range that a quantisation was calibrated for nor the domain of a logarithm. So the images are
+Noise reaches neither the range that a quantisation was made for nor the domain of a logarithm. So the images are
 
 1. pictures, through the preprocessing, where that is known;
 2. integers, where the network takes integers;

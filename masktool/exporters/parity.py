@@ -39,6 +39,8 @@ MEANINGS = {
     "head": "the feature map and the layers behind it, in two files, against the whole network",
     "plain_branch": "the file of both networks under a mask of ones, against the source or else its masked network",
     "masked_branch": "the file of both networks under masks, against its masked network alone",
+    "uncorrected": "a calibrated file under a mask of ones against the same file without its correction",
+    "correction": "corrected class scores against the correction computed from the scores as they were",
     "masked_spread": "the masked model against itself under a mask of ones: other optimisations and threads",
 }
 """One line for each figure, all relative to max |output|."""

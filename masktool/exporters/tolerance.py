@@ -32,9 +32,11 @@ LIMITS: Mapping[str, float] = {
     "head": ONES_TOLERANCE,
     "plain_branch": ONES_TOLERANCE,
     "masked_branch": ONES_TOLERANCE,
+    "uncorrected": 0.0,
+    "correction": BATCH_TOLERANCE,
 }
 """What each figure may be at most in float32; ``response`` (the effect of masking half the image) has none."""
-WIDENED = ("ones", "left_out", "batches", "one_image", "head", "plain_branch", "masked_branch")
+WIDENED = ("ones", "left_out", "batches", "one_image", "head", "plain_branch", "masked_branch", "correction")
 """Figures that are judged against a spread where that was measured."""
 INTEGER_KERNELS = "QLinear"
 """Beginning of the names of operators that compute on integers, optimised or not."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from masktool.data_files import check_readable
 from masktool.errors import MasktoolError
 from masktool.exported_files import metadata_of
+from masktool.files import temporary_directory
 from masktool.messages import parameter
 from masktool.streams import unheard
 
@@ -55,7 +56,8 @@ def check_export(
     from masktool.exporters.check import check_masked
     from masktool.exporters.precision_source import computes_in
     from masktool.exporters.settings import SourceSettings
-    from masktool.exporters.sources import read_sources
+    from masktool.exporters.sources import load_source, read_sources
+    from masktool.exporters.write_calibrated import write_uncorrected
 
     path = Path(path)
     check_readable(path, "a file that `masktool export` wrote")
@@ -84,4 +86,9 @@ def check_export(
         return check
     from masktool.interface.agreement import add_agreement
 
-    return add_agreement(check, path, other, computes_in(path, check.metadata))
+    with temporary_directory() as directory:
+        compared = path
+        if check.metadata.calibration is not None:  # the other model's scores are as they are too
+            compared = directory / path.name
+            write_uncorrected(load_source(path), compared)
+        return add_agreement(check, compared, other, computes_in(path, check.metadata))

@@ -109,6 +109,16 @@ def note_unknown_scores(metadata: Metadata) -> Iterator[str]:
     )
 
 
+def note_corrected_scores(metadata: Metadata) -> Iterator[str]:
+    """Yields a note for the reader of scores that the file corrects where something is missing."""
+    found = metadata.calibration
+    if found is not None:
+        yield (
+            f"class scores are corrected where something is missing ({found['form']}, fitted on {found['n_images']} "
+            "images); with nothing missing they are the network's own"
+        )
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Returns the softmax of each row of (N, K), float32; the largest logit is subtracted first, against overflow."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))

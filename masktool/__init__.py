@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from masktool.interface.bench.run import BenchReport, BenchSettings, measure_costs
     from masktool.interface.bench.spread import Clocks, Spread
     from masktool.interface.cache_entries import CacheEntry, clear_cache, list_cache
+    from masktool.interface.calibrate import calibrate
     from masktool.interface.check import check_export
     from masktool.interface.doctor_finding import CheckState, DoctorFinding
     from masktool.interface.evaluate import evaluate
@@ -152,6 +153,7 @@ __all__ = [
     "UnsupportedOperatorError",
     "Verdict",
     "add_gradients_to",
+    "calibrate",
     "check_export",
     "clear_cache",
     "describe",
@@ -246,6 +248,7 @@ _MODULE_OF_NAME = {
     "Verdict": "masktool.exporters.parity",
     "__version__": "masktool.contract",
     "add_gradients_to": "masktool.exporters",
+    "calibrate": "masktool.interface.calibrate",
     "check_export": "masktool.interface.check",
     "clear_cache": "masktool.interface.cache_entries",
     "describe": "masktool.exporters.description",

@@ -34,6 +34,7 @@ from masktool.streams import open_closed_streams, silence_stdout, unheard
 SUMMARIES = {
     "export": "Turn a trained CNN into an ONNX model that takes a mask, or that explains itself.",
     "explain": "Show which parts of photographs a model relied on.",
+    "calibrate": "Correct a file's class scores where something is missing.",
     "serve": "Serve predictions and explanations over HTTP.",
     "train-masker": "Train a model that explains a CNN in one forward pass.",
     "evaluate": "Measure how far explanations, and the masking, can be trusted.",

@@ -155,6 +155,7 @@ PLACES = [
     (masktool.explain, "explain"),
     (masktool.load, "explain"),
     (masktool.check_export, "export"),
+    (masktool.calibrate, "calibrate"),
     (masktool.package_triton, "package"),
     (masktool.package_docker, "package"),
     (masktool.package_kserve, "package"),

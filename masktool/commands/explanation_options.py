@@ -79,7 +79,7 @@ OF_AN_EXPLANATION = frozenset(
     }
 )
 """Their parameters, but for ``--explain`` itself."""
-OF_A_MASK = frozenset({"mask", "gradient", "feature_map", "head", "plain_branch"})
+OF_A_MASK = frozenset({"mask", "gradient", "feature_map", "head", "calibrate", "plain_branch"})
 """Parameters of a file that takes a mask, which one that explains itself has no use for."""
 
 

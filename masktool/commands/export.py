@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from masktool.commands.explanation_options import EXPLANATION_OPTIONS, EmbeddedChoice, describe_embedded
 from masktool.commands.export_check import run_check
-from masktool.commands.info import describe_agreement, describe_batch, describe_preprocessing
+from masktool.commands.info import describe_agreement, describe_batch, describe_calibration, describe_preprocessing
 from masktool.commands.options import (
     baseline_option,
     console,
@@ -120,6 +120,13 @@ DIGEST_SHOWN = 12
     help="Hold the plain network beside the masked one: with the mask left out, or 1 everywhere, a run costs what the "
     "plain model costs. Weights of 1 MiB and more then stand in NAME.data beside the file, once for both.",
 )
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Photographs, without labels, by which class scores are corrected where something is missing; as `masktool "
+    "calibrate` does it by default.",
+)
 @in_order(EXPLANATION_OPTIONS)
 @json_option
 @click.pass_context
@@ -151,6 +158,7 @@ def command(
     for_provider: Any,
     precision: Any,
     plain_branch: bool,
+    calibrate: Path | None,
     as_json: bool,
     **explaining: Any,
 ) -> None:
@@ -214,6 +222,7 @@ def command(
                     feature_map=feature_map,
                     head=head,
                     plain_branch=plain_branch,
+                    calibrate=calibrate,
                 )
     for line in describe_export(exported):
         say(line)
@@ -256,6 +265,8 @@ def describe_export(exported: Export) -> Iterator[str]:
         yield f"head: the layers behind {metadata.feature_map!r}, in {metadata.head}"
     if metadata.plain_branch:
         yield "plain branch: the plain network runs where the mask is left out, or 1 everywhere"
+    if metadata.calibration is not None:
+        yield from (f"calibration: {line}" for line in describe_calibration(dict(metadata.calibration)))
     yield from describe_parity(metadata.parity)
     if metadata.precision is not None and "fp32" in metadata.parity:
         against = describe_agreement(metadata.parity["fp32"])

@@ -36,6 +36,12 @@ COLUMN = 14
 NAMES_SHOWN = 3
 """Names of nodes of one operator that are shown; JSON holds all of them."""
 NOT_A_RUN = "this is what tables say, not a run: ONNX Runtime decides when it opens the file"
+CORRECTIONS = {
+    "scale": "one scale",
+    "diagonal": "a scale and a shift for each class",
+    "full": "a matrix and a shift for each class",
+}
+"""The forms of a correction in words."""
 
 
 @click.command("info")
@@ -239,6 +245,8 @@ def describe_metadata(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "written for", metadata["for_provider"]
     if metadata["plain_branch"]:
         yield "plain branch", "the plain network runs where the mask is left out, or 1 everywhere"
+    for index, line in enumerate(describe_calibration(metadata["calibration"])):
+        yield "calibration" if index == 0 else "", line
     if metadata["precision"] is not None:
         yield "precision", f"{metadata['precision']}, with float32 at the ends"
     for index, (name, figure) in enumerate(metadata["parity"].items()):
@@ -249,6 +257,23 @@ def describe_metadata(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield "explanation" if index == 0 else "", line
     for index, (name, value) in enumerate((metadata["masker"] or {}).items()):
         yield "masker" if index == 0 else "", f"{name}: {describe_json(value)}"
+
+
+def describe_calibration(found: dict[str, Any] | None) -> Iterator[str]:
+    """Yields how the class scores are corrected where something is missing, what on, and what that gains."""
+    if found is None:
+        return
+    penalty = f", penalty {found['penalty']:g}" if found.get("penalty") else ""
+    yield (
+        f"{CORRECTIONS.get(found['form'], found['form'])} of the {found['space']}{penalty}; fitted on "
+        f"{found['n_images']} images behind {found['n_masks']} masks each, seed {found['seed']}"
+    )
+    for name, title in (("divergence", "KL divergence from the whole image, nats"), ("unchanged", "unchanged")):
+        before, after, gain = (found[f"{name}_{each}"] for each in ("before", "after", "gain"))
+        yield (
+            f"{title}: {before['value']:.3f}, corrected {after['value']:.3f}; gain {gain['value']:.3f} "
+            f"[{gain['low']:.3f}, {gain['high']:.3f}] on held-out images"
+        )
 
 
 def describe_agreement(figures: dict[str, Any]) -> str:

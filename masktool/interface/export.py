@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from masktool.contract import DeviceProvider, FilePrecision, Loss, Masking, OutputKind, SamplerRule
 from masktool.exporters.settings import ExportSettings, LabelsLike, PreprocessingLike, SourceSettings
 from masktool.files import check_target, temporary_directory
+from masktool.progress import Progress, Say, log, no_progress
 from masktool.streams import unheard
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from masktool.exporters.result import Export
@@ -47,13 +47,15 @@ def export(
     head: str | None = None,
     plain_branch: bool = False,
     rule: SamplerRule | None = None,
+    calibrate: str | os.PathLike[str] | None = None,
 ) -> Export:
     """Exports a trained CNN as an ONNX model that takes a mask and carries it through every layer.
 
     Most models need none of the options, or the one that an error names. The first five say how the model is read, the
     next three what the mask does, four what comes in and out, two whether gradients are added, one for which
     runtimes the file is written, one in which precision it computes, one whether its last layers take a mask too, one
-    what a run without a mask costs, and the last what the mask does where a layer looks at few places.
+    what a run without a mask costs, one what the mask does where a layer looks at few places, and the last by which
+    photographs scores behind masks are corrected.
 
     Args:
         model: a file (``.onnx``, ``.pt2``, state dict, ``.safetensors`` or, with ``trust_code``, TorchScript or a
@@ -108,6 +110,8 @@ def export(
         rule: what keeps an output of a sampler that is narrower than its stride, such as a 1 x 1 convolution of stride
             2, under ``layer`` masking: ``cell``, any place of the square that a step passes over, or ``published``,
             only a place that the sampler looks at. None takes :data:`masktool.sampler_rules.DEFAULT_RULE`.
+        calibrate: the folder of photographs, without labels, by which the class scores are corrected where something is
+            missing, as :func:`masktool.calibrate` does it by default; None leaves them as they are.
 
     Returns:
         What was written: the path, the metadata with the parity figures measured on random inputs (relative to max
@@ -144,7 +148,37 @@ def export(
     )
     size = source_size(model, input_size, settings.preprocessing)
     source = read_source(model, SourceSettings(arch, size, channels, image_input, trust_code))
-    return export_compared(source, path, settings)
+    if calibrate is None:
+        return export_compared(source, path, settings)
+    return export_calibrated(source, path, settings, calibrate)
+
+
+def export_calibrated(
+    source: Source,
+    path: str | os.PathLike[str],
+    settings: ExportSettings,
+    images: str | os.PathLike[str],
+    progress: Progress = no_progress,
+    say: Say = log,
+) -> Export:
+    """Exports a model that was read, and corrects the file's class scores where something is missing.
+
+    Args:
+        source: the model that was read.
+        path: the path of the file to write, which appears when both have succeeded.
+        settings: the masking mode and the other options of the export.
+        images: the folder of photographs.
+        progress: function that shows progress, see :func:`masktool.calibrate`.
+        say: function that is called with what the user should know, see :func:`masktool.calibrate`.
+    """
+    from masktool.interface.calibrate import calibrate, find_images
+
+    find_images(images, lambda _: None)  # a wrong folder is told before anything is exported
+    with temporary_directory() as directory:
+        exported = export_compared(source, directory / Path(path).name, settings)
+        written = calibrate(exported.path, images, path, progress=progress, say=say)
+    notes = dict.fromkeys((*exported.notes, *written.notes))
+    return dataclasses.replace(written, notes=tuple(notes), source=exported.source)
 
 
 def export_compared(source: Source, path: str | os.PathLike[str], settings: ExportSettings) -> Export:

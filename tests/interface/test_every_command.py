@@ -14,6 +14,7 @@ from masktool import MasktoolError, cli
 
 FUNCTIONS = {
     "bench": ("measure_costs",),
+    "calibrate": ("calibrate",),
     "cache": ("list_cache", "clear_cache"),
     "doctor": ("doctor",),
     "evaluate": ("evaluate", "write_report"),

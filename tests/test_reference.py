@@ -134,10 +134,10 @@ def test_one_round_less_than_the_kernel_is_enough_and_two_less_are_not(kernel, m
     assert not torch.allclose(masked_forward(network, image, masks), logits, atol=1e-3)
 
 
-def run_row(network: nn.Module, value: list[float], mask: list[float]) -> list[float]:
+def run_row(network: nn.Module, value: list[float], mask: list[float], rule: str = "published") -> list[float]:
     """Runs a network on one row of pixels, (1, 1, 1, W), in float64."""
     row, row_mask = torch.tensor([value, mask], dtype=torch.float64).view(2, 1, 1, 1, -1)
-    return masked_forward(nn.Sequential(network, nn.Flatten()).double().eval(), row, row_mask).flatten().tolist()
+    return masked_forward(nn.Sequential(network, nn.Flatten()).double().eval(), row, row_mask, rule).flatten().tolist()
 
 
 def box_conv(width: int, **options: int) -> nn.Conv2d:
@@ -212,6 +212,36 @@ def test_strided_slice_takes_the_mask_along():
             return F.pad(x[:, :, ::2, 1::2], (0, 0, 0, 0, 1, 0)) + 1
 
     assert run_row(Shortcut(), [1, 2, 3, 4, 5, 6], [0, 1, 1, 0, 0, 1]) == [1, 0, 1, 3, 0, 7]
+
+
+class Steps(nn.Module):
+    """Every so-many-th pixel of a row, and 1."""
+
+    def __init__(self, start: int, step: int) -> None:
+        super().__init__()
+        self.start, self.step = start, step
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., self.start :: self.step] + 1
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        (box_conv(1, stride=(1, 2)), [15, 0, 17]),  # cells _5 __ 7_, whose first pixels are filled to 5, nothing, 7
+        (nn.MaxPool2d(1, (1, 2)), [5, 0, 7]),
+        (nn.AvgPool2d(1, (1, 2)), [5, 0, 7]),
+        (Steps(0, 2), [6, 0, 8]),
+        (Steps(1, 2), [6, 0, 8]),
+        (box_conv(1, stride=(1, 3)), [15, 17]),  # cells _5_ _7_
+        (box_conv(2, stride=(1, 3)), [20, 24]),
+        (nn.MaxPool2d((1, 2), (1, 3)), [5, 7]),
+        (Steps(2, 3), [6, 8]),
+        (box_conv(2, stride=(1, 2)), [20, 0, 24]),  # as wide as its stride: the same under the published rule
+    ],
+)
+def test_what_is_narrower_than_its_stride_keeps_its_cell(network, expected):
+    assert run_row(network, [9, 5, 9, 9, 7, 9], [0, 1, 0, 0, 1, 0], "cell") == pytest.approx(expected, rel=1e-4)
 
 
 class Function(nn.Module):

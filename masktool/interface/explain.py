@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from masktool.contract import Metadata
+from masktool.contract import Metadata, SamplerRule
 from masktool.errors import MasktoolError
 from masktool.explainers.budgets import default_for_budget
 from masktool.explainers.explaining import explain_all
@@ -295,11 +295,15 @@ def refuse_settled_options(metadata: Metadata | None, where: object, given: Sequ
 def split_options(method: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the options of the method, and those of an export.
 
+    Integrated gradients have a ``rule`` of their own: the names of its rules and of the export's tell which is meant.
+
     Raises:
         MasktoolError: ``baseline`` may be an option of either the method or the export.
     """
     kind: type[Method] = type(build_method(method, {}))
     own = {field.name for field in dataclasses.fields(kind)}
+    if options.get("rule") in get_args(SamplerRule):
+        own.discard("rule")
     if options.get("masking") == "fill" and "baseline" in own & set(options):
         raise MasktoolError(
             f"baseline may be what fill puts in place of pixels, or the option of {kind.title}",

@@ -2,10 +2,12 @@
 
     python -m benchmarks.masked_forward --threads 1 -o masked_forward.json
     python -m benchmarks.masked_forward --network resnet50 --reference
+    python -m benchmarks.masked_forward --network resnet50 --rules --threads 1
     python -m benchmarks.masked_forward --table masked_forward.json --into README.md
 
 A network is a torchvision name, with random weights, or an ONNX file. Passes take turns; figures are of CPU time, which
 on one thread is that of the pass alone, and of wall time, each with the lowest and highest of its rounds.
+``--rules`` adds a masked pass under the cell rule against one under the published rule, these two in turn.
 ``--reference`` adds the same masking written plainly in torch (``tests/reference``), in a few rounds, for it takes
 seconds.
 """
@@ -13,12 +15,13 @@ seconds.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx_ir as ir
@@ -27,7 +30,7 @@ import onnxruntime
 import masktool
 from benchmarks.pages import put_table
 from benchmarks.torchvision_networks import import_torchvision_models
-from masktool.contract import MASK_INPUT
+from masktool.contract import MASK_INPUT, SamplerRule
 from masktool.exporters.sources import Source, load_source
 from masktool.exporters.storage import Running, open_session
 from masktool.interface.bench.machine import describe_machine, read_load
@@ -86,11 +89,23 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "left_out": lambda: masked.run(None, feed),
     }
     found = summarise(calls, options.rounds)
+    if options.rules:
+        sessions = [open_under(rule, source, running) for rule in get_args(SamplerRule)]
+        cell, published = (functools.partial(session.run, None, feed | masks) for session in sessions)
+        found["cell / published"] = summarise({"published": published, "cell": cell}, options.rounds)["cell"]
     if options.reference and module is not None:
         torch_call = reference_call(module, images, masks[MASK_INPUT], options.threads)
         slow = summarise({"plain": calls["masked"], "reference": torch_call}, REFERENCE_ROUNDS)
         found["reference / masked"] = slow["reference"]
     return {"network": Path(name).stem, "batch": batch, "size": [height, width], **found}
+
+
+def open_under(rule: SamplerRule, source: Source, running: Running) -> onnxruntime.InferenceSession:
+    """Returns the session of a network masked under one rule of samplers narrower than their stride."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "masked.onnx"
+        masktool.export(source, path, rule=rule)
+        return open_session(str(path), running=running)
 
 
 def summarise(calls: Mapping[str, Call], rounds: int) -> dict[str, Any]:
@@ -134,6 +149,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="pixels a side, where the network leaves them open")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, help="[default: ONNX Runtime's choice]")
+    parser.add_argument("--rules", action="store_true", help="add the cell rule against the published one")
     parser.add_argument("--reference", action="store_true", help="add the masking written plainly in torch")
     parser.add_argument("-o", "--output", type=Path, help="JSON file for all figures")
     parser.add_argument("--table", type=Path, metavar="JSON", help="print the table of a run, and measure nothing")

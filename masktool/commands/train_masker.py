@@ -64,6 +64,7 @@ MASKINGS = ("fill", "layer")
     show_default=True,
     help="How the mask of the written file acts: on the input alone (fill) or through every layer (layer).",
 )
+@options.rule_option
 @training_options
 @click.option(
     "--workers",
@@ -101,6 +102,7 @@ def command(
     class_output: str | None,
     trust_code: bool,
     masking: Any,
+    rule: Any,
     workers: int | None,
     checkpoint: Path | None,
     resume: bool,
@@ -135,6 +137,7 @@ def command(
         class_output=class_output,
         settings=settings,
         masking=masking,
+        rule=rule,
         workers=workers,
         checkpoint=checkpoint,
         resume=resume,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from masktool.contract import Masking
+from masktool.contract import Masking, SamplerRule
 from masktool.datasets.examples import digest
 from masktool.errors import MasktoolError
 from masktool.exporters import add_gradients_to, export_source
@@ -32,6 +32,7 @@ from masktool.maskers.written_files import check_written_files
 from masktool.messages import parameter
 from masktool.progress import Progress, Say, log, no_progress
 from masktool.runtime.session import MaskedSession
+from masktool.sampler_rules import choose_rule
 
 CHECKPOINT_SUFFIX = ".checkpoint"
 
@@ -50,6 +51,7 @@ def train_masker(
     trust_code: bool = False,
     settings: TrainingSettings | None = None,
     masking: Masking = "fill",
+    rule: SamplerRule | None = None,
     workers: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -81,6 +83,8 @@ def train_masker(
         masking: masking mode of the written file: ``fill`` hides pixels behind the mean that the preprocessing
             subtracts, as the training with the infiller ``none`` does, and costs nothing; ``layer`` carries the mask
             through every layer.
+        rule: rule of the written file for samplers narrower than their stride under ``layer`` masking, as for
+            :func:`masktool.export`.
         workers: number of processes that read images; None reads in this process on a CPU, and takes up to 8 for a GPU.
         checkpoint: path of the file that the training is kept in; None is ``path`` with ``.checkpoint`` behind it. It
             is written after each epoch, at least every two minutes, and when a signal asks to stop.
@@ -102,7 +106,7 @@ def train_masker(
             unfinished training stands where the checkpoint would be written and ``resume`` is off.
         KeyboardInterrupt: SIGINT or SIGTERM came; the checkpoint is written.
     """
-    path, names = Path(path), read_labels(labels)
+    path, names, rule = Path(path), read_labels(labels), choose_rule(masking, rule)
     target = Path(f"{path}{CHECKPOINT_SUFFIX}") if checkpoint is None else Path(checkpoint)
     steps_log = None if log is None else Path(log)
     written = ((parameter("path"), path), (parameter("checkpoint"), target), (parameter("log"), steps_log))
@@ -126,7 +130,7 @@ def train_masker(
             say(f"going on from {target}: {training.done} of {plan.steps} steps are done")
         run = TrainingRun(plan, training, records, identity, target, steps_log)
         run.train(choose_workers(workers, plan.device), progress or no_progress, say)
-    return write_file(plan, training, records, path, masking)
+    return write_file(plan, training, records, path, masking, rule)
 
 
 def find_saved(path: Path, *, resume: bool, say: Say) -> Checkpoint | None:
@@ -171,7 +175,14 @@ def open_layer_judge(plan: Plan, stack: contextlib.ExitStack) -> Judge:
     return LayerJudge(forward, backward)
 
 
-def write_file(plan: Plan, training: Training, records: Sequence[Record], path: Path, masking: Masking) -> Export:
+def write_file(
+    plan: Plan,
+    training: Training,
+    records: Sequence[Record],
+    path: Path,
+    masking: Masking,
+    rule: SamplerRule | None,
+) -> Export:
     """Exports the classifier and its masker as one file."""
     training.masker.eval().cpu()
     plan.module.cpu().to(memory_format=torch.contiguous_format)
@@ -189,6 +200,7 @@ def write_file(plan: Plan, training: Training, records: Sequence[Record], path: 
     }
     settings = read_settings(
         masking=masking,
+        rule=rule,
         baseline="mean" if masking == "fill" else None,
         preprocessing=plan.preprocessing,
         labels=plan.labels,

@@ -42,7 +42,7 @@ KEEPS_SIGN = ("AveragePool", "Concat", "Conv", "Identity", "MaxPool", "Mul")
 
 @mask_rule("MaxPool")
 def mask_max_pool(graph: MaskedGraph, node: ir.Node) -> None:
-    """Hides missing places from the maximum; an empty window gives 0.
+    """Hides missing places from the maximum; an empty window gives 0. Under the cell rule a narrow one fills.
 
     Where no value is negative (behind a ReLU), a 0 hides as well as −∞, and makes empty windows 0 by itself.
     """
@@ -88,7 +88,7 @@ def is_non_negative(value: ir.Value | None) -> bool:
 
 @mask_rule("AveragePool", "LpPool")
 def mask_average_pool(graph: MaskedGraph, node: ir.Node) -> None:
-    """Averages over kept places; an empty window gives 0."""
+    """Averages over kept places; an empty window gives 0. Under the cell rule a narrow one fills."""
     window, state = window_of(node, graph)
     if fill_narrow_pool(graph, node, window, state):
         return

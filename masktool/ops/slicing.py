@@ -48,7 +48,7 @@ def mask_gather(graph: MaskedGraph, node: ir.Node) -> None:
 
 @mask_rule("Slice")
 def mask_slice(graph: MaskedGraph, node: ir.Node) -> None:
-    """Slices the mask along with the places."""
+    """Slices the mask along with the places; under the cell rule a step keeps what it passes over, and fills."""
     state = state_of_input(graph, node)
     starts, ends = constant_input(node, 1, "its start"), constant_input(node, 2, "its end")
     axes, steps = constant_input(node, 3, "the list of axes"), constant_input(node, 4, "its step")

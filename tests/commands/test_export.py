@@ -142,6 +142,10 @@ def test_a_state_dict_through_a_factory_file(folder: Path, capsys: pytest.Captur
         (["small.onnx", "--input-size", "9", "9"], "input size fixed by the model (input 'image'): expected 8 x 8"),
         (["small.onnx", "--input-size", "0", "9"], "0 is not in the range x>=1"),
         (["small.onnx", "--masking", "none"], "'none' is not"),
+        (
+            ["small.onnx", "--masking", "fill", "--rule", "cell"],
+            "only layer masking has a rule for samplers narrower than their stride (--masking fill): --rule cell",
+        ),
         (["timm:no_such_net"], "unknown timm model (timm:no_such_net)"),
     ],
 )

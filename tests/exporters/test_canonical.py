@@ -27,6 +27,38 @@ def run(model: ir.Model) -> np.ndarray:
     return open_session(ir.to_proto(model).SerializeToString()).run(None, {"x": IMAGES})[0]
 
 
+SLICES = "c = Slice (x, s, e, a, t) y = Slice (c, s1, e, a1, t)"
+ONES = {"s": [0], "s1": [1], "e": [2**31 - 1], "a": [2], "a1": [3], "t": [2]}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants", "left"),
+    [
+        (SLICES, ONES, ["Slice"]),
+        (SLICES, ONES | {"a1": [-1], "t": [-3], "s": [8], "s1": [-1], "e": [-(2**63)]}, ["Slice"]),
+        (SLICES, ONES | {"a1": [2]}, ["Slice", "Slice"]),  # of one axis: the second counts in what the first left
+        (SLICES, ONES | {"t": [1]}, ["Slice", "Slice"]),
+        (f"{SLICES} z = Relu (c)", ONES, ["Slice"]),
+        (
+            "c = Gather <axis = 2> (x, i) y = Gather <axis = 3> (c, j)",
+            {"i": [0, 2, 4, 6, 8], "j": [1, 5, 9]},
+            ["Slice"],
+        ),
+        ("y = Gather <axis = -1> (x, i)", {"i": [9, 6, 3, 0]}, ["Slice"]),
+        ("y = Gather <axis = 3> (x, i)", {"i": [-2, -4, -6, -8, -10]}, ["Slice"]),
+        ("y = Gather <axis = 3> (x, i)", {"i": [0, 2, 4]}, ["Gather"]),  # not to the end
+        ("y = Gather <axis = 3> (x, i)", {"i": [3, 5, 7, 9]}, ["Gather"]),
+        ("y = Gather <axis = 3> (x, i)", {"i": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]}, ["Gather"]),
+        ("y = Gather <axis = 3> (x, i)", {"i": [0, 5, 0]}, ["Gather"]),
+    ],
+)
+def test_what_picks_every_so_many_th_place_is_one_slice(nodes: str, constants: dict, left: list[str]) -> None:
+    model = parse(nodes, **constants)
+    canonical = canonicalise(model)
+    assert op_types(canonical) == left
+    np.testing.assert_array_equal(run(canonical), run(model))
+
+
 def op_types(model: ir.Model) -> list[str]:
     return [node.op_type for node in model.graph]
 

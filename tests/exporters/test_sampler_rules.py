@@ -17,6 +17,7 @@ from networks.small_graphs import classifier, parse
 from onnx.utils import Extractor
 
 import masktool
+from masktool.cli import run as run_command
 from masktool.contract import MASK_INPUT, Metadata, SamplerRule
 from masktool.errors import MasktoolError
 from masktool.exporters.parity import open_session
@@ -160,6 +161,18 @@ def test_what_lies_beside_the_sampled_place_counts_under_the_cell_rule_alone(sho
     # one place of the end is kept, where filling made all that both convolutions see the one kept pixel
     expected = np.maximum(weights["v"].sum((2, 3)) @ kept + weights["w"][:, :, 0, 0] @ kept, 0)
     np.testing.assert_allclose(found["cell"][0], expected, rtol=1e-4)
+
+
+def test_info_and_every_explanation_say_the_rule(shortcut, tmp_path, capsys):
+    path = tmp_path / "masked.onnx"
+    masktool.export(shortcut, path, output_kind="logits", rule="cell")
+    assert run_command(["info", str(path)]) == 0
+    assert "masked by masktool (layer, rule cell)" in capsys.readouterr().out
+    image = np.random.default_rng(0).standard_normal((3, 16, 16)).astype(np.float32)
+    explanation = masktool.explain(path, image, method="occlusion", sliding_window_shapes=8, strides=8)
+    assert explanation.model["rule"] == "cell"
+    assert explanation.to_json()["model"]["rule"] == "cell"
+    assert "layer masking, cell rule" in explanation.subtitle()
 
 
 @pytest.mark.parametrize("masking", ["partial", "fill"])

@@ -13,17 +13,26 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from fuzz.networks.drawing import draw_network, prune  # noqa: E402
-from fuzz.networks.judge import judge_network  # noqa: E402
-from fuzz.networks.program import OPERATIONS  # noqa: E402
+from fuzz.networks import judge  # noqa: E402
+from fuzz.networks.drawing import EPSILON, NetworkDrawer, draw_network, has_narrow_samplers, prune  # noqa: E402
+from fuzz.networks.judge import judge_network, judge_under  # noqa: E402
+from fuzz.networks.program import OPERATIONS, Dialect, Program  # noqa: E402
 from fuzz.networks.writer import write_program  # noqa: E402
 from masktool.ops.gradients import GRADIENT_RULES, first_gradient  # noqa: E402
 from masktool.ops.graph import MASK_RULES  # noqa: E402
 
 PROJECT = Path(__file__).resolve().parents[2]
 COUNT = 300
-NO_GRADIENT = 3000261
-"""Seed of a network whose mean undoes a norm: its gradient is 0, and a file's is rounding."""
+
+
+def undo_a_norm() -> Program:
+    """Returns a network whose mean undoes a norm: its gradient is 0, and a file's is rounding."""
+    drawer = NetworkDrawer(3)
+    features = drawer.conv(0, 6, kernel=3, same=True)
+    weights = {"scale": drawer.gains(6), "shift": drawer.shifts(6)}
+    mean = drawer.emit("global_mean", drawer.emit("instance_norm", features, weights=weights, epsilon=EPSILON))
+    scores = drawer.linear(drawer.emit("flatten", mean, features=6))
+    return Program(3, drawer.image_shape, tuple(drawer.steps), {"scores": scores}, Dialect(18, "N", False, False))
 
 
 @pytest.mark.fuzz
@@ -78,4 +87,18 @@ def test_a_wrong_gradient_rule_is_noticed(monkeypatch):
 
 @pytest.mark.fuzz
 def test_a_gradient_that_is_rounding_alone_is_exact():
-    assert judge_network(prune(draw_network(NO_GRADIENT)), gradient=True).verdict == "exact"
+    assert judge_network(undo_a_norm(), gradient=True).verdict == "exact"
+
+
+@pytest.mark.fuzz
+def test_narrow_samplers_are_judged_under_both_rules(monkeypatch):
+    judged = []
+
+    def note(rule, program, *, gradient):
+        judged.append(rule)
+        return judge_under(rule, program, gradient=gradient)
+
+    monkeypatch.setattr(judge, "judge_under", note)
+    narrow = [program for seed in range(12) if has_narrow_samplers(program := prune(draw_network(seed)))]
+    assert {judge_network(program).verdict for program in narrow[:2]} == {"exact"}
+    assert judged == ["cell", "published"] * 2

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
+import pytest
 from networks.small_graphs import parse
 
 import masktool
@@ -20,6 +21,12 @@ WINDOWS = [
     for kernel, stride, begin, end, dilation in itertools.product((1, 2, 3), (1, 2), (0, 1, 2), (0, 1, 2), (1, 2))
     if max(begin, end) <= dilation * (kernel - 1)
 ]
+NARROW = [
+    Window((kernel, kernel), (stride, stride), (begin, begin, end, end), (dilation, dilation), 0)
+    for kernel, stride, begin, end, dilation in itertools.product((1, 2), (2, 3, 4), (0, 1), (0, 1), (1, 2))
+    if max(begin, end) <= dilation * (kernel - 1) < stride - 1
+]
+CELLS = [window.cell for window in NARROW]
 SAME = Window((3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 0)
 HALVED = Window((3, 3), (2, 2), (1, 1, 1, 1), (1, 1), 0)
 POINTS = Window((1, 1), (2, 2), (0, 0, 0, 0), (1, 1), 0)
@@ -41,9 +48,9 @@ def pool(mask: np.ndarray, window: Window) -> np.ndarray:
 
 
 def test_a_mask_said_to_be_within_another_is() -> None:
-    mask = np.random.default_rng(0).random((SIDE, SIDE))
-    pooled = {window: pool(mask, window) for window in WINDOWS}
-    for small, large in itertools.product(WINDOWS, repeat=2):
+    mask, windows = np.random.default_rng(0).random((SIDE, SIDE)), dict.fromkeys([*WINDOWS, *NARROW, *CELLS])
+    pooled = {window: pool(mask, window) for window in windows}
+    for small, large in itertools.product(windows, repeat=2):
         order, (source, one, other) = MaskOrder(), (ir.Value(name=name) for name in ("source", "one", "other"))
         order.note_pool(one, source, small)
         order.note_pool(other, source, large)
@@ -53,17 +60,31 @@ def test_a_mask_said_to_be_within_another_is() -> None:
                 assert (value <= pooled[large]).all()
 
 
+@pytest.mark.parametrize("side", [SIDE, SIDE + 1, SIDE + 2, SIDE + 3])
+def test_a_cell_holds_what_the_window_sees_for_as_many_outputs(side: int) -> None:
+    mask = np.random.default_rng(1).random((side, side))
+    for window in [*WINDOWS, *NARROW]:
+        seen, kept = pool(mask, window), pool(mask, window.cell)
+        assert seen.shape == kept.shape
+        assert (seen <= kept).all()
+        assert window.cell.cell == window.cell
+    assert all(window.cell != window for window in NARROW)
+
+
 def test_what_residual_blocks_and_concatenations_need_is_known() -> None:
     order = MaskOrder()
-    source, same, halved, points, union, both = (ir.Value(name=str(number)) for number in range(6))
+    source, same, halved, points, cells, union, both = (ir.Value(name=str(number)) for number in range(7))
     order.note_pool(same, source, SAME)
     order.note_pool(halved, source, HALVED)
     order.note_pool(points, source, POINTS)
+    order.note_pool(cells, source, POINTS.cell)
     order.note_union(union, (same, halved))
     order.note_intersection(both, (source, halved))
     assert order.smallest_of([same, source]) == [source]
     assert order.largest_of([source, same]) == [same]
     assert order.smallest_of([halved, points]) == [points]
+    assert order.smallest_of([halved, cells]) == [cells]
+    assert order.smallest_of([cells, points]) == [points]
     assert order.smallest_of([source, union]) == [source]
     assert order.smallest_of([both, same]) == [both]
     assert order.smallest_of([same, halved]) == [same, halved]

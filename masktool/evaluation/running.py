@@ -15,8 +15,7 @@ from masktool.errors import MasktoolError
 from masktool.evaluation.findings import Evaluation
 from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.part import Part
-from masktool.evaluation.scene import read_scene
-from masktool.files import CannotWriteError
+from masktool.evaluation.processes import measure_here, measure_in_processes
 from masktool.identity import digest_code
 from masktool.journal import Journal, Record
 from masktool.progress import Progress, Say, log, no_progress
@@ -29,6 +28,7 @@ def run_part(
     journal_path: Path | None = None,
     progress: Progress = no_progress,
     say: Say = log,
+    jobs: int = 1,
 ) -> Evaluation:
     """Returns the evaluation of a data set; images that an earlier run has measured are taken from its journal.
 
@@ -38,6 +38,7 @@ def run_part(
         journal_path: path of the file in which records are kept; None keeps them in memory.
         progress: function that shows progress, see :data:`masktool.progress.Progress`.
         say: function that is given messages on what an earlier run has left, a line at a time.
+        jobs: number of processes that measure; one is this process.
 
     Raises:
         MasktoolError: no image could be measured, or the models are of different networks.
@@ -48,7 +49,7 @@ def run_part(
     settings = {**part.settings(), "models": models, "tool_version": __version__}
     digests = {image.name: image.digest() for image in dataset.images}
     with Journal(journal_path, {"part": part.name, "code": digest_code(), **settings}) as journal:
-        measured, failed = measure_all(part, dataset.images, digests, journal, progress, say)
+        measured, failed = measure_all(part, dataset.images, digests, journal, progress, say, jobs)
     problems = (*dataset.problems, *failed)
     if not measured:
         first = f"{problems[0].where}: " + problems[0].what if problems else "there are none"
@@ -79,6 +80,7 @@ def measure_all(
     journal: Journal,
     progress: Progress,
     say: Say,
+    jobs: int,
 ) -> tuple[dict[str, Record], list[Problem]]:
     """Returns the records by image, in the order of the images, and the problems of images that could not be measured.
 
@@ -93,17 +95,13 @@ def measure_all(
     failed = []
     with progress(part.title, len(images)) as advance:
         advance(done)
-        for image in images:
-            if found[image.name] is not None:
-                continue
-            try:
-                record = part.measure(read_scene(image, part.models[0].session))
-            except CannotWriteError:
-                raise
-            except MasktoolError as error:
-                failed.append(Problem(image.name, error.message))
+        todo = [image for image in images if found[image.name] is None]
+        measured = measure_here(part, todo) if jobs == 1 else measure_in_processes(part, todo, jobs)
+        for image, outcome in measured:
+            if isinstance(outcome, MasktoolError):
+                failed.append(Problem(image.name, outcome.message))
             else:
-                found[image.name] = journal.add(image.name, digests[image.name], record)
+                found[image.name] = journal.add(image.name, digests[image.name], outcome)
             advance(1)
     return {name: record for name, record in found.items() if record is not None}, failed
 

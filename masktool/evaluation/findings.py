@@ -53,11 +53,18 @@ class Line:
 
     Attributes:
         label: text in the legend.
-        y: values with their intervals, as many as the chart has x.
+        y: values with their intervals, as many as the line has x.
+        x: positions of its points; None takes the chart's. A line with its own has its intervals as whiskers.
     """
 
     label: str
     y: tuple[Interval, ...]
+    x: tuple[float, ...] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the line as JSON values, with its positions where it has its own."""
+        own = {} if self.x is None else {"x": list(self.x)}
+        return {"label": self.label, "y": [encode_cell(y) for y in self.y]} | own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +76,10 @@ class Chart:
         title: heading of the chart: what it shows.
         x_label: label of the horizontal axis, with its unit.
         y_label: label of the vertical axis, with its unit.
-        x: positions of the points, or names of the bars.
+        x: positions of the points, or names of the bars; where lines have their own, the ticks of the axis.
         lines: lines, or groups of bars, that are compared.
         kind: kind of the chart: ``line`` or ``bar``.
+        scale: scale of the horizontal axis of lines.
     """
 
     name: str
@@ -81,11 +89,11 @@ class Chart:
     x: tuple[float, ...] | tuple[str, ...]
     lines: tuple[Line, ...]
     kind: Literal["line", "bar"] = "line"
+    scale: Literal["linear", "log"] = "linear"
 
     def as_json(self) -> dict[str, Any]:
         """Returns the chart as JSON values."""
-        lines = [{"label": line.label, "y": [encode_cell(y) for y in line.y]} for line in self.lines]
-        return {**dataclasses.asdict(self), "x": list(self.x), "lines": lines}
+        return {**dataclasses.asdict(self), "x": list(self.x), "lines": [line.as_json() for line in self.lines]}
 
 
 @dataclasses.dataclass(frozen=True)

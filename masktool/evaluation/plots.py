@@ -26,10 +26,15 @@ DPI = 150
 WIDTH = 7.5
 HEIGHT = 4.5
 """Height in inches of the axes and their labels; the legend stands beside them."""
+MANY_LINES = 10
+"""Lines of a chart beyond which it becomes wider."""
+MORE_WIDTH = 2.5
 WIDEST = 16.0
 """Greatest width in inches; more bars become thinner instead."""
 BAR_INCHES = 0.22
 BAND_OPACITY = 0.15
+BESIDE = 0.012
+"""By how much of its position a line stands beside the next, so that whiskers do not cover each other."""
 GROUP_SHARE = 0.8
 """Share of the distance between two groups of bars that the bars take."""
 LONG_NAMES = 40
@@ -70,7 +75,7 @@ def draw_chart(chart: Chart) -> bytes:
 def choose_width(chart: Chart) -> float:
     """Returns the figure's width in inches: many bars need room."""
     if chart.kind == "line":
-        return WIDTH
+        return WIDTH + (MORE_WIDTH if len(chart.lines) > MANY_LINES else 0)
     return min(max(WIDTH, 2 + BAR_INCHES * len(chart.x) * (len(chart.lines) + 1)), WIDEST)
 
 
@@ -80,12 +85,39 @@ def draw_lines(axes: Axes, chart: Chart) -> None:
     x = np.arange(len(chart.x)) if words else np.array(chart.x, np.float64)
     for number, line in enumerate(chart.lines):
         values, low, high = figures_of(line)
+        if line.x is not None:
+            draw_own_line(axes, line, number, len(chart.lines))
+            continue
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         dash = DASHES[number // len(COLOURS) % len(DASHES)]
         axes.fill_between(x, low, high, color=colour, alpha=BAND_OPACITY, linewidth=0)
         axes.plot(x, values, dash, color=colour, marker=marker, markersize=4, linewidth=1.5, label=plain(line.label))
+    if chart.scale == "log":
+        axes.set_xscale("log")
+        axes.set_xticks(x, [f"{each:,g}" for each in x])
+        axes.minorticks_off()
     if words:
         name_positions(axes, [str(name) for name in chart.x])
+
+
+def draw_own_line(axes: Axes, line: Line, number: int, count: int) -> None:
+    """Draws a line at its own positions, with whiskers, a little beside those of the other lines."""
+    values, low, high = figures_of(line)
+    beside = (1 + BESIDE) ** (number - (count - 1) / 2)
+    x = np.array(line.x, np.float64) * beside
+    axes.errorbar(
+        x,
+        values,
+        np.abs([values - low, high - values]),
+        linestyle=DASHES[number // len(COLOURS) % len(DASHES)],
+        color=COLOURS[number % len(COLOURS)],
+        marker=MARKERS[number // len(COLOURS) * 3 % len(MARKERS)],
+        markersize=5,
+        linewidth=1.2,
+        elinewidth=0.8,
+        capsize=2,
+        label=plain(line.label),
+    )
 
 
 def draw_bars(axes: Axes, chart: Chart) -> None:

@@ -1,33 +1,16 @@
 """Budgets: no method exceeds one, each makes more of a larger one, and what is too small is one line."""
 
 import numpy as np
-import onnx
 import pytest
-from networks.small_graphs import parse
 
-import masktool
 from explainers.models import noise_photograph, write_region_model
+from explainers.small_network import SMALL_SIZE, export_small
 from masktool import MasktoolError, explain, explain_targets, load
 from masktool.explainers import budgets
 from masktool.explainers.budgets import DEFAULT_METHODS, DefaultMethod, default_for_budget
 from masktool.explainers.method import METHODS, Method
 from masktool.explainers.methods.occlusion import window_corners, windows_within
 
-NETWORK = """
-<ir_version: 10, opset_import: ["" : 20]>
-small (float[N, 3, 56, 64] image) => (float[N, 4] logits)
-<float[6, 3, 3, 3] k0, float[6] b0, float[8, 6, 3, 3] k1, float[8] b1, float[8, 4] weight, float[4] offset>
-{
-    c0 = Conv<pads = [1, 1, 1, 1], strides = [4, 4]>(image, k0, b0)
-    early = Relu(c0)
-    c1 = Conv<pads = [1, 1, 1, 1], strides = [2, 2]>(early, k1, b1)
-    late = Relu(c1)
-    pooled = GlobalAveragePool(late)
-    flat = Flatten(pooled)
-    logits = Gemm(flat, weight, offset)
-}
-"""
-SIZE = (56, 64)
 BUDGETS = (3, 25, 100, 250, 1000)
 OF_THE_FILE = {"masker"}
 """Methods that need an output that this network does not have."""
@@ -45,17 +28,13 @@ TOO_SMALL = {
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    model = parse(NETWORK)
-    drawn = {each.name: 0.25 * onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
-    path = tmp_path_factory.mktemp("budgets") / "small.onnx"
-    masktool.export(parse(NETWORK, **drawn), path, gradient="logit", head="last", output_kind="logits")
-    with load(path, "cpu", threads=1) as session:
+    with load(export_small(tmp_path_factory.mktemp("budgets") / "small.onnx"), "cpu", threads=1) as session:
         yield session
 
 
 @pytest.fixture(scope="module")
 def image():
-    return np.random.default_rng(3).normal(size=(3, *SIZE)).astype(np.float32)
+    return np.random.default_rng(3).normal(size=(3, *SMALL_SIZE)).astype(np.float32)
 
 
 @pytest.mark.parametrize("budget", BUDGETS)

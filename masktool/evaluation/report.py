@@ -21,7 +21,7 @@ from masktool.extras import require_extra
 from masktool.files import atomic_path
 from masktool.runtime.pictures import open_picture
 
-ORDER = ("missingness", "faithfulness", "localisation", "lime-alignment", "randomisation")
+ORDER = ("compare", "missingness", "faithfulness", "localisation", "lime-alignment", "randomisation")
 """Order of the sections; others follow by name."""
 TEMPLATE = "report.html"
 PAGE = "report.html"

@@ -45,7 +45,7 @@ def evaluate(
     """Measures how far explanations, or the masking, can be trusted, on a folder of images.
 
     Args:
-        part: what is measured: ``missingness``, ``faithfulness``, ``localisation``, ``lime-alignment`` or
+        part: what is measured: ``compare``, ``missingness``, ``faithfulness``, ``localisation``, ``lime-alignment`` or
             ``randomisation``.
         model: a model, as for :func:`masktool.load`; one that is not masked yet is exported in every masking mode.
         folder: the folder of the images.

@@ -28,7 +28,7 @@ PICTURES = 4
 """Number of images whose explanations are written as pictures, for the report."""
 
 
-SEVERAL = ("modes", "also", "methods", "metrics", "orders", "fractions")
+SEVERAL = ("modes", "also", "methods", "metrics", "orders", "fractions", "budgets")
 """Options that are several values, in the parts that have them."""
 
 

@@ -20,7 +20,7 @@ def part(request):
 
 
 def test_parts_are_found_by_looking():
-    assert list(PARTS) == ["faithfulness", "lime-alignment", "localisation", "missingness", "randomisation"]
+    assert list(PARTS) == ["compare", "faithfulness", "lime-alignment", "localisation", "missingness", "randomisation"]
     with pytest.raises(MasktoolError, match="unknown evaluation"):
         PARTS.find("beauty")
 

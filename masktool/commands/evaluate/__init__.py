@@ -7,6 +7,7 @@ import click
 from masktool.lazy import LazyGroup
 
 SUMMARIES = {
+    "compare": "Compare all methods at equal budgets of forward passes.",
     "missingness": "Measure what removing parts of images does to predictions.",
     "faithfulness": "Measure whether explanations say what the model relies on.",
     "localisation": "Measure whether explanations find the objects.",

@@ -22,6 +22,7 @@ from masktool.evaluation.part import Part
 from masktool.evaluation.results import encode_evaluation, journal_path, write_evaluation
 from masktool.evaluation.running import run_part
 from masktool.extras import require_extra
+from masktool.interface.folders.workers import share_threads
 from masktool.interface.options import ExportOptions
 from masktool.interface.part_options import PartOptions
 from masktool.interface.study import Study
@@ -196,14 +197,19 @@ def evaluation_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return decorated
 
 
-def measure_part(request: EvaluationRequest, part_options: PartOptions) -> int:
-    """Builds a part from its options, runs it, prints and writes the findings, and returns the exit code."""
+def measure_part(request: EvaluationRequest, part_options: PartOptions, jobs: int = 1) -> int:
+    """Builds a part from its options, runs it, prints and writes the findings, and returns the exit code.
+
+    Of several processes each has its share of the threads, unless a number was given.
+    """
+    if jobs > 1:
+        request = dataclasses.replace(request, threads=share_threads(jobs, request.threads))
     with contextlib.ExitStack() as stack:
         study = request.study(stack)
-        return finish_evaluation(request, study, part_options.build(study))
+        return finish_evaluation(request, study, part_options.build(study), jobs)
 
 
-def finish_evaluation(request: EvaluationRequest, study: Study, part: Part) -> int:
+def finish_evaluation(request: EvaluationRequest, study: Study, part: Part, jobs: int = 1) -> int:
     """Runs a part of an evaluation, prints and writes the findings, and returns the exit code.
 
     The journal ``PART.jsonl`` in the directory holds what was measured until the results are written.
@@ -212,7 +218,7 @@ def finish_evaluation(request: EvaluationRequest, study: Study, part: Part) -> i
         MasktoolError: no image could be measured, or the directory cannot be written.
     """
     journal = journal_path(request.directory, part.name)
-    evaluation = run_part(part, study.dataset(), journal, options.progress, options.say)
+    evaluation = run_part(part, study.dataset(), journal, options.progress, options.say, jobs)
     evaluation = dataclasses.replace(spelled(evaluation), command=request.command_line)
     written = write_evaluation(evaluation, request.directory)
     if request.as_json:

@@ -1,0 +1,1 @@
+"""Methods compared at equal budgets of passes: who takes part, their maps from shared passes, and how they stand."""

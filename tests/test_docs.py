@@ -61,6 +61,7 @@ NOT_RUN = {
     ("docs/howto/explains-itself.md", "import numpy as np\nimport openvino"): OTHER_RUNTIME,
     ("docs/howto/gpu.md", "masktool explain photo.jpg -m masked.onnx --provider webgpu"): HAS_NO_GPU,
     ("docs/howto/gpu.md", "masktool explain photo.jpg -m masked.onnx --provider cuda"): HAS_NO_GPU,
+    ("docs/howto/compare.md", "masktool evaluate compare squeezenet.onnx"): HAS_NO_DATA,
     ("docs/howto/server.md", "pip install 'masktool[serve]'"): SERVES,
     ("docs/howto/server.md", "import numpy as np\nimport tritonclient"): SERVES,
     ("docs/howto/server.md", "curl --data-binary"): SERVES,

@@ -97,3 +97,22 @@ def test_pixels_are_normalised_by_the_sets_figures(training):
     picture = np.full((1, 2, 2, 3), 255, np.uint8)
     assert training.normalise(picture).shape == (1, 3, 2, 2)
     assert training.normalise(picture).numpy() == pytest.approx((1 - shapes.MEAN[0]) / shapes.STD[0])
+
+
+def test_attention_behind_convolutions_takes_a_mask_and_leaves_those_as_they_are(training, tmp_path):
+    import masktool
+    from masktool.demo import program_path
+
+    network = training.train(dataclasses.replace(training.RECIPES["hybrid"], **BRIEF), seed=0)
+    before = torch.export.load(program_path()).state_dict
+    stages = {name.removeprefix("embedding.0."): value for name, value in network.state_dict().items()}
+    kept = {"stem": "0", "blocks": "1"}
+    for name, value in before.items():
+        part, _, rest = name.partition(".")
+        if part in kept:
+            assert torch.equal(stages[f"{kept[part]}.{rest}"], value)
+    training.save_program(network, tmp_path / "network.pt2")
+    parity = masktool.export(tmp_path / "network.pt2", tmp_path / "masked.onnx").metadata.parity
+    assert parity["invariance"] == 0
+    assert parity["ones"] <= 1e-5
+    assert parity["response"] > 0.01

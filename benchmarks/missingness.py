@@ -3,10 +3,11 @@
     python -m benchmarks.missingness [--network shapes.pt2 ...]
 
 Each network is a file that ``scripts/train_demo_model.py --only train`` writes; without one it is the built-in network.
-The modes are layer masking, layer masking without its fill (missing places stay 0), and black and grey pixels. The
-pictures are drawn afresh, with exact object masks; LIME runs on the first of them, and the shape leak, where layer
-masking and grey lie a few points from chance, needs more. Prints the tables of ``masktool evaluate missingness`` and
-``masktool evaluate lime-alignment``, and for each inequality whether it holds.
+The modes are layer masking by both rules for samplers (cell and published), layer masking by the cell rule without its
+fill (missing places stay 0), and black and grey pixels. The pictures are drawn afresh, with exact object masks; LIME
+runs on the first of them, and the shape leak, where layer masking and grey lie a few points from chance, needs more.
+Prints the tables of ``masktool evaluate missingness`` and ``masktool evaluate lime-alignment``, and for each inequality
+whether it holds.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 from PIL import Image
@@ -37,7 +39,8 @@ from masktool.evaluation.running import run_part
 from masktool.exporters.presets import preprocessing_for
 from masktool.exporters.sources import load_source
 
-LAYER, NO_FILL, BLACK, GREY = "layer", "no fill", "black", "grey"
+CELL, PUBLISHED, NO_FILL, BLACK, GREY = "cell", "published", "no fill", "black", "grey"
+RULES = (CELL, PUBLISHED)
 LEAK = "shape-leak"
 WITHOUT_FILL = """
 <domain: "masktool", opset_import: ["" : 18]>
@@ -46,13 +49,15 @@ NeighborFill <channels> (x, mask, weight, box) => (filled) {
 }
 """
 INEQUALITIES = (
-    ("class-entropy", "random", (LAYER, GREY, BLACK)),
-    ("class-entropy", "random", (LAYER, NO_FILL)),
-    ("unchanged", "random", (LAYER, GREY, BLACK)),
-    ("unchanged", "random", (LAYER, NO_FILL)),
-    (LEAK, "|accuracy - chance|", (BLACK, LAYER)),
-    (LEAK, "|accuracy - chance|", (GREY, LAYER)),
-    ("alignment", "alignment", (LAYER, GREY, BLACK)),
+    ("class-entropy", "random", (CELL, PUBLISHED, GREY, BLACK)),
+    ("class-entropy", "random", (CELL, NO_FILL)),
+    ("unchanged", "random", (CELL, PUBLISHED, GREY, BLACK)),
+    ("unchanged", "random", (CELL, NO_FILL)),
+    (LEAK, "|accuracy - chance|", (BLACK, CELL)),
+    (LEAK, "|accuracy - chance|", (BLACK, PUBLISHED)),
+    (LEAK, "|accuracy - chance|", (GREY, CELL)),
+    ("alignment", "alignment", (CELL, GREY, BLACK)),
+    ("alignment", "alignment", (PUBLISHED, GREY, BLACK)),
 )
 """Table, column, and the modes from the largest figure to the smallest."""
 
@@ -67,19 +72,21 @@ def remove_fill(path: Path, target: Path) -> None:
 
 def export_modes(network: Path, folder: Path) -> dict[str, Path]:
     """Exports one network in every mode."""
-    paths = {name: folder / f"{name.replace(' ', '-')}.onnx" for name in (LAYER, NO_FILL, BLACK, GREY)}
-    for name in (LAYER, BLACK, GREY):
+    paths = {name: folder / f"{name.replace(' ', '-')}.onnx" for name in (*RULES, NO_FILL, BLACK, GREY)}
+    for name in (*RULES, BLACK, GREY):
         source = load_source(network)
+        hiding: dict[str, Any] = {"masking": "fill", "baseline": name}
+        if name in RULES:
+            hiding = {"masking": "layer", "rule": name}
         masktool.export(
             source,
             paths[name],
-            masking="layer" if name == LAYER else "fill",
-            baseline=None if name == LAYER else name,
+            **hiding,
             preprocessing=preprocessing_for(source.model, None, mean=shapes.MEAN, std=shapes.STD),
             output_kind="logits",
             labels=shapes.LABELS,
         )
-    remove_fill(paths[LAYER], paths[NO_FILL])
+    remove_fill(paths[CELL], paths[NO_FILL])
     return paths
 
 

@@ -42,6 +42,7 @@ NEEDS_DOCKER = "needs Docker; tests/deployment holds each line of the Dockerfile
 NEEDS_TRITON = "needs a Triton server; tests/deployment goes as far as can be gone without"
 SERVES = "runs until it is ended; tests/serving does the same"
 HAS_ITS_OWN_TESTS = "takes minutes; tests/test_gpu_benchmark.py runs it on a tiny network"
+TAKES_MINUTES = "trains a network or learns masks for minutes"
 NEEDS_RAY = "needs Ray; tests/engines runs the example"
 NOT_RUN = {
     ("README.md", "python3 -m venv .venv && .venv/bin/pip install -q -c constraints.txt . "): INSTALLS,
@@ -79,6 +80,9 @@ NOT_RUN = {
     ("docs/scale.md", "python -m benchmarks.scale"): HAS_NO_DATA,
     ("docs/evidence.md", "masktool evaluate missingness squeezenet.onnx"): HAS_NO_DATA,
     ("docs/evidence.md", "python -m benchmarks.missingness"): HAS_NO_DATA,
+    ("docs/evidence.md", "python -m benchmarks.mask_rules"): HAS_NO_DATA,
+    ("docs/evidence.md", "python -m benchmarks.learned_mask_leak"): TAKES_MINUTES,
+    ("docs/evidence.md", "python scripts/train_demo_model.py"): TAKES_MINUTES,
     ("docs/evidence.md", "masktool evaluate faithfulness mobilenet.onnx"): HAS_NO_DATA,
     ("docs/evidence.md", "masktool evaluate localisation squeezenet.onnx"): HAS_NO_DATA,
     ("docs/evidence.md", "masktool evaluate randomisation mobilenet.onnx"): HAS_NO_DATA,

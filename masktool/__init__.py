@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         OutputKind,
         Preprocessing,
         ResizeRule,
+        SamplerRule,
     )
     from masktool.contract import __version__ as __version__
     from masktool.datasets.dataset import Problem
@@ -136,6 +137,7 @@ __all__ = [
     "Problem",
     "Progress",
     "ResizeRule",
+    "SamplerRule",
     "SamplesInput",
     "Say",
     "Scale",
@@ -230,6 +232,7 @@ _MODULE_OF_NAME = {
     "Problem": "masktool.datasets.dataset",
     "Progress": "masktool.progress",
     "ResizeRule": "masktool.contract",
+    "SamplerRule": "masktool.contract",
     "SamplesInput": "masktool.embedding.settings",
     "Say": "masktool.progress",
     "Scale": "masktool.explainers.reading",

@@ -171,7 +171,7 @@ def test_info_and_every_explanation_say_the_rule(shortcut, tmp_path, capsys):
     image = np.random.default_rng(0).standard_normal((3, 16, 16)).astype(np.float32)
     explanation = masktool.explain(path, image, method="occlusion", sliding_window_shapes=8, strides=8)
     assert explanation.model["rule"] == "cell"
-    assert explanation.to_json()["model"]["rule"] == "cell"
+    assert json.loads(explanation.to_json())["model"]["rule"] == "cell"
     assert "layer masking, cell rule" in explanation.subtitle()
 
 

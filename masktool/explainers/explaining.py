@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def explain_batch(
     """Explains the images of one batch: scores them, attributes the targets' scores, and returns the explanations."""
     started = time.perf_counter()
     beside = session.explanation_outputs or list(method.outputs)
-    with session.counter.tally() as tally:
+    with session.counter.tally() as tally, limit_linear_algebra():
         readings = [
             read_scores(session, subject, settings.output, settings.inputs, beside, settings.score)
             for subject, _ in chosen
@@ -126,6 +127,17 @@ def explain_batch(
     ]
     share = Cost((time.perf_counter() - started) / len(chosen), tally.passes // len(chosen))
     return [run.explanations(targets, share) for run, (_, targets) in zip(runs, chosen, strict=True)]
+
+
+def limit_linear_algebra() -> AbstractContextManager[object]:
+    """Returns a context in which numpy's and scipy's linear algebra has one thread; ONNX Runtime keeps its own.
+
+    Several wait for each other longer than matrices of a hundred rows take, and their number would decide the last
+    bits. The limit is the process's; of threads that overlap, the first one's holds (threadpoolctl sees to that).
+    """
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1, "blas")
 
 
 def make_task(

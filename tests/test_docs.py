@@ -75,6 +75,7 @@ NOT_RUN = {
     ("docs/performance.md", "python3.12 -m venv gpu"): INSTALLS,
     ("docs/performance.md", "python -m benchmarks.gpu --small"): HAS_ITS_OWN_TESTS,
     ("docs/performance.md", "python -m venv envs/openvino_xai"): INSTALLS,
+    ("docs/calibration.md", "python -m benchmarks.calibration"): HAS_NO_DATA,
     ("docs/scale.md", "import ray"): NEEDS_RAY,
     ("docs/scale.md", "python examples/ray_folder.py"): NEEDS_RAY,
     ("docs/scale.md", "python -m benchmarks.scale"): HAS_NO_DATA,

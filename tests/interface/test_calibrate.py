@@ -189,7 +189,7 @@ def test_too_few_images_are_refused_and_few_are_said(pictures: Path, tmp_path: P
         calibrate(model_path(), chosen[:4], tmp_path / "out.onnx")
     damaged = tmp_path / "damaged.png"
     damaged.write_bytes(b"no picture")
-    found = calibrate(model_path(), [*chosen, damaged], tmp_path / "out.onnx", masks_per_image=4)
+    found = calibrate(model_path(), [*chosen, damaged], tmp_path / "out.onnx", masks_per_image=MASKS)
     assert any(note.startswith("left out: damaged.png: ") for note in found.notes)
     assert any("fitted on 16 images" in note for note in found.notes)
     with pytest.raises(MasktoolError, match="no such folder"):

@@ -22,7 +22,7 @@ def golden(data_dir: Path) -> dict[str, np.ndarray]:
 def session(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> onnxruntime.InferenceSession:
     """The exported network, on the CPU provider in float32."""
     path = tmp_path_factory.mktemp("golden") / "masked.onnx"
-    masktool.export(data_dir / "golden" / "tiny_resnet.onnx", path)
+    masktool.export(data_dir / "golden" / "tiny_resnet.onnx", path, rule="published")
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 

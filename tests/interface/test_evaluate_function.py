@@ -118,7 +118,7 @@ def test_an_option_that_nobody_knows_is_refused_before_any_work(work, options, m
 
 
 def test_a_part_that_there_is_not_is_refused(work):
-    with pytest.raises(masktool.MasktoolError, match=r"unknown evaluation.*everything.*one of faithfulness, "):
+    with pytest.raises(masktool.MasktoolError, match=r"unknown evaluation.*everything.*one of compare, faithfulness, "):
         masktool.evaluate("everything", "model.onnx", "photos")
 
 

@@ -82,6 +82,7 @@ NOT_RUN = {
     ("docs/evidence.md", "masktool evaluate missingness squeezenet.onnx"): HAS_NO_DATA,
     ("docs/evidence.md", "python -m benchmarks.missingness"): HAS_NO_DATA,
     ("docs/evidence.md", "python -m benchmarks.mask_rules"): HAS_NO_DATA,
+    ("docs/evidence.md", "python -m benchmarks.calibration"): HAS_NO_DATA,
     ("docs/evidence.md", "python -m benchmarks.learned_mask_leak"): TAKES_MINUTES,
     ("docs/evidence.md", "python scripts/train_demo_model.py"): TAKES_MINUTES,
     ("docs/evidence.md", "masktool evaluate faithfulness mobilenet.onnx"): HAS_NO_DATA,

@@ -35,6 +35,7 @@ NEEDED = {
     "PIL": "pillow",
     "rich": "rich",
     "skimage": "scikit-image",
+    "threadpoolctl": "threadpoolctl",
 }
 """Distribution of each module that masktool needs; ONNX Runtime has a check of its own."""
 OPTIONAL = {"torch": "torch", "torchvision": "torchvision", "timm": "timm", "safetensors": "safetensors"}

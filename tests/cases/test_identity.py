@@ -599,7 +599,7 @@ def interrupt(monkeypatch, directory):
         return read_scene(sample, session)
 
     with monkeypatch.context() as patch:
-        patch.setattr("masktool.evaluation.running.read_scene", read_two)
+        patch.setattr("masktool.evaluation.processes.read_scene", read_two)
         assert run([*EVALUATE, "-o", directory]) == 130
 
 

@@ -118,8 +118,12 @@ def test_an_input_size_that_is_too_small_is_named(size: tuple[int, int], tmp_pat
 @pytest.mark.skipif(not CAN_FORK, reason="nothing is done in a child on this system")
 def test_a_size_that_is_tried_ends_nothing() -> None:
     model = onnx_ir.from_proto(OPEN)
-    assert try_in_child(lambda: str(size_settles({"another"}, model, "image", "layer"))) == Ending(None, "True")
-    assert try_in_child(lambda: str(size_settles({node.name or "" for node in model.graph}, model, "image", "layer")))
+    assert try_in_child(lambda: str(size_settles({"another"}, model, "image", "layer", "published"))) == Ending(
+        None, "True"
+    )
+    assert try_in_child(
+        lambda: str(size_settles({node.name or "" for node in model.graph}, model, "image", "layer", "published"))
+    )
 
 
 @pytest.mark.skipif(not CAN_FORK, reason="nothing is done in a child on this system")

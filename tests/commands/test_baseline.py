@@ -48,7 +48,7 @@ def test_export_and_info_say_the_baseline(capsys: pytest.CaptureFixture[str]):
 def test_info_of_layer_masking_says_no_baseline(capsys: pytest.CaptureFixture[str]):
     assert run(["export", "small.onnx"]) == 0
     assert run(["info", "small.masked.onnx"]) == 0
-    assert "masked by masktool (layer); " in capsys.readouterr().out
+    assert "masked by masktool (layer, rule published); " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,12 @@ from types import ModuleType
 
 import pytest
 
-import masktool  # noqa: F401 - before any test imports ONNX Runtime: turns its telemetry off
-from benchmarks.torchvision_networks import import_torchvision_models
+# Tests run in as many processes as there are cores: threads of torch's and numpy's would only wait for one another.
+for _library in ("OMP", "OPENBLAS"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+import masktool  # noqa: E402, F401 - before any test imports ONNX Runtime: turns its telemetry off
+from benchmarks.torchvision_networks import import_torchvision_models  # noqa: E402
 
 DATA_VARIABLE = "MASKTOOL_TEST_DATA"
 DATA_BESIDE_CHECKOUT = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -21,7 +21,7 @@ from masktool.evaluation.bootstrap import Interval, as_float, interval_of_mean
 from masktool.evaluation.findings import Cell, Chart, Findings, Line, Table
 from masktool.evaluation.maps import BASELINE_MAPS, RANDOM_CELLS
 from masktool.evaluation.metrics.localisation.pixel_average_precision import pixel_average_precision
-from masktool.evaluation.metrics.ranking_agreement import FEWEST_MAPS, rank_agreement
+from masktool.evaluation.metrics.ranking_agreement import FEWEST_MAPS, tabulate_agreement
 
 SRG = "srg"
 CURVES = ("insertion", "deletion")
@@ -170,22 +170,12 @@ class Standings:
         return Table("compare-curves", caption, tuple(columns), tuple(rows))
 
     def agreement_table(self) -> Table:
-        """Returns the table of how far the judges rank all maps alike, and how much they leave of the prediction."""
-        rows: list[tuple[Cell, ...]] = []
-        for number, one in enumerate(self.judges):
-            for other in self.judges[number + 1 :]:
-                for figure in (SRG, *CURVES):
-                    first, second = (
-                        np.stack([self.gains(row, judge, figure) for row in self.found], axis=1)
-                        for judge in (one, other)
-                    )
-                    found = rank_agreement(first, second, self.seed)
-                    rows.append((figure, f"{one}, {other}", found.kendall, found.spearman))
-        caption = (
-            f"How far two models rank the {len(self.found)} maps alike by their means: 1 is the same ranking, -1 the "
-            "reverse. Intervals lean to the low side, since a resample is noisier than the whole."
-        )
-        return Table("compare-agreement", caption, ("figure", "models", "Kendall", "Spearman"), tuple(rows))
+        """Returns the table of how far the judges rank all maps alike."""
+
+        def values(figure: str, judge: str) -> NDArray[np.float64]:
+            return np.stack([self.gains(row, judge, figure) for row in self.found], axis=1)
+
+        return tabulate_agreement("compare-agreement", (SRG, *CURVES), self.judges, values, self.seed)
 
     def chart(self, judge: str) -> Chart:
         """Returns the chart of SRG against passes: a line for each method, one point for what has one cost."""

@@ -14,12 +14,15 @@ Blücher, Vielhaben and Strodthoff, https://arxiv.org/abs/2401.06654.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from masktool.evaluation.bootstrap import Interval, interval_of
+from masktool.evaluation.findings import Cell, Table
 
 FEWEST_MAPS = 3
 """Of two maps either ranking is the other one or its reverse, which says nothing of rankings."""
@@ -49,6 +52,35 @@ def rank_agreement(first: NDArray[np.float64], second: NDArray[np.float64], seed
         interval_of(lambda weights: kendall_tau(weights @ one, weights @ other), len(one), seed),
         interval_of(lambda weights: spearman_rho(weights @ one, weights @ other), len(one), seed),
     )
+
+
+def tabulate_agreement(
+    name: str,
+    figures: Sequence[str],
+    models: Sequence[str],
+    values: Callable[[str, str], NDArray[np.float64]],
+    seed: int,
+) -> Table:
+    """Returns the table of how far each pair of models ranks the same maps alike by each figure.
+
+    Args:
+        name: the table's name.
+        figures: names of the figures.
+        models: names of the models that the maps are measured through, two at least.
+        values: function from a figure and a model to the figures (N, K) of K maps on N images.
+        seed: seed of the resamples.
+    """
+    rows: list[tuple[Cell, ...]] = []
+    for figure in figures:
+        for one, other in itertools.combinations(models, 2):
+            found = rank_agreement(values(figure, one), values(figure, other), seed)
+            rows.append((figure, f"{one}, {other}", found.kendall, found.spearman))
+    n_maps = values(figures[0], models[0]).shape[1]
+    caption = (
+        f"How far two models rank the {n_maps} maps alike by their means over the images: 1 is the same ranking, -1 "
+        "the reverse. Intervals lean to the low side, since a resample is noisier than the whole."
+    )
+    return Table(name, caption, ("figure", "models", "Kendall", "Spearman"), tuple(rows))
 
 
 def kendall_tau(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:

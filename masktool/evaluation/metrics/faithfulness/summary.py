@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from masktool.evaluation.bootstrap import as_float, interval_of_mean
 from masktool.evaluation.findings import Cell, Chart, Line, Table
 from masktool.evaluation.maps import RANDOM
 from masktool.evaluation.metrics.faithfulness.metric import Curve, Figure, Metric
-from masktool.evaluation.metrics.ranking_agreement import FEWEST_MAPS, rank_agreement
+from masktool.evaluation.metrics.ranking_agreement import FEWEST_MAPS, tabulate_agreement
 
 PLAIN = "no mask"
 """Name in place of the measuring model, for metrics that ask no model for masked images."""
@@ -69,20 +68,12 @@ class Summary:
 
     def agreement(self) -> Table:
         """Returns the table of how far each pair of models ranks the maps alike by each figure."""
-        rows: list[tuple[Cell, ...]] = []
-        for figure in self.metric.figures:
-            for one, other in itertools.combinations(self.models, 2):
-                first, second = (
-                    np.stack([self.values(model, name, figure.name) for name in self.maps], axis=1)
-                    for model in (one, other)
-                )
-                found = rank_agreement(first, second, self.seed)
-                rows.append((figure.name, f"{one}, {other}", found.kendall, found.spearman))
-        caption = (
-            f"How far two models rank the {len(self.maps)} maps alike by their means over the images: 1 is the same "
-            "ranking, -1 the reverse. Intervals lean to the low side, since a resample is noisier than the whole."
-        )
-        return Table(f"{self.metric.name}-agreement", caption, ("figure", "models", "Kendall", "Spearman"), tuple(rows))
+        figures = [figure.name for figure in self.metric.figures]
+
+        def values(figure: str, model: str) -> NDArray[np.float64]:
+            return np.stack([self.values(model, name, figure) for name in self.maps], axis=1)
+
+        return tabulate_agreement(f"{self.metric.name}-agreement", figures, self.models, values, self.seed)
 
     def table(self, name: str, caption: str, columns: Sequence[tuple[Figure, str]], other: str | None) -> Table:
         """Returns one table of figures, less those of the map ``other`` where one is named."""

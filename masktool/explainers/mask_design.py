@@ -7,6 +7,7 @@ explain themselves and for sessions on a device, which then copy rows instead of
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -140,3 +141,8 @@ class MasksOfRows(NamedTuple):
     def add_up(self, scores: NDArray[np.float32], *, binary: bool) -> MaskSums:
         """Returns sums over the masks."""
         return MasksInMemory(self.design.expand(self.rows)).add_up(scores, binary=binary)
+
+
+def coarsen_grid(grid_size: int, n_masks: int) -> int:
+    """Returns the cells per side of a grid, at most ``grid_size``, of no more than half as many cells as masks."""
+    return min(grid_size, max(2, math.isqrt(n_masks // 2)))

@@ -22,14 +22,13 @@ without influence it is too large, by up to a factor of the root of 2.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.explainers.mask_design import Rows
+from masktool.explainers.mask_design import Rows, coarsen_grid
 from masktool.explainers.method import Attribution, Method, register
 from masktool.explainers.segment_method import KeptSegments
 from masktool.explainers.segmentation import Segments, square_cells
@@ -78,7 +77,7 @@ class Hsic(Method):
         if not self.leaves_open("grid_size"):
             return self
         n_masks = min(self.most_within(task.stopping), budget - 1)
-        return dataclasses.replace(self, grid_size=min(self.grid_size, max(2, math.isqrt(n_masks // 2))))
+        return dataclasses.replace(self, grid_size=coarsen_grid(self.grid_size, n_masks))
 
     def count_passes(self, task: Task) -> int:  # noqa: ARG002
         """Returns the passes of the image as it is and of two masks, between which dependence is measured."""

@@ -26,7 +26,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import math
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
@@ -36,7 +35,7 @@ from numpy.typing import NDArray
 from masktool.contract import Masking
 from masktool.errors import MasktoolError
 from masktool.explainers.interpolation import whole_enlargement
-from masktool.explainers.mask_design import MaskDesign, Masks, MaskSums, Rows
+from masktool.explainers.mask_design import MaskDesign, Masks, MaskSums, Rows, coarsen_grid
 from masktool.explainers.mask_figures import cut_masks
 from masktool.explainers.mask_regression import MaskMoments, MaskRegression, smooth_roots
 from masktool.explainers.method import Attribution, Method, register
@@ -122,7 +121,7 @@ class Rise(Method):
         if not self.leaves_open("grid_size"):
             return self
         n_masks = min(self.most_within(task.stopping), budget - 1)
-        return dataclasses.replace(self, grid_size=min(self.grid_size, max(2, math.isqrt(n_masks // 2))))
+        return dataclasses.replace(self, grid_size=coarsen_grid(self.grid_size, n_masks))
 
     def count_passes(self, task: Task) -> int:  # noqa: ARG002
         """Returns the passes of the image as it is and of two masks, which a standard error needs."""

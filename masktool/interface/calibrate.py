@@ -19,6 +19,7 @@ from masktool.correction import Space
 from masktool.data_files import is_directory
 from masktool.errors import MasktoolError
 from masktool.evaluation.bootstrap import Interval, interval_of_mean
+from masktool.explainers.explaining import limit_linear_algebra
 from masktool.explainers.subject import ImageLike
 from masktool.files import check_target, temporary_directory
 from masktool.interface.calibration_scores import RandomCells, score_images
@@ -125,8 +126,9 @@ def calibrate(
             scores, left_out = score_images(session, pictures, design, space, perturbations_per_eval, progress)
             sides = None if session.known_size is None else design.sides_for(session.known_size)
     refuse_too_few(scores.n_images, n_folds, left_out)
-    gained = summarise_gain(cross_validate(scores, n_folds, seed))
-    choice = choose_correction(scores, seed)
+    with limit_linear_algebra():
+        gained = summarise_gain(cross_validate(scores, n_folds, seed))
+        choice = choose_correction(scores, seed)
     if choice.correction is None or not gained["divergence_gain"].low > 0:
         raise nothing_gained(gained, source.name)
     fitted = {"n_images": scores.n_images, "n_masks": masks_per_image, "cell_sides": sides, "seed": seed}

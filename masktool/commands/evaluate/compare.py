@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from masktool.commands.evaluate.common import EvaluationRequest, evaluation_options, measure_part
+from masktool.commands.evaluate.methods import choose_methods
 from masktool.commands.evaluate.modes import mode_options
-from masktool.commands.explain_options import parse_assignments, share_options
 from masktool.evaluation.parts.compare import BUDGETS, STABILITY_IMAGES, STEPS
 from masktool.explainers.method import METHODS
 from masktool.interface.parts.compare import MODES, NEEDS_TRAINING, CompareOptions
@@ -91,7 +91,7 @@ def command(
     centre, random, random-cells, ones, edges are maps that know nothing of the model.
     """
     chosen = methods or tuple(name for name in METHODS if name not in NEEDS_TRAINING)
-    options = share_options(chosen, None, parse_assignments(assignments))
+    options = choose_methods(chosen, None, assignments)
     return measure_part(
         request,
         CompareOptions(

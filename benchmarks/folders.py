@@ -3,10 +3,11 @@
 Draws small pictures of the kind that the built-in network was trained on, explains the folder by the command, with
 files written, and the same pictures in a loop over one open session that reads, prepares, masks, runs and attributes,
 and writes nothing. Both are processes of their own with their start counted; the loop takes the first half of the
-pictures before the command and the second half after it, so that both meet the same load. Memory is the peak of
-resident memory of the command at 200 pictures and at all of them.
+pictures before the command and the second half after it, so that both meet the same load. ``--loop N`` lets the loop
+take N of the pictures, evenly spread; its two starts, of 2 s each, are then spread over fewer. Memory is the peak of
+the resident memory of the command at 200 pictures and at all of them.
 
-    python -m benchmarks.folders --photographs 2000 --method lime
+    python -m benchmarks.folders --photographs 2000 --loop 500 --method lime
     python -m benchmarks.folders --model squeezenet.onnx --photographs 200 --method occlusion
 """
 
@@ -106,20 +107,24 @@ def measure(arguments: argparse.Namespace, place: Path) -> None:
     """Measures both, and prints what they took."""
     paths = draw_folder(place / "all", arguments.photographs)
     fewer = draw_folder(place / "few", FEW) if len(paths) > FEW else []
-    half = len(paths) // 2
+    count, looped = len(paths), min(arguments.loop or len(paths), len(paths))
+    taken = [paths[index * count // looped] for index in range(looped)]
     halves = [place / "first.txt", place / "second.txt"]
-    for listed, part in zip(halves, (paths[:half], paths[half:]), strict=True):
+    for listed, part in zip(halves, (taken[: looped // 2], taken[looped // 2 :]), strict=True):
         listed.write_text("\n".join(map(str, part)))
     few = run_process(folder_command(arguments, place / "few", place / "few-out")) if fewer else None
     before = run_process(bare_command(arguments, halves[0]))
     whole = run_process(folder_command(arguments, place / "all", place / "all-out"))
     bare = before + run_process(bare_command(arguments, halves[1]))
-    count = len(paths)
     print(f"{count} photographs of 64 x 64, {arguments.method}, {arguments.format}, {arguments.threads} thread(s)")
+    print(f"the loop: {looped} of them")
     print(f"load average at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
-    for name, cost in (("explain DIR -o OUT", whole), ("bare loop", bare)):
-        print(f"{name:20} {cost.seconds / count:.3f} s an image, {cost.cpu_seconds / count:.3f} s of CPU time")
-    clock, cpu = whole.seconds / bare.seconds, whole.cpu_seconds / bare.cpu_seconds
+    for name, cost, images in (("explain DIR -o OUT", whole, count), ("bare loop", bare, looped)):
+        print(f"{name:20} {cost.seconds / images:.3f} s an image, {cost.cpu_seconds / images:.3f} s of CPU time")
+    clock, cpu = (
+        ours / count / (theirs / looped)
+        for ours, theirs in ((whole.seconds, bare.seconds), (whole.cpu_seconds, bare.cpu_seconds))
+    )
     print(f"ratio {clock:.3f} on the clock, {cpu:.3f} in CPU time")
     print(f"peak memory: {whole.peak / MIB:.0f} MiB at {count} photographs, of the loop {bare.peak / MIB:.0f}")
     if few is not None:
@@ -130,6 +135,7 @@ def main() -> None:
     """Reads the command line and measures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--photographs", type=int, default=2000)
+    parser.add_argument("--loop", type=int, help="pictures of the bare loop; all")
     parser.add_argument("--model", help="a masked file, or anything `masktool export` takes; the built-in network")
     parser.add_argument("--method", default="lime")
     parser.add_argument("--samples", type=int)

@@ -19,7 +19,10 @@ CPU_PIXELS_WITH_GRADIENTS = CPU_PIXELS // 2
 GPU_PIXELS = 64 * 224 * 224
 """Input pixels per batch on a GPU, which needs more work at once to be busy."""
 LARGEST_BATCH = 256
-"""Most images in a batch that is chosen here, however small the images are."""
+"""Most images in a batch that is chosen here for a GPU, however small the images are."""
+LARGEST_CPU_BATCH = 16
+"""The same on the CPU, whose caches more images at once do not fit: one thread took 16 % less time for each image of
+64 x 64 with 16 of them than with 98, and 14 % less for each of 32 x 32 than with 256."""
 ASSUMED_SIZE = (224, 224)
 """(height, width) of the input where the file leaves it open."""
 
@@ -63,7 +66,7 @@ def choose_batch_size(
     height, width = size or ASSUMED_SIZE
     on_cpu = CPU_PIXELS_WITH_GRADIENTS if with_gradients else CPU_PIXELS
     pixels = GPU_PIXELS if on_gpu else on_cpu
-    return min(max(pixels // (height * width), 1), LARGEST_BATCH)
+    return min(max(pixels // (height * width), 1), LARGEST_BATCH if on_gpu else LARGEST_CPU_BATCH)
 
 
 def find_fastest_batch(

@@ -232,7 +232,7 @@ def test_attributes(session, tmp_path):
 
 @pytest.mark.parametrize(
     ("size", "on_gpu", "expected"),
-    [((224, 224), False, 8), ((224, 224), True, 64), ((64, 64), False, 98), ((8, 8), False, 256)],
+    [((224, 224), False, 8), ((224, 224), True, 64), ((64, 64), False, 16), ((8, 8), True, 256)],
 )
 def test_batch_size_bounds_memory(size, on_gpu, expected):
     assert batching.choose_batch_size(None, size, on_gpu=on_gpu) == expected
@@ -251,7 +251,7 @@ def test_sessions_on_the_cpu_plan_no_memory(session):
 
 
 def test_batch_size_of_a_session(session, tmp_path):
-    assert session.batch_size() == session.batch_size(None) == batching.LARGEST_BATCH
+    assert session.batch_size() == session.batch_size(None) == batching.LARGEST_CPU_BATCH
     assert session.batch_size(3) == 3
     with pytest.raises(
         MasktoolError, match=r"option out of range \(requested\): expected a whole number from 1, got 0"

@@ -12,11 +12,21 @@ import pytest
 for _library in ("OMP", "OPENBLAS"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
+# Files of tests need not outlive a power cut, and a disk that others use takes .1 s to say that it has them.
+os.fsync = lambda _: None
+
+from quick_torch import share_operators_where_torch_is  # noqa: E402
+
 import masktool  # noqa: E402, F401 - before any test imports ONNX Runtime: turns its telemetry off
 from benchmarks.torchvision_networks import import_torchvision_models  # noqa: E402
 
 DATA_VARIABLE = "MASKTOOL_TEST_DATA"
 DATA_BESIDE_CHECKOUT = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_runtest_setup() -> None:
+    """Before a test."""
+    share_operators_where_torch_is()
 
 
 @pytest.fixture(scope="session")

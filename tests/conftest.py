@@ -13,7 +13,7 @@ for _library in ("OMP", "OPENBLAS"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
 # Files of tests need not outlive a power cut, and a disk that others use takes .1 s to say that it has them.
-os.fsync = lambda _: None
+os.fsync = lambda fd: None  # noqa: ARG005 - the name that os has
 
 from quick_torch import share_operators_where_torch_is  # noqa: E402
 

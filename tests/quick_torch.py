@@ -23,7 +23,7 @@ def share_operators() -> None:
         registry.functions = {name: list(functions) for name, functions in registry.functions.items()}
         return registry
 
-    ONNXRegistry.from_torchlib = classmethod(from_torchlib)  # type: ignore[method-assign,assignment]
+    ONNXRegistry.from_torchlib = classmethod(from_torchlib)  # type: ignore[method-assign]
 
 
 def share_operators_where_torch_is() -> None:

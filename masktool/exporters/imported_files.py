@@ -19,7 +19,7 @@ import site
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +125,22 @@ def own_roots(place: str) -> list[Path]:
     return [path.parent if path.is_file() and path.parent.name not in INSTALLED else path for path in paths]
 
 
-def source_of(path: str) -> Path:
-    """Returns a path without links; for a compiled module, the path of its source."""
+def source_of(path: str, folders: dict[str, str] | None = None) -> Path:
+    """Returns a path without links; for a compiled module, the path of its source.
+
+    Args:
+        path: the path of the file.
+        folders: paths of folders, and the same without links, for who asks for thousands of files: filled here.
+    """
     if path.endswith(".pyc"):
         with contextlib.suppress(ValueError, NotImplementedError):  # byte code without a cache: itself
             path = importlib.util.source_from_cache(path)
-    return Path(os.path.realpath(path))
+    folder, name = os.path.split(path)
+    if folders is None or Path(path).is_symlink() or name in ("", os.curdir, os.pardir):
+        return Path(os.path.realpath(path))
+    if folder not in folders:
+        folders[folder] = os.path.realpath(folder)
+    return Path(folders[folder], name)
 
 
 def counts(path: Path, roots: Iterable[Path] = ()) -> bool:
@@ -171,13 +181,14 @@ def imported_since(before: set[str], place: str) -> list[Path]:
         before: the names of the modules that had been imported before the factory was.
         place: the place of the factory: a file, or a module's name.
     """
-    own, known = own_roots(place), set(importlib.metadata.packages_distributions())
+    own, known = own_roots(place), set(distributions_of_modules())
     within = [*own, project_folder(place).resolve()]
     found: dict[str, Path] = {}
+    folders: dict[str, str] = {}
     for name, module in list(sys.modules.items()):
         if not isinstance(file := getattr(module, "__file__", None), str):
             continue
-        path = source_of(file)
+        path = source_of(file, folders)
         new = name not in before
         of_project = (new or any(map(path.is_relative_to, within))) and counts(path, own)
         if of_project or (new and is_unversioned(path, known)):
@@ -210,9 +221,30 @@ def outermost_modules() -> list[str]:
 
 def imported_packages() -> dict[str, str]:
     """Returns the versions, by name, of the installed distributions of which a module is imported."""
-    known = importlib.metadata.packages_distributions()
+    known = distributions_of_modules()
     names = {name for module in outermost_modules() for name in known.get(module, ())}
     return {name: importlib.metadata.version(name) for name in sorted(names)}
+
+
+def distributions_of_modules() -> Mapping[str, list[str]]:
+    """Returns the names of the installed distributions by the outermost modules and packages that they hold.
+
+    Python reads lists of .2 s each time; they are read anew where a folder in which it looks for modules has changed.
+    """
+    return _read_distributions(tuple((folder, _time_of(folder)) for folder in sys.path))
+
+
+@functools.lru_cache(maxsize=1)
+def _read_distributions(_: tuple[tuple[str, int | None], ...]) -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
+def _time_of(folder: str) -> int | None:
+    """Returns the time of a folder's last change in nanoseconds; None where there is none."""
+    try:
+        return Path(folder).stat().st_ctime_ns
+    except (OSError, ValueError):
+        return None
 
 
 def data_beside(place: str) -> list[Path]:

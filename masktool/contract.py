@@ -51,12 +51,17 @@ LOSS_INPUT = "loss"
 OBJECTIVE = "objective"
 """Output (B,): what is differentiated."""
 FEATURE_MAP = "feature_map"
-"""Output (B, c, h, w): the feature map that metadata name."""
+"""Output (B, c, h, w): the feature map that metadata name; further ones are ``feature_map_2`` and so on."""
+MOST_FEATURE_MAPS = 8
+"""Feature maps that a file gives at most."""
+FEATURE_MAP_OUTPUTS = (FEATURE_MAP, *(f"{FEATURE_MAP}_{number}" for number in range(2, MOST_FEATURE_MAPS + 1)))
+"""Outputs of feature maps, in the order in which metadata name them."""
 GRADIENT_PREFIX = "gradient_"
-"""Outputs ``gradient_image``, ``gradient_mask`` and ``gradient_feature_map``."""
+"""Outputs ``gradient_image``, ``gradient_mask`` and, of each feature map, ``gradient_feature_map`` and so on."""
 GRADIENT_OUTPUTS = frozenset(
-    {OBJECTIVE, FEATURE_MAP, *(GRADIENT_PREFIX + name for name in ("image", "mask", FEATURE_MAP))}
+    {OBJECTIVE, *FEATURE_MAP_OUTPUTS, *(GRADIENT_PREFIX + name for name in ("image", "mask", *FEATURE_MAP_OUTPUTS))}
 )
+"""Outputs that gradients can add: as many feature maps as were asked for."""
 SALIENCY_MAP = "saliency_map"
 """Output (N, 1, H, W) float32: of a file with a masking model, in [0, 1], 1 = salient; of a file that explains itself,
 the attributions, in units of the score."""
@@ -243,8 +248,8 @@ class Metadata:
         parity: figures measured at export, by name.
         tool_version: version of the masktool that wrote the file.
         gradient: default of the input ``loss``, in a file with gradients; None in any other.
-        feature_map: name of the value behind the output ``feature_map``, of a file with gradients or a head; None where
-            there is none.
+        feature_map: name of the value behind the output ``feature_map``: the first feature map that the export named,
+            or that in front of its head; None where there is none.
         baseline: one of ``BASELINES``, a number or ``R,G,B``; None unless masking is ``fill``.
         layout: order of the image input's axes; None in files written before it was recorded.
         losses: losses that the input ``loss`` chooses from, by index, in a file with gradients; None in any other, and
@@ -276,6 +281,8 @@ class Metadata:
             recorded have ``published``.
         calibration: correction of the class scores where something is missing: its form, what it was fitted on and what
             it gains on held-out images, JSON values by name; None in a file whose scores are the network's own.
+        more_feature_maps: names of the values behind the outputs ``feature_map_2`` and so on; None where there is one
+            feature map or none.
     """
 
     masking: Masking
@@ -311,6 +318,18 @@ class Metadata:
     plain_branch: bool = False
     rule: SamplerRule | None = None
     calibration: Mapping[str, Any] | None = None
+    more_feature_maps: tuple[str, ...] | None = None
+
+    @property
+    def feature_maps(self) -> tuple[str, ...]:
+        """Names of all feature maps that the file gives, in the order of :data:`FEATURE_MAP_OUTPUTS`."""
+        return () if self.feature_map is None else (self.feature_map, *(self.more_feature_maps or ()))
+
+    def with_feature_maps(self, names: Sequence[str]) -> Metadata:
+        """Returns the metadata of a file that gives the feature maps of these names, the first as ``feature_map``."""
+        return dataclasses.replace(
+            self, feature_map=names[0] if names else None, more_feature_maps=tuple(names[1:]) or None
+        )
 
     @property
     def one_by_one(self) -> bool:
@@ -356,7 +375,7 @@ class Metadata:
             values.setdefault("rule", "published")
         if values["preprocessing"] is not None:
             values["preprocessing"] = Preprocessing.from_json(values["preprocessing"])
-        for name in ("labels", "losses", "output_evidence"):
+        for name in ("labels", "losses", "output_evidence", "more_feature_maps"):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
         values["labels"] = name_classes(values["labels"], values["output_kind"])

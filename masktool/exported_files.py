@@ -6,19 +6,41 @@ Source: field numbers from onnx.proto; the encoding as in :mod:`masktool.externa
 from __future__ import annotations
 
 import mmap
+from collections.abc import Sequence
 from pathlib import Path
 
-from masktool.contract import METADATA_PREFIX, Metadata
+from masktool.contract import METADATA_PREFIX, MOST_FEATURE_MAPS, Metadata
 from masktool.errors import MasktoolError
 from masktool.external_weights import KEY, VALUE, fields
-from masktool.messages import call
+from masktool.messages import call, parameter
 
 MASKED_MARK = f"{METADATA_PREFIX}schema_version".encode()
 """Bytes that every masked file holds: protocol buffers hold strings as they are, so that no parsing is needed."""
 LAST = "last"
-"""In place of a feature map's name: the last one behind which a head may begin."""
+"""In place of a feature map's name: the last one; of a head's, the last one behind which a head may begin."""
 METADATA_PROPS = 14
 """Number of the field of an ONNX model that holds metadata: a key and its value."""
+
+
+def name_feature_maps(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Returns the names of feature maps, of which a user gave one, several or none.
+
+    Raises:
+        MasktoolError: something given is no name, a name stands twice, or there are too many.
+    """
+    names = () if given is None else (given,) if isinstance(given, str) else tuple(given)
+    if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        raise MasktoolError(
+            "not feature maps", where=parameter("feature_map"), expected="names, each of them once", got=repr(given)
+        )
+    if len(names) > MOST_FEATURE_MAPS:
+        raise MasktoolError(
+            "too many feature maps",
+            where=parameter("feature_map"),
+            expected=f"at most {MOST_FEATURE_MAPS}",
+            got=len(names),
+        )
+    return names
 
 
 def is_masked(path: Path) -> bool:

@@ -44,7 +44,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "embed_overlay": OptionName("--embed-overlay"),
     "embed_preprocessing": OptionName("--embed-preprocessing"),
     "explained": OptionName("--explained"),
-    "feature_map": OptionName("--feature-map"),
+    "feature_map": OptionName("--feature-map", separator=" --feature-map "),
     "for_provider": OptionName("--for"),
     "gpus": OptionName("--gpus"),
     "gradient": OptionName("--gradient"),

@@ -13,10 +13,11 @@ from masktool.commands.explain_options import (
     STOPPING_OPTIONS,
     check_jobs,
     choose_formats,
-    gradient_needs,
+    feature_map_needs,
     head_needs,
     is_resumable,
     lime_segments,
+    needs_gradients,
     parse_assignments,
     parse_inputs,
     share_options,
@@ -196,14 +197,13 @@ def command(
     photographs = collect_photographs(images, options.say)
     check_jobs(jobs, photographs)
     itself = explains_itself(model)
-    gradient, feature_map = (False, None) if itself else gradient_needs(request.methods)
     with load(
         model,
         provider,
         share_threads(jobs, threads) if jobs > 1 else threads,
         provider_options=provider_options,
-        gradient=gradient,
-        feature_map=feature_map,
+        gradient=not itself and needs_gradients(request.methods),
+        feature_map=None if itself else feature_map_needs(request.methods),
         head=None if itself else head_needs(request.methods),
         say=options.say,
         arch=arch,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +16,7 @@ from masktool.errors import MasktoolError
 from masktool.explainers.method import METHODS, build_method
 from masktool.explainers.segmentation import SEGMENTERS, read_label_map
 from masktool.explainers.stopping import Stopping, Until
-from masktool.exported_files import LAST
+from masktool.exported_files import LAST, name_feature_maps
 from masktool.interface.folders.request import FOLDER_FORMATS, PARQUET
 from masktool.interface.rows import arrow_schema
 from masktool.runtime.arrays import ARRAY_SUFFIX, read_array
@@ -165,10 +165,22 @@ def methods_that_count(methods: Sequence[str]) -> dict[str, str]:
     return drawing or counting
 
 
-def gradient_needs(methods: Mapping[str, Mapping[str, Any]]) -> tuple[bool, str | None]:
-    """Returns whether any of the methods asks for gradients, and the name of the feature map that one asks for."""
-    asking = [given for name, given in methods.items() if METHODS[name].needs_gradient]
-    return bool(asking), next((given["feature_map"] for given in asking if given.get("feature_map")), None)
+def needs_gradients(methods: Iterable[str]) -> bool:
+    """Tells whether any of the methods asks for gradients."""
+    return any(METHODS[name].needs_gradient for name in methods)
+
+
+def feature_map_needs(methods: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Returns the names of the feature maps that methods ask for; ``last`` where nothing else makes the file give one.
+
+    With gradients, and with a head, a file gives a feature map anyway.
+    """
+    kinds = {name: METHODS[name] for name in methods}
+    reading = [methods[name] for name, kind in kinds.items() if kind.needs_gradient or kind.needs_feature_map]
+    names = dict.fromkeys(each for given in reading for each in name_feature_maps(given.get("feature_map")))
+    given_anyway = any(kind.needs_gradient or kind.needs_head for kind in kinds.values())
+    needed = any(kind.needs_feature_map for kind in kinds.values())
+    return tuple(names) or ((LAST,) if needed and not given_anyway else ())
 
 
 def head_needs(methods: Mapping[str, Mapping[str, Any]]) -> str | None:

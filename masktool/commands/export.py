@@ -93,7 +93,13 @@ DIGEST_SHOWN = 12
     type=click.Choice(LOSSES),
     help="Add gradients to the file: of what of the target's score, or of all scores, unless a caller says otherwise.",
 )
-@click.option("--feature-map", metavar="NAME", help="Which value (N, c, h, w) gradients are of.  [default: the last]")
+@click.option(
+    "--feature-map",
+    multiple=True,
+    metavar="NAME",
+    help="Which value (N, c, h, w) gradients are of; may be given several times. Without --gradient: give its "
+    "activations as an output (last: the last one).  [default: the last, with --gradient]",
+)
 @click.option(
     "--head",
     metavar="NAME|last",
@@ -152,7 +158,7 @@ def command(
     output_kind: Any,
     trust_code: bool,
     gradient: Any,
-    feature_map: str | None,
+    feature_map: tuple[str, ...],
     head: str | None,
     portable: bool,
     for_provider: Any,
@@ -260,7 +266,9 @@ def describe_export(exported: Export) -> Iterator[str]:
     else:
         yield f"masked: the input alone, filled with {describe_baseline(metadata)}"
     if metadata.gradient is not None:
-        yield f"gradients: of the {metadata.gradient}; feature map {metadata.feature_map or 'none'}"
+        yield f"gradients: of the {metadata.gradient}; feature map {', '.join(metadata.feature_maps) or 'none'}"
+    elif metadata.feature_maps:
+        yield f"feature map: {', '.join(metadata.feature_maps)}"
     if metadata.head is not None:
         yield f"head: the layers behind {metadata.feature_map!r}, in {metadata.head}"
     if metadata.plain_branch:

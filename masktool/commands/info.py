@@ -236,7 +236,7 @@ def describe_metadata(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "labels", "unknown"
     yield "batch", describe_batch(metadata)
     if metadata["feature_map"] is not None:
-        yield "feature map", metadata["feature_map"]
+        yield "feature map", ", ".join([metadata["feature_map"], *(metadata["more_feature_maps"] or ())])
     if metadata["head"] is not None:
         yield "head", f"the layers behind it, in {metadata['head']} beside this file"
     if metadata["behind"] is not None:

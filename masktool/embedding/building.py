@@ -105,9 +105,8 @@ def write_reference(found: MaskedNetwork, built: Built, embedding: EmbeddingSett
     of_file = dataclasses.replace(
         found.metadata,
         gradient="logit" if embedding.method.needs_gradient else None,
-        feature_map=built.method.feature_map,
         portable=False,
-    )
+    ).with_feature_maps(built.method.feature_maps)
     parity: dict[str, Any] = {}
     images: Sequence[ImageLike] = list(prepared.trial.probes[0].images)
     if built.preprocessing is not None and embedding.embed_preprocessing:

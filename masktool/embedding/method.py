@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import onnx_ir as ir
@@ -145,7 +145,7 @@ class ExplainedNetwork:
         return masked_network(self.masked, self.metadata)
 
     def differentiable(
-        self, loss: Loss = "logit", feature_map: str | None = None, *, takes_masks: bool = False
+        self, loss: Loss = "logit", feature_maps: Sequence[str] = (), *, takes_masks: bool = False
     ) -> Network:
         """Returns the network with gradients, the plain one or the one that takes masks, to be placed once.
 
@@ -154,7 +154,7 @@ class ExplainedNetwork:
             MasktoolError: there is no gradient for the image or the class scores, or no feature map of that name.
         """
         model = self.masked if takes_masks else self.plain
-        return differentiable_network(model, self.metadata, loss, feature_map)
+        return differentiable_network(model, self.metadata, loss, feature_maps)
 
     def sum_of_channels(self, flow: Flow, values: ir.Value) -> ir.Value:
         """Returns the sum over the channels of each pixel, (n, 1, h, w), of values in the shape of n images."""
@@ -193,9 +193,9 @@ class EmbeddedMethod(abc.ABC, Generic[Options]):
         self.network = network
 
     @property
-    def feature_map(self) -> str | None:
-        """The name of the feature map that the method reads; None where it reads none, or the last one."""
-        return None
+    def feature_maps(self) -> tuple[str, ...]:
+        """The names of the feature maps that the method reads; none where it reads none, or the last one."""
+        return ()
 
     @abc.abstractmethod
     def emit(self, flow: Flow, asked: Asked) -> Explained:

@@ -170,7 +170,7 @@ def masked_network(model: ir.Model, metadata: Metadata) -> Network:
 
 
 def differentiable_network(
-    model: ir.Model, metadata: Metadata, loss: Loss = "logit", feature_map: str | None = None
+    model: ir.Model, metadata: Metadata, loss: Loss = "logit", feature_maps: Sequence[str] = ()
 ) -> Network:
     """Returns a copy of a canonical model, plain or masked, with gradients, as a network to place.
 
@@ -192,7 +192,7 @@ def differentiable_network(
         metadata.class_output,
         metadata.output_kind,
         loss,
-        feature_map,
+        feature_maps,
         selectable=False,
         for_provider=metadata.for_provider,
         blocks=False,

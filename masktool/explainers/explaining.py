@@ -10,14 +10,16 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from masktool.contract import FEATURE_MAP
+from masktool.contract import FEATURE_MAP, FEATURE_MAP_OUTPUTS
 from masktool.errors import MasktoolError
 from masktool.explainers.budgets import fit_budget
 from masktool.explainers.embedded import ask_file, check_embedded, read_attribution
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.explanation_run import Cost, ExplanationRun, maps_of
 from masktool.explainers.explanation_settings import ExplanationSettings
+from masktool.explainers.feature_maps import without_activations
 from masktool.explainers.incremental import IncrementalEvaluation, WindowGraphs
 from masktool.explainers.mask_design import MaskDesign, MasksInMemory
 from masktool.explainers.method import Method
@@ -104,7 +106,7 @@ def explain_batch(
 ) -> list[list[Explanation]]:
     """Explains the images of one batch: scores them, attributes the targets' scores, and returns the explanations."""
     started = time.perf_counter()
-    beside = session.explanation_outputs or list(method.outputs)
+    beside = session.explanation_outputs or outputs_beside(session, method)
     with session.counter.tally() as tally, limit_linear_algebra():
         readings = [
             read_scores(session, subject, settings.output, settings.inputs, beside, settings.score)
@@ -127,6 +129,12 @@ def explain_batch(
     ]
     share = Cost((time.perf_counter() - started) / len(chosen), tally.passes // len(chosen))
     return [run.explanations(targets, share) for run, (_, targets) in zip(runs, chosen, strict=True)]
+
+
+def outputs_beside(session: MaskedSession, method: Method | type[Method]) -> list[str]:
+    """Returns the names of the outputs that a method reads besides the scores, in the same pass."""
+    count = len(session.metadata.feature_maps) if method.needs_feature_map else 0
+    return list(dict.fromkeys([*method.outputs, *FEATURE_MAP_OUTPUTS[:count]]))
 
 
 def limit_linear_algebra() -> AbstractContextManager[object]:
@@ -182,6 +190,7 @@ def make_task(
         batch_measured=settings.perturbations_per_eval == FASTEST,
         differentiable=differentiable if method.needs_gradient else None,
         head=make_head(reading, indices, counting, settings) if method.needs_head else None,
+        feature_maps=read_feature_maps(reading) if method.needs_feature_map else {},
     )
 
 
@@ -206,6 +215,12 @@ def make_head(reading: Reading, indices: Sequence[int], counting: Counting, sett
     )
 
 
+def read_feature_maps(reading: Reading) -> dict[str, NDArray[np.float32]]:
+    """Returns the feature maps (c, h, w) that came with an image's scores, by their names in the network."""
+    names = reading.session.metadata.feature_maps
+    return {name: reading.others[output] for name, output in zip(names, FEATURE_MAP_OUTPUTS, strict=False)}
+
+
 def settle_batch(session: MaskedSession, subject: Subject, settings: ExplanationSettings) -> int:
     """Returns the number of masks in one forward pass."""
     if settings.perturbations_per_eval == FASTEST:
@@ -223,8 +238,10 @@ def check_offers(session: MaskedSession, method: Method, output: str | None) -> 
             where=session.path,
             fix="add them: " + call("add_gradients_to", session.path, "NEW.onnx", loss="logit"),
         )
+    if method.needs_feature_map and not session.metadata.feature_maps:
+        raise without_activations(method.title, session.path, session.metadata.source)
     for name, command in method.outputs.items():
-        if name not in session.output_names:
+        if not session.has_output(name):
             raise MasktoolError(
                 f"{method.title} needs an output that the file does not have",
                 where=session.path,
@@ -232,7 +249,7 @@ def check_offers(session: MaskedSession, method: Method, output: str | None) -> 
                 got=session.describe_outputs(),
                 fix="make a file that has it: " + command,
             )
-    if output is not None and (method.needs_gradient or method.outputs):
+    if output is not None and (method.needs_gradient or method.needs_feature_map or method.outputs):
         raise MasktoolError(
             f"{method.title} explains classes only", where=f"output {output!r}", fix="leave the output out"
         )

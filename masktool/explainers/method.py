@@ -58,6 +58,8 @@ class Method(abc.ABC):
         capped: whether the picture's colours end below the largest values, which a few pixels hold.
         needs_gradient: whether the file must hold gradients; the task then has a ``differentiable``.
         needs_head: whether the file must have a head, the layers behind a feature map; the task then has a ``head``.
+        needs_feature_map: whether the method reads activations without gradients, so that the file must give a feature
+            map; the task then has ``feature_maps``.
         outputs: the names of the outputs that the method reads besides the scores, in the same pass, each with the
             command that makes a file with that output.
         in_one_batch: whether several images are explained in one batch; otherwise one after the other.
@@ -73,6 +75,7 @@ class Method(abc.ABC):
     capped: ClassVar[bool] = False
     needs_gradient: ClassVar[bool] = False
     needs_head: ClassVar[bool] = False
+    needs_feature_map: ClassVar[bool] = False
     outputs: ClassVar[Mapping[str, str]] = {}
     in_one_batch: ClassVar[bool] = False
 

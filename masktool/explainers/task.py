@@ -93,6 +93,8 @@ class Differentiable:
             mask=found.mask,
             gradient_feature_map=found.gradient_feature_map,
         )
+        for name, gradient in zip(self.session.metadata.feature_maps, found.gradient_feature_maps, strict=False):
+            check_finite_gradients(**{f"feature map {name}": gradient})
         return found
 
     def open_line(self, image: NDArray[np.float32], baseline: NDArray[np.float32], target: int) -> LineGradients:
@@ -154,6 +156,8 @@ class Task:
         batch_measured: whether ``perturbations_per_eval`` was measured to be the fastest.
         differentiable: the model with its gradients for a method with ``needs_gradient``; None for any other.
         head: the layers behind a feature map for a method with ``needs_head``; None for any other.
+        feature_maps: the activations (c, h, w) float32 of every feature map that the file gives, by name, the first one
+            first, for a method with ``needs_feature_map``; empty for any other.
     """
 
     subject: Subject
@@ -170,6 +174,7 @@ class Task:
     stopping: Stopping = dataclasses.field(default_factory=Stopping)
     batch_measured: bool = False
     head: TaskHead | None = None
+    feature_maps: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
 
     @property
     def base(self) -> NDArray[np.float64]:

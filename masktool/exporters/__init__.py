@@ -34,6 +34,7 @@ def export_source(
     Raises:
         MasktoolError: see :func:`masktool.export`.
     """
+    from masktool.exporters.given_maps import settle_feature_maps
     from masktool.exporters.heads import find_head
     from masktool.exporters.other_ways import advising_a_size
     from masktool.exporters.write import write_masked
@@ -41,6 +42,7 @@ def export_source(
 
     network = mask_source(whole, settings)
     prepared, head = network.prepared, find_head(network, settings, export_source)
+    network = network._replace(metadata=settle_feature_maps(network, head, settings.head))
     with advising_a_size(whole, settings, prepared.trial.size, export_source):
         if settings.plain_branch:
             return write_branches(network, path, compare)

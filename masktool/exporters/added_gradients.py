@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from masktool.contract import Loss, Metadata
 from masktool.errors import MasktoolError
+from masktool.exported_files import name_feature_maps
 from masktool.exporters.settings import check_loss
 from masktool.files import check_target
 from masktool.messages import call
@@ -21,7 +23,11 @@ __all__ = ["add_gradients_to"]
 
 @unheard()
 def add_gradients_to(
-    model: Model | Source, path: str | os.PathLike[str], *, loss: Loss = "logit", feature_map: str | None = None
+    model: Model | Source,
+    path: str | os.PathLike[str],
+    *,
+    loss: Loss = "logit",
+    feature_map: str | Sequence[str] | None = None,
 ) -> Export:
     """Adds gradients to a model that was exported before, and changes nothing else of it.
 
@@ -32,8 +38,8 @@ def add_gradients_to(
         path: the path of the file to write; the file appears only when everything has succeeded.
         loss: what is differentiated by default: ``logit``, ``log-softmax`` or ``softmax`` of the target's score, or the
             ``entropy`` of all scores; callers of the file may choose another.
-        feature_map: the name of the value (N, c, h, w) that the gradients are with respect to, besides image and mask;
-            None takes the last feature map.
+        feature_map: the name of the value (N, c, h, w) that the gradients are with respect to, besides image and mask,
+            or several names; None takes the feature maps that the file gives, else the last one.
 
     Returns:
         What was written; the figures in ``metadata.parity`` are those of the earlier export.
@@ -56,7 +62,7 @@ def add_gradients_to(
             fix='export it with gradients at once: masktool.export(..., gradient="logit")',
         )
     check_takes_gradients(recorded, source.name)
-    return write_with_gradients(source, path, recorded, loss, feature_map)
+    return write_with_gradients(source, path, recorded, loss, name_feature_maps(feature_map))
 
 
 def check_takes_gradients(metadata: Metadata | None, where: object) -> None:

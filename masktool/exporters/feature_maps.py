@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 
 from masktool.errors import MasktoolError
+from masktool.exported_files import LAST
+from masktool.exporters.subgraphs import nodes_inside
 
 CHANNELS_FIRST = frozenset(
     {"Conv", "ConvTranspose", "MaxPool", "AveragePool", "LpPool", "BatchNormalization", "InstanceNormalization", "LRN"}
@@ -20,24 +22,24 @@ MASKTOOL_PREFIX = "masktool/"
 """What the names of values that masktool added begin with."""
 
 
-def find_feature_map(
-    graph: ir.Graph, scores: ir.Value, name: str | None, depends: Callable[[ir.Value], bool]
-) -> ir.Value | None:
-    """Returns the feature map of a name, or the last one; None where the network has none.
+def find_feature_maps(
+    graph: ir.Graph, scores: ir.Value, names: Sequence[str], depends: Callable[[ir.Value], bool]
+) -> list[ir.Value]:
+    """Returns the feature maps of given names, in their order, or the last one where none is named.
 
     Args:
         graph: the graph, with shapes inferred.
-        scores: the scores to differentiate, which depend on every feature map.
-        name: the name of the feature map; None takes the last one of more than one pixel.
+        scores: the scores, which depend on every feature map.
+        names: the names of the feature maps, or ``last``; none takes the last one of more than one pixel, where there
+            is one.
         depends: the function that tells whether a value depends on the image.
 
     Raises:
-        MasktoolError: no feature map has that name; the message names the last ones.
+        MasktoolError: no feature map has one of the names; the message names the last ones.
     """
     maps = list_feature_maps(graph, scores, depends)
-    if name is None:
-        return maps[-1] if maps else None
-    return choose_by_name(maps, name)
+    named = (maps[-1] if maps and name == LAST else choose_by_name(maps, name) for name in names)
+    return list(dict.fromkeys(named)) or maps[-1:]
 
 
 def list_feature_maps(graph: ir.Graph, scores: ir.Value, depends: Callable[[ir.Value], bool]) -> list[ir.Value]:
@@ -63,6 +65,38 @@ def choose_by_name(maps: Sequence[ir.Value], name: str) -> ir.Value:
         such = f", such as {last}" if last else "; there is none"
         raise MasktoolError("no such feature map", where=name, expected=expected + such)
     return chosen[0]
+
+
+def settle_quantised(value: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Returns the feature map that a network with integers inside gives, and the value that its head begins with.
+
+    A map in front of a QuantizeLinear, or behind its DequantizeLinear, is given behind it and begins in front.
+    """
+    producer = value.producer()
+    if producer is not None and producer.op_type == "DequantizeLinear" and producer.inputs[0] is not None:
+        before = producer.inputs[0].producer()
+        if before is not None and before.op_type == "QuantizeLinear" and before.inputs[0] is not None:
+            return value, before.inputs[0]
+    users = value.consumers()
+    if len(users) == 1 and users[0].op_type == "QuantizeLinear" and not value.is_graph_output():
+        behind = [user for user in users[0].outputs[0].consumers() if user.op_type == "DequantizeLinear"]
+        if behind and is_feature_map(behind[0].outputs[0]):
+            return behind[0].outputs[0], value
+    return value, value
+
+
+def values_behind(graph: ir.Graph, value: ir.Value) -> set[ir.Value]:
+    """Returns a value and everything in a sorted graph that is computed from it."""
+    found = {value}
+    for node in graph:
+        if not found.isdisjoint(values_into(node)):
+            found.update(node.outputs)
+    return found
+
+
+def values_into(node: ir.Node) -> set[ir.Value]:
+    """Returns the values that a node reads, by its subgraphs too."""
+    return {value for each in (node, *nodes_inside(node)) for value in each.inputs if value is not None}
 
 
 def values_before(value: ir.Value) -> set[ir.Value]:

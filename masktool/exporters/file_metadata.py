@@ -46,7 +46,6 @@ def begin_metadata(source: Source, prepared: Prepared, head: ClassOutput, settin
         tool_version=__version__,
         baseline=settings.baseline,
         gradient=settings.gradient,
-        feature_map=settings.feature_map,
         masker=source.masker,
         renamed=source.renamed or None,
         output_evidence=head.evidence,
@@ -60,4 +59,4 @@ def begin_metadata(source: Source, prepared: Prepared, head: ClassOutput, settin
         behind=source.behind,
         plain_branch=settings.plain_branch,
         rule=settings.rule,
-    )
+    ).with_feature_maps(settings.feature_map)

@@ -18,7 +18,7 @@ from onnx_ir.passes import common
 
 from masktool.contract import (
     BATCH_AXIS,
-    FEATURE_MAP,
+    FEATURE_MAP_OUTPUTS,
     GRADIENT_PREFIX,
     MASK_INPUT,
     OBJECTIVE,
@@ -30,7 +30,7 @@ from masktool.errors import UnsupportedOperatorError
 from masktool.exporters.canonical import infer_shapes
 from masktool.exporters.class_candidates import count_columns, is_vector
 from masktool.exporters.defaults import is_reader, read_once
-from masktool.exporters.feature_maps import find_feature_map, name_outside
+from masktool.exporters.feature_maps import find_feature_maps, name_outside
 from masktool.exporters.loss_ends import add_loss_end
 from masktool.exporters.score_ends import is_unbounded, name_end
 from masktool.exporters.score_paths import MEANS, NORMALISING, SUMS, find_score_producer
@@ -70,17 +70,18 @@ def add_gradients(
     class_output: str,
     output_kind: OutputKind | None,
     loss: Loss = "logit",
-    feature_map: str | None = None,
+    feature_maps: Sequence[str] = (),
     *,
     selectable: bool = True,
     for_provider: DeviceProvider | None = None,
     blocks: bool = True,
-) -> str | None:
-    """Adds gradients with respect to the image, the mask (where there is one) and a feature map, in place.
+) -> tuple[str, ...]:
+    """Adds gradients with respect to the image, the mask (where there is one) and feature maps, in place.
 
     Inputs ``target`` (T,) int64, T the batch or 1, and ``loss`` () int64, optional, are added; outputs ``objective``
-    (B,), ``gradient_image`` in the image's shape, ``gradient_mask`` (B, 1, H, W), ``feature_map`` and
-    ``gradient_feature_map`` (B, c, h, w), all float32. B is the larger of the image's and the mask's batch.
+    (B,), ``gradient_image`` in the image's shape, ``gradient_mask`` (B, 1, H, W), and for every feature map
+    ``feature_map`` and ``gradient_feature_map`` (B, c, h, w) or the like (``FEATURE_MAP_OUTPUTS``), all float32. B is
+    the larger of the image's and the mask's batch.
 
     Args:
         model: a masked model, or any canonical one.
@@ -88,13 +89,13 @@ def add_gradients(
         class_output: the name of the output to differentiate, (N, K), (N, K, 1, 1) or (N,).
         output_kind: what the class output holds; None where that is not known.
         loss: the default of the input ``loss``.
-        feature_map: the name of the feature map, a value (N, c, h, w); None takes the last one.
+        feature_maps: the names of the feature maps, values (N, c, h, w); none takes the last one.
         selectable: whether there is an input ``loss``; without it ``loss`` is all that can be differentiated.
         for_provider: the provider whose kernels the gradients are written for; None for the CPU's and CUDA's.
         blocks: whether nodes may be emitted that only bring gradients into the layout of the CPU's convolutions.
 
     Returns:
-        The name of the feature map; None for a network without any.
+        The names of the feature maps in the order of their outputs; none for a network without any.
 
     Raises:
         UnsupportedOperatorError: nodes without a gradient rule, or that let no gradient pass; the error lists all of
@@ -113,7 +114,7 @@ def add_gradients(
         blocks=blocks and for_provider is None,
     )
     end = add_loss_end(graph, scores, output_kind, loss, are_logits=are_logits, selectable=selectable)
-    chosen = find_feature_map(model.graph, scores, feature_map, graph.needs)
+    chosen = find_feature_maps(model.graph, scores, feature_maps, graph.needs)
     graph.add(scores, graph.reshaped_as(scores, end.seed))
     refused = graph.propagate()
     if refused:
@@ -122,24 +123,22 @@ def add_gradients(
         raise UnsupportedOperatorError(
             graph.flat_nodes(sources["image"]), what="the gradient is 0 everywhere, because of"
         )
-    if chosen is not None and chosen.shape is not None and is_copied(chosen.shape):
-        chosen = None
+    chosen = [value for value in chosen if value.shape is not None and not is_copied(value.shape)]
     batch = batch_of(sources.values())
     add_output(graph, OBJECTIVE, end.objective, [batch])
     for name, source in sources.items():
         gradient = graph.total(source)
         assert source.shape is not None
         add_output(graph, GRADIENT_PREFIX + name, gradient or graph.zeros_like(source), [batch, *source.shape[1:]])
-    if chosen is not None:
-        gradient = graph.total(chosen)
-        assert chosen.shape is not None
-        add_output(graph, FEATURE_MAP, chosen, [batch, *chosen.shape[1:]])
-        add_output(
-            graph, GRADIENT_PREFIX + FEATURE_MAP, gradient or graph.zeros_like(chosen), [batch, *chosen.shape[1:]]
-        )
+    for name, value in zip(FEATURE_MAP_OUTPUTS, chosen, strict=False):
+        gradient = graph.total(value)
+        assert value.shape is not None
+        shape = [batch, *value.shape[1:]]
+        add_output(graph, name, value, shape)
+        add_output(graph, GRADIENT_PREFIX + name, gradient or graph.zeros_like(value), shape)
     common.RemoveUnusedNodesPass()(model)
     common.NameFixPass()(model)
-    return None if chosen is None else name_outside(chosen)
+    return tuple(str(name_outside(value)) for value in chosen)
 
 
 def share_one_batch(graph: ir.Graph, image_input: str) -> dict[str, ir.Value]:

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,13 @@ from masktool.exported_files import LAST
 from masktool.exporters.canonical import infer_shapes
 from masktool.exporters.class_candidates import NOTHING_SAID
 from masktool.exporters.differences import relative_difference
-from masktool.exporters.feature_maps import choose_by_name, is_feature_map, list_feature_maps
+from masktool.exporters.feature_maps import (
+    choose_by_name,
+    list_feature_maps,
+    settle_quantised,
+    values_behind,
+    values_into,
+)
 from masktool.exporters.names import NEW_PREFIX, OWN_NAMES, is_own
 from masktool.exporters.onnx_file import KNOWN_LAYOUT
 from masktool.exporters.parity import DEFECT
@@ -34,15 +40,12 @@ from masktool.exporters.runnable import RunnableModel, inputs_of
 from masktool.exporters.settings import ExportSettings, OutputSettings
 from masktool.exporters.sources import Source
 from masktool.exporters.storage import open_session, weights_path
-from masktool.exporters.subgraphs import nodes_inside
 from masktool.messages import SIZE, Placeholder, parameter
 
 if TYPE_CHECKING:
     from masktool.exporters.masked import MaskedNetwork
 
 SUFFIX = ".head.onnx"
-IDENTITY = f"masktool/{FEATURE_MAP}"
-"""Name of the node that gives the feature map."""
 MEASURED_WITH_HEAD = 3
 """Images whose scores a head's are compared with: both files were measured before."""
 HEAD_BASELINE = "mean"
@@ -110,7 +113,6 @@ def find_head(
             + " out, or name the scores with "
             + parameter("class_output", Placeholder("NAME")),
         )
-    refuse_taken(network.plain, source.name)
     plain = network.plain.clone()
     infer_shapes(plain)
     chosen, entry = choose_map(plain.graph, metadata, settings.head, source.name)
@@ -131,17 +133,6 @@ def find_head(
     baseline = None if settings.baseline is None else HEAD_BASELINE
     of_head = ExportSettings(said, settings.masking, baseline, settings.mask_required, rule=settings.rule)
     return Head(layers, str(chosen.name), of_head, export)
-
-
-def refuse_taken(model: ir.Model, where: str) -> None:
-    """Raises MasktoolError where the network has an output of the name that the feature map gets."""
-    if any(value.name == FEATURE_MAP for value in model.graph.outputs):
-        raise MasktoolError(
-            "the model has an output of the name that the feature map in front of the head gets",
-            where=where,
-            got=FEATURE_MAP,
-            fix="rename it in the source",
-        )
 
 
 def choose_map(graph: ir.Graph, metadata: Metadata, name: str, where: str) -> tuple[ir.Value, ir.Value]:
@@ -190,24 +181,6 @@ def entries(maps: Iterator[ir.Value] | list[ir.Value]) -> Iterator[tuple[ir.Valu
     return map(settle_quantised, maps)
 
 
-def settle_quantised(value: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Returns the feature map that a network with integers inside gives, and the value that its head begins with.
-
-    A map in front of a QuantizeLinear, or behind its DequantizeLinear, is given behind it and begins in front.
-    """
-    producer = value.producer()
-    if producer is not None and producer.op_type == "DequantizeLinear" and producer.inputs[0] is not None:
-        before = producer.inputs[0].producer()
-        if before is not None and before.op_type == "QuantizeLinear" and before.inputs[0] is not None:
-            return value, before.inputs[0]
-    users = value.consumers()
-    if len(users) == 1 and users[0].op_type == "QuantizeLinear" and not value.is_graph_output():
-        behind = [user for user in users[0].outputs[0].consumers() if user.op_type == "DequantizeLinear"]
-        if behind and is_feature_map(behind[0].outputs[0]):
-            return behind[0].outputs[0], value
-    return value, value
-
-
 def check_fixed(chosen: ir.Value, metadata: Metadata, where: str) -> None:
     """Raises MasktoolError where a feature map's size is open, or it is of several copies of the image."""
     assert chosen.shape is not None  # a feature map has rank 4
@@ -220,20 +193,6 @@ def check_fixed(chosen: ir.Value, metadata: Metadata, where: str) -> None:
             got=chosen.shape,
             fix="fix the image's with " + parameter("input_size", SIZE),
         )
-
-
-def values_behind(graph: ir.Graph, value: ir.Value) -> set[ir.Value]:
-    """Returns a value and everything in a sorted graph that is computed from it."""
-    found = {value}
-    for node in graph:
-        if not found.isdisjoint(values_into(node)):
-            found.update(node.outputs)
-    return found
-
-
-def values_into(node: ir.Node) -> set[ir.Value]:
-    """Returns the values that a node reads, by its subgraphs too."""
-    return {value for each in (node, *nodes_inside(node)) for value in each.inputs if value is not None}
 
 
 def reaches_around(scores: ir.Value, entry: ir.Value, image: ir.Value) -> bool:
@@ -269,54 +228,21 @@ def cut_behind(model: ir.Model, entry: ir.Value, class_output: str) -> ir.Model:
     return model
 
 
-def give_feature_map(model: ir.Model, metadata: Metadata, head: Head, path: Path) -> Metadata:
-    """Makes the feature map in front of a head an output of a masked graph, in place, and tells so in the metadata.
+def find_kept_head(source: Source, metadata: Metadata, feature_maps: Sequence[str] = ()) -> Path | None:
+    """Returns the head that stays one of a file which gets gradients with respect to feature maps; None for none.
 
-    With gradients it is one already.
-
-    Raises:
-        MasktoolError: the masked graph has no value of that name.
-    """
-    if metadata.gradient is None:
-        found = {value.name: value for node in model.graph for value in node.outputs}.get(head.feature_map)
-        if found is None:
-            raise MasktoolError("the masked graph lost the feature map", where=head.feature_map, fix=DEFECT)
-        add_identity(model.graph, found)
-    return dataclasses.replace(metadata, feature_map=head.feature_map, head=head_path(path).name)
-
-
-def add_identity(graph: ir.Graph, value: ir.Value) -> None:
-    """Makes a value an output of the graph under the feature map's name."""
-    node = ir.node("Identity", [value], name=IDENTITY)
-    (result,) = node.outputs
-    result.name, result.type, result.shape = FEATURE_MAP, value.type, value.shape
-    graph.append(node)
-    graph.outputs.append(result)
-
-
-def find_kept_head(source: Source, metadata: Metadata, feature_map: str | None) -> Path | None:
-    """Returns the head that stays one of a file which gets gradients with respect to a feature map; None for none.
-
-    The file gives one feature map: where that is another than the head's, or the head is not there, none stays.
+    A head begins behind the first feature map: where that is another, or the head is not there, none stays.
 
     Args:
         source: the exported file.
         metadata: its metadata.
-        feature_map: the name of the feature map; None for any.
+        feature_maps: the names of the feature maps; none for those of the file.
     """
-    if metadata.head is None or source.path is None or feature_map not in (None, metadata.feature_map):
+    first = feature_maps[0] if feature_maps else metadata.feature_map
+    if metadata.head is None or source.path is None or first != metadata.feature_map:
         return None
     head = source.path.parent / metadata.head
     return head if head.is_file() else None
-
-
-def leave_out_feature_map(model: ir.Model) -> None:
-    """Takes the feature map in front of a head from the outputs of an exported graph, in place."""
-    for value in tuple(model.graph.outputs):
-        producer = value.producer()
-        if value.name == FEATURE_MAP and producer is not None and producer.name == IDENTITY:
-            model.graph.outputs.remove(value)
-            model.graph.remove(producer, safe=True)
 
 
 def measure_head(path: Path, head: Path, metadata: Metadata, images: np.ndarray) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from masktool.contract import FEATURE_MAP, GRADIENT_PREFIX, MASK_INPUT, Metadata
+from masktool.contract import FEATURE_MAP_OUTPUTS, GRADIENT_PREFIX, MASK_INPUT, Metadata
 from masktool.errors import MasktoolError, reported_as
 from masktool.exporters.differences import relative_difference
 from masktool.exporters.parity import DEFECT
@@ -64,10 +64,11 @@ def check_gradients(
     results: dict[str, np.ndarray], feed: dict[str, np.ndarray], metadata: Metadata, path: Path
 ) -> None:
     """Raises MasktoolError where a gradient has another shape than its image, mask or feature map."""
-    sources = {"image": feed[metadata.image_input], "mask": feed[MASK_INPUT], FEATURE_MAP: results.get(FEATURE_MAP)}
+    sources = {"image": feed[metadata.image_input], "mask": feed[MASK_INPUT]}
+    sources |= {name: results[name] for name in FEATURE_MAP_OUTPUTS if name in results}
     for name, source in sources.items():
         gradient = results.get(GRADIENT_PREFIX + name)
-        if gradient is not None and source is not None and gradient.shape != source.shape:
+        if gradient is not None and gradient.shape != source.shape:
             raise MasktoolError(
                 "a gradient in the file that was written has another shape than what it is the gradient of",
                 where=f"output {GRADIENT_PREFIX + name!r} of {path.name}",

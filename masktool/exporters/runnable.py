@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from masktool.contract import BATCH_AXIS, FEATURE_MAP, GRADIENT_OUTPUTS, MASK_INPUT, TARGET_INPUT, Metadata
+from masktool.contract import BATCH_AXIS, FEATURE_MAP_OUTPUTS, GRADIENT_OUTPUTS, MASK_INPUT, TARGET_INPUT, Metadata
 from masktool.errors import needing_memory
 from masktool.exporters.one_image import first_rows
 from masktool.exporters.probes import DrawnValue, feed_of, others_of_session, type_of
@@ -54,10 +54,9 @@ class RunnableModel:
 
     @property
     def outputs(self) -> list[str]:
-        """Names of the outputs, apart from gradients and the feature map in front of a head."""
+        """Names of the outputs, apart from gradients and feature maps that an export has added."""
         own = GRADIENT_OUTPUTS if TARGET_INPUT in self.others else frozenset()
-        if has_head(self.session):
-            own |= {FEATURE_MAP}
+        own |= set(FEATURE_MAP_OUTPUTS[: count_feature_maps(self.session)])
         return [node.name for node in self.session.get_outputs() if node.name not in own]
 
     @property
@@ -124,10 +123,10 @@ class RunnableModel:
         return stack([first_rows(run, batch) for run in runs])
 
 
-def has_head(session: onnxruntime.InferenceSession) -> bool:
-    """Tells whether a session's file says that it gives the feature map in front of a head."""
+def count_feature_maps(session: onnxruntime.InferenceSession) -> int:
+    """Returns how many feature maps a session's file says that it gives; 0 for a file that masktool did not write."""
     metadata = Metadata.from_properties(session.get_modelmeta().custom_metadata_map)
-    return metadata is not None and metadata.head is not None
+    return 0 if metadata is None else len(metadata.feature_maps)
 
 
 def inputs_of(session: onnxruntime.InferenceSession) -> list[onnxruntime.NodeArg]:

@@ -112,7 +112,7 @@ class ExportSettings:
     mask_required: bool | None = None
     preprocessing: Preprocessing | Preset | None = None
     gradient: Loss | None = None
-    feature_map: str | None = None
+    feature_map: tuple[str, ...] = ()
     portable: bool = False
     precision: FilePrecision | None = None
     for_provider: DeviceProvider | None = None
@@ -129,10 +129,6 @@ class ExportSettings:
             check_named("precision", self.precision, get_args(FilePrecision))
         if self.gradient is not None:
             check_loss(self.gradient)
-        elif self.feature_map is not None:
-            raise MasktoolError(
-                "a feature map without gradients", where=self.feature_map, fix="give " + parameter("gradient") + " too"
-            )
         if self.head is not None:
             self.check_head(self.head)
         if self.portable and self.mask_required is False:
@@ -149,6 +145,7 @@ class ExportSettings:
         excluding = (
             ("gradient", self.gradient, "a file with gradients computes them in every run, so that it saves nothing"),
             ("head", self.head, "the head of a file begins at a feature map, which it does not give"),
+            ("feature_map", self.feature_map, "it gives the outputs that both networks have, and no feature map"),
             ("portable", self.portable, "it serves callers who leave the mask out, which no portable file allows"),
         )
         for name, value, reason in excluding:
@@ -170,9 +167,9 @@ class ExportSettings:
                 where=parameter("head", head),
                 fix="leave that or " + parameter("portable", True) + " out",
             )
-        if self.feature_map not in (None, head):
+        if self.feature_map and head not in self.feature_map:
             raise MasktoolError(
-                "a file gives one feature map, of which its gradients are and behind which its head begins",
+                "the head of a file begins behind one of the feature maps that the file gives",
                 where=parameter("feature_map", self.feature_map),
                 got=parameter("head", head),
                 fix="name the same in both, or leave " + parameter("feature_map") + " out",

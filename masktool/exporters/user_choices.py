@@ -21,6 +21,7 @@ from masktool.contract import (
 )
 from masktool.data_files import shorten
 from masktool.errors import MasktoolError
+from masktool.exported_files import name_feature_maps
 from masktool.exporters.presets import PRESETS, labels_from, preprocessing_for, preprocessing_preset, size_in_file
 from masktool.exporters.settings import ExportSettings, LabelsLike, OutputSettings, PreprocessingLike, Preset
 from masktool.exporters.source_kinds import FileKind, detect_kind
@@ -85,7 +86,7 @@ def read_settings(
     output_kind: OutputKind | None = None,
     mask_required: bool | None = None,
     gradient: Loss | None = None,
-    feature_map: str | None = None,
+    feature_map: str | Sequence[str] | None = None,
     portable: bool = False,
     precision: FilePrecision | None = None,
     for_provider: DeviceProvider | None = None,
@@ -105,7 +106,7 @@ def read_settings(
         mask_required,
         read_preprocessing_like(preprocessing),
         gradient,
-        feature_map,
+        name_feature_maps(feature_map),
         portable,
         precision,
         for_provider,

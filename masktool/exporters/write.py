@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,16 +26,9 @@ from masktool.exporters.bad_weights import find_huge_weights
 from masktool.exporters.baseline_trial import find_baselines
 from masktool.exporters.class_candidates import is_vector
 from masktool.exporters.diagnosis import excuse
+from masktool.exporters.given_maps import give_feature_maps, leave_out_feature_maps
 from masktool.exporters.gradient import add_gradients
-from masktool.exporters.heads import (
-    MEASURED_WITH_HEAD,
-    Head,
-    find_kept_head,
-    give_feature_map,
-    head_path,
-    leave_out_feature_map,
-    measure_head,
-)
+from masktool.exporters.heads import MEASURED_WITH_HEAD, Head, find_kept_head, head_path, measure_head
 from masktool.exporters.integer_images import check_gives_integers, refuse_gradients
 from masktool.exporters.names import NEW_PREFIX, OWN_NAMES, free_gradient_names, is_own
 from masktool.exporters.onnx_file import describe_value, find_other_inputs
@@ -78,7 +71,7 @@ def write_masked(
 ) -> Export:
     """Checks, measures and writes a masked model, one above 2 GiB with its weights in ``NAME.data`` beside it.
 
-    Gradients that the metadata ask for, and the output that a head begins with, are added after the measurement.
+    Gradients and feature maps that the metadata ask for are added after the measurement.
 
     Args:
         model: the masked graph.
@@ -109,10 +102,11 @@ def write_masked(
         declare_ranks(model, masked, trial.probes[0])
         del masked
         if metadata.gradient is not None:
-            wanted = metadata.feature_map if head is None else head.feature_map
-            metadata = with_gradients(model, dataclasses.replace(metadata, feature_map=wanted), metadata.gradient)
+            metadata = with_gradients(model, metadata, metadata.gradient)
+        elif metadata.feature_maps:
+            give_feature_maps(model, metadata.feature_maps)
         if head is not None:
-            metadata = give_feature_map(model, metadata, head, staged.target)
+            metadata = dataclasses.replace(metadata, head=head_path(staged.target).name)
         written = ExpectedAnswer(trial.probes[0], measured, widened(limits, metadata.parity)["ones"])
         return finish_file(staged, Path(path), metadata, source, written, compare, head)
 
@@ -197,7 +191,7 @@ def write_head(head: Head, staged: Staging, metadata: Metadata, images: np.ndarr
 
 
 def write_with_gradients(
-    source: Source, path: str | os.PathLike[str], metadata: Metadata, loss: Loss, feature_map: str | None
+    source: Source, path: str | os.PathLike[str], metadata: Metadata, loss: Loss, feature_maps: Sequence[str]
 ) -> Export:
     """Writes a masked model that was exported before, with gradients added; a plain network beside it is left out.
 
@@ -206,8 +200,8 @@ def write_with_gradients(
         path: the path of the file to write.
         metadata: the metadata of the masked model.
         loss: the loss whose gradients the file gives by default.
-        feature_map: name of the value that the gradients are also taken with respect to; None takes the last feature
-            map.
+        feature_maps: names of the values that the gradients are also taken with respect to; none takes the feature maps
+            that the model gives, else the last one.
 
     Raises:
         MasktoolError: the model has gradients already, has no class output, or has names that gradients need.
@@ -217,12 +211,11 @@ def write_with_gradients(
     model = masked_alone(source.model, source.name)
     if metadata.plain_branch:
         source = dataclasses.replace(source, notes=(*source.notes, WITHOUT_PLAIN))
-    head = find_kept_head(source, metadata, feature_map)
-    leave_out_feature_map(model)
+    head = find_kept_head(source, metadata, feature_maps)
+    leave_out_feature_maps(model)
     metadata = dataclasses.replace(
-        metadata,
+        metadata.with_feature_maps(feature_maps or metadata.feature_maps),
         gradient=loss,
-        feature_map=feature_map if head is None else metadata.feature_map,
         head=None if head is None else head_path(Path(path)).name,
         plain_branch=False,
     )
@@ -246,7 +239,7 @@ def write_with_gradients(
 
 
 def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
-    """Adds gradients to a masked model in place, and to the metadata its losses and the name of its feature map.
+    """Adds gradients to a masked model in place, and to the metadata its losses and the names of its feature maps.
 
     What computes in 16 bits computes in float32 from then on, from weights of 16 bits, and gives outputs of 16 bits.
 
@@ -267,11 +260,9 @@ def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
         raise MasktoolError("the model has inputs that gradients need", where=", ".join(taken), fix="export it again")
     renamed = free_gradient_names(model)
     class_output = renamed.get(metadata.class_output, metadata.class_output)
-    wanted = metadata.feature_map
-    if wanted is not None and is_own(wanted, OWN_NAMES):
-        wanted = NEW_PREFIX + wanted
+    wanted = [NEW_PREFIX + name if is_own(name, OWN_NAMES) else name for name in metadata.feature_maps]
     narrow = compute_in_single(model)
-    feature_map = add_gradients(
+    feature_maps = add_gradients(
         model,
         metadata.image_input,
         class_output,
@@ -286,7 +277,7 @@ def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
     names = {**(metadata.renamed or {}), **renamed} or None
     losses = (loss,) if metadata.portable else LOSSES
     metadata = dataclasses.replace(
-        metadata, class_output=class_output, feature_map=feature_map, losses=losses, renamed=names
+        metadata.with_feature_maps(feature_maps), class_output=class_output, losses=losses, renamed=names
     )
     return make_portable(model, metadata) if metadata.portable else metadata
 

@@ -76,7 +76,7 @@ def write_calibrated(
     """
     before = recorded_metadata(source)
     model, metadata = without_correction(graph_as_written(source), before)
-    head = find_kept_head(source, metadata, None)
+    head = find_kept_head(source, metadata)
     kept = None if head is None else head_path(Path(path)).name
     metadata = dataclasses.replace(metadata, calibration=dict(record), head=kept)
     shared = has_shared_weights(source, metadata)

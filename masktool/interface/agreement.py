@@ -138,7 +138,7 @@ def methods_for(size: tuple[int, int], files: Sequence[Metadata]) -> Iterator[Me
     yield Rise(n_masks=N_MASKS, estimator="mean")
     if all(metadata.gradient is not None for metadata in files):
         yield InputXGradient()
-    if all(metadata.feature_map is not None for metadata in files):
+    if all(metadata.feature_map is not None and metadata.gradient is not None for metadata in files):
         yield GradCam()
 
 
@@ -160,7 +160,7 @@ def add_agreement(check: ExportCheck, path: Path, other: Source, kind: str) -> E
     """
     metadata, found = check.metadata, []
     settings = dataclasses.replace(
-        recorded_settings(metadata), precision=None, gradient=metadata.gradient, feature_map=None
+        recorded_settings(metadata), precision=None, gradient=metadata.gradient, feature_map=()
     )
 
     def compare(written: Path, images: NDArray[Any]) -> dict[str, Any]:

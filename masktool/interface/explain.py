@@ -264,8 +264,10 @@ def open_for_method(
         return
     gradient = method.needs_gradient and not explains_itself(model)
     named = getattr(method, "feature_map", None)
-    feature_map = named if gradient else None
     head = (named or LAST) if method.needs_head and not explains_itself(model) else None
+    feature_map = named if gradient else None
+    if method.needs_feature_map and not explains_itself(model):
+        feature_map = named or LAST
     with load(
         model, gradient=gradient, feature_map=feature_map, head=head, input_size=input_size, **options
     ) as session:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ def export(
     class_output: str | None = None,
     output_kind: OutputKind | None = None,
     gradient: Loss | None = None,
-    feature_map: str | None = None,
+    feature_map: str | Sequence[str] | None = None,
     portable: bool = False,
     precision: FilePrecision | None = None,
     for_provider: DeviceProvider | None = None,
@@ -88,8 +89,9 @@ def export(
         output_kind: what the class output holds; None takes what the graph tells.
         gradient: the loss whose gradients the file gives by default; None adds no gradients.
             :func:`masktool.add_gradients_to` lists the losses, and adds gradients to a file that was exported before.
-        feature_map: the name of the value (N, c, h, w) that the gradients are with respect to, besides image and mask;
-            None takes the last feature map.
+        feature_map: the name of the value (N, c, h, w) that the gradients are with respect to, besides image and mask,
+            or several names; None takes the last feature map. Without gradients the file gives these activations alone,
+            ``last`` for the last: the outputs ``feature_map``, ``feature_map_2`` and so on, in the order of the names.
         portable: whether the file is written for other runtimes than ONNX Runtime too (OpenVINO, tract), and for ONNX
             Runtime in JavaScript: one image and one mask of fixed size, every input required, functions inlined, and
             gradients of the one loss ``gradient``.

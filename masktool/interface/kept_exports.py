@@ -62,7 +62,8 @@ def keep_export(choice: ModelChoice, say: Say) -> Path:
 
 def describe_needs(choice: ModelChoice) -> str:
     """Returns what an export gets besides a mask, as words behind others; empty where it gets nothing."""
-    needs = [word for word, needed in (("gradients", choice.gradient), ("a head", choice.head)) if needed]
+    found = (("gradients", choice.gradient), ("a head", choice.head), ("feature maps", choice.feature_map))
+    needs = [word for word, needed in found if needed]
     return f" with {' and '.join(needs)}" if needs else ""
 
 
@@ -148,7 +149,7 @@ def make_export(choice: ModelChoice, target: Path, *, read: Callable[[ModelChoic
         labels=choice.labels,
         mask_required=choice.mask_required or None,
         gradient="logit" if choice.gradient else None,
-        feature_map=choice.feature_map if choice.gradient else None,
+        feature_map=choice.feature_map,
         class_output=choice.class_output,
         output_kind=choice.output_kind,
         precision=choice.precision,

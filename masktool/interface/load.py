@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Unpack
 
 from masktool.errors import MasktoolError
+from masktool.exported_files import name_feature_maps
 from masktool.interface.models import find_model
 from masktool.interface.options import ExportOptions, ModelChoice, ModelLike, check_known, name_given
-from masktool.messages import parameter
 from masktool.progress import Say, log
 from masktool.runtime.provider_habits import make_defaults_constant
 from masktool.runtime.session import MaskedSession
@@ -22,7 +22,7 @@ def load(
     *,
     provider_options: Mapping[str, object] | None = None,
     gradient: bool = False,
-    feature_map: str | None = None,
+    feature_map: str | Sequence[str] | None = None,
     head: str | None = None,
     say: Say = log,
     **options: Unpack[ExportOptions],
@@ -43,8 +43,9 @@ def load(
         provider_options: options of the providers by ONNX Runtime's names, such as ``{"use_tf32": True}``; where
             several providers are named, each takes those that it has.
         gradient: whether the session must give gradients; a file that holds none gets them in the cache.
-        feature_map: the name of the value (N, c, h, w) that the gradients are with respect to, besides image and mask;
-            None takes the last one.
+        feature_map: the name of the value (N, c, h, w) that the gradients are with respect to, besides image and mask,
+            or several names; None takes the last one. Without gradients the file gives these activations alone, for
+            ``last`` those of the last; a file that is masked already must have them.
         head: the name of the feature map behind which the file's head must begin, or ``last`` for the last one that has
             one, see :func:`masktool.export`; a file that is masked already must have it. None needs none.
         say: function that is called with which file is used and why, a line at a time; by default it writes to the
@@ -60,15 +61,10 @@ def load(
         given = {"providers": providers, "threads": threads, "provider_options": provider_options}
         refuse_for_session(model, {**given, "gradient": gradient, "feature_map": feature_map, "head": head, **options})
         return model
-    if feature_map is not None and not gradient:
-        raise MasktoolError(
-            "a feature map is only for gradients", got=feature_map, fix="add " + parameter("gradient", True)
-        )
     named = [providers] if isinstance(providers, str) else providers or ()
     required = make_defaults_constant(named)
-    choice = ModelChoice(
-        model, gradient=gradient, feature_map=feature_map, head=head, mask_required=required, **options
-    )
+    maps = name_feature_maps(feature_map)
+    choice = ModelChoice(model, gradient=gradient, feature_map=maps, head=head, mask_required=required, **options)
     path = find_model(choice, say)
     session = MaskedSession(path, providers=providers, threads=threads, provider_options=provider_options)
     session.write_half = write_half

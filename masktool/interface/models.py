@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from masktool.contract import Metadata
@@ -95,6 +96,8 @@ def find_masked(choice: ModelChoice, path: Path, say: Say) -> Path:
     refuse_settled(choice, path)
     if choice.head is not None:
         check_head(choice.head, path)
+    if choice.feature_map and not choice.gradient:
+        check_feature_maps(choice.feature_map, path)
     metadata = metadata_of(path) if choice.gradient else None
     if choice.gradient and (metadata is None or metadata.gradient is None):
         from masktool.exporters.added_gradients import check_takes_gradients
@@ -122,6 +125,25 @@ def check_head(head: str, path: Path) -> None:
             expected=head,
             got=metadata.feature_map,
             fix="export it again: " + call("export", metadata.source, "NEW.onnx", head=head),
+        )
+
+
+def check_feature_maps(names: Sequence[str], path: Path) -> None:
+    """Raises MasktoolError where an exported file does not give feature maps.
+
+    Args:
+        names: the names of the feature maps, or ``last`` for any.
+        path: the path of the file.
+    """
+    metadata = metadata_of(path)
+    assert metadata is not None  # the file is masktool's
+    if not metadata.feature_maps or not set(names) <= {LAST, *metadata.feature_maps}:
+        raise MasktoolError(
+            "the file does not give the feature map",
+            where=path,
+            expected=", ".join(names),
+            got=", ".join(metadata.feature_maps) or "none",
+            fix="export it again: " + call("export", metadata.source, "NEW.onnx", feature_map=tuple(names)),
         )
 
 

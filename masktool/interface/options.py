@@ -73,8 +73,8 @@ class ModelChoice:
             one.
         gradient: whether the file must hold gradients.
         mask_required: whether the mask must be an ordinary input, without a default, where the model is exported.
-        feature_map: the name of the value that the gradients are with respect to, besides image and mask; None takes
-            the last one.
+        feature_map: the names of the feature maps that the file must give, with gradients where it has these; none
+            takes the last one, with gradients alone.
         head: the name of the feature map behind which the file's head must begin, or ``last``; None needs none.
 
     The other attributes are those of :class:`ExportOptions`; None where an option is not given.
@@ -91,7 +91,7 @@ class ModelChoice:
     mask_required: bool = False
     trust_code: bool = False
     channels: int | None = None
-    feature_map: str | None = None
+    feature_map: tuple[str, ...] = ()
     class_output: str | None = None
     output_kind: OutputKind | None = None
     labels: LabelsLike | None = None

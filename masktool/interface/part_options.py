@@ -96,6 +96,17 @@ def need_head(methods: Sequence[MethodChoice]) -> str | None:
     return next((options.get("feature_map") or LAST for options in asking), None)
 
 
+def need_feature_map(methods: Sequence[MethodChoice]) -> str | None:
+    """Returns the feature map that one of the methods reads without gradients, or ``last``; None where none does.
+
+    With gradients, and with a head, a file gives a feature map anyway.
+    """
+    if need_gradients(methods) or need_head(methods) is not None:
+        return None
+    asking = [each.options for each in methods if METHODS[each.name].needs_feature_map]
+    return next((options.get("feature_map") or LAST for options in asking), None)
+
+
 def overlays_in(directory: Path | None) -> Path | None:
     """Returns the folder for the pictures of the maps; None where nothing is written."""
     return None if directory is None else directory / FOLDER

@@ -91,7 +91,11 @@ class Study:
             check_takes_mask(metadata, file_of(self.model))
 
     def open_models(
-        self, modes: Sequence[str] | None = None, gradient: bool = False, head: str | None = None
+        self,
+        modes: Sequence[str] | None = None,
+        gradient: bool = False,
+        head: str | None = None,
+        feature_map: str | None = None,
     ) -> list[NamedModel]:
         """Opens the model once per masking mode, exporting it into the cache where it is not masked yet.
 
@@ -100,6 +104,7 @@ class Study:
                 ``fill``; None takes the one mode of an exported model, and ``layer`` for any other model.
             gradient: whether the files must hold gradients.
             head: the name of the feature map behind which their heads must begin, or ``last``; None needs none.
+            feature_map: the name of the feature map that they must give, or ``last``; None needs none.
 
         Returns:
             One model per distinct mode, in the order of the modes, named after its mode.
@@ -117,10 +122,12 @@ class Study:
                 got=", ".join(names),
                 fix="name the plain model, which is exported in each mode",
             )
-        sessions = {name: self.open(None if own else name, gradient, head) for name in names}
+        sessions = {name: self.open(None if own else name, gradient, head, feature_map) for name in names}
         return [NamedModel(name, session, graphs_for(session)) for name, session in sessions.items()]
 
-    def open(self, mode: str | None, gradient: bool, head: str | None = None) -> MaskedSession:
+    def open(
+        self, mode: str | None, gradient: bool, head: str | None = None, feature_map: str | None = None
+    ) -> MaskedSession:
         """Opens the model in one masking mode; None takes the mode of the exported file."""
         if isinstance(self.model, MaskedSession):
             session = self.model
@@ -134,6 +141,7 @@ class Study:
                     provider_options=self.provider_options,
                     gradient=gradient and not explains_itself(self.model),
                     head=None if explains_itself(self.model) else head,
+                    feature_map=None if explains_itself(self.model) else feature_map,
                     say=self.say,
                     **options,
                 )
@@ -151,6 +159,7 @@ class Study:
         gradient: bool = False,
         everywhere: bool = False,
         head: str | None = None,
+        feature_map: str | None = None,
     ) -> list[NamedModel]:
         """Opens the network in the masking modes to compare.
 
@@ -159,18 +168,20 @@ class Study:
             also: exported files that hold the network in further modes.
             defaults: the modes of a model that is not exported yet, where none were named.
             gradient: whether the model in the first mode must hold gradients.
-            everywhere: whether the models in the other named modes must hold gradients or a head too, because they
+            everywhere: whether the models in the other named modes must hold what that one must hold, because they
                 explain as well.
             head: as for :meth:`open_models`.
+            feature_map: as for :meth:`open_models`.
 
         Raises:
             MasktoolError: a file of ``also`` is not exported, or two models have the same mode; else as for
                 :meth:`open_models`.
         """
         names = list(dict.fromkeys(modes or ([] if exported_mode(self.model) else defaults)))
-        models = self.open_models(names[:1] or None, gradient, head)
+        models = self.open_models(names[:1] or None, gradient, head, feature_map)
         if names[1:]:
-            models += self.open_models(names[1:], gradient and everywhere, head if everywhere else None)
+            needs = (gradient, head, feature_map) if everywhere else (False, None, None)
+            models += self.open_models(names[1:], *needs)
         for path in also:
             other = MaskedSession(
                 path, providers=self.providers, threads=self.threads, provider_options=self.provider_options

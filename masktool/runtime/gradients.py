@@ -9,13 +9,24 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from masktool.contract import FEATURE_MAP, GRADIENT_PREFIX, LOSS_INPUT, LOSSES, OBJECTIVE, Loss, Metadata
+from masktool.contract import (
+    FEATURE_MAP,
+    FEATURE_MAP_OUTPUTS,
+    GRADIENT_PREFIX,
+    LOSS_INPUT,
+    LOSSES,
+    OBJECTIVE,
+    Loss,
+    Metadata,
+)
 from masktool.errors import MasktoolError
 from masktool.messages import parameter
 from masktool.option_checks import check_named
 
 IMAGE, MASK = "image", "mask"
-DIFFERENTIABLE = (IMAGE, MASK, FEATURE_MAP)
+FEATURE_MAPS = "feature_maps"
+"""All feature maps of a file, where :data:`DIFFERENTIABLE` has the first one alone."""
+DIFFERENTIABLE = (IMAGE, MASK, FEATURE_MAP, FEATURE_MAPS)
 """Names of the values that gradients can be taken with respect to."""
 
 
@@ -33,6 +44,9 @@ class Gradient:
         feature_map: activations of the feature map, (B, c, h, w) float32; None where its gradient was not asked for.
         gradient_feature_map: gradient with respect to the feature map, (B, c, h, w) float32; None where it was not
             asked for.
+        feature_maps: activations of every feature map of the file, (B, c, h, w) float32 each, in the order of
+            ``metadata.feature_maps``; empty where ``feature_maps`` was not asked for.
+        gradient_feature_maps: gradients with respect to these; empty where ``feature_maps`` was not asked for.
     """
 
     objective: np.ndarray
@@ -41,6 +55,8 @@ class Gradient:
     mask: np.ndarray | None = None
     feature_map: np.ndarray | None = None
     gradient_feature_map: np.ndarray | None = None
+    feature_maps: tuple[np.ndarray, ...] = ()
+    gradient_feature_maps: tuple[np.ndarray, ...] = ()
 
 
 def outputs_for(of: Sequence[str], available: Sequence[str]) -> list[str]:
@@ -53,13 +69,26 @@ def outputs_for(of: Sequence[str], available: Sequence[str]) -> list[str]:
     Raises:
         MasktoolError: a name is unknown, or the file does not hold the gradient.
     """
+    held = {known: held_outputs(known, available) for known in DIFFERENTIABLE}
     names = [OBJECTIVE]
     for name in of:
-        if name not in DIFFERENTIABLE or GRADIENT_PREFIX + name not in available:
-            held = [known for known in DIFFERENTIABLE if GRADIENT_PREFIX + known in available]
-            raise MasktoolError("no such gradient", where=f"of {name!r}", expected=f"some of {', '.join(held)}")
-        names += [GRADIENT_PREFIX + name] + ([FEATURE_MAP] if name == FEATURE_MAP else [])
-    return names
+        if not held.get(name):
+            expected = f"some of {', '.join(known for known, outputs in held.items() if outputs)}"
+            raise MasktoolError("no such gradient", where=f"of {name!r}", expected=expected)
+        names += held[name]
+    return list(dict.fromkeys(names))
+
+
+def held_outputs(name: str, available: Sequence[str]) -> list[str]:
+    """Returns the outputs for one name from :data:`DIFFERENTIABLE`: gradients, and the feature maps that they are of.
+
+    Args:
+        name: the name.
+        available: names of the file's outputs.
+    """
+    maps = FEATURE_MAP_OUTPUTS if name == FEATURE_MAPS else (name,)
+    held = [each for each in maps if GRADIENT_PREFIX + each in available]
+    return [GRADIENT_PREFIX + each for each in held] + [each for each in held if each in FEATURE_MAP_OUTPUTS]
 
 
 def check_target_classes(target: npt.ArrayLike, results: int, classes: int | None, lowest: int = 0) -> np.ndarray:

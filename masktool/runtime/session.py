@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from masktool.contract import (
     FEATURE_MAP,
+    FEATURE_MAP_OUTPUTS,
     GRADIENT_PREFIX,
     MASK_INPUT,
     OBJECTIVE,
@@ -36,7 +37,7 @@ from masktool.runtime.elsewhere import (
     watch_forks,
 )
 from masktool.runtime.feeding import Feed, check_feed, check_gradient_feed
-from masktool.runtime.gradients import IMAGE, MASK, Gradient, outputs_for
+from masktool.runtime.gradients import FEATURE_MAPS, IMAGE, MASK, Gradient, outputs_for
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.native_log import runtime_reason
 from masktool.runtime.one_by_one import each_alone, join_results
@@ -271,8 +272,9 @@ class MaskedSession(SessionFile):
             loss: form of the target's score to differentiate, ``logit``, ``log-softmax`` or ``softmax``; or
                 ``entropy``, the Shannon entropy in nats of all classes' probabilities, whatever the target (for sigmoid
                 scores the sum of the classes' binary entropies). None takes the file's default.
-            of: names of the values to differentiate with respect to: some of ``image``, ``mask``, ``feature_map``. They
-                choose what is returned; ONNX Runtime computes every output of a file, whichever is asked for.
+            of: names of the values to differentiate with respect to: some of ``image``, ``mask``, ``feature_map`` and
+                ``feature_maps`` (all that the file has). They choose what is returned; ONNX Runtime computes every
+                output of a file, whichever is asked for.
 
         Raises:
             MasktoolError: the file holds no (such) gradient, or an input does not fit the model.
@@ -284,6 +286,7 @@ class MaskedSession(SessionFile):
         feed = check_gradient_feed(self, images, masks, inputs, target, loss)
         names = [name, *outputs_for(of, self.gradient_outputs)]
         found = dict(zip(names, self._forward(names, feed), strict=True))
+        maps = [each for each in FEATURE_MAP_OUTPUTS if FEATURE_MAPS in of and each in found]
         return Gradient(
             objective=found[OBJECTIVE],
             scores=drop_trailing_axes(found[name]),
@@ -291,6 +294,8 @@ class MaskedSession(SessionFile):
             mask=found.get(GRADIENT_PREFIX + MASK),
             feature_map=found.get(FEATURE_MAP),
             gradient_feature_map=found.get(GRADIENT_PREFIX + FEATURE_MAP),
+            feature_maps=tuple(found[each] for each in maps),
+            gradient_feature_maps=tuple(found[GRADIENT_PREFIX + each] for each in maps),
         )
 
     def masked_scores(

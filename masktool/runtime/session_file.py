@@ -11,6 +11,7 @@ import numpy as np
 from masktool.contract import (
     BINARY_KINDS,
     FEATURE_MAP,
+    FEATURE_MAP_OUTPUTS,
     GRADIENT_OUTPUTS,
     MASK_INPUT,
     SALIENCY_MAP,
@@ -127,10 +128,14 @@ class SessionFile:
             return height, width
         return self.metadata.preprocessing.size if self.metadata.preprocessing else None
 
+    def has_output(self, name: str) -> bool:
+        """Tells whether a pass can give an output without gradients; a feature map that these are of is such a one."""
+        return name in self.output_names or (name in FEATURE_MAP_OUTPUTS and name in self.gradient_outputs)
+
     def check_output(self, name: str) -> str:
         """Returns the file's name of an output, given by its new or old name; MasktoolError where there is none."""
         name = (self.metadata.renamed or {}).get(name, name)
-        if name not in self.output_names:
+        if not self.has_output(name):
             raise MasktoolError("no such output", where=name, expected=f"one of {self.describe_outputs()}")
         return name
 

@@ -137,7 +137,8 @@ class ServedModel:
             for name, method in METHODS.items()
             if (session.has_gradient or not method.needs_gradient)
             and (session.metadata.head is not None or not method.needs_head)
-            and set(method.outputs) <= set(session.output_names)
+            and (session.metadata.feature_maps or not method.needs_feature_map)
+            and all(map(session.has_output, method.outputs))
         ]
         return [first, *(name for name in able if name != first)]
 

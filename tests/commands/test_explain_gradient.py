@@ -10,7 +10,7 @@ from PIL import Image
 
 import masktool
 from masktool.cli import run
-from masktool.commands.explain_options import gradient_needs
+from masktool.commands.explain_options import feature_map_needs, needs_gradients
 from masktool.contract import Preprocessing
 from masktool.interface.kept_exports import request_export
 from masktool.interface.options import ModelChoice
@@ -107,6 +107,7 @@ def test_the_cache_key_changes_with_gradients_and_feature_map(explain):
 
 
 def test_gradients_are_needed_by_any_method():
-    assert gradient_needs({"lime": {}}) == (False, None)
-    assert gradient_needs({"lime": {}, "gradient": {}}) == (True, None)
-    assert gradient_needs({"grad-cam": {"feature_map": "x"}}) == (True, "x")
+    assert not needs_gradients({"lime": {}})
+    assert needs_gradients({"lime": {}, "gradient": {}})
+    assert feature_map_needs({"lime": {}, "gradient": {}}) == ()
+    assert feature_map_needs({"grad-cam": {"feature_map": "x"}}) == ("x",)

@@ -23,12 +23,18 @@ small (float[N, 3, 56, 64] image) => (float[N, 4] logits)
 SMALL_SIZE = (56, 64)
 
 
-def export_small(path, **options):
-    """Exports the network, its weights small so that no probability is rounded to 1; returns the path."""
+def small_network():
+    """Returns the network, its weights small so that no probability is rounded to 1."""
     model = parse(SMALL_NETWORK)
-    drawn = {each.name: 0.25 * onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    return parse(
+        SMALL_NETWORK, **{each.name: 0.25 * onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    )
+
+
+def export_small(path, **options):
+    """Exports the network; returns the path."""
     options = {"gradient": "logit", "head": "last"} | options
-    masktool.export(parse(SMALL_NETWORK, **drawn), path, output_kind="logits", **options)
+    masktool.export(small_network(), path, output_kind="logits", **options)
     return path
 
 

@@ -315,7 +315,11 @@ def test_a_head_that_is_missing_or_of_another_export_is_told(tmp_path, image):
         (network(DEEP), {"head": "c2"}, r"around the feature map.*\(c2\).*such as .*early.*late"),
         (network(DEEP), {"head": "nothing"}, r"no such feature map \(nothing\).*late"),
         (network(DEEP), {"head": "early", "portable": True}, r"portable file takes one mask at a time"),
-        (network(DEEP), {"head": "early", "feature_map": "late", "gradient": "logit"}, r"one feature map.*early"),
+        (
+            network(DEEP),
+            {"head": "early", "feature_map": "late", "gradient": "logit"},
+            r"behind one of.*late.*early",
+        ),
         (parse(OPEN_SIZE), {"head": "last"}, r"feature map of a fixed size.*input_size"),
         (classifier(), {"head": "last", "class_output": "none", "output_kind": None}, r"class scores, and the model"),
         (

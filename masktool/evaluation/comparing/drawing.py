@@ -14,7 +14,7 @@ from masktool.evaluation.comparing.shared_scores import SharedScores, Times
 from masktool.evaluation.maps import Map, MethodChoice
 from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.scene import Scene
-from masktool.explainers.explaining import make_task
+from masktool.explainers.explaining import make_task, outputs_beside
 from masktool.explainers.explanation_settings import ExplanationSettings
 from masktool.explainers.method import METHODS, Method
 from masktool.explainers.reading import Reading, check_finite, read_scores
@@ -62,8 +62,9 @@ class SceneDrawing:
 
     def read(self) -> Reading:
         """Scores the image as it is, with all outputs that the methods read."""
-        outputs = dict.fromkeys(name for each in self.choices for name in METHODS[each.name].outputs)
-        return read_scores(self.model.session, self.scene.subject, None, None, list(outputs))
+        session, kinds = self.model.session, [METHODS[each.name] for each in self.choices]
+        outputs = dict.fromkeys(name for kind in kinds for name in outputs_beside(session, kind))
+        return read_scores(session, self.scene.subject, None, None, list(outputs))
 
     @property
     def scores(self) -> np.ndarray:

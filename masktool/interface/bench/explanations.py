@@ -113,7 +113,8 @@ def measure_methods(
 def list_methods(wanted: Sequence[str], session: MaskedSession) -> list[str]:
     """Returns the names of the methods to measure: those that are wanted, else all that a file has the outputs for.
 
-    A file with a head is another one than the session's, and gives the output that methods with ``needs_head`` read.
+    A file with a head or a feature map is another one than the session's, and gives what methods with ``needs_head`` or
+    ``needs_feature_map`` read.
     """
     found = (name for name, method in METHODS.items() if method.needs_head or has_outputs(session, method))
     return list(wanted) or list(found)
@@ -121,4 +122,4 @@ def list_methods(wanted: Sequence[str], session: MaskedSession) -> list[str]:
 
 def has_outputs(session: MaskedSession, method: type[Method]) -> bool:
     """Tells whether a file has the outputs that a method reads besides the scores."""
-    return all(name in session.output_names for name in method.outputs)
+    return all(map(session.has_output, method.outputs))

@@ -148,12 +148,13 @@ def measure_costs(
 
 
 class OpenedModels(NamedTuple):
-    """A model that takes a mask, with and without gradients and a head, and the image to measure it on.
+    """A model that takes a mask, with and without gradients, a head and a feature map, and the image to measure it on.
 
     Attributes:
         masked: the file that takes a mask.
         differentiable: the file with gradients, or the reason why there is none.
         with_head: the file with a head, or the reason why there is none.
+        with_map: the file with a feature map, or the reason why there is none.
         image: the path of the image.
         array: the image as the model takes it, (1, C, H, W) or (1, H, W, C).
         size: (height, width) of that in pixels.
@@ -162,6 +163,7 @@ class OpenedModels(NamedTuple):
     masked: MaskedSession
     differentiable: MaskedSession | str
     with_head: MaskedSession | str
+    with_map: MaskedSession | str
     image: Path
     array: NDArray[Any]
     size: tuple[int, int]
@@ -173,6 +175,8 @@ class OpenedModels(NamedTuple):
     def _session(self, method: type[Method]) -> MaskedSession | str:
         if method.needs_gradient:
             return self.differentiable
+        if method.needs_feature_map:
+            return self.with_map
         return self.with_head if method.needs_head else self.masked
 
     def measure_passes(self, plain: PlainNetwork | str, rounds: int) -> PassFigures:
@@ -184,7 +188,7 @@ class OpenedModels(NamedTuple):
 def open_models(
     model: str | None, image: Path | None, opening: Mapping[str, Any], settings: BenchSettings, say: Say
 ) -> Iterator[OpenedModels]:
-    """Opens a model with and without gradients and a head, and chooses an image; closes all of it after the block.
+    """Opens a model with and without gradients, a head and a feature map, and chooses an image; closes all after that.
 
     Raises:
         MasktoolError: the model or the image cannot be used.
@@ -204,9 +208,16 @@ def open_models(
             with_head = masked
         elif any(method.needs_head for method in asked):
             with_head = open_or_tell_why(stack, model, say, head=LAST, **opening)
+        with_map: MaskedSession | str = "not asked for"
+        if masked.metadata.feature_maps:
+            with_map = masked
+        elif any(method.needs_feature_map for method in asked):
+            with_map = open_or_tell_why(stack, model, say, feature_map=LAST, **opening)
         path = image or choose_image(masked, stack.enter_context(temporary_directory()))
         subject = make_subject(read_subject(path), masked, opening.get("input_size"))
-        yield OpenedModels(masked, differentiable, with_head, path, subject.prepared.array, subject.prepared.size)
+        yield OpenedModels(
+            masked, differentiable, with_head, with_map, path, subject.prepared.array, subject.prepared.size
+        )
 
 
 def open_or_tell_why(stack: contextlib.ExitStack, model: str | None, say: Say, **opening: Any) -> MaskedSession | str:

@@ -15,8 +15,6 @@ from masktool.interface.part_options import (
     PART_OPTIONS,
     OptionsByName,
     PartOptions,
-    need_gradients,
-    need_head,
     read_methods,
 )
 from masktool.interface.parts.faithfulness import open_explainer
@@ -28,7 +26,13 @@ MODES = ("layer", "blur")
 NEEDS_TRAINING = ("masker",)
 """Methods whose file has to be made for them."""
 
-WITHOUT: tuple[tuple[str, ...], ...] = ((), ("needs_head",), ("needs_gradient",), ("needs_gradient", "needs_head"))
+WITHOUT: tuple[tuple[str, ...], ...] = (
+    (),
+    ("needs_head",),
+    ("needs_gradient",),
+    ("needs_gradient", "needs_head"),
+    ("needs_gradient", "needs_head", "needs_feature_map"),
+)
 """What methods may need that a network may not have, in the order in which they are left out."""
 
 
@@ -74,16 +78,16 @@ class CompareOptions(PartOptions):
         )
 
     def open(self, study: Study, judges: Sequence[NamedModel]) -> tuple[list[MethodChoice], NamedModel]:
-        """Returns the methods, and the model that they explain, with the gradients and the head that they need.
+        """Returns the methods, and the model that they explain, with the gradients, head or feature map they need.
 
-        Methods that were not named are left out where the network has neither, which is said.
+        Methods that were not named are left out where the network has none of these, which is said.
         """
         asked = read_methods(self.methods or [name for name in METHODS if name not in NEEDS_TRAINING])
         refusal: MasktoolError | None = None
         for without in ((),) if self.methods else WITHOUT:
             chosen = [each for each in asked if not any(getattr(METHODS[each.name], need) for need in without)]
             try:
-                opened = open_explainer(study, judges, self.explain_with, need_gradients(chosen), need_head(chosen))
+                opened = open_explainer(study, judges, self.explain_with, chosen)
             except MasktoolError as error:
                 refusal = error
                 continue

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
+from masktool.evaluation.maps import MethodChoice
 from masktool.evaluation.metrics.faithfulness.metric import build_metric
 from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.parts.faithfulness import Faithfulness, TargetRule
@@ -15,6 +16,7 @@ from masktool.interface.part_options import (
     PICTURES,
     OptionsByName,
     PartOptions,
+    need_feature_map,
     need_gradients,
     need_head,
     overlays_in,
@@ -60,7 +62,7 @@ class FaithfulnessOptions(PartOptions):
         metrics = [build_metric(name, given) for name, given in with_options(self.metrics).items()]
         measuring = study.compare_modes(self.modes, self.also, MODES)
         return Faithfulness(
-            explainer=open_explainer(study, measuring, self.explain_with, need_gradients(methods), need_head(methods)),
+            explainer=open_explainer(study, measuring, self.explain_with, methods),
             measuring=measuring,
             methods=methods,
             metrics=metrics,
@@ -73,16 +75,19 @@ class FaithfulnessOptions(PartOptions):
 
 
 def open_explainer(
-    study: Study, measuring: Sequence[NamedModel], name: str | None, gradient: bool, head: str | None
+    study: Study, measuring: Sequence[NamedModel], name: str | None, methods: Sequence[MethodChoice]
 ) -> NamedModel:
     """Returns the model that maps are made with.
 
-    It is opened anew, with gradients or a head, where a method needs them: in the models that measure, gradients would
-    cost time.
+    It is opened anew, with gradients, a head or a feature map, where a method needs them: in the models that measure,
+    gradients would cost time.
     """
+    gradient, head, feature_map = need_gradients(methods), need_head(methods), need_feature_map(methods)
     found = next((model for model in measuring if model.name == name), None if name else measuring[0])
-    has_all = found is not None and (found.session.has_gradient or not gradient)
-    if found is not None and has_all and (head is None or found.session.metadata.head is not None):
-        return found
-    (opened,) = study.open_models([found.name if found else str(name)], gradient, head)
+    if found is not None:
+        metadata = found.session.metadata
+        has_head, has_map = head is None or metadata.head is not None, feature_map is None or metadata.feature_maps
+        if has_head and has_map and (found.session.has_gradient or not gradient):
+            return found
+    (opened,) = study.open_models([found.name if found else str(name)], gradient, head, feature_map)
     return opened

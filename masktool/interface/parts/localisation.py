@@ -13,6 +13,7 @@ from masktool.interface.part_options import (
     PICTURES,
     OptionsByName,
     PartOptions,
+    need_feature_map,
     need_gradients,
     need_head,
     overlays_in,
@@ -47,7 +48,13 @@ class LocalisationOptions(PartOptions):
         methods = read_methods(self.methods)
         return Localisation(
             modes=study.compare_modes(
-                self.modes, self.also, MODES, need_gradients(methods), everywhere=True, head=need_head(methods)
+                self.modes,
+                self.also,
+                MODES,
+                need_gradients(methods),
+                everywhere=True,
+                head=need_head(methods),
+                feature_map=need_feature_map(methods),
             ),
             methods=methods,
             correct_only=self.correct_only,

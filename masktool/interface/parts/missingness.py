@@ -12,9 +12,14 @@ from masktool.evaluation.maps import MethodChoice
 from masktool.evaluation.named_models import count_classes
 from masktool.evaluation.parts.missingness import CELLS, FRACTIONS, SALIENCY, Missingness
 from masktool.evaluation.removal import ORDERS, Order, SegmentChoice, SegmentKind
-from masktool.explainers.method import METHODS
-from masktool.exported_files import LAST
-from masktool.interface.part_options import PART_OPTIONS, PartOptions
+from masktool.interface.part_options import (
+    PART_OPTIONS,
+    PartOptions,
+    need_feature_map,
+    need_gradients,
+    need_head,
+    read_methods,
+)
 from masktool.interface.study import Study
 
 MODES = ("layer", "partial", "black", "grey", "blur")
@@ -54,9 +59,15 @@ class MissingnessOptions(PartOptions):
         """Returns the part with its models opened."""
         study.require_masks()
         orders = tuple(dict.fromkeys(self.orders))
-        gradient = orders != ("random",) and METHODS.find(self.saliency).needs_gradient
-        head = LAST if orders != ("random",) and METHODS.find(self.saliency).needs_head else None
-        models = study.compare_modes(self.modes, self.also, MODES, gradient, head=head)
+        drawn = [] if orders == ("random",) else read_methods([self.saliency])
+        models = study.compare_modes(
+            self.modes,
+            self.also,
+            MODES,
+            need_gradients(drawn),
+            head=need_head(drawn),
+            feature_map=need_feature_map(drawn),
+        )
         session = models[0].session
         return Missingness(
             modes=models,

@@ -17,6 +17,7 @@ from masktool.interface.part_options import (
     PICTURES,
     OptionsByName,
     PartOptions,
+    need_feature_map,
     need_gradients,
     need_head,
     overlays_in,
@@ -69,7 +70,7 @@ class RandomisationOptions(PartOptions):
                 fix="leave that out",
             )
         modes = None if self.mode is None else [self.mode]
-        (original,) = study.open_models(modes, need_gradients(methods))
+        (original,) = study.open_models(modes, need_gradients(methods), feature_map=need_feature_map(methods))
         return Randomisation(
             original=original,
             stages=self.write_stages(original, study),

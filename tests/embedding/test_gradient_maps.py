@@ -38,6 +38,7 @@ METHODS = {
     "gradient": {},
     "input-x-gradient": {},
     "grad-cam": {},
+    "layercam": {},
     "smoothgrad": {"n_samples": 5},
     "integrated-gradients": {"n_steps": 5},
 }
@@ -99,6 +100,32 @@ def test_smoothgrad_draws_the_noise_of_python():
 def test_grad_cam_with_every_option(tmp_path, options):
     found = assert_same_as_python(tmp_path, network(27, 19), "grad-cam", large_images(), **options)
     assert (found["saliency_map"].min() < 0) is not options.get("relu", True)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"feature_map": "features"}, {"feature_map": ["active", "early"]}, {"gamma": 0.5}]
+)
+def test_layercam_with_every_option(tmp_path, options):
+    """Of one feature map and of several, of which those with more places are brought out."""
+    options = {"feature_map": ["early", "features"], **options} if "gamma" in options else options
+    text = """
+    <ir_version: 10, opset_import: ["" : 20]>
+    stages (float[N, 3, 27, 19] image) => (float[N, 4] logits)
+    <float[5, 3, 3, 3] first, float[6, 5, 3, 3] second, float[6, 4] weight>
+    {
+        early = Conv<pads = [1, 1, 1, 1]>(image, first)
+        kept = Relu(early)
+        features = Conv<pads = [1, 1, 1, 1], strides = [3, 3]>(kept, second)
+        active = Relu(features)
+        pooled = GlobalAveragePool(active)
+        flat = Flatten(pooled)
+        logits = Gemm(flat, weight)
+    }
+    """
+    found = assert_same_as_python(tmp_path, parse(text), "layercam", large_images(), **options)
+    assert found["saliency_map"].min() >= 0
+    if len(options.get("feature_map", "")) == 2:
+        assert found["saliency_map"].max() == pytest.approx(1, abs=0.1)
 
 
 def large_images():

@@ -32,7 +32,7 @@ SIZE = (6, 8)
 BIAS = np.array([0, 2, -1, 0.5])
 PREPROCESSING = Preprocessing(size=SIZE, resize="exact", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.25))
 GRADIENT_METHODS = [
-    "attribution-mask", "grad-cam", "gradient", "input-x-gradient", "integrated-gradients", "smoothgrad"
+    "attribution-mask", "grad-cam", "gradient", "input-x-gradient", "integrated-gradients", "layercam", "smoothgrad"
 ]  # fmt: skip
 SAME = 1e-4
 """Relative to the largest value: what the order of sums leaves in single precision on 20 layers, with room."""

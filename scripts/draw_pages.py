@@ -109,7 +109,7 @@ def draw_methods(session: masktool.MaskedSession) -> None:
     for name, method in METHODS.items():
         if method.outputs and not method.needs_head:
             continue
-        model = demo_with_head(session) if method.needs_head else session
+        model = demo_with_head(session) if method.needs_head or method.needs_feature_map else session
         explanation = masktool.explain(model, demo.sample_path(), method=name, target=demo.sample_label())
         with tempfile.TemporaryDirectory() as folder:
             (path,) = explanation.save(folder, formats=["png"])

@@ -92,6 +92,11 @@ def describe_cost(method: type[Method]) -> str:
     outputs = "".join(f" and the output `{name}`, which `{command}` makes" for name, command in method.outputs.items())
     if method.needs_head:
         outputs += " with the layers behind it in a file beside; `explain` makes both in its cache from a plain model"
+    if method.needs_feature_map:
+        outputs += (
+            " and a feature map, which files with gradients or a head give, and any other where it was exported with "
+            "`--feature-map`; from a plain model `explain` makes such a file in its cache"
+        )
     lines = [f"* Needs of the file: {needs}{outputs}."]
     if method.samples_option:
         default = {field.name: field.default for field in dataclasses.fields(method)}[method.samples_option]
@@ -121,11 +126,16 @@ def list_methods(_: str = "") -> str:
     """Returns a table of all methods, and what puts their pages into the menu."""
     rows = [
         f"| [{method.title}]({name}.md) | {first_sentence(method)} | "
-        f"{'gradients' if method.needs_gradient else ', '.join(method.outputs) or 'scores'} |"
+        f"{'gradients' if method.needs_gradient else list_needs(method)} |"
         for name, method in METHODS.items()
     ]
     table = "\n".join(["| method | what it does | needs |", "|---|---|---|", *rows])
     return f"{table}\n\n{make_toctree(METHODS)}"
+
+
+def list_needs(method: type[Method]) -> str:
+    """Returns what a method without gradients reads of a file."""
+    return ", ".join([*method.outputs, *(["feature_map"] if method.needs_feature_map else [])]) or "scores"
 
 
 def first_sentence(method: type[Method]) -> str:

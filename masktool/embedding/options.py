@@ -16,6 +16,8 @@ INSTEAD: Mapping[str, str] = {
     + call("train_masker", Placeholder("MODEL"), Placeholder("FOLDER"), "masker.onnx"),
     "recipro-cam": "its masks lie at a feature map, and those of a file that explains itself at the image: add "
     "grad-cam",
+    "eigen-cam": "no operator of ONNX finds a principal component: add layercam",
+    "score-cam": "its masks are the image's own feature map, and those of a file are settled at export: add layercam",
     "coarse-to-fine": "which windows it hides depends on the scores of others, and the masks of a file are settled at "
     "export: add occlusion",
 }

@@ -308,13 +308,13 @@ def test_the_command_compares_what_the_file_allows_and_goes_on_where_it_was(comm
     assert run([*command_line, "--stability-images", "1", "-o", "out", "--steps", "4"]) == 0
     out, err = capsys.readouterr()
     assert "without recipro-cam: the file was exported without a head" in err
-    for name, title in (("grad-cam", "Grad-CAM"), ("layercam", "LayerCAM")):
+    for name, title in (("grad-cam", "Grad-CAM"), ("eigen-cam", "Eigen-CAM"), ("score-cam", "Score-CAM")):
         assert f"{name} is not at 20: {title} needs a feature map" in out  # which stops no other method
     assert "Within 50 passes, judged through layer:" in out
     written = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert written["settings"]["budgets"] == [20, 50]
     methods = {row["method"] for record in written["images"].values() for row in record["maps"]} - set(BASELINE_MAPS)
-    without_map = {"grad-cam", "layercam", "recipro-cam"}
+    without_map = {"eigen-cam", "grad-cam", "layercam", "recipro-cam", "score-cam"}
     assert methods == set(METHODS) - {"masker", "extremal", "neuromask"} - without_map
     assert all(row["passes"] is None or row["passes"] <= row["budget"] for row in written["images"]["0.png"]["maps"])
     stable = [record["maps"][0]["stability"] is not None for record in written["images"].values()]

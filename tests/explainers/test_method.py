@@ -57,7 +57,7 @@ def test_every_method_says_what_it_is():
     for name, cls in METHODS.items():
         assert cls.name == name
         assert cls.title
-        assert "{score}" in cls.meaning or cls.needs_gradient or cls.outputs  # gradients are of the logit
+        assert "{score}" in cls.meaning or cls.needs_gradient or cls.needs_feature_map or cls.outputs  # no scores
         assert cls.samples_option is None or cls.samples_option in cls.__dataclass_fields__
         module = sys.modules[cls.__module__].__doc__
         assert "Source: " in module

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from masktool.commands.options import json_option
+from masktool.commands.options import in_order, json_option
+from masktool.commands.source_options import (
+    arch_option,
+    channels_option,
+    class_output_option,
+    image_input_option,
+    input_size_option,
+    trust_code_option,
+)
 from masktool.contract import (
     DEVICE_PROVIDERS,
     EXPLAIN_INPUT,
@@ -20,12 +29,25 @@ from masktool.contract import (
     TARGET_INPUT,
     Preprocessing,
 )
+from masktool.errors import MasktoolError
 from masktool.printable import describe_bytes, printable
 
 if TYPE_CHECKING:
     from masktool.exporters.description import ModelDescription
+    from masktool.exporters.listed_maps import ListedMap
     from masktool.exporters.placement import Placement
 
+SOURCE_OPTIONS = (
+    arch_option,
+    input_size_option,
+    channels_option,
+    image_input_option,
+    class_output_option,
+    trust_code_option,
+)
+"""Options for what a MODEL does not say of itself where its feature maps are listed."""
+SOURCE_PARAMETERS = frozenset({"arch", "input_size", "channels", "image_input", "class_output", "trust_code"})
+"""The parameters of these options."""
 REQUIRING = {MASK_INPUT: "--mask required", TARGET_INPUT: "--target required", EXPLAIN_INPUT: "--on-request required"}
 """Options of ``masktool export`` that make an optional input an ordinary one."""
 LABELS_SHOWN = 5
@@ -53,11 +75,31 @@ CORRECTIONS = {
     type=click.Choice(DEVICE_PROVIDERS),
     help="List the nodes that would fall back to the CPU there.",
 )
+@click.option(
+    "--feature-maps",
+    is_flag=True,
+    help="List the values (N, c, h, w) that `masktool export --feature-map` and `--head` can name, of an exported file "
+    "or of a MODEL in any form that export takes; the options below say how to read it for that.",
+)
+@in_order(SOURCE_OPTIONS)
 @json_option
-def command(model: Path, rules: bool, placed_on: str | None, as_json: bool) -> None:
+@click.pass_context
+def command(
+    context: click.Context,
+    model: Path,
+    rules: bool,
+    placed_on: str | None,
+    feature_maps: bool,
+    as_json: bool,
+    **reading: Any,
+) -> None:
     """Show what an ONNX file holds: inputs, metadata, parity, mask rules."""
     from masktool.exporters.description import describe
 
+    if feature_maps:
+        show_feature_maps(model, reading, as_json=as_json)
+        return
+    refuse_source_options(context)
     described = describe(model)
     document = document_model(described)
     if rules:
@@ -70,6 +112,47 @@ def command(model: Path, rules: bool, placed_on: str | None, as_json: bool) -> N
         click.echo(json.dumps(document, indent=2))
     else:
         click.echo("\n".join(printable(line, keep="\t") for line in write_text(document)))
+
+
+def refuse_source_options(context: click.Context) -> None:
+    """Raises MasktoolError where an option was typed that only says how to read a model for its feature maps."""
+    for option in context.command.params:
+        typed = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if typed and option.name in SOURCE_PARAMETERS:
+            raise MasktoolError("nothing to read with that option", got=option.opts[-1], fix="add --feature-maps")
+
+
+def show_feature_maps(model: Path, reading: dict[str, Any], *, as_json: bool) -> None:
+    """Prints the feature maps of a model.
+
+    Args:
+        model: the model's path, or its name in a hub.
+        reading: how to read the model, by the parameters of :data:`SOURCE_OPTIONS`.
+        as_json: whether to print a document instead of lines.
+    """
+    from masktool.exporters.listed_maps import read_maps_of
+    from masktool.exporters.settings import SourceSettings
+    from masktool.exporters.sources import read_source
+
+    class_output = reading.pop("class_output")
+    found = read_maps_of(read_source(str(model), SourceSettings(**reading)), class_output)
+    if as_json:
+        maps = [dataclasses.asdict(each) for each in found]
+        click.echo(json.dumps({"path": str(model), "feature_maps": maps}, indent=2))
+        return
+    for line in describe_feature_maps(str(model), found):
+        click.echo(printable(line, keep="\t"))
+
+
+def describe_feature_maps(name: str, maps: Sequence[ListedMap]) -> Iterator[str]:
+    """Yields the feature maps of a model as lines for people, name, shape and what else is known with tabs between."""
+    yield f"{name}: {len(maps)} feature map{'' if len(maps) == 1 else 's'}" + (", the last one last" if maps else "")
+    for each in maps:
+        shape = ", ".join("?" if length is None else str(length) for length in each.shape)
+        notes = [each.operator]
+        notes += ["a head may begin behind it"] if each.head else []
+        notes += [f"output {each.output}"] if each.output else []
+        yield f"{each.name}\t({shape})\t{'; '.join(notes)}"
 
 
 def document_model(model: ModelDescription) -> dict[str, Any]:

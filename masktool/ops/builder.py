@@ -73,6 +73,8 @@ class GraphBuilder(abc.ABC):
         key = (array.tobytes(), array.shape, dtype)
         if key not in self._constants:
             name = f"{self.prefix}_constant_{len(self._constants)}"
+            while name in self.graph.initializers:  # of a graph that gradients were added to before
+                name += "_"
             constant = ir.Value(
                 name=name,
                 shape=ir.Shape(array.shape),

@@ -27,7 +27,7 @@ import onnx_ir as ir
 from masktool.ops.builder import dtype_of, fixed_sizes, input_at
 from masktool.ops.errors import RuleError
 from masktool.ops.fill import fill
-from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule
+from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule, refuse_parameters
 from masktool.ops.graph import MaskedGraph, mask_rule
 from masktool.ops.samples import Sample, add_samples
 from masktool.ops.sliding import Window
@@ -94,12 +94,13 @@ def vjp_conv(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradi
 
     ONNX Runtime multiplies and adds up columns for the latter, which its convolutions outrun at stride 1 alone.
     """
+    refuse_parameters(graph, node)
     gradient, factor = graph.unscaled(first_gradient(gradients))
     value, weight = input_at(node, 0), input_at(node, 1)
     window = fixed_window(node)
     if factor is not None:
         weight = graph.emit("Mul", weight, graph.emit("Reshape", factor, graph.ints(-1, 1, *[1] * len(window.kernel))))
-    if window.strides == (1, 1) and window.reaches_over_pads:
+    if set(window.strides) == {1} and window.reaches_over_pads:
         return [convolve_back(graph, node, gradient, weight, window)]
     attributes = transposed_attributes(node, value, window)
     channels, in_group = fixed_sizes(input_at(node, 1))[:2]
@@ -129,7 +130,8 @@ def convolve_back(
     groups = node.attributes.get_int("group", 1)
     ends = [d * (k - 1) for d, k in zip(window.dilations, window.kernel, strict=True)] * 2
     pads = [end - pad for end, pad in zip(ends, window.pads, strict=True)]
-    flipped = flipped_weight(graph, transposed_weight(graph, weight, fixed_sizes(input_at(node, 1)), groups))
+    swapped = transposed_weight(graph, weight, fixed_sizes(input_at(node, 1)), groups)
+    flipped = flipped_weight(graph, swapped, len(window.kernel))
     return graph.emit("Conv", gradient, flipped, pads=pads, dilations=window.dilations, group=groups)
 
 
@@ -153,21 +155,20 @@ def transposed_attributes(node: ir.Node, value: ir.Value, window: Window) -> dic
 
 
 def transposed_weight(graph: GradientGraph, weight: ir.Value, sizes: Sequence[int], groups: int) -> ir.Value:
-    """Returns weights (O, I / g, kh, kw) as (I, O / g, kh, kw)."""
-    if groups == 1:
-        return graph.emit("Transpose", weight, perm=[1, 0, 2, 3])
+    """Returns weights (O, I / g, k₁, k₂, …) as (I, O / g, k₁, k₂, …)."""
     out_channels, in_group, *kernel = sizes
+    if groups == 1:
+        return graph.emit("Transpose", weight, perm=[1, 0, *range(2, 2 + len(kernel))])
     cut = graph.emit("Reshape", weight, graph.ints(groups, out_channels // groups, in_group, *kernel))
-    swapped = graph.emit("Transpose", cut, perm=[0, 2, 1, 3, 4])
+    swapped = graph.emit("Transpose", cut, perm=[0, 2, 1, *range(3, 3 + len(kernel))])
     return graph.emit("Reshape", swapped, graph.ints(groups * in_group, out_channels // groups, *kernel))
 
 
-def flipped_weight(graph: GradientGraph, weight: ir.Value) -> ir.Value:
-    """Returns weights with their rows and columns in the opposite order."""
-    smallest = -(2**31)
-    return graph.emit(
-        "Slice", weight, graph.ints(-1, -1), graph.ints(smallest, smallest), graph.ints(2, 3), graph.ints(-1, -1)
-    )
+def flipped_weight(graph: GradientGraph, weight: ir.Value, dimensions: int) -> ir.Value:
+    """Returns weights with the places of their kernel, of so many dimensions, in the opposite order."""
+    backwards, smallest = [-1] * dimensions, [-(2**31)] * dimensions
+    axes = range(2, 2 + dimensions)
+    return graph.emit("Slice", weight, *(graph.ints(*each) for each in (backwards, smallest, axes, backwards)))
 
 
 add_samples(

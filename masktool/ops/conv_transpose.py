@@ -16,7 +16,7 @@ import onnx_ir as ir
 from masktool.ops.builder import fixed_sizes, input_at
 from masktool.ops.conv import count_kept, refuse_computed_weights
 from masktool.ops.fill import fill
-from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule
+from masktool.ops.gradients import GradientGraph, Gradients, first_gradient, gradient_rule, refuse_parameters
 from masktool.ops.graph import MaskedGraph, mask_rule
 from masktool.ops.samples import Sample, add_samples
 from masktool.ops.sliding import Window
@@ -62,6 +62,7 @@ def reaches_everywhere(node: ir.Node, window: Window) -> bool:
 @gradient_rule("ConvTranspose")
 def vjp_conv_transpose(graph: GradientGraph, node: ir.Node, gradients: Gradients) -> Gradients:
     """Convolves the gradient with the same weights."""
+    refuse_parameters(graph, node)
     window = read_window(node)
     pads, axes = transposed_pads(node, window), len(window.kernel)
     gradient = first_gradient(gradients)

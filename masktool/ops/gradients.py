@@ -12,7 +12,7 @@ Source: Griewank and Walther, "Evaluating Derivatives", 2nd edition, 2008, secti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -40,10 +40,25 @@ FLAT = "flat: its output does not change with small changes of its input, so tha
 
 
 def numbers_read(node: ir.Node) -> Sequence[ir.Value | None]:
-    """Returns the inputs of a node whose numbers it reads, without those of which it reads the type or shape alone."""
+    """Returns the values whose numbers a node reads: without those of which it reads the type or shape alone, and with
+    those that its branches or its body capture from around it.
+    """
     if node.op_type in SHAPES:
         return ()
-    return node.inputs[:1] if node.op_type == "CastLike" else node.inputs
+    if node.op_type == "CastLike":
+        return node.inputs[:1]
+    inside = [each for graph in graphs_inside(node) for inner in graph.all_nodes() for each in inner.inputs]
+    outputs = [each for graph in graphs_inside(node) for each in graph.outputs]
+    return [*node.inputs, *inside, *outputs] if inside or outputs else node.inputs
+
+
+def graphs_inside(node: ir.Node) -> Iterator[ir.Graph]:
+    """Yields the branches or the body of a node."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
 
 
 class GradientGraph(GraphBuilder):
@@ -68,7 +83,7 @@ class GradientGraph(GraphBuilder):
         for node in self._nodes:
             if any(value in self._active for value in numbers_read(node)):
                 quantises = node.op_type == "QuantizeLinear"  # followed through, so as to be refused by name
-                self._active.update(output for output in node.outputs if quantises or is_differentiable(output))
+                self._active.update(output for output in node.outputs if quantises or may_be_differentiable(output))
 
     @property
     def label(self) -> str:
@@ -100,7 +115,7 @@ class GradientGraph(GraphBuilder):
         """Walks the graph backwards from the gradients added so far; returns the nodes that have no gradient."""
         refused = []
         for node in reversed(self._nodes):
-            if not any(self.needs(value) for value in node.inputs):
+            if not any(self.needs(value) for value in numbers_read(node)):
                 continue
             gradients = [self.total(output) for output in node.outputs]
             if all(gradient is None for gradient in gradients):
@@ -282,9 +297,9 @@ def passes_nothing(graph: GradientGraph, node: ir.Node, gradients: Gradients) ->
 def refuse_parameters(graph: GradientGraph, node: ir.Node) -> None:
     """Raises RuleError where an input of a node but the first depends on an input that is differentiated for."""
     if any(graph.needs(value) for value in node.inputs[1:]):
-        raise RuleError("its parameters depend on the image or the mask")
+        raise RuleError("its parameters depend on the input that is differentiated for")
 
 
-def is_differentiable(value: ir.Value) -> bool:
-    """Whether a value is floating point, so that it can have a gradient."""
-    return value.dtype is not None and value.dtype.is_floating_point()
+def may_be_differentiable(value: ir.Value) -> bool:
+    """Whether a value is floating point, or may be: what no inference knows is followed, and refused by name."""
+    return value.dtype is None or value.dtype.is_floating_point()

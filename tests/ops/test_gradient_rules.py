@@ -165,7 +165,19 @@ def test_parameters_that_depend_on_the_image_are_refused() -> None:
     graph.add(output, graph.zeros_like(output))
     (refused,) = graph.propagate()
     assert refused.op_type == "Clip"
-    assert "its parameters depend on the image or the mask" in refused.reason
+    assert "its parameters depend on the input that is differentiated for" in refused.reason
+
+
+@pytest.mark.parametrize("op_type", ["Conv", "ConvTranspose"])
+def test_weights_that_depend_on_the_image_are_refused(op_type: str) -> None:
+    """As of a tracker that correlates one image with another: no gradient may be lost in silence."""
+    text = f"w = Slice (x, s, e, a) y = {op_type} (x, w)"
+    sample = Sample("own weights", text, {}, {"s": (0, 0, 0), "e": (1, 3, 3), "a": (0, 2, 3)}, opset=18)
+    model = canonicalise(ir.from_proto(build(sample)))
+    graph = GradientGraph(model.graph, model.graph.inputs)
+    output = model.graph.outputs[0]
+    graph.add(output, graph.zeros_like(output))
+    assert op_type in {node.op_type for node in graph.propagate()}
 
 
 def test_weights_get_no_gradient() -> None:

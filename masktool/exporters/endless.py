@@ -22,12 +22,12 @@ from masktool.exporters.rewrites.replacement import read_constant
 from masktool.limits import check_limit
 
 
-def refuse_endless_loops(model: ir.Model, image: ir.Value, where: object) -> None:
+def refuse_endless_loops(model: ir.Model, image: ir.Value | None, where: object) -> None:
     """Raises MasktoolError for a Loop whose condition stays true and whose trip count is none, or beyond the limit.
 
     Args:
         model: a plain model; it stays as it is.
-        image: the image input of the model.
+        image: the image input of the model; None where it need not have one, and growth is not looked at.
         where: the file or name of the model, for messages.
     """
     loops = [node for node in every_node(model) if node.op_type == "Loop" and node.domain == ""]
@@ -45,7 +45,7 @@ def refuse_endless_loops(model: ir.Model, image: ir.Value, where: object) -> Non
             )
         if endless and count is not None:
             check_limit("trips", count, where=place)
-    if loops:
+    if loops and image is not None:
         refuse_growth(model, image, where)
 
 

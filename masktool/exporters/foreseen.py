@@ -38,12 +38,12 @@ NAMED = 3
 """Nodes that a message names at most."""
 
 
-def refuse_negative_lengths(model: ir.Model, image: ir.Value, where: object) -> None:
+def refuse_negative_lengths(model: ir.Model, image: ir.Value | None, where: object) -> None:
     """Infers a model's shapes anew, in place; MasktoolError where one has a length below 0, or where inference aborts.
 
     Args:
         model: the model, with the lengths of its inputs as they will be.
-        image: the image input of the model.
+        image: the image input of the model; None where it need not have one.
         where: the file or name of the model, for messages.
     """
     foresee_abort(model, image, where)
@@ -52,7 +52,7 @@ def refuse_negative_lengths(model: ir.Model, image: ir.Value, where: object) -> 
         raise too_short(value, lengths_of(value), image, where)
 
 
-def foresee_abort(model: ir.Model, image: ir.Value, where: object) -> None:
+def foresee_abort(model: ir.Model, image: ir.Value | None, where: object) -> None:
     """Raises MasktoolError where ONNX's libraries would end the process.
 
     The arguments are those of :func:`refuse_negative_lengths`.
@@ -96,7 +96,9 @@ def lengths_of(value: ir.Value) -> list[int | str]:
     return [length if isinstance(length, int) else length.value or "?" for length in value.shape or ()]
 
 
-def explain_death(model: ir.Model, image: ir.Value, where: object, suspects: list[ir.Node], died: str) -> MasktoolError:
+def explain_death(
+    model: ir.Model, image: ir.Value | None, where: object, suspects: list[ir.Node], died: str
+) -> MasktoolError:
     """Returns the error of a model of whose inference a child died, naming the nodes to blame."""
     count = count_survived(model)
     nodes = list(model.graph)
@@ -146,11 +148,11 @@ def infer_first(model: ir.Model, count: int) -> str:
     return "" if value is None else json.dumps([value.name, lengths_of(value)])
 
 
-def too_short(value: ir.Value, lengths: list[int | str], image: ir.Value, where: object) -> MasktoolError:
+def too_short(value: ir.Value, lengths: list[int | str], image: ir.Value | None, where: object) -> MasktoolError:
     """Returns the error of a value with a length below 0, which asks for larger images where these would help."""
     node = value.producer()
     assert node is not None  # inputs have no such lengths, see open_lengths
-    height, width = open_size_of(image)
+    height, width = (None, None) if image is None else open_size_of(image)
     small = node.op_type in SHRINKING and height is not None and width is not None and follows(value, image)
     larger = "it needs larger images: give a larger " + parameter("input_size") + " where the file leaves the size open"
     return MasktoolError(
@@ -162,7 +164,7 @@ def too_short(value: ir.Value, lengths: list[int | str], image: ir.Value, where:
     )
 
 
-def follows(value: ir.Value, image: ir.Value) -> bool:
+def follows(value: ir.Value, image: ir.Value | None) -> bool:
     """Tells whether a value is computed from the image."""
     waiting, seen = [value], {value}
     while waiting:

@@ -115,14 +115,7 @@ def add_gradients(
     )
     end = add_loss_end(graph, scores, output_kind, loss, are_logits=are_logits, selectable=selectable)
     chosen = find_feature_maps(model.graph, scores, feature_maps, graph.needs)
-    graph.add(scores, graph.reshaped_as(scores, end.seed))
-    refused = graph.propagate()
-    if refused:
-        raise UnsupportedOperatorError(refused, what="no gradient rule for")
-    if graph.total(sources["image"]) is None:
-        raise UnsupportedOperatorError(
-            graph.flat_nodes(sources["image"]), what="the gradient is 0 everywhere, because of"
-        )
+    carry_back(graph, scores, graph.reshaped_as(scores, end.seed), [sources["image"]])
     chosen = [value for value in chosen if value.shape is not None and not is_copied(value.shape)]
     batch = batch_of(sources.values())
     add_output(graph, OBJECTIVE, end.objective, [batch])
@@ -139,6 +132,27 @@ def add_gradients(
     common.RemoveUnusedNodesPass()(model)
     common.NameFixPass()(model)
     return tuple(str(name_outside(value)) for value in chosen)
+
+
+def carry_back(graph: GradientGraph, value: ir.Value, gradient: ir.Value, sources: Iterable[ir.Value]) -> None:
+    """Carries the gradient of a value back through the whole graph.
+
+    Args:
+        graph: the graph, behind whose nodes those of the gradients are emitted.
+        value: the value that is differentiated.
+        gradient: its gradient, in its shape.
+        sources: the values that a gradient has to reach.
+
+    Raises:
+        UnsupportedOperatorError: nodes without a gradient rule, or that let no gradient pass; the error lists all of
+            them. The graph is then unusable.
+    """
+    graph.add(value, gradient)
+    if refused := graph.propagate():
+        raise UnsupportedOperatorError(refused, what="no gradient rule for")
+    for source in sources:
+        if graph.total(source) is None:
+            raise UnsupportedOperatorError(graph.flat_nodes(source), what="the gradient is 0 everywhere, because of")
 
 
 def share_one_batch(graph: ir.Graph, image_input: str) -> dict[str, ir.Value]:
@@ -203,9 +217,15 @@ def is_copied(shape: ir.Shape) -> bool:
     return isinstance(shape[0], int) and shape[0] > 1
 
 
-def add_output(graph: GradientGraph, name: str, value: ir.Value, shape: Sequence[int | str | ir.SymbolicDim]) -> None:
-    """Makes a value an output of the graph, under a name of its own, as float32."""
-    result = graph.emit("Identity", graph.as_type(value, ir.DataType.FLOAT))
-    result.name, result.type = name, ir.TensorType(ir.DataType.FLOAT)
+def add_output(
+    graph: GradientGraph,
+    name: str,
+    value: ir.Value,
+    shape: Sequence[int | str | ir.SymbolicDim],
+    dtype: ir.DataType = ir.DataType.FLOAT,
+) -> None:
+    """Makes a value an output of the graph, under a name of its own."""
+    result = graph.emit("Identity", graph.as_type(value, dtype))
+    result.name, result.type = name, ir.TensorType(dtype)
     result.shape = ir.Shape(shape)
     graph.graph.outputs.append(result)

@@ -252,7 +252,7 @@ class Staging:
         content = serialise(self.model)
         self.opened = digest_apart_from_metadata(content)
         model = str(self.write()) if self.in_two_files else content
-        return open_session(model, running=running, what="the masked graph, a defect of masktool")
+        return open_session(model, running=running, what="the graph that masktool made, a defect of masktool")
 
     def holds_what_was_opened(self) -> bool:
         """Tells whether the file that was written holds, but for metadata, the same bytes as the model last opened."""
@@ -266,7 +266,9 @@ class Staging:
 
     def check(self) -> None:
         """Runs ONNX's full check over the files that were written; MasktoolError where it finds a fault."""
-        with reported_as("ONNX's checker refuses the masked graph", where=self.target.name, fix="nothing was written"):
+        with reported_as(
+            "ONNX's checker refuses the graph that masktool made", where=self.target.name, fix="nothing was written"
+        ):
             onnx.checker.check_model(str(self.path), full_check=True)
 
     def add_copy(self, path: Path, name: str) -> None:

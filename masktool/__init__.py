@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from masktool.explainers.targets import ClassScore, Place, Target
     from masktool.exporters import add_gradients_to
     from masktool.exporters.check import ExportCheck
+    from masktool.exporters.derivatives.write import Derivative, differentiate
     from masktool.exporters.description import ModelDescription, TensorDescription, describe
     from masktool.exporters.parity import Verdict
     from masktool.exporters.result import Export, NodeRule, SourceSummary
@@ -94,6 +95,7 @@ __all__ = [
     "ClassScore",
     "Classifier",
     "Clocks",
+    "Derivative",
     "DeviceProvider",
     "DoctorFinding",
     "Evaluation",
@@ -159,6 +161,7 @@ __all__ = [
     "check_export",
     "clear_cache",
     "describe",
+    "differentiate",
     "doctor",
     "evaluate",
     "explain",
@@ -189,6 +192,7 @@ _MODULE_OF_NAME = {
     "ClassScore": "masktool.explainers.targets",
     "Classifier": "masktool.maskers.settings",
     "Clocks": "masktool.interface.bench.spread",
+    "Derivative": "masktool.exporters.derivatives.write",
     "DeviceProvider": "masktool.contract",
     "DoctorFinding": "masktool.interface.doctor_finding",
     "Evaluation": "masktool.evaluation.findings",
@@ -255,6 +259,7 @@ _MODULE_OF_NAME = {
     "check_export": "masktool.interface.check",
     "clear_cache": "masktool.interface.cache_entries",
     "describe": "masktool.exporters.description",
+    "differentiate": "masktool.exporters.derivatives.write",
     "doctor": "masktool.interface.installation",
     "evaluate": "masktool.interface.evaluate",
     "explain": "masktool.interface.explain",

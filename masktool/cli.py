@@ -34,6 +34,7 @@ from masktool.streams import open_closed_streams, silence_stdout, unheard
 SUMMARIES = {
     "export": "Turn a trained CNN into an ONNX model that takes a mask, or that explains itself.",
     "explain": "Show which parts of photographs a model relied on.",
+    "gradient": "Add the gradient of a number of any output to any ONNX network.",
     "calibrate": "Correct a file's class scores where something is missing.",
     "serve": "Serve predictions and explanations over HTTP.",
     "train-masker": "Train a model that explains a CNN in one forward pass.",

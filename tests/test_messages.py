@@ -156,6 +156,7 @@ PLACES = [
     (masktool.load, "explain"),
     (masktool.check_export, "export"),
     (masktool.calibrate, "calibrate"),
+    (masktool.differentiate, "gradient"),
     (masktool.package_triton, "package"),
     (masktool.package_docker, "package"),
     (masktool.package_kserve, "package"),

@@ -47,6 +47,18 @@ EVALUATE = [
 ]
 COMMANDS = {
     "export": ["export", "plain.onnx", "-o", "out/model.onnx", "--gradient", "logit"],
+    "gradient": [
+        "gradient",
+        "plain.onnx",
+        "--of",
+        "image",
+        "--output",
+        "scores",
+        "--target",
+        "1",
+        "-o",
+        "out/model.onnx",
+    ],
     "explain": ["explain", *PHOTO, "-m", "masked.onnx"],
     "explain a folder": ["explain", *FOLDER, "-m", "masked.onnx"],
     "explain in the cache": ["explain", *PHOTO, "-m", "plain.onnx", "--preprocess", "pre.json"],

@@ -20,6 +20,7 @@ FUNCTIONS = {
     "evaluate": ("evaluate", "write_report"),
     "explain": ("explain", "explain_images", "explain_targets"),
     "export": ("export", "add_gradients_to", "check_export"),
+    "gradient": ("differentiate",),
     "info": ("describe",),
     "package": ("package_triton", "package_kserve", "package_docker"),
     "train-masker": ("train_masker",),

@@ -10,7 +10,7 @@ import masktool
 
 PACKAGE = Path(masktool.__file__).parent
 DUNDER = "__"
-INTERNAL = {"Source", "Model", "Message", "SessionFile", "OpensModels", "Recipe"}
+INTERNAL = {"Source", "Model", "OnnxLike", "Message", "SessionFile", "OpensModels", "Recipe"}
 """In the signature of export: what the command hands on that has read a model, and an alias of libraries' types, which
 exists for type checkers alone; the kind of text in errors, which is a str to whoever reads it; and the base of
 MaskedSession, whose members the site lists as that class's own; what a session is pickled as."""

@@ -79,6 +79,14 @@ def test_no_command_runs_code_without_consent(route, files, photographs, monkeyp
 
 
 @pytest.mark.parametrize("route", ROUTES)
+def test_a_command_that_reads_onnx_alone_refuses_the_others(route, files, photographs, capsys):
+    path, marker = files(route)
+    assert run(["gradient", str(path), "--of", "x", "--output", "y", "-o", str(photographs / "out.onnx")]) == 2
+    assert "error: " in capsys.readouterr().err
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("route", ROUTES)
 def test_python_runs_no_code_without_consent(route, files, photographs):
     path, marker = files(route)
     for call in (

@@ -38,9 +38,11 @@ if TYPE_CHECKING:
     from masktool.evaluation.findings import Cell, Chart, Evaluation, Findings, Line, Table
     from masktool.evaluation.report import write_report
     from masktool.explainers.explanation import Explanation
-    from masktool.explainers.reading import Scale
+    from masktool.explainers.model_outputs import ModelOutputs, Scale
     from masktool.explainers.subject import ImageLike
-    from masktool.explainers.targets import ClassScore, Place, Target
+    from masktool.explainers.target import ClassScore, Combined, Place, SettledTarget, Target, TargetLike, TargetWords
+    from masktool.explainers.targets.class_target import ClassTarget, SettledClass
+    from masktool.explainers.targets.output_value import OutputValue, SettledValue
     from masktool.exporters import add_gradients_to
     from masktool.exporters.check import ExportCheck
     from masktool.exporters.derivatives.write import Derivative, differentiate
@@ -93,8 +95,10 @@ __all__ = [
     "Chart",
     "CheckState",
     "ClassScore",
+    "ClassTarget",
     "Classifier",
     "Clocks",
+    "Combined",
     "Derivative",
     "DeviceProvider",
     "DoctorFinding",
@@ -126,10 +130,12 @@ __all__ = [
     "MethodFigures",
     "ModelDescription",
     "ModelLike",
+    "ModelOutputs",
     "NodeRule",
     "Objective",
     "OutLoss",
     "OutputKind",
+    "OutputValue",
     "PassFigures",
     "Place",
     "Precision",
@@ -143,12 +149,17 @@ __all__ = [
     "SamplesInput",
     "Say",
     "Scale",
+    "SettledClass",
+    "SettledTarget",
+    "SettledValue",
     "SourceSummary",
     "Spread",
     "Stages",
     "Table",
     "Target",
     "TargetInput",
+    "TargetLike",
+    "TargetWords",
     "TensorDescription",
     "Through",
     "TrainingSettings",
@@ -189,7 +200,9 @@ _MODULE_OF_NAME = {
     "ChannelOrder": "masktool.contract",
     "Chart": "masktool.evaluation.findings",
     "CheckState": "masktool.interface.doctor_finding",
-    "ClassScore": "masktool.explainers.targets",
+    "ClassScore": "masktool.explainers.target",
+    "ClassTarget": "masktool.explainers.targets.class_target",
+    "Combined": "masktool.explainers.target",
     "Classifier": "masktool.maskers.settings",
     "Clocks": "masktool.interface.bench.spread",
     "Derivative": "masktool.exporters.derivatives.write",
@@ -223,12 +236,14 @@ _MODULE_OF_NAME = {
     "MethodFigures": "masktool.interface.bench.explanations",
     "ModelDescription": "masktool.exporters.description",
     "ModelLike": "masktool.interface.options",
+    "ModelOutputs": "masktool.explainers.model_outputs",
     "NodeRule": "masktool.exporters.result",
     "Objective": "masktool.maskers.settings",
     "OutLoss": "masktool.maskers.settings",
     "OutputKind": "masktool.contract",
+    "OutputValue": "masktool.explainers.targets.output_value",
     "PassFigures": "masktool.interface.bench.passes",
-    "Place": "masktool.explainers.targets",
+    "Place": "masktool.explainers.target",
     "Precision": "masktool.maskers.settings",
     "Preprocessing": "masktool.contract",
     "PreprocessingLike": "masktool.exporters.settings",
@@ -239,13 +254,18 @@ _MODULE_OF_NAME = {
     "SamplerRule": "masktool.contract",
     "SamplesInput": "masktool.embedding.settings",
     "Say": "masktool.progress",
-    "Scale": "masktool.explainers.reading",
+    "Scale": "masktool.explainers.model_outputs",
+    "SettledClass": "masktool.explainers.targets.class_target",
+    "SettledTarget": "masktool.explainers.target",
+    "SettledValue": "masktool.explainers.targets.output_value",
     "SourceSummary": "masktool.exporters.result",
     "Spread": "masktool.interface.bench.spread",
     "Stages": "masktool.maskers.settings",
     "Table": "masktool.evaluation.findings",
-    "Target": "masktool.explainers.targets",
+    "Target": "masktool.explainers.target",
     "TargetInput": "masktool.embedding.settings",
+    "TargetLike": "masktool.explainers.target",
+    "TargetWords": "masktool.explainers.target",
     "TensorDescription": "masktool.exporters.description",
     "Through": "masktool.maskers.settings",
     "TrainingSettings": "masktool.maskers.settings",

@@ -24,7 +24,7 @@ from masktool.explainers.explanation import Explanation
 from masktool.explainers.explanation_settings import SHARED_ARGUMENTS
 from masktool.explainers.method import build_method
 from masktool.explainers.stopping import STOPPING_ARGUMENTS
-from masktool.explainers.targets import Target, TargetError
+from masktool.explainers.target import TargetError, TargetLike
 from masktool.extras import require_extra
 from masktool.files import atomic_path
 from masktool.interface.explain import default_method, explain_targets, open_for_method, split_options
@@ -80,7 +80,7 @@ class Explain:
         model: str | os.PathLike[str],
         method: str | None = None,
         *,
-        targets: Sequence[Target] = (None,),
+        targets: Sequence[TargetLike] = (None,),
         provider: str | None = None,
         provider_options: Mapping[str, object] | None = None,
         keep: Sequence[str] = (),
@@ -156,7 +156,7 @@ class Explain:
             raise  # whatever the photograph
         except MasktoolError as error:
             return [failure_row(path, digest, error.message)]
-        distinct = list({explanation.target: explanation for explanation in found}.values())
+        distinct = list({explanation.question: explanation for explanation in found}.values())
         if self.pictures is not None:
             for explanation in distinct:
                 self.pictures.write(explanation, path, several=len(self.targets) > 1)

@@ -11,6 +11,7 @@ import click
 from masktool.commands import options
 from masktool.commands.explain_options import (
     STOPPING_OPTIONS,
+    TARGET_OPTIONS,
     check_jobs,
     choose_formats,
     feature_map_needs,
@@ -27,7 +28,7 @@ from masktool.commands.explain_runs import describe_explanation, explain_many, e
 from masktool.commands.source_options import READING_OPTIONS
 from masktool.data_files import is_directory
 from masktool.explainers.method import METHODS
-from masktool.explainers.reading import Scale
+from masktool.explainers.model_outputs import Scale
 from masktool.explainers.stopping import Stopping
 from masktool.interface.explain import default_method
 from masktool.interface.folders.request import FOLDER_FORMATS, ExplanationRequest
@@ -62,17 +63,7 @@ BAD_INPUT = 2
     multiple=True,
     help="How to explain; may be repeated.  [default: lime, or the method of a file that explains itself]",
 )
-@click.option(
-    "--target",
-    "targets",
-    metavar="top|INDEX|LABEL|I,J",
-    multiple=True,
-    help="Class to explain, or with --output indices into its axes behind the batch; may be repeated, and then shares "
-    "the forward passes.  [default: top]",
-)
-@click.option(
-    "--output", metavar="NAME", help="Explain one value of this output of MODEL, as it is, instead of a class."
-)
+@options.in_order(TARGET_OPTIONS)
 @click.option(
     "--score",
     type=click.Choice(get_args(Scale)),

@@ -16,9 +16,11 @@ from masktool.errors import MasktoolError
 from masktool.explainers.method import METHODS, build_method
 from masktool.explainers.segmentation import SEGMENTERS, read_label_map
 from masktool.explainers.stopping import Stopping, Until
+from masktool.explainers.target import TARGETS
 from masktool.exported_files import LAST, name_feature_maps
 from masktool.interface.folders.request import FOLDER_FORMATS, PARQUET
 from masktool.interface.rows import arrow_schema
+from masktool.option_names import for_command_line
 from masktool.runtime.arrays import ARRAY_SUFFIX, read_array
 
 STOPPING_OPTIONS = (
@@ -60,6 +62,37 @@ STOPPING_OPTIONS = (
 """When methods that draw samples stop."""
 
 
+def list_targets(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    """Prints the kinds of targets, each with what is typed for it and where it has a gradient, and ends the command."""
+    if not wanted or context.resilient_parsing:
+        return
+    for kind in sorted(TARGETS.values(), key=lambda kind: not kind.is_general):
+        click.echo(f"{kind.name}: {kind.summary}\n  {for_command_line(kind.syntax)}\n  gradient: {kind.gradient}")
+    context.exit()
+
+
+TARGET_OPTIONS = (
+    click.option(
+        "--target",
+        "targets",
+        metavar="top|INDEX|LABEL|I,J",
+        multiple=True,
+        help="Class to explain, or with --output indices into its axes behind the batch; may be repeated, and then "
+        "shares the forward passes.  [default: top]",
+    ),
+    click.option(
+        "--output", metavar="NAME", help="Explain values of this output of MODEL, as they are, instead of a class."
+    ),
+    click.option(
+        "--list-targets",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=list_targets,
+        help="Print what can be explained, and how it is typed.",
+    ),
+)
+"""What is explained."""
 NOTHING = ("none", "None")
 """Spellings of Python's None, which help pages show, besides JSON's null."""
 

@@ -16,7 +16,7 @@ from masktool.explainers.explaining import explain_all
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.explanation_settings import ExplanationSettings
 from masktool.explainers.method import build_method
-from masktool.explainers.targets import Target
+from masktool.explainers.target import TargetLike
 from masktool.files import atomic_path
 
 Map = NDArray[np.float64]
@@ -46,7 +46,7 @@ class MethodChoice:
 
 
 def explain_scene(
-    model: NamedModel, scene: Scene, choice: MethodChoice, target: Target, seed: int, batch: int | None = None
+    model: NamedModel, scene: Scene, choice: MethodChoice, target: TargetLike, seed: int, batch: int | None = None
 ) -> Explanation:
     """Returns one method's explanation of one image, made with ``batch`` masks at once."""
     method = build_method(choice.name, choice.options, choice.n_samples)

@@ -20,7 +20,7 @@ from masktool.evaluation.maps import MethodChoice, explain_scene, save_overlay
 from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.scene import Scene
 from masktool.explainers.explanation import Explanation
-from masktool.explainers.targets import Target
+from masktool.explainers.target import TargetLike
 from masktool.journal import Record
 from masktool.registry import ClassRegistry
 
@@ -85,7 +85,7 @@ class MapPart(Part):
     pictured: Collection[str]
 
     def explain(
-        self, model: NamedModel, scene: Scene, choice: MethodChoice, target: Target, seed: int | None = None
+        self, model: NamedModel, scene: Scene, choice: MethodChoice, target: TargetLike, seed: int | None = None
     ) -> Explanation:
         """Returns one method's explanation of one image, and writes the overlay of its map where one is wanted.
 

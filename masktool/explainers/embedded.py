@@ -18,7 +18,8 @@ from masktool.errors import MasktoolError
 from masktool.explainers.explanation_settings import ExplanationSettings
 from masktool.explainers.method import METHODS, Attribution, Method, build_method
 from masktool.explainers.subject import Subject
-from masktool.explainers.targets import TOP, Target, resolve_target
+from masktool.explainers.target import TOP, Target
+from masktool.explainers.targets.class_target import ClassTarget, resolve_target
 from masktool.explainers.task import Task
 from masktool.messages import call, parameter
 from masktool.runtime.inputs import Inputs
@@ -83,16 +84,25 @@ def ask_file(
 
     Raises:
         TargetError: there is no such class.
+        MasktoolError: the target is no class.
     """
     explanation = session.metadata.explanation
     assert explanation is not None
+    if not isinstance(target, ClassTarget):
+        raise MasktoolError(
+            "the map in the file is of one class",
+            where=session.path,
+            got=target.name,
+            fix="explain a class, or export one that takes a mask: "
+            + call("export", session.metadata.source, "NEW.onnx"),
+        )
     own = dataclasses.replace(settings, seed=explanation["seed"], perturbations_per_eval=explanation["chunk"])
-    if target in (None, TOP) or not takes_target(session):
+    if target.which in (None, TOP) or not takes_target(session):
         return own
     count = session.n_classes
     if count is None:
         count = len(session.scores(subject.fed, inputs=settings.inputs)[0])
-    index = resolve_target(target, np.zeros(count), session.metadata.labels)
+    index = resolve_target(target.which, np.zeros(count), session.metadata.labels)
     return dataclasses.replace(own, inputs={**(settings.inputs or {}), TARGET_INPUT: [index]})
 
 
@@ -138,7 +148,7 @@ def find_segments(metadata: Metadata, task: Task, inputs: Inputs) -> NDArray[np.
 def check_explained_class(session: MaskedSession, task: Task) -> None:
     """Raises a MasktoolError where a file without an input for the target explained another class than was asked."""
     (target,), top = task.targets, int(task.scores.argmax())
-    if takes_target(session) or target == top:
+    if takes_target(session) or target.index == top:
         return
     metadata = session.metadata
     assert metadata.explanation is not None
@@ -147,7 +157,7 @@ def check_explained_class(session: MaskedSession, task: Task) -> None:
         "the file explains the class with the highest score only",
         where=session.path,
         expected=f"class {top}",
-        got=f"class {target}",
+        got=f"class {target.index}",
         fix="leave the target out, or export one that takes a target: " + again,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -21,13 +21,16 @@ from masktool.explainers.explanation_run import Cost, ExplanationRun, maps_of
 from masktool.explainers.explanation_settings import ExplanationSettings
 from masktool.explainers.feature_maps import without_activations
 from masktool.explainers.incremental import IncrementalEvaluation, WindowGraphs
-from masktool.explainers.mask_design import MaskDesign, MasksInMemory
+from masktool.explainers.mask_design import MaskDesign, Masks, MasksInMemory
 from masktool.explainers.method import Method
+from masktool.explainers.model_outputs import ModelOutputs, Scale
 from masktool.explainers.on_device import DeviceEvaluation, DeviceGraphs, DifferentiableOnDevice
-from masktool.explainers.reading import Reading, Scale, check_finite, read_scores
+from masktool.explainers.reading import Reading, check_finite, read_scores
 from masktool.explainers.subject import ImageLike, Subject, make_subject, read_subject
-from masktool.explainers.targets import TOP, Target
-from masktool.explainers.task import Differentiable, Evaluate, Predict, ScoredMasks, Task, TaskHead
+from masktool.explainers.target import SettledTarget, Target, TargetLike, explains_classes, measure
+from masktool.explainers.target_choice import choose_target
+from masktool.explainers.targets.class_target import SettledClass
+from masktool.explainers.task import Differentiable, Evaluate, ScoredMasks, Task, TaskHead
 from masktool.exported_files import find_head_file
 from masktool.messages import call
 from masktool.progress import Counting, no_progress
@@ -43,7 +46,7 @@ GraphsBeside = DeviceGraphs | WindowGraphs
 def explain_all(
     session: MaskedSession,
     images: Sequence[ImageLike],
-    targets: Sequence[Sequence[Target]],
+    targets: Sequence[Sequence[TargetLike]],
     method: Method,
     settings: ExplanationSettings,
     graphs: GraphsBeside | None = None,
@@ -69,12 +72,12 @@ def explain_all(
         settings.stopping.refuse_for(method.title)
     pictures = [read_subject(image) for image in images]
     if session.metadata.takes_mask:
-        check_offers(session, method, settings.output)
-        check_scale(settings.score, method, settings.output)
+        check_offers(session, method)
+        check_scale(settings.score, method)
     else:
         check_embedded(session, method, settings)
     chosen = [
-        (make_subject(picture, session, settings.input_size), wanted)
+        (make_subject(picture, session, settings.input_size), [choose_target(each, settings) for each in wanted])
         for picture, wanted in zip(pictures, targets, strict=True)
     ]
     if not session.metadata.takes_mask:
@@ -109,8 +112,8 @@ def explain_batch(
     beside = session.explanation_outputs or outputs_beside(session, method)
     with session.counter.tally() as tally, limit_linear_algebra():
         readings = [
-            read_scores(session, subject, settings.output, settings.inputs, beside, settings.score)
-            for subject, _ in chosen
+            read_scores(session, subject, targets, settings.inputs, beside, settings.score)
+            for subject, targets in chosen
         ]
         tasks = [
             make_task(method, subject, reading, targets, settings, graphs)
@@ -128,7 +131,7 @@ def explain_batch(
         for task, reading, attribution in zip(tasks, readings, attributions, strict=True)
     ]
     share = Cost((time.perf_counter() - started) / len(chosen), tally.passes // len(chosen))
-    return [run.explanations(targets, share) for run, (_, targets) in zip(runs, chosen, strict=True)]
+    return [run.explanations(share) for run in runs]
 
 
 def outputs_beside(session: MaskedSession, method: Method | type[Method]) -> list[str]:
@@ -161,40 +164,46 @@ def make_task(
     Raises:
         MasktoolError: there is no such target, or the scores are not finite.
     """
-    session, scores = reading.session, reading.values.reshape(-1)
-    indices = [reading.flat_index(reading.resolve(target)) for target in targets]
-    check_finite(scores if reading.output is None else scores[indices], subject.prepared.array)
+    session = reading.session
+    settled = tuple(target.settle(reading.whole) for target in targets)
+    for each in settled:
+        refuse_target(method, each)
+    base = measure(settled, reading.whole)[0]
+    for numbers in (reading.class_scores, base):
+        check_finite(numbers, subject.prepared.array)
     counting: Counting = functools.partial(settings.progress or no_progress, method.title)
     answer = functools.partial(reading.under_masks, subject.prepared.array)
     evaluate, differentiable = (
-        make_evaluate(answer, indices, counting),
+        make_evaluate(answer, settled, counting),
         Differentiable(session, reading.inputs, counting),
     )
     if isinstance(graphs, WindowGraphs):
-        evaluate = IncrementalEvaluation(reading, subject.prepared.array, indices, counting, graphs, evaluate)
+        evaluate = IncrementalEvaluation(reading, subject.prepared.array, settled, counting, graphs, evaluate)
     elif graphs is not None and session.device is not None:
-        evaluate = DeviceEvaluation(reading, subject.prepared.array, indices, counting, graphs, in_memory=evaluate)
+        evaluate = DeviceEvaluation(reading, subject.prepared.array, settled, counting, graphs, in_memory=evaluate)
         differentiable = DifferentiableOnDevice(session, reading.inputs, counting, graphs)
     return Task(
         subject=subject,
-        scores=scores.astype(np.float32, copy=False),
-        targets=tuple(indices),
-        given=tuple(target not in (None, TOP) for target in targets),
+        scores=reading.class_scores,
+        targets=settled,
+        base=base,
         masking=session.metadata.masking,
         seed=int(settings.seed),
         perturbations_per_eval=settle_batch(session, subject, settings),
         evaluate=evaluate,
-        predict=lambda masks: check_finite(answer(masks)),
+        predict=lambda masks: check_finite(answer(masks).class_scores),
         outputs=reading.others,
         stopping=settings.stopping,
         batch_measured=settings.perturbations_per_eval == FASTEST,
         differentiable=differentiable if method.needs_gradient else None,
-        head=make_head(reading, indices, counting, settings) if method.needs_head else None,
+        head=make_head(reading, settled, counting, settings) if method.needs_head else None,
         feature_maps=read_feature_maps(reading) if method.needs_feature_map else {},
     )
 
 
-def make_head(reading: Reading, indices: Sequence[int], counting: Counting, settings: ExplanationSettings) -> TaskHead:
+def make_head(
+    reading: Reading, targets: Sequence[SettledTarget], counting: Counting, settings: ExplanationSettings
+) -> TaskHead:
     """Returns the layers behind the feature map that came with an image's scores, ready to be run under masks.
 
     Raises:
@@ -203,7 +212,9 @@ def make_head(reading: Reading, indices: Sequence[int], counting: Counting, sett
     head = open_head(reading.session)
     taken = {each.name for each in head.other_inputs}
     inputs = {name: value for name, value in reading.inputs.items() if name in taken}
-    behind = dataclasses.replace(reading, session=head, inputs=inputs, others={})
+    names = (str(head.metadata.class_output),)
+    whole = dataclasses.replace(reading.whole, metadata=head.metadata)
+    behind = dataclasses.replace(reading, session=head, names=names, inputs=inputs, whole=whole, others={})
     features = reading.others[FEATURE_MAP][None].astype(head.image_type)
     requested = None if settings.perturbations_per_eval == FASTEST else settings.perturbations_per_eval
     height, width = features.shape[2:]
@@ -211,7 +222,7 @@ def make_head(reading: Reading, indices: Sequence[int], counting: Counting, sett
         feature_map=str(head.metadata.behind),
         places=(height, width),
         perturbations_per_eval=choose_places(head, requested),
-        evaluate=make_evaluate(functools.partial(behind.under_masks, features), indices, counting),
+        evaluate=make_evaluate(functools.partial(behind.under_masks, features), targets, counting),
     )
 
 
@@ -228,7 +239,7 @@ def settle_batch(session: MaskedSession, subject: Subject, settings: Explanation
     return session.batch_size(settings.perturbations_per_eval)
 
 
-def check_offers(session: MaskedSession, method: Method, output: str | None) -> None:
+def check_offers(session: MaskedSession, method: Method) -> None:
     """Raises a MasktoolError where a method asks for gradients or outputs that the file does not hold."""
     if method.needs_head:
         find_head_file(session.path, session.metadata)
@@ -249,33 +260,45 @@ def check_offers(session: MaskedSession, method: Method, output: str | None) -> 
                 got=session.describe_outputs(),
                 fix="make a file that has it: " + command,
             )
-    if output is not None and (method.needs_gradient or method.needs_feature_map or method.outputs):
+
+
+def refuse_target(method: Method, target: SettledTarget) -> None:
+    """Raises a MasktoolError where a method cannot explain a target."""
+    if method.needs_gradient and not target.classes:
+        raise target.refuse_gradient(method.title)
+    if (method.outputs or method.needs_feature_map) and target.outputs != (None,):
+        raise explains_classes(method.title, target)
+    if method.takes_no_target and not isinstance(target, SettledClass):
         raise MasktoolError(
-            f"{method.title} explains classes only", where=f"output {output!r}", fix="leave the output out"
+            f"{method.title} has one map, whichever target is named",
+            where=f"target {target.name}",
+            fix="leave the target out",
         )
 
 
-def check_scale(score: Scale, method: Method, output: str | None) -> None:
+def check_scale(score: Scale, method: Method) -> None:
     """Raises a MasktoolError for log-odds where the method scores no classes under masks."""
-    if score == "log-odds" and (output is not None or method.needs_gradient):
-        where = f"output {output!r}" if output is not None else method.title
-        raise MasktoolError("log-odds are of classes' scores under masks", where=where, fix="leave the score out")
+    if score == "log-odds" and method.needs_gradient:
+        raise MasktoolError(
+            "log-odds are of classes' scores under masks", where=method.title, fix="leave the score out"
+        )
 
 
-def make_evaluate(predict: Predict, indices: Sequence[int], progress: Counting) -> Evaluate:
+def make_evaluate(
+    answer: Callable[[Masks], ModelOutputs], targets: Sequence[SettledTarget], progress: Counting
+) -> Evaluate:
     """Returns the function that runs masks through the model and keeps the targets' scores.
 
     Args:
-        predict: function that returns all scores (M, K) of one image under masks (M, 1, h, w).
-        indices: the positions of the targets among one image's scores laid out flat.
+        answer: function that returns the outputs of one image under masks (M, 1, h, w).
+        targets: the targets.
         progress: function that starts to count up to a number of masks.
     """
 
     def evaluate(batches: Iterable[Any], total: int, design: MaskDesign | None = None) -> Iterator[ScoredMasks]:
         with progress(total) as advance:
             for masks in batches if design is None else map(design.expand, batches):
-                chosen = check_finite(predict(masks)[:, list(indices)])
-                yield ScoredMasks(MasksInMemory(masks), chosen.astype(np.float64))
+                yield ScoredMasks(MasksInMemory(masks), check_finite(measure(targets, answer(masks))))
                 advance(len(masks))
 
     return evaluate

@@ -16,7 +16,9 @@ from PIL import Image, PngImagePlugin
 
 from masktool.errors import MasktoolError
 from masktool.explainers.picture import draw_picture
-from masktool.explainers.targets import ClassScore, Place
+from masktool.explainers.target import ClassScore, Place, SettledTarget
+from masktool.explainers.targets.class_target import SettledClass
+from masktool.explainers.targets.output_value import SettledValue
 from masktool.files import atomic_path
 from masktool.limits import limit
 from masktool.option_checks import check_several
@@ -29,8 +31,6 @@ NUMBER = "%.6g"
 PNG_EFFORT = 4
 """zlib's level: of a picture of 1008 x 609 it makes 276 kB in .04 s, where Pillow's ``optimize`` makes 242 in 1 s."""
 LARGE = "attributions, {:,} numbers, are not in JSON: model_attributions over crop_box say the same; npz has them"
-LONGEST_LABEL = 36
-"""Largest number of characters of a label in a picture's title."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,12 +42,13 @@ class Explanation:
             the crop left pixels out.
         model_attributions: the map, (h, w) float32 in the pixels of the model's input.
         segments: the segments, (h, w) int32 labels from 0; None where the method works on none.
-        target: the index of the explained class, or the indices of the explained value of ``output``.
-        label: the label of the explained class; None where it is unknown, and for a value of ``output``.
-        scores: the scores of the five highest classes and the target, the highest first; or that of the explained value
+        target: the index of the explained class, of a contrast that of the first; of several classes their indices; or
+            the indices of the explained value of ``output``, or its part as text.
+        label: the label of the explained class; None where it is unknown, and for values of ``output``.
+        scores: the scores of the five highest classes and the target, the highest first; or that of what is explained
             of ``output`` alone.
         score_name: what the scores are: "probability", "log-odds", "score" where the file does not say what the class
-            output holds, or "value" of ``output``.
+            output holds, or "value" of ``output``; of a contrast, "difference of logits" or what else it is taken of.
         method: the name of the method.
         title: the method's name as written in the literature.
         meaning: what an attribution is, in words.
@@ -65,12 +66,15 @@ class Explanation:
         notes: what the reader of the map must know, one sentence each.
         capped: whether the picture's colours end below the largest values, which a few pixels hold.
         crop_box: the box that ``model_attributions`` cover, (x0, y0, x1, y1) in the photograph's pixels.
+        asked: the target in full; None where ``target``, ``label`` and ``output`` say all.
+        value: the target's score with nothing missing; None where it stands among ``scores``.
+        ranked_name: what ``scores`` are; None where they are what ``score_name`` says.
     """
 
     attributions: NDArray[np.float32]
     model_attributions: NDArray[np.float32]
     segments: NDArray[np.int32] | None
-    target: int | Place
+    target: int | Place | str
     label: str | None
     scores: tuple[ClassScore, ...]
     score_name: str
@@ -88,18 +92,30 @@ class Explanation:
     notes: tuple[str, ...] = ()
     capped: bool = False
     crop_box: tuple[float, float, float, float] | None = None
+    asked: SettledTarget | None = None
+    value: float | None = None
+    ranked_name: str | None = None
+
+    @property
+    def question(self) -> SettledTarget:
+        """The target in full, which tells apart the explanations of one image and method."""
+        if self.asked is not None:
+            return self.asked
+        if self.output is not None:
+            place = self.target if isinstance(self.target, tuple) else (self.target,)
+            return SettledValue(place, output_name=self.output)  # type: ignore[arg-type]  # a class has no output
+        return SettledClass(self.target, self.label)  # type: ignore[arg-type]  # and one index
 
     @property
     def name(self) -> str:
-        """The target in words: a label, ``class 3`` or ``boxes[5, 0]``."""
-        if self.output is None:
-            return self.label or f"class {self.target}"
-        place = self.target if isinstance(self.target, tuple) else (self.target,)
-        return self.output + (f"[{', '.join(map(str, place))}]" if place else "")
+        """The target in words: a label, ``class 3``, ``boxes[5, 0]`` or ``cat against dog``."""
+        return self.question.name
 
     @property
     def score(self) -> float:
         """The target's score with nothing missing."""
+        if self.value is not None:
+            return self.value
         return next(each.score for each in self.scores if each.index == self.target)
 
     @property
@@ -120,13 +136,11 @@ class Explanation:
             "schema": SCHEMA,
             "method": self.method,
             "meaning": self.meaning,
-            "target": {
-                **({} if self.output is None else {"output": self.output}),
-                "index": self.target,
-                "label": self.label,
-                self.score_name: self.score,
-            },
-            "scores": [{"index": each.index, "label": each.label, self.score_name: each.score} for each in self.scores],
+            "target": {**self.question.describe(), self.score_name: self.score},
+            "scores": [
+                {"index": each.index, "label": each.label, self.ranked_name or self.score_name: each.score}
+                for each in self.scores
+            ],
             "settings": dict(self.settings),
             "quality": dict(self.quality),
             "notes": [*self.notes, *([LARGE.format(self.attributions.size)] if self.too_large else [])],
@@ -187,23 +201,15 @@ class Explanation:
         height, width = self.image_size
         if image.size != (width, height):
             raise MasktoolError("photograph of another size", expected=f"{width} x {height}", got=image.size)
-        name = self.name if self.label is None else f"{self.short_label} ({self.target})"
         return draw_picture(
             image,
             self.attributions,
             signed=self.signed,
-            title=f"{self.title}: {name}, {self.score_name} {self.score:.3g}",
+            title=f"{self.title}: {self.question.title}, {self.score_name} {self.score:.3g}",
             subtitle=self.subtitle(),
             meaning=self.meaning,
             capped=self.capped,
         )
-
-    @property
-    def short_label(self) -> str | None:
-        """The label, cut so that a title has room for the score behind it."""
-        if self.label is None or len(self.label) <= LONGEST_LABEL:
-            return self.label
-        return self.label[: LONGEST_LABEL - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
     @property
     def cost(self) -> str:
@@ -221,7 +227,7 @@ class Explanation:
         parts = [self.cost, self.masking, str(self.model["source"])]
         if self.relative_error is not None:
             parts.insert(1, f"sampling error {self.relative_error:.1%} of range")
-        if self.scores[0].index != self.target:
+        if not self.question.includes(self.scores[0].index):
             top = self.scores[0]
             parts.append(f"top: {top.label or top.index} {top.score:.3g}")
         return " \N{MIDDLE DOT} ".join(parts)

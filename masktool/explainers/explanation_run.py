@@ -13,7 +13,7 @@ from masktool.contract import Metadata
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.method import Attribution, Method
 from masktool.explainers.reading import Reading, describe_input
-from masktool.explainers.targets import Place, Target
+from masktool.explainers.target import SettledTarget
 from masktool.explainers.task import Task
 from masktool.messages import parameter
 
@@ -55,25 +55,26 @@ class ExplanationRun:
     attribution: Attribution
     maps: Sequence[Map]
 
-    def explanations(self, targets: Sequence[Target], cost: Cost) -> list[Explanation]:
+    def explanations(self, cost: Cost) -> list[Explanation]:
         """Returns one explanation per target of the task."""
-        places = map(self.reading.resolve, targets)
-        return [self.explanation(position, place, cost) for position, place in enumerate(places)]
+        return [self.explanation(position, target, cost) for position, target in enumerate(self.task.targets)]
 
-    def explanation(self, position: int, target: int | Place, cost: Cost) -> Explanation:
+    def explanation(self, position: int, target: SettledTarget, cost: Cost) -> Explanation:
         """Returns the explanation of one target, the ``position``-th of the task's."""
-        metadata, reading, subject = self.reading.session.metadata, self.reading, self.task.subject
+        whole = self.reading.whole
+        score_name = target.score_name(whole)
+        metadata, subject = self.reading.session.metadata, self.task.subject
         return Explanation(
             attributions=self.maps[position],
             model_attributions=self.attribution.attributions[position].astype(np.float32),
             segments=self.attribution.segments,
-            target=target,
-            label=reading.label(target),
-            scores=reading.ranked(target),
-            score_name=reading.score_name,
+            target=target.index,
+            label=target.label,
+            scores=target.ranked(whole),
+            score_name=score_name,
             method=self.method.name,
             title=self.method.title,
-            meaning=self.method.meaning.format(score=reading.score_name),
+            meaning=self.method.meaning.format(score=score_name, logit=target.logit_name),
             signed=self.method.signed,
             settings={**self.attribution.settings, **self.settings()},
             quality=self.attribution.quality[position],
@@ -87,17 +88,20 @@ class ExplanationRun:
             forward_passes=cost.forward_passes,
             model=describe_origin(metadata),
             image=subject.original,
-            output=reading.output,
+            output=target.output,
             crop_box=subject.prepared.crop_box,
+            asked=target,
+            value=float(self.task.base[position]),
+            ranked_name=target.ranked_name(whole),
         )
 
     def method_notes(self, position: int) -> tuple[str, ...]:
         """Returns the method's notes on one target's map."""
         return self.attribution.notes[position] if self.attribution.notes else ()
 
-    def shared_notes(self, position: int, target: int | Place) -> Iterator[str]:
+    def shared_notes(self, position: int, target: SettledTarget) -> Iterator[str]:
         """Yields notes that the reader of one target's map must know, whatever the method."""
-        yield from self.reading.notes(self.task.given[position])
+        yield from target.notes(self.reading.whole)
         if self.task.batch_measured:
             number = parameter("perturbations_per_eval", self.task.perturbations_per_eval)
             yield "the fastest batch was measured; " + number + " gives the same result again"
@@ -106,11 +110,11 @@ class ExplanationRun:
             yield HEAD_NOT_CORRECTED
         of_scores = not self.method.needs_gradient and not self.method.outputs
         if of_scores:
-            yield from self.reading.note_saturation(target)
+            yield from target.precision_notes(self.reading.whole)
         values = self.attribution.attributions[position]
         if values.size > 1 and values.min() == values.max():
             yield "the map is the same everywhere: it does not tell one place from another"
-        elif of_scores and self.reading.is_rounding(target, values):
+        elif of_scores and 0 < float(values.max() - values.min()) <= target.rounding(self.reading.whole):
             yield "the map's values differ by no more than the rounding of the score in float32: it may be noise"
 
     def settings(self) -> dict[str, Any]:
@@ -126,8 +130,8 @@ class ExplanationRun:
             settings["provider_options"] = session.provider_options
         if None in session.spatial_shape:
             settings["input_size"] = list(self.task.size)
-        if self.reading.scale != "probability":
-            settings["score"] = self.reading.scale
+        if self.reading.whole.scale != "probability":
+            settings["score"] = self.reading.whole.scale
         settings |= self.task.stopping.given
         if self.reading.inputs:
             settings["inputs"] = {name: describe_input(value) for name, value in self.reading.inputs.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import get_args
 
-from masktool.explainers.reading import Scale
+from masktool.explainers.model_outputs import Scale
 from masktool.explainers.stopping import Stopping
 from masktool.option_checks import check_choice, check_count, check_size
 from masktool.progress import Progress

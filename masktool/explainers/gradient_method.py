@@ -1,4 +1,4 @@
-"""Methods that need gradients: one class after the other, with the gap by which a map fails to add up to the logit."""
+"""Methods that need gradients: one target after the other, with the gap by which a map fails to add up to the logit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masktool.explainers.method import Attribution, Method
+from masktool.explainers.target_gradient import count_gradients
 from masktool.explainers.task import Differentiable, Task
 
 
@@ -30,8 +31,8 @@ class GradientMethod(Method):
     samples_option: ClassVar[str | None] = None
 
     def count_passes(self, task: Task) -> int:
-        """Returns the passes of the image as it is, and of every class."""
-        return 1 + len(task.targets) * self.passes_per_class
+        """Returns the passes of the image as it is, and of every class of every target."""
+        return 1 + count_gradients(task.targets) * self.passes_per_class
 
     @property
     def passes_per_class(self) -> int:
@@ -40,7 +41,7 @@ class GradientMethod(Method):
 
     def steps_within(self, budget: int, task: Task) -> int:
         """Returns how many passes of a budget there are for each class."""
-        return (budget - 1) // len(task.targets)
+        return (budget - 1) // count_gradients(task.targets)
 
     @abc.abstractmethod
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:

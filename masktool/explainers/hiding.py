@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -23,6 +23,9 @@ from masktool.contract import Loss, Masking
 from masktool.errors import MasktoolError
 from masktool.explainers.mask_design import Masks
 from masktool.explainers.mask_figures import LEAK, leaking_masks
+from masktool.explainers.model_outputs import ModelOutputs
+from masktool.explainers.target import SettledTarget
+from masktool.explainers.target_gradient import GradientRequest, differentiate_targets
 from masktool.explainers.task import Differentiable
 from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
 from masktool.messages import parameter
@@ -40,12 +43,12 @@ class Answer(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class HiddenParts:
-    """Images, the class to score in each, and the fill for the pixels that a mask hides.
+    """Images, the target in each, and the fill for the pixels that a mask hides.
 
     Attributes:
         model: the model that gives scores and gradients.
         images: the images, (B, C, h, w) or (B, h, w, C) float32, as the model takes them.
-        targets: the index of the class to score in each image, (B,) int64.
+        targets: the target in each image, (B,).
         fill: the values of missing pixels, of the shape of ``images``; None masks through the file's mask input.
         batch: the number of images in one pass.
         leak: the value of missing pixels, and 1 minus that of kept ones, in what the network sees of a cut mask.
@@ -53,7 +56,7 @@ class HiddenParts:
 
     model: Differentiable
     images: NDArray[np.float32]
-    targets: NDArray[np.int64]
+    targets: Sequence[SettledTarget]
     fill: NDArray[np.float32] | None
     batch: int
     leak: float = LEAK
@@ -77,28 +80,34 @@ class HiddenParts:
 
     def ask(self, masks: Masks, positions: NDArray[np.intp], loss: Loss) -> Answer:
         """Returns the scores and gradients of :meth:`differentiate` in one pass."""
-        images, target = self.images[positions], self.targets[positions]
-        session, inputs = self.model.session, self.model.inputs
+        images, targets = self.images[positions], [self.targets[position] for position in positions]
+        session = self.model.session
+        request = GradientRequest(session, self.model.inputs, loss, ("mask" if self.fill is None else "image",))
         if self.fill is None:
             seen = leaking_masks(masks, self.leak)
-            found = session.gradient(images, seen, inputs, target=target, loss=loss, of=("mask",))
+            found = differentiate_targets(request, images, seen, targets)
             assert found.mask is not None
             return Answer(found.objective, found.mask)
         fill = self.fill[positions]
         blended = fill_missing(images, fill, self.like_images(masks))
-        found = session.gradient(blended, None, inputs, target=target, loss=loss, of=("image",))
+        found = differentiate_targets(request, blended, None, targets)
         assert found.image is not None
         return Answer(found.objective, (found.image * (images - fill)).sum(axis=CHANNEL_AXIS[session.layout])[:, None])
 
     def predict(self, masks: Masks | None = None) -> NDArray[np.float32]:
-        """Returns the probabilities (B, K) of the images under masks (B, 1, h, w), not cut; None masks nothing."""
+        """Returns the class outputs (B, K) of the images under masks (B, 1, h, w), not cut; None masks nothing."""
         found = []
         for part in self.parts(len(self.images)):
             images, kept = self.images[part], None if masks is None else masks[part]
             if kept is not None and self.fill is not None:
                 images, kept = fill_missing(images, self.fill[part], self.like_images(kept)), None
-            found.append(self.model.session.scores(images, kept, self.model.inputs))
+            found.append(self.model.session(images, kept, self.model.inputs))
         return np.concatenate(found)
+
+    def outputs_of(self, found: NDArray[np.float32]) -> ModelOutputs:
+        """Returns what :meth:`predict` gave, as outputs of the model."""
+        metadata = self.model.session.metadata
+        return ModelOutputs(metadata, {str(metadata.class_output): found})
 
     def parts(self, total: int) -> Iterator[slice]:
         """Yields slices that cut ``total`` images into passes of at most ``batch`` images."""

@@ -21,6 +21,7 @@ from masktool.errors import MasktoolError
 from masktool.execution_providers import CPU
 from masktool.explainers.mask_design import MaskDesign, MasksOfRows, WindowDesign
 from masktool.explainers.reading import Reading, check_finite
+from masktool.explainers.target import SettledTarget, measure
 from masktool.explainers.task import Evaluate, ScoredMasks
 from masktool.exported_files import count_file_bytes
 from masktool.progress import Counting
@@ -176,7 +177,7 @@ class IncrementalEvaluation:
     Attributes:
         reading: what is read of the model.
         image: the image (1, ...), as the model takes it.
-        indices: the positions of the targets among one image's scores laid out flat.
+        targets: the targets.
         counting: function that starts to count up to a number of masks.
         graphs: writers of the models.
         in_memory: function that runs the masked network.
@@ -184,7 +185,7 @@ class IncrementalEvaluation:
 
     reading: Reading
     image: NDArray[Any]
-    indices: Sequence[int]
+    targets: Sequence[SettledTarget]
     counting: Counting
     graphs: WindowGraphs
     in_memory: Evaluate
@@ -202,14 +203,16 @@ class IncrementalEvaluation:
             return
         with self.counting(total) as advance:
             for each, places in zip(rows, corners, strict=True):
-                scores = check_finite(self.reading.to_scores(run(places))[:, list(self.indices)])
-                yield ScoredMasks(MasksOfRows(design, each), scores.astype(np.float64))
+                found = self.reading.answer({self.reading.names[0]: run(places)})
+                yield ScoredMasks(MasksOfRows(design, each), check_finite(measure(self.targets, found)))
                 advance(len(places))
 
     def is_worth_a_look(self, total: int) -> bool:
         """Whether the file may be computed where windows change it alone, and is large enough for that."""
         session = self.reading.session
         if session.providers[0] != CPU.runtime_name or session.metadata.one_by_one or session.other_inputs:
+            return False
+        if len(self.reading.names) > 1:
             return False
         return self.graphs.least_bytes <= total * bytes_of(session) and bytes_of(session) <= MOST_BYTES
 
@@ -220,7 +223,7 @@ class IncrementalEvaluation:
             design: the windows.
             corners: where all of them start, (n, 2).
         """
-        session, output = self.reading.session, self.reading.output_name
+        session, output = self.reading.session, self.reading.names[0]
         rows, columns = corners.T.tolist()
         windows = Windows(design.size, design.window, (math.gcd(GRID, *rows), math.gcd(GRID, *columns)))
         kept = keep_models(session, windows, output, self.graphs, len(corners))
@@ -245,7 +248,7 @@ class IncrementalEvaluation:
 
     def agrees(self, design: WindowDesign, corners: NDArray[np.int64], run: Run) -> bool:
         """Whether the masked network gives the same output up to rounding; otherwise the session notes that."""
-        session, output = self.reading.session, self.reading.output_name
+        session, output = self.reading.session, self.reading.names[0]
         (expected,) = session.run(self.image, design.expand_corners(corners), outputs=[output]).values()
         found = run(corners)
         furthest, largest = largest_gap(found, expected), float(np.abs(expected[np.isfinite(expected)]).max(initial=0))

@@ -20,6 +20,8 @@ from masktool.explainers.learning import Course
 from masktool.explainers.mask_design import Masks
 from masktool.explainers.mask_figures import CUT, LEAK, areas_of, cut_masks, describe_answer, loses_class
 from masktool.explainers.method import Attribution, Method
+from masktool.explainers.target import SettledTarget
+from masktool.explainers.target_gradient import count_gradients
 from masktool.explainers.task import Task
 from masktool.option_checks import check_choice, check_count, check_real
 from masktool.progress import Advance
@@ -103,13 +105,14 @@ class LearnedMask(Method):
 
         Fewer than :data:`FEWEST_STEPS` are not chosen, since a mask that has hardly begun to form shows nothing.
         """
-        room = ((budget - 1) // len(task.targets) - JUDGING) // self.passes_per_step
+        room = (budget - 1 - JUDGING * len(task.targets)) // (count_gradients(task.targets) * self.passes_per_step)
         fewest = min(FEWEST_STEPS, self.n_iterations)
         return dataclasses.replace(self, n_iterations=min(self.n_iterations, max(fewest, room)))
 
     def count_passes(self, task: Task) -> int:
         """Returns the passes of the image as it is, of all steps, and those that judge the mask."""
-        return 1 + len(task.targets) * (self.n_iterations * self.passes_per_step + JUDGING)
+        steps = self.n_iterations * self.passes_per_step
+        return 1 + count_gradients(task.targets) * steps + len(task.targets) * JUDGING
 
     def attribute(self, task: Task) -> Attribution:
         """Learns one mask for every target of one image."""
@@ -155,7 +158,7 @@ class LearnedMask(Method):
         return HiddenParts(
             model=models[0],
             images=images,
-            targets=np.array([target for task in tasks for target in task.targets], np.int64),
+            targets=[target for task in tasks for target in task.targets],
             fill=fill,
             batch=tasks[0].perturbations_per_eval,
             leak=self.leak,
@@ -168,11 +171,13 @@ class LearnedMask(Method):
         figures, notes = [], []
         for position, target in enumerate(hidden.targets):
             figure: dict[str, float] = {}
-            for name, probabilities in asked.items():
-                figure |= describe_answer(probabilities[position], int(target), name)
+            kept: dict[str, float] = {}
+            for name, found in asked.items():
+                answer = hidden.outputs_of(found[position : position + 1])
+                figure |= describe_answer(answer.class_scores[0], float(target.read(answer)[0]), name)
+                kept |= {f"kept{name}": bool(target.holds(answer)[0])} if name else {}
             figure |= {
-                "kept_soft": figure["class_soft"] == int(target),
-                "kept_cut": figure["class_cut"] == int(target),
+                **kept,
                 **areas_of(learned.masks[position]),
                 "loss_first": float(learned.course.first[position]),
                 "loss_last": float(learned.course.last[position]),
@@ -180,9 +185,13 @@ class LearnedMask(Method):
                 "settled": bool(learned.course.settled[position]),
             }
             figures.append(figure)
-            notes.append(self.warn(figure))
+            notes.append(self.warn(figure, target))
         return figures, notes
 
-    def warn(self, figure: dict[str, float]) -> tuple[str, ...]:
-        """Returns notes that the reader of a mask must know, from its figures."""
-        return (loses_class(figure),) if self.keeps_class and not figure["kept_cut"] else ()
+    def warn(self, figure: dict[str, float], target: SettledTarget) -> tuple[str, ...]:
+        """Returns notes that the reader of a mask must know, from its figures and the target."""
+        return (
+            (loses_class(figure, target.name if len(target.classes) > 1 else None),)
+            if self.keeps_class and not figure["kept_cut"]
+            else ()
+        )

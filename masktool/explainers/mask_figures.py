@@ -35,13 +35,15 @@ def areas_of(mask: NDArray[np.floating[Any]]) -> dict[str, float]:
     return {"area_soft": float(mask.mean()), "area_cut": float(cut_masks(mask).mean())}
 
 
-def describe_answer(scores: NDArray[np.floating[Any]], target: int, name: str) -> dict[str, float]:
+def describe_answer(scores: NDArray[np.floating[Any]], score: float, name: str) -> dict[str, float]:
     """Returns the class with the highest of the scores (K,), and the target's score; ``name`` ends both keys."""
-    return {f"class{name}": int(scores.argmax()), f"score{name}": float(scores[target])}
+    return {f"class{name}": int(scores.argmax()), f"score{name}": float(score)}
 
 
-def loses_class(figure: Mapping[str, float]) -> str:
-    """Returns a note that a mask which is meant to keep the class loses it."""
+def loses_class(figure: Mapping[str, float], name: str | None = None) -> str:
+    """Returns a note that a mask which is meant to keep the class, or what has a name in its place, loses it."""
+    if name is not None:
+        return f"{name} does not survive the mask cut at .5: its score is {figure['score_cut']:.3g} there"
     return (
         f"the class does not survive the mask cut at .5: class {figure['class_cut']} comes first there, and "
         f"the explained one has a score of {figure['score_cut']:.3g}"

@@ -48,7 +48,8 @@ class Method(abc.ABC):
     Class attributes:
         name: the method's name on the command line and in the API.
         title: the method's name in pictures and messages.
-        meaning: what an attribution is, in words; ``{score}`` stands for the word for a score, such as probability.
+        meaning: what an attribution is, in words; ``{score}`` stands for the word for a score, such as probability, and
+            ``{logit}`` for that of what gradients are of.
         signed: whether the sign of an attribution separates support from opposition; otherwise only differences within
             the map mean anything.
         samples_option: the name of the option that ``n_samples`` sets; None where the method draws no samples.
@@ -57,6 +58,7 @@ class Method(abc.ABC):
         counts_steps: whether ``samples_option`` counts steps of an integral or a descent instead of random samples.
         capped: whether the picture's colours end below the largest values, which a few pixels hold.
         needs_gradient: whether the file must hold gradients; the task then has a ``differentiable``.
+        takes_no_target: whether there is one map, of the class that the model predicts.
         needs_head: whether the file must have a head, the layers behind a feature map; the task then has a ``head``.
         needs_feature_map: whether the method reads activations without gradients, so that the file must give a feature
             map; the task then has ``feature_maps``.
@@ -74,6 +76,7 @@ class Method(abc.ABC):
     counts_steps: ClassVar[bool] = False
     capped: ClassVar[bool] = False
     needs_gradient: ClassVar[bool] = False
+    takes_no_target: ClassVar[bool] = False
     needs_head: ClassVar[bool] = False
     needs_feature_map: ClassVar[bool] = False
     outputs: ClassVar[Mapping[str, str]] = {}

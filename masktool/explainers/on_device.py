@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from masktool.contract import GRADIENT_PREFIX, MASK_INPUT, OBJECTIVE
 from masktool.explainers.mask_design import MaskDesign, MaskSums, NoGraphError, Rows
 from masktool.explainers.reading import Reading, check_finite
+from masktool.explainers.target import SettledTarget, measure
 from masktool.explainers.task import Differentiable, Evaluate, LineGradients, ScoredMasks, check_finite_gradients
 from masktool.progress import Counting
 from masktool.runtime.device import BindingError, DeviceArray, DeviceGraph
@@ -90,7 +91,7 @@ class DeviceEvaluation:
     Attributes:
         reading: what is read of the model.
         image: the image (1, ...), as the model takes it.
-        indices: the positions of the targets among one image's scores laid out flat.
+        targets: the targets.
         counting: function that starts to count up to a number of masks.
         graphs: writers of the models that run beside the session's own.
         in_memory: function that runs the model under masks made in memory.
@@ -98,7 +99,7 @@ class DeviceEvaluation:
 
     reading: Reading
     image: NDArray[Any]
-    indices: Sequence[int]
+    targets: Sequence[SettledTarget]
     counting: Counting
     graphs: DeviceGraphs
     in_memory: Evaluate
@@ -124,16 +125,16 @@ class DeviceEvaluation:
 
     def score(self, design: MaskDesign, first: Rows, ahead: Iterator[Rows]) -> Iterator[ScoredMasks]:
         """Yields each batch of masks with its scores, from the first rows and those that come behind."""
-        session, name = self.reading.session, self.reading.output_name
-        open_sums, model, length = functools.cache(self.open_sums), bind_model(session, [name]), 0
+        session, names = self.reading.session, list(self.reading.names)
+        open_sums, model, length = functools.cache(self.open_sums), bind_model(session, names), 0
         for masks in self.make_masks(design, first, ahead):
             if masks.length != length:  # other inputs may have a row for each mask
                 length = masks.length
-                model.bind(session.feed_image(self.image, self.reading.inputs, [name], length))
+                model.bind(session.feed_image(self.image, self.reading.inputs, names, length))
             model.bind({MASK_INPUT: masks})
             values, _ = run_bound(session, model, length)
-            scores = check_finite(self.reading.to_scores(values[name])[:, list(self.indices)])
-            yield ScoredMasks(MasksOnDevice(masks, open_sums), scores.astype(np.float64))
+            scores = check_finite(measure(self.targets, self.reading.answer(values)))
+            yield ScoredMasks(MasksOnDevice(masks, open_sums), scores)
 
     def make_masks(self, design: MaskDesign, first: Rows, ahead: Iterator[Rows]) -> Iterator[DeviceArray]:
         """Yields the masks of each batch; those of the next take their place."""
@@ -167,10 +168,17 @@ class DifferentiableOnDevice(Differentiable):
 
     graphs: DeviceGraphs
 
-    def open_line(self, image: NDArray[np.float32], baseline: NDArray[np.float32], target: int) -> LineGradients:
-        """Returns the function that adds up gradients at places on the straight way from a baseline to an image."""
+    def open_line(
+        self, image: NDArray[np.float32], baseline: NDArray[np.float32], target: SettledTarget
+    ) -> LineGradients:
+        """Returns the function that adds up gradients at places on the straight way from a baseline to an image.
+
+        Of several classes gradients are added up in memory, where each image may have weights of its own for them.
+        """
         in_memory = super().open_line(image, baseline, target)
-        line = LineOnDevice(self, image, baseline, target)
+        if len(target.classes) > 1:
+            return in_memory
+        line = LineOnDevice(self, image, baseline, target.classes[0])
 
         def add_up(places: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float64]:
             if self.session.device is not None:

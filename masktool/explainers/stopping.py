@@ -80,9 +80,14 @@ class Stopping:
         given = dataclasses.asdict(self).items()
         return {name: value for name, value in given if value != getattr(Stopping, name) or name in own}
 
-    def share(self, count: int) -> Stopping:
-        """Returns the part of the limits for each of several targets that are explained one after the other."""
-        budget = None if self.budget is None else max(FEWEST_PASSES, 1 + (self.budget - 1) // count)
+    def share(self, count: int, passes: int) -> Stopping:
+        """Returns the part of the limits for each of several targets that are explained one after the other.
+
+        Args:
+            count: the number of targets.
+            passes: the number of passes that one sample of every target takes.
+        """
+        budget = None if self.budget is None else max(FEWEST_PASSES, 1 + (self.budget - 1) // passes)
         return dataclasses.replace(self, budget=budget, seconds=self.seconds and self.seconds / count)
 
     def refuse_for(self, title: str) -> None:

@@ -15,6 +15,8 @@ from masktool.errors import MasktoolError
 from masktool.explainers.mask_design import MaskBatch, MaskDesign, Masks
 from masktool.explainers.stopping import Stopping
 from masktool.explainers.subject import Subject
+from masktool.explainers.target import SettledTarget
+from masktool.explainers.target_gradient import GradientRequest, differentiate_targets
 from masktool.progress import Counting
 from masktool.runtime.gradients import IMAGE, Gradient
 from masktool.runtime.inputs import Inputs
@@ -43,11 +45,11 @@ class Evaluate(Protocol):
 
 
 Predict = Callable[[Masks], NDArray[np.float32]]
-"""Runs the model on one image under masks (M, 1, h, w) in one pass, and returns all scores (M, K)."""
+"""Runs the model on one image under masks (M, 1, h, w) in one pass, and returns the classes' scores (M, K)."""
 
 
 class LineGradients(Protocol):
-    """Adds up the gradients of one logit at places on the straight way from a baseline to an image, in one pass."""
+    """Adds up the gradients of one target at places on the straight way from a baseline to an image, in one pass."""
 
     def __call__(self, places: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns the weighted sum, of the image's shape without the axis of the batch.
@@ -74,19 +76,28 @@ class Differentiable:
 
     def gradient(
         self,
-        images: npt.ArrayLike,
-        target: npt.ArrayLike,
-        masks: npt.ArrayLike | None = None,
+        images: NDArray[np.float32],
+        target: npt.ArrayLike | SettledTarget,
         *,
         loss: Loss = "logit",
         of: Sequence[str] = (IMAGE,),
     ) -> Gradient:
-        """Returns the gradients of one batch by :meth:`masktool.runtime.session.MaskedSession.gradient`, in one pass.
+        """Returns the gradients of one batch by :meth:`masktool.runtime.session.MaskedSession.gradient`.
+
+        Args:
+            images: the images, (N, ...).
+            target: the target, in as many passes as it has classes; or the index of one class, or one for each image.
+            loss: the form of a class's score.
+            of: the names of the values to differentiate with respect to.
 
         Raises:
             MasktoolError: the objective, a gradient or the feature map's gradient is not finite.
         """
-        found = self.session.gradient(images, masks, self.inputs, target=target, loss=loss, of=of)
+        request = GradientRequest(self.session, self.inputs, loss, of)
+        if isinstance(target, SettledTarget):
+            found = differentiate_targets(request, images, None, [target] * len(images))
+        else:
+            found = request.run(images, None, target)
         check_finite_gradients(
             objective=found.objective,
             image=found.image,
@@ -97,7 +108,9 @@ class Differentiable:
             check_finite_gradients(**{f"feature map {name}": gradient})
         return found
 
-    def open_line(self, image: NDArray[np.float32], baseline: NDArray[np.float32], target: int) -> LineGradients:
+    def open_line(
+        self, image: NDArray[np.float32], baseline: NDArray[np.float32], target: SettledTarget
+    ) -> LineGradients:
         """Returns the function that adds up gradients at places on the straight way from a baseline to an image."""
         change = image - baseline
 
@@ -141,15 +154,15 @@ class Task:
 
     Attributes:
         subject: the image, prepared for the model.
-        scores: the scores (K,) float32 of all classes, or one output's values laid out flat, with nothing missing.
-        targets: the position of each of the T targets among the scores.
-        given: whether the user named the target, for each of the T targets; a target that was not named is the class or
-            value with the highest score.
+        scores: the scores (K,) float32 of all classes with nothing missing; none where no class is explained.
+        targets: the T targets.
+        base: the number that each target makes of the image with nothing missing, (T,) float64.
         masking: the model's masking mode.
         seed: the seed of every random choice.
         perturbations_per_eval: the number of masks in one forward pass.
         evaluate: function that makes masks batch by batch, runs the model under them and yields the targets' scores.
-        predict: function that runs the model under masks (M, 1, h, w) in one pass and returns all scores (M, K).
+        predict: function that runs the model under masks (M, 1, h, w) in one pass and returns the classes' scores
+            (M, K).
         outputs: the outputs that the method names in ``outputs``, (...) float32 of the image each, from the pass that
             gave ``scores``.
         stopping: when a method that draws samples stops.
@@ -162,8 +175,8 @@ class Task:
 
     subject: Subject
     scores: NDArray[np.float32]
-    targets: tuple[int, ...]
-    given: tuple[bool, ...]
+    targets: tuple[SettledTarget, ...]
+    base: NDArray[np.float64]
     masking: Masking
     seed: int
     perturbations_per_eval: int
@@ -175,11 +188,6 @@ class Task:
     batch_measured: bool = False
     head: TaskHead | None = None
     feature_maps: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
-
-    @property
-    def base(self) -> NDArray[np.float64]:
-        """The score of each target with nothing missing, (T,) float64."""
-        return self.scores[list(self.targets)].astype(np.float64)
 
     @property
     def prepared(self) -> PreparedImage:

@@ -14,10 +14,10 @@ from masktool.explainers.explaining import explain_all
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.explanation_settings import SHARED_ARGUMENTS, ExplanationSettings
 from masktool.explainers.method import Method, build_method
-from masktool.explainers.reading import Scale
+from masktool.explainers.model_outputs import Scale
 from masktool.explainers.stopping import STOPPING_ARGUMENTS, Stopping
 from masktool.explainers.subject import ImageLike, read_subject
-from masktool.explainers.targets import Target
+from masktool.explainers.target import TargetLike
 from masktool.exported_files import LAST
 from masktool.interface.device_graphs import graphs_for
 from masktool.interface.load import load, refuse_for_session
@@ -44,7 +44,7 @@ def explain(
     model: ModelLike | None,
     image: ImageLike,
     method: str | None = None,
-    target: Target = None,
+    target: TargetLike = None,
     *,
     output: str | None = None,
     score: Scale = "probability",
@@ -77,8 +77,8 @@ def explain(
             alone, whose options and seed were settled when it was exported.
         target: the class to explain: an index, a label, or None or ``"top"`` for the class with the highest score; with
             ``output``, indices into all axes of that output but the batch, such as ``(5, 0)``, or ``"top"`` for its
-            largest value.
-        output: the name of an output of which one value is explained, as the model gives it; None explains a class.
+            largest value; or a target object, such as ``masktool.ClassTarget("cat")``.
+        output: the name of an output of which values are explained, as the model gives them; None explains a class.
         score: the score of a class: its ``probability`` p, or its ``log-odds`` log p - log(1 - p), which still differ
             where p is rounded to 0 or 1. Methods that need gradients take no ``log-odds``.
         inputs: the values of the model's inputs other than the image and the mask, by name.
@@ -121,7 +121,11 @@ def explain(
         MasktoolError: the image, the model, the target or an option cannot be used.
     """
     if isinstance(target, list):
-        raise MasktoolError("explain takes one target", got=target, fix="call masktool.explain_targets")
+        raise MasktoolError(
+            "explain takes one target",
+            got=target,
+            fix="call masktool.explain_targets",
+        )
     arguments = dict(
         output=output,
         score=score,
@@ -147,7 +151,11 @@ def explain(
 
 
 def explain_targets(
-    model: ModelLike | None, image: ImageLike, targets: Sequence[Target], method: str | None = None, **arguments: Any
+    model: ModelLike | None,
+    image: ImageLike,
+    targets: Sequence[TargetLike],
+    method: str | None = None,
+    **arguments: Any,
 ) -> list[Explanation]:
     """Explains several targets of one image as :func:`explain` explains one; they share the forward passes.
 
@@ -173,7 +181,7 @@ def explain_images(
     model: ModelLike | None,
     images: Sequence[ImageLike],
     method: str | None = None,
-    targets: Sequence[Target] | None = None,
+    targets: Sequence[TargetLike] | None = None,
     **arguments: Any,
 ) -> list[Explanation]:
     """Explains several images as :func:`explain` explains one; methods that learn a mask learn all in one batch.
@@ -209,7 +217,7 @@ def explain_images(
 def open_and_explain(
     model: ModelLike | None,
     images: Sequence[ImageLike],
-    targets: Sequence[Sequence[Target]],
+    targets: Sequence[Sequence[TargetLike]],
     method: str | None,
     arguments: Mapping[str, Any],
 ) -> list[list[Explanation]]:

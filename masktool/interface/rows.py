@@ -40,10 +40,11 @@ COLUMNS = (
     Column("file", "string", "the photograph's path, as it was given"),
     Column("sha256", "string", "SHA-256 of the file's bytes; null where the file could not be read"),
     Column("method", "string", "the method's name; null, as all that follows but `error`, where there is an error"),
-    Column("target", "int64", "index of the explained class; null where a value of an output is explained"),
+    Column("target", "int64", "index of the explained class, of a contrast that of the first; null for all else"),
     Column("label", "string", "label of that class; null where it is unknown"),
     Column("output", "string", "name of the output that holds the explained value; null for a class"),
-    Column("place", "[int64]", "indices of that value in the output; null for a class"),
+    Column("place", "[int64]", "indices of that value in the output; null for classes and slices"),
+    Column("asked", "string", "what is explained, as the JSON document's `target` has it, JSON"),
     Column("score", "double", "the target's score with nothing missing"),
     Column("score_name", "string", "what scores are: `probability`, `log-odds`, `score` or `value`"),
     Column("height", "int32", "the photograph's height in pixels"),
@@ -85,10 +86,11 @@ def explanation_row(explanation: Explanation, file: str, sha256: str | None) -> 
         "file": as_text(file),
         "sha256": sha256,
         "method": explanation.method,
-        "target": explanation.target if of_class else None,
+        "target": explanation.target if isinstance(explanation.target, int) and of_class else None,
         "label": explanation.label,
         "output": explanation.output,
-        "place": None if of_class else np.atleast_1d(np.asarray(explanation.target, np.int64)).tolist(),
+        "place": None if of_class else place_of(explanation.target),
+        "asked": encode_compactly(explanation.question.describe()),
         "score": float(explanation.score),
         "score_name": explanation.score_name,
         "height": height,
@@ -110,6 +112,11 @@ def explanation_row(explanation: Explanation, file: str, sha256: str | None) -> 
         "masktool_version": __version__,
         "error": None,
     }
+
+
+def place_of(target: object) -> list[int] | None:
+    """Returns the indices of a value in its output; None for a slice."""
+    return None if isinstance(target, str) else np.atleast_1d(np.asarray(target, np.int64)).tolist()
 
 
 def failure_row(file: str, sha256: str | None, error: str) -> Row:

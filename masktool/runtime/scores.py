@@ -78,6 +78,50 @@ def to_log_odds(output: np.ndarray, kind: OutputKind | None) -> np.ndarray:
     return odds.astype(np.float32)
 
 
+LOGIT_NAMES: dict[OutputKind, str] = {
+    "logits": "logits",
+    "probabilities": "log-probabilities",
+    "sigmoid": "log-odds",
+    "binary": "logits",
+    "binary-probability": "log-probabilities",
+}
+"""What :func:`to_class_logits` gives of each kind of class output."""
+
+
+def to_class_logits(output: np.ndarray, kind: OutputKind | None) -> np.ndarray:
+    """Returns numbers (N, K) float64 of which differences are those of the classes' logits, whatever the output holds.
+
+    Of classes that exclude one another these are the logits, or the logarithms of probabilities, which lie below the
+    logits by one number for each image; of independent classes the log-odds.
+
+    Args:
+        output: class output (N, K), as the model gives it.
+        kind: kind of scores in the class output; None, for unknown, is an error.
+
+    Raises:
+        MasktoolError: the kind is not known, or a binary output has more than one column.
+    """
+    if kind is None:
+        raise MasktoolError(
+            "logits of scores of unknown kind",
+            expected=" | ".join(LOGIT_NAMES),
+            fix="export with " + parameter("output_kind"),
+        )
+    if kind == "logits":
+        return output.astype(np.float64)
+    if kind in BINARY_KINDS:
+        to_probabilities(output, kind)  # refuses several columns
+    values = output.astype(np.float64)
+    if kind == "binary":
+        return np.concatenate([np.zeros_like(values), values], axis=1)
+    if kind == "sigmoid":
+        return to_log_odds(output, kind).astype(np.float64)
+    if kind == "binary-probability":
+        values = np.concatenate([1 - values, values], axis=1)
+    logarithms: np.ndarray = np.log(np.maximum(values, LEAST))
+    return logarithms
+
+
 def odds_against_others(logits: np.ndarray) -> np.ndarray:
     """Returns each logit minus the log-sum-exp of all others, (N, K) float64.
 

@@ -331,13 +331,17 @@ class MaskedSession(SessionFile):
                 yield self.scores(checked, masks, inputs)
             else:
                 (values,) = self.run(checked, masks, inputs, [output]).values()
-                if values.dtype == object:
-                    raise MasktoolError(
-                        "a list that has another length under other masks has no score",
-                        where=f"output {output!r}",
-                        fix=f"choose another of {self.describe_outputs()}" if len(self.output_names) > 1 else None,
-                    )
+                self.refuse_lists(output, values)
                 yield values
+
+    def refuse_lists(self, output: str, values: np.ndarray) -> None:
+        """Raises MasktoolError where values of an output are lists of another length for other images or masks."""
+        if values.dtype == object:
+            raise MasktoolError(
+                "a list that has another length under other masks has no score",
+                where=f"output {output!r}",
+                fix=f"choose another of {self.describe_outputs()}" if len(self.output_names) > 1 else None,
+            )
 
     def batch_size(self, requested: int | None = None) -> int:
         """Returns the number of images to push through at once: as requested, else chosen from the input size.

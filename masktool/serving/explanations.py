@@ -12,7 +12,7 @@ from masktool.errors import MasktoolError
 from masktool.explainers.explanation_settings import SHARED_ARGUMENTS
 from masktool.explainers.method import build_method
 from masktool.explainers.stopping import STOPPING_ARGUMENTS, Stopping
-from masktool.explainers.targets import Target
+from masktool.explainers.target import TargetLike
 from masktool.interface.explain import explain, refuse_settled_options
 from masktool.limits import limit
 from masktool.progress import Progress
@@ -47,12 +47,12 @@ class ExplanationTask:
     model: ServedModel
     picture: bytes
     method: str
-    target: Target
+    target: TargetLike
     options: Mapping[str, Any]
 
 
 def check_task(
-    model: ServedModel, picture: bytes, method: str | None, target: Target, options: Mapping[str, Any]
+    model: ServedModel, picture: bytes, method: str | None, target: TargetLike, options: Mapping[str, Any]
 ) -> ExplanationTask:
     """Returns a task whose faults are found now and not when its turn comes.
 

@@ -11,12 +11,15 @@ from PIL import Image
 
 import masktool
 from masktool import MasktoolError, demo, explain, explain_targets, load
-from masktool.contract import Preprocessing
+from masktool.contract import Metadata, Preprocessing
+from masktool.explainers.explaining import refuse_target
 from masktool.explainers.gaussian_noise import GaussianNoise
 from masktool.explainers.method import METHODS
 from masktool.explainers.methods.grad_cam import enlarge
 from masktool.explainers.methods.integrated_gradients import step_rule
 from masktool.explainers.methods.smoothgrad import noise_deviation
+from masktool.explainers.model_outputs import ModelOutputs
+from masktool.explainers.targets.output_value import OutputValue
 
 LINEAR = """
 <ir_version: 10, opset_import: ["" : 20]>
@@ -243,9 +246,23 @@ def test_a_file_without_gradients_names_what_adds_them(session, method):
     assert "\n" not in str(error.value)
 
 
-def test_outputs_that_are_no_classes_are_refused(linear, image):
-    with pytest.raises(MasktoolError, match="Gradient explains classes only"):
-        explain(linear[0], image, "gradient", 0, output="scores")
+def test_a_value_of_the_class_output_has_the_gradient_of_its_class(linear, image):
+    found = explain(linear[0], image, "gradient", 0, output="scores")
+    same = explain(linear[0], image, "gradient", 0)
+    np.testing.assert_array_equal(found.attributions, same.attributions)
+    assert found.score_name == "value"
+
+
+@pytest.mark.parametrize("output", ["y", "boxes"])
+def test_values_that_are_no_logits_have_no_gradient(output):
+    metadata = Metadata(
+        masking="layer", source="m", source_sha256="0" * 64, image_input="x", class_output="y",
+        output_kind="probabilities", preprocessing=None, labels=None, parity={}, tool_version="1",
+    )  # fmt: skip
+    outputs = ModelOutputs(metadata, {output: np.zeros((1, 3), np.float32)})
+    settled = OutputValue(output, (1,)).settle(outputs)
+    with pytest.raises(MasktoolError, match=rf"Gradient explains classes only \(output '{output}'\)"):
+        refuse_target(METHODS["gradient"](), settled)
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,13 @@ def test_an_output_of_that_name_that_is_no_map_is_refused(tmp_path, saliency, sc
 
 
 def test_a_score_that_is_no_number_under_the_mask_is_refused(session, monkeypatch):
-    monkeypatch.setattr(session, "scores", lambda *_: np.full((1, 3), np.nan, np.float32))
+    original = session.run
+
+    def run(images, masks=None, inputs=None, outputs=None):
+        found = original(images, masks, inputs, outputs)
+        return found if masks is None else {name: np.full_like(values, np.nan) for name, values in found.items()}
+
+    monkeypatch.setattr(session, "run", run)
     assert explain(session, photograph(), "masker").forward_passes == 1
     with pytest.raises(MasktoolError, match="not finite"):
         explain(session, photograph(), "masker", judge=True)

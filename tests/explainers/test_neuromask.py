@@ -22,6 +22,7 @@ from masktool.explainers.methods.neuromask import (
     laplacian_adjoint,
     map_terms,
 )
+from masktool.explainers.targets.class_target import SettledClass
 from masktool.runtime.scores import sigmoid
 
 STEPS = 3
@@ -162,7 +163,7 @@ CLASS_ALONE = {"lambda_p": 1.0, "lambda_s": 1e-6, "lambda_sp": 1e-9}
 def test_whole_steps_follow_torch(fill_session, name, weights, bound):
     method = NeuroMask(setting=name, n_iterations=STEPS, **PUBLISHED, **weights)
     image, fill = np.random.default_rng(2).standard_normal((2, 1, 3, shapes.SIZE, shapes.SIZE)).astype(np.float32)
-    hidden = HiddenParts(SimpleNamespace(session=fill_session, inputs={}), image, np.array([3]), fill, 1)
+    hidden = HiddenParts(SimpleNamespace(session=fill_session, inputs={}), image, [SettledClass(3)], fill, 1)
     setting, start = method.choose(hidden.size), draw_start(5, hidden.size)[None]
     twin = TorchTwin(image, fill, 3, setting)
     expected = twin.gradient(twin.torch.from_numpy(start).requires_grad_()).numpy()
@@ -175,7 +176,7 @@ def test_whole_steps_follow_torch(fill_session, name, weights, bound):
 def test_whole_steps_on_a_grid_follow_torch(fill_session):
     method = NeuroMask(setting="cifar", n_iterations=STEPS, learning_rate=0.1, grid_size=9)
     image, fill = np.random.default_rng(2).standard_normal((2, 1, 3, shapes.SIZE, shapes.SIZE)).astype(np.float32)
-    hidden = HiddenParts(SimpleNamespace(session=fill_session, inputs={}), image, np.array([3]), fill, 1)
+    hidden = HiddenParts(SimpleNamespace(session=fill_session, inputs={}), image, [SettledClass(3)], fill, 1)
     twin = TorchTwin(image, fill, 3, method.choose(hidden.size))
     learned = method.learn(hidden, [5], lambda *_: None)
     start = np.full((1, 1, 9, 9), HALF, np.float32)
@@ -204,7 +205,7 @@ def test_layer_masks_are_cut_but_for_a_leak_and_their_gradient_goes_straight_thr
     slope = random.standard_normal((1, 1, 8, 8)).astype(np.float32)
     session = Recorder(slope)
     model = SimpleNamespace(session=session, inputs={})
-    hidden = HiddenParts(model, np.zeros((2, 3, 8, 8), np.float32), np.array([0, 1]), None, 1, leak)
+    hidden = HiddenParts(model, np.zeros((2, 3, 8, 8), np.float32), [SettledClass(0), SettledClass(1)], None, 1, leak)
     masks = random.random((2, 1, 8, 8)).astype(np.float32)
     answer = hidden.differentiate(masks, np.arange(2), "log-softmax")
     assert [len(each) for each in session.masks] == [1, 1]

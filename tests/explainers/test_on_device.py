@@ -17,6 +17,7 @@ from masktool.explainers.methods.occlusion import Occlusion
 from masktool.explainers.on_device import DeviceEvaluation
 from masktool.explainers.reading import read_scores
 from masktool.explainers.subject import make_subject, read_subject
+from masktool.explainers.targets.class_target import ClassTarget
 from masktool.runtime.device import BindingError, DeviceGraph
 from masktool.runtime.session import MaskedSession
 
@@ -141,8 +142,9 @@ class OddRows(MaskDesign):
 
 def test_masks_of_a_design_without_a_graph_are_made_in_memory_and_that_is_said(session, bound):
     subject = make_subject(read_subject(noise_photograph()), session)
-    reading = read_scores(session, subject, None, None)
-    task = make_task(Occlusion(), subject, reading, [0, 1], ExplanationSettings(), DEVICE_GRAPHS)
+    targets = [ClassTarget(0), ClassTarget(1)]
+    reading = read_scores(session, subject, targets, None)
+    task = make_task(Occlusion(), subject, reading, targets, ExplanationSettings(), DEVICE_GRAPHS)
     rows = {"first": np.array([0, 1], np.int32), "size": np.array([session.spatial_shape] * 2, np.int32)}
     found = list(task.evaluate([rows, rows], 4, OddRows()))
     expected = session.scores(subject.fed, OddRows().expand(rows))[:, :2]
@@ -157,8 +159,9 @@ def test_masks_of_a_design_without_a_graph_are_made_in_memory_and_that_is_said(s
 
 def test_masks_that_a_method_gives_itself_are_copied(session, bound):
     subject = make_subject(read_subject(noise_photograph()), session)
-    reading = read_scores(session, subject, None, None)
-    task = make_task(Occlusion(), subject, reading, [0, 1], ExplanationSettings(), DEVICE_GRAPHS)
+    targets = [ClassTarget(0), ClassTarget(1)]
+    reading = read_scores(session, subject, targets, None)
+    task = make_task(Occlusion(), subject, reading, targets, ExplanationSettings(), DEVICE_GRAPHS)
     masks = np.random.default_rng(0).random((4, 1, *session.spatial_shape)).astype(np.float32)
     (found,) = task.evaluate([masks], total=4)
     assert np.array_equal(found.scores, session.scores(subject.fed, masks)[:, :2])

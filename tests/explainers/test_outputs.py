@@ -14,7 +14,8 @@ from explainers.models import noise_photograph
 from masktool import MasktoolError, explain, explain_targets, load
 from masktool.contract import Preprocessing
 from masktool.explainers.pixels import array_pixels
-from masktool.explainers.targets import TargetError, resolve_place
+from masktool.explainers.target import TargetError
+from masktool.explainers.targets.output_value import resolve_place
 
 METHODS = [("occlusion", {}), ("lime", {"n_samples": 40, "n_segments": 8}), ("rise", {"n_samples": 40})]
 PIXELS = Preprocessing(size=(16, 24), resize="exact")

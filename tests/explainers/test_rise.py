@@ -10,6 +10,7 @@ from explainers.models import SIZE, bright_photograph, noise_photograph, write_r
 from masktool import MasktoolError, explain, load
 from masktool.explainers.methods.rise import EnlargedGrids, Rise, enlargements, upsample
 from masktool.explainers.subject import Subject
+from masktool.explainers.targets.class_target import SettledClass
 from masktool.explainers.task import Task
 from masktool.runtime.preprocessing import PreparedImage
 
@@ -19,8 +20,8 @@ def make_task(size=(20, 30), seed=0, batch=7, masking="fill"):
     return Task(
         subject=Subject(prepared, Image.new("RGB", size[::-1]), None),
         scores=np.zeros(1, np.float32),
-        targets=(0,),
-        given=(False,),
+        targets=(SettledClass(0, given=False),),
+        base=np.zeros(1),
         masking=masking,
         seed=seed,
         perturbations_per_eval=batch,
@@ -135,23 +136,24 @@ def test_only_one_batch_of_masks_exists_at_a_time(session):
     """Masks are read as they are needed: before batch i is scored, no later one has been made."""
     made, scored = [], []
     method = Rise(n_masks=30)
-    original, original_scores = EnlargedGrids.expand, session.scores
+    original, original_run = EnlargedGrids.expand, session.run
 
     def counted(self, rows):
         masks = original(self, rows)
         made.append(len(masks))
         return masks
 
-    def watched(images, masks=None, inputs=None):
-        scored.append(len(made))
-        return original_scores(images, masks, inputs)
+    def watched(images, masks=None, inputs=None, outputs=None):
+        if masks is not None:
+            scored.append(len(made))
+        return original_run(images, masks, inputs, outputs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EnlargedGrids, "expand", counted)
-        patch.setattr(session, "scores", watched)
+        patch.setattr(session, "run", watched)
         explain(session, bright_photograph(), "rise", n_masks=method.n_masks, perturbations_per_eval=10)
     assert made == [10, 10, 10]
-    assert scored == [1, 2, 3]  # the image without a mask was scored before, beside whatever else a method reads
+    assert scored == [1, 2, 3]
 
 
 @pytest.mark.parametrize("estimator", ["regression", "mean"])

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from masktool.explainers.targets import TargetError, rank_scores, resolve_target
+from masktool.explainers.target import TargetError
+from masktool.explainers.targets.class_target import rank_scores, resolve_target
 
 LABELS = ("tabby", "Persian cat", "crane", "crane", "TOP", "7")
 SCORES = np.array([0.1, 0.3, 0.05, 0.05, 0.4, 0.1], np.float32)

@@ -19,7 +19,7 @@ from masktool.explainers.explanation_settings import ExplanationSettings
 from masktool.explainers.method import METHODS, Method
 from masktool.explainers.reading import Reading, check_finite, read_scores
 from masktool.explainers.stopping import Stopping
-from masktool.explainers.targets import TOP
+from masktool.explainers.targets.class_target import ClassTarget
 from masktool.explainers.task import Task
 
 
@@ -64,17 +64,17 @@ class SceneDrawing:
         """Scores the image as it is, with all outputs that the methods read."""
         session, kinds = self.model.session, [METHODS[each.name] for each in self.choices]
         outputs = dict.fromkeys(name for kind in kinds for name in outputs_beside(session, kind))
-        return read_scores(session, self.scene.subject, None, None, list(outputs))
+        return read_scores(session, self.scene.subject, [ClassTarget()], None, list(outputs))
 
     @property
     def scores(self) -> np.ndarray:
         """The scores (K,) of the image as it is."""
-        return check_finite(self.reading.values.reshape(-1))
+        return check_finite(self.reading.class_scores)
 
     def task(self, method: Method, budget: int) -> Task:
         """Returns the task of a method within a budget: the class with the highest score."""
         settings = dataclasses.replace(self.settings, stopping=Stopping(budget=budget))
-        made = make_task(method, self.scene.subject, self.reading, [TOP], settings)
+        made = make_task(method, self.scene.subject, self.reading, [ClassTarget()], settings)
         if self._shared is None:
             self._shared = SharedScores(made.evaluate)
         return dataclasses.replace(made, evaluate=self._shared)

@@ -23,7 +23,7 @@ from masktool.evaluation.named_models import NamedModel
 from masktool.evaluation.part import MapPart, check_distinct, register
 from masktool.evaluation.scene import Scene, require_label
 from masktool.explainers.reading import check_finite
-from masktool.explainers.targets import TOP
+from masktool.explainers.target import TOP
 from masktool.journal import Record
 from masktool.option_checks import check_choice
 

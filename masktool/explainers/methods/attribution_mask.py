@@ -27,10 +27,12 @@ from typing import Any, ClassVar, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.contract import Layout, OutputKind
+from masktool.contract import Layout, Metadata, OutputKind
 from masktool.explainers.gradient_method import ClassMap, GradientMethod, channels_first
 from masktool.explainers.method import register
 from masktool.explainers.methods.integrated_gradients import step_rule
+from masktool.explainers.model_outputs import ModelOutputs
+from masktool.explainers.target import SettledTarget
 from masktool.explainers.task import Differentiable, Task
 from masktool.layouts import SPATIAL_AXES
 from masktool.option_checks import check_choice, check_count
@@ -99,14 +101,14 @@ class AttributionMask(GradientMethod):
 
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
         """Returns the mean over the channels of the last mask for one target, with figures and notes."""
-        target = np.array([task.targets[position]])
+        target = task.targets[position]
         with model.counting(self.n_iterations) as advance:
             steps = mask_by_attributions(
                 model, task.prepared.array, target, self.rule, self.n_iterations, self.n_steps, lambda: advance(1)
             )
         attributions = channels_first(steps[-1].masks, model)[0].mean(axis=0, dtype=np.float64)
-        quality = describe_steps(steps, int(target[0]), model.session.metadata.output_kind)
-        return ClassMap(attributions, quality, self.notes(steps[0], given=task.given[position]))
+        quality = describe_steps(steps, target, model.session.metadata)
+        return ClassMap(attributions, quality, self.notes(steps[0], given=target.given))
 
     def notes(self, first: MaskedStep, *, given: bool) -> tuple[str, ...]:
         """Returns notes: which class the mask is built for, and a warning where the network has implicit bias."""
@@ -127,13 +129,13 @@ class AttributionMask(GradientMethod):
         )
 
 
-def describe_steps(steps: list[MaskedStep], target: int, kind: OutputKind | None = None) -> dict[str, float]:
+def describe_steps(steps: list[MaskedStep], target: SettledTarget, metadata: Metadata) -> dict[str, float]:
     """Returns one image's completeness gap, and for each step the logit and whether the target is the top class.
 
     Args:
         steps: the images after 0 to T multiplications.
-        target: the class that the mask is built for.
-        kind: what the scores are, as the model gives them.
+        target: the target that the mask is built for; where it is no class, that it still holds is what counts.
+        metadata: what the file says about itself.
 
     Returns:
         Figures by name; ``kept_soft`` says whether the target is the top class after the last multiplication.
@@ -143,9 +145,16 @@ def describe_steps(steps: list[MaskedStep], target: int, kind: OutputKind | None
     quality = {"completeness_total": float(first.logits[0]), "completeness_gap": float(first.gap[0])}
     for index, step in enumerate(steps):
         quality[f"logit_{index}"] = float(step.logits[0])
-        quality[f"top_class_{index}"] = float(top_classes(step.scores, kind)[0] == target)
+        quality[f"top_class_{index}"] = float(is_kept(step.scores, target, metadata))
     quality["kept_soft"] = quality[f"top_class_{len(steps) - 1}"]
     return quality
+
+
+def is_kept(scores: NDArray[np.float32], target: SettledTarget, metadata: Metadata) -> bool:
+    """Tells whether the scores (1, K) of an image, as the model gives them, still say what is explained."""
+    if len(target.classes) == 1:
+        return bool(top_classes(scores, metadata.output_kind)[0] == target.classes[0])
+    return bool(target.holds(ModelOutputs(metadata, {str(metadata.class_output): scores}))[0])
 
 
 def top_classes(scores: NDArray[np.float32], kind: OutputKind | None = None) -> NDArray[np.intp]:
@@ -159,7 +168,7 @@ def top_classes(scores: NDArray[np.float32], kind: OutputKind | None = None) -> 
 def mask_by_attributions(
     model: Differentiable,
     images: NDArray[np.float32],
-    targets: NDArray[np.integer[Any]],
+    targets: NDArray[np.integer[Any]] | SettledTarget,
     rule: Rule = "gxsi",
     n_iterations: int = 3,
     n_steps: int = 20,
@@ -170,7 +179,7 @@ def mask_by_attributions(
     Args:
         model: the model that gives the gradients.
         images: the normalised images, (N, C, H, W) or (N, H, W, C) float32.
-        targets: the class indices, (N,) or (1,).
+        targets: the class indices, (N,) or (1,); or one target for all images.
         rule: the attribution at each step.
         n_iterations: the number T of multiplications.
         n_steps: the number of gradients per integral, for ``integrated-gradients``.
@@ -211,7 +220,10 @@ def attribute(rule: Rule, gradients: Floats, images: NDArray[np.float32]) -> Flo
 
 
 def integrate(
-    model: Differentiable, images: NDArray[np.float32], targets: NDArray[np.integer[Any]], n_steps: int
+    model: Differentiable,
+    images: NDArray[np.float32],
+    targets: NDArray[np.integer[Any]] | SettledTarget,
+    n_steps: int,
 ) -> Floats:
     """Returns the mean gradient on the straight way from 0, the data set's mean, to each image."""
     total = np.zeros(images.shape)

@@ -50,6 +50,7 @@ class EigenCam(Method):
     signed: ClassVar[bool] = False
     samples_option: ClassVar[str | None] = None
     needs_feature_map: ClassVar[bool] = True
+    takes_no_target: ClassVar[bool] = True
 
     feature_map: str | None = None
     centred: bool = False

@@ -40,6 +40,7 @@ from masktool.explainers.learned_mask import Learned, LearnedMask
 from masktool.explainers.learning import Floats, Momentum, Step, learn
 from masktool.explainers.mask_figures import SURVIVES
 from masktool.explainers.method import register
+from masktool.explainers.target import SettledTarget
 from masktool.option_checks import check_choice, check_real
 from masktool.progress import Advance
 
@@ -138,11 +139,11 @@ class Extremal(LearnedMask):
         """Returns the options as JSON values."""
         return dataclasses.asdict(self)
 
-    def warn(self, figure: dict[str, float]) -> tuple[str, ...]:
+    def warn(self, figure: dict[str, float], target: SettledTarget) -> tuple[str, ...]:
         """Returns a note where the mask misses its aim: the class survives its deletion, or is not preserved."""
         if self.aim == "delete":
             return (SURVIVES,) if figure["kept_cut"] else ()
-        return super().warn(figure)
+        return super().warn(figure, target)
 
 
 class Smooth(NamedTuple):

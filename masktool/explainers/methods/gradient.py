@@ -26,7 +26,7 @@ class GradientMagnitude(GradientMethod):
 
     name: ClassVar[str] = "gradient"
     title: ClassVar[str] = "Gradient"
-    meaning: ClassVar[str] = "change in logit per unit of input, largest channel"
+    meaning: ClassVar[str] = "change in {logit} per unit of input, largest channel"
     signed: ClassVar[bool] = False
     capped: ClassVar[bool] = True
 

@@ -26,7 +26,7 @@ class InputXGradient(GradientMethod):
 
     name: ClassVar[str] = "input-x-gradient"
     title: ClassVar[str] = "Input x gradient"
-    meaning: ClassVar[str] = "linear share of the logit"
+    meaning: ClassVar[str] = "linear share of the {logit}"
     signed: ClassVar[bool] = True
     capped: ClassVar[bool] = True
 

@@ -46,7 +46,7 @@ class IntegratedGradients(GradientMethod):
 
     name: ClassVar[str] = "integrated-gradients"
     title: ClassVar[str] = "Integrated gradients"
-    meaning: ClassVar[str] = "share of the change in logit from the baseline"
+    meaning: ClassVar[str] = "share of the change in {logit} from the baseline"
     signed: ClassVar[bool] = True
     capped: ClassVar[bool] = True
     samples_option: ClassVar[str | None] = "n_steps"

@@ -56,6 +56,7 @@ class Masker(Method):
     meaning: ClassVar[str] = "salient for the predicted class (1) or not (0)"
     signed: ClassVar[bool] = False
     samples_option: ClassVar[str | None] = None
+    takes_no_target: ClassVar[bool] = True
     outputs: ClassVar[Mapping[str, str]] = {
         SALIENCY_MAP: call("train_masker", Placeholder("MODEL"), Placeholder("FOLDER"), "masker.onnx")
     }
@@ -73,7 +74,7 @@ class Masker(Method):
         """Returns the map that came with the scores; every target gets the same map."""
         mask = check_map(task.outputs[SALIENCY_MAP], task.size)
         predicted = int(task.scores.argmax())
-        quality = describe_answer(task.scores, predicted, "") | areas_of(mask)
+        quality = describe_answer(task.scores, task.scores[predicted], "") | areas_of(mask)
         if self.judge:
             quality |= judge_mask(task, cut_masks(mask[None]), predicted)
         common = warn(quality)
@@ -82,7 +83,7 @@ class Masker(Method):
             np.broadcast_to(mask, (len(task.targets), *task.size)),
             dataclasses.asdict(self),
             quality=(quality,) * len(task.targets),
-            notes=tuple(common if target == predicted else other + common for target in task.targets),
+            notes=tuple(common if target.index == predicted else other + common for target in task.targets),
         )
 
 
@@ -101,8 +102,9 @@ def check_map(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.
 
 def judge_mask(task: Task, kept: Masks, predicted: int) -> dict[str, float]:
     """Returns the predicted class's figures under a mask (1, 1, h, w), and under what the mask leaves."""
-    masked_in = describe_answer(task.predict(kept)[0], predicted, "_cut")
-    masked_out = describe_answer(task.predict(1 - kept)[0], predicted, "_out")
+    under, out = task.predict(kept)[0], task.predict(1 - kept)[0]
+    masked_in = describe_answer(under, under[predicted], "_cut")
+    masked_out = describe_answer(out, out[predicted], "_out")
     return {
         **masked_in,
         **masked_out,

@@ -23,6 +23,7 @@ from masktool.explainers.gaussian_noise import GaussianNoise
 from masktool.explainers.gradient_method import ClassMap, GradientMethod, channels_first
 from masktool.explainers.method import register
 from masktool.explainers.stopping import SampleRun
+from masktool.explainers.target_gradient import count_gradients
 from masktool.explainers.task import Differentiable, Task
 from masktool.option_checks import check_count, check_real
 
@@ -44,7 +45,7 @@ class SmoothGrad(GradientMethod):
 
     name: ClassVar[str] = "smoothgrad"
     title: ClassVar[str] = "SmoothGrad"
-    meaning: ClassVar[str] = "mean change in logit per unit of input, largest channel"
+    meaning: ClassVar[str] = "mean change in {logit} per unit of input, largest channel"
     signed: ClassVar[bool] = False
     capped: ClassVar[bool] = True
     samples_option: ClassVar[str | None] = "n_samples"
@@ -72,7 +73,9 @@ class SmoothGrad(GradientMethod):
         sums, squares = np.zeros((2, *channels_first(image, model).shape[1:]))
         noise = GaussianNoise(task.seed, image[0].size)  # the same for every class
         deviation = noise_deviation(image, self.noise_level)
-        run = SampleRun(task.stopping.share(len(task.targets)), self.n_samples, self.n_samples)
+        run = SampleRun(
+            task.stopping.share(len(task.targets), count_gradients(task.targets)), self.n_samples, self.n_samples
+        )
         with model.counting(run.most) as advance:
             for piece in run.pieces(task.perturbations_per_eval):
                 drawn = noise.copies(piece.start, len(piece)).reshape(-1, *image.shape[1:])

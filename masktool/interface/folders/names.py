@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import re
 
 from masktool.explainers.explanation import Explanation
 
-SLUG_LENGTH = 40
 LONGEST_NAME = 255
 """Most bytes of a file's name that common file systems take."""
 DIGEST_LENGTH = 12
@@ -34,7 +32,4 @@ def name_file(stem: str, explanation: Explanation, suffix: str, *, several: bool
 
 def target_slug(explanation: Explanation) -> str:
     """Returns the target as part of a file name: its index and, where known, its label, or its output and indices."""
-    if explanation.output is not None:
-        return re.sub(r"\W+", "-", explanation.name).strip("-")
-    label = re.sub(r"\W+", "_", explanation.label or "").strip("_")[:SLUG_LENGTH]
-    return f"{explanation.target}-{label}" if label else str(explanation.target)
+    return explanation.question.slug

@@ -13,7 +13,7 @@ from PIL import Image
 
 from masktool.explainers.explanation import FORMATS, Explanation
 from masktool.explainers.method import METHODS
-from masktool.explainers.reading import Scale
+from masktool.explainers.model_outputs import Scale
 from masktool.identity import digest_values
 from masktool.interface.explain import explain_targets
 from masktool.progress import Progress
@@ -80,7 +80,8 @@ class ExplanationRequest:
 
     def settings(self) -> dict[str, Any]:
         """Returns what decides the files' bytes besides photographs and model, as JSON values."""
-        decisive = ("targets", "output", "score", "input_size", "seed", "batch", "stopping", "threads", "timing")
+        asked = ("targets", "output", "score")
+        decisive = (*asked, "input_size", "seed", "batch", "stopping", "threads", "timing")
         methods = {
             name: {key: describe_option_value(each) for key, each in given.items()}
             for name, given in self.methods.items()
@@ -128,4 +129,4 @@ def explain_photograph(
         **request.methods[method],
     )
     told = [dataclasses.replace(each, settings={**each.settings, "threads": request.threads}) for each in found]
-    return list({explanation.target: explanation for explanation in told}.values())
+    return list({explanation.question: explanation for explanation in told}.values())

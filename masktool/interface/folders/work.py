@@ -19,7 +19,7 @@ from masktool.data_files import check_readable, descriptor_of
 from masktool.errors import MasktoolError, describe_exception
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.subject import read_subject
-from masktool.explainers.targets import TargetError
+from masktool.explainers.target import TargetError
 from masktool.files import atomic_path, sha256_of
 from masktool.interface.folders.names import name_file
 from masktool.interface.folders.request import PARQUET, ExplanationRequest, explain_photograph

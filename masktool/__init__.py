@@ -41,7 +41,10 @@ if TYPE_CHECKING:
     from masktool.explainers.model_outputs import ModelOutputs, Scale
     from masktool.explainers.subject import ImageLike
     from masktool.explainers.target import ClassScore, Combined, Place, SettledTarget, Target, TargetLike, TargetWords
+    from masktool.explainers.targets.class_sum import ClassSum, SettledSum
     from masktool.explainers.targets.class_target import ClassTarget, SettledClass
+    from masktool.explainers.targets.contrast import Contrast, SettledContrast
+    from masktool.explainers.targets.output_slice import OutputSlice, SettledSlice
     from masktool.explainers.targets.output_value import OutputValue, SettledValue
     from masktool.exporters import add_gradients_to
     from masktool.exporters.check import ExportCheck
@@ -95,10 +98,12 @@ __all__ = [
     "Chart",
     "CheckState",
     "ClassScore",
+    "ClassSum",
     "ClassTarget",
     "Classifier",
     "Clocks",
     "Combined",
+    "Contrast",
     "Derivative",
     "DeviceProvider",
     "DoctorFinding",
@@ -135,6 +140,7 @@ __all__ = [
     "Objective",
     "OutLoss",
     "OutputKind",
+    "OutputSlice",
     "OutputValue",
     "PassFigures",
     "Place",
@@ -150,6 +156,9 @@ __all__ = [
     "Say",
     "Scale",
     "SettledClass",
+    "SettledContrast",
+    "SettledSlice",
+    "SettledSum",
     "SettledTarget",
     "SettledValue",
     "SourceSummary",
@@ -201,8 +210,10 @@ _MODULE_OF_NAME = {
     "Chart": "masktool.evaluation.findings",
     "CheckState": "masktool.interface.doctor_finding",
     "ClassScore": "masktool.explainers.target",
+    "ClassSum": "masktool.explainers.targets.class_sum",
     "ClassTarget": "masktool.explainers.targets.class_target",
     "Combined": "masktool.explainers.target",
+    "Contrast": "masktool.explainers.targets.contrast",
     "Classifier": "masktool.maskers.settings",
     "Clocks": "masktool.interface.bench.spread",
     "Derivative": "masktool.exporters.derivatives.write",
@@ -241,6 +252,7 @@ _MODULE_OF_NAME = {
     "Objective": "masktool.maskers.settings",
     "OutLoss": "masktool.maskers.settings",
     "OutputKind": "masktool.contract",
+    "OutputSlice": "masktool.explainers.targets.output_slice",
     "OutputValue": "masktool.explainers.targets.output_value",
     "PassFigures": "masktool.interface.bench.passes",
     "Place": "masktool.explainers.target",
@@ -256,6 +268,9 @@ _MODULE_OF_NAME = {
     "Say": "masktool.progress",
     "Scale": "masktool.explainers.model_outputs",
     "SettledClass": "masktool.explainers.targets.class_target",
+    "SettledContrast": "masktool.explainers.targets.contrast",
+    "SettledSlice": "masktool.explainers.targets.output_slice",
+    "SettledSum": "masktool.explainers.targets.class_sum",
     "SettledTarget": "masktool.explainers.target",
     "SettledValue": "masktool.explainers.targets.output_value",
     "SourceSummary": "masktool.exporters.result",

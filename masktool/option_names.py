@@ -95,6 +95,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "stages": OptionName("--stages", separator=","),
     "storage_uri": OptionName("--storage-uri"),
     "target": OptionName("--target", separator=","),
+    "sum_with": OptionName("--sum-with"),
     "tensorrt": OptionName("--tensorrt"),
     "tolerance": OptionName("--tolerance"),
     "top_k": OptionName("--top-k"),

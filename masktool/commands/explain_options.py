@@ -75,10 +75,21 @@ TARGET_OPTIONS = (
     click.option(
         "--target",
         "targets",
-        metavar="top|INDEX|LABEL|I,J",
+        metavar="top|INDEX|LABEL|I,J:K",
         multiple=True,
-        help="Class to explain, or with --output indices into its axes behind the batch; may be repeated, and then "
-        "shares the forward passes.  [default: top]",
+        help="Class to explain, or with --output indices into its axes behind the batch, or slices, of which the mean "
+        "is explained; may be repeated, and then shares the forward passes.  [default: top]",
+    ),
+    click.option(
+        "--against",
+        metavar="top|INDEX|LABEL|I,J:K",
+        help="Why the target and not this: explain the difference of their logits.",
+    ),
+    click.option(
+        "--sum-with",
+        metavar="INDEX|LABEL",
+        multiple=True,
+        help="Explain the target and this class as one, by the sum of their probabilities; may be repeated.",
     ),
     click.option(
         "--output", metavar="NAME", help="Explain values of this output of MODEL, as they are, instead of a class."

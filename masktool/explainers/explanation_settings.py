@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import get_args
 
 from masktool.explainers.model_outputs import Scale
 from masktool.explainers.stopping import Stopping
-from masktool.option_checks import check_choice, check_count, check_size
+from masktool.explainers.target import TargetLike
+from masktool.option_checks import check_choice, check_count, check_several, check_size
 from masktool.progress import Progress
 from masktool.runtime.batching import FASTEST, BatchSize
 from masktool.runtime.inputs import Inputs
@@ -19,6 +21,8 @@ class ExplanationSettings:
 
     Attributes:
         output: the name of an output of which values are explained; None explains classes.
+        sum_with: the classes that are explained together with each target, as one.
+        against: what each target is compared with; None explains it alone.
         score: the score of a class: its ``probability`` or its ``log-odds``.
         inputs: the values of the model's inputs other than the image and the mask, by name.
         input_size: (height, width) of the image input in pixels, for a model that leaves them open; None takes that of
@@ -31,6 +35,8 @@ class ExplanationSettings:
     """
 
     output: str | None = None
+    sum_with: Sequence[TargetLike] = ()
+    against: TargetLike = None
     score: Scale = "probability"
     inputs: Inputs | None = None
     input_size: tuple[int, int] | None = None
@@ -45,6 +51,7 @@ class ExplanationSettings:
         if self.input_size is not None:
             check_size("input_size", self.input_size)
         check_count("seed", self.seed, 0)
+        check_several("sum_with", self.sum_with)
         check_choice("score", self.score, get_args(Scale))
 
 

@@ -58,7 +58,7 @@ class Method(abc.ABC):
         counts_steps: whether ``samples_option`` counts steps of an integral or a descent instead of random samples.
         capped: whether the picture's colours end below the largest values, which a few pixels hold.
         needs_gradient: whether the file must hold gradients; the task then has a ``differentiable``.
-        takes_no_target: whether there is one map, of the class that the model predicts.
+        takes_no_target: whether there is one map, whichever class is named.
         needs_head: whether the file must have a head, the layers behind a feature map; the task then has a ``head``.
         needs_feature_map: whether the method reads activations without gradients, so that the file must give a feature
             map; the task then has ``feature_maps``.

@@ -5,12 +5,19 @@ from __future__ import annotations
 from masktool.errors import MasktoolError
 from masktool.explainers.explanation_settings import ExplanationSettings
 from masktool.explainers.target import TARGETS, Target, TargetLike
+from masktool.explainers.targets.class_sum import ClassSum
+from masktool.explainers.targets.contrast import Contrast
 from masktool.messages import parameter
 
 
 def choose_target(target: TargetLike, settings: ExplanationSettings) -> Target:
     """Returns the target that is meant by what was given for one image, and by the settings for all."""
-    return read_target_words(target, settings.output)
+    found = read_target_words(target, settings.output)
+    if settings.sum_with:
+        found = ClassSum([found, *(read_target_words(each, settings.output) for each in settings.sum_with)])
+    if settings.against is not None:
+        found = Contrast(found, read_target_words(settings.against, settings.output))
+    return found
 
 
 def read_target_words(target: TargetLike, output: str | None) -> Target:

@@ -47,6 +47,8 @@ def explain(
     target: TargetLike = None,
     *,
     output: str | None = None,
+    sum_with: Sequence[TargetLike] = (),
+    against: TargetLike = None,
     score: Scale = "probability",
     inputs: Inputs | None = None,
     input_size: tuple[int, int] | None = None,
@@ -77,8 +79,12 @@ def explain(
             alone, whose options and seed were settled when it was exported.
         target: the class to explain: an index, a label, or None or ``"top"`` for the class with the highest score; with
             ``output``, indices into all axes of that output but the batch, such as ``(5, 0)``, or ``"top"`` for its
-            largest value; or a target object, such as ``masktool.ClassTarget("cat")``.
+            largest value; or slices among them, as in ``"0,2:5,:"``, for the mean of a part of it. Or a target object,
+            such as ``masktool.Contrast("cat", "dog")``.
         output: the name of an output of which values are explained, as the model gives them; None explains a class.
+        sum_with: classes that are explained together with the target as one, by the sum of their probabilities.
+        against: what the target is compared with: why the target and not this. Explained is the difference of logits,
+            or of log-probabilities or log-odds where the file gives probabilities.
         score: the score of a class: its ``probability`` p, or its ``log-odds`` log p - log(1 - p), which still differ
             where p is rounded to 0 or 1. Methods that need gradients take no ``log-odds``.
         inputs: the values of the model's inputs other than the image and the mask, by name.
@@ -124,10 +130,12 @@ def explain(
         raise MasktoolError(
             "explain takes one target",
             got=target,
-            fix="call masktool.explain_targets",
+            fix="call masktool.explain_targets, or for classes as one give sum_with",
         )
     arguments = dict(
         output=output,
+        sum_with=sum_with,
+        against=against,
         score=score,
         inputs=inputs,
         input_size=input_size,

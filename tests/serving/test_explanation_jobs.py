@@ -36,7 +36,10 @@ def without_time(document):
     return {key: value for key, value in document.items() if key != "timing"}
 
 
-@pytest.mark.parametrize(("method", "options"), [("occlusion", {}), ("lime", {"n_samples": 64, "seed": 3})])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("occlusion", {}), ("lime", {"n_samples": 64, "seed": 3}), ("occlusion", {"against": "circle"})],
+)
 def test_an_explanation_is_what_masktool_explain_gives(method, options, server, picture):
     job = submit(server, picture, method=method, target="top", options=json.dumps(options))
     done = server.wait_for_job(job["status"], "done", "failed")

@@ -34,6 +34,8 @@ class ExplanationRequest:
         targets: the targets: ``top``, indices or labels; None for the class with the highest score, or the one value of
             an output that holds a single value.
         output: the name of the output that the targets are indices into; None where targets are classes.
+        sum_with: the classes that are explained together with each target, as one.
+        against: what each target is compared with; None explains it alone.
         score: the score of a class that is explained: ``probability`` or ``log-odds``.
         inputs: the values of the model's inputs other than the image and the mask, by name.
         input_size: (height, width) of the image input in pixels, for a model that leaves them open.
@@ -61,6 +63,8 @@ class ExplanationRequest:
     stopping: Mapping[str, Any]
     directory: Path
     formats: Sequence[str]
+    sum_with: Sequence[str] = ()
+    against: str | None = None
     threads: int | None = None
     documents: bool = False
     timing: bool = True
@@ -80,7 +84,7 @@ class ExplanationRequest:
 
     def settings(self) -> dict[str, Any]:
         """Returns what decides the files' bytes besides photographs and model, as JSON values."""
-        asked = ("targets", "output", "score")
+        asked = ("targets", "output", "sum_with", "against", "score")
         decisive = (*asked, "input_size", "seed", "batch", "stopping", "threads", "timing")
         methods = {
             name: {key: describe_option_value(each) for key, each in given.items()}
@@ -119,6 +123,8 @@ def explain_photograph(
         request.targets,
         method,
         output=request.output,
+        sum_with=request.sum_with,
+        against=request.against,
         score=request.score,
         inputs=request.inputs,
         input_size=request.input_size,

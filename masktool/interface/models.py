@@ -143,7 +143,8 @@ def check_feature_maps(names: Sequence[str], path: Path) -> None:
             where=path,
             expected=", ".join(names),
             got=", ".join(metadata.feature_maps) or "none",
-            fix="export it again: " + call("export", metadata.source, "NEW.onnx", feature_map=tuple(names)),
+            fix="export it again: "
+            + call("export", metadata.source, "NEW.onnx", feature_map=names[0] if len(names) == 1 else tuple(names)),
         )
 
 

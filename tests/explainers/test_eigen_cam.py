@@ -1,8 +1,11 @@
 """Eigen-CAM against singular value decompositions, its sign, and files with and without gradients."""
 
 import numpy as np
+import onnx
 import pytest
+from networks.integer_sums import WEIGHT_RANGE
 
+import masktool
 from explainers.small_network import SMALL_SIZE, draw_input, export_small, small_network
 from masktool import MasktoolError, explain, explain_targets, load
 from masktool.explainers.methods.eigen_cam import SAME, first_component
@@ -90,9 +93,30 @@ def test_what_the_file_does_not_give_is_told(sessions, tmp_path):
             explain(model, draw_input(0), "eigen-cam")
 
 
-def test_a_plain_model_is_exported_with_its_last_feature_map(tmp_path, monkeypatch):
-    import onnx
+def test_a_quantised_network_is_explained_without_gradients(tmp_path):
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
+    class Images(CalibrationDataReader):
+        def __init__(self):
+            self.left = [{"image": draw_input(seed)[None]} for seed in range(8)]
+
+        def get_next(self):
+            return self.left.pop() if self.left else None
+
+    onnx.save(small_network(), tmp_path / "float.onnx")
+    quantize_static(
+        tmp_path / "float.onnx", tmp_path / "q.onnx", Images(), quant_format=QuantFormat.QDQ, **WEIGHT_RANGE
+    )
+    masktool.export(tmp_path / "q.onnx", tmp_path / "m.onnx", feature_map="last", output_kind="logits")
+    masktool.export(small_network(), tmp_path / "f.onnx", feature_map="last", output_kind="logits")
+    found, expected = (
+        explain(tmp_path / name, draw_input(20), "eigen-cam").model_attributions for name in ("m.onnx", "f.onnx")
+    )
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
+    assert not np.array_equal(found, expected)
+
+
+def test_a_plain_model_is_exported_with_its_last_feature_map(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     onnx.save(small_network(), tmp_path / "m.onnx")
     said = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from masktool.contract import METADATA_PREFIX, MOST_FEATURE_MAPS, Metadata
 from masktool.errors import MasktoolError
@@ -28,7 +29,8 @@ def name_feature_maps(given: str | Sequence[str] | None) -> tuple[str, ...]:
     Raises:
         MasktoolError: something given is no name, a name stands twice, or there are too many.
     """
-    names = () if given is None else (given,) if isinstance(given, str) else tuple(given)
+    one = given is None or isinstance(given, str) or not isinstance(given, Sequence)
+    names: tuple[Any, ...] = () if given is None else (given,) if one else tuple(given)
     if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
         raise MasktoolError(
             "not feature maps", where=parameter("feature_map"), expected="names, each of them once", got=repr(given)

@@ -94,8 +94,8 @@ def describe_cost(method: type[Method]) -> str:
         outputs += " with the layers behind it in a file beside; `explain` makes both in its cache from a plain model"
     if method.needs_feature_map:
         outputs += (
-            " and a feature map, which files with gradients or a head give, and any other where it was exported with "
-            "`--feature-map`; from a plain model `explain` makes such a file in its cache"
+            " and a feature map, which files with gradients or a head give, and those that were exported with "
+            "`--feature-map`; from any other model `explain` makes such a file in its cache"
         )
     lines = [f"* Needs of the file: {needs}{outputs}."]
     if method.samples_option:

@@ -49,7 +49,7 @@ def add_gradients_to(
         MasktoolError: the model was not exported before, holds gradients already, or has no class scores.
     """
     from masktool.exporters.sources import load_source
-    from masktool.exporters.write import write_with_gradients
+    from masktool.exporters.write_extended import write_with_gradients
 
     check_target(path)
     check_loss(loss)
@@ -63,6 +63,26 @@ def add_gradients_to(
         )
     check_takes_gradients(recorded, source.name)
     return write_with_gradients(source, path, recorded, loss, name_feature_maps(feature_map))
+
+
+def add_feature_maps_to(model: Model | Source, path: str | os.PathLike[str], feature_maps: Sequence[str]) -> Export:
+    """Makes feature maps outputs of a model that was exported before without gradients, and changes nothing else of it.
+
+    Args:
+        model: the exported file's path, or the exported model in memory; it stays as it is.
+        path: the path of the file to write; the file appears only when everything has succeeded.
+        feature_maps: the names of the feature maps, or ``last``.
+
+    Raises:
+        MasktoolError: the model has no such feature map.
+    """
+    from masktool.exporters.sources import load_source
+    from masktool.exporters.write_extended import write_with_feature_maps
+
+    source = load_source(model)
+    recorded = Metadata.from_properties(source.model.metadata_props)
+    assert recorded is not None  # it was exported before
+    return write_with_feature_maps(source, path, recorded, feature_maps)
 
 
 def check_takes_gradients(metadata: Metadata | None, where: object) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from masktool.contract import FEATURE_MAP_OUTPUTS, Metadata
 from masktool.errors import MasktoolError
@@ -72,14 +73,7 @@ def find_in_plain(network: MaskedNetwork, names: Sequence[str]) -> list[str]:
     """
     metadata, where = network.metadata, network.source.name
     if metadata.class_output is None:
-        raise MasktoolError(
-            "a feature map is what class scores are computed from, and the model has none",
-            where=where,
-            fix="leave "
-            + parameter("feature_map")
-            + " out, or name the scores with "
-            + parameter("class_output", Placeholder("NAME")),
-        )
+        raise without_class_scores(where)
     plain = network.plain.clone()
     infer_shapes(plain)
     image = next(value for value in plain.graph.inputs if value.name == metadata.image_input)
@@ -94,6 +88,44 @@ def find_in_plain(network: MaskedNetwork, names: Sequence[str]) -> list[str]:
             fix="leave " + parameter("feature_map") + " out",
         )
     return [str(settle_quantised(value)[0].name) for value in maps]
+
+
+def find_in_masked(model: ir.Model, metadata: Metadata, names: Sequence[str], where: str) -> tuple[str, ...]:
+    """Returns the names that feature maps have in an exported graph, which stays as it is.
+
+    Args:
+        model: the graph, without feature maps as outputs.
+        metadata: its metadata.
+        names: the names of the feature maps, or ``last``.
+        where: what the graph was read from.
+
+    Raises:
+        MasktoolError: there is no such feature map, or no class output, or an output has the name of one.
+    """
+    if metadata.class_output is None:
+        raise without_class_scores(where)
+    refuse_taken(model, where, len(names))
+    own = {value.name for node in model.graph for value in node.outputs}
+    plain = model.clone()
+    common.InlinePass()(plain)  # what is inside of functions is no feature map, but shapes go through it
+    infer_shapes(plain)
+    image = next(value for value in plain.graph.inputs if value.name == metadata.image_input)
+    scores = next(value for value in plain.graph.outputs if value.name == metadata.class_output)
+    behind = values_behind(plain.graph, image)
+    found = find_feature_maps(plain.graph, scores, names, lambda value: value in behind and value.name in own)
+    return tuple(str(value.name) for value in found)
+
+
+def without_class_scores(where: str) -> MasktoolError:
+    """Returns the error for a model without class scores, which feature maps are defined by."""
+    return MasktoolError(
+        "a feature map is what class scores are computed from, and the model has none",
+        where=where,
+        fix="leave "
+        + parameter("feature_map")
+        + " out, or name the scores with "
+        + parameter("class_output", Placeholder("NAME")),
+    )
 
 
 def give_feature_maps(model: ir.Model, names: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,14 +26,13 @@ from masktool.exporters.bad_weights import find_huge_weights
 from masktool.exporters.baseline_trial import find_baselines
 from masktool.exporters.class_candidates import is_vector
 from masktool.exporters.diagnosis import excuse
-from masktool.exporters.given_maps import give_feature_maps, leave_out_feature_maps
+from masktool.exporters.given_maps import give_feature_maps
 from masktool.exporters.gradient import add_gradients
-from masktool.exporters.heads import MEASURED_WITH_HEAD, Head, find_kept_head, head_path, measure_head
+from masktool.exporters.heads import MEASURED_WITH_HEAD, Head, head_path, measure_head
 from masktool.exporters.integer_images import check_gives_integers, refuse_gradients
 from masktool.exporters.names import NEW_PREFIX, OWN_NAMES, free_gradient_names, is_own
 from masktool.exporters.onnx_file import describe_value, find_other_inputs
 from masktool.exporters.parity import DEFECT, check_parity, measure_parity
-from masktool.exporters.plain_branch import masked_alone
 from masktool.exporters.portable import make_portable
 from masktool.exporters.probes import Probe
 from masktool.exporters.reopen import answer, check_written
@@ -42,7 +41,7 @@ from masktool.exporters.runnable import Outputs, RunnableModel
 from masktool.exporters.saturation import advise_on_difference
 from masktool.exporters.storage import Staging, staging
 from masktool.exporters.tolerance import limits_of, widened, without_unfused
-from masktool.exporters.trial import TriedNetwork, try_source
+from masktool.exporters.trial import TriedNetwork
 from masktool.exporters.widening import compute_in_single, narrow_outputs
 from masktool.messages import OneOf, Placeholder, parameter
 
@@ -50,10 +49,6 @@ if TYPE_CHECKING:
     from masktool.exporters.sources import Source
 
 PRODUCER = "masktool"
-WITHOUT_PLAIN = (
-    "the plain network beside the masked one is left out: gradients are computed in every run, so that it saves nothing"
-)
-"""What the user should know of gradients that are added to a file of both networks."""
 Compare = Callable[[Path, np.ndarray], dict[str, Any]]
 """It gets the path of a file before it is moved to its place, and the images that parity was measured on, and returns
 further figures of parity by name."""
@@ -188,54 +183,6 @@ def write_head(head: Head, staged: Staging, metadata: Metadata, images: np.ndarr
         )
     staged.beside.append(path)
     return dataclasses.replace(metadata, parity={**metadata.parity, "head": figure})
-
-
-def write_with_gradients(
-    source: Source, path: str | os.PathLike[str], metadata: Metadata, loss: Loss, feature_maps: Sequence[str]
-) -> Export:
-    """Writes a masked model that was exported before, with gradients added; a plain network beside it is left out.
-
-    Args:
-        source: the masked model, which stays as it is.
-        path: the path of the file to write.
-        metadata: the metadata of the masked model.
-        loss: the loss whose gradients the file gives by default.
-        feature_maps: names of the values that the gradients are also taken with respect to; none takes the feature maps
-            that the model gives, else the last one.
-
-    Raises:
-        MasktoolError: the model has gradients already, has no class output, or has names that gradients need.
-    """
-    if metadata.gradient is not None:
-        raise MasktoolError("the file holds gradients already", where=metadata.source, got=metadata.gradient)
-    model = masked_alone(source.model, source.name)
-    if metadata.plain_branch:
-        source = dataclasses.replace(source, notes=(*source.notes, WITHOUT_PLAIN))
-    head = find_kept_head(source, metadata, feature_maps)
-    leave_out_feature_maps(model)
-    metadata = dataclasses.replace(
-        metadata.with_feature_maps(feature_maps or metadata.feature_maps),
-        gradient=loss,
-        head=None if head is None else head_path(Path(path)).name,
-        plain_branch=False,
-    )
-    layout = metadata.layout or (metadata.preprocessing.layout if metadata.preprocessing else "NCHW")
-    with staging(Path(path), model) as staged:
-        masked = RunnableModel.of(staged.open, metadata.image_input)
-        recorded = metadata.parity.get("probes")
-        probe = try_source(masked, model, layout, metadata.preprocessing, recorded).probes[0]
-        measured = answer(masked, probe)
-        del masked
-        tolerance = widened(limits_of(model, metadata.image_input), metadata.parity)["ones"]
-        metadata = with_gradients(model, metadata, loss)
-        model.metadata_props.update(metadata.to_properties())
-        staged.write()
-        staged.check()
-        check_written(staged.path, metadata, probe, measured, tolerance, advise_on_difference(model))
-        if head is not None:
-            staged.add_copy(head, head_path(staged.path).name)
-        staged.commit()
-        return summarise_export(Path(path), staged.count_bytes(), model, metadata, source)
 
 
 def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:

@@ -17,6 +17,7 @@ from masktool.contract import Preprocessing, __version__
 from masktool.data_files import URL, check_readable, is_there
 from masktool.errors import MasktoolError
 from masktool.exporters import add_gradients_to
+from masktool.exporters.added_gradients import add_feature_maps_to
 from masktool.exporters.cache import (
     PACKAGES,
     TORCH_PACKAGES,
@@ -74,6 +75,22 @@ def keep_gradients(choice: ModelChoice, path: Path, say: Say) -> Path:
         say(f"model: {path.name} with gradients, in {kept}")
         return kept
     say(f"model: {path.name} holds no gradients; adding them, in {request.model}")
+    return make_entry(request, say)
+
+
+def keep_feature_maps(choice: ModelChoice, path: Path, say: Say) -> Path:
+    """Writes an exported file with feature maps into the cache, unless it is there already, and returns its path."""
+
+    def make(target: Path) -> MadeFrom:
+        add_feature_maps_to(path, target, choice.feature_map)
+        return MadeFrom()
+
+    parts = identify_options(choice) | identify_source(choice, os.fspath(path))
+    request = ExportRequest(file_stem(str(path)), parts, make, name_source(str(path)))
+    if kept := find_kept(request, say):
+        say(f"model: {path.name} with feature maps, in {kept}")
+        return kept
+    say(f"model: {path.name} gives no such feature map; adding it, in {request.model}")
     return make_entry(request, say)
 
 

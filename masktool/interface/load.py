@@ -45,7 +45,7 @@ def load(
         gradient: whether the session must give gradients; a file that holds none gets them in the cache.
         feature_map: the name of the value (N, c, h, w) that the gradients are with respect to, besides image and mask,
             or several names; None takes the last one. Without gradients the file gives these activations alone, for
-            ``last`` those of the last; a file that is masked already must have them.
+            ``last`` those of the last; a file that is masked already and does not gets them in the cache.
         head: the name of the feature map behind which the file's head must begin, or ``last`` for the last one that has
             one, see :func:`masktool.export`; a file that is masked already must have it. None needs none.
         say: function that is called with which file is used and why, a line at a time; by default it writes to the

@@ -97,7 +97,7 @@ def find_masked(choice: ModelChoice, path: Path, say: Say) -> Path:
     if choice.head is not None:
         check_head(choice.head, path)
     if choice.feature_map and not choice.gradient:
-        check_feature_maps(choice.feature_map, path)
+        return find_with_feature_maps(choice, path, say)
     metadata = metadata_of(path) if choice.gradient else None
     if choice.gradient and (metadata is None or metadata.gradient is None):
         from masktool.exporters.added_gradients import check_takes_gradients
@@ -128,24 +128,34 @@ def check_head(head: str, path: Path) -> None:
         )
 
 
-def check_feature_maps(names: Sequence[str], path: Path) -> None:
-    """Raises MasktoolError where an exported file does not give feature maps.
+def gives_feature_maps(names: Sequence[str], metadata: Metadata) -> bool:
+    """Tells whether an exported file gives feature maps: those of these names, or any for ``last``."""
+    return bool(metadata.feature_maps) and set(names) <= {LAST, *metadata.feature_maps}
 
-    Args:
-        names: the names of the feature maps, or ``last`` for any.
-        path: the path of the file.
+
+def find_with_feature_maps(choice: ModelChoice, path: Path, say: Say) -> Path:
+    """Returns the path of an exported file that gives feature maps, or of a copy in the cache that does.
+
+    Raises:
+        MasktoolError: the file has gradients or a head, with other feature maps, or explains itself.
     """
     metadata = metadata_of(path)
     assert metadata is not None  # the file is masktool's
-    if not metadata.feature_maps or not set(names) <= {LAST, *metadata.feature_maps}:
+    if gives_feature_maps(choice.feature_map, metadata):
+        return path
+    if metadata.gradient is not None or choice.head is not None or not metadata.takes_mask:
+        names = choice.feature_map
         raise MasktoolError(
             "the file does not give the feature map",
             where=path,
             expected=", ".join(names),
             got=", ".join(metadata.feature_maps) or "none",
             fix="export it again: "
-            + call("export", metadata.source, "NEW.onnx", feature_map=names[0] if len(names) == 1 else tuple(names)),
+            + call("export", metadata.source, "NEW.onnx", feature_map=names[0] if len(names) == 1 else names),
         )
+    from masktool.interface.kept_exports import keep_feature_maps
+
+    return keep_feature_maps(choice, path, say)
 
 
 def refuse_part(path: Path) -> None:

@@ -88,9 +88,30 @@ def test_what_the_file_does_not_give_is_told(sessions, tmp_path):
     with pytest.raises(MasktoolError, match="explains classes only"):
         explain(sessions[0], draw_input(0), "eigen-cam", (0,), output="logits")
     without = export_small(tmp_path / "m.onnx", gradient=None, head=None)
-    for model in (without, load(without, "cpu")):
-        with pytest.raises(MasktoolError, match=r'not give.*export it again: .*"small".*feature_map='):
-            explain(model, draw_input(0), "eigen-cam")
+    with pytest.raises(MasktoolError, match=r'not give.*export it again: .*"small".*feature_map="last"'):
+        explain(load(without, "cpu"), draw_input(0), "eigen-cam")
+    differentiable = export_small(tmp_path / "g.onnx", head=None)
+    with pytest.raises(MasktoolError, match=r'not give the feature map.*expected early, got late.*feature_map="early"'):
+        explain(differentiable, draw_input(0), "eigen-cam", feature_map="early")
+
+
+@pytest.mark.parametrize("masking", ["layer", "fill"])
+def test_an_exported_file_gets_its_feature_map_in_the_cache(tmp_path, monkeypatch, masking):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = export_small(tmp_path / "m.onnx", gradient=None, head=None, masking=masking)
+    said = []
+    for name in ("late", "early"):
+        options = {} if name == "late" else {"feature_map": name}
+        found = explain(path, draw_input(2), "eigen-cam", say=said.append, **options)
+        with_map = export_small(tmp_path / "n.onnx", gradient=None, head=None, masking=masking, feature_map=name)
+        expected = explain(with_map, draw_input(2), "eigen-cam")
+        assert found.settings["feature_map"] == name
+        np.testing.assert_array_equal(found.model_attributions, expected.model_attributions)
+        assert "adding it" in said[-1]
+    explain(path, draw_input(2), "eigen-cam", say=said.append)
+    assert "with feature maps, in" in said[-1]
+    with pytest.raises(MasktoolError, match=r"no such feature map \(pooled\).*late"):
+        explain(path, draw_input(2), "eigen-cam", feature_map="pooled")
 
 
 def test_a_quantised_network_is_explained_without_gradients(tmp_path):

@@ -211,7 +211,7 @@ def test_a_type_of_preprocessing_is_public():
         ({"channels": "3"}, r"out of range \(channels\)"),
         ({"masking": "fill", "baseline": (1, 2, 3)}, r"unknown baseline"),
         ({"threads": "2", "preprocessing": "tf"}, r"out of range \(threads\).*got '2'"),
-        ({"feature_map": "x"}, r"a feature map is only for gradients: x; add gradient=True"),
+        ({"feature_map": 3}, r"not feature maps .*names, each of them once, got 3"),
     ],
 )
 def test_values_of_another_type_are_refused_by_name(work, given, message):

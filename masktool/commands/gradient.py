@@ -68,10 +68,13 @@ def command(
     gives, besides MODEL's own outputs, gradient_INPUT in the input's shape and the numbers that are differentiated, in
     plain ONNX operators. It is compared with central differences before it appears; a wrong gradient is not written.
     """
+    from rich.text import Text
+
     from masktool.exporters.derivatives.write import differentiate
 
-    chosen = choose_output(model, path, SUFFIX)
-    written = differentiate(model, chosen, of=of, output=output, target=target, inputs=parse_inputs(inputs))
+    chosen, values = choose_output(model, path, SUFFIX), parse_inputs(inputs)
+    with options.console().status(Text(f"differentiating {model} and measuring")):  # on terminals only
+        written = differentiate(model, chosen, of=of, output=output, target=target, inputs=values)
     for line in describe_gradient(written):
         options.say(line)
     if as_json:

@@ -164,7 +164,7 @@ def test_a_masked_graph_that_does_not_open_is_masktools_fault(tmp_path: Path, mo
         next(node for node in model.graph if node.op_type == "Relu").op_type = "ThereIsNoSuchOperator"
 
     monkeypatch.setattr(preparation, "mask_model", break_it)
-    with pytest.raises(MasktoolError, match="does not take the masked graph, a defect of masktool"):
+    with pytest.raises(MasktoolError, match="does not take the graph that masktool made, a defect of masktool"):
         masktool.export(classifier(), tmp_path / "masked.onnx")
 
 

@@ -18,7 +18,7 @@ import masktool
 from masktool import MasktoolError, UnsupportedOperatorError
 from masktool.cli import run
 from masktool.exporters.derivatives import float64, measurement, numpy_operators
-from masktool.exporters.derivatives.write import DERIVATIVE_PROPERTY
+from masktool.exporters.derivatives.write import DERIVATIVE_PROPERTY, read_scalar
 from masktool.ops.gradients import GRADIENT_RULES
 
 STEP = 1e-6
@@ -108,6 +108,17 @@ def test_the_one_number_of_a_row_needs_no_target(tmp_path):
         written = masktool.differentiate(model, tmp_path / "gradient.onnx", of=of, output=output)
         assert (written.target, written.batched) == ("sum", True)
         check_gradients(model, tmp_path / "gradient.onnx", written)
+
+
+@pytest.mark.parametrize("target", [2, np.int64(2), "2", (2,), [np.int32(2)]])
+def test_an_index_is_a_whole_number_of_any_kind(target):
+    assert read_scalar(target) == (2,)
+
+
+@pytest.mark.parametrize("target", [True, 2.0, "2.0", "", (1, None), [True]])
+def test_what_is_no_index_is_no_target(target):
+    with pytest.raises(MasktoolError, match="no such target"):
+        read_scalar(target)
 
 
 def test_the_networks_own_ends_stay(tmp_path):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
@@ -153,11 +154,9 @@ def read_scalar(target: str | int | Sequence[int] | None) -> Scalar | None:
             return word
     if target is None:
         return None
-    parts = target.split(",") if isinstance(target, str) else [target] if isinstance(target, int) else list(target)
+    parts = target.split(",") if isinstance(target, str) else target if isinstance(target, Sequence) else [target]
     try:
-        if any(isinstance(part, bool | float) for part in parts):
-            raise ValueError
-        return tuple(int(part) for part in parts)
+        return tuple(int(part) if isinstance(part, str) else index_of(part) for part in parts)
     except (TypeError, ValueError):
         raise MasktoolError(
             "no such target",
@@ -165,6 +164,13 @@ def read_scalar(target: str | int | Sequence[int] | None) -> Scalar | None:
             expected=f"indices such as 0,5, or one of {', '.join(SUMMARIES)}",
             fix="for example " + parameter("target", OneOf(((0, 5), *SUMMARIES), " | ")),
         ) from None
+
+
+def index_of(value: Any) -> int:
+    """Returns a whole number of any type; TypeError for True, False and what is none."""
+    if isinstance(value, bool):
+        raise TypeError(f"not an index: {value}")
+    return operator.index(value)
 
 
 def describe_derivative(source: GraphSource, graph: DerivativeGraph, measured: DerivativeFigures) -> dict[str, object]:

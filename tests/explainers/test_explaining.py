@@ -94,7 +94,7 @@ def test_scores_provenance_and_settings_are_told(session):
         "estimator": "regression",
         "normalisation": "kept",
         "seed": 3,
-        "perturbations_per_eval": 256,
+        "perturbations_per_eval": 16,
         "providers": ["CPUExecutionProvider"],
         "threads": 1,
     }

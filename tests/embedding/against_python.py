@@ -94,7 +94,9 @@ def assert_same_as_python(
     path, masked = folder / "explained.onnx", folder / "masked.onnx"
     masktool.export_explained(source, path, method, seed=seed, chunk=chunk, **of_export, **options)
     built = build_embedded_method(method, options | (in_python or {}))
-    gradients = {"gradient": "logit", "feature_map": options.get("feature_map")} if built.needs_gradient else {}
+    wanted = options.get("feature_map")
+    feature_map = tuple(wanted) if isinstance(wanted, list) else wanted  # a key of the cache
+    gradients = {"gradient": "logit", "feature_map": feature_map} if built.needs_gradient else {}
     masked.write_bytes(masked_content(as_key(source), tuple((of_export | gradients).items())))
     found = run_on(path, images, feed or {})
     for position, image in enumerate(images):

@@ -7,7 +7,7 @@ from explainers.models import noise_photograph, write_region_model
 from explainers.small_network import SMALL_SIZE, export_small
 from masktool import MasktoolError, explain, explain_targets, load
 from masktool.explainers import budgets
-from masktool.explainers.budgets import DEFAULT_METHODS, DefaultMethod, default_for_budget
+from masktool.explainers.budgets import METHODS_BY_BUDGET, DefaultMethod, default_for_budget
 from masktool.explainers.method import METHODS, Method
 from masktool.explainers.methods.occlusion import window_corners, windows_within
 
@@ -106,12 +106,13 @@ def test_a_method_that_does_not_say_its_cost_takes_no_budget(network, image, mon
 
 
 def test_the_default_method_is_chosen_by_the_budget_in_one_place(network, image, monkeypatch):
-    assert [each.fewest_passes for each in DEFAULT_METHODS] == sorted(each.fewest_passes for each in DEFAULT_METHODS)
-    assert DEFAULT_METHODS[0].fewest_passes == 0
-    for each in DEFAULT_METHODS:
+    fewest = [each.fewest_passes for each in METHODS_BY_BUDGET]
+    assert fewest == sorted(fewest)
+    assert fewest[0] == 0
+    for each in METHODS_BY_BUDGET:
         method = METHODS[each.name]
         assert not any((method.needs_gradient, method.needs_head, method.outputs))
-    monkeypatch.setattr(budgets, "DEFAULT_METHODS", (DefaultMethod(0, "occlusion"), DefaultMethod(100, "rise")))
+    monkeypatch.setattr(budgets, "METHODS_BY_BUDGET", (DefaultMethod(0, "occlusion"), DefaultMethod(100, "rise")))
     monkeypatch.setattr(budgets, "UNLIMITED", "hsic")
     assert [default_for_budget(each) for each in (3, 99, 100, 5000, None)] == [
         *("occlusion", "occlusion", "rise", "rise", "hsic")

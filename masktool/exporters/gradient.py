@@ -30,7 +30,7 @@ from masktool.errors import UnsupportedOperatorError
 from masktool.exporters.canonical import infer_shapes
 from masktool.exporters.class_candidates import count_columns, is_vector
 from masktool.exporters.defaults import is_reader, read_once
-from masktool.exporters.feature_maps import find_feature_maps, name_outside
+from masktool.exporters.feature_maps import MASKTOOL_PREFIX, find_feature_maps, name_outside
 from masktool.exporters.loss_ends import add_loss_end
 from masktool.exporters.score_ends import is_unbounded, name_end
 from masktool.exporters.score_paths import MEANS, NORMALISING, SUMS, find_score_producer
@@ -102,6 +102,7 @@ def add_gradients(
             them. The model is then unusable.
         MasktoolError: no feature map has that name, or the number of scores is not fixed.
     """
+    mark_insides(model)
     common.InlinePass()(model)
     sources = share_one_batch(model.graph, image_input)
     infer_shapes(model)
@@ -132,6 +133,17 @@ def add_gradients(
     common.RemoveUnusedNodesPass()(model)
     common.NameFixPass()(model)
     return tuple(str(name_outside(value)) for value in chosen)
+
+
+def mark_insides(model: ir.Model) -> None:
+    """Gives what masktool's functions compute inside names like those of its other values, which inlining keeps.
+
+    So that they are told from the network's own values, such as its feature maps.
+    """
+    for function in model.functions.values():
+        for value in (value for node in function for value in node.outputs):
+            if value.name and not value.name.startswith(MASKTOOL_PREFIX):
+                value.name = MASKTOOL_PREFIX + value.name
 
 
 def carry_back(graph: GradientGraph, value: ir.Value, gradient: ir.Value, sources: Iterable[ir.Value]) -> None:

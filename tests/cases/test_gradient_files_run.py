@@ -13,7 +13,7 @@ from torch.nn import functional
 
 import masktool
 from masktool.errors import MasktoolError
-from masktool.exporters import storage, write
+from masktool.exporters import storage, write, write_extended
 
 POOLS = {
     # name: operator, opset, (height, width), kernel, strides, pads of both sides, counts its padding
@@ -157,7 +157,7 @@ def test_a_file_of_other_weights_than_the_measured_ones_is_not_written(
 
 def test_gradients_added_later_are_run_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     masktool.export(build(POOLS["over the edge alone"], tmp_path), tmp_path / "masked.onnx")
-    spoil = write.with_gradients
+    spoil = write_extended.with_gradients
 
     def spoiled(model: object, *arguments: object) -> object:
         metadata = spoil(model, *arguments)
@@ -169,9 +169,9 @@ def test_gradients_added_later_are_run_too(tmp_path: Path, monkeypatch: pytest.M
         node.replace_input_with(1, constant)
         return metadata
 
-    monkeypatch.setattr(write, "with_gradients", spoiled)
+    monkeypatch.setattr(write_extended, "with_gradients", spoiled)
     with pytest.raises(MasktoolError, match=r"gradients\.onnx"):
         masktool.add_gradients_to(tmp_path / "masked.onnx", tmp_path / "gradients.onnx")
     assert not (tmp_path / "gradients.onnx").exists()
-    monkeypatch.setattr(write, "with_gradients", spoil)
+    monkeypatch.setattr(write_extended, "with_gradients", spoil)
     masktool.add_gradients_to(tmp_path / "masked.onnx", tmp_path / "gradients.onnx")

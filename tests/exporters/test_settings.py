@@ -30,6 +30,8 @@ def test_every_field_is_a_parameter_of_export_with_the_same_default():
     del fields["output"]
     given = keywords_of(masktool.export)
     assert given.pop("calibrate") is None  # photographs to calibrate by, once the file is there
+    assert fields.pop("feature_map") == ()  # of one name or several as they were given
+    assert given.pop("feature_map") is None
     assert fields == given
 
 

@@ -9,7 +9,7 @@ from networks.small_graphs import parse
 from runtime.models import make_metadata
 
 import masktool
-from masktool.contract import GRADIENT_OUTPUTS, SALIENCY_MAP
+from masktool.contract import FEATURE_MAP, GRADIENT_PREFIX, OBJECTIVE, SALIENCY_MAP
 from masktool.embedding.method import EMBEDDED_METHODS
 from masktool.explainers.method import METHODS
 from masktool.exporters.portable import make_portable
@@ -77,7 +77,7 @@ def test_gradients(tmp_path, loss):
     path = tmp_path / "gradient.onnx"
     masktool.export(parse(NETWORK), path, portable=True, gradient=loss, output_kind="logits")
     found = assert_the_same(path, {"image": images(), "mask": mask(), "target": np.array([2])})
-    assert set(found) >= GRADIENT_OUTPUTS
+    assert set(found) >= {OBJECTIVE, FEATURE_MAP, *(GRADIENT_PREFIX + name for name in ("image", "mask", FEATURE_MAP))}
 
 
 @pytest.mark.parametrize("method", sorted(EMBEDDED_METHODS))

@@ -61,8 +61,7 @@ BAD_INPUT = 2
     "methods",
     type=click.Choice(list(METHODS)),
     multiple=True,
-    help="How to explain; may be repeated.  [default: lime, with a --budget below 100 rise, or the method of a file "
-    "that explains itself]",
+    help="How to explain; may be repeated.  [default: lime, or the method of a file that explains itself]",
 )
 @options.in_order(TARGET_OPTIONS)
 @click.option(

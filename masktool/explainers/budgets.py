@@ -28,11 +28,11 @@ class DefaultMethod(NamedTuple):
     name: str
 
 
-METHODS_BY_BUDGET = (DefaultMethod(0, "rise"), DefaultMethod(100, "lime"))
+METHODS_BY_BUDGET = (DefaultMethod(0, "lime"),)
 """The default methods by budget, the smallest first.
 
-``masktool evaluate compare`` at 25, 100, 250 and 1,000 passes chose them (docs/evidence.md): with 100 and more LIME has
-the highest gain on every network of photographs, with 25 RISE has.
+``masktool evaluate compare`` at 25, 100, 250 and 1,000 passes chose them (docs/evidence.md): of what needs no gradients
+LIME has the highest gain on every network of photographs from 250 passes on, and none is ahead of it on all with fewer.
 """
 UNLIMITED = METHODS_BY_BUDGET[-1].name
 """The default without a budget."""

@@ -10,7 +10,7 @@ import abc
 import dataclasses
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,8 @@ class ClassScore:
     score: float
 
 
-class Combined(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Combined:
     """What a target makes of its classes' logits in N images.
 
     Attributes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import functools
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -51,6 +52,7 @@ class Module(NamedTuple):
         return FOUNDATION if part and part == self.name.rpartition(".")[2] and part not in (*ROOMS, *ABOVE) else part
 
 
+@functools.cache
 def read_modules(checkout: Path = HERE) -> dict[str, Module]:
     """Returns every module of the package by its dotted name."""
     modules = {}

@@ -79,6 +79,7 @@ def test_a_killed_training_goes_on_from_its_last_epoch(folder: Path, whole_log: 
     assert (folder / "log.jsonl").read_text() == whole_log
 
 
+@pytest.mark.slow
 def test_what_a_checkpoint_refuses(folder: Path, capsys: pytest.CaptureFixture[str]):
     stop_training(folder, signal.SIGINT, "--checkpoint", "kept")
     kept = (folder / "kept").read_bytes()

@@ -99,6 +99,7 @@ def test_pixels_are_normalised_by_the_sets_figures(training):
     assert training.normalise(picture).numpy() == pytest.approx((1 - shapes.MEAN[0]) / shapes.STD[0])
 
 
+@pytest.mark.slow
 def test_attention_behind_convolutions_takes_a_mask_and_leaves_those_as_they_are(training, tmp_path):
     import masktool
     from masktool.demo import program_path

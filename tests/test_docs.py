@@ -87,6 +87,7 @@ NOT_RUN = {
     ("docs/evidence.md", "python scripts/train_demo_model.py"): TAKES_MINUTES,
     ("docs/evidence.md", "masktool evaluate faithfulness mobilenet.onnx"): HAS_NO_DATA,
     ("docs/evidence.md", "masktool evaluate localisation squeezenet.onnx"): HAS_NO_DATA,
+    ("docs/evidence.md", "masktool evaluate compare squeezenet.onnx"): HAS_NO_DATA,
     ("docs/evidence.md", "masktool evaluate randomisation mobilenet.onnx"): HAS_NO_DATA,
 }
 """By page and the beginning of the block."""

@@ -17,7 +17,7 @@ from onnx_ir.passes import common
 from masktool.contract import FEATURE_MAP_OUTPUTS, Metadata
 from masktool.errors import MasktoolError
 from masktool.exporters.canonical import infer_shapes
-from masktool.exporters.feature_maps import find_feature_maps, settle_quantised, values_behind
+from masktool.exporters.feature_maps import MASKTOOL_PREFIX, find_feature_maps, settle_quantised, values_behind
 from masktool.exporters.names import NEW_PREFIX, OWN_NAMES, is_own
 from masktool.exporters.parity import DEFECT
 from masktool.messages import Placeholder, parameter
@@ -25,9 +25,6 @@ from masktool.messages import Placeholder, parameter
 if TYPE_CHECKING:
     from masktool.exporters.heads import Head
     from masktool.exporters.masked import MaskedNetwork
-
-IDENTITY = "masktool/"
-"""Beginning of the names of the nodes that give feature maps; the outputs' names follow."""
 
 
 def settle_feature_maps(network: MaskedNetwork, head: Head | None, in_front: str | None) -> Metadata:
@@ -145,7 +142,7 @@ def give_feature_maps(model: ir.Model, names: Sequence[str]) -> None:
 
 def add_identity(graph: ir.Graph, value: ir.Value, name: str) -> None:
     """Makes a value an output of the graph under a name."""
-    node = ir.node("Identity", [value], name=IDENTITY + name)
+    node = ir.node("Identity", [value], name=MASKTOOL_PREFIX + name)
     (result,) = node.outputs
     result.name, result.type, result.shape = name, value.type, value.shape
     graph.append(node)
@@ -156,6 +153,10 @@ def leave_out_feature_maps(model: ir.Model) -> None:
     """Takes the feature maps that an export without gradients has added from a graph's outputs, in place."""
     for value in tuple(model.graph.outputs):
         producer = value.producer()
-        if value.name in FEATURE_MAP_OUTPUTS and producer is not None and producer.name == IDENTITY + str(value.name):
+        if (
+            value.name in FEATURE_MAP_OUTPUTS
+            and producer is not None
+            and producer.name == MASKTOOL_PREFIX + str(value.name)
+        ):
             model.graph.outputs.remove(value)
             model.graph.remove(producer, safe=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -14,16 +14,13 @@ from masktool.explainers.model_outputs import ModelOutputs
 from masktool.explainers.target import (
     FEW_ROUNDINGS,
     TARGETS,
-    ClassScore,
     Combined,
-    SettledTarget,
     Target,
     TargetError,
     TargetWords,
 )
-from masktool.explainers.targets.output_value import gives_logits, name_place, refuse_log_odds, show_axes
+from masktool.explainers.targets.output_value import SettledPart, gives_logits, refuse_log_odds, show_axes
 from masktool.messages import Placeholder, parameters
-from masktool.runtime.scores import note_corrected_scores
 
 MOST_NUMBERS = 3
 """Numbers of a slice: where it begins, ends, and its step."""
@@ -72,29 +69,17 @@ class OutputSlice(Target):
 
 
 @dataclasses.dataclass(frozen=True)
-class SettledSlice(SettledTarget):
+class SettledSlice(SettledPart):
     """A part of an output.
 
     Attributes:
-        output_name: the name of the output.
         spans: where the part of each axis but the batch begins and ends, and its step.
         are_logits: whether the values are classes' logits, whose gradients files hold.
     """
 
     index: str
-    output_name: str = dataclasses.field(kw_only=True)
     spans: tuple[tuple[int, int, int], ...] = dataclasses.field(kw_only=True)
     are_logits: bool = dataclasses.field(default=False, kw_only=True, compare=False)
-
-    @property
-    def outputs(self) -> tuple[str | None, ...]:
-        """The output."""
-        return (self.output_name,)
-
-    @property
-    def output(self) -> str:
-        """The name of the output."""
-        return self.output_name
 
     def cut(self, outputs: ModelOutputs) -> NDArray[np.float64]:
         """Returns the values of the part, (M, n)."""
@@ -111,23 +96,9 @@ class SettledSlice(SettledTarget):
         """Returns ``mean value``."""
         return "mean value"
 
-    @property
-    def name(self) -> str:
-        """The output with the part, such as ``heat[0,2:5,:]``."""
-        return name_place(self.output_name, self.index)
-
     def describe(self) -> dict[str, Any]:
-        """Returns the output and the part."""
-        return {"kind": OutputSlice.name, "output": self.output_name, "index": self.index, "label": None}
-
-    def ranked(self, outputs: ModelOutputs) -> tuple[ClassScore, ...]:
-        """Returns the mean alone."""
-        return (ClassScore(self.index, None, float(self.read(outputs)[0])),)
-
-    def notes(self, outputs: ModelOutputs) -> Iterator[str]:
-        """Yields whether the file corrects the output."""
-        if self.output_name == outputs.metadata.class_output:
-            yield from note_corrected_scores(outputs.metadata)
+        """Returns the kind, the output and the part."""
+        return {"kind": OutputSlice.name, **super().describe()}
 
     def rounding(self, outputs: ModelOutputs) -> float:
         """Returns the range up to which a map is rounding: that of the largest value."""

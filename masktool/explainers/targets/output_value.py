@@ -66,17 +66,16 @@ class OutputValue(Target):
 
 
 @dataclasses.dataclass(frozen=True)
-class SettledValue(SettledTarget):
-    """One value of an output by its indices.
+class SettledPart(SettledTarget):
+    """One value of an output, or several of them.
 
     Attributes:
+        index: the indices of the value, or the part as text.
         output_name: the name of the output.
-        is_logit: whether the value is a class's logit, whose gradient files hold.
     """
 
-    index: Place
+    index: Place | str
     output_name: str = dataclasses.field(kw_only=True)
-    is_logit: bool = dataclasses.field(default=False, kw_only=True, compare=False)
 
     @property
     def outputs(self) -> tuple[str | None, ...]:
@@ -88,6 +87,36 @@ class SettledValue(SettledTarget):
         """The name of the output."""
         return self.output_name
 
+    @property
+    def name(self) -> str:
+        """The output with the part, such as ``boxes[5, 0]`` or ``heat[0,2:5,:]``."""
+        return name_place(self.output_name, self.index)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the output and the part."""
+        return {"output": self.output_name, "index": self.index, "label": None}
+
+    def ranked(self, outputs: ModelOutputs) -> tuple[ClassScore, ...]:
+        """Returns the number alone."""
+        return (ClassScore(self.index, None, float(self.read(outputs)[0])),)
+
+    def notes(self, outputs: ModelOutputs) -> Iterator[str]:
+        """Yields whether the file corrects the output."""
+        if self.output_name == outputs.metadata.class_output:
+            yield from note_corrected_scores(outputs.metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class SettledValue(SettledPart):
+    """One value of an output by its indices.
+
+    Attributes:
+        is_logit: whether the value is a class's logit, whose gradient files hold.
+    """
+
+    index: Place
+    is_logit: bool = dataclasses.field(default=False, kw_only=True, compare=False)
+
     def read(self, outputs: ModelOutputs) -> NDArray[np.float64]:
         """Returns the values (M,)."""
         where: tuple[slice | int, ...] = (slice(None), *self.index)
@@ -97,23 +126,9 @@ class SettledValue(SettledTarget):
         """Returns ``value``."""
         return "value"
 
-    @property
-    def name(self) -> str:
-        """The output with the indices, such as ``boxes[5, 0]``."""
-        return name_place(self.output_name, self.index)
-
-    def describe(self) -> dict[str, Any]:
-        """Returns the output and the indices."""
-        return {"output": self.output_name, "index": self.index, "label": None}
-
-    def ranked(self, outputs: ModelOutputs) -> tuple[ClassScore, ...]:
-        """Returns the value alone."""
-        return (ClassScore(self.index, None, float(self.read(outputs)[0])),)
-
     def notes(self, outputs: ModelOutputs) -> Iterator[str]:
         """Yields a note where the largest value was taken, which may be a coordinate."""
-        if self.output_name == outputs.metadata.class_output:
-            yield from note_corrected_scores(outputs.metadata)
+        yield from super().notes(outputs)
         if not self.given and outputs.values[self.output_name][0].size > 1:
             chosen = parameter("target", (Placeholder("I"), Placeholder("J")))
             yield (

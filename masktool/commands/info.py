@@ -46,8 +46,6 @@ SOURCE_OPTIONS = (
     trust_code_option,
 )
 """Options for what a MODEL does not say of itself where its feature maps are listed."""
-SOURCE_PARAMETERS = frozenset({"arch", "input_size", "channels", "image_input", "class_output", "trust_code"})
-"""The parameters of these options."""
 REQUIRING = {MASK_INPUT: "--mask required", TARGET_INPUT: "--target required", EXPLAIN_INPUT: "--on-request required"}
 """Options of ``masktool export`` that make an optional input an ordinary one."""
 LABELS_SHOWN = 5
@@ -99,7 +97,7 @@ def command(
     if feature_maps:
         show_feature_maps(model, reading, as_json=as_json)
         return
-    refuse_source_options(context)
+    refuse_source_options(context, reading)
     described = describe(model)
     document = document_model(described)
     if rules:
@@ -114,11 +112,11 @@ def command(
         click.echo("\n".join(printable(line, keep="\t") for line in write_text(document)))
 
 
-def refuse_source_options(context: click.Context) -> None:
+def refuse_source_options(context: click.Context, parameters: Collection[str]) -> None:
     """Raises MasktoolError where an option was typed that only says how to read a model for its feature maps."""
     for option in context.command.params:
         typed = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
-        if typed and option.name in SOURCE_PARAMETERS:
+        if typed and option.name in parameters:
             raise MasktoolError("nothing to read with that option", got=option.opts[-1], fix="add --feature-maps")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from masktool.contract import FEATURE_MAP, FEATURE_MAP_OUTPUTS
 from masktool.errors import MasktoolError
@@ -77,8 +78,7 @@ def explain_all(
     else:
         check_embedded(session, method, settings)
     chosen = [
-        (make_subject(picture, session, settings.input_size), [choose_target(each, settings) for each in wanted])
-        for picture, wanted in zip(pictures, targets, strict=True)
+        choose_subject(picture, wanted, session, settings) for picture, wanted in zip(pictures, targets, strict=True)
     ]
     if not session.metadata.takes_mask:
         return [
@@ -89,6 +89,18 @@ def explain_all(
         settle_batch(session, subject, settings)  # what is measured is no part of any explanation's cost
     batches = [chosen] if method.in_one_batch else [[each] for each in chosen]
     return [found for batch in batches for found in explain_batch(session, batch, method, settings, graphs)]
+
+
+def choose_subject(
+    picture: Image.Image | NDArray[Any],
+    wanted: Sequence[TargetLike],
+    session: MaskedSession,
+    settings: ExplanationSettings,
+) -> tuple[Subject, list[Target]]:
+    """Returns an image as the model takes it, and its targets as they are of the model."""
+    subject = make_subject(picture, session, settings.input_size)
+    size = subject.prepared.size
+    return subject, [choose_target(each, settings).fit(session.output_shapes, size) for each in wanted]
 
 
 def explain_by_file(

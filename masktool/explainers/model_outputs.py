@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masktool.contract import Metadata
+from masktool.runtime.preprocessing import PreparedImage
 from masktool.runtime.scores import drop_trailing_axes, to_class_logits, to_log_odds, to_probabilities
 
 Scale = Literal["probability", "log-odds"]
@@ -26,11 +27,13 @@ class ModelOutputs:
         metadata: what the file says about itself.
         values: the outputs by name, (M, ...) each, as the model gives them.
         scale: the scale of the classes' scores.
+        prepared: the image that they are of, with the way back to the picture's pixels; None where that is not known.
     """
 
     metadata: Metadata
     values: Mapping[str, NDArray[Any]]
     scale: Scale = "probability"
+    prepared: PreparedImage | None = None
 
     @functools.cached_property
     def class_scores(self) -> NDArray[np.float32]:

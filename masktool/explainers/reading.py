@@ -34,6 +34,7 @@ class Reading:
         inputs: the values of the model's inputs other than the image and the mask, by name.
         whole: the outputs of the image with nothing missing.
         others: other outputs of the image, (...) float32 each, from the same pass, by name.
+        lists: the names of outputs that may be lists of another length under other masks.
     """
 
     session: MaskedSession
@@ -41,6 +42,7 @@ class Reading:
     inputs: Mapping[str, npt.ArrayLike]
     whole: ModelOutputs
     others: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
+    lists: frozenset[str] = frozenset()
 
     def under_masks(self, image: npt.ArrayLike, masks: npt.ArrayLike) -> ModelOutputs:
         """Returns the outputs of one image (1, ...) under masks (M, 1, h, w)."""
@@ -53,7 +55,8 @@ class Reading:
             MasktoolError: an output has lists of other lengths under other masks.
         """
         for name, values in found.items():
-            self.session.refuse_lists(name, values)
+            if name not in self.lists:
+                self.session.refuse_lists(name, values)
         return dataclasses.replace(self.whole, values=found)
 
     @property
@@ -94,10 +97,12 @@ def read_scores(
     names = tuple(dict.fromkeys([*([] if classes is None else [classes]), *named]))
     found = session.run(subject.fed, inputs=inputs, outputs=list(dict.fromkeys([*names, *others])))
     values = {name: first_row(name, found[name])[None] if name in named else found[name] for name in names}
-    whole = ModelOutputs(session.metadata, values, scale)
+    whole = ModelOutputs(session.metadata, values, scale, subject.prepared)
     if classes is not None:
         check_labels(session, whole.class_scores.shape[1])
-    return Reading(session, names, dict(inputs or {}), whole, {name: first_row(name, found[name]) for name in others})
+    beside = {name: first_row(name, found[name]) for name in others}
+    lists = frozenset(name for target in targets for name in target.lists)
+    return Reading(session, names, dict(inputs or {}), whole, beside, lists)
 
 
 def require_class_output(session: MaskedSession) -> str:

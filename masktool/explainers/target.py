@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -21,6 +21,8 @@ from masktool.registry import ClassRegistry
 
 Place = tuple[int, ...]
 """Indices into the axes of one image's output."""
+OutputShape = tuple[int | None, ...]
+"""The shape of an output; None for an axis of any length."""
 TOP = "top"
 FEW_ROUNDINGS = 4
 """Roundings of a score within which a map's values are noise: the difference of two scores has two, sums have a few."""
@@ -193,6 +195,20 @@ class Target(abc.ABC):
     @abc.abstractmethod
     def outputs(self) -> tuple[str | None, ...]:
         """The names of the outputs that it needs; None stands for the class output."""
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """The names of those outputs of which it takes lists too, that have another length under other masks."""
+        return ()
+
+    def fit(self, shapes: Mapping[str, OutputShape], size: tuple[int, int]) -> Target:  # noqa: ARG002
+        """Returns the target as it is of a model, where its outputs follow from those that the model has.
+
+        Args:
+            shapes: the shapes of the model's outputs by name; None for an axis of any length.
+            size: (height, width) of the model's input in pixels.
+        """
+        return self
 
     @abc.abstractmethod
     def settle(self, outputs: ModelOutputs) -> SettledTarget:

@@ -11,7 +11,7 @@ of outputs are taken as they are.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,6 +24,7 @@ from masktool.explainers.target import (
     TARGETS,
     ClassScore,
     Combined,
+    OutputShape,
     SettledTarget,
     Target,
     TargetError,
@@ -72,6 +73,15 @@ class Contrast(Target):
     def outputs(self) -> tuple[str | None, ...]:
         """The outputs of both."""
         return tuple(dict.fromkeys(name for side in self.sides for name in side.outputs))
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """The outputs of which either takes lists too."""
+        return tuple(dict.fromkeys(name for side in self.sides for name in side.lists))
+
+    def fit(self, shapes: Mapping[str, OutputShape], size: tuple[int, int]) -> Contrast:
+        """Returns both as they are of a model."""
+        return Contrast(*(side.fit(shapes, size) for side in self.sides))
 
     def settle(self, outputs: ModelOutputs) -> SettledContrast:
         """Returns both by their places in the outputs."""

@@ -44,7 +44,7 @@ class Explanation:
         segments: the segments, (h, w) int32 labels from 0; None where the method works on none.
         target: the index of the explained class, of a contrast that of the first; of several classes their indices; or
             the indices of the explained value of ``output``, or its part as text.
-        label: the label of the explained class; None where it is unknown, and for values of ``output``.
+        label: the label of the explained class, or value of ``output``; None where there is none.
         scores: the scores of the five highest classes and the target, the highest first; or that of what is explained
             of ``output`` alone.
         score_name: what the scores are: "probability", "log-odds", "score" where the file does not say what the class

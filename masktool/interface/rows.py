@@ -41,7 +41,7 @@ COLUMNS = (
     Column("sha256", "string", "SHA-256 of the file's bytes; null where the file could not be read"),
     Column("method", "string", "the method's name; null, as all that follows but `error`, where there is an error"),
     Column("target", "int64", "index of the explained class, of a contrast that of the first; null for all else"),
-    Column("label", "string", "label of that class; null where it is unknown"),
+    Column("label", "string", "label of that class, or of the value; null where it is unknown"),
     Column("output", "string", "name of the output that holds the explained value; null for a class"),
     Column("place", "[int64]", "indices of that value in the output; null for classes and slices"),
     Column("asked", "string", "what is explained, as the JSON document's `target` has it, JSON"),

@@ -6,7 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from networks.unusual_graphs import detector, many_channels, open_network, random_images, several_inputs
+from networks.small_graphs import parse
+from networks.unusual_graphs import HEADER, detector, many_channels, open_network, random_images, several_inputs
 from PIL import Image
 
 import masktool
@@ -189,3 +190,51 @@ def test_further_inputs_are_fed_and_told(tmp_path):
         other = explain(session, image, "occlusion", 0, inputs=inputs | {"temperature": 0.1})
         first = explain(session, image, "occlusion", 0, inputs=inputs)
     assert not np.array_equal(other.attributions, first.attributions)
+
+
+def one_number(tail, outputs, more=""):
+    """A network that ends in ``tail`` behind six pooled channels, ``f``."""
+    return parse(f"""{HEADER}
+    numbers (float[N, 3, 16, 24] image) => ({outputs})
+    <float[6, 3, 3, 3] kernel, float[6, 1] weight, float[6, 4] bits, int64[1] last = {{1}} {more}>
+    {{
+        h = Conv<pads = [1, 1, 1, 1], strides = [2, 2]>(image, kernel)
+        r = Relu(h)
+        p = GlobalAveragePool(r)
+        f = Flatten(p)
+        {tail}
+    }}""", last=[1])  # fmt: skip
+
+
+def test_a_regressor_of_one_number_is_asked_by_its_name_or_by_none(tmp_path):
+    network = one_number("g = MatMul(f, weight)\n age = Squeeze(g, last)", "float[N] age")
+    with export_and_load(network, tmp_path, preprocessing=PIXELS) as session:
+        found, same = (explain(session, noise_photograph(), "occlusion", output=name) for name in (None, "age"))
+        image = noise_photograph().transpose(2, 0, 1)[None].astype(np.float32) / 255
+        assert found.score == pytest.approx(float(session.run(image)["age"][0]), rel=1e-6)
+        assert (found.name, found.score_name, found.question) == ("age", "value", same.question)
+        np.testing.assert_array_equal(found.attributions, same.attributions)
+        with pytest.raises(MasktoolError, match="no class output to explain"):
+            explain(session, noise_photograph(), "occlusion", 0)
+    column = one_number("age = MatMul(f, weight)", "float[N, 1] age")
+    with export_and_load(column, tmp_path, preprocessing=PIXELS) as session:
+        found = explain(session, noise_photograph(), "occlusion", output="age")
+        assert (found.name, found.target) == ("age", (0,))
+
+
+def test_one_bit_of_a_head_of_many_labels_is_asked_by_its_label(tmp_path):
+    network = one_number("g = MatMul(f, bits)\n tags = Sigmoid(g)", "float[N, 4] tags")
+    labels = ("cat", "dog", "egg", "sky")
+    with export_and_load(network, tmp_path, preprocessing=PIXELS, labels=labels) as session:
+        ask = {"output": "tags"}
+        bit, raw = (explain(session, noise_photograph(), "occlusion", "dog", **each) for each in ({}, ask))
+        place = explain(session, noise_photograph(), "occlusion", 1, **ask)
+        contrast = explain(session, noise_photograph(), "occlusion", "dog", against="sky", **ask)
+        with pytest.raises(TargetError, match=r"unknown label.*did you mean 'dog'"):
+            explain(session, noise_photograph(), "occlusion", "dogs", **ask)
+    assert (bit.name, bit.score_name) == ("dog", "probability")
+    np.testing.assert_array_equal(bit.attributions, raw.attributions)
+    assert (raw.name, raw.label, raw.target) == ("dog (tags[1])", "dog", (1,))
+    assert raw.question == place.question
+    assert contrast.name == "dog (tags[1]) against sky (tags[3])"
+    assert json.loads(raw.to_json())["target"]["label"] == "dog"

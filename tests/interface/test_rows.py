@@ -40,7 +40,7 @@ def test_the_value_of_an_output_has_a_place_and_no_class(tmp_path):
     photograph = Image.fromarray(noise_photograph((20, 30)))
     found = masktool.explain(tmp_path / "model.onnx", photograph, "occlusion", 2, output="scores", providers="cpu")
     row = explanation_row(found, "a.png", None)
-    assert (row["target"], row["label"], row["output"], row["place"]) == (None, None, "scores", [2])
+    assert (row["target"], row["label"], row["output"], row["place"]) == (None, "background", "scores", [2])
 
 
 def test_rows_come_back_from_parquet(explained, tmp_path):

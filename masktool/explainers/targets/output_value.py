@@ -23,6 +23,7 @@ from masktool.explainers.target import (
     TargetError,
     TargetWords,
 )
+from masktool.explainers.targets.class_target import find_label, label_of
 from masktool.messages import Placeholder, parameter, parameters
 from masktool.runtime.scores import note_corrected_scores
 
@@ -34,12 +35,12 @@ class OutputValue(Target):
 
     Attributes:
         output: the name of the output.
-        place: indices into all axes of the output but the batch; ``top`` for its largest value; None where the output
-            has one value only.
+        place: indices into all axes of the output but the batch; ``top`` for its largest value; a label of the class
+            output; None where the output has one value only.
     """
 
     name: ClassVar[str] = "value"
-    syntax: ClassVar[str] = parameters(output=Placeholder("NAME"), target=Placeholder("top|I,J"))
+    syntax: ClassVar[str] = parameters(output=Placeholder("NAME"), target=Placeholder("top|I,J|LABEL"))
     summary: ClassVar[str] = "one value of an output, as it is"
     gradient: ClassVar[str] = "of the class output, where that holds logits"
     is_general: ClassVar[bool] = True
@@ -60,9 +61,18 @@ class OutputValue(Target):
     def settle(self, outputs: ModelOutputs) -> SettledValue:
         """Returns the value by its indices."""
         refuse_log_odds(outputs, self.output)
-        place = resolve_place(self.place, outputs.values[self.output][0], self.output)
-        linear = gives_logits(outputs.metadata, self.output)
-        return SettledValue(place, given=self.place not in (None, TOP), output_name=self.output, is_logit=linear)
+        values, labels = outputs.values[self.output][0], value_labels(outputs, self.output)
+        place = find_labelled(self.place, labels, values.shape)
+        if place is None:
+            place = resolve_place(self.place, values, self.output)
+        return SettledValue(
+            place,
+            label_of(place[0], labels) if place else None,
+            given=self.place not in (None, TOP),
+            output_name=self.output,
+            is_logit=gives_logits(outputs.metadata, self.output),
+            is_only=values.size == 1,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,16 +99,17 @@ class SettledPart(SettledTarget):
 
     @property
     def name(self) -> str:
-        """The output with the part, such as ``boxes[5, 0]`` or ``heat[0,2:5,:]``."""
-        return name_place(self.output_name, self.index)
+        """The output with the part, such as ``boxes[5, 0]`` or ``heat[0,2:5,:]``, behind its label if it has one."""
+        place = name_place(self.output_name, self.index)
+        return place if self.label is None else f"{self.label} ({place})"
 
     def describe(self) -> dict[str, Any]:
         """Returns the output and the part."""
-        return {"output": self.output_name, "index": self.index, "label": None}
+        return {"output": self.output_name, "index": self.index, "label": self.label}
 
     def ranked(self, outputs: ModelOutputs) -> tuple[ClassScore, ...]:
         """Returns the number alone."""
-        return (ClassScore(self.index, None, float(self.read(outputs)[0])),)
+        return (ClassScore(self.index, self.label, float(self.read(outputs)[0])),)
 
     def notes(self, outputs: ModelOutputs) -> Iterator[str]:
         """Yields whether the file corrects the output."""
@@ -112,10 +123,17 @@ class SettledValue(SettledPart):
 
     Attributes:
         is_logit: whether the value is a class's logit, whose gradient files hold.
+        is_only: whether the output holds no other value.
     """
 
     index: Place
     is_logit: bool = dataclasses.field(default=False, kw_only=True, compare=False)
+    is_only: bool = dataclasses.field(default=False, kw_only=True, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The output with the place, unless it holds no other value."""
+        return self.output_name if self.is_only and self.label is None else super().name
 
     def read(self, outputs: ModelOutputs) -> NDArray[np.float64]:
         """Returns the values (M,)."""
@@ -140,6 +158,30 @@ class SettledValue(SettledPart):
     def classes(self) -> tuple[int, ...]:
         """The class whose logit it is."""
         return self.index[:1] if self.is_logit else ()
+
+
+def value_labels(outputs: ModelOutputs, output: str) -> Sequence[str] | None:
+    """Returns the labels of an output's values along their first axis; None where the file has none for them."""
+    metadata, shape = outputs.metadata, outputs.values[output].shape[1:]
+    fit = output == metadata.class_output and metadata.labels is not None and shape[:1] == (len(metadata.labels),)
+    return metadata.labels if fit else None
+
+
+def find_labelled(target: TargetWords, labels: Sequence[str] | None, shape: Sequence[int]) -> Place | None:
+    """Returns the indices of the value that a label names; None where the target is no label of one value.
+
+    Args:
+        target: the target, see :data:`TargetWords`.
+        labels: the labels along the first axis; None where they are unknown.
+        shape: the shape of one image's output.
+
+    Raises:
+        TargetError: there is no such label.
+    """
+    is_word = isinstance(target, str) and target != TOP and parse_place(target) is None
+    if labels is None or not is_word or any(length != 1 for length in shape[1:]):
+        return None
+    return (find_label(str(target), labels), *(0 for _ in shape[1:]))
 
 
 def gives_logits(metadata: Metadata, output: str) -> bool:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from masktool.explainers.targets.contrast import Contrast, SettledContrast
     from masktool.explainers.targets.output_slice import OutputSlice, SettledSlice
     from masktool.explainers.targets.output_value import OutputValue, SettledValue
+    from masktool.explainers.targets.similarity import SettledSimilarity, Similarity
     from masktool.exporters import add_gradients_to
     from masktool.exporters.check import ExportCheck
     from masktool.exporters.derivatives.write import Derivative, differentiate
@@ -157,10 +158,12 @@ __all__ = [
     "Scale",
     "SettledClass",
     "SettledContrast",
+    "SettledSimilarity",
     "SettledSlice",
     "SettledSum",
     "SettledTarget",
     "SettledValue",
+    "Similarity",
     "SourceSummary",
     "Spread",
     "Stages",
@@ -269,10 +272,12 @@ _MODULE_OF_NAME = {
     "Scale": "masktool.explainers.model_outputs",
     "SettledClass": "masktool.explainers.targets.class_target",
     "SettledContrast": "masktool.explainers.targets.contrast",
+    "SettledSimilarity": "masktool.explainers.targets.similarity",
     "SettledSlice": "masktool.explainers.targets.output_slice",
     "SettledSum": "masktool.explainers.targets.class_sum",
     "SettledTarget": "masktool.explainers.target",
     "SettledValue": "masktool.explainers.targets.output_value",
+    "Similarity": "masktool.explainers.targets.similarity",
     "SourceSummary": "masktool.exporters.result",
     "Spread": "masktool.interface.bench.spread",
     "Stages": "masktool.maskers.settings",

@@ -84,6 +84,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "provider_options": OptionName("--provider-option"),
     "providers": OptionName("--provider"),
     "queue_delay": OptionName("--queue-delay"),
+    "reference": OptionName("--reference"),
     "repository": OptionName("--triton"),
     "resume": OptionName("--resume"),
     "rule": OptionName("--rule"),

@@ -155,6 +155,14 @@ def prepared(tmp_path_factory):
     boxes = "a = Conv<strides=[16,16]>(image, w) b = Reshape(a, s) boxes = Transpose<perm=[0,2,1]>(b)"
     shape = np.array([0, 6, -1])
     save_network(folder / "detector.onnx", IMAGE, "float[N,16,6] boxes", boxes, w=weights(6, 3, 3, 3), s=shape)
+    e = "d = GlobalAveragePool(b) embedding = Flatten(d)"
+    save_network(folder / "embedder.onnx", IMAGE, "float[N,8] embedding", f"{CONVOLUTION} {e}", w=w)
+    age = f"{CONVOLUTION} d = GlobalAveragePool(b) e = Flatten(d) f = MatMul(e, v) age = Squeeze(f, x)"
+    save_network(folder / "regressor.onnx", IMAGE, "float[N] age", age, w=w, v=weights(8, 1), x=np.array([1]))
+    other = "g = Conv<pads=[1,1,1,1], strides=[2,2]>(right, w) h = Relu(g) i = GlobalAveragePool(h) d = Sub(c, i)"
+    siamese = f"{CONVOLUTION} c = GlobalAveragePool(b) {other} {HEAD}".replace("image", "left")
+    inputs = "float[N,3,64,64] left, float[N,3,64,64] right"
+    save_network(folder / "siamese.onnx", inputs, SCORES, siamese, w=w, v=v)
     write_data(folder)
     preset = {"preprocessing": "imagenet", "labels": folder / "classes.txt"}
     export(folder / "model.onnx", folder / "masked.onnx", **preset)
@@ -168,6 +176,7 @@ def write_data(folder):
     (folder / "classes.txt").write_text("\n".join(names))
     sample = Image.open(demo.sample_path()).convert("RGB")
     sample.save(folder / "photo.jpg")
+    sample.rotate(180).save(folder / "other.jpg")
     (folder / "photos").mkdir()
     photos = [f"{number}.jpg" for number in range(2)]
     for number, photo in enumerate(photos):

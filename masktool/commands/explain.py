@@ -20,7 +20,7 @@ from masktool.commands.explain_options import (
     lime_segments,
     needs_gradients,
     parse_assignments,
-    parse_inputs,
+    parse_image_inputs,
     share_options,
     share_stopping,
 )
@@ -30,6 +30,7 @@ from masktool.data_files import is_directory
 from masktool.explainers.method import METHODS
 from masktool.explainers.model_outputs import Scale
 from masktool.explainers.stopping import Stopping
+from masktool.explainers.subject import read_named
 from masktool.interface.explain import default_method
 from masktool.interface.folders.request import FOLDER_FORMATS, ExplanationRequest
 from masktool.interface.folders.settings import describe_folder_run
@@ -74,9 +75,10 @@ BAD_INPUT = 2
 @click.option(
     "--input",
     "inputs",
-    metavar="NAME=VALUE|FILE.npy",
+    metavar="NAME=VALUE|FILE",
     multiple=True,
-    help="What MODEL asks for besides the image; may be repeated.",
+    help="What MODEL asks for besides the image; FILE is a .npy file, or a photograph, which is prepared as IMAGE is. "
+    "May be repeated.",
 )
 @options.samples_option
 @options.in_order(STOPPING_OPTIONS)
@@ -134,6 +136,7 @@ def command(
     output: str | None,
     sum_with: tuple[str, ...],
     against: str | None,
+    reference: Path | None,
     score: Any,
     inputs: tuple[str, ...],
     samples: int | None,
@@ -171,8 +174,9 @@ def command(
         output=output,
         sum_with=sum_with,
         against=against,
+        reference=None if reference is None else read_named(reference),
         score=score,
-        inputs=parse_inputs(inputs),
+        inputs=parse_image_inputs(inputs),
         input_size=input_size,
         seed=seed,
         batch=batch,

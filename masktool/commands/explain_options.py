@@ -22,6 +22,8 @@ from masktool.interface.folders.request import FOLDER_FORMATS, PARQUET
 from masktool.interface.rows import arrow_schema
 from masktool.option_names import for_command_line
 from masktool.runtime.arrays import ARRAY_SUFFIX, read_array
+from masktool.runtime.images import read_image
+from masktool.runtime.pictures import picture_extensions
 
 STOPPING_OPTIONS = (
     click.option(
@@ -95,6 +97,12 @@ TARGET_OPTIONS = (
         "--output", metavar="NAME", help="Explain values of this output of MODEL, as they are, instead of a class."
     ),
     click.option(
+        "--reference",
+        type=click.Path(path_type=Path),
+        metavar="PHOTO",
+        help="Explain how similar photographs are to this one: the cosine of their embeddings, which --output holds.",
+    ),
+    click.option(
         "--list-targets",
         is_flag=True,
         is_eager=True,
@@ -136,6 +144,14 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         except (ValueError, RecursionError):  # a number of thousands of digits, a deep nest: no option takes them
             values[name.strip()] = None if text.strip() in NOTHING else text
     return values
+
+
+def parse_image_inputs(assignments: Sequence[str]) -> dict[str, Any]:
+    """Returns inputs by name as :func:`parse_inputs`, but also from NAME=PHOTO, which is read and prepared later."""
+    pairs = [(assignment, Path(assignment.partition("=")[2])) for assignment in assignments]
+    photographs = {assignment: path for assignment, path in pairs if path.suffix.lower() in picture_extensions()}
+    values: dict[str, Any] = parse_inputs([each for each in assignments if each not in photographs])
+    return values | {each.partition("=")[0]: read_image(path) for each, path in photographs.items()}
 
 
 def parse_inputs(assignments: Sequence[str]) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ from masktool.explainers.explanation import Explanation
 from masktool.explainers.explanation_run import Cost, ExplanationRun, maps_of
 from masktool.explainers.explanation_settings import ExplanationSettings
 from masktool.explainers.feature_maps import without_activations
+from masktool.explainers.image_inputs import prepare_inputs
 from masktool.explainers.incremental import IncrementalEvaluation, WindowGraphs
 from masktool.explainers.mask_design import MaskDesign, Masks, MasksInMemory
 from masktool.explainers.method import Method
@@ -29,7 +30,7 @@ from masktool.explainers.on_device import DeviceEvaluation, DeviceGraphs, Differ
 from masktool.explainers.reading import Reading, check_finite, read_scores
 from masktool.explainers.subject import ImageLike, Subject, make_subject, read_subject
 from masktool.explainers.target import SettledTarget, Target, TargetLike, explains_classes, measure
-from masktool.explainers.target_choice import choose_target
+from masktool.explainers.target_choice import choose_target, find_only_value
 from masktool.explainers.targets.class_target import SettledClass
 from masktool.explainers.task import Differentiable, Evaluate, ScoredMasks, Task, TaskHead
 from masktool.exported_files import find_head_file
@@ -72,6 +73,8 @@ def explain_all(
     if not method.draws():
         settings.stopping.refuse_for(method.title)
     pictures = [read_subject(image) for image in images]
+    inputs = prepare_inputs(session, settings.inputs, settings.input_size)
+    settings = dataclasses.replace(settings, inputs=inputs)
     if session.metadata.takes_mask:
         check_offers(session, method)
         check_scale(settings.score, method)
@@ -85,6 +88,10 @@ def explain_all(
             [explain_by_file(session, subject, target, method, settings) for target in wanted]
             for subject, wanted in chosen
         ]
+    chosen = [
+        (subject, [find_only_value(each, session).look_up(session, subject, settings.inputs) for each in wanted])
+        for subject, wanted in chosen
+    ]
     for subject, _ in chosen:
         settle_batch(session, subject, settings)  # what is measured is no part of any explanation's cost
     batches = [chosen] if method.in_one_batch else [[each] for each in chosen]

@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import get_args
 
+from masktool.explainers.image_inputs import read_inputs
 from masktool.explainers.model_outputs import Scale
 from masktool.explainers.stopping import Stopping
+from masktool.explainers.subject import ImageLike, NamedImage, read_named
 from masktool.explainers.target import TargetLike
 from masktool.option_checks import check_choice, check_count, check_several, check_size
 from masktool.progress import Progress
@@ -23,8 +25,10 @@ class ExplanationSettings:
         output: the name of an output of which values are explained; None explains classes.
         sum_with: the classes that are explained together with each target, as one.
         against: what each target is compared with; None explains it alone.
+        reference: the image to whose embedding that of each image is compared; None explains no similarity.
         score: the score of a class: its ``probability`` or its ``log-odds``.
-        inputs: the values of the model's inputs other than the image and the mask, by name.
+        inputs: the values of the model's inputs other than the image and the mask, by name; photographs, or paths of
+            such, are prepared as the image is.
         input_size: (height, width) of the image input in pixels, for a model that leaves them open; None takes that of
             the model's preprocessing.
         seed: the seed of every random choice.
@@ -37,6 +41,7 @@ class ExplanationSettings:
     output: str | None = None
     sum_with: Sequence[TargetLike] = ()
     against: TargetLike = None
+    reference: ImageLike | NamedImage | None = None
     score: Scale = "probability"
     inputs: Inputs | None = None
     input_size: tuple[int, int] | None = None
@@ -53,6 +58,9 @@ class ExplanationSettings:
         check_count("seed", self.seed, 0)
         check_several("sum_with", self.sum_with)
         check_choice("score", self.score, get_args(Scale))
+        if self.reference is not None:
+            object.__setattr__(self, "reference", read_named(self.reference))
+        object.__setattr__(self, "inputs", read_inputs(self.inputs))
 
 
 SHARED_ARGUMENTS = (

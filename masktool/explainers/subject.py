@@ -28,6 +28,24 @@ PHOTOGRAPH_CHANNELS = (1, 3, None)
 """Numbers of input channels that a photograph can be prepared for; None is an open number."""
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class NamedImage:
+    """An image that was read, and what to call it.
+
+    Attributes:
+        name: the name of its file, or a word for it.
+        image: a photograph or an array, as :func:`read_subject` returns it.
+    """
+
+    name: str
+    image: Image.Image | NDArray[Any]
+
+    @property
+    def is_photograph(self) -> bool:
+        """Whether it is a photograph, and no array that is the model's input already."""
+        return isinstance(self.image, Image.Image)
+
+
 @dataclasses.dataclass(frozen=True)
 class Subject:
     """The image that is explained, as the model's input and as a picture for people.
@@ -86,6 +104,14 @@ def read_subject(image: ImageLike) -> Image.Image | NDArray[Any]:
     if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8:
         return Image.fromarray(np.ascontiguousarray(array))
     return array
+
+
+def read_named(image: ImageLike | NamedImage) -> NamedImage:
+    """Returns an image, as :func:`read_subject` reads it, with a name; one that has a name already as it is."""
+    if isinstance(image, NamedImage):
+        return image
+    name = Path(image).name if isinstance(image, str | os.PathLike) else "another image"
+    return NamedImage(name, read_subject(image))
 
 
 def make_subject(image: Image.Image | NDArray[Any], session: MaskedSession, input_size: Size | None = None) -> Subject:

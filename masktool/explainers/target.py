@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 
 from masktool.errors import MasktoolError
 from masktool.explainers.model_outputs import ModelOutputs
+from masktool.explainers.subject import Subject
 from masktool.registry import ClassRegistry
+from masktool.runtime.inputs import Inputs
+from masktool.runtime.session import MaskedSession
 
 Place = tuple[int, ...]
 """Indices into the axes of one image's output."""
@@ -210,6 +213,16 @@ class Target(abc.ABC):
         """
         return self
 
+    def look_up(self, session: MaskedSession, subject: Subject, inputs: Inputs | None) -> Target:  # noqa: ARG002
+        """Returns the target with what has to be known before an image is scored, such as another image's embedding.
+
+        Args:
+            session: the session of the model.
+            subject: the image.
+            inputs: the values of the model's inputs other than the image and the mask, by name.
+        """
+        return self
+
     @abc.abstractmethod
     def settle(self, outputs: ModelOutputs) -> SettledTarget:
         """Returns the target by its places in the outputs of one image, with nothing missing.
@@ -223,8 +236,8 @@ class Target(abc.ABC):
 TargetWords = str | int | tuple[int | slice, ...] | None
 """A target in words, or numbers. A class: None or ``"top"`` for the class with the highest score; an index, also as a
 string of digits; or a label. Where an output is named, one of its values: indices into all axes of the output but the
-batch, as numbers or as ``"5,0"``; ``"top"`` for its largest value; None where the output has one value only. The mean
-of a part of it where one of these is a slice: ``"0,2:5,:"``."""
+batch, as numbers or as ``"5,0"``; ``"top"`` for its largest value; a label, of the class output; None where the output
+has one value only. The mean of a part of it where one of these is a slice: ``"0,2:5,:"``."""
 TargetLike = Target | TargetWords
 """What is to be explained: a target, or the words for one, see :data:`TargetWords`."""
 

@@ -6,18 +6,53 @@ from masktool.errors import MasktoolError
 from masktool.explainers.explanation_settings import ExplanationSettings
 from masktool.explainers.target import TARGETS, Target, TargetLike
 from masktool.explainers.targets.class_sum import ClassSum
+from masktool.explainers.targets.class_target import ClassTarget
 from masktool.explainers.targets.contrast import Contrast
-from masktool.messages import parameter
+from masktool.explainers.targets.output_value import OutputValue
+from masktool.explainers.targets.similarity import Similarity
+from masktool.messages import join, parameter
+from masktool.runtime.session import MaskedSession
 
 
 def choose_target(target: TargetLike, settings: ExplanationSettings) -> Target:
     """Returns the target that is meant by what was given for one image, and by the settings for all."""
+    if settings.reference is not None:
+        return choose_similarity(target, settings)
     found = read_target_words(target, settings.output)
     if settings.sum_with:
         found = ClassSum([found, *(read_target_words(each, settings.output) for each in settings.sum_with)])
     if settings.against is not None:
         found = Contrast(found, read_target_words(settings.against, settings.output))
     return found
+
+
+def choose_similarity(target: TargetLike, settings: ExplanationSettings) -> Similarity:
+    """Returns the similarity to a reference.
+
+    Raises:
+        MasktoolError: a target was given besides, or what goes with one.
+    """
+    assert settings.reference is not None
+    besides = {"target": target, "sum_with": settings.sum_with or None, "against": settings.against}
+    if given := [name for name, value in besides.items() if value is not None]:
+        raise MasktoolError(
+            "a reference is a target itself",
+            where=join(", ", [parameter("reference"), *map(parameter, given)]),
+            fix="leave one of them out",
+        )
+    return Similarity(settings.reference, settings.output)
+
+
+def find_only_value(target: Target, session: MaskedSession) -> Target:
+    """Returns the one number of a model that gives no other, such as a regressor, where no class was named.
+
+    Any other target, and that of any other model, stays as it is.
+    """
+    if not isinstance(target, ClassTarget) or target.which is not None or session.metadata.class_output is not None:
+        return target
+    shapes = list(session.output_shapes.items())
+    is_only = len(shapes) == 1 and all(length == 1 for length in shapes[0][1][1:])
+    return OutputValue(shapes[0][0]) if is_only else target
 
 
 def read_target_words(target: TargetLike, output: str | None) -> Target:

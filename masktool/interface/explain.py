@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
+import numpy.typing as npt
+
 from masktool.contract import Metadata, SamplerRule
 from masktool.errors import MasktoolError
 from masktool.explainers.budgets import default_for_budget
@@ -26,7 +28,6 @@ from masktool.interface.options import EXPORT_OPTIONS, ModelLike
 from masktool.messages import call, join, parameter
 from masktool.option_checks import check_several
 from masktool.progress import Progress, Say, log
-from masktool.runtime.inputs import Inputs
 from masktool.runtime.session import MaskedSession
 
 OF_AN_EXPORT = {
@@ -49,8 +50,9 @@ def explain(
     output: str | None = None,
     sum_with: Sequence[TargetLike] = (),
     against: TargetLike = None,
+    reference: ImageLike | None = None,
     score: Scale = "probability",
-    inputs: Inputs | None = None,
+    inputs: Mapping[str, npt.ArrayLike | ImageLike] | None = None,
     input_size: tuple[int, int] | None = None,
     n_samples: int | None = None,
     until: Literal["stable", "top-k"] | None = None,
@@ -85,9 +87,12 @@ def explain(
         sum_with: classes that are explained together with the target as one, by the sum of their probabilities.
         against: what the target is compared with: why the target and not this. Explained is the difference of logits,
             or of log-probabilities or log-odds where the file gives probabilities.
+        reference: another image, as for ``image``: explained is the cosine similarity of the two images' embeddings,
+            which ``output`` holds; None explains no similarity.
         score: the score of a class: its ``probability`` p, or its ``log-odds`` log p - log(1 - p), which still differ
             where p is rounded to 0 or 1. Methods that need gradients take no ``log-odds``.
-        inputs: the values of the model's inputs other than the image and the mask, by name.
+        inputs: the values of the model's inputs other than the image and the mask, by name. A photograph, as a Pillow
+            image or a path, is prepared as the image is: such as the second one of a siamese network.
         input_size: (height, width) of the image input in pixels, for a model that leaves them open; None takes that of
             the model's preprocessing.
         n_samples: the number of masks, or of steps in methods that take steps; None takes the method's default, which
@@ -136,6 +141,7 @@ def explain(
         output=output,
         sum_with=sum_with,
         against=against,
+        reference=reference,
         score=score,
         inputs=inputs,
         input_size=input_size,

@@ -157,7 +157,7 @@ def check_others(
         raise MasktoolError(
             "the model needs more than the image",
             where=", ".join(missing),
-            fix="give " + differently(python="inputs={NAME: array}", command="--input NAME=VALUE or NAME=FILE.npy"),
+            fix="give " + differently(python="inputs={NAME: array}", command="--input NAME=VALUE or NAME=FILE"),
         )
     if unknown := sorted(set(values) - set(known)):
         raise MasktoolError(

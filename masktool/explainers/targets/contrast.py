@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from masktool.errors import MasktoolError
 from masktool.explainers.model_outputs import ModelOutputs
+from masktool.explainers.subject import Subject
 from masktool.explainers.target import (
     FEW_ROUNDINGS,
     TARGETS,
@@ -33,7 +34,9 @@ from masktool.explainers.target import (
 )
 from masktool.explainers.targets.class_target import ClassTarget
 from masktool.messages import Placeholder, parameter, parameters
+from masktool.runtime.inputs import Inputs
 from masktool.runtime.scores import LEAST
+from masktool.runtime.session import MaskedSession
 
 LONGEST_SIDE = 30
 """Largest number of characters of either side in a picture's title."""
@@ -82,6 +85,10 @@ class Contrast(Target):
     def fit(self, shapes: Mapping[str, OutputShape], size: tuple[int, int]) -> Contrast:
         """Returns both as they are of a model."""
         return Contrast(*(side.fit(shapes, size) for side in self.sides))
+
+    def look_up(self, session: MaskedSession, subject: Subject, inputs: Inputs | None) -> Contrast:
+        """Returns the contrast of both with what they have to know."""
+        return Contrast(*(side.look_up(session, subject, inputs) for side in self.sides))
 
     def settle(self, outputs: ModelOutputs) -> SettledContrast:
         """Returns both by their places in the outputs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 from masktool.explainers.explanation import FORMATS, Explanation
 from masktool.explainers.method import METHODS
 from masktool.explainers.model_outputs import Scale
+from masktool.explainers.subject import NamedImage
 from masktool.identity import digest_values
 from masktool.interface.explain import explain_targets
 from masktool.progress import Progress
@@ -36,6 +38,7 @@ class ExplanationRequest:
         output: the name of the output that the targets are indices into; None where targets are classes.
         sum_with: the classes that are explained together with each target, as one.
         against: what each target is compared with; None explains it alone.
+        reference: the image to which every photograph's similarity is explained; None explains none.
         score: the score of a class that is explained: ``probability`` or ``log-odds``.
         inputs: the values of the model's inputs other than the image and the mask, by name.
         input_size: (height, width) of the image input in pixels, for a model that leaves them open.
@@ -56,7 +59,7 @@ class ExplanationRequest:
     targets: Sequence[str | None]
     output: str | None
     score: Scale
-    inputs: Mapping[str, np.ndarray]
+    inputs: Mapping[str, np.ndarray | Image.Image]
     input_size: tuple[int, int] | None
     seed: int
     batch: BatchSize
@@ -65,6 +68,7 @@ class ExplanationRequest:
     formats: Sequence[str]
     sum_with: Sequence[str] = ()
     against: str | None = None
+    reference: NamedImage | None = None
     threads: int | None = None
     documents: bool = False
     timing: bool = True
@@ -94,12 +98,17 @@ class ExplanationRequest:
             **{name: getattr(self, name) for name in decisive},
             "methods": methods,
             "inputs": {name: describe_option_value(value) for name, value in self.inputs.items()},
+            "reference": describe_option_value(self.reference),
             "formats": sorted(self.formats),
         }
 
 
 def describe_option_value(value: Any) -> Any:
-    """Returns a value of an option as JSON values; an array by the digest of its numbers."""
+    """Returns a value of an option as JSON values; an array or a picture by the digest of its numbers."""
+    if isinstance(value, NamedImage):
+        return {"name": value.name, **describe_option_value(value.image)}
+    if isinstance(value, Image.Image):
+        return {"size": value.size, "sha256": hashlib.sha256(value.tobytes()).hexdigest()}
     if isinstance(value, np.ndarray):
         return {"shape": value.shape, "type": str(value.dtype), "sha256": digest_values({"": value.tolist()})}
     return value
@@ -125,6 +134,7 @@ def explain_photograph(
         output=request.output,
         sum_with=request.sum_with,
         against=request.against,
+        reference=request.reference,
         score=request.score,
         inputs=request.inputs,
         input_size=request.input_size,

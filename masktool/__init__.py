@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from masktool.explainers.targets.class_sum import ClassSum, SettledSum
     from masktool.explainers.targets.class_target import ClassTarget, SettledClass
     from masktool.explainers.targets.contrast import Contrast, SettledContrast
+    from masktool.explainers.targets.output_region import OutputRegion, SettledRegion
     from masktool.explainers.targets.output_slice import OutputSlice, SettledSlice
     from masktool.explainers.targets.output_value import OutputValue, SettledValue
     from masktool.explainers.targets.similarity import SettledSimilarity, Similarity
@@ -141,6 +142,7 @@ __all__ = [
     "Objective",
     "OutLoss",
     "OutputKind",
+    "OutputRegion",
     "OutputSlice",
     "OutputValue",
     "PassFigures",
@@ -158,6 +160,7 @@ __all__ = [
     "Scale",
     "SettledClass",
     "SettledContrast",
+    "SettledRegion",
     "SettledSimilarity",
     "SettledSlice",
     "SettledSum",
@@ -255,6 +258,7 @@ _MODULE_OF_NAME = {
     "Objective": "masktool.maskers.settings",
     "OutLoss": "masktool.maskers.settings",
     "OutputKind": "masktool.contract",
+    "OutputRegion": "masktool.explainers.targets.output_region",
     "OutputSlice": "masktool.explainers.targets.output_slice",
     "OutputValue": "masktool.explainers.targets.output_value",
     "PassFigures": "masktool.interface.bench.passes",
@@ -272,6 +276,7 @@ _MODULE_OF_NAME = {
     "Scale": "masktool.explainers.model_outputs",
     "SettledClass": "masktool.explainers.targets.class_target",
     "SettledContrast": "masktool.explainers.targets.contrast",
+    "SettledRegion": "masktool.explainers.targets.output_region",
     "SettledSimilarity": "masktool.explainers.targets.similarity",
     "SettledSlice": "masktool.explainers.targets.output_slice",
     "SettledSum": "masktool.explainers.targets.class_sum",

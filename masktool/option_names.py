@@ -85,6 +85,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "providers": OptionName("--provider"),
     "queue_delay": OptionName("--queue-delay"),
     "reference": OptionName("--reference"),
+    "region": OptionName("--region", separator=","),
     "repository": OptionName("--triton"),
     "resume": OptionName("--resume"),
     "rule": OptionName("--rule"),

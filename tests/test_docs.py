@@ -163,9 +163,12 @@ def prepared(tmp_path_factory):
     siamese = f"{CONVOLUTION} c = GlobalAveragePool(b) {other} {HEAD}".replace("image", "left")
     inputs = "float[N,3,64,64] left, float[N,3,64,64] right"
     save_network(folder / "siamese.onnx", inputs, SCORES, siamese, w=w, v=v)
+    places = "scores = Conv<strides=[4,4], pads=[1,1,1,1]>(image, w)"
+    save_network(folder / "segmenter.onnx", IMAGE, "float[N,5,16,16] scores", places, w=weights(5, 3, 3, 3))
     write_data(folder)
     preset = {"preprocessing": "imagenet", "labels": folder / "classes.txt"}
     export(folder / "model.onnx", folder / "masked.onnx", **preset)
+    export(folder / "segmenter.onnx", folder / "segments.onnx", class_output="none", **preset)
     export(folder / "detector.onnx", folder / "detector.masked.onnx", class_output="none", preprocessing="imagenet")
     return folder
 
@@ -177,6 +180,7 @@ def write_data(folder):
     sample = Image.open(demo.sample_path()).convert("RGB")
     sample.save(folder / "photo.jpg")
     sample.rotate(180).save(folder / "other.jpg")
+    shutil.copy(demo.sample_mask_path(), folder / "mask.png")
     (folder / "photos").mkdir()
     photos = [f"{number}.jpg" for number in range(2)]
     for number, photo in enumerate(photos):

@@ -29,6 +29,7 @@ from masktool.commands.source_options import READING_OPTIONS
 from masktool.data_files import is_directory
 from masktool.explainers.method import METHODS
 from masktool.explainers.model_outputs import Scale
+from masktool.explainers.regions import read_region
 from masktool.explainers.stopping import Stopping
 from masktool.explainers.subject import read_named
 from masktool.interface.explain import default_method
@@ -137,6 +138,7 @@ def command(
     sum_with: tuple[str, ...],
     against: str | None,
     reference: Path | None,
+    region: str | None,
     score: Any,
     inputs: tuple[str, ...],
     samples: int | None,
@@ -175,6 +177,7 @@ def command(
         sum_with=sum_with,
         against=against,
         reference=None if reference is None else read_named(reference),
+        region=None if region is None else read_region(region),
         score=score,
         inputs=parse_image_inputs(inputs),
         input_size=input_size,

@@ -88,6 +88,12 @@ TARGET_OPTIONS = (
         help="Why the target and not this: explain the difference of their logits.",
     ),
     click.option(
+        "--region",
+        metavar="FILE|X0,Y0,X1,Y1|auto",
+        help="Explain the target over this region of a segmentation, by its mean score there: a mask picture or .npy "
+        "of the photograph's size, a box in its pixels, or what is predicted as the target.",
+    ),
+    click.option(
         "--sum-with",
         metavar="INDEX|LABEL",
         multiple=True,

@@ -209,6 +209,7 @@ class Explanation:
             subtitle=self.subtitle(),
             meaning=self.meaning,
             capped=self.capped,
+            region=None if self.crop_box is None else self.question.region_pixels(self.image_size, self.crop_box),
         )
 
     @property

@@ -8,6 +8,7 @@ from typing import get_args
 
 from masktool.explainers.image_inputs import read_inputs
 from masktool.explainers.model_outputs import Scale
+from masktool.explainers.regions import RegionLike
 from masktool.explainers.stopping import Stopping
 from masktool.explainers.subject import ImageLike, NamedImage, read_named
 from masktool.explainers.target import TargetLike
@@ -26,6 +27,7 @@ class ExplanationSettings:
         sum_with: the classes that are explained together with each target, as one.
         against: what each target is compared with; None explains it alone.
         reference: the image to whose embedding that of each image is compared; None explains no similarity.
+        region: the region of a segmentation over which a class is explained; None explains classes and values.
         score: the score of a class: its ``probability`` or its ``log-odds``.
         inputs: the values of the model's inputs other than the image and the mask, by name; photographs, or paths of
             such, are prepared as the image is.
@@ -42,6 +44,7 @@ class ExplanationSettings:
     sum_with: Sequence[TargetLike] = ()
     against: TargetLike = None
     reference: ImageLike | NamedImage | None = None
+    region: RegionLike | None = None
     score: Scale = "probability"
     inputs: Inputs | None = None
     input_size: tuple[int, int] | None = None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from masktool.explainers import colormap
+from masktool.explainers.outlines import draw_region
 from masktool.printable import printable
 
 SMALLEST_PANEL = 400
@@ -141,6 +142,7 @@ def draw_picture(
     subtitle: str,
     meaning: str,
     capped: bool = False,
+    region: NDArray[np.bool_] | None = None,
 ) -> Image.Image:
     """Draws the photograph and beside it the map over the photograph, with a title and a colour bar.
 
@@ -152,12 +154,16 @@ def draw_picture(
         subtitle: the subtitle, one line in small letters.
         meaning: what an attribution is, in words, for the line beneath the colour bar.
         capped: whether the colours end at a percentile of the values, see :meth:`Scale.of`.
+        region: the photograph's pixels of a region that is outlined, (H0, W0); None for none.
     """
     scale = Scale.of(attributions, signed, capped)
     view = choose_view(attributions)
     size = choose_panel(view)
     original, values = render_photograph(photograph, view, size), render_map(attributions, view, size)
     panels = [original, overlay(original, values, scale)]
+    if region is not None:
+        for panel in panels:
+            draw_region(panel, region, view)
     lines = caption(meaning, scale, values, view, photograph.size, capped)
     return lay_out(panels, scale, (title, subtitle), lines)
 

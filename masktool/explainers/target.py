@@ -26,6 +26,7 @@ Place = tuple[int, ...]
 """Indices into the axes of one image's output."""
 OutputShape = tuple[int | None, ...]
 """The shape of an output; None for an axis of any length."""
+Pixels = NDArray[np.bool_]
 TOP = "top"
 FEW_ROUNDINGS = 4
 """Roundings of a score within which a map's values are noise: the difference of two scores has two, sums have a few."""
@@ -161,6 +162,15 @@ class SettledTarget(abc.ABC):
     def refuse_gradient(self, title: str) -> MasktoolError:
         """Returns the error for a method that needs gradients, which it has none of."""
         return explains_classes(title, self)
+
+    def region_pixels(self, size: tuple[int, int], crop_box: tuple[float, float, float, float]) -> Pixels | None:  # noqa: ARG002
+        """Returns the pixels of the region that it is of, (H0, W0), to be drawn in the picture; None for no region.
+
+        Args:
+            size: (H0, W0) of the picture.
+            crop_box: the box of the picture that the model saw.
+        """
+        return None
 
     def holds(self, outputs: ModelOutputs) -> NDArray[np.bool_]:
         """Returns whether the scores of M images still say what is explained, (M,): the class comes first."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from masktool.errors import MasktoolError
 from masktool.explainers.explanation_settings import ExplanationSettings
+from masktool.explainers.regions import RegionLike
 from masktool.explainers.target import TARGETS, Target, TargetLike
 from masktool.explainers.targets.class_sum import ClassSum
 from masktool.explainers.targets.class_target import ClassTarget
 from masktool.explainers.targets.contrast import Contrast
+from masktool.explainers.targets.output_region import OutputRegion
 from masktool.explainers.targets.output_value import OutputValue
 from masktool.explainers.targets.similarity import Similarity
 from masktool.messages import join, parameter
@@ -18,6 +20,8 @@ def choose_target(target: TargetLike, settings: ExplanationSettings) -> Target:
     """Returns the target that is meant by what was given for one image, and by the settings for all."""
     if settings.reference is not None:
         return choose_similarity(target, settings)
+    if settings.region is not None:
+        return choose_region(target, settings.region, settings)
     found = read_target_words(target, settings.output)
     if settings.sum_with:
         found = ClassSum([found, *(read_target_words(each, settings.output) for each in settings.sum_with)])
@@ -34,7 +38,7 @@ def choose_similarity(target: TargetLike, settings: ExplanationSettings) -> Simi
     """
     assert settings.reference is not None
     besides = {"target": target, "sum_with": settings.sum_with or None, "against": settings.against}
-    if given := [name for name, value in besides.items() if value is not None]:
+    if given := [name for name, value in {**besides, "region": settings.region}.items() if value is not None]:
         raise MasktoolError(
             "a reference is a target itself",
             where=join(", ", [parameter("reference"), *map(parameter, given)]),
@@ -53,6 +57,26 @@ def find_only_value(target: Target, session: MaskedSession) -> Target:
     shapes = list(session.output_shapes.items())
     is_only = len(shapes) == 1 and all(length == 1 for length in shapes[0][1][1:])
     return OutputValue(shapes[0][0]) if is_only else target
+
+
+def choose_region(target: TargetLike, region: RegionLike, settings: ExplanationSettings) -> Target:
+    """Returns a class over a region, or against another over the same.
+
+    Raises:
+        MasktoolError: a target was given, which says itself what it is of; or classes to be explained as one.
+    """
+    for each in (target, settings.against):
+        if isinstance(each, Target):
+            raise MasktoolError(
+                "the target says itself what it is of", where="region", got=each.name, fix="leave the region out"
+            )
+    if settings.sum_with:
+        raise MasktoolError("a sum is of classes of the picture", where="region", fix="leave one of the two out")
+    found = OutputRegion(target, region, settings.output)  # type: ignore[arg-type]  # words, as was just checked
+    if settings.against is None:
+        return found
+    other = OutputRegion(settings.against, found.region, settings.output, found.which)  # type: ignore[arg-type]
+    return Contrast(found, other)
 
 
 def read_target_words(target: TargetLike, output: str | None) -> Target:

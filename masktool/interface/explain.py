@@ -17,6 +17,7 @@ from masktool.explainers.explanation import Explanation
 from masktool.explainers.explanation_settings import SHARED_ARGUMENTS, ExplanationSettings
 from masktool.explainers.method import Method, build_method
 from masktool.explainers.model_outputs import Scale
+from masktool.explainers.regions import RegionLike
 from masktool.explainers.stopping import STOPPING_ARGUMENTS, Stopping
 from masktool.explainers.subject import ImageLike, read_subject
 from masktool.explainers.target import TargetLike
@@ -51,6 +52,7 @@ def explain(
     sum_with: Sequence[TargetLike] = (),
     against: TargetLike = None,
     reference: ImageLike | None = None,
+    region: RegionLike | None = None,
     score: Scale = "probability",
     inputs: Mapping[str, npt.ArrayLike | ImageLike] | None = None,
     input_size: tuple[int, int] | None = None,
@@ -89,6 +91,10 @@ def explain(
             or of log-probabilities or log-odds where the file gives probabilities.
         reference: another image, as for ``image``: explained is the cosine similarity of the two images' embeddings,
             which ``output`` holds; None explains no similarity.
+        region: the region of a segmentation over which the class's mean score is explained: ``"auto"`` for the places
+            that are predicted as the class, a box (x0, y0, x1, y1) in the photograph's pixels, a mask (H, W) of the
+            photograph's size, or the path of a file that holds one. ``output`` names the output (N, K, h, w) where the
+            model has several.
         score: the score of a class: its ``probability`` p, or its ``log-odds`` log p - log(1 - p), which still differ
             where p is rounded to 0 or 1. Methods that need gradients take no ``log-odds``.
         inputs: the values of the model's inputs other than the image and the mask, by name. A photograph, as a Pillow
@@ -142,6 +148,7 @@ def explain(
         sum_with=sum_with,
         against=against,
         reference=reference,
+        region=region,
         score=score,
         inputs=inputs,
         input_size=input_size,

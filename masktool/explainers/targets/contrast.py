@@ -26,6 +26,7 @@ from masktool.explainers.target import (
     ClassScore,
     Combined,
     OutputShape,
+    Pixels,
     SettledTarget,
     Target,
     TargetError,
@@ -205,6 +206,10 @@ class SettledContrast(SettledTarget):
     def refuse_gradient(self, title: str) -> MasktoolError:
         """Returns the error of the side that has no gradient."""
         return (self.against if self.first.classes else self.first).refuse_gradient(title)
+
+    def region_pixels(self, size: tuple[int, int], crop_box: tuple[float, float, float, float]) -> Pixels | None:
+        """Returns the pixels of the first's region."""
+        return self.first.region_pixels(size, crop_box)
 
     def holds(self, outputs: ModelOutputs) -> NDArray[np.bool_]:
         """Returns whether the first is above the second, (M,)."""

@@ -15,6 +15,7 @@ from PIL import Image
 from masktool.explainers.explanation import FORMATS, Explanation
 from masktool.explainers.method import METHODS
 from masktool.explainers.model_outputs import Scale
+from masktool.explainers.regions import Region
 from masktool.explainers.subject import NamedImage
 from masktool.identity import digest_values
 from masktool.interface.explain import explain_targets
@@ -39,6 +40,7 @@ class ExplanationRequest:
         sum_with: the classes that are explained together with each target, as one.
         against: what each target is compared with; None explains it alone.
         reference: the image to which every photograph's similarity is explained; None explains none.
+        region: the region of a segmentation over which a class is explained, as it was read; None for none.
         score: the score of a class that is explained: ``probability`` or ``log-odds``.
         inputs: the values of the model's inputs other than the image and the mask, by name.
         input_size: (height, width) of the image input in pixels, for a model that leaves them open.
@@ -69,6 +71,7 @@ class ExplanationRequest:
     sum_with: Sequence[str] = ()
     against: str | None = None
     reference: NamedImage | None = None
+    region: Region | None = None
     threads: int | None = None
     documents: bool = False
     timing: bool = True
@@ -96,6 +99,7 @@ class ExplanationRequest:
         }
         return {
             **{name: getattr(self, name) for name in decisive},
+            "region": describe_option_value(self.region),
             "methods": methods,
             "inputs": {name: describe_option_value(value) for name, value in self.inputs.items()},
             "reference": describe_option_value(self.reference),
@@ -135,6 +139,7 @@ def explain_photograph(
         sum_with=request.sum_with,
         against=request.against,
         reference=request.reference,
+        region=request.region,
         score=request.score,
         inputs=request.inputs,
         input_size=request.input_size,

@@ -125,7 +125,22 @@ def draw_object(rng: np.random.Generator, label: int, height: int, width: int) -
     scale = np.sqrt(rng.uniform(*AREA_RANGE)) * min(height, width)
     margin = FURTHEST_REACH * scale + 1
     centre = rng.uniform((margin, margin), (width - margin, height - margin))
-    angle = rng.uniform(0, 2 * np.pi)
+    return draw_outline(label, float(scale), centre, rng.uniform(0, 2 * np.pi), height, width)
+
+
+def draw_outline(
+    label: int, scale: float, centre: NDArray[np.float64], angle: float, height: int, width: int
+) -> NDArray[np.float64]:
+    """Draws an object of a class where it is wanted: the share of every pixel that it covers, (H, W) in 0..1.
+
+    Args:
+        label: the class, an index into :data:`LABELS`.
+        scale: the side in pixels of a square of the object's area.
+        centre: the object's centre of gravity (x, y) in pixels.
+        angle: how far it is turned, in radians.
+        height: the height of the picture in pixels.
+        width: the width of the picture in pixels.
+    """
     rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     vertices = (OUTLINES[label] @ rotation * scale + centre) * SUPERSAMPLING
     canvas = Image.new("L", (width * SUPERSAMPLING, height * SUPERSAMPLING))

@@ -28,7 +28,7 @@ def test_the_backend_loads_it(packaged, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_request_made_of_the_configuration_alone(packaged, kind, rows):
     model = packaged.package(kind)
     request = model.make_request(rows)

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 from onnx.reference.op_run import OpRun
-from onnx.reference.ops.op_conv_transpose import ConvTranspose as ConvTransposeOfOneGroup
 
 MEAN_VARIANCE_EPSILON = 1e-9
 """Of MeanVarianceNormalization, fixed by the ONNX specification."""
@@ -59,13 +58,32 @@ class Pad(OpRun):
 
 
 class ConvTranspose(OpRun):
-    """ConvTranspose of any number of groups: onnx's own knows one."""
+    """ConvTranspose of any number of groups: onnx's own knows one, and goes from place to place."""
 
-    def _run(self, x, w, b=None, group=None, **attributes):
-        parts = zip(np.split(x, group, axis=1), np.split(w, group), strict=True)
-        one = ConvTransposeOfOneGroup(self.onnx_node, self.run_params)
-        y = np.concatenate([one._run(xs, ws, group=1, **attributes)[0] for xs, ws in parts], axis=1)
-        return (y if b is None else y + b.reshape(-1, 1, 1),)
+    def _run(self, x, w, b=None, group=1, strides=None, dilations=None, output_padding=None, **edges):
+        axes = w.ndim - 2
+        strides, dilations, extra = strides or [1] * axes, dilations or [1] * axes, output_padding or [0] * axes
+        along = zip(x.shape[2:], strides, w.shape[2:], dilations, extra, strict=True)
+        whole = np.zeros(
+            (len(x), group * w.shape[1], *((n - 1) * s + (k - 1) * d + 1 + e for n, s, k, d, e in along)), x.dtype
+        )
+        for tap in np.ndindex(*w.shape[2:]):
+            parts = zip(np.split(x, group, axis=1), np.split(w[(..., *tap)], group), strict=True)
+            added = np.concatenate([np.einsum("nc...,co->no...", xs, ws) for xs, ws in parts], axis=1)
+            starts = [t * d for t, d in zip(tap, dilations, strict=True)]
+            ends = [begin + (n - 1) * s + 1 for begin, n, s in zip(starts, x.shape[2:], strides, strict=True)]
+            whole[(..., *map(slice, starts, ends, strides))] += added
+        y = whole[(..., *self._kept(x.shape[2:], strides, whole.shape[2:], **edges))]
+        return (y if b is None else y + b.reshape(-1, *[1] * axes),)
+
+    def _kept(self, lengths, strides, whole, pads=None, output_shape=None, auto_pad="NOTSET", **unused):  # noqa: ARG002
+        if auto_pad in ("NOTSET", None) and not output_shape:
+            pads = pads or [0] * 2 * len(whole)
+            return [slice(pads[axis], n - pads[axis + len(whole)]) for axis, n in enumerate(whole)]
+        wanted = output_shape or [n * s for n, s in zip(lengths, strides, strict=True)]
+        cut = [n - length for n, length in zip(whole, wanted, strict=True)]
+        starts = [n // 2 if auto_pad == "SAME_UPPER" else n - n // 2 for n in cut]
+        return [slice(start, start + length) for start, length in zip(starts, wanted, strict=True)]
 
 
 class GlobalLpPool(OpRun):

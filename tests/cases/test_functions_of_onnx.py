@@ -10,6 +10,7 @@ import onnx_ir
 import onnxruntime
 import pytest
 import torch
+from combinations import every_value
 from torch import nn
 
 import masktool
@@ -96,8 +97,7 @@ FUNCTIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("gradient", [None, "logit"])
+@every_value(gradient=[None, "logit"], name=FUNCTIONS)
 def test_functions_are_exact_under_ones_and_do_not_look_under_the_mask(
     name: str, gradient: str | None, tmp_path: Path
 ) -> None:
@@ -264,9 +264,7 @@ def cropped(batch: str, sides: list[int], *, by_input: bool = False) -> onnx.Mod
     return model
 
 
-@pytest.mark.parametrize("masking", ["layer", "partial", "fill"])
-@pytest.mark.parametrize("batch", ["N", "2"])
-@pytest.mark.parametrize("sides", [[6, 6], [3, 8], [5, 10], [11, 12]])
+@every_value(sides=[[6, 6], [3, 8], [5, 10], [11, 12]], batch=["N", "2"], masking=["layer", "partial", "fill"])
 def test_a_crop_whose_shape_arithmetic_is_folded(sides: list[int], batch: str, masking: str, tmp_path: Path) -> None:
     model = cropped(batch, sides)
     x = np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32)

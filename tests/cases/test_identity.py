@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from combinations import quickly
 from explainers.models import noise_photograph
 from networks.small_graphs import classifier as plain_classifier
 from networks.small_graphs import parse
@@ -258,7 +259,7 @@ def project(work):
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("kind", HELPERS)
+@pytest.mark.parametrize("kind", quickly(("module", "in the forward pass", "settings"), HELPERS))
 def test_a_changed_file_of_the_factorys_is_exported_anew(project, capsys, monkeypatch, kind):
     if kind == "in the forward pass":  # which runs when the factory's own folder is not looked in any more
         monkeypatch.syspath_prepend(project)
@@ -307,7 +308,7 @@ def install(folder, name, version, record):
         (info / "RECORD").write_text(f"{name}/__init__.py,,\n")
 
 
-@pytest.mark.parametrize("kind", INSTALLED)
+@pytest.mark.parametrize("kind", quickly(("own", "another", "own, native"), INSTALLED))
 def test_a_changed_installed_package_is_exported_anew(project, capsys, monkeypatch, kind):
     content, name, way, told = INSTALLED[kind]
     folder = project / "lib" / "site-packages"
@@ -363,7 +364,7 @@ def save_native(path, value):
 @pytest.mark.parametrize(
     "budget", [pytest.param(1 << 20, id="digest"), pytest.param(0, id="time", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("kind", NATIVE)
+@pytest.mark.parametrize("kind", quickly(("below", "TorchScript"), NATIVE))
 def test_a_changed_file_that_native_code_reads_is_exported_anew(project, capsys, monkeypatch, kind, budget):
     monkeypatch.setattr("masktool.identity.MOST_DIGESTED", budget)
     top, built, name = NATIVE[kind]

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from combinations import every_value
 from networks.integer_sums import WEIGHT_LIMIT
 from onnx import TensorProto, helper, numpy_helper
 
@@ -55,8 +56,7 @@ def plain(model: onnx.ModelProto, x: np.ndarray) -> Any:
     return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0]
 
 
-@pytest.mark.parametrize("masking", ["layer", "partial", "fill"])
-@pytest.mark.parametrize("dtype", TYPES)
+@every_value(dtype=TYPES, masking=["layer", "partial", "fill"])
 def test_every_integer_type(dtype: str, masking: Any, tmp_path: Path) -> None:
     x, mask, layout = draw(dtype, "NHWC"), half(), "NHWC"
     metadata = masktool.export(network(dtype, layout), tmp_path / "m.onnx", masking=masking).metadata
@@ -75,8 +75,7 @@ def test_every_integer_type(dtype: str, masking: Any, tmp_path: Path) -> None:
         np.testing.assert_allclose(session(x.astype(np.float32), mask), masked, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("baseline", ["mean", "black", "grey", "10,20,30", "image-mean", "blur", "noise"])
-@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@every_value(layout=["NCHW", "NHWC"], baseline=["mean", "black", "grey", "10,20,30", "image-mean", "blur", "noise"])
 def test_every_baseline_on_bytes(baseline: str, layout: str, tmp_path: Path) -> None:
     x, mask = draw("uint8", layout), half()
     path = tmp_path / "m.onnx"
@@ -140,8 +139,7 @@ def quantised(dtype: str, *, linear: bool, pad: int = 1) -> onnx.ModelProto:
     return model
 
 
-@pytest.mark.parametrize("linear", [True, False])
-@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@every_value(dtype=["uint8", "int8"], linear=[True, False])
 def test_quantised_images(dtype: str, linear: bool, tmp_path: Path) -> None:
     model, x, mask = quantised(dtype, linear=linear), draw(dtype, "NCHW"), half()
     for masking in ("layer", "fill"):

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from combinations import every_value
 from onnx import TensorProto, helper, numpy_helper
 
 import masktool
@@ -48,8 +49,7 @@ OLD = {
 }
 
 
-@pytest.mark.parametrize("opset", [7, 9])
-@pytest.mark.parametrize("operator", list(OLD))
+@every_value(operator=list(OLD), opset=[7, 9])
 def test_operators_that_onnx_removed(operator: str, opset: int, tmp_path: Path) -> None:
     masktool.export(old(operator, opset), tmp_path / "m.onnx")
     plain = with_weight(
@@ -153,13 +153,16 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("masking", ["layer", "fill"])
-@pytest.mark.parametrize(
-    ("kind", "scores"),  # a constant text alone is computed by no network
-    [(kind, scores) for kind in TEXTS for scores in (True, False) if scores or kind != "constant"],
+@every_value(
+    case=[(kind, scores) for kind in TEXTS for scores in (True, False) if scores or kind != "constant"],
+    masking=["layer", "fill"],
 )
-def test_texts_of_standard_operators_are_cut_off(kind: str, scores: bool, masking: Any, tmp_path: Path) -> None:
-    """A text looked up from the scores is no output of a network; names looked up by the best one are the labels."""
+def test_texts_of_standard_operators_are_cut_off(case: tuple[str, bool], masking: Any, tmp_path: Path) -> None:
+    """A text looked up from the scores is no output of a network; names looked up by the best one are the labels.
+
+    A constant text alone is computed by no network.
+    """
+    kind, scores = case
     tail, named = TEXTS[kind]
     shape = "" if kind == "branches" else "[L]"
     model = with_weight(

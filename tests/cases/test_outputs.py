@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from combinations import every_value
 from explainers.models import noise_photograph, write_region_model
 from networks.small_graphs import classifier
 from PIL import Image
@@ -64,8 +65,7 @@ def put(kind, path):
     return path.lstat().st_ino, stat.S_IFMT(path.lstat().st_mode)
 
 
-@pytest.mark.parametrize("kind", ["FIFO", "socket", "link to a FIFO", "directory"])
-@pytest.mark.parametrize("name", WRITES)
+@every_value(name=WRITES, kind=["FIFO", "socket", "link to a FIFO", "directory"])
 def test_what_is_no_file_stays(work, name, kind, capsys):
     arguments, target = WRITES[name]
     if name == "report":

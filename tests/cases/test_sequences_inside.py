@@ -12,6 +12,7 @@ import onnx.parser
 import onnxruntime
 import pytest
 import torch
+from combinations import every_value
 from onnx import helper
 
 import masktool
@@ -120,8 +121,7 @@ def check_filled(source: onnx.ModelProto | Path, path: Path) -> Any:
     return metadata
 
 
-@pytest.mark.parametrize("batch", ["N", 1])
-@pytest.mark.parametrize("name", WRITTEN_OUT)
+@every_value(name=WRITTEN_OUT, batch=["N", 1])
 def test_known_parts_are_written_out(name: str, batch: int | str, tmp_path: Path) -> None:
     model = build(WRITTEN_OUT[name], batch)
     assert check_filled(model, tmp_path / "m.onnx").batching == "any"
@@ -129,8 +129,7 @@ def test_known_parts_are_written_out(name: str, batch: int | str, tmp_path: Path
     masktool.export(model, tmp_path / "layer.onnx", class_output="none")
 
 
-@pytest.mark.parametrize("batch", ["N", 1])
-@pytest.mark.parametrize("name", LEFT)
+@every_value(name=LEFT, batch=["N", 1])
 def test_fill_takes_sequences(name: str, batch: int | str, tmp_path: Path) -> None:
     assert check_filled(build(LEFT[name], batch), tmp_path / "m.onnx").batching == "one"
 
@@ -147,8 +146,9 @@ def test_a_fixed_batch_whose_outputs_have_no_declared_shape(name: str, tmp_path:
         np.testing.assert_allclose(np.reshape(found[index], expected.shape), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("opset", [11, 13, 17, 21])
-@pytest.mark.parametrize("name", ["parts of one place", "parts without their axis", "listed parts keep their axis"])
+@every_value(
+    name=["parts of one place", "parts without their axis", "listed parts keep their axis"], opset=[11, 13, 17, 21]
+)
 def test_every_opset_with_and_without_declared_types(name: str, opset: int, tmp_path: Path) -> None:
     body = WRITTEN_OUT[name]
     if opset < 13:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from combinations import every_value
 from networks.small_graphs import parse
 
 import masktool
@@ -54,8 +55,7 @@ def test_every_option_gives_the_map_of_python(tmp_path, images, method, options)
     assert found["iterations"].tolist() == [STEPS] * len(images)
 
 
-@pytest.mark.parametrize("baseline", ["mean", "image-mean", "blur", "black", "20,200,90", "noise"])
-@pytest.mark.parametrize("method", LEARNED)
+@every_value(method=LEARNED, baseline=["mean", "image-mean", "blur", "black", "20,200,90", "noise"])
 def test_every_baseline(tmp_path, images, method, baseline):
     preprocessing = Preprocessing(size=SIZE, resize="exact", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.2))
     path, masked = tmp_path / "explained.onnx", tmp_path / "masked.onnx"
@@ -95,8 +95,7 @@ def test_a_tolerance_of_0_makes_all_steps(tmp_path, images, method):
     assert (found["iterations"] == 150).all()
 
 
-@pytest.mark.parametrize("kind", ["optional", "required"])
-@pytest.mark.parametrize("method", LEARNED)
+@every_value(method=LEARNED, kind=["optional", "required"])
 def test_the_number_of_steps_may_be_an_input(tmp_path, images, method, kind):
     path, masked = tmp_path / "explained.onnx", tmp_path / "masked.onnx"
     masktool.export_explained(network(*SIZE), path, method, output_kind="logits", n_samples=6, samples_input=kind)
@@ -122,8 +121,7 @@ def test_it_tells_whether_the_class_survives(tmp_path, images, method):
     assert set(kept) == {0.0, 1.0}
 
 
-@pytest.mark.parametrize("method", LEARNED)
-@pytest.mark.parametrize("bias", [-9.0, 9.0])
+@every_value(bias=[-9.0, 9.0], method=LEARNED)
 def test_a_binary_head(tmp_path, images, method, bias):
     source = parse(BINARY, bias=[bias])
     of_export = {"output_kind": "binary"}

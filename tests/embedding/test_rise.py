@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from combinations import every_pair
 from explainers.test_rise import collect
 
 from embedding.against_python import assert_same_as_python, network
@@ -36,9 +37,7 @@ def masks_in_graph(method, size, masking, seed=0):
     return found
 
 
-@pytest.mark.parametrize("masking", ["layer", "fill"])
-@pytest.mark.parametrize("size", [(32, 32), (224, 224), (227, 227), (45, 300)])
-@pytest.mark.parametrize("grid_size", [7, 8])
+@every_pair(grid_size=[7, 8], size=[(32, 32), (224, 224), (227, 227), (45, 300)], masking=["layer", "fill"])
 def test_masks_are_the_same_bits(size, masking, grid_size):
     method = Rise(n_masks=33, grid_size=grid_size, p=0.4, estimator="mean")
     found = masks_in_graph(method, size, masking, seed=5)

@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from combinations import every_value
 from networks.integer_sums import WEIGHT_RANGE
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from PIL import Image
@@ -105,8 +106,7 @@ def test_quantised_files_keep_every_bit(network, kind: str, tmp_path: Path) -> N
     assert {"DequantizeLinear", "QuantizeLinear", "Conv"} <= op_types(canonical)
 
 
-@pytest.mark.parametrize("level", ["BASIC", "EXTENDED", "ALL"])
-@pytest.mark.parametrize("kind", ["QDQ", "QOperator per channel"])
+@every_value(kind=["QDQ", "QOperator per channel"], level=["BASIC", "EXTENDED", "ALL"])
 def test_quantised_files_that_were_optimised_keep_every_bit(network, kind: str, level: str, tmp_path: Path) -> None:
     _, path, image_input, images = network
     quantize_static(path, tmp_path / "q.onnx", Photographs(image_input, images), **FORMATS[kind], **WEIGHT_RANGE)

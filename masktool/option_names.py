@@ -39,6 +39,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "class_output": OptionName("--class-output"),
     "classifier": OptionName("--classifier"),
     "cpu": OptionName("--cpu"),
+    "detector": OptionName("--detector"),
     "device": OptionName("--device"),
     "docker_context": OptionName("--docker"),
     "embed_overlay": OptionName("--embed-overlay"),

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from masktool.explainers.targets.class_sum import ClassSum, SettledSum
     from masktool.explainers.targets.class_target import ClassTarget, SettledClass
     from masktool.explainers.targets.contrast import Contrast, SettledContrast
+    from masktool.explainers.targets.detection import Detection, SettledDetection
     from masktool.explainers.targets.output_region import OutputRegion, SettledRegion
     from masktool.explainers.targets.output_slice import OutputSlice, SettledSlice
     from masktool.explainers.targets.output_value import OutputValue, SettledValue
@@ -107,6 +108,7 @@ __all__ = [
     "Combined",
     "Contrast",
     "Derivative",
+    "Detection",
     "DeviceProvider",
     "DoctorFinding",
     "Evaluation",
@@ -160,6 +162,7 @@ __all__ = [
     "Scale",
     "SettledClass",
     "SettledContrast",
+    "SettledDetection",
     "SettledRegion",
     "SettledSimilarity",
     "SettledSlice",
@@ -223,6 +226,7 @@ _MODULE_OF_NAME = {
     "Classifier": "masktool.maskers.settings",
     "Clocks": "masktool.interface.bench.spread",
     "Derivative": "masktool.exporters.derivatives.write",
+    "Detection": "masktool.explainers.targets.detection",
     "DeviceProvider": "masktool.contract",
     "DoctorFinding": "masktool.interface.doctor_finding",
     "Evaluation": "masktool.evaluation.findings",
@@ -278,6 +282,7 @@ _MODULE_OF_NAME = {
     "SettledContrast": "masktool.explainers.targets.contrast",
     "SettledRegion": "masktool.explainers.targets.output_region",
     "SettledSimilarity": "masktool.explainers.targets.similarity",
+    "SettledDetection": "masktool.explainers.targets.detection",
     "SettledSlice": "masktool.explainers.targets.output_slice",
     "SettledSum": "masktool.explainers.targets.class_sum",
     "SettledTarget": "masktool.explainers.target",

@@ -135,6 +135,23 @@ def save_network(path, inputs, outputs, nodes, **tensors):
     onnx.save(model, path)
 
 
+def save_yolo(path):
+    """A network with YOLOv8's head: boxes around 84 places of three grids, and two classes."""
+    strides = (8, 16, 32)
+    grids = " ".join(f"c{s} = Conv<strides=[{s},{s}]>(image, w{s}) r{s} = Reshape(c{s}, shape)" for s in strides)
+    joined = f"rows = Concat<axis=2>({', '.join(f'r{s}' for s in strides)}) given, raw = Split<axis=1>(rows, sizes)"
+    decoded = "boxes = Add(given, around) classes = Sigmoid(raw) output0 = Concat<axis=1>(boxes, classes)"
+    places = [
+        ((x + 0.5) * s, (y + 0.5) * s, 2 * s, 2 * s) for s in strides for y in range(64 // s) for x in range(64 // s)
+    ]
+    kernels = {f"w{s}": weights(6, 3, s, s) for s in strides}
+    around = np.array(places, np.float32).T[None]
+    tensors = {"shape": np.array([0, 6, -1]), "sizes": np.array([4, 2]), "around": around}
+    save_network(path, IMAGE, "float[N,6,84] output0", f"{grids} {joined} {decoded}", **kernels, **tensors)
+    (path.parent / "pixels.json").write_text('{"size": [64, 64], "resize": "exact"}')
+    (path.parent / "animals.txt").write_text("cat\ndog")
+
+
 IMAGE, SCORES = "float[N,3,64,64] image", "float[N,5] scores"
 CONVOLUTION = "a = Conv<pads=[1,1,1,1], strides=[2,2]>(image, w) b = Relu(a)"
 HEAD = "e = Flatten(d) scores = Gemm(e, v)"
@@ -165,6 +182,7 @@ def prepared(tmp_path_factory):
     save_network(folder / "siamese.onnx", inputs, SCORES, siamese, w=w, v=v)
     places = "scores = Conv<strides=[4,4], pads=[1,1,1,1]>(image, w)"
     save_network(folder / "segmenter.onnx", IMAGE, "float[N,5,16,16] scores", places, w=weights(5, 3, 3, 3))
+    save_yolo(folder / "yolo.onnx")
     write_data(folder)
     preset = {"preprocessing": "imagenet", "labels": folder / "classes.txt"}
     export(folder / "model.onnx", folder / "masked.onnx", **preset)

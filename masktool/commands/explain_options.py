@@ -13,6 +13,7 @@ import numpy as np
 
 from masktool.data_files import descriptor_of, is_directory, is_there
 from masktool.errors import MasktoolError
+from masktool.explainers.detector import DETECTORS
 from masktool.explainers.method import METHODS, build_method
 from masktool.explainers.segmentation import SEGMENTERS, read_label_map
 from masktool.explainers.stopping import Stopping, Until
@@ -77,10 +78,10 @@ TARGET_OPTIONS = (
     click.option(
         "--target",
         "targets",
-        metavar="top|INDEX|LABEL|I,J:K",
+        metavar="top|INDEX|LABEL|I,J:K|box:K",
         multiple=True,
         help="Class to explain, or with --output indices into its axes behind the batch, or slices, of which the mean "
-        "is explained; may be repeated, and then shares the forward passes.  [default: top]",
+        "is explained, or a detection; may be repeated, and then shares the forward passes.  [default: top]",
     ),
     click.option(
         "--against",
@@ -98,6 +99,12 @@ TARGET_OPTIONS = (
         metavar="INDEX|LABEL",
         multiple=True,
         help="Explain the target and this class as one, by the sum of their probabilities; may be repeated.",
+    ),
+    click.option(
+        "--detector",
+        type=click.Choice(list(DETECTORS)),
+        help="What the outputs of a detector mean, for the targets box:K (the detection with the K-th highest score, "
+        "from 0) and 'LABEL near X,Y'.  [default: found from their names and shapes]",
     ),
     click.option(
         "--output", metavar="NAME", help="Explain values of this output of MODEL, as they are, instead of a class."

@@ -210,6 +210,7 @@ class Explanation:
             meaning=self.meaning,
             capped=self.capped,
             region=None if self.crop_box is None else self.question.region_pixels(self.image_size, self.crop_box),
+            marks=self.question.marks,
         )
 
     @property

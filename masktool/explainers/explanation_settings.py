@@ -28,6 +28,7 @@ class ExplanationSettings:
         against: what each target is compared with; None explains it alone.
         reference: the image to whose embedding that of each image is compared; None explains no similarity.
         region: the region of a segmentation over which a class is explained; None explains classes and values.
+        detector: the kind of a detector's head, for targets that are detections; None finds it from the outputs.
         score: the score of a class: its ``probability`` or its ``log-odds``.
         inputs: the values of the model's inputs other than the image and the mask, by name; photographs, or paths of
             such, are prepared as the image is.
@@ -45,6 +46,7 @@ class ExplanationSettings:
     against: TargetLike = None
     reference: ImageLike | NamedImage | None = None
     region: RegionLike | None = None
+    detector: str | None = None
     score: Scale = "probability"
     inputs: Inputs | None = None
     input_size: tuple[int, int] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from masktool.explainers import colormap
+from masktool.explainers.marks import Mark, draw_marks
 from masktool.explainers.outlines import draw_region
 from masktool.printable import printable
 
@@ -65,7 +67,7 @@ PAPER = (255, 255, 255)
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Floats = NDArray[np.floating[Any]]
-Box = tuple[int, int, int, int]
+View = tuple[int, int, int, int]
 """A box (left, top, right, bottom) in the photograph's pixels."""
 
 
@@ -143,6 +145,7 @@ def draw_picture(
     meaning: str,
     capped: bool = False,
     region: NDArray[np.bool_] | None = None,
+    marks: Sequence[Mark] = (),
 ) -> Image.Image:
     """Draws the photograph and beside it the map over the photograph, with a title and a colour bar.
 
@@ -155,6 +158,7 @@ def draw_picture(
         meaning: what an attribution is, in words, for the line beneath the colour bar.
         capped: whether the colours end at a percentile of the values, see :meth:`Scale.of`.
         region: the photograph's pixels of a region that is outlined, (H0, W0); None for none.
+        marks: boxes to draw, in the photograph's pixels.
     """
     scale = Scale.of(attributions, signed, capped)
     view = choose_view(attributions)
@@ -164,12 +168,14 @@ def draw_picture(
     if region is not None:
         for panel in panels:
             draw_region(panel, region, view)
+    for panel in panels:
+        draw_marks(panel, marks, view)
     lines = caption(meaning, scale, values, view, photograph.size, capped)
     return lay_out(panels, scale, (title, subtitle), lines)
 
 
 def caption(
-    meaning: str, scale: Scale, values: Floats, view: Box, size: tuple[int, int], capped: bool = False
+    meaning: str, scale: Scale, values: Floats, view: View, size: tuple[int, int], capped: bool = False
 ) -> list[str]:
     """Returns the lines beneath the colour bar: what values and hatching mean, and what of the photograph is shown."""
     parts = [meaning]
@@ -187,7 +193,7 @@ def caption(
     return parts
 
 
-def choose_view(attributions: Floats) -> Box:
+def choose_view(attributions: Floats) -> View:
     """Returns the box (left, top, right, bottom) to show: all, or of a very long photograph what surrounds the map."""
     height, width = attributions.shape
     seen = np.isfinite(attributions)
@@ -206,7 +212,7 @@ def widen(seen: NDArray[np.bool_], length: int) -> tuple[int, int]:
     return min(start, first), max(start + length, last)
 
 
-def choose_panel(view: Box) -> tuple[int, int]:
+def choose_panel(view: View) -> tuple[int, int]:
     """Returns (width, height) in pixels of one panel that shows the view."""
     width, height = view[2] - view[0], view[3] - view[1]
     longest = max(width, height)
@@ -214,14 +220,14 @@ def choose_panel(view: Box) -> tuple[int, int]:
     return max(THINNEST_PANEL, round(width * factor)), max(THINNEST_PANEL, round(height * factor))
 
 
-def render_photograph(photograph: Image.Image, view: Box, size: tuple[int, int]) -> Image.Image:
+def render_photograph(photograph: Image.Image, view: View, size: tuple[int, int]) -> Image.Image:
     """Returns the part of the photograph that is shown, at the panel's size."""
     longest = max(view[2] - view[0], view[3] - view[1])
     resample = Image.Resampling.NEAREST if longest <= BLOCKY_UP_TO else Image.Resampling.LANCZOS
     return photograph.resize(size, resample, box=view)
 
 
-def render_map(attributions: Floats, view: Box, size: tuple[int, int]) -> NDArray[np.float32]:
+def render_map(attributions: Floats, view: View, size: tuple[int, int]) -> NDArray[np.float32]:
     """Returns the map (height, width) at the panel's size; NaN where more than half of what a pixel shows is NaN."""
     part = attributions[view[1] : view[3], view[0] : view[2]]
     seen = np.isfinite(part)

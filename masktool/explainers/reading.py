@@ -16,6 +16,7 @@ from masktool.explainers.model_outputs import ModelOutputs, Scale
 from masktool.explainers.subject import Subject
 from masktool.explainers.target import Target
 from masktool.explainers.targets.output_value import hint_place
+from masktool.messages import parameter
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.session import MaskedSession
 
@@ -119,7 +120,7 @@ def require_class_output(session: MaskedSession) -> str:
             where=session.path,
             expected="the name of an output, and indices into it",
             got=session.describe_outputs(),
-            fix=hint_place(name, shape[1:]),
+            fix=hint_place(name, shape[1:]) + ", or of a detector " + parameter("target", "box:0"),
         )
     return scores
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masktool.errors import MasktoolError
+from masktool.explainers.marks import Mark
 from masktool.explainers.model_outputs import ModelOutputs
 from masktool.explainers.subject import Subject
 from masktool.registry import ClassRegistry
@@ -120,6 +121,11 @@ class SettledTarget(abc.ABC):
     def output(self) -> str | None:
         """The name of the output whose values are explained as they are; None for classes."""
         return None
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """The boxes to draw in the picture."""
+        return ()
 
     def includes(self, index: object) -> bool:
         """Tells whether a score that :meth:`ranked` gave is what is explained, or a part of it."""
@@ -257,6 +263,8 @@ TARGETS: ClassRegistry[Target] = ClassRegistry("kind of target", "masktool.expla
 
 def explains_classes(title: str, target: SettledTarget) -> MasktoolError:
     """Returns the error for a method that explains classes only, and another target."""
+    if target.output is None:
+        return MasktoolError(f"{title} explains classes only", where=f"target {target.name}")
     return MasktoolError(
         f"{title} explains classes only", where=f"output {target.output!r}", fix="leave the output out"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from masktool.errors import MasktoolError
 from masktool.explainers.explanation_settings import ExplanationSettings
 from masktool.explainers.regions import RegionLike
@@ -9,11 +11,14 @@ from masktool.explainers.target import TARGETS, Target, TargetLike
 from masktool.explainers.targets.class_sum import ClassSum
 from masktool.explainers.targets.class_target import ClassTarget
 from masktool.explainers.targets.contrast import Contrast
+from masktool.explainers.targets.detection import Detection
 from masktool.explainers.targets.output_region import OutputRegion
 from masktool.explainers.targets.output_value import OutputValue
 from masktool.explainers.targets.similarity import Similarity
-from masktool.messages import join, parameter
+from masktool.messages import Placeholder, join, parameter
 from masktool.runtime.session import MaskedSession
+
+DETECTOR_ALONE = "the kind of a detector is for detections"
 
 
 def choose_target(target: TargetLike, settings: ExplanationSettings) -> Target:
@@ -22,11 +27,12 @@ def choose_target(target: TargetLike, settings: ExplanationSettings) -> Target:
         return choose_similarity(target, settings)
     if settings.region is not None:
         return choose_region(target, settings.region, settings)
-    found = read_target_words(target, settings.output)
+    found = choose_head(read_target_words(target, settings.output), settings.detector)
     if settings.sum_with:
         found = ClassSum([found, *(read_target_words(each, settings.output) for each in settings.sum_with)])
     if settings.against is not None:
-        found = Contrast(found, read_target_words(settings.against, settings.output))
+        against = choose_head(read_target_words(settings.against, settings.output), settings.detector)
+        found = Contrast(found, against)
     return found
 
 
@@ -38,7 +44,8 @@ def choose_similarity(target: TargetLike, settings: ExplanationSettings) -> Simi
     """
     assert settings.reference is not None
     besides = {"target": target, "sum_with": settings.sum_with or None, "against": settings.against}
-    if given := [name for name, value in {**besides, "region": settings.region}.items() if value is not None]:
+    others = {"region": settings.region, "detector": settings.detector}
+    if given := [name for name, value in {**besides, **others}.items() if value is not None]:
         raise MasktoolError(
             "a reference is a target itself",
             where=join(", ", [parameter("reference"), *map(parameter, given)]),
@@ -70,6 +77,8 @@ def choose_region(target: TargetLike, region: RegionLike, settings: ExplanationS
             raise MasktoolError(
                 "the target says itself what it is of", where="region", got=each.name, fix="leave the region out"
             )
+    if settings.detector is not None:
+        raise MasktoolError(DETECTOR_ALONE, where=parameter("detector", settings.detector), fix="leave the region out")
     if settings.sum_with:
         raise MasktoolError("a sum is of classes of the picture", where="region", fix="leave one of the two out")
     found = OutputRegion(target, region, settings.output)  # type: ignore[arg-type]  # words, as was just checked
@@ -77,6 +86,25 @@ def choose_region(target: TargetLike, region: RegionLike, settings: ExplanationS
         return found
     other = OutputRegion(settings.against, found.region, settings.output, found.which)  # type: ignore[arg-type]
     return Contrast(found, other)
+
+
+def choose_head(target: Target, detector: str | None) -> Target:
+    """Returns a target with the kind of head that was named, if one was.
+
+    Raises:
+        MasktoolError: one was named, and the target is no detection, or names another itself.
+    """
+    if detector is None:
+        return target
+    if not isinstance(target, Detection):
+        raise MasktoolError(
+            DETECTOR_ALONE,
+            where=parameter("detector", detector),
+            fix="explain one: " + parameter("target", Placeholder("box:K|'LABEL near X,Y'")),
+        )
+    if target.detector not in (None, detector):
+        raise MasktoolError("two kinds of detectors", where=parameter("detector", detector), got=target.detector)
+    return dataclasses.replace(target, detector=detector)
 
 
 def read_target_words(target: TargetLike, output: str | None) -> Target:

@@ -53,6 +53,7 @@ def explain(
     against: TargetLike = None,
     reference: ImageLike | None = None,
     region: RegionLike | None = None,
+    detector: str | None = None,
     score: Scale = "probability",
     inputs: Mapping[str, npt.ArrayLike | ImageLike] | None = None,
     input_size: tuple[int, int] | None = None,
@@ -84,7 +85,8 @@ def explain(
         target: the class to explain: an index, a label, or None or ``"top"`` for the class with the highest score; with
             ``output``, indices into all axes of that output but the batch, such as ``(5, 0)``, or ``"top"`` for its
             largest value; or slices among them, as in ``"0,2:5,:"``, for the mean of a part of it. Or a target object,
-            such as ``masktool.Contrast("cat", "dog")``.
+            such as ``masktool.Contrast("cat", "dog")``. Of a detector ``"box:0"``, the detection with the highest
+            score, or ``"dog near 120,80"``, the nearest one to a point of the picture.
         output: the name of an output of which values are explained, as the model gives them; None explains a class.
         sum_with: classes that are explained together with the target as one, by the sum of their probabilities.
         against: what the target is compared with: why the target and not this. Explained is the difference of logits,
@@ -95,6 +97,8 @@ def explain(
             that are predicted as the class, a box (x0, y0, x1, y1) in the photograph's pixels, a mask (H, W) of the
             photograph's size, or the path of a file that holds one. ``output`` names the output (N, K, h, w) where the
             model has several.
+        detector: the kind of head of a detection network, such as ``yolov8``, for targets that are detections; None
+            finds it from the outputs' names and shapes.
         score: the score of a class: its ``probability`` p, or its ``log-odds`` log p - log(1 - p), which still differ
             where p is rounded to 0 or 1. Methods that need gradients take no ``log-odds``.
         inputs: the values of the model's inputs other than the image and the mask, by name. A photograph, as a Pillow
@@ -149,6 +153,7 @@ def explain(
         against=against,
         reference=reference,
         region=region,
+        detector=detector,
         score=score,
         inputs=inputs,
         input_size=input_size,

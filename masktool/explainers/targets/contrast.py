@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masktool.errors import MasktoolError
+from masktool.explainers.marks import Mark
 from masktool.explainers.model_outputs import ModelOutputs
 from masktool.explainers.subject import Subject
 from masktool.explainers.target import (
@@ -158,6 +159,12 @@ class SettledContrast(SettledTarget):
     def ranked_name(self, outputs: ModelOutputs) -> str:
         """Returns the word for the scores of each, which are no differences."""
         return self.first.ranked_name(outputs)
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """The boxes of the first; that of the second among them is drawn as boldly."""
+        bold = {each.box for side in (self.first, self.against) for each in side.marks if each.chosen}
+        return tuple(each._replace(chosen=each.box in bold) for each in self.first.marks)
 
     def includes(self, index: object) -> bool:
         """Tells whether a score is the first's, or a part of it."""

@@ -41,6 +41,7 @@ class ExplanationRequest:
         against: what each target is compared with; None explains it alone.
         reference: the image to which every photograph's similarity is explained; None explains none.
         region: the region of a segmentation over which a class is explained, as it was read; None for none.
+        detector: the kind of a detector's head, for targets that are detections.
         score: the score of a class that is explained: ``probability`` or ``log-odds``.
         inputs: the values of the model's inputs other than the image and the mask, by name.
         input_size: (height, width) of the image input in pixels, for a model that leaves them open.
@@ -72,6 +73,7 @@ class ExplanationRequest:
     against: str | None = None
     reference: NamedImage | None = None
     region: Region | None = None
+    detector: str | None = None
     threads: int | None = None
     documents: bool = False
     timing: bool = True
@@ -91,7 +93,7 @@ class ExplanationRequest:
 
     def settings(self) -> dict[str, Any]:
         """Returns what decides the files' bytes besides photographs and model, as JSON values."""
-        asked = ("targets", "output", "sum_with", "against", "score")
+        asked = ("targets", "output", "sum_with", "against", "detector", "score")
         decisive = (*asked, "input_size", "seed", "batch", "stopping", "threads", "timing")
         methods = {
             name: {key: describe_option_value(each) for key, each in given.items()}
@@ -140,6 +142,7 @@ def explain_photograph(
         against=request.against,
         reference=request.reference,
         region=request.region,
+        detector=request.detector,
         score=request.score,
         inputs=request.inputs,
         input_size=request.input_size,

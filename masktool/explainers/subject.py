@@ -18,6 +18,7 @@ from masktool.explainers.pixels import array_pixels, model_pixels
 from masktool.limits import check_limit
 from masktool.messages import parameter
 from masktool.runtime.arrays import ARRAY_SUFFIX, prepare_array, read_array
+from masktool.runtime.band_files import read_bands
 from masktool.runtime.images import notes_of, read_image, to_rgb
 from masktool.runtime.preprocessing import PreparedImage, prepare
 from masktool.runtime.session import MaskedSession
@@ -82,16 +83,19 @@ def read_subject(image: ImageLike) -> Image.Image | NDArray[Any]:
 
     Args:
         image: a Pillow image; (H, W, 3) uint8 RGB, which is a photograph too; any other array of numbers; or the path
-            of an image or a ``.npy`` file.
+            of an image, of a TIFF of many bands, or of a ``.npy`` file.
 
     Raises:
         MasktoolError: the file cannot be read, or the array is empty or of another rank.
     """
     if isinstance(image, str | os.PathLike):
         path = Path(image)
-        if path.suffix.lower() != ARRAY_SUFFIX:
+        if path.suffix.lower() == ARRAY_SUFFIX:
+            image = read_array(path)
+        elif (bands := read_bands(path)) is not None:
+            return bands
+        else:
             return read_image(path)
-        image = read_array(path)
     if isinstance(image, Image.Image):
         return to_rgb(image)
     array = np.asarray(image)

@@ -27,7 +27,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
@@ -37,7 +37,7 @@ from masktool.explainers.mask_design import Rows
 from masktool.explainers.method import Attribution, register
 from masktool.explainers.segment_method import KeptSegments, SegmentMethod
 from masktool.explainers.stopping import SampleRun
-from masktool.explainers.task import Task
+from masktool.explainers.task import ScoredMasks, Task
 from masktool.limits import check_limit
 from masktool.option_checks import check_choice, check_count
 
@@ -46,6 +46,28 @@ FEWEST = 3
 SATURATED = 1e-9
 """How near to 1 the leverage of a pair is where the fit passes through its difference, whatever that is."""
 FEW = "there are not enough samples for so many segments: of all values that fit the scores these are the smallest"
+
+
+ScoreSets = Callable[[Iterable[Rows], int], Iterator[ScoredMasks]]
+"""Scores batches of rows, of which there are as many as the number says, one pass each."""
+
+
+class Estimate(NamedTuple):
+    """What samples of sets tell of S features.
+
+    Attributes:
+        values: the Shapley values, (T, S).
+        variances: the squares of their standard errors, (T, S).
+        nothing: the scores with every feature missing, (T,).
+        run: the run of samples.
+        is_short: whether there are too few samples for so many features.
+    """
+
+    values: NDArray[np.float64]
+    variances: NDArray[np.float64]
+    nothing: NDArray[np.float64]
+    run: SampleRun
+    is_short: bool
 
 
 @register
@@ -89,6 +111,20 @@ class KernelShap(SegmentMethod):
         segments = self.cut(task)
         n_features = int(segments.max()) + 1
         check_limit("segments", n_features, where=self.title)
+        design = KeptSegments(segments)
+        found = self.estimate(task, n_features, lambda rows, total: task.evaluate(rows, total, design))
+        settings = self.settings(n_features) | {"n_samples": found.run.drawn}
+        notes = tuple((*each, *([FEW] if found.is_short else [])) for each in found.run.notes())
+        return Attribution(found.values[:, segments], settings, found.run.quality(), segments, notes)
+
+    def estimate(self, task: Task, n_features: int, score: ScoreSets) -> Estimate:
+        """Estimates the values of any features of which sets can be scored.
+
+        Args:
+            task: the task, whose stopping, seed and scores with nothing missing count.
+            n_features: the number of features.
+            score: function that scores batches of rows whose ``kept`` (M, S) says which features are kept.
+        """
         samples = self.draw(self.most_within(task.stopping), n_features, task.seed)
         rows = coalitions(samples)
         run = SampleRun(
@@ -102,18 +138,14 @@ class KernelShap(SegmentMethod):
                 yield {"kept": rows[piece.start : piece.stop]}
 
         scores = np.zeros((0, len(task.targets)))
-        for batch in task.evaluate(batches(), run.most, KeptSegments(segments)):
+        for batch in score(batches(), run.most):
             scores = np.concatenate([scores, batch.scores])
             if run.pauses:
                 whole = scores[: whole_pairs(run.drawn)]
                 fit = fit_differences(self.weigh(samples[: len(whole) // 2]))
                 found = shapley_values(fit, task.base - scores[0], whole[1::2] - whole[2::2])
                 run.judge(found.values, found.variances)
-        notes = run.notes()
-        if fit.is_short:
-            notes = tuple((*each, FEW) for each in notes)
-        settings = self.settings(n_features) | {"n_samples": run.drawn}
-        return Attribution(found.values[:, segments], settings, run.quality(), segments, notes)
+        return Estimate(found.values, found.variances, scores[0], run, fit.is_short)
 
     def draw(self, count: int, n_features: int, seed: int) -> NDArray[np.bool_]:
         """Returns the samples for a number of masks, (m, S); a larger number goes on behind the same ones."""

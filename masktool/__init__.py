@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from masktool.evaluation.bootstrap import Interval
     from masktool.evaluation.findings import Cell, Chart, Evaluation, Findings, Line, Table
     from masktool.evaluation.report import write_report
+    from masktool.explainers.bands.band_explanation import BandExplanation
+    from masktool.explainers.bands.baselines import BandBaseline
+    from masktool.explainers.bands.groups import BandsLike
     from masktool.explainers.explanation import Explanation
     from masktool.explainers.model_outputs import ModelOutputs, Scale
     from masktool.explainers.subject import ImageLike
@@ -67,6 +70,7 @@ if TYPE_CHECKING:
     from masktool.interface.doctor_finding import CheckState, DoctorFinding
     from masktool.interface.evaluate import evaluate
     from masktool.interface.explain import explain, explain_images, explain_targets
+    from masktool.interface.explain_bands import explain_bands
     from masktool.interface.export import export
     from masktool.interface.export_explained import export_explained
     from masktool.interface.installation import doctor
@@ -92,6 +96,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Advance",
+    "BandBaseline",
+    "BandExplanation",
+    "BandsLike",
     "Batching",
     "BenchReport",
     "BenchSettings",
@@ -194,6 +201,7 @@ __all__ = [
     "doctor",
     "evaluate",
     "explain",
+    "explain_bands",
     "explain_images",
     "explain_targets",
     "export",
@@ -210,6 +218,9 @@ __all__ = [
 
 _MODULE_OF_NAME = {
     "Advance": "masktool.progress",
+    "BandBaseline": "masktool.explainers.bands.baselines",
+    "BandExplanation": "masktool.explainers.bands.band_explanation",
+    "BandsLike": "masktool.explainers.bands.groups",
     "Batching": "masktool.contract",
     "BenchReport": "masktool.interface.bench.run",
     "BenchSettings": "masktool.interface.bench.run",
@@ -313,6 +324,7 @@ _MODULE_OF_NAME = {
     "doctor": "masktool.interface.installation",
     "evaluate": "masktool.interface.evaluate",
     "explain": "masktool.interface.explain",
+    "explain_bands": "masktool.interface.explain_bands",
     "explain_images": "masktool.interface.explain",
     "explain_targets": "masktool.interface.explain",
     "export": "masktool.interface.export",

@@ -9,6 +9,8 @@ from typing import Any, get_args
 import click
 
 from masktool.commands import options
+from masktool.commands.band_options import BAND_OPTIONS, EACH, check_band_options, choose_band_formats
+from masktool.commands.explain_band_runs import BandRequest, explain_bands_of
 from masktool.commands.explain_options import (
     STOPPING_OPTIONS,
     TARGET_OPTIONS,
@@ -18,6 +20,7 @@ from masktool.commands.explain_options import (
     head_needs,
     is_resumable,
     lime_segments,
+    methods_that_count,
     needs_gradients,
     parse_assignments,
     parse_image_inputs,
@@ -28,6 +31,7 @@ from masktool.commands.explain_runs import describe_explanation, explain_many, e
 from masktool.commands.source_options import READING_OPTIONS
 from masktool.data_files import is_directory
 from masktool.explainers.method import METHODS
+from masktool.explainers.methods.kernel_shap import KernelShap
 from masktool.explainers.model_outputs import Scale
 from masktool.explainers.regions import read_region
 from masktool.explainers.stopping import Stopping
@@ -66,6 +70,7 @@ BAD_INPUT = 2
     help="How to explain; may be repeated.  [default: lime, or the method of a file that explains itself]",
 )
 @options.in_order(TARGET_OPTIONS)
+@options.in_order(BAND_OPTIONS)
 @click.option(
     "--score",
     type=click.Choice(get_args(Scale)),
@@ -140,6 +145,9 @@ def command(
     reference: Path | None,
     region: str | None,
     detector: str | None,
+    bands: str | None,
+    band_baseline: str,
+    rgb: tuple[int, int, int] | None,
     score: Any,
     inputs: tuple[str, ...],
     samples: int | None,
@@ -168,11 +176,17 @@ def command(
     instead. - is a photograph on standard input. A directory with -o can be resumed: the same command goes on where
     an earlier run was stopped. Exit code 2 when a photograph could not be explained; the others are nevertheless.
     """
-    methods = methods or (default_method(known_metadata(model), budget),)
-    formats_ = choose_formats(formats, as_json=as_json, directory=directory)
-    resumable = is_resumable(images, formats_, directory)
+    values = lime_segments(segments, n_segments) | parse_assignments(assignments)
+    if bands is None:
+        methods = methods or (default_method(known_metadata(model), budget),)
+        formats_ = choose_formats(formats, as_json=as_json, directory=directory)
+    else:
+        check_band_options(bands, band_baseline, methods, list(values), jobs)
+        formats_ = choose_band_formats(formats, as_json=as_json, directory=directory)
+    resumable = bands is None and is_resumable(images, formats_, directory)
+    drawing = bands is None or methods_that_count(methods)
     request = ExplanationRequest(
-        methods=share_options(methods, samples, lime_segments(segments, n_segments) | parse_assignments(assignments)),
+        methods=share_options(methods, samples if drawing else None, values),
         targets=tuple(dict.fromkeys(targets)) or (None,),
         output=output,
         sum_with=sum_with,
@@ -185,8 +199,11 @@ def command(
         input_size=input_size,
         seed=seed,
         batch=batch,
+        band_baseline=band_baseline,
+        rgb=rgb,
         stopping=share_stopping(
-            methods, Stopping(until=until, tolerance=tolerance, top_k=top_k, budget=budget, seconds=seconds)
+            methods if bands is None else (*methods, KernelShap.name),
+            Stopping(until=until, tolerance=tolerance, top_k=top_k, budget=budget, seconds=seconds),
         ),
         threads=threads,
         directory=directory or Path(),
@@ -223,6 +240,11 @@ def command(
         trust_code=trust_code,
     ) as session:
         options.say(session.announcement)
+        if bands is not None:
+            asked = BandRequest(None if bands == EACH else bands, formats_, samples, request)
+            if not explain_bands_of(session, photographs, asked):
+                context.exit(BAD_INPUT)
+            return
         if len(photographs) == 1 and not resumable:
             explain_single(session, photographs[0], request)
             return

@@ -15,6 +15,8 @@ from PIL import Image
 
 from masktool.contract import FEATURE_MAP, FEATURE_MAP_OUTPUTS
 from masktool.errors import MasktoolError
+from masktool.explainers.bands.false_colour import show_bands
+from masktool.explainers.bands.places import answer_in_bands, find_hidden_bands
 from masktool.explainers.budgets import fit_budget
 from masktool.explainers.embedded import ask_file, check_embedded, read_attribution
 from masktool.explainers.explanation import Explanation
@@ -106,6 +108,8 @@ def choose_subject(
 ) -> tuple[Subject, list[Target]]:
     """Returns an image as the model takes it, and its targets as they are of the model."""
     subject = make_subject(picture, session, settings.input_size)
+    if settings.rgb is not None or settings.bands is not None:
+        subject = show_bands(subject, session.layout, settings.rgb)
     size = subject.prepared.size
     return subject, [choose_target(each, settings).fit(session.output_shapes, size) for each in wanted]
 
@@ -191,7 +195,10 @@ def make_task(
     for numbers in (reading.class_scores, base):
         check_finite(numbers, subject.prepared.array)
     counting: Counting = functools.partial(settings.progress or no_progress, method.title)
-    answer = functools.partial(reading.under_masks, subject.prepared.array)
+    hidden = find_hidden_bands(subject, method, session, settings)
+    answer: Callable[[Masks], ModelOutputs] = functools.partial(reading.under_masks, subject.prepared.array)
+    if hidden is not None:
+        answer, graphs = answer_in_bands(reading, subject, hidden), None
     evaluate, differentiable = (
         make_evaluate(answer, settled, counting),
         Differentiable(session, reading.inputs, counting),
@@ -206,7 +213,7 @@ def make_task(
         scores=reading.class_scores,
         targets=settled,
         base=base,
-        masking=session.metadata.masking,
+        masking=session.metadata.masking if hidden is None else "fill",
         seed=int(settings.seed),
         perturbations_per_eval=settle_batch(session, subject, settings),
         evaluate=evaluate,
@@ -217,6 +224,7 @@ def make_task(
         differentiable=differentiable if method.needs_gradient else None,
         head=make_head(reading, settled, counting, settings) if method.needs_head else None,
         feature_maps=read_feature_maps(reading) if method.needs_feature_map else {},
+        hidden_bands=hidden,
     )
 
 

@@ -220,7 +220,9 @@ class Explanation:
 
     @property
     def masking(self) -> str:
-        """How the mask acted, in words: ``fill masking``, ``layer masking, cell rule``."""
+        """How the mask acted, in words: ``fill masking``, ``layer masking, cell rule``, ``filled in bands 4-6``."""
+        if (bands := self.settings.get("bands")) is not None:
+            return f"filled in bands {bands}"
         rule = self.model.get("rule")  # explanations of other models than masktool's files have none
         return f"{self.model['masking']} masking" + ("" if rule is None else f", {rule} rule")
 

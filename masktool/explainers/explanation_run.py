@@ -64,6 +64,7 @@ class ExplanationRun:
         whole = self.reading.whole
         score_name = target.score_name(whole)
         metadata, subject = self.reading.session.metadata, self.task.subject
+        hidden = self.task.hidden_bands
         return Explanation(
             attributions=self.maps[position],
             model_attributions=self.attribution.attributions[position].astype(np.float32),
@@ -73,10 +74,10 @@ class ExplanationRun:
             scores=target.ranked(whole),
             score_name=score_name,
             method=self.method.name,
-            title=self.method.title,
+            title=self.method.title + ("" if hidden is None else f" in {hidden.group.title}"),
             meaning=self.method.meaning.format(score=score_name, logit=target.logit_name),
             signed=self.method.signed,
-            settings={**self.attribution.settings, **self.settings()},
+            settings={**self.attribution.settings, **describe_shared_settings(self.task, self.reading)},
             quality=self.attribution.quality[position],
             capped=self.method.capped,
             notes=(
@@ -102,6 +103,8 @@ class ExplanationRun:
     def shared_notes(self, position: int, target: SettledTarget) -> Iterator[str]:
         """Yields notes that the reader of one target's map must know, whatever the method."""
         yield from target.notes(self.reading.whole)
+        if self.task.hidden_bands is not None:
+            yield from self.task.hidden_bands.notes()
         if self.task.batch_measured:
             number = parameter("perturbations_per_eval", self.task.perturbations_per_eval)
             yield "the fastest batch was measured; " + number + " gives the same result again"
@@ -117,25 +120,28 @@ class ExplanationRun:
         elif of_scores and 0 < float(values.max() - values.min()) <= target.rounding(self.reading.whole):
             yield "the map's values differ by no more than the rounding of the score in float32: it may be noise"
 
-    def settings(self) -> dict[str, Any]:
-        """Returns the settings that decide the result besides the method's own options, as JSON values."""
-        session = self.reading.session
-        settings: dict[str, Any] = {
-            "seed": self.task.seed,
-            "perturbations_per_eval": self.task.perturbations_per_eval,
-            "providers": session.providers,
-            "threads": session.threads,
-        }
-        if session.provider_options:
-            settings["provider_options"] = session.provider_options
-        if None in session.spatial_shape:
-            settings["input_size"] = list(self.task.size)
-        if self.reading.whole.scale != "probability":
-            settings["score"] = self.reading.whole.scale
-        settings |= self.task.stopping.given
-        if self.reading.inputs:
-            settings["inputs"] = {name: describe_input(value) for name, value in self.reading.inputs.items()}
-        return settings
+
+def describe_shared_settings(task: Task, reading: Reading) -> dict[str, Any]:
+    """Returns the settings that decide a result besides the method's own options, as JSON values."""
+    session = reading.session
+    settings: dict[str, Any] = {
+        "seed": task.seed,
+        "perturbations_per_eval": task.perturbations_per_eval,
+        "providers": session.providers,
+        "threads": session.threads,
+    }
+    if session.provider_options:
+        settings["provider_options"] = session.provider_options
+    if None in session.spatial_shape:
+        settings["input_size"] = list(task.size)
+    if reading.whole.scale != "probability":
+        settings["score"] = reading.whole.scale
+    settings |= task.stopping.given
+    if reading.inputs:
+        settings["inputs"] = {name: describe_input(value) for name, value in reading.inputs.items()}
+    if task.hidden_bands is not None:
+        settings |= task.hidden_bands.describe()
+    return settings
 
 
 def describe_origin(metadata: Metadata) -> dict[str, Any]:

@@ -6,6 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import get_args
 
+from masktool.explainers.bands.baselines import BandBaseline, read_band_baseline
+from masktool.explainers.bands.false_colour import check_rgb
+from masktool.explainers.bands.groups import BandGroup, BandsLike, read_groups
 from masktool.explainers.image_inputs import read_inputs
 from masktool.explainers.model_outputs import Scale
 from masktool.explainers.regions import RegionLike
@@ -24,6 +27,9 @@ class ExplanationSettings:
 
     Attributes:
         output: the name of an output of which values are explained; None explains classes.
+        bands: the group of bands in which masks hide places, or the groups that are compared; None hides in all bands.
+        band_baseline: what stands in missing bands.
+        rgb: the bands of an array that are red, green and blue in its picture; None leaves that to masktool.
         sum_with: the classes that are explained together with each target, as one.
         against: what each target is compared with; None explains it alone.
         reference: the image to whose embedding that of each image is compared; None explains no similarity.
@@ -42,6 +48,9 @@ class ExplanationSettings:
     """
 
     output: str | None = None
+    bands: BandsLike | None = None
+    band_baseline: BandBaseline = "mean"
+    rgb: tuple[int, int, int] | None = None
     sum_with: Sequence[TargetLike] = ()
     against: TargetLike = None
     reference: ImageLike | NamedImage | None = None
@@ -66,6 +75,16 @@ class ExplanationSettings:
         if self.reference is not None:
             object.__setattr__(self, "reference", read_named(self.reference))
         object.__setattr__(self, "inputs", read_inputs(self.inputs))
+        object.__setattr__(self, "band_baseline", read_band_baseline(self.band_baseline))
+        if self.rgb is not None:
+            object.__setattr__(self, "rgb", check_rgb(self.rgb))
+        if self.bands is not None:
+            read_groups(self.bands)
+
+    @property
+    def groups(self) -> tuple[BandGroup, ...] | None:
+        """The groups of bands; None where none were given."""
+        return None if self.bands is None else read_groups(self.bands)
 
 
 SHARED_ARGUMENTS = (

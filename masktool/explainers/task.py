@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from masktool.contract import Loss, Masking
 from masktool.errors import MasktoolError
+from masktool.explainers.bands.groups import HiddenBands
 from masktool.explainers.mask_design import MaskBatch, MaskDesign, Masks
 from masktool.explainers.stopping import Stopping
 from masktool.explainers.subject import Subject
@@ -169,6 +170,7 @@ class Task:
         batch_measured: whether ``perturbations_per_eval`` was measured to be the fastest.
         differentiable: the model with its gradients for a method with ``needs_gradient``; None for any other.
         head: the layers behind a feature map for a method with ``needs_head``; None for any other.
+        hidden_bands: the bands of which masks hide places, all others being kept; None where they hide all bands.
         feature_maps: the activations (c, h, w) float32 of every feature map that the file gives, by name, the first one
             first, for a method with ``needs_feature_map``; empty for any other.
     """
@@ -188,6 +190,7 @@ class Task:
     batch_measured: bool = False
     head: TaskHead | None = None
     feature_maps: Mapping[str, NDArray[np.float32]] = dataclasses.field(default_factory=dict)
+    hidden_bands: HiddenBands | None = None
 
     @property
     def prepared(self) -> PreparedImage:

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from masktool.contract import Metadata, SamplerRule
 from masktool.errors import MasktoolError
+from masktool.explainers.bands.baselines import BandBaseline
+from masktool.explainers.bands.groups import BandsLike
 from masktool.explainers.budgets import default_for_budget
 from masktool.explainers.explaining import explain_all
 from masktool.explainers.explanation import Explanation
@@ -54,6 +56,9 @@ def explain(
     reference: ImageLike | None = None,
     region: RegionLike | None = None,
     detector: str | None = None,
+    bands: BandsLike | None = None,
+    band_baseline: BandBaseline = "mean",
+    rgb: tuple[int, int, int] | None = None,
     score: Scale = "probability",
     inputs: Mapping[str, npt.ArrayLike | ImageLike] | None = None,
     input_size: tuple[int, int] | None = None,
@@ -99,6 +104,12 @@ def explain(
             model has several.
         detector: the kind of head of a detection network, such as ``yolov8``, for targets that are detections; None
             finds it from the outputs' names and shapes.
+        bands: a group of bands, such as ``"4-6"``: the method hides places in these channels of the input alone, by
+            filling them; None hides places in all. :func:`masktool.explain_bands` compares groups.
+        band_baseline: what stands in hidden bands: ``mean``, ``image-mean``, ``blur``, or one number for all bands or
+            one for each.
+        rgb: the bands that are red, green and blue in the picture of an array; None takes the mean of all, and where
+            ``bands`` is given the first three.
         score: the score of a class: its ``probability`` p, or its ``log-odds`` log p - log(1 - p), which still differ
             where p is rounded to 0 or 1. Methods that need gradients take no ``log-odds``.
         inputs: the values of the model's inputs other than the image and the mask, by name. A photograph, as a Pillow
@@ -154,6 +165,9 @@ def explain(
         reference=reference,
         region=region,
         detector=detector,
+        bands=bands,
+        band_baseline=band_baseline,
+        rgb=rgb,
         score=score,
         inputs=inputs,
         input_size=input_size,
@@ -293,8 +307,8 @@ def open_for_method(
         MasktoolError: the model cannot be exported or opened, or an option was given that an open session has settled.
     """
     if isinstance(model, MaskedSession):
-        refuse_for_session(model, {name: value for name, value in options.items() if name != "say"})
-        yield model
+        with open_without_gradients(model, input_size, options) as session:
+            yield session
         return
     gradient = method.needs_gradient and not explains_itself(model)
     named = getattr(method, "feature_map", None)
@@ -305,6 +319,28 @@ def open_for_method(
     with load(
         model, gradient=gradient, feature_map=feature_map, head=head, input_size=input_size, **options
     ) as session:
+        yield session
+
+
+@contextlib.contextmanager
+def open_without_gradients(
+    model: ModelLike | None, input_size: tuple[int, int] | None, options: Mapping[str, Any]
+) -> Iterator[MaskedSession]:
+    """Opens a model without gradients, and closes it after the block; an open session stays open.
+
+    Args:
+        model: the model, as for :func:`explain`.
+        input_size: (height, width) of the image input, which both an export and an explanation may need.
+        options: further keyword arguments of :func:`masktool.load`.
+
+    Raises:
+        MasktoolError: the model cannot be exported or opened, or an option was given that an open session has settled.
+    """
+    if isinstance(model, MaskedSession):
+        refuse_for_session(model, {name: value for name, value in options.items() if name != "say"})
+        yield model
+        return
+    with load(model, input_size=input_size, **options) as session:
         yield session
 
 

@@ -21,7 +21,14 @@ def name_file(stem: str, explanation: Explanation, suffix: str, *, several: bool
         suffix: the format.
         several: whether several targets were asked for, so that the name tells which this is.
     """
-    rest = f".{explanation.method}" + (f".{target_slug(explanation)}" if several else "") + f".{suffix}"
+    bands = explanation.settings.get("bands")
+    rest = f".{explanation.method}" + ("" if bands is None else f".bands-{bands}")
+    rest += (f".{target_slug(explanation)}" if several else "") + f".{suffix}"
+    return fit_name(stem, rest)
+
+
+def fit_name(stem: str, rest: str) -> str:
+    """Returns a stem and what follows it as a file's name; a stem that makes it too long is cut, a digest behind."""
     if len((stem + rest).encode(errors="surrogateescape")) <= LONGEST_NAME:
         return stem + rest
     content = stem.encode(errors="surrogateescape")

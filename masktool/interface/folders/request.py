@@ -39,6 +39,9 @@ class ExplanationRequest:
         output: the name of the output that the targets are indices into; None where targets are classes.
         sum_with: the classes that are explained together with each target, as one.
         against: what each target is compared with; None explains it alone.
+        bands: the group of bands in which places are hidden; None hides them in all.
+        band_baseline: what stands in hidden bands.
+        rgb: the bands that are red, green and blue in the pictures of arrays; None leaves that to masktool.
         reference: the image to which every photograph's similarity is explained; None explains none.
         region: the region of a segmentation over which a class is explained, as it was read; None for none.
         detector: the kind of a detector's head, for targets that are detections.
@@ -74,6 +77,9 @@ class ExplanationRequest:
     reference: NamedImage | None = None
     region: Region | None = None
     detector: str | None = None
+    bands: str | None = None
+    band_baseline: str = "mean"
+    rgb: tuple[int, int, int] | None = None
     threads: int | None = None
     documents: bool = False
     timing: bool = True
@@ -93,7 +99,7 @@ class ExplanationRequest:
 
     def settings(self) -> dict[str, Any]:
         """Returns what decides the files' bytes besides photographs and model, as JSON values."""
-        asked = ("targets", "output", "sum_with", "against", "detector", "score")
+        asked = ("targets", "output", "sum_with", "against", "detector", "score", "bands", "band_baseline", "rgb")
         decisive = (*asked, "input_size", "seed", "batch", "stopping", "threads", "timing")
         methods = {
             name: {key: describe_option_value(each) for key, each in given.items()}
@@ -143,6 +149,9 @@ def explain_photograph(
         reference=request.reference,
         region=request.region,
         detector=request.detector,
+        bands=request.bands,
+        band_baseline=request.band_baseline,
+        rgb=request.rgb,
         score=request.score,
         inputs=request.inputs,
         input_size=request.input_size,

@@ -29,8 +29,13 @@ BODIES = ("square", "circle", "heart")
 TOPS = ("cross", "star", "triangle")
 FIGURES = tuple(f"{top} on {body}" for body in BODIES for top in TOPS)
 """The classes of figures, all tops of the first body first."""
-PART_AREA = (0.045, 0.065)
-"""Share of the picture that either part of a figure covers."""
+PART_AREA = (0.07, 0.09)
+"""Share of the picture that either part of a figure covers: 25 to 29 pixels square."""
+PART_REACH = 0.9
+"""Greatest distance of a part's outline from its centre, in sides of a square as large: the star's."""
+PLAIN = (0.02, 0.04)
+"""Standard deviation of the noise behind figures, in 0..1, a third of that behind scenes: what background does is not
+asked of pairs."""
 APART = 0.55
 """Distance of the centres of a figure's parts, as a share of the sum of the sides of squares as large: they touch."""
 TILT = np.pi / 10
@@ -104,7 +109,7 @@ def draw_figure(rng: np.random.Generator, label: int, size: int = SIZE) -> Figur
     sides = np.sqrt(rng.uniform(*PART_AREA, 2)) * size
     askew = rng.uniform(-TILT, TILT)
     step = APART * sides.sum() * np.array([np.sin(askew), np.cos(askew)])
-    reach = shapes.FURTHEST_REACH * sides.max() + np.abs(step) / 2 + 1
+    reach = PART_REACH * sides.max() + np.abs(step) / 2 + 1
     centre = rng.uniform(reach, size - reach)
     turns = rng.uniform(0, 2 * np.pi, 2)
     names = (BODIES[body], TOPS[top])
@@ -112,7 +117,7 @@ def draw_figure(rng: np.random.Generator, label: int, size: int = SIZE) -> Figur
         shapes.draw_outline(shapes.LABELS.index(name), side, place, turn, size, size)
         for name, side, place, turn in zip(names, sides, (centre + step / 2, centre - step / 2), turns, strict=True)
     ]
-    image = paint(rng, covers)
+    image = paint(rng, covers, PLAIN)
     return Figure(image, label, (covers[0] > 0) & ~(covers[1] > 0), covers[1] > 0)
 
 
@@ -122,18 +127,23 @@ def draw_pair(rng: np.random.Generator, label: int, other: int, size: int = SIZE
     return draw_figure(rng, label, size), draw_figure(twin, other, size)
 
 
-def paint(rng: np.random.Generator, covers: list[NDArray[np.float64]]) -> Picture:
+def paint(
+    rng: np.random.Generator,
+    covers: list[NDArray[np.float64]],
+    deviation: tuple[float, float] = shapes.BACKGROUND_DEVIATION,
+) -> Picture:
     """Returns a picture of objects on noise, each in a colour of its own, the later above the earlier.
 
     Args:
         rng: the random generator, which is advanced.
         covers: how much of each pixel each object covers, (H, W) in 0..1.
+        deviation: the range of the noise's standard deviation.
     """
     height, width = covers[0].shape
     blur = rng.uniform(*shapes.BLUR_RANGE)
     base = 0.5 + rng.uniform(-shapes.BASE_SHIFT, shapes.BASE_SHIFT, 3)
     noise = shapes.draw_blurred_noise(rng, height, width, blur)
-    blended = base + rng.uniform(*shapes.BACKGROUND_DEVIATION) * noise
+    blended = base + rng.uniform(*deviation) * noise
     grain = shapes.GRAIN_DEVIATION * shapes.draw_blurred_noise(rng, height, width, blur)
     for cover in covers:
         blended += cover[:, :, None] * (shapes.draw_colour(rng, base) + grain - blended)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import onnx
 import torch
+from onnx import numpy_helper
 from torch import nn
 
 CHANNELS = (16, 32, 64)
@@ -54,7 +58,7 @@ class Trunk(nn.Module):
 
 
 class Classifier(nn.Module):
-    """The mean over the last map's places and a linear layer."""
+    """The maximum over the last map's places, which no background outvotes, and a linear layer."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -63,7 +67,7 @@ class Classifier(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Maps normalised pictures (N, 3, H, W) to logits (N, classes)."""
-        return self.linear(self.trunk(image)[-1].mean((2, 3)))
+        return self.linear(self.trunk(image)[-1].amax((2, 3)))
 
 
 class Segmenter(nn.Module):
@@ -118,3 +122,30 @@ class Detector(nn.Module):
         """Maps normalised pictures (N, 3, H, W) to boxes, objectness and class scores, (N, places, 5 + classes)."""
         raw = self.raw(image)
         return torch.cat([self.boxes(raw), torch.sigmoid(raw[..., 4:])], -1)
+
+
+def copy_trunk(network: nn.Module, path: Path) -> None:
+    """Gives a network the trunk of one that was exported, in whose convolutions the normalisations are folded.
+
+    Where the normalisations stay in evaluation mode, the trunk then gives what the other network's does.
+
+    Args:
+        network: the network, with a :class:`Trunk` as ``trunk``.
+        path: the plain ONNX file of the other.
+    """
+    stored = onnx.load(path).graph.initializer
+    given = {each.name: torch.from_numpy(numpy_helper.to_array(each).copy()) for each in stored}
+    state = network.state_dict()
+    for name, weight in given.items():
+        if name.startswith("trunk.") and name.endswith(".weight"):
+            folder, _, position = name.removesuffix(".weight").rpartition(".")
+            normalisation = f"{folder}.{int(position) + 1}"  # stands behind its convolution
+            zeros, ones = torch.zeros(len(weight)), torch.ones(len(weight))
+            state |= {
+                name: weight,
+                f"{normalisation}.bias": given[f"{name}_bias"],
+                f"{normalisation}.weight": ones,
+                f"{normalisation}.running_mean": zeros,
+                f"{normalisation}.running_var": ones,
+            }
+    network.load_state_dict(state)

@@ -30,7 +30,6 @@ TEST_PICTURES = 500
 TEST_SEED_OFFSET = 1_000_000
 """Keeps the test pictures apart from every training set of a smaller seed."""
 BATCH = 64
-PEAK_LEARNING_RATE = 4e-3
 WEIGHT_DECAY = 1e-4
 BACKGROUND = "background"
 
@@ -48,6 +47,9 @@ class Recipe:
         pictures: size of the training set.
         epochs: passes over it.
         options: options of the export with a mask.
+        begins_as: the network whose trunk it begins with, its normalisations fixed: classes of figures alone are
+            learned from slowly. That network stands in the same folder, as it was exported.
+        peak: highest learning rate.
     """
 
     build: Callable[[], nn.Module]
@@ -56,6 +58,8 @@ class Recipe:
     pictures: int
     epochs: int
     options: dict[str, Any]
+    begins_as: str | None = None
+    peak: float = 4e-3
 
 
 RECIPES = {
@@ -79,9 +83,11 @@ RECIPES = {
         lambda: networks.Classifier(len(drawing.FIGURES)),
         losses.classification_loss,
         turns=False,
-        pictures=3000,
-        epochs=20,
+        pictures=2500,
+        epochs=10,
         options={"labels": drawing.FIGURES, "output_kind": "logits"},
+        begins_as="segmenter",
+        peak=2e-3,
     ),
 }
 
@@ -134,19 +140,28 @@ def vary(images: torch.Tensor, masks: torch.Tensor, turns: bool) -> tuple[torch.
     return images.contiguous(memory_format=torch.channels_last), masks
 
 
-def train(name: str, seed: int) -> nn.Module:
-    """Trains a network, in evaluation mode when returned; reports each epoch on stderr."""
+def train(name: str, seed: int, folder: Path) -> nn.Module:
+    """Trains a network, in evaluation mode when returned; reports each epoch on stderr.
+
+    Args:
+        name: the name of the network.
+        seed: of the pictures, the initial weights and the order of the batches.
+        folder: where the network stands that it begins as.
+    """
     torch.manual_seed(seed)
     recipe = RECIPES[name]
     started = time.perf_counter()
     pictures = draw_pictures(name, seed, recipe.pictures)
     print(f"{name}: drawn in {time.perf_counter() - started:.0f} s", file=sys.stderr)
-    network = recipe.build().to(memory_format=torch.channels_last)
+    network = recipe.build()
+    if recipe.begins_as is not None:
+        networks.copy_trunk(network, folder / f"{recipe.begins_as}.onnx")
+    network.to(memory_format=torch.channels_last)
     steps = recipe.epochs * -(-recipe.pictures // BATCH)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.peak, total_steps=steps)
     for epoch in range(recipe.epochs):
-        network.train()
+        network.train(recipe.begins_as is None)
         found = []
         for rows in torch.randperm(recipe.pictures).split(BATCH):
             images, masks = vary(pictures.images[rows], pictures.masks[rows], recipe.turns)
@@ -205,7 +220,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     for name in options.network or RECIPES:
         started, cpu = time.perf_counter(), time.process_time()
-        network = train(name, options.seed)
+        network = train(name, options.seed, options.output)
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu
         accuracy = measure_accuracy(name, network, options.seed)
         export(name, network, options.output)

@@ -183,6 +183,10 @@ def prepared(tmp_path_factory):
     places = "scores = Conv<strides=[4,4], pads=[1,1,1,1]>(image, w)"
     save_network(folder / "segmenter.onnx", IMAGE, "float[N,5,16,16] scores", places, w=weights(5, 3, 3, 3))
     save_yolo(folder / "yolo.onnx")
+    spectral, scores = "float[N,7,32,32] bands", "d = GlobalAveragePool(b) e = Flatten(d) scores = Gemm(e, v)"
+    band_nodes = f"{CONVOLUTION} {scores}".replace("image", "bands")
+    save_network(folder / "bands.onnx", spectral, SCORES, band_nodes, w=weights(8, 7, 3, 3), v=v)
+    np.save(folder / "field.npy", np.random.default_rng(1).normal(size=(7, 32, 32)).astype(np.float32))
     write_data(folder)
     preset = {"preprocessing": "imagenet", "labels": folder / "classes.txt"}
     export(folder / "model.onnx", folder / "masked.onnx", **preset)

@@ -94,7 +94,7 @@ BINARY_KINDS = frozenset({"binary", "binary-probability"})
 """One column that tells two classes apart: class 0 is the negative one, class 1 the positive one."""
 ChannelOrder = Literal["RGB", "BGR", "L"]
 Layout = Literal["NCHW", "NHWC"]
-ResizeRule = Literal["shortest", "exact", "none"]
+ResizeRule = Literal["shortest", "exact", "letterbox", "none"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -103,12 +103,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "channel_order": get_args(ChannelOrder),
     "layout": get_args(Layout),
 }
+LARGEST_PIXEL = 255
 LARGEST_RESIZE = 1_000_000
 """Largest accepted ``resize_to``, in pixels."""
 EXPECTED_FIELDS: dict[str, str] = {
     "size": "[height, width], whole numbers from 1",
     "resize_to": f"a length in pixels, 1 to {LARGEST_RESIZE}",
     "scale": "a positive number",
+    "padding": "a value of pixels, 0 to 255",
     "mean": "numbers, one per channel",
     "std": "numbers other than 0, one per channel",
     **{name: " | ".join(allowed) for name, allowed in CHOICES.items()},
@@ -166,8 +168,8 @@ class Preprocessing:
     Attributes:
         size: (height, width) of the model's input in pixels.
         resize: ``shortest`` scales the photograph until its shorter side is ``resize_to``; ``exact`` scales it to
-            ``size``, whatever its aspect ratio; ``none`` leaves it. Then a centre crop of ``size`` is taken (what a
-            smaller photograph lacks is padded with 0 after normalisation).
+            ``size``, whatever its aspect ratio; ``letterbox`` scales it until all of it fits into ``size``; ``none``
+            leaves it. Then a centre crop of ``size`` is taken; what a smaller photograph lacks is ``padding``.
         resize_to: length of the shorter side in pixels, for ``shortest`` only.
         interpolation: Pillow's filter of the same name, with antialiasing.
         channel_order: ``RGB``, ``BGR`` or ``L`` (one grey channel).
@@ -175,6 +177,8 @@ class Preprocessing:
         mean: mean of each channel, in the order of ``channel_order``, in units of the scaled pixels.
         std: standard deviation of each channel, in the same order and units.
         layout: order of the axes of the model's image input.
+        padding: value of the pixels around a photograph that is smaller than the crop, in 0..255; None for what is 0
+            after normalisation.
     """
 
     size: tuple[int, int]
@@ -186,6 +190,7 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     layout: Layout = "NCHW"
+    padding: float | None = None
 
     def scaled_to(self, size: tuple[int, int]) -> Preprocessing:
         """Returns the preprocessing for another input size, the crop's share of the resized photograph unchanged."""
@@ -225,6 +230,7 @@ class Preprocessing:
         yield "size", min(self.size) > 0
         yield "resize_to", self.resize_to is None or 0 < self.resize_to <= LARGEST_RESIZE
         yield "scale", self.scale > 0
+        yield "padding", self.padding is None or 0 <= self.padding <= LARGEST_PIXEL
         yield "mean", len(self.mean) > 0
         yield "std", len(self.std) > 0 and 0 not in self.std
 

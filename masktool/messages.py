@@ -207,5 +207,5 @@ def show_value(value: object) -> str:
 
 SIZE = (Placeholder("H"), Placeholder("W"))
 """Example of ``input_size``."""
-PREPROCESSINGS = OneOf(("imagenet", "caffe", "tf", "FILE.json"))
+PREPROCESSINGS = OneOf(("imagenet", "caffe", "tf", "yolo", "FILE.json"))
 """Examples of ``preprocessing``: the presets, and a file."""

@@ -148,7 +148,6 @@ def save_yolo(path):
     around = np.array(places, np.float32).T[None]
     tensors = {"shape": np.array([0, 6, -1]), "sizes": np.array([4, 2]), "around": around}
     save_network(path, IMAGE, "float[N,6,84] output0", f"{grids} {joined} {decoded}", **kernels, **tensors)
-    (path.parent / "pixels.json").write_text('{"size": [64, 64], "resize": "exact"}')
     (path.parent / "animals.txt").write_text("cat\ndog")
 
 

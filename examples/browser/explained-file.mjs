@@ -137,9 +137,11 @@ const findStart = (length, crop) =>
   length >= crop ? roundHalfEven((length - crop) / 2) : -Math.floor((crop - length) / 2);
 
 /** Returns [width, height] to which a photograph is resized. */
-function findResizedSize(width, height, { resize, resize_to: short, size }) {
+function findResizedSize(width, height, { resize, resize_to: short, size, padding }) {
+  if (padding != null) throw new Error("photographs are not padded here");
   if (resize === "none") return [width, height];
   if (resize === "exact") return [size[1], size[0]];
+  if (resize !== "shortest") throw new Error(`photographs are not resized like this here: ${resize}`);
   const long = Math.trunc((short * Math.max(width, height)) / Math.min(width, height));
   return width <= height ? [short, long] : [long, short];
 }

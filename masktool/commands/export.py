@@ -349,7 +349,7 @@ def list_missing(metadata: Metadata) -> Iterator[str]:
             f"add --output-kind {kinds} or --labels FILE, or --class-output none where they are no class scores"
         )
     if metadata.preprocessing is None:
-        yield "preprocessing, which `masktool explain` needs; add --preprocess imagenet|caffe|tf|FILE.json"
+        yield "preprocessing, which `masktool explain` needs; add --preprocess imagenet|caffe|tf|yolo|FILE.json"
     if metadata.labels is None and metadata.class_output is not None:
         yield "labels; add --labels FILE"
 

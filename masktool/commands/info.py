@@ -400,11 +400,13 @@ def describe_preprocessing(document: dict[str, Any] | None) -> str:
     resize = {
         "shortest": f"shorter side to {steps.resize_to} ({steps.interpolation})",
         "exact": f"resize ({steps.interpolation})",
+        "letterbox": f"fit into the input ({steps.interpolation})",
         "none": "no resize",
     }[steps.resize]
     size = f"{steps.size[0]} x {steps.size[1]}"
     numbers = [", ".join(f"{number:g}" for number in values) for values in (steps.mean, steps.std)]
+    padding = "" if steps.padding is None else f", grey {steps.padding:g} around"
     return (
-        f"{resize}, crop {size}, {steps.channel_order}, times {steps.scale:g}, "
+        f"{resize}, crop {size}{padding}, {steps.channel_order}, times {steps.scale:g}, "
         f"mean {numbers[0]}, std {numbers[1]}, {steps.layout}"
     )

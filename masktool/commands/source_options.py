@@ -45,7 +45,9 @@ input_size_option = click.option(
     help="Height and width of the input in pixels, where MODEL does not fix them.",
 )
 preprocess_option = click.option(
-    "--preprocess", metavar="NAME|FILE", help="How a photograph becomes the input: imagenet, caffe, tf or a JSON file."
+    "--preprocess",
+    metavar="NAME|FILE",
+    help="How a photograph becomes the input: imagenet, caffe, tf, yolo or a JSON file.",
 )
 mean_option = click.option(
     "--mean",

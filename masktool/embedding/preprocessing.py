@@ -76,6 +76,13 @@ def choose_preprocessing(network: ExplainedNetwork, embedding: EmbeddingSettings
             expected=f"{found} channels",
             got=f"{expected} ({preprocessing.channel_order})",
         )
+    if embedding.embed_preprocessing and (preprocessing.resize == "letterbox" or preprocessing.padding is not None):
+        raise MasktoolError(
+            "a file prepares no photographs with padding around them",
+            where=option,
+            got=f"resize {preprocessing.resize!r}, padding {preprocessing.padding}",
+            fix="leave the option out",
+        )
     if embedding.embed_preprocessing:
         find_resized_size((1, 1), preprocessing)  # tells where the rule lacks its length
     tabulate(preprocessing)  # tells where mean or std do not fit

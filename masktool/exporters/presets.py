@@ -22,8 +22,11 @@ CAFFE_MEAN = (104.0, 117.0, 123.0)
 """Blue, green, red: ImageNet's mean in 0..255, as Caffe's models round it."""
 SHORTER_SIDE_RATIO = 256 / 224
 """The shorter side is scaled to 256 before a crop of 224: ImageNet's custom since AlexNet."""
-PRESETS = ("imagenet", "caffe", "tf")
-"""``imagenet``: RGB 0..1, ImageNet's mean and std. ``caffe``: BGR 0..255 minus the mean. ``tf``: RGB in -1..1."""
+PRESETS = ("imagenet", "caffe", "tf", "yolo")
+"""``imagenet``: RGB 0..1, ImageNet's mean and std. ``caffe``: BGR 0..255 minus the mean. ``tf``: RGB in -1..1.
+``yolo``: RGB 0..1, the whole photograph fitted into the input with grey around it."""
+LETTERBOX_GREY = 114.0
+"""What YOLO's networks are trained with around photographs."""
 CHANNELS_OF_ORDER: Mapping[str, int] = {"RGB": 3, "BGR": 3, "L": 1}
 UNIT_SCALE = 1 / 255
 """Pixels become 0..1, where a mean above 1 is surely meant for 0..255."""
@@ -44,8 +47,8 @@ def preprocessing_preset(
     """Builds the preprocessing that ``--preprocess``, ``--mean`` and ``--std`` describe.
 
     Args:
-        name_or_file: ``imagenet``, ``caffe``, ``tf`` or a JSON file with the fields of ``Preprocessing``; None takes
-            plain pixels in 0..1 with ImageNet's resize and crop.
+        name_or_file: ``imagenet``, ``caffe``, ``tf``, ``yolo`` or a JSON file with the fields of ``Preprocessing``;
+            None takes plain pixels in 0..1 with ImageNet's resize and crop.
         size: (height, width) of the model's input.
         mean: the mean of each channel, in units of the scaled pixels, in the preset's channel order; None keeps the
             preset's.
@@ -107,6 +110,8 @@ def _named_preset(name: str | None, size: tuple[int, int], channels: int, *, own
     )
     if name is None:
         return plain
+    if name == "yolo":
+        return dataclasses.replace(plain, resize="letterbox", resize_to=None, padding=LETTERBOX_GREY)
     if name == "tf":
         return dataclasses.replace(plain, scale=1 / 127.5, mean=(1.0,) * channels)
     if channels != len(IMAGENET_MEAN) and not own_mean:
@@ -174,7 +179,7 @@ def check_geometry(preprocessing: Preprocessing, size: tuple[int, int]) -> Itera
         yield "size", f"{size}, the model's input"
     side = preprocessing.resize_to
     if preprocessing.resize == "shortest" and not (isinstance(side, int) and side > 0):
-        yield "resize_to", f'a length in pixels, which {SHORTEST} needs; or "resize": "exact", or "none"'
+        yield "resize_to", f'a length in pixels, which {SHORTEST} needs; or "resize": "exact", "letterbox" or "none"'
 
 
 def check_channel_numbers(preprocessing: Preprocessing, channels: int) -> Iterator[Complaint]:

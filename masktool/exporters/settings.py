@@ -28,7 +28,7 @@ class Preset:
     """How photographs become a network's input, whatever size, channels and layout that input turns out to have.
 
     Attributes:
-        name_or_file: ``imagenet``, ``caffe``, ``tf``, or the path of a JSON file with the fields of
+        name_or_file: ``imagenet``, ``caffe``, ``tf``, ``yolo``, or the path of a JSON file with the fields of
             :class:`masktool.Preprocessing`; None takes plain pixels in 0..1 with ImageNet's resize and crop.
         mean: the mean of each channel, in units of the scaled pixels; None keeps the preset's or the file's.
         std: the standard deviation of each channel, in units of the scaled pixels; None keeps the preset's or the
@@ -56,8 +56,8 @@ class Preset:
 
 
 PreprocessingLike: TypeAlias = str | os.PathLike[str] | Preset | Preprocessing
-"""How a photograph becomes the input: ``imagenet``, ``caffe``, ``tf``, a JSON file's path, a preset with another mean
-or standard deviation, or the steps themselves."""
+"""How a photograph becomes the input: ``imagenet``, ``caffe``, ``tf``, ``yolo``, a JSON file's path, a preset with
+another mean or standard deviation, or the steps themselves."""
 LabelsLike: TypeAlias = str | os.PathLike[str] | Sequence[str]
 """Names of the classes in their order, or the path of a file that holds them: one per line, or ``.json``."""
 

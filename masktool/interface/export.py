@@ -78,9 +78,9 @@ def export(
         mask_required: whether ``mask`` is an ordinary input, for runtimes that cannot leave inputs out, instead of one
             with a default of ones; None makes ``mask`` an ordinary input where the network leaves its height or width
             open, so that no default fits.
-        preprocessing: how a photograph becomes the input: ``imagenet``, ``caffe`` or ``tf``; the path of a JSON file
-            with the fields of :class:`masktool.Preprocessing`; a :class:`masktool.Preset`, with another mean or
-            standard deviation; or a :class:`masktool.Preprocessing`. None takes what the source knows.
+        preprocessing: how a photograph becomes the input: ``imagenet``, ``caffe``, ``tf`` or ``yolo``; the path of a
+            JSON file with the fields of :class:`masktool.Preprocessing`; a :class:`masktool.Preset`, with another mean
+            or standard deviation; or a :class:`masktool.Preprocessing`. None takes what the source knows.
         labels: the path of a file of class names, one per line or ``.json``, or a sequence of them, one per class; of
             an output of one column that tells two classes apart, the positive class's or both, the negative one first.
             None takes what the source knows.

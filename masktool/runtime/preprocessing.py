@@ -141,7 +141,7 @@ def prepare(image: Image.Image, preprocessing: Preprocessing | None) -> Prepared
     resized_size = find_resized_size(image.size, preprocessing)
     left, top = (find_crop_start(*pair) for pair in zip(resized_size, preprocessing.size[::-1], strict=True))
     pixels = cut_pixels(image, resized_size, (left, top), preprocessing)
-    array = place_pixels(normalise(pixels, preprocessing), (left, top), preprocessing.size)
+    array = place_pixels(normalise(pixels, preprocessing), (left, top), preprocessing.size, find_padding(preprocessing))
     scale_x, scale_y = image.width / resized_size[0], image.height / resized_size[1]
     height, width = preprocessing.size
     return PreparedImage(
@@ -159,6 +159,9 @@ def find_resized_size(size: tuple[int, int], preprocessing: Preprocessing) -> tu
         return size
     if preprocessing.resize == "exact":
         return preprocessing.size[1], preprocessing.size[0]
+    if preprocessing.resize == "letterbox":
+        share = min(preprocessing.size[1] / width, preprocessing.size[0] / height)
+        return max(1, round(width * share)), max(1, round(height * share))
     if preprocessing.resize_to is None:
         raise MasktoolError("preprocessing without a resize_to", expected="the shorter side's length in pixels")
     short = preprocessing.resize_to
@@ -207,11 +210,26 @@ def resize_within(
     return columns.resize((right - left, bottom - top), filter_, (0, top * scale_y, right - left, bottom * scale_y))
 
 
-def place_pixels(values: np.ndarray, start: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """Returns values (h, w, C) padded with zeros to (H, W, C) where the crop starts outside the photograph."""
+def find_padding(preprocessing: Preprocessing) -> np.ndarray:
+    """Returns what stands around a smaller photograph, one number for each channel of the input."""
+    channels = len(preprocessing.mean)
+    if preprocessing.padding is None:
+        return np.zeros(channels, np.float32)
+    return normalise(np.full((1, 1, channels), float(preprocessing.padding)), preprocessing)[0, 0]
+
+
+def place_pixels(values: np.ndarray, start: tuple[int, int], size: tuple[int, int], padding: np.ndarray) -> np.ndarray:
+    """Returns values (h, w, C) padded to (H, W, C) where the crop starts outside the photograph.
+
+    Args:
+        values: the values.
+        start: where the crop starts, (left, top) in pixels of the values.
+        size: (H, W).
+        padding: what stands around them, (C,).
+    """
     if values.shape[:2] == size:
         return values
-    padded = np.zeros((*size, values.shape[2]), dtype=np.float32)
+    padded = np.broadcast_to(padding.astype(np.float32), (*size, values.shape[2])).copy()
     top, left = max(-start[1], 0), max(-start[0], 0)
     padded[top : top + values.shape[0], left : left + values.shape[1]] = values
     return padded

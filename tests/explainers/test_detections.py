@@ -326,3 +326,13 @@ def test_a_detection_is_small_and_knows_its_outputs(folder, filled) -> None:
     assert len(pickle.dumps(settled)) < 5000
     again, _ = settle(filled, folder, "box:0")
     assert (settled, hash(settled)) == (again, hash(again))
+
+
+def test_boxes_of_a_letterbox_are_brought_back_into_the_picture(folder) -> None:
+    path = folder / "letterbox.onnx"
+    preset = Preprocessing((SIDE, SIDE), "letterbox", padding=114)
+    masktool.export(folder / "yolox.onnx", path, masking="fill", preprocessing=preset, class_output="none")
+    with masktool.load(path, "cpu", threads=1) as session:
+        settled, _ = settle(session, folder, "box:0")
+    box = settled.box  # 64 x 48 pixels became 32 x 24, with 4 rows of grey above and below
+    assert settled.chosen.box == pytest.approx((2 * box[0], 2 * (box[1] - 4), 2 * box[2], 2 * (box[3] - 4)))

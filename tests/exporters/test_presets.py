@@ -59,7 +59,7 @@ def test_grey_images_need_their_own_mean():
         ({"std": [1, 0, 1]}, "bad preprocessing .std.: expected numbers other than 0"),
         ({"std": "one"}, "bad preprocessing .std.: expected numbers other than 0, one per channel, got .one"),
         ({"mean": [0, float("nan"), 0]}, "bad preprocessing .mean.: expected numbers, one per channel"),
-        ({"resize": "longest"}, "preprocessing .resize.: expected shortest . exact . none, got longest"),
+        ({"resize": "longest"}, "preprocessing .resize.: expected shortest . exact . letterbox . none, got longest"),
         ({"interpolation": "cubic"}, "preprocessing .interpolation."),
         ({"channel_order": "L"}, "bad preprocessing .channel_order.: expected one for 3 channels"),
         ({"scale": 0}, "bad preprocessing .scale.: expected a positive number"),
@@ -86,7 +86,7 @@ def test_a_file_keeps_what_it_says(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no such file .preprocessing=.*expected imagenet, caffe, tf or a JSON file"),
+        (None, "no such file .preprocessing=.*expected imagenet, caffe, tf, yolo or a JSON file"),
         (b"mean: 1", "not JSON"),
         (b"[1, 2]", "not a JSON object"),
         (b"\xff\xfe\x00", "not UTF-16 text"),

@@ -261,3 +261,22 @@ def test_a_map_of_the_images_own_pixels_comes_back_as_it_is_and_as_a_copy():
     found = prepared.to_original(values)
     np.testing.assert_array_equal(found, values)
     assert not np.shares_memory(found, values)
+
+
+def test_a_letterbox_fits_the_whole_photograph_in_with_grey_around_it() -> None:
+    """As YOLO's networks are fed: scaled by the smaller share, the smaller half of what is left in front."""
+    photograph = noise(40, 30)
+    preprocessing = Preprocessing((64, 96), resize="letterbox", padding=114, mean=MEAN, std=STD, channel_order="BGR")
+    prepared = prepare(photograph, preprocessing)
+    share = min(64 / photograph.height, 96 / photograph.width)
+    width, height = round(photograph.width * share), round(photograph.height * share)
+    left, top = (96 - width) // 2, (64 - height) // 2
+    grey = np.full((64, 96, 3), 114, np.uint8)
+    resized = photograph.resize((width, height), Image.Resampling.BILINEAR)
+    grey[top : top + height, left : left + width] = np.asarray(resized)
+    expected = (grey[:, :, ::-1] / 255 - np.array(MEAN)) / np.array(STD)
+    np.testing.assert_allclose(prepared.array[0].transpose(1, 2, 0), expected, atol=1e-6)
+    x0, y0, x1, y1 = prepared.crop_box
+    assert (x0, y0) == pytest.approx((-left * photograph.width / width, -top * photograph.height / height))
+    assert (x1 - x0, y1 - y0) == pytest.approx((96 * photograph.width / width, 64 * photograph.height / height))
+    assert np.isfinite(prepared.to_original(np.ones((64, 96)))).all()

@@ -27,8 +27,9 @@ MOST_STEPS = 100_000
 """Largest whole number that an option may be, such as a number of samples: clients share the server's memory."""
 LONGEST_TEXT = 1000
 """Characters of a text among the options."""
-NOT_ASKED = ("inputs", "input_size", "perturbations_per_eval")
-"""Arguments of :func:`masktool.explain` that a job does not take."""
+NOT_ASKED = ("inputs", "input_size", "perturbations_per_eval", "reference", "region")
+"""Arguments of :func:`masktool.explain` that a job does not take: among them those that may be paths, which are files
+of the server's and none of a client's business."""
 OF_EXPLAIN = frozenset({*SHARED_ARGUMENTS, *STOPPING_ARGUMENTS, "n_samples"} - set(NOT_ASKED))
 
 

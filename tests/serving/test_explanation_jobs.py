@@ -117,6 +117,7 @@ REFUSED = {
     "a number that is none": ({"method": "rise", "options": '{"p": NaN}'}, None, "JSON does not have"),
     "a nest": ({"method": "rise", "options": '{"p": [[1]]}'}, None, "no single value"),
     "the batch": ({"options": '{"perturbations_per_eval": 8}'}, None, "jobs do not take"),
+    "a file of the server's": ({"options": '{"reference": "/etc/passwd"}'}, None, "jobs do not take"),
     "an unknown field": ({"hat": "1"}, None, "unknown field"),
 }
 

@@ -15,6 +15,7 @@ from masktool.explainers.picture import (
     INK,
     LEAST_FONT,
     MARGIN,
+    NEGLIGIBLE,
     PAPER,
     SMALL_TEXT,
     SMALLEST_PANEL,
@@ -34,6 +35,7 @@ NAME_SHARE, NUMBER_SHARE = 0.24, 0.17
 """Parts of the chart's width for the groups' names and for the numbers."""
 NORMAL_95 = 1.96
 LEGEND = ("Shapley value", "lost without it alone")
+INTERVAL = "line: its 95 % interval"
 
 
 class Bar(NamedTuple):
@@ -85,7 +87,8 @@ def draw_band_chart(
         canvas.paste(shown, (MARGIN, head + (height - panel[1]) // 2))
     left = canvas.width - MARGIN - CHART_WIDTH
     draw_bars_of_groups(draw, bars, (left, head, left + CHART_WIDTH, head + height), small, text_size)
-    draw_legend(draw, (MARGIN, head + height + MARGIN // 2), small, text_size)
+    sure = all(bar.error == 0 for bar in bars)
+    draw_legend(draw, (MARGIN, head + height + MARGIN // 2), small, text_size, "" if sure else INTERVAL)
     draw.text(
         (MARGIN, head + height + MARGIN // 2 + round(FOOT_LINE_HEIGHT * text_size)),
         fit_line(meaning, small, across),
@@ -108,6 +111,7 @@ def draw_bars_of_groups(
     low, high = min(0.0, *ends), max(0.0, *ends)
     if not high > low:
         low, high = -1.0, 1.0
+    low, high = (0.0 if abs(end) < NEGLIGIBLE * (high - low) else end for end in (low, high))
     frame = Frame(left + round(NAME_SHARE * width), right - round(NUMBER_SHARE * width), low, high)
     row = (bottom - top - axis) / len(bars)
     for position, bar in enumerate(bars):
@@ -149,11 +153,12 @@ def half_interval(bar: Bar) -> float:
     return NORMAL_95 * bar.error
 
 
-def draw_legend(draw: ImageDraw.ImageDraw, corner: tuple[int, int], font: Font, text_size: int) -> None:
-    """Draws what the two colours mean, from a corner (left, top) on."""
+def draw_legend(draw: ImageDraw.ImageDraw, corner: tuple[int, int], font: Font, text_size: int, more: str) -> None:
+    """Draws what the two colours mean, from a corner (left, top) on, and more text behind."""
     left, top = corner
     side = round(0.7 * text_size)
     for text, colour in zip(LEGEND, (VALUE_COLOUR, LOST_COLOUR), strict=True):
         draw.rectangle((left, top + 2, left + side, top + 2 + side), fill=colour)
         draw.text((left + side + MARGIN // 2, top), text, INK, font)
         left += side + MARGIN // 2 + round(font.getlength(text)) + 2 * MARGIN
+    draw.text((left, top), more, INK, font)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from masktool.contract import BASELINES, DEFAULT_BASELINE, Layout, Masking, Preprocessing
 from masktool.errors import MasktoolError
+from masktool.layouts import CHANNEL_AXIS, IN_WORDS
 from masktool.messages import PREPROCESSINGS, SIZE, differently, parameter
 from masktool.normalisation import normalise
 
@@ -25,8 +26,9 @@ https://arxiv.org/abs/1704.03296). Edges go, and where things are stays visible.
 NOISE_SEED = 0
 """Seed of the noise in a file, which is drawn at export, so that the same file gives the same answer."""
 EXPECTED = f"{', '.join(BASELINES)}, a number or R,G,B in 0..255"
-InputShape = tuple[int, int | None, int | None]
-"""(channels, height, width) of a network's input, whatever its layout; height and width may be open."""
+InputShape = tuple[int, *tuple[int | None, ...]]
+"""(channels, height, width) of a network's input, or (channels, ...) with the lengths of its places, whatever its
+layout; these may be open."""
 
 
 def choose_baseline(masking: Masking, baseline: object | None) -> str | None:
@@ -86,25 +88,30 @@ def constant_baseline(
 
     Args:
         baseline: baseline from :func:`read_baseline`, neither ``image-mean`` nor ``blur``.
-        shape: (channels, height, width) of the network's input.
+        shape: (channels, height, width) of the network's input, or (channels, ...) of one of another rank.
         preprocessing: preprocessing that turns pixels into the input; None where unknown, which ``mean`` allows.
         layout: order of the axes of the network's input.
         where: name of what gave the baseline, for messages.
         seed: seed of the noise.
 
     Returns:
-        float32 (1, C, 1, 1), for ``noise`` (1, C, H, W), in the layout given; (1, 1, 1, 1) for ``mean``.
+        float32 (1, C, 1, 1), for ``noise`` (1, C, H, W), in the layout given; (1, 1, 1, 1) for ``mean``. Of other ranks
+        likewise.
 
     Raises:
         MasktoolError: the preprocessing is unknown or for other channels, or ``noise`` is asked for an open size.
     """
     if baseline == "mean":
-        return np.zeros((1, 1, 1, 1), np.float32)
+        return np.zeros((1,) * len(layout), np.float32)
     channels = shape[0]
     preprocessing = require_preprocessing(preprocessing, channels, where)
-    pixels = draw_noise(shape, seed, where) if baseline == "noise" else colour_pixels(baseline, channels, where)
+    places = len(shape) - 1
+    if baseline == "noise":
+        pixels = draw_noise(shape, seed, where)
+    else:
+        pixels = colour_pixels(baseline, channels, where).reshape(*(1,) * places, channels)
     values = normalise(pixels, preprocessing)[None]
-    return np.ascontiguousarray(values if layout == "NHWC" else values.transpose(0, 3, 1, 2))
+    return np.ascontiguousarray(np.moveaxis(values, -1, CHANNEL_AXIS[layout]))
 
 
 def require_preprocessing(preprocessing: Preprocessing | None, channels: int, where: str) -> Preprocessing:
@@ -147,16 +154,17 @@ def colour_pixels(baseline: str, channels: int, where: str) -> NDArray[np.float6
 
 
 def draw_noise(shape: InputShape, seed: int, where: str) -> NDArray[Any]:
-    """Returns noise (H, W, C): every pixel and channel drawn independently, uniformly from 0, 1, …, 255.
+    """Returns noise (H, W, C), or of another rank (..., C), drawn independently and uniformly from 0, 1, …, 255.
 
     Raises:
         MasktoolError: the height or width of the input is open.
     """
-    channels, height, width = shape
-    if height is None or width is None:
+    channels, *sides = shape
+    lengths = [side for side in sides if side is not None]
+    if len(lengths) < len(sides):
         raise MasktoolError(
-            "noise needs a fixed height and width",
+            f"noise needs a fixed {IN_WORDS[len(sides)]}",
             where=where,
             fix="give " + parameter("input_size", SIZE) + ", or take another baseline",
         )
-    return np.random.default_rng(seed).integers(0, int(WHITE), (height, width, channels), endpoint=True)
+    return np.random.default_rng(seed).integers(0, int(WHITE), (*lengths, channels), endpoint=True)

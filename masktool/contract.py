@@ -93,7 +93,12 @@ classes that may be there together: a probability for each (``sigmoid``)."""
 BINARY_KINDS = frozenset({"binary", "binary-probability"})
 """One column that tells two classes apart: class 0 is the negative one, class 1 the positive one."""
 ChannelOrder = Literal["RGB", "BGR", "L"]
-Layout = Literal["NCHW", "NHWC"]
+PictureLayout = Literal["NCHW", "NHWC"]
+Layout = Literal["NCL", "NLC", "NCHW", "NHWC", "NCDHW", "NDHWC"]
+"""Order of the axes of a network's input: N images, C channels, and places along a length (signals), height and width,
+or depth, height and width (volumes; of a video, depth is time)."""
+Size = tuple[int, ...]
+"""Lengths of an input's axes of places: (height, width) of an image, (length,) or (depth, height, width)."""
 ResizeRule = Literal["shortest", "exact", "letterbox", "none"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
@@ -101,7 +106,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "resize": get_args(ResizeRule),
     "interpolation": get_args(Interpolation),
     "channel_order": get_args(ChannelOrder),
-    "layout": get_args(Layout),
+    "layout": get_args(PictureLayout),
 }
 LARGEST_PIXEL = 255
 LARGEST_RESIZE = 1_000_000
@@ -189,11 +194,18 @@ class Preprocessing:
     scale: float = 1 / 255
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    layout: Layout = "NCHW"
+    layout: PictureLayout = "NCHW"
     padding: float | None = None
 
-    def scaled_to(self, size: tuple[int, int]) -> Preprocessing:
-        """Returns the preprocessing for another input size, the crop's share of the resized photograph unchanged."""
+    def scaled_to(self, size: Size) -> Preprocessing:
+        """Returns the preprocessing for another input size, the crop's share of the resized photograph unchanged.
+
+        Args:
+            size: (height, width) in pixels.
+        """
+        if len(size) != len(DEFAULT_SIZE):
+            raise MasktoolError("photographs have a height and a width", where="input_size", got=list(size))
+        size = (size[0], size[1])
         if self.resize_to is None:
             return dataclasses.replace(self, size=size)
         side = round(self.resize_to * min(size) / min(self.size))

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from masktool.errors import MasktoolError
 
 Built = TypeVar("Built")
+MOST_AXES = 3
+"""Most axes of places that an input has."""
 
 
 def build_with_options(kind: type[Built], title: str, options: Mapping[str, Any]) -> Built:
@@ -60,13 +62,16 @@ def check_count(name: str, value: object, minimum: int = 1) -> int:
     return count
 
 
-def check_size(name: str, value: Any) -> tuple[int, int]:
-    """Returns an option's value as (height, width) in pixels, or raises a MasktoolError that names the option."""
-    try:
-        height, width = value
-    except (TypeError, ValueError) as error:
-        raise MasktoolError("option out of range", where=name, expected="(height, width)", got=repr(value)) from error
-    return check_count(name, height), check_count(name, width)
+def check_size(name: str, value: Any) -> tuple[int, ...]:
+    """Returns an option's value as the size of an input, or raises a MasktoolError that names the option.
+
+    It is (height, width) in pixels; of a signal (length,), of a volume (depth, height, width).
+    """
+    sides = () if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+    if not 1 <= len(sides) <= MOST_AXES:
+        expected = "(height, width), or (length,) or (depth, height, width)"
+        raise MasktoolError("option out of range", where=name, expected=expected, got=repr(value))
+    return tuple(check_count(name, side) for side in sides)
 
 
 def check_several(name: str, value: object) -> None:

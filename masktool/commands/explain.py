@@ -29,6 +29,7 @@ from masktool.commands.explain_options import (
 )
 from masktool.commands.explain_runs import describe_explanation, explain_many, explain_single
 from masktool.commands.source_options import READING_OPTIONS
+from masktool.contract import Size
 from masktool.data_files import is_directory
 from masktool.explainers.method import METHODS
 from masktool.explainers.methods.kernel_shap import KernelShap
@@ -127,7 +128,7 @@ def command(
     images: tuple[Path, ...],
     model: str | None,
     arch: str | None,
-    input_size: tuple[int, int] | None,
+    input_size: Size | None,
     channels: int | None,
     image_input: str | None,
     preprocess: str | None,

@@ -15,7 +15,7 @@ from masktool.data_files import descriptor_of, is_directory, is_there
 from masktool.errors import MasktoolError
 from masktool.explainers.detector import DETECTORS
 from masktool.explainers.method import METHODS, build_method
-from masktool.explainers.segmentation import SEGMENTERS, read_label_map
+from masktool.explainers.segmentation import LABEL_RANKS, SEGMENTERS, read_label_map
 from masktool.explainers.stopping import Stopping, Until
 from masktool.explainers.target import TARGETS
 from masktool.exported_files import LAST, name_feature_maps
@@ -139,7 +139,7 @@ def lime_segments(segments: str | None, n_segments: int | None) -> dict[str, Any
     if not is_there(Path(segments)):
         expected = f"{', '.join(SEGMENTERS)} or a file"
         raise MasktoolError("no such segments", where=f"--segments {segments}", expected=expected)
-    return values | {"feature_mask": read_label_map(segments)}
+    return values | {"feature_mask": read_label_map(segments, LABEL_RANKS)}
 
 
 def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:

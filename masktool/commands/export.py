@@ -33,7 +33,7 @@ from masktool.commands.source_options import (
     read_preset,
     std_option,
 )
-from masktool.contract import DEVICE_PROVIDERS, LOSSES, OutputKind
+from masktool.contract import DEVICE_PROVIDERS, LOSSES, OutputKind, Size
 from masktool.errors import MasktoolError
 from masktool.option_names import for_command_line
 from masktool.printable import describe_bytes
@@ -148,7 +148,7 @@ def command(
     baseline: str | None,
     mask: str | None,
     image_input: str | None,
-    input_size: tuple[int, int] | None,
+    input_size: Size | None,
     channels: int | None,
     preprocess: str | None,
     mean: tuple[float, ...] | None,

@@ -27,6 +27,7 @@ from masktool.commands.source_options import (
     trust_code_option,
 )
 from masktool.commands.training_options import take_training_settings, training_options
+from masktool.contract import Size
 from masktool.printable import describe_bytes
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def command(
     data: Path,
     output: Path | None,
     arch: str | None,
-    input_size: tuple[int, int] | None,
+    input_size: Size | None,
     channels: int | None,
     preprocess: str | None,
     mean: tuple[float, ...] | None,

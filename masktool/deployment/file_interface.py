@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from masktool.contract import BATCH_AXIS, BINARY_KINDS, MASK_INPUT, Metadata
+from masktool.contract import BATCH_AXIS, BINARY_KINDS, MASK_INPUT, Metadata, Size
 from masktool.errors import MasktoolError
 from masktool.runtime.session import MaskedSession
 from masktool.runtime.session_file import as_shape
@@ -51,7 +51,7 @@ class FileInterface:
     required: tuple[ServedTensor, ...]
     optional: tuple[ServedTensor, ...]
     outputs: tuple[ServedTensor, ...]
-    size: tuple[int, int] | None
+    size: Size | None
 
     @property
     def class_labels(self) -> tuple[str, ...] | None:

@@ -16,7 +16,7 @@ from masktool.contract import EXPLAIN_INPUT, MASK_INPUT
 from masktool.deployment.batch_plan import BatchPlan
 from masktool.deployment.file_interface import FileInterface, ServedTensor
 from masktool.errors import MasktoolError
-from masktool.layouts import SPATIAL_AXES
+from masktool.layouts import SPATIAL_AXES, layouts_of_rank
 from masktool.runtime.native_log import runtime_reason
 from masktool.runtime.session import MaskedSession
 
@@ -59,9 +59,10 @@ def choose_shape(session: MaskedSession, interface: FileInterface, tensor: Serve
     shape = list(tensor.shape)
     if interface.metadata.takes_photograph and tensor.name == interface.metadata.image_input:
         shape[:2] = interface.size or (None, None)
-    elif tensor.name in (interface.metadata.image_input, MASK_INPUT) and len(shape) == 4:
-        axes = SPATIAL_AXES["NCHW" if tensor.name == MASK_INPUT else session.layout]
-        for axis, length in zip(axes, interface.size or (None, None), strict=True):
+    elif tensor.name in (interface.metadata.image_input, MASK_INPUT) and len(shape) == len(session.layout):
+        first, _ = layouts_of_rank(len(shape))
+        axes = SPATIAL_AXES[first if tensor.name == MASK_INPUT else session.layout]
+        for axis, length in zip(axes, interface.size or [None] * len(axes), strict=True):
             shape[axis] = shape[axis] or length
     if shape and shape[0] is None:
         shape[0] = 1

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from masktool.contract import EXPLAIN_INPUT, OVERLAY, SALIENCY_MAP, SEGMENT_ATTRIBUTIONS, TARGET_INPUT, Metadata
+from masktool.contract import (
+    DEFAULT_SIZE,
+    EXPLAIN_INPUT,
+    OVERLAY,
+    SALIENCY_MAP,
+    SEGMENT_ATTRIBUTIONS,
+    TARGET_INPUT,
+    Metadata,
+)
 from masktool.embedding.settings import EmbeddingSettings
 from masktool.errors import MasktoolError
 from masktool.exporters.masked import MaskedNetwork
 from masktool.exporters.onnx_file import input_size_of
 from masktool.exporters.settings import ExportSettings
-from masktool.messages import SIZE, Placeholder, parameter
+from masktool.layouts import show_size
+from masktool.messages import SIZE, Placeholder, call, parameter
 
 OWN_NAMES = frozenset({EXPLAIN_INPUT, OVERLAY, SALIENCY_MAP, SEGMENT_ATTRIBUTIONS, TARGET_INPUT})
 """Names of inputs and outputs that an explanation adds."""
@@ -56,8 +65,16 @@ def refuse_unexplainable(network: MaskedNetwork, metadata: Metadata) -> tuple[in
             where=network.source.name,
             fix="fix them with " + parameter("input_size", SIZE),
         )
+    if len(size) != len(DEFAULT_SIZE):
+        raise MasktoolError(
+            "a file that explains itself is for images",
+            where=network.source.name,
+            expected="an input (N, C, H, W)",
+            got=show_size(size),
+            fix="export it with a mask and explain it by " + call("explain", "FILE", "ARRAY.npy"),
+        )
     refuse_taken_names(network, OWN_NAMES)
-    return size
+    return size[0], size[1]
 
 
 def refuse_taken_names(network: MaskedNetwork, names: Iterable[str]) -> None:

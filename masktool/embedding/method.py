@@ -122,7 +122,8 @@ class ExplainedNetwork:
     @property
     def spatial_axes(self) -> tuple[int, int]:
         """The axes of an image's height and width."""
-        return SPATIAL_AXES[self.layout]
+        height, width = SPATIAL_AXES[self.layout]
+        return height, width
 
     @property
     def n_channels(self) -> int:

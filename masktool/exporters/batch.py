@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir
 import onnxruntime
 
-from masktool.contract import DEFAULT_SIZE
+from masktool.contract import DEFAULT_SIZE, Size
 from masktool.errors import first_line
 from masktool.exporters.batch_rewrites import REWRITES, Lift
 from masktool.exporters.canonical import canonicalise
@@ -30,9 +30,10 @@ from masktool.exporters.independence import (
 )
 from masktool.exporters.independence.states import CONTRADICTIONS, BatchRuleError, Rows
 from masktool.exporters.onnx_file import find_other_inputs, layout_of
-from masktool.exporters.probes import Size, feed_of, others_of_graph, sides_of
+from masktool.exporters.probes import feed_of, others_of_graph, settle_size, sides_of
 from masktool.exporters.storage import AS_ALWAYS, Running, open_model
 from masktool.exporters.tolerance import lift_tolerance_of
+from masktool.layouts import FROM_CHANNELS_FIRST, USUAL_SIZES
 
 BATCH_NAME = "batch"
 CHECKED_BATCHES = (1, 3)
@@ -44,7 +45,7 @@ Arrays = list[np.ndarray]
 
 
 def lift_batch(
-    model: onnx_ir.Model, image_input: str, domain: Domain = NORMAL, size: Size = DEFAULT_SIZE
+    model: onnx_ir.Model, image_input: str, domain: Domain = NORMAL, size: Size | None = None
 ) -> Independence:
     """Gives a graph with a fixed batch a symbolic one, in place; leaves a symbolic one as it is.
 
@@ -52,7 +53,7 @@ def lift_batch(
         model: the canonical graph: opset 18 or later, constants folded into initializers, shapes inferred.
         image_input: the name of the image input, whose axis 0 is the batch.
         domain: the range of numbers of the images that the graph is tried on.
-        size: the height and width in pixels of these images, where the graph leaves them open.
+        size: the height and width in pixels of these images, where the graph leaves them open; None takes the usual.
 
     Returns:
         Whether every output has one row per image that depends on that image alone. Where that is not proved of a
@@ -159,17 +160,15 @@ def finding_at(node: onnx_ir.Node | None, image: onnx_ir.Value, reason: str) -> 
     return Obstacle("mixes", node.op_type, str(node.name), reason)
 
 
-def random_images(image: onnx_ir.Value, domain: Domain, size: Size) -> np.ndarray:
+def random_images(image: onnx_ir.Value, domain: Domain, size: Size | None) -> np.ndarray:
     """Returns as many random images as the largest checked batch, in the input's element type."""
     assert image.shape is not None
     assert image.dtype is not None
     layout = layout_of(image)
-    last = layout == "NHWC"
-    channels, *sides = sides_of([side if isinstance(side, int) else None for side in image.shape], layout)
-    height, width = (side if isinstance(side, int) else usual for side, usual in zip(sides, size, strict=True))
-    shape = (max(CHECKED_BATCHES), channels, height, width)
+    channels, sides = sides_of([side if isinstance(side, int) else None for side in image.shape], layout)
+    shape = (max(CHECKED_BATCHES), channels, *settle_size(sides, size or USUAL_SIZES[len(sides)]))
     images = domain.draw(np.random.default_rng(0), shape, image.dtype.numpy())
-    return images.transpose(0, 2, 3, 1) if last else images
+    return images.transpose(FROM_CHANNELS_FIRST[layout])
 
 
 def open_graph(model: onnx_ir.Model, image: onnx_ir.Value) -> Callable[[np.ndarray], Arrays]:

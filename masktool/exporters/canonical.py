@@ -40,7 +40,6 @@ from masktool.exporters.rewrites.strided_slices import rewrite_strided_slices
 
 __all__ = ["canonicalise", "opset_of"]
 
-PAD_SPATIAL_AXES = (2, 3)
 REPORT = "if ONNX Runtime runs the file, this is a defect of masktool: please report the network"
 KEEPS_SHAPE = ("GroupNormalization",)
 """Operators whose result has its input's shape, and for which onnx infers nothing."""
@@ -293,7 +292,7 @@ def fuse_pads(graph: ir.Graph) -> None:
             continue
         extra = zero_pads(pad)
         if extra is not None:
-            given = node.attributes.get_ints("pads") or [0] * 4
+            given = node.attributes.get_ints("pads") or [0] * len(extra)
             pads = [old + new for old, new in zip(given, extra, strict=True)]
             node.attributes["pads"] = ir.AttrInt64s("pads", pads)
             if node.op_type == "AveragePool":
@@ -316,7 +315,10 @@ def counts_padding(node: ir.Node) -> bool:
 
 
 def zero_pads(pad: ir.Node) -> list[int] | None:
-    """Returns [top, left, bottom, right] of a Pad that adds zeros around height and width alone; None for any other."""
+    """Returns [top, left, bottom, right] of a Pad that adds zeros around height and width alone; None for any other.
+
+    Of a map of another rank they are all beginnings, then all ends, likewise.
+    """
     mode = pad.attributes.get_string("mode", "constant")
     constants = [None if value is None else ir.convenience.get_const_tensor(value) for value in pad.inputs[1:]]
     if mode != "constant" or not constants or constants[0] is None:
@@ -327,10 +329,11 @@ def zero_pads(pad: ir.Node) -> list[int] | None:
     if len(constants) > 1 and constants[1] is not None and constants[1].numpy().any():
         return None
     axes = list(range(len(pads) // 2)) if len(constants) < 3 or constants[2] is None else constants[2].numpy().tolist()
-    if pad.inputs[0] is None or pad.inputs[0].shape is None or len(pad.inputs[0].shape) != 4 or min(pads) < 0:
+    if pad.inputs[0] is None or pad.inputs[0].shape is None or len(pad.inputs[0].shape) < 3 or min(pads) < 0:
         return None
-    by_axis = {axis % 4: (pads[i], pads[i + len(axes)]) for i, axis in enumerate(axes)}
-    if any(any(amount) for axis, amount in by_axis.items() if axis not in PAD_SPATIAL_AXES):
+    rank = len(pad.inputs[0].shape)
+    by_axis = {axis % rank: (pads[i], pads[i + len(axes)]) for i, axis in enumerate(axes)}
+    if any(any(amount) for axis, amount in by_axis.items() if axis < 2):
         return None
-    (top, bottom), (left, right) = by_axis.get(2, (0, 0)), by_axis.get(3, (0, 0))
-    return [top, left, bottom, right]
+    begins, ends = zip(*(by_axis.get(axis, (0, 0)) for axis in range(2, rank)), strict=True)
+    return [*begins, *ends]

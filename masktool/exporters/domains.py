@@ -63,11 +63,12 @@ class Domain:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
 
-    def draw(self, rng: np.random.Generator, shape: tuple[int, int, int, int], dtype: np.dtype[Any]) -> np.ndarray:
-        """Returns random images (N, C, H, W) of the domain, in an element type."""
+    def draw(self, rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+        """Returns random images (N, C, ...) of the domain, in an element type."""
         if not self.low:
             return rng.standard_normal(shape).astype(dtype)
-        low, high = (np.asarray(side, np.float32).reshape(-1, 1, 1) for side in (self.low, self.high))
+        by_channel = (-1, *[1] * (len(shape) - 2))
+        low, high = (np.asarray(side, np.float32).reshape(by_channel) for side in (self.low, self.high))
         images = low + (high - low) * draw_pictures(rng, shape)
         return (np.rint(images) if dtype.kind in "iu" else images).astype(dtype)
 
@@ -76,21 +77,30 @@ NORMAL = Domain("normal")
 """The domain where nothing is known of the input."""
 
 
-def draw_pictures(rng: np.random.Generator, shape: tuple[int, int, int, int]) -> np.ndarray:
-    """Returns pictures (N, C, H, W) float32 of surfaces, objects and texture, in 256 steps from 0 to 1.
+def draw_pictures(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns pictures (N, C, ...) float32 of surfaces, objects and texture, in 256 steps from 0 to 1.
 
     Some hold both ends, as photographs do.
     """
-    count, channels, height, width = shape
+    count, channels, *sides = shape
     picture = np.zeros(shape, np.float32)
     for cells, weight in zip(GRIDS, WEIGHTS, strict=True):
-        grid = rng.standard_normal((count, channels + 1, cells, cells)).astype(np.float32)
+        grid = rng.standard_normal((count, channels + 1, *[cells] * len(sides))).astype(np.float32)
         mixed = SHARED * grid[:, :1] + (1 - SHARED) * grid[:, 1:]
-        picture += weight * (interpolation(height, cells) @ mixed @ interpolation(width, cells).T)
-    deviation = picture.std(axis=(1, 2, 3), keepdims=True) + np.finfo(np.float32).tiny
-    contrasts = np.resize(np.asarray(CONTRASTS, np.float32), count).reshape(-1, 1, 1, 1)
+        picture += weight * enlarged(mixed, sides)
+    deviation = picture.std(axis=tuple(range(1, len(shape))), keepdims=True) + np.finfo(np.float32).tiny
+    contrasts = np.resize(np.asarray(CONTRASTS, np.float32), count).reshape(-1, *[1] * (len(shape) - 1))
     levels = np.clip(0.5 + contrasts * picture / deviation, 0, 1)
     return np.rint(levels * BYTE) / np.float32(BYTE)
+
+
+def enlarged(grid: np.ndarray, sides: Sequence[int]) -> np.ndarray:
+    """Returns a grid (N, C, ...) interpolated linearly to as many places along each axis."""
+    *others, last = sides
+    for axis, side in enumerate(others, start=2):
+        grid = np.moveaxis(interpolation(side, grid.shape[axis]) @ np.moveaxis(grid, axis, -2), -2, axis)
+    result: np.ndarray = grid @ interpolation(last, grid.shape[-1]).T
+    return result
 
 
 def interpolation(length: int, cells: int) -> np.ndarray:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from masktool.contract import DEFAULT_SIZE
 from masktool.errors import MasktoolError, reported_as
 from masktool.exporters.canonical import canonicalise
 from masktool.exporters.declared_shapes import check_sizes
 from masktool.exporters.inference import every_node
 from masktool.exporters.node_inputs import input_of
 from masktool.exporters.one_image import with_batch
-from masktool.exporters.onnx_file import fix_size, open_size_of
+from masktool.exporters.onnx_file import fix_size, usual_size_of
 from masktool.exporters.rewrites.control_flow import stays_true
 from masktool.exporters.rewrites.replacement import read_constant
 from masktool.limits import check_limit
@@ -54,8 +53,7 @@ def refuse_growth(model: ir.Model, image: ir.Value, where: object) -> None:
     assert image.name is not None
     fixed = with_batch(model, image.name, 1)
     own = next(value for value in fixed.graph.inputs if value.name == image.name)
-    height, width = (side or usual for side, usual in zip(open_size_of(own), DEFAULT_SIZE, strict=True))
-    fix_size(own, (height, width))
+    fix_size(own, usual_size_of(own))
     try:
         fixed = canonicalise(fixed)
     except MasktoolError:  # the usual size need not be one that the network takes; else the same is met further on

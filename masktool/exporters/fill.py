@@ -23,10 +23,17 @@ from masktool.baselines import BLUR_SIGMA, InputShape, constant_baseline
 from masktool.contract import DEFAULT_SIZE, FUNCTION_DOMAIN, Layout, Preprocessing
 from masktool.errors import MasktoolError
 from masktool.exporters.canonical import opset_of
-from masktool.exporters.fill_functions import fill_function
+from masktool.exporters.fill_functions import MEAN_OF_KEPT, fill_function
 from masktool.exporters.integer_images import takes_integers
 from masktool.exporters.propagate import FUNCTION_DOMAIN_VERSION, add_mask_input, rename_batch
-from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
+from masktool.layouts import (
+    CHANNEL_AXIS,
+    FROM_CHANNELS_FIRST,
+    IN_WORDS,
+    SPATIAL_AXES,
+    TO_CHANNELS_FIRST,
+    is_channels_first,
+)
 from masktool.messages import parameter
 from masktool.ops.builder import CHOOSABLE
 
@@ -35,7 +42,6 @@ BLUR_REACH = 3
 SINGLE_HOLDS_BYTES = 2
 """Bytes of the longest integers that float32 holds exactly; double holds them up to 2⁵³, so that a Where has to keep
 the pixels whose mask is 1."""
-TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 def fill_model(
@@ -70,7 +76,7 @@ def fill_model(
         shape = input_shape(image, layout)
         constant = constant_baseline(baseline, shape, preprocessing, layout, where=parameter("baseline", baseline))
         values = emit.constant(baseline, constant)
-    aligned = mask if layout == "NCHW" else emit.node("Transpose", mask, perm=TO_NHWC)
+    aligned = emit.from_channels_first(mask, layout)
     filled = emit_filled(emit, image, aligned, values)
     filled.name, filled.type, filled.shape = f"{image_input}_filled", image.type, image.shape
     for user, index in users:
@@ -112,6 +118,14 @@ class FillEmitter:
         self.model.graph.insert_before(self.before, node)
         return node.outputs[0]
 
+    def to_channels_first(self, value: ir.Value, layout: Layout) -> ir.Value:
+        """Emits a value of a layout as (N, C, ...)."""
+        return value if is_channels_first(layout) else self.node("Transpose", value, perm=TO_CHANNELS_FIRST[layout])
+
+    def from_channels_first(self, value: ir.Value, layout: Layout) -> ir.Value:
+        """Emits a value (N, C, ...) in a layout."""
+        return value if is_channels_first(layout) else self.node("Transpose", value, perm=FROM_CHANNELS_FIRST[layout])
+
     def function(self, name: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
         """Adds a model-local function to the model, emits a call of it and returns the call's output."""
         function = fill_function(name, opset_of(self.model))
@@ -131,17 +145,29 @@ class FillEmitter:
 
 def emit_kept_average(emit: FillEmitter, image: ir.Value, mask: ir.Value, layout: Layout, *, blurred: bool) -> ir.Value:
     """Emits the mean of the kept pixels, or their blur, in the image's layout."""
-    planes = image if layout == "NCHW" else emit.node("Transpose", image, perm=TO_NCHW)
+    shape = input_shape(image, layout)
+    planes = emit.to_channels_first(image, layout)
     kept = emit.function("Keep", planes, mask)
-    average = emit.function("MeanOfKept", kept, mask)
+    average = emit.function(MEAN_OF_KEPT[len(shape) - 1], kept, mask)
     if blurred:
-        average = emit_blur(emit, kept, mask, average, input_shape(image, layout))
-    return average if layout == "NCHW" else emit.node("Transpose", average, perm=TO_NHWC)
+        average = emit_blur(emit, kept, mask, average, shape)
+    return emit.from_channels_first(average, layout)
 
 
 def emit_blur(emit: FillEmitter, kept: ir.Value, mask: ir.Value, mean: ir.Value, shape: InputShape) -> ir.Value:
-    """Emits the blur of the kept pixels; the Gaussian is separable, so it runs along columns and then along rows."""
-    channels, *sides = shape
+    """Emits the blur of the kept pixels; the Gaussian is separable, so it runs along columns and then along rows.
+
+    Raises:
+        MasktoolError: the input is no image: how far to blur along a time or a depth, nobody has settled.
+    """
+    channels, sides = shape[0], shape[1:]
+    if len(sides) != len(DEFAULT_SIZE):
+        raise MasktoolError(
+            "the baseline blur is for images",
+            where=parameter("baseline", "blur"),
+            got=f"an input with {IN_WORDS[len(sides)]}",
+            fix="take mean or image-mean",
+        )
     sigma = BLUR_SIGMA * min(side or usual for side, usual in zip(sides, DEFAULT_SIZE, strict=True))
     reach = math.ceil(BLUR_REACH * sigma)
     weights = np.broadcast_to(gaussian_weights(sigma, reach), (channels, 1, 2 * reach + 1))
@@ -152,17 +178,17 @@ def emit_blur(emit: FillEmitter, kept: ir.Value, mask: ir.Value, mean: ir.Value,
 
 
 def input_shape(image: ir.Value, layout: Layout) -> InputShape:
-    """Returns (channels, height, width) of the image input; height and width are None where they are open.
+    """Returns (channels, height, width) of the image input, or whatever its axes of places are; None where open.
 
     Raises:
         MasktoolError: the number of channels is open.
     """
     assert image.shape is not None
-    height, width = (image.shape[axis] for axis in SPATIAL_AXES[layout])
+    sides = [image.shape[axis] for axis in SPATIAL_AXES[layout]]
     channels = image.shape[CHANNEL_AXIS[layout]]
     if not isinstance(channels, int):
         raise MasktoolError("the number of channels must be fixed", where=f"input {image.name!r}", got=image.shape)
-    return channels, height if isinstance(height, int) else None, width if isinstance(width, int) else None
+    return channels, *(side if isinstance(side, int) else None for side in sides)
 
 
 def gaussian_weights(sigma: float, radius: int) -> np.ndarray:

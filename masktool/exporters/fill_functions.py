@@ -4,7 +4,8 @@ x is the image, m the mask, b the baseline, J a Gaussian, ε ``BLUR_PRIOR``::
 
     Fill        x · m + b · (1 − m)
     Keep        x · m
-    MeanOfKept  Σ x·m / Σ m over height and width, per channel; 0 where nothing is kept
+    MeanOfKept  Σ x·m / Σ m over height and width, per channel; 0 where nothing is kept. ``MeanOfKept1D`` and
+                ``MeanOfKept3D`` do the same over the places of signals and volumes
     BlurOfKept  (J ∗ (x·m) + ε · mean) / (J ∗ m + ε)
 
 A ``Where`` hides missing pixels from all of these functions, since 0 · NaN is NaN. Baselines are computed in single
@@ -12,6 +13,8 @@ precision, whatever the image's type: a half cannot hold the sum over an image.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import onnx
 import onnx_ir as ir
@@ -21,6 +24,9 @@ from masktool.contract import FUNCTION_DOMAIN
 BLUR_PRIOR = "1e-2"
 """Weight of the image's mean beside the blur, whose kept pixels weigh 1 at most together: the mean takes over, without
 a seam, where the Gaussian's tail sees hardly anything kept."""
+
+MEAN_OF_KEPT: Mapping[int, str] = {1: "MeanOfKept1D", 2: "MeanOfKept", 3: "MeanOfKept3D"}
+"""The function of the mean, by the number of axes of places."""
 
 _TEXTS = {
     "Fill": """ (x, mask, baseline) => (filled)
@@ -78,17 +84,20 @@ _TEXTS = {
 }
 """,
 }
+for _count, _name in MEAN_OF_KEPT.items():
+    _axes = ", ".join(str(2 + axis) for axis in range(_count))
+    _TEXTS[_name] = _TEXTS["MeanOfKept"].replace("[2, 3]", f"[{_axes}]")
 
 
 def fill_function(name: str, opset: int) -> ir.Function:
     """Returns one of the model-local functions that fill an image.
 
     Args:
-        name: the name of the function. ``Fill`` takes x (N, C, H, W) or (N, H, W, C), the mask and the baseline aligned
-            with it, and gives the filled image; ``Keep`` takes x (N, C, H, W) and the mask (M, 1, H, W);
-            ``MeanOfKept`` takes what ``Keep`` gives and the mask, and gives (M, C, 1, 1); ``BlurOfKept`` takes these
-            three and the Gaussian as columns (C, 1, k, 1) and rows (C, 1, 1, k), its attributes are C and the pads of
-            both, and gives (M, C, H, W).
+        name: the name of the function. ``Fill`` takes x in any layout, the mask and the baseline aligned with it, and
+            gives the filled image; ``Keep`` takes x (N, C, ...) and the mask (M, 1, ...); ``MeanOfKept`` takes what
+            ``Keep`` gives and the mask, and gives (M, C, 1, ...); ``BlurOfKept`` takes these three and the Gaussian as
+            columns (C, 1, k, 1) and rows (C, 1, 1, k), its attributes are C and the pads of both, and gives
+            (M, C, H, W).
         opset: the opset of the model.
     """
     head = f'<domain: "{FUNCTION_DOMAIN}", opset_import: ["" : {opset}]> {name}'

@@ -21,6 +21,7 @@ from masktool.exporters.declared_shapes import infer_anew
 from masktool.exporters.forked import try_in_child
 from masktool.exporters.inference import every_node
 from masktool.exporters.onnx_file import open_size_of
+from masktool.layouts import show_size
 from masktool.messages import parameter
 
 ABORTING = frozenset({"Slice"})
@@ -152,11 +153,11 @@ def too_short(value: ir.Value, lengths: list[int | str], image: ir.Value | None,
     """Returns the error of a value with a length below 0, which asks for larger images where these would help."""
     node = value.producer()
     assert node is not None  # inputs have no such lengths, see open_lengths
-    height, width = (None, None) if image is None else open_size_of(image)
-    small = node.op_type in SHRINKING and height is not None and width is not None and follows(value, image)
+    size = () if image is None else open_size_of(image)
+    small = bool(size) and node.op_type in SHRINKING and None not in size and follows(value, image)
     larger = "it needs larger images: give a larger " + parameter("input_size") + " where the file leaves the size open"
     return MasktoolError(
-        f"an image of {height} x {width} is too small for this node" if small else "a value with a length below 0",
+        f"an image of {show_size(size)} is too small for this node" if small else "a value with a length below 0",
         where=f"{where}, {type_and_name(node)}",
         expected="lengths of 0 or more",
         got=f"({', '.join(map(str, lengths))})",

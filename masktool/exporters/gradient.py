@@ -36,7 +36,7 @@ from masktool.exporters.score_ends import is_unbounded, name_end
 from masktool.exporters.score_paths import MEANS, NORMALISING, SUMS, find_score_producer
 from masktool.exporters.value_bounds import lies_between_0_and_1
 from masktool.ops.blocked import read_masks_unspread
-from masktool.ops.builder import GraphBuilder
+from masktool.ops.builder import GraphBuilder, rank_of
 from masktool.ops.gradients import GradientGraph
 
 PROBABILITY_KINDS = frozenset({"probabilities", "sigmoid", "binary-probability"})
@@ -79,7 +79,7 @@ def add_gradients(
     """Adds gradients with respect to the image, the mask (where there is one) and feature maps, in place.
 
     Inputs ``target`` (T,) int64, T the batch or 1, and ``loss`` () int64, optional, are added; outputs ``objective``
-    (B,), ``gradient_image`` in the image's shape, ``gradient_mask`` (B, 1, H, W), and for every feature map
+    (B,), ``gradient_image`` in the image's shape, ``gradient_mask`` in the mask's, and for every feature map
     ``feature_map`` and ``gradient_feature_map`` (B, c, h, w) or the like (``FEATURE_MAP_OUTPUTS``), all float32. B is
     the larger of the image's and the mask's batch.
 
@@ -183,7 +183,8 @@ def share_one_batch(graph: ir.Graph, image_input: str) -> dict[str, ir.Value]:
     users = {name: tuple(value.uses()) for name, value in found.items()}
     lengths = [prologue.length_of(value, 0) for value in found.values()]
     batch = lengths[0] if len(lengths) == 1 else prologue.emit("Max", *lengths)
-    shape = prologue.emit("Concat", batch, prologue.constant([1, 1, 1], ir.DataType.INT64), axis=0)
+    ones = [1] * (rank_of(found["image"]) - 1)
+    shape = prologue.emit("Concat", batch, prologue.constant(ones, ir.DataType.INT64), axis=0)
     for name, value in tuple(found.items()):
         repeated = prologue.emit("Expand", value, shape)
         assert value.shape is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from masktool.contract import ChannelOrder, Preprocessing
+from masktool.contract import ChannelOrder, Preprocessing, Size
 from masktool.errors import MasktoolError
 from masktool.messages import differently, parameter
 from masktool.normalisation import normalise_levels
@@ -23,13 +23,13 @@ def takes_integers(image: ir.Value) -> bool:
     return image.dtype in INTEGER_TYPES
 
 
-def assumed_preprocessing(image: ir.Value, channels: int | None, size: tuple[int, int] | None) -> Preprocessing | None:
+def assumed_preprocessing(image: ir.Value, channels: int | None, size: Size | None) -> Preprocessing | None:
     """Returns the preprocessing of a uint8 image input, pixels as they are; None for any other, or an open size."""
-    if image.dtype != ir.DataType.UINT8 or channels not in CHANNEL_ORDERS or size is None:
+    if image.dtype != ir.DataType.UINT8 or channels not in CHANNEL_ORDERS or size is None or len(size) != 2:
         return None
     square = size[0] == size[1]
     return Preprocessing(
-        size=size,
+        size=(size[0], size[1]),
         resize="shortest" if square else "exact",
         resize_to=size[0] if square else None,
         channel_order=CHANNEL_ORDERS[channels],

@@ -19,12 +19,12 @@ from masktool.errors import MasktoolError
 from masktool.exporters.onnx_nodes import STANDARD, Nodes, check_nodes, describe_node
 from masktool.exporters.onnx_scales import check_scales
 from masktool.external_weights import find_beside
+from masktool.layouts import RANKS
 from masktool.limits import check_limit
 
 DAMAGED = "copy or export the file again"
 VALUE_FIELDS = ("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 """The fields of a TensorProto for its numbers, exactly one of which holds them."""
-IMAGE_RANK = 4
 LATEST_OPSET = 2**31 - 1
 """ONNX's libraries read the version of an operator set into 32 bits."""
 DEEPEST = 64
@@ -291,7 +291,7 @@ def check_input_lengths(graph: onnx.GraphProto, where: object) -> None:
         if value.name in weights or not value.type.HasField("tensor_type"):
             continue
         sides = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        sides = sides[1:] if len(sides) == IMAGE_RANK else sides
+        sides = sides[1:] if len(sides) in RANKS else sides
         check_limit("values", math.prod(side for side in sides if side > 0), where=f"{where}, input {value.name!r}")
 
 

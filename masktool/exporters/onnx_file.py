@@ -6,22 +6,44 @@ from collections.abc import Mapping
 
 import onnx_ir
 
-from masktool.contract import MASK_INPUT, Layout
+from masktool.contract import MASK_INPUT, Layout, Size
 from masktool.errors import MasktoolError
 from masktool.exporters.declared_shapes import open_unknown_lengths
-from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
+from masktool.exporters.node_inputs import constant_of
+from masktool.layouts import (
+    CHANNEL_AXIS,
+    FROM_CHANNELS_FIRST,
+    IN_WORDS,
+    RANKS,
+    SPATIAL_AXES,
+    TO_CHANNELS_FIRST,
+    USUAL_SIZES,
+    is_channels_first,
+    layouts_of_rank,
+    show_size,
+)
 from masktool.messages import SIZE, OneOf, Placeholder, differently, parameter, parameters
 from masktool.ops.builder import INTEGER_TYPES
 
 IMAGE_RANK = 4
+"""Rank of a network's input where nothing says otherwise: that of images."""
+LIKELY_RANKS = (4, 5, 3)
+"""Ranks in the order in which an input is taken for the image."""
 COLOURS = (1, 3, 4)
 """Numbers of channels that tell the channel axis from height and width."""
 KNOWN_LAYOUT = "masktool.channels_first"
 """Mark of a value, in memory alone, whose axes are known to be (N, C, h, w)."""
 COMMON_BATCH = "batch"
 """Name of an open batch that the source leaves nameless, where several inputs share it."""
-LAYOUT_OF_PERMUTATION: Mapping[tuple[int, ...], Layout] = {(0, 3, 1, 2): "NHWC", (0, 2, 3, 1): "NCHW"}
-"""What a Transpose's permutation says about the layout in front of it."""
+LAYOUT_OF_PERMUTATION: Mapping[tuple[int, ...], Layout] = {
+    permutation: layout
+    for first, last in map(layouts_of_rank, RANKS[1:])
+    for permutation, layout in ((TO_CHANNELS_FIRST[last], last), (FROM_CHANNELS_FIRST[last], first))
+}
+"""What a Transpose's permutation says about the layout in front of it. That of a signal says nothing: it is its own
+inverse."""
+SWAPPED = (0, 2, 1)
+"""The permutation between (N, C, L) and (N, L, C)."""
 CHANNELS_FIRST_OPERATORS = frozenset(
     {
         *("Conv", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "LRN"),
@@ -46,9 +68,11 @@ FLOAT_TYPES = frozenset({onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16, onnx_
 
 
 def find_image_input(model: onnx_ir.Model, name: str | None = None) -> onnx_ir.Value:
-    """Returns the image input: the input called ``name``, else the one input of rank 4 that is no initializer.
+    """Returns the image input: the input called ``name``, else the one input that may be it and is no initializer.
 
-    Integers are taken for the image only where no input of rank 4 is float.
+    That is one of rank 4, an image; where there is none, one of rank 5, a volume or video; where there is none either,
+    one of rank 3 that a convolution reads, a signal: a sequence of tokens has that rank too. Integers are taken for the
+    image only where no such input is float.
 
     Args:
         model: any graph.
@@ -60,6 +84,7 @@ def find_image_input(model: onnx_ir.Model, name: str | None = None) -> onnx_ir.V
     inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
     images = [value for value in inputs if is_image(value)]
     if name is None:
+        images = next(filter(None, ([each for each in images if may_be(each, rank)] for rank in LIKELY_RANKS)), [])
         images = [value for value in images if value.dtype in FLOAT_TYPES] or images
     found = ", ".join(describe_value(value) for value in inputs) or "no input"
     if name is not None:
@@ -68,13 +93,16 @@ def find_image_input(model: onnx_ir.Model, name: str | None = None) -> onnx_ir.V
         raise MasktoolError(
             "no such image input",
             where=parameter("image_input", name),
-            expected="the name of an input of rank 4 that holds numbers",
+            expected="the name of an input of rank 3, 4 or 5 that holds numbers",
             got=found,
         )
     if not images:
         expected = "one float or integer input of rank 4, such as (N, 3, H, W)"
-        alone = any(value.shape is not None and value.shape.rank() == IMAGE_RANK - 1 for value in inputs)
-        fix = "export the network with a batch axis in front, for images (1, C, H, W)" if alone else None
+        alone = [value.name for value in inputs if value.shape is not None and value.shape.rank() == IMAGE_RANK - 1]
+        fix = None
+        if alone:
+            fix = "export the network with a batch axis in front, for images (1, C, H, W); or, if it is a signal "
+            fix += "(N, C, L): " + parameter("image_input", alone[0])
         if unknown := [value.name for value in inputs if value.shape is None and value.dtype in FLOAT_TYPES]:
             settled = parameters(image_input=unknown[0], channels=Placeholder("C"), input_size=SIZE)
             fix = f"if {unknown[0]!r} is the image: " + settled
@@ -94,10 +122,19 @@ def find_other_inputs(model: onnx_ir.Model, image_input: str) -> list[onnx_ir.Va
 
 
 def is_image(value: onnx_ir.Value) -> bool:
-    """Tells whether a value is a tensor of rank 4 that holds numbers: a sequence has a shape too, that of its parts."""
-    if value.shape is None or value.shape.rank() != IMAGE_RANK or not isinstance(value.type, onnx_ir.TensorType):
+    """Tells whether a value is a tensor of numbers of a rank that images, signals or volumes have.
+
+    A sequence has a shape too, that of its parts.
+    """
+    if value.shape is None or value.shape.rank() not in RANKS or not isinstance(value.type, onnx_ir.TensorType):
         return False
     return value.dtype in FLOAT_TYPES | INTEGER_TYPES
+
+
+def may_be(image: onnx_ir.Value, rank: int) -> bool:
+    """Tells whether an input is taken for the image of a rank: that it is a signal, a convolution has to show."""
+    assert image.shape is not None
+    return image.shape.rank() == rank and (rank >= IMAGE_RANK or layout_in_use(image) is not None)
 
 
 def describe_value(value: onnx_ir.Value) -> str:
@@ -110,7 +147,7 @@ def describe_value(value: onnx_ir.Value) -> str:
 
 def settle_input(
     model: onnx_ir.Model,
-    input_size: tuple[int, int] | None,
+    input_size: Size | None,
     image_input: str | None = None,
     channels: int | None = None,
 ) -> onnx_ir.Value:
@@ -118,8 +155,9 @@ def settle_input(
 
     Args:
         model: any graph; it is changed in place.
-        input_size: (height, width) that the user wants; None leaves open ones open.
-        image_input: name of the input that is the image, of rank 4 where it has no shape; None where the graph tells.
+        input_size: (height, width), or what the axes are, that the user wants; None leaves open ones open.
+        image_input: name of the input that is the image, of rank 4 where it has no shape and the size does not tell;
+            None where the graph tells.
         channels: the number of channels for an open axis where no convolution tells it; None leaves the axis open.
 
     Returns:
@@ -131,7 +169,7 @@ def settle_input(
     open_unknown_lengths(model)
     for value in model.graph.inputs:
         if value.name == image_input and value.shape is None and isinstance(value.type, onnx_ir.TensorType):
-            value.shape = onnx_ir.Shape([None] * IMAGE_RANK)
+            value.shape = onnx_ir.Shape([None] * (IMAGE_RANK if input_size is None else 2 + len(input_size)))
     image = find_image_input(model, image_input)
     name_common_batch(model, image)
     fix_channels(image, channels)
@@ -161,7 +199,7 @@ def fix_channels(image: onnx_ir.Value, channels: int | None) -> None:
     Where the image is read by arithmetic, ``channels`` of 1 counts: a mean of several numbers, taken off one channel,
     makes as many channels of it.
     """
-    assert image.shape is not None  # an image input has rank 4
+    assert image.shape is not None  # an image input has a rank
     axis = channel_axis(image)
     taken, is_spread = channels_in_use(image), any(node.op_type in ARITHMETIC for node in image.consumers())
     wanted = channels if taken is None or (channels == 1 and is_spread) else taken
@@ -171,17 +209,24 @@ def fix_channels(image: onnx_ir.Value, channels: int | None) -> None:
         image.shape = onnx_ir.Shape(dims)
 
 
-def fix_size(image: onnx_ir.Value, input_size: tuple[int, int]) -> None:
-    """Fixes an open height and width; MasktoolError where the graph fixes another."""
-    assert image.shape is not None  # an image input has rank 4
+def fix_size(image: onnx_ir.Value, input_size: Size) -> None:
+    """Fixes an open height and width, or what the axes are; MasktoolError where the graph fixes another."""
+    assert image.shape is not None  # an image input has a rank
     dims = list(image.shape)
     axes = SPATIAL_AXES[layout_of(image)]
+    if len(axes) != len(input_size):
+        raise MasktoolError(
+            "input size of another number of axes",
+            where=parameter("input_size"),
+            expected=f"{IN_WORDS[len(axes)]} of input {describe_value(image)}",
+            got=show_size(input_size),
+        )
     if any(isinstance(dims[axis], int) and dims[axis] != side for axis, side in zip(axes, input_size, strict=True)):
         raise MasktoolError(
             "input size fixed by the model",
             where=f"input {image.name!r}",
-            expected=" x ".join(str(dims[axis]) for axis in axes),
-            got=f"{input_size[0]} x {input_size[1]}",
+            expected=show_size([dims[axis] for axis in axes]),
+            got=show_size(input_size),
             fix="give that size ("
             + parameter("input_size")
             + ", or in "
@@ -199,12 +244,13 @@ def layout_of(image: onnx_ir.Value) -> Layout:
     Where they do not, channels stand last where only the last axis is short enough to be colours. A feature map that is
     taken for the image has the layout that was found in its network.
     """
-    assert image.shape is not None  # an image input has rank 4
+    assert image.shape is not None  # an image input has a rank
+    first, last = layouts_of_rank(len(image.shape))
     if KNOWN_LAYOUT in image.meta:
-        return "NCHW"
+        return first
     if (shown := layout_in_use(image)) is not None:
         return shown
-    return "NHWC" if image.shape[3] in COLOURS and image.shape[1] not in COLOURS else "NCHW"
+    return last if image.shape[-1] in COLOURS and image.shape[1] not in COLOURS else first
 
 
 def channel_axis(image: onnx_ir.Value) -> int:
@@ -241,33 +287,62 @@ def constant_shape(value: onnx_ir.Value | None) -> list[int] | None:
 def layout_in_use(image: onnx_ir.Value) -> Layout | None:
     """Returns the layout in which the first convolution or transposition takes the image, None where neither
     is reached through operators that work pixel by pixel.
+
+    A signal may be brought from either layout into the other by the same transposition, so that what stands behind it
+    counts; and it may be made an image of one row first.
     """
-    waiting, seen = [image], {image}
+    assert image.shape is not None
+    first, last = layouts_of_rank(len(image.shape))
+    waiting, seen = [(image, False)], {image}
     while waiting:
-        value = waiting.pop(0)
+        value, swapped = waiting.pop(0)
         for node in value.consumers():
-            if node.op_type == "Transpose":
-                if tuple(node.attributes.get_ints("perm") or ()) in LAYOUT_OF_PERMUTATION:
-                    return LAYOUT_OF_PERMUTATION[tuple(node.attributes.get_ints("perm") or ())]
-            elif node.op_type in CHANNELS_FIRST_OPERATORS and node.inputs[0] is value:
-                return "NCHW"
-            elif node.op_type in PIXEL_OPERATORS and node.outputs[0] not in seen:
+            permutation = tuple(node.attributes.get_ints("perm") or ()) if node.op_type == "Transpose" else ()
+            if permutation in LAYOUT_OF_PERMUTATION:
+                return first if is_channels_first(LAYOUT_OF_PERMUTATION[permutation]) != swapped else last
+            if node.op_type in CHANNELS_FIRST_OPERATORS and node.inputs[0] is value:
+                return last if swapped else first
+            moved = permutation == SWAPPED and is_signal(image)
+            a_row = node.op_type == "Unsqueeze" and is_signal(image) and leaves_channels(node, swapped)
+            passes = moved or a_row or node.op_type in PIXEL_OPERATORS
+            if passes and node.outputs[0] not in seen:
                 seen.add(node.outputs[0])
-                waiting.append(node.outputs[0])
+                waiting.append((node.outputs[0], swapped != moved))
     return None
 
 
-def open_size_of(image: onnx_ir.Value) -> tuple[int | None, int | None]:
-    """Returns (height, width) of an image input, None for each that is open."""
+def is_signal(image: onnx_ir.Value) -> bool:
+    """Tells whether an image input has a single axis of places."""
+    return image.shape is not None and len(image.shape) < IMAGE_RANK
+
+
+def leaves_channels(node: onnx_ir.Node, swapped: bool) -> bool:
+    """Tells whether an Unsqueeze that makes an image of a signal leaves the channels first, or last, as they were."""
+    axes = constant_of(node.inputs[1] if len(node.inputs) > 1 else None)
+    given = node.attributes.get_ints("axes") if axes is None else axes.ravel().tolist()
+    if given is None or len(given) != 1:
+        return False
+    return given[0] % IMAGE_RANK in (1, 2, 3) and not swapped
+
+
+def open_size_of(image: onnx_ir.Value) -> tuple[int | None, ...]:
+    """Returns (height, width) of an image input, or what its axes of places are, None for each that is open."""
     assert image.shape is not None
-    height, width = (image.shape[axis] for axis in SPATIAL_AXES[layout_of(image)])
-    return height if isinstance(height, int) else None, width if isinstance(width, int) else None
+    sides = [image.shape[axis] for axis in SPATIAL_AXES[layout_of(image)]]
+    return tuple(side if isinstance(side, int) else None for side in sides)
 
 
-def input_size_of(model: onnx_ir.Model, image_input: str | None = None) -> tuple[int, int] | None:
-    """Returns (height, width) of the image input, None where either is open."""
-    height, width = open_size_of(find_image_input(model, image_input))
-    return None if height is None or width is None else (height, width)
+def usual_size_of(image: onnx_ir.Value) -> Size:
+    """Returns the size of an image input, with the usual lengths where it leaves them open."""
+    sides = open_size_of(image)
+    return tuple(side or usual for side, usual in zip(sides, USUAL_SIZES[len(sides)], strict=True))
+
+
+def input_size_of(model: onnx_ir.Model, image_input: str | None = None) -> Size | None:
+    """Returns (height, width) of the image input, or what its axes of places are, None where any is open."""
+    sides = open_size_of(find_image_input(model, image_input))
+    lengths = tuple(side for side in sides if side is not None)
+    return lengths if len(lengths) == len(sides) else None
 
 
 def channels_of(model: onnx_ir.Model, image_input: str | None = None) -> int | None:

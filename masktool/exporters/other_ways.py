@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from masktool.contract import DEFAULT_BASELINE
+from masktool.contract import DEFAULT_BASELINE, Size
 from masktool.errors import MasktoolError, UnsupportedOperatorError
 from masktool.exporters.onnx_file import find_image_input, fix_size, open_size_of
 from masktool.exporters.settings import ExportSettings
@@ -39,9 +39,7 @@ def advising_fill(source: Source, settings: ExportSettings, attempt: Attempt) ->
 
 
 @contextlib.contextmanager
-def advising_a_size(
-    source: Source, settings: ExportSettings, size: tuple[int, int], attempt: Attempt
-) -> Iterator[None]:
+def advising_a_size(source: Source, settings: ExportSettings, size: Size, attempt: Attempt) -> Iterator[None]:
     """Adds to a refusal of gradients that a fixed input size settles it, where an export shows that.
 
     Args:
@@ -74,7 +72,7 @@ def can_export(source: Source, settings: ExportSettings, attempt: Attempt) -> bo
     return True
 
 
-def with_size(source: Source, size: tuple[int, int]) -> Source | None:
+def with_size(source: Source, size: Size) -> Source | None:
     """Returns a source with its open height or width fixed to ``size``; None where both are fixed already."""
     model = source.model.clone()
     image = find_image_input(model, source.image_input)

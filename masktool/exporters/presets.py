@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx_ir
 
-from masktool.contract import DEFAULT_SIZE, ChannelOrder, Layout, Preprocessing, conforms
+from masktool.contract import DEFAULT_SIZE, ChannelOrder, Layout, PictureLayout, Preprocessing, conforms
 from masktool.data_files import is_there, parse_json, read_json, read_text, shorten
 from masktool.errors import MasktoolError
 from masktool.exporters.onnx_file import channels_of, describe_value, find_image_input, layout_of, open_size_of
@@ -42,7 +42,7 @@ def preprocessing_preset(
     std: Sequence[float] | None = None,
     *,
     channels: int = 3,
-    layout: Layout = "NCHW",
+    layout: PictureLayout = "NCHW",
 ) -> Preprocessing:
     """Builds the preprocessing that ``--preprocess``, ``--mean`` and ``--std`` describe.
 
@@ -91,13 +91,26 @@ def preprocessing_for(
     channels = channels_of(model, image_input)
     if channels is None:
         raise MasktoolError("number of channels unknown", where=parameter("preprocessing"), got=describe_value(image))
-    sides = open_size_of(image)
+    layout, sides = layout_of_photographs(layout_of(image)), open_size_of(image)
     if None in sides and name_or_file is not None and name_or_file not in PRESETS:
         usual = read_preprocessing(Path(name_or_file), DEFAULT_SIZE).size
     else:
         usual = DEFAULT_SIZE
     size = (sides[0] or usual[0], sides[1] or usual[1])
-    return preprocessing_preset(name_or_file, size, mean, std, channels=channels, layout=layout_of(image))
+    return preprocessing_preset(name_or_file, size, mean, std, channels=channels, layout=layout)
+
+
+def layout_of_photographs(layout: Layout) -> PictureLayout:
+    """Returns the layout of an input that photographs are prepared for; MasktoolError for one of another rank."""
+    if layout == "NCHW" or layout == "NHWC":
+        return layout
+    raise MasktoolError(
+        "photographs are not prepared for such an input",
+        where=parameter("preprocessing"),
+        expected="an input (N, C, H, W) or (N, H, W, C)",
+        got=f"({', '.join(layout)})",
+        fix="leave the preprocessing out, and give the input itself as an array or a .npy file",
+    )
 
 
 def _named_preset(name: str | None, size: tuple[int, int], channels: int, *, own_mean: bool) -> Preprocessing:

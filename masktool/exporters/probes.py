@@ -11,10 +11,10 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
-from masktool.contract import DEFAULT_SIZE, MASK_INPUT, Layout, Preprocessing
+from masktool.contract import MASK_INPUT, Layout, Preprocessing, Size
 from masktool.errors import MasktoolError
 from masktool.exporters.domains import Domain
-from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
+from masktool.layouts import CHANNEL_AXIS, FROM_CHANNELS_FIRST, SPATIAL_AXES, USUAL_SIZES, show_size
 from masktool.messages import Placeholder, parameter
 from masktool.tensor_types import numpy_type
 
@@ -24,15 +24,27 @@ LARGE_IMAGES: Mapping[int, int] = {10_000_000: 2, 2_000_000: 3}
 network makes of them, are in memory at once. 2 million are 800 x 800 pixels of three channels."""
 LARGE_TENSORS: Mapping[int, int] = {50_000_000: 2, 16_000_000: 3}
 """The same by the largest tensor that the network computes of one image: some ten as large are in memory at once."""
-GRID = 7
-"""Masks hide cells of a 7 x 7 grid: large enough that something is missing from every window and every layer."""
-SECOND_SIZE_STEPS = (32, 64)
-"""What is added to an open height and width for the second measurement: 32 is the stride of most networks."""
-OTHER_SIZES = tuple((side, side) for side in (32, 28, 64, 96, 112, 128, 256, 299, 320, 384, 416, 512, 640)) + tuple(
-    (height, 320) for height in (32, 48, 64, 80)
+GRIDS: Mapping[int, int] = {1: 49, 2: 7, 3: 7}
+"""Masks hide cells of a 7 x 7 grid, of a line of 49 or a cube of 7, by the number of axes of places: large enough that
+something is missing from every window and every layer."""
+SECOND_SIZE_STEPS: Mapping[int, Size] = {1: (64,), 2: (32, 64), 3: (8, 32, 64)}
+"""What is added to an open height and width, or what the axes are, for the second measurement: 32 is the stride of most
+networks of images."""
+OTHER_SIZES: Sequence[Size] = (
+    *((side, side) for side in (32, 28, 64, 96, 112, 128, 256, 299, 320, 384, 416, 512, 640)),
+    *((height, 320) for height in (32, 48, 64, 80)),
 )
 """Tried in this order where the source does not run at the usual size: usual sides of photographs, then usual heights
 of lines of text and spectrograms."""
+OTHER_LENGTHS: Sequence[Size] = tuple((length,) for length in (128, 512, 4096, 187, 250, 1000, 5000, 16000, 64, 32))
+"""The same of signals: powers of two, heartbeats, a second or ten of a usual sampling rate."""
+OTHER_VOLUMES: Sequence[Size] = (
+    *((side, side, side) for side in (32, 64, 96, 128)),
+    *((frames, side, side) for frames, side in ((8, 112), (16, 224), (32, 224))),
+)
+"""The same of volumes and videos: usual patches of scans, usual frames."""
+SIZES_TO_TRY: Mapping[int, Sequence[Size]] = {1: OTHER_LENGTHS, 2: OTHER_SIZES, 3: OTHER_VOLUMES}
+"""Sizes by their number of axes."""
 LARGEST_TRIED = 10_000_000
 """Most numbers in an image of a size that is only tried: a network of 5,000 channels that runs at no size took minutes,
 and one of three channels has an eighth of that at the largest size."""
@@ -41,8 +53,6 @@ TEXTS = "tensor(string)"
 POISON = (np.nan, np.inf, -np.inf, 1e30)
 """What stands under the mask when nothing there may matter; 1e30 is infinite in float16."""
 Shape = Sequence[int | str | None]
-Size = tuple[int, int]
-"""Height and width."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +143,7 @@ class Probe:
     @classmethod
     def draw(
         cls,
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
         layout: Layout,
         dtype: Any,
         domain: Domain,
@@ -144,7 +154,7 @@ class Probe:
         """Draws as many images and masks as the largest batch that is measured; of large images fewer.
 
         Args:
-            shape: (channels, height, width).
+            shape: the channels and the lengths of the axes of places: (channels, height, width).
             layout: the layout of the images.
             dtype: the element type of the images.
             domain: the range of numbers that the images are drawn from.
@@ -153,14 +163,15 @@ class Probe:
             most: the largest number of images; None for as many as are measured.
         """
         rng = np.random.default_rng(seed)
-        channels, height, width = shape
-        count = min(count_images(channels * height * width, LARGE_IMAGES), count_images(computed, LARGE_TENSORS))
+        sides = shape[1:]
+        count = min(count_images(math.prod(shape), LARGE_IMAGES), count_images(computed, LARGE_TENSORS))
         count = count if most is None else min(count, most)
-        images = domain.draw(rng, (count, channels, height, width), np.dtype(dtype))
-        blocks = rng.random((count, 1, GRID, GRID)) < 0.5
-        rows, columns = np.arange(height) * GRID // height, np.arange(width) * GRID // width
-        masks = blocks[:, :, rows][:, :, :, columns].astype(np.float32)
-        return cls(images if layout == "NCHW" else images.transpose(0, 2, 3, 1), masks)
+        images = domain.draw(rng, (count, *shape), np.dtype(dtype))
+        cells = GRIDS[len(sides)]
+        masks = rng.random((count, 1, *[cells] * len(sides))) < 0.5
+        for axis, side in enumerate(sides, start=2):
+            masks = np.take(masks, np.arange(side) * cells // side, axis)
+        return cls(images.transpose(FROM_CHANNELS_FIRST[layout]), masks.astype(np.float32))
 
     def first(self, count: int) -> Probe:
         """Returns a probe of the first ``count`` images and masks."""
@@ -168,13 +179,13 @@ class Probe:
 
     @property
     def size(self) -> str:
-        """Height and width, for messages."""
-        return f"{self.masks.shape[2]} x {self.masks.shape[3]}"
+        """Height and width, or whatever the axes of places are, for messages."""
+        return show_size(self.masks.shape[2:])
 
     def poisoned(self) -> np.ndarray:
         """Returns the images with NaN, infinities and huge numbers, or extreme integers, wherever the masks are 0."""
-        layout_last = self.images.shape[-2:] != self.masks.shape[-2:]
-        missing = (self.masks if not layout_last else self.masks.transpose(0, 2, 3, 1)) == 0
+        channels_last = self.images.shape[2:] != self.masks.shape[2:]
+        missing = (np.moveaxis(self.masks, 1, -1) if channels_last else self.masks) == 0
         return np.where(missing, np.resize(poison_of(self.images.dtype), self.images.shape), self.images)
 
 
@@ -191,35 +202,34 @@ def count_images(numbers: int, fewer: Mapping[int, int]) -> int:
     return next((count for beyond, count in fewer.items() if numbers > beyond), max(BATCH_SIZES))
 
 
-def sides_of(shape: Shape, layout: Layout) -> tuple[int, int | str | None, int | str | None]:
-    """Returns channels, height and width of an image input, open sides as names or None.
+def sides_of(shape: Shape, layout: Layout) -> tuple[int, list[int | str | None]]:
+    """Returns the channels of an image input, and the lengths of its axes of places, open ones as names or None.
 
     Args:
-        shape: the shape of the input, (N, C, H, W) or (N, H, W, C).
+        shape: the shape of the input.
         layout: the layout of the input.
 
     Raises:
         MasktoolError: the number of channels is open.
     """
-    channels, height, width = (shape[axis] for axis in (CHANNEL_AXIS[layout], *SPATIAL_AXES[layout]))
+    channels = shape[CHANNEL_AXIS[layout]]
     if not isinstance(channels, int):
         raise MasktoolError(
             "the number of input channels is not fixed",
             got=tuple(shape),
             fix="add " + parameter("channels", Placeholder("C")),
         )
-    return channels, height, width
+    return channels, [shape[axis] for axis in SPATIAL_AXES[layout]]
 
 
-def settle_size(sides: Sequence[int | str | None], wanted: Size) -> Size:
-    """Returns a height and width: fixed ones as they are, open ones as ``wanted`` has them."""
-    height, width = (side if isinstance(side, int) else own for side, own in zip(sides, wanted, strict=True))
-    return height, width
+def settle_size(sides: Sequence[int | str | None], wanted: Sequence[int]) -> Size:
+    """Returns a height and width, or what the axes are: fixed ones as they are, open ones as ``wanted`` has them."""
+    return tuple(side if isinstance(side, int) else own for side, own in zip(sides, wanted, strict=True))
 
 
 def usual_size(sides: Sequence[int | str | None], preprocessing: Preprocessing | None) -> Size:
     """Returns the size that is tried first: the graph's, else the preprocessing's, else the usual one."""
-    return settle_size(sides, DEFAULT_SIZE if preprocessing is None else preprocessing.size)
+    return settle_size(sides, USUAL_SIZES[len(sides)] if preprocessing is None else preprocessing.size)
 
 
 def choose_sizes(
@@ -239,8 +249,8 @@ def choose_sizes(
     usual = usual_size(sides, preprocessing)
     if all(isinstance(side, int) for side in sides):
         return [usual]
-    others = dict.fromkeys(settle_size(sides, size) for size in OTHER_SIZES)
+    others = dict.fromkeys(settle_size(sides, size) for size in SIZES_TO_TRY[len(sides)])
     small = [size for size in others if channels * math.prod(size) <= LARGEST_TRIED]
     first = next(filter(runs, [usual, *small]), usual)
-    larger = settle_size(sides, (first[0] + SECOND_SIZE_STEPS[0], first[1] + SECOND_SIZE_STEPS[1]))
+    larger = settle_size(sides, [side + step for side, step in zip(first, SECOND_SIZE_STEPS[len(sides)], strict=True)])
     return [first, larger] if runs(larger) else [first]

@@ -20,13 +20,13 @@ from masktool.exporters.opset import opset_of
 from masktool.exporters.refusals import reason_without_rule, unsupported
 from masktool.exporters.requantize import find_quantised_nodes, requantize
 from masktool.exporters.subgraphs import nodes_inside
+from masktool.layouts import IN_WORDS, SPATIAL_AXES
 from masktool.messages import SIZE, parameter
 from masktool.ops.builder import CHOOSABLE, INTEGER_TYPES, dtype_of
 from masktool.ops.errors import RuleError
-from masktool.ops.functions import fill_weight, neighbor_fill
+from masktool.ops.functions import fill_functions
 from masktool.ops.graph import MASK_RULES, Masked, MaskedGraph, MaskRule
 
-AXES_OF_LAYOUT: dict[Layout, tuple[int, int]] = {"NCHW": (2, 3), "NHWC": (1, 2)}
 FUNCTION_DOMAIN_VERSION = 1
 REPORT = "nothing was written; this is a defect of masktool: please report the network"
 
@@ -59,13 +59,13 @@ def mask_model(
     nodes = tuple(model.graph)
     quantised = find_quantised_nodes(model.graph)
     mask = add_mask_input(model.graph, image, layout, mask_required=mask_required)
-    add_input_guard(graph, image, mask, AXES_OF_LAYOUT[layout], before=nodes[0])
+    add_input_guard(graph, image, mask, SPATIAL_AXES[layout], before=nodes[0])
     if refused := apply_rules(graph, nodes):
         raise UnsupportedOperatorError(refused)
     requantize(model.graph, quantised)
     for output in dict.fromkeys(model.graph.outputs):  # a value may be returned twice
         zero_output(graph, output)
-    for function in (neighbor_fill(opset_of(model)), fill_weight(opset_of(model))):
+    for function in fill_functions(opset_of(model)):
         model.functions[function.identifier()] = function
     model.opset_imports[FUNCTION_DOMAIN] = FUNCTION_DOMAIN_VERSION
     common.RemoveUnusedNodesPass()(model)
@@ -75,7 +75,7 @@ def mask_model(
 
 
 def add_mask_input(graph: ir.Graph, image: ir.Value, layout: Layout, *, mask_required: bool) -> ir.Value:
-    """Adds the input (M, 1, H, W) float32 and, unless it is required, its default of ones (1, 1, H, W).
+    """Adds the input (M, 1, ...) float32 of the image's places and, unless it is required, its default of ones.
 
     M is 1 where the image's batch is. Returns what stands for the mask in the graph.
     """
@@ -90,25 +90,26 @@ def add_mask_input(graph: ir.Graph, image: ir.Value, layout: Layout, *, mask_req
             fix="leave that output out of the model",
         )
     assert image.shape is not None
-    height, width = (image.shape[axis] for axis in AXES_OF_LAYOUT[layout])
+    sides = [image.shape[axis] for axis in SPATIAL_AXES[layout]]
     masks = image.shape[0] if isinstance(image.shape[0], int) else "mask_batch"
-    mask = ir.Value(name=MASK_INPUT, shape=ir.Shape([masks, 1, height, width]), type=ir.TensorType(ir.DataType.FLOAT))
+    mask = ir.Value(name=MASK_INPUT, shape=ir.Shape([masks, 1, *sides]), type=ir.TensorType(ir.DataType.FLOAT))
     graph.inputs.append(mask)
     if not mask_required:
-        if not (isinstance(height, int) and isinstance(width, int)):
+        lengths = [side for side in sides if isinstance(side, int)]
+        if len(lengths) != len(sides):
             raise MasktoolError(
-                "an optional mask needs a fixed height and width",
+                f"an optional mask needs a fixed {IN_WORDS[len(sides)]}",
                 where=f"input {image.name!r}",
                 got=image.shape,
                 fix="give " + parameter("input_size", SIZE) + ", or " + parameter("mask_required", True),
             )
-        mask.const_value = ir.tensor(np.ones((1, 1, height, width), np.float32), name=MASK_INPUT)
+        mask.const_value = ir.tensor(np.ones((1, 1, *lengths), np.float32), name=MASK_INPUT)
         graph.register_initializer(mask)
     return read_once(graph, mask)
 
 
 def add_input_guard(
-    graph: MaskedGraph, image: ir.Value, mask: ir.Value, axes: tuple[int, int], *, before: ir.Node
+    graph: MaskedGraph, image: ir.Value, mask: ir.Value, axes: tuple[int, ...], *, before: ir.Node
 ) -> None:
     """Sets the image to 0 where the mask is 0: a Where, since 0 · NaN is NaN.
 
@@ -117,7 +118,8 @@ def add_input_guard(
     users = tuple(image.uses())
     graph.node = before
     zeroed = dtype_of(image) not in INTEGER_TYPES
-    state = Masked(graph.moved_mask(mask, {0: 0, 2: axes[0], 3: axes[1]}, 4, 4), axes, zeroed)
+    rank, moves = 2 + len(axes), {0: 0, **{2 + index: axis for index, axis in enumerate(axes)}}
+    state = Masked(graph.moved_mask(mask, moves, rank, rank), axes, zeroed)
     graph.set_state(image, state)
     guarded = graph.replaced(image, empty=0)
     guarded.name = f"{image.name}_masked"
@@ -184,8 +186,10 @@ def run_rule(rule: MaskRule, graph: MaskedGraph, node: ir.Node) -> None:
 def continue_behind(graph: MaskedGraph, node: ir.Node, state: Masked) -> None:
     """Guesses the state behind a refused node, only to find further refusals: the export has failed already."""
     for output in node.outputs:
-        looks_like_a_map = output.shape is not None and len(output.shape) == 4
-        graph.set_state(output, Masked(state.mask) if looks_like_a_map else None)
+        rank = 0 if output.shape is None else len(output.shape)
+        looks_like_a_map = state.mask.shape is None or rank == len(state.mask.shape)
+        places = tuple(range(2, rank))
+        graph.set_state(output, Masked(state.mask, places) if places and looks_like_a_map else None)
 
 
 def zero_output(graph: MaskedGraph, output: ir.Value) -> None:

@@ -17,6 +17,7 @@ from masktool.contract import (
     OutputKind,
     Preprocessing,
     SamplerRule,
+    Size,
 )
 from masktool.errors import MasktoolError
 from masktool.messages import parameter
@@ -67,7 +68,7 @@ class SourceSettings:
     """What a file does not say of the model in it. The fields are parameters of :func:`masktool.export`."""
 
     arch: str | None = None
-    input_size: tuple[int, int] | None = None
+    input_size: Size | None = None
     channels: int | None = None
     image_input: str | None = None
     trust_code: bool = False

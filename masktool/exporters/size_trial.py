@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from masktool.contract import DEFAULT_SIZE, Masking, SamplerRule
+from masktool.contract import Masking, SamplerRule
 from masktool.errors import UnsupportedOperatorError
 from masktool.exporters.canonical import canonicalise
 from masktool.exporters.foreseen import foresee_abort
-from masktool.exporters.onnx_file import fix_size, layout_of, open_size_of
+from masktool.exporters.onnx_file import fix_size, layout_of, open_size_of, usual_size_of
 from masktool.exporters.propagate import mask_model
 from masktool.messages import SIZE, parameter
 
@@ -55,8 +55,7 @@ def size_settles(
     image = image_of(fixed, image_input)
     left = {node.name for node in fixed.graph}
     try:
-        height, width = (side or usual for side, usual in zip(open_size_of(image), DEFAULT_SIZE, strict=True))
-        fix_size(image, (height, width))
+        fix_size(image, usual_size_of(image))
         foresee_abort(fixed, image, model.graph.name)
         fixed = canonicalise(fixed)
         left = {node.name for node in fixed.graph}

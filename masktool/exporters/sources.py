@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnx_ir
 
-from masktool.contract import METADATA_PREFIX, Metadata, Preprocessing
+from masktool.contract import METADATA_PREFIX, Metadata, Preprocessing, Size
 from masktool.errors import MasktoolError, reported_as
 from masktool.exporters.class_candidates import Claims, count_columns, is_vector
 from masktool.exporters.declared_shapes import check_sizes
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     import torch
 
     Model: TypeAlias = str | os.PathLike[str] | torch.nn.Module | onnx.ModelProto | onnx_ir.Model
-
-Size = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from masktool.contract import Layout, Preprocessing
+from masktool.contract import Layout, Preprocessing, Size
 from masktool.errors import MasktoolError, describe_exception
 from masktool.exporters.bad_weights import find_spoiled_weights
 from masktool.exporters.batch import open_to_measure
@@ -73,10 +73,9 @@ class TriedNetwork:
     usual: bool = True
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the images that are measured first."""
-        height, width = self.probes[0].masks.shape[2:]
-        return height, width
+    def size(self) -> Size:
+        """Height and width of the images that are measured first, or what their axes are."""
+        return tuple(self.probes[0].masks.shape[2:])
 
 
 def try_source(
@@ -100,13 +99,13 @@ def try_source(
     """
     domains = find_domains(model, runnable.image_input, layout, runnable.image_type, preprocessing)
     domains = [domain for domain in domains if domain.name == recorded] or domains
-    channels, *sides = sides_of(runnable.image_shape, layout)
+    channels, sides = sides_of(runnable.image_shape, layout)
     computed = largest_tensor(model)
 
-    def draw(domain: Domain, size: tuple[int, int], most: int | None = None) -> Probe:
+    def draw(domain: Domain, size: Size, most: int | None = None) -> Probe:
         return Probe.draw((channels, *size), layout, runnable.image_type, domain, computed=computed, most=most)
 
-    def runs(size: tuple[int, int]) -> bool:
+    def runs(size: Size) -> bool:
         try:
             run_source(runnable, draw(domains[0], size, most=1), alone=True)
         except TimeLimitError:

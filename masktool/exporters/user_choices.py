@@ -18,6 +18,7 @@ from masktool.contract import (
     OutputKind,
     Preprocessing,
     SamplerRule,
+    Size,
 )
 from masktool.data_files import shorten
 from masktool.errors import MasktoolError
@@ -25,14 +26,13 @@ from masktool.exported_files import name_feature_maps
 from masktool.exporters.presets import PRESETS, labels_from, preprocessing_for, preprocessing_preset, size_in_file
 from masktool.exporters.settings import ExportSettings, LabelsLike, OutputSettings, PreprocessingLike, Preset
 from masktool.exporters.source_kinds import FileKind, detect_kind
+from masktool.layouts import show_size
 from masktool.messages import SIZE, parameter
 from masktool.sampler_rules import choose_rule
 
 if TYPE_CHECKING:
     from masktool.exporters.sources import Source
     from masktool.exporters.torch_sources.modules import LoadedModule
-
-Size = tuple[int, int]
 
 
 def read_preprocessing_like(given: PreprocessingLike | None) -> Preprocessing | Preset | None:
@@ -197,4 +197,6 @@ def module_preprocessing(
         raise MasktoolError("input size unknown", where=loaded.name, fix="add " + parameter("input_size", SIZE))
     if channels is None:
         channels, _ = find_channels(loaded.known.module, size, loaded.known.channels)
-    return preprocessing_preset(choice.text, size, choice.mean, choice.std, channels=channels)
+    if len(size) != len(DEFAULT_SIZE):
+        raise MasktoolError("photographs are of two axes", where=parameter("input_size"), got=show_size(size))
+    return preprocessing_preset(choice.text, (size[0], size[1]), choice.mean, choice.std, channels=channels)

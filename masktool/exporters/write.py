@@ -34,6 +34,7 @@ from masktool.exporters.names import NEW_PREFIX, OWN_NAMES, free_gradient_names,
 from masktool.exporters.onnx_file import describe_value, find_other_inputs
 from masktool.exporters.parity import DEFECT, check_parity, measure_parity
 from masktool.exporters.portable import make_portable
+from masktool.exporters.presets import layout_of_photographs
 from masktool.exporters.probes import Probe
 from masktool.exporters.reopen import answer, check_written
 from masktool.exporters.result import Export, summarise_export
@@ -43,6 +44,7 @@ from masktool.exporters.storage import Staging, staging
 from masktool.exporters.tolerance import limits_of, widened, without_unfused
 from masktool.exporters.trial import TriedNetwork
 from masktool.exporters.widening import compute_in_single, narrow_outputs
+from masktool.layouts import show_size
 from masktool.messages import OneOf, Placeholder, parameter
 
 if TYPE_CHECKING:
@@ -255,13 +257,13 @@ def declare_ranks(model: ir.Model, masked: RunnableModel, probe: Probe) -> None:
 def complete(metadata: Metadata, model: ir.Model, layout: Layout) -> Metadata:
     """Adds to the metadata what the graph tells; MasktoolError where they contradict the graph."""
     if metadata.preprocessing is not None:
-        preprocessing = dataclasses.replace(metadata.preprocessing, layout=layout)
+        preprocessing = dataclasses.replace(metadata.preprocessing, layout=layout_of_photographs(layout))
         sides = size_of(model)
         if any(isinstance(side, int) and side != own for side, own in zip(sides, preprocessing.size, strict=True)):
             raise MasktoolError(
                 "the preprocessing is for another size",
-                expected=f"the model's {sides[0]} x {sides[1]}",
-                got=f"{preprocessing.size[0]} x {preprocessing.size[1]}",
+                expected=f"the model's {show_size(sides)}",
+                got=show_size(preprocessing.size),
                 fix="correct the size in the preprocessing, or give " + parameter("input_size"),
             )
         image = next(value for value in model.graph.inputs if value.name == metadata.image_input)
@@ -270,11 +272,11 @@ def complete(metadata: Metadata, model: ir.Model, layout: Layout) -> Metadata:
     return dataclasses.replace(metadata, layout=layout)
 
 
-def size_of(model: ir.Model) -> tuple[object, object]:
-    """Returns height and width of the mask input."""
+def size_of(model: ir.Model) -> tuple[object, ...]:
+    """Returns height and width of the mask input, or what its axes of places are."""
     mask = next(value for value in model.graph.inputs if value.name == MASK_INPUT)
     assert mask.shape is not None
-    return mask.shape[2], mask.shape[3]
+    return tuple(mask.shape[2:])
 
 
 def refuse_infinite_response(response: float, metadata: Metadata, model: ir.Model, trial: TriedNetwork) -> None:

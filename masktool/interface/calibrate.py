@@ -24,6 +24,7 @@ from masktool.explainers.subject import ImageLike
 from masktool.files import check_target, temporary_directory
 from masktool.interface.calibration_scores import RandomCells, score_images
 from masktool.interface.photographs import list_photographs
+from masktool.layouts import refuse_unless_images
 from masktool.messages import call, parameter
 from masktool.option_checks import check_count
 from masktool.progress import Progress, Say, log, no_progress
@@ -123,6 +124,7 @@ def calibrate(
     with temporary_directory() as directory:
         file = find_uncorrected(source, directory)
         with MaskedSession(file, providers=providers, threads=threads, provider_options=provider_options) as session:
+            refuse_unless_images(session.layout, "a calibration", "leave it: the scores are the network's own")
             scores, left_out = score_images(session, pictures, design, space, perturbations_per_eval, progress)
             sides = None if session.known_size is None else design.sides_for(session.known_size)
     refuse_too_few(scores.n_images, n_folds, left_out)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from masktool.calibration.fitting import ScoresBehindMasks
+from masktool.contract import Size
 from masktool.correction import Space, to_space
 from masktool.errors import MasktoolError
 from masktool.evaluation.removal import cut_cells, masks_without, remove_fractions
@@ -44,12 +45,12 @@ class RandomCells:
     sides: tuple[int, ...]
     seed: int
 
-    def sides_for(self, size: tuple[int, int]) -> tuple[int, ...]:
+    def sides_for(self, size: Size) -> tuple[int, ...]:
         """Returns the sides of the cells for images of a size, (height, width), each once."""
         usual = (max(1, min(size) // count) for count in CELLS_PER_SIDE)
         return tuple(dict.fromkeys(self.sides or usual))
 
-    def draw(self, size: tuple[int, int], name: str, batch: int) -> Iterator[Masks]:
+    def draw(self, size: Size, name: str, batch: int) -> Iterator[Masks]:
         """Yields the masks of an image, a batch at a time.
 
         Args:
@@ -61,7 +62,7 @@ class RandomCells:
         sides = self.sides_for(size)
         masks = []
         for number in range(self.n_masks):
-            cells = cut_cells(size, sides[number % len(sides)])
+            cells = cut_cells((size[0], size[1]), sides[number % len(sides)])
             removed = remove_fractions(rng.permutation(int(cells.max()) + 1), [(number + 1) / self.n_masks])
             masks += list(masks_without(removed, cells, 1))
         for start in range(0, self.n_masks, batch):

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from masktool.contract import Size
 from masktool.data_files import check_readable
 from masktool.errors import MasktoolError
 from masktool.exported_files import metadata_of
@@ -24,7 +25,7 @@ def check_export(
     model: Model | Source | None = None,
     *,
     arch: str | None = None,
-    input_size: tuple[int, int] | None = None,
+    input_size: Size | None = None,
     channels: int | None = None,
     image_input: str | None = None,
     trust_code: bool = False,

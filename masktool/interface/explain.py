@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy.typing as npt
 
-from masktool.contract import Metadata, SamplerRule
+from masktool.contract import Metadata, SamplerRule, Size
 from masktool.errors import MasktoolError
 from masktool.explainers.bands.baselines import BandBaseline
 from masktool.explainers.bands.groups import BandsLike
@@ -61,7 +61,7 @@ def explain(
     rgb: tuple[int, int, int] | None = None,
     score: Scale = "probability",
     inputs: Mapping[str, npt.ArrayLike | ImageLike] | None = None,
-    input_size: tuple[int, int] | None = None,
+    input_size: Size | None = None,
     n_samples: int | None = None,
     until: Literal["stable", "top-k"] | None = None,
     tolerance: float = Stopping.tolerance,
@@ -293,7 +293,7 @@ def open_and_explain(
 
 @contextlib.contextmanager
 def open_for_method(
-    model: ModelLike | None, method: Method, input_size: tuple[int, int] | None, options: Mapping[str, Any]
+    model: ModelLike | None, method: Method, input_size: Size | None, options: Mapping[str, Any]
 ) -> Iterator[MaskedSession]:
     """Opens a model with the gradients that a method needs, and closes it after the block; an open session stays open.
 
@@ -324,7 +324,7 @@ def open_for_method(
 
 @contextlib.contextmanager
 def open_without_gradients(
-    model: ModelLike | None, input_size: tuple[int, int] | None, options: Mapping[str, Any]
+    model: ModelLike | None, input_size: Size | None, options: Mapping[str, Any]
 ) -> Iterator[MaskedSession]:
     """Opens a model without gradients, and closes it after the block; an open session stays open.
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from masktool.contract import DeviceProvider, FilePrecision, Loss, Masking, OutputKind, SamplerRule
+from masktool.contract import DeviceProvider, FilePrecision, Loss, Masking, OutputKind, SamplerRule, Size
 from masktool.exporters.settings import ExportSettings, LabelsLike, PreprocessingLike, SourceSettings
 from masktool.files import check_target, temporary_directory
 from masktool.progress import Progress, Say, log, no_progress
@@ -29,7 +29,7 @@ def export(
     path: str | os.PathLike[str],
     *,
     arch: str | None = None,
-    input_size: tuple[int, int] | None = None,
+    input_size: Size | None = None,
     channels: int | None = None,
     image_input: str | None = None,
     trust_code: bool = False,

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
-from masktool.contract import FilePrecision, Masking, OutputKind, SamplerRule
+from masktool.contract import FilePrecision, Masking, OutputKind, SamplerRule, Size
 from masktool.errors import MasktoolError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class ExportOptions(TypedDict, total=False):
     """
 
     arch: str | None
-    input_size: tuple[int, int] | None
+    input_size: Size | None
     channels: int | None
     image_input: str | None
     preprocessing: PreprocessingLike | None
@@ -82,7 +82,7 @@ class ModelChoice:
 
     model: ModelLike | None
     arch: str | None = None
-    input_size: tuple[int, int] | None = None
+    input_size: Size | None = None
     preprocessing: PreprocessingLike | None = None
     masking: Masking | None = None
     baseline: str | None = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from masktool.contract import __version__
+from masktool.contract import DEFAULT_SIZE, __version__
 from masktool.explainers.explanation import Explanation, encode_compactly
 from masktool.extras import require_extra
 
@@ -47,10 +47,10 @@ COLUMNS = (
     Column("asked", "string", "what is explained, as the JSON document's `target` has it, JSON"),
     Column("score", "double", "the target's score with nothing missing"),
     Column("score_name", "string", "what scores are: `probability`, `log-odds`, `score` or `value`"),
-    Column("height", "int32", "the photograph's height in pixels"),
+    Column("height", "int32", "the photograph's height in pixels; null for signals and volumes"),
     Column("width", "int32", "its width"),
     Column("map", "[float]", "the map in the pixels of the model's input, row by row, in units of the score"),
-    Column("map_height", "int32", "the map's height"),
+    Column("map_height", "int32", "the map's height; null for signals and volumes"),
     Column("map_width", "int32", "its width"),
     Column("crop_box", "[double]", "what the map covers: x0, y0, x1, y1 in the photograph's pixels; null for arrays"),
     Column("meaning", "string", "what a value of the map is, in words"),
@@ -80,7 +80,9 @@ def explanation_row(explanation: Explanation, file: str, sha256: str | None) -> 
         file: the photograph's path, or another name of it, such as an object's in a store.
         sha256: the SHA-256 of the file's bytes; None where there is no file.
     """
-    height, width = explanation.image_size
+    is_image = len(explanation.image_size) == len(DEFAULT_SIZE)
+    height, width = explanation.image_size if is_image else (None, None)
+    shape = explanation.model_attributions.shape if is_image else (None, None)
     of_class = explanation.output is None
     return {
         "file": as_text(file),
@@ -96,8 +98,8 @@ def explanation_row(explanation: Explanation, file: str, sha256: str | None) -> 
         "height": height,
         "width": width,
         "map": np.ascontiguousarray(explanation.model_attributions, np.float32).reshape(-1),
-        "map_height": explanation.model_attributions.shape[0],
-        "map_width": explanation.model_attributions.shape[1],
+        "map_height": shape[0],
+        "map_width": shape[1],
         "crop_box": None if explanation.crop_box is None else [float(each) for each in explanation.crop_box],
         "meaning": explanation.meaning,
         "signed": explanation.signed,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from masktool.contract import Preprocessing
+from masktool.contract import Preprocessing, Size
 from masktool.datasets.examples import Example, digest, read_examples
 from masktool.errors import MasktoolError
 from masktool.exporters.class_candidates import count_columns
@@ -91,7 +91,7 @@ class Plan:
 def make_plan(
     loaded: LoadedModule,
     data: Path,
-    input_size: tuple[int, int] | None,
+    input_size: Size | None,
     preprocessing: Preprocessing | None,
     labels: Sequence[str] | None,
     class_output: str | None,
@@ -122,9 +122,7 @@ def make_plan(
     return Plan(loaded, source, head, preprocessing, names, examples, stages, settings, choose_device(settings.device))
 
 
-def preprocessing_at(
-    loaded: LoadedModule, size: tuple[int, int] | None, preprocessing: Preprocessing | None
-) -> Preprocessing:
+def preprocessing_at(loaded: LoadedModule, size: Size | None, preprocessing: Preprocessing | None) -> Preprocessing:
     """Returns the preprocessing of the images, scaled to the input size that is asked for."""
     chosen = preprocessing or loaded.known.preprocessing
     if chosen is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from masktool.contract import Masking, SamplerRule
+from masktool.contract import Masking, SamplerRule, Size
 from masktool.datasets.examples import digest
 from masktool.errors import MasktoolError
 from masktool.exporters import add_gradients_to, export_source
@@ -43,7 +43,7 @@ def train_masker(
     path: str | os.PathLike[str],
     *,
     arch: str | None = None,
-    input_size: tuple[int, int] | None = None,
+    input_size: Size | None = None,
     channels: int | None = None,
     preprocessing: PreprocessingLike | None = None,
     labels: LabelsLike | None = None,

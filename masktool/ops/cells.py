@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from masktool.ops.builder import input_at, rank_of, sizes_of
 from masktool.ops.errors import RuleError
-from masktool.ops.fill import fill
+from masktool.ops.fill import MOST_AXES, fill
 from masktool.ops.graph import Masked, MaskedGraph
 from masktool.ops.sliding import Window
 from masktool.ops.windows import image_state, pool_mask
@@ -66,7 +66,7 @@ def pick_with_cells(graph: MaskedGraph, node: ir.Node, picked: Mapping[int, slic
     value = input_at(node, 0)
     cells = {axis: cells_of(sizes_of(value)[axis], places) for axis, places in picked.items()}
     rounds = max(axis_cells.step for axis_cells in cells.values()) - 1
-    if state.is_image and rank_of(value) in (3, 4):
+    if state.is_image and 3 <= rank_of(value) <= 2 + MOST_AXES:
         state = image_state(graph, node)
         node.replace_input_with(0, fill(graph, input_at(node, 0), state.mask, rounds))
         mask = pool_cells(graph, state.mask, [cells.get(axis) for axis in range(2, rank_of(value))])
@@ -145,8 +145,10 @@ def fill_in_any_layout(graph: MaskedGraph, value: ir.Value, mask: ir.Value, stat
         rounds: the number of rounds.
     """
     places = [axis for axis in state.axes if axis != state.batch]
-    if len(places) > 2:
-        raise RuleError(f"it picks every so-many-th place of a map of {len(places)} axes; there is a fill for two")
+    if len(places) > MOST_AXES:
+        raise RuleError(
+            f"it picks every so-many-th place of a map of {len(places)} axes; there is a fill for {MOST_AXES}"
+        )
     others = [axis for axis in range(rank_of(value)) if axis not in (state.batch, *places)]
     order, sizes = [state.batch, *others, *places], sizes_of(value)
     laid = value

@@ -22,6 +22,9 @@ from masktool.ops.errors import RuleError
 from masktool.ops.functions import FILL_EPSILON, FILL_WEIGHT, HALF_EPSILON, NEIGHBOR_FILL
 from masktool.ops.graph import MaskedGraph
 
+MOST_AXES = max(NEIGHBOR_FILL)
+"""Most axes of places that a map to be filled has."""
+
 
 def rounds_needed(reach: int, sides: Sequence[int | None]) -> int:
     """Returns how many rounds fill all places that a window can see.
@@ -44,18 +47,20 @@ def fill(graph: MaskedGraph, value: ir.Value, mask: ir.Value, rounds: int) -> ir
     if channels is None:
         raise RuleError("its number of input channels is not fixed")
     check_limit("fill-rounds", rounds, where=None if graph.node is None else f"node {graph.node.name!r}")
-    if rank_of(value) == 3:  # tokens are an image of one row
+    if len(sides) > MOST_AXES:
+        raise RuleError(f"it slides over {len(sides)} axes; there is a fill for up to {MOST_AXES}")
+    if rank_of(value) == 3:  # tokens and signals are images of one row
         axis = graph.constant([2], ir.DataType.INT64)
         row = graph.emit("Unsqueeze", value, axis)
         row.shape = ir.Shape([None, channels, 1, None])
         return graph.emit("Squeeze", fill(graph, row, graph.emit("Unsqueeze", mask, axis), rounds), axis)
-    box = graph.constant(np.ones((channels, 1, 3, 3)), dtype)
+    box = graph.constant(np.ones((channels, 1, *[3] * len(sides))), dtype)
     mask = graph.as_type(mask, dtype)
     epsilon = HALF_EPSILON if dtype == ir.DataType.FLOAT16 else FILL_EPSILON
     for number in range(rounds):
-        weight, known = graph.call(FILL_WEIGHT, mask, num_outputs=2, epsilon=epsilon)
+        weight, known = graph.call(FILL_WEIGHT[len(sides)], mask, num_outputs=2, epsilon=epsilon)
         spread = spread_over_channels(graph, mask, value) if number or lies_in_blocks(value) else mask
         weight = spread_over_channels(graph, weight, value)
-        (filled,) = graph.call(NEIGHBOR_FILL, value, spread, weight, box, num_outputs=1, channels=channels)
+        (filled,) = graph.call(NEIGHBOR_FILL[len(sides)], value, spread, weight, box, num_outputs=1, channels=channels)
         filled.shape, value, mask = value.shape, filled, known
     return value

@@ -62,29 +62,31 @@ def mask_group_normalization(graph: MaskedGraph, node: ir.Node) -> None:
     state, value = state_of_input(graph, node), input_at(node, 0)
     channels, *places = sizes_of(value)[1:]
     groups = node.attributes["num_groups"].as_int()
-    if not state.is_image or state.axes != (2, 3) or channels is None or None in places:
+    axes = tuple(range(2, rank_of(value)))
+    if not state.is_image or state.axes != axes or channels is None or None in places:
         raise RuleError("it needs a map of shape (N, C, h, w) with fixed sizes")
     if sizes_of(input_at(node, 2)) != (channels,):
         raise RuleError("it scales groups, not channels, as opset 18 alone has it")
     in_groups = [groups, channels // groups, *places]
     grouped = graph.emit("Reshape", value, graph.constant([0, *in_groups], ir.DataType.INT64))
     grouped.shape = ir.Shape([dims_of(value)[0], *in_groups])
-    mask = graph.moved_mask(state.mask, {0: 0, 2: 3, 3: 4}, 4, 5)
+    rank = rank_of(value)
+    mask = graph.moved_mask(state.mask, {0: 0, **{axis: axis + 1 for axis in axes}}, rank, rank + 1)
     graph.set_state(grouped, state.replace(mask=mask, axes=tuple(axis + 1 for axis in state.axes)))
-    centred = centred_on_kept(graph, grouped, (2, 3, 4), node.attributes.get_float("epsilon", 1e-5))
+    centred = centred_on_kept(graph, grouped, range(2, rank + 1), node.attributes.get_float("epsilon", 1e-5))
     ungrouped = graph.emit("Reshape", centred.value, graph.constant([0, channels, *places], ir.DataType.INT64))
     ungrouped.shape = value.shape
 
     def per_channel(per_group: ir.Value) -> ir.Value:
-        repeats = graph.constant([1, 1, channels // groups, 1, 1], ir.DataType.INT64)
+        repeats = graph.constant([1, 1, channels // groups, *[1] * len(axes)], ir.DataType.INT64)
         return graph.emit(
             "Reshape",
             graph.emit("Expand", per_group, repeats),
-            graph.constant([0, channels, 1, 1], ir.DataType.INT64),
+            graph.constant([0, channels, *[1] * len(axes)], ir.DataType.INT64),
         )
 
     in_channels = Centred(ungrouped, per_channel(centred.factor), per_channel(centred.shift))
-    correct_norm(graph, node, in_channels, [by_channel(graph, input_at(node, index), 4) for index in (1, 2)])
+    correct_norm(graph, node, in_channels, [by_channel(graph, input_at(node, index), rank) for index in (1, 2)])
 
 
 def by_channel(graph: MaskedGraph, parameter: ir.Value, rank: int) -> ir.Value:

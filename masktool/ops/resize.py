@@ -76,7 +76,7 @@ def resize_cubic(graph: MaskedGraph, node: ir.Node) -> None:
     linear = same_attributes(node) | {"mode": "linear"}
     support = resized(graph, node, state, graph.step(state.mask), linear)
     node.replace_input_with(0, fill(graph, value, state.mask, CUBIC_REACH))
-    graph.set_state(node.outputs[0], Masked(graph.step(support)))
+    graph.set_state(node.outputs[0], Masked(graph.step(support), tuple(range(2, rank_of(value)))))
 
 
 def resized(

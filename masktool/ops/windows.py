@@ -7,22 +7,26 @@ from typing import NoReturn
 
 import onnx_ir as ir
 
+from masktool.layouts import IN_WORDS
 from masktool.ops.builder import dtype_of, input_at, rank_of, sizes_of
 from masktool.ops.errors import RuleError
 from masktool.ops.graph import Masked, MaskedGraph
 from masktool.ops.sliding import Window
+
+MAP_RANK = 4
+"""Rank of a map of an image."""
 
 
 def window_of(node: ir.Node, graph: MaskedGraph) -> tuple[Window, Masked]:
     """Reads the window of a convolution or pooling node and the state of its input.
 
     Raises:
-        RuleError: the node does not slide over the two axes of the image, or pads more than its kernel covers.
+        RuleError: the node does not slide over the image's axes of places, or pads more than its kernel covers.
     """
     state = image_state(graph, node)
     given = node.attributes
     if given.get_string("auto_pad", "NOTSET") != "NOTSET":
-        raise RuleError("auto_pad needs a fixed height and width")
+        raise RuleError(f"auto_pad needs a fixed {IN_WORDS.get(rank_of(input_at(node, 0)) - 2, 'size')}")
     window = read_window(node)
     if not window.reaches_over_pads:
         raise RuleError(f"pads {window.pads} reach beyond the kernel {window.kernel}: windows without any input")
@@ -74,14 +78,14 @@ def fixed_window(node: ir.Node) -> Window:
 
 
 def image_state(graph: MaskedGraph, node: ir.Node) -> Masked:
-    """Returns the state of a node's first input, (N, C, h, w) or (N, C, l), with a mask (M, 1, h, w) or (M, 1, l).
+    """Returns the state of a node's first input, (N, C, ...) with its places behind, with a mask (M, 1, ...).
 
     Raises:
         RuleError: the input has another layout.
     """
     value = places_in_channels_zeroed(graph, node)
     state, rank = graph.state(value), rank_of(value)
-    if state is None or rank not in (3, 4) or not state.is_image:
+    if state is None or rank < 3 or not state.is_image:
         refuse_layout(graph, node)
     assert state is not None
     places = tuple(range(2, rank))
@@ -98,12 +102,15 @@ def places_in_channels_zeroed(graph: MaskedGraph, node: ir.Node) -> ir.Value:
     """
     value = input_at(node, 0)
     state = graph.state(value)
-    if state is None or state.batch != 0 or set(state.axes) - {0} != {1, 2, 3} or set(state.merged) - {0, 1}:
+    behind = tuple(range(1, rank_of(value)))
+    if state is None or state.batch != 0 or set(state.axes) - {0} != set(behind) or set(state.merged) - {0, 1}:
+        return value
+    if rank_of(value) < MAP_RANK:  # places of tokens are channels of nothing
         return value
     zeroed = graph.zeroed(value)
-    mask = graph.emit("ReduceMax", graph.full_along(value, (1, 2, 3)), graph.constant([1], ir.DataType.INT64))
+    mask = graph.emit("ReduceMax", graph.full_along(value, behind), graph.constant([1], ir.DataType.INT64))
     axes = tuple(axis for axis in state.axes if axis != 1)
-    graph.set_state(zeroed, state.recut(mask, (1, 2, 3), axes=axes, zeroed=True))
+    graph.set_state(zeroed, state.recut(mask, behind, axes=axes, zeroed=True))
     node.replace_input_with(0, zeroed)
     return zeroed
 

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from masktool.contract import Layout
 from masktool.data_files import open_data
 from masktool.errors import MasktoolError, describe_exception, reported_as
+from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES, is_channels_first, layouts_of_rank
 from masktool.limits import check_limit
 from masktool.runtime.checks import show_shape
-from masktool.runtime.preprocessing import PreparedImage
+from masktool.runtime.preprocessing import PreparedImage, whole_box
 from masktool.runtime.unwarned import unwarned
 
 ARRAY_SUFFIX = ".npy"
@@ -25,7 +26,7 @@ EXPECTED = "a .npy file"
 NUMBERS = "biuf"
 """numpy's kinds of dtype that are numbers: bool, int, uint, float."""
 Shape = Sequence[int | None]
-"""(channels, height, width); None for any length."""
+"""(channels, height, width), or (channels, ...) of another rank; None for any length."""
 
 
 class ArrayHeader(NamedTuple):
@@ -89,7 +90,8 @@ def prepare_array(array: NDArray[Any], input_shape: Shape, layout: Layout) -> Pr
     """Makes the model's input from an array that holds it already, in either order of the axes.
 
     Args:
-        array: numbers, (C, H, W) or (H, W, C), or (H, W) for one channel; a batch axis of length 1 may lead.
+        array: numbers, (C, H, W) or (H, W, C), or (H, W) for one channel; a batch axis of length 1 may lead. Of a
+            signal (C, L) or (L, C), of a volume (C, D, H, W) or (D, H, W, C).
         input_shape: shape of the model's image input, batch included, in the model's own layout; None for an open axis.
         layout: order of the axes of the model's image input.
 
@@ -101,20 +103,18 @@ def prepare_array(array: NDArray[Any], input_shape: Shape, layout: Layout) -> Pr
     """
     if array.dtype.kind not in NUMBERS:
         raise MasktoolError("not an array of numbers", where="image", expected="float32", got=array.dtype)
-    first, second, third = input_shape[1:]
-    channels, height, width = (first, second, third) if layout == "NCHW" else (third, first, second)
-    values = array[0] if array.ndim == 4 and len(array) == 1 else array
-    if values.ndim == 2 and channels in (1, None):
+    rank, channels = len(layout), input_shape[CHANNEL_AXIS[layout]]
+    sides = [input_shape[axis] for axis in SPATIAL_AXES[layout]]
+    values = array[0] if array.ndim == rank and len(array) == 1 else array
+    if values.ndim == rank - 2 and channels in (1, None):
         values = values[None]
-    orders: list[Layout] = ["NCHW", "NHWC"] if layout == "NCHW" else ["NHWC", "NCHW"]
-    for order in orders:
-        planes = np.moveaxis(values, -1, 0) if order == "NHWC" and values.ndim == 3 else values
-        if values.ndim == 3 and values.size and fits(planes.shape, (channels, height, width)):
-            placed = planes if layout == "NCHW" else np.moveaxis(planes, 0, -1)
-            size = (planes.shape[1], planes.shape[2])
-            box = (0.0, 0.0, float(size[1]), float(size[0]))
-            return PreparedImage(to_float32(placed[None]), size, size, box)
-    shapes = [show_shape(each, batch="?") for each in ((channels, height, width), (height, width, channels))]
+    for order in sorted(layouts_of_rank(rank), key=lambda each: each != layout):
+        planes = values if is_channels_first(order) or values.ndim != rank - 1 else np.moveaxis(values, -1, 0)
+        if values.ndim == rank - 1 and values.size and fits(planes.shape, (channels, *sides)):
+            placed = planes if is_channels_first(layout) else np.moveaxis(planes, 0, -1)
+            size = planes.shape[1:]
+            return PreparedImage(to_float32(placed[None]), size, size, whole_box(size))
+    shapes = [show_shape(each, batch="?") for each in ((channels, *sides), (*sides, channels))]
     raise MasktoolError(
         "the array does not fit the model", where="image", expected=" or ".join(shapes), got=show_shape(array.shape)
     )

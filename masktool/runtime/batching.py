@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from masktool.contract import Size
 from masktool.errors import MasktoolError
 from masktool.limits import limit
 from masktool.option_checks import check_count
@@ -47,14 +49,12 @@ class BatchTrial(NamedTuple):
     speed: float
 
 
-def choose_batch_size(
-    requested: int | None, size: tuple[int, int] | None, *, on_gpu: bool, with_gradients: bool = False
-) -> int:
+def choose_batch_size(requested: int | None, size: Size | None, *, on_gpu: bool, with_gradients: bool = False) -> int:
     """Returns the requested batch size, else one that bounds memory by the input's (height, width).
 
     Args:
         requested: the batch size that was asked for; None to choose it.
-        size: (height, width) of the input; None where the file leaves it open.
+        size: (height, width) of the input, or what its axes of places are; None where the file leaves it open.
         on_gpu: whether the model runs on a GPU.
         with_gradients: whether a pass computes gradients.
 
@@ -63,10 +63,9 @@ def choose_batch_size(
     """
     if requested is not None:
         return check_count("requested", requested)
-    height, width = size or ASSUMED_SIZE
     on_cpu = CPU_PIXELS_WITH_GRADIENTS if with_gradients else CPU_PIXELS
     pixels = GPU_PIXELS if on_gpu else on_cpu
-    return min(max(pixels // (height * width), 1), LARGEST_BATCH if on_gpu else LARGEST_CPU_BATCH)
+    return min(max(pixels // math.prod(size or ASSUMED_SIZE), 1), LARGEST_BATCH if on_gpu else LARGEST_CPU_BATCH)
 
 
 def find_fastest_batch(

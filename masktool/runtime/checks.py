@@ -64,8 +64,9 @@ def check_masks(masks: npt.ArrayLike, size: Sequence[int], dtype: type[np.floati
     """Returns the masks as a contiguous array of the model's type.
 
     Args:
-        masks: masks (M, 1, H, W), numbers or booleans; 1 = kept, 0 = missing.
-        size: (H, W) of the images that the masks go with.
+        masks: masks (M, 1, H, W), or (M, 1, ...) with the images' axes of places, numbers or booleans; 1 = kept, 0 =
+            missing.
+        size: (H, W) of the images that the masks go with, or what their axes of places are.
         dtype: element type of the mask input.
 
     Raises:
@@ -75,7 +76,7 @@ def check_masks(masks: npt.ArrayLike, size: Sequence[int], dtype: type[np.floati
     if array.dtype.kind not in "biuf":
         raise MasktoolError("wrong dtype", where=where, expected="float32", got=array.dtype)
     expected = show_shape((None, 1, *size), batch="M")
-    if array.ndim != 4:
+    if array.ndim != 2 + len(size):
         raise MasktoolError("wrong rank", where=where, expected=expected, got=show_shape(array.shape))
     if array.shape[1:] != (1, *size) or len(array) == 0:
         raise MasktoolError("wrong shape", where=where, expected=expected, got=show_shape(array.shape))

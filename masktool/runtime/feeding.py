@@ -33,8 +33,7 @@ def check_feed(
 ) -> Feed:
     """Returns the checked values of the inputs; ``results`` where images or masks come later."""
     checked = check_images(images, file.metadata.image_input, file.input_shape, file.image_type)
-    height, width = SPATIAL_AXES[file.layout]
-    size = checked.shape[height : width + 1]
+    size = [checked.shape[axis] for axis in SPATIAL_AXES[file.layout]]
     if masks is not None:
         check_takes_mask(file.metadata, file.path)
         kept = check_masks(masks, size, file.mask_type)

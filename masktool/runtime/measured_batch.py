@@ -37,13 +37,12 @@ def measure_batch_size(session: MaskedSession, image: npt.ArrayLike, inputs: Inp
 
 def time_batches(session: MaskedSession, image: npt.ArrayLike, inputs: Inputs | None) -> list[BatchTrial]:
     """Returns trials of the session's model with masks that lie on its device, where it has one, else in memory."""
-    height, width = SPATIAL_AXES[session.layout]
-    size = np.shape(image)[height : width + 1]
+    size = [np.shape(image)[axis] for axis in SPATIAL_AXES[session.layout]]
     name = session.metadata.class_output or session.output_names[0]
 
     def hide_corner(masks: int) -> np.ndarray:  # masks of ones alone may take another way through the file
         kept = np.ones((masks, 1, *size), session.mask_type)
-        kept[..., 0, 0] = 0
+        kept.reshape(masks, -1)[:, 0] = 0
         return kept
 
     if session.device is not None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from masktool.contract import Preprocessing
+from masktool.contract import DEFAULT_SIZE, Preprocessing, Size
 from masktool.errors import MasktoolError
 from masktool.messages import parameter
 from masktool.normalisation import normalise
@@ -29,16 +29,16 @@ class PreparedImage:
 
     Attributes:
         array: model's input, float32 (1, C, H, W), or (1, H, W, C) for an NHWC model.
-        size: (H, W) of the model's input.
-        original_size: (H0, W0) of the photograph.
+        size: (H, W) of the model's input; of a signal (L,), of a volume (D, H, W).
+        original_size: (H0, W0) of the photograph; of signals and volumes, which are taken as they are, their ``size``.
         crop_box: box that the model's input covers, (x0, y0, x1, y1) in the photograph's pixels; it reaches outside the
-            photograph where the input was padded.
+            photograph where the input was padded. None of signals and volumes.
     """
 
     array: np.ndarray
-    size: tuple[int, int]
-    original_size: tuple[int, int]
-    crop_box: Box
+    size: Size
+    original_size: Size
+    crop_box: Box | None
 
     def to_original(self, attributions: np.ndarray) -> np.ndarray:
         """Brings a map over the model's input into the photograph's pixels.
@@ -49,8 +49,10 @@ class PreparedImage:
         Returns:
             float32 (H0, W0), bilinear between the map's pixel centres; NaN where a pixel's centre is outside the crop.
         """
-        x0, y0, x1, y1 = self.crop_box
         values = np.asarray(attributions, dtype=np.float32)
+        if self.crop_box is None:
+            return enlarge_axes(values, self.original_size)
+        x0, y0, x1, y1 = self.crop_box
         if values.shape == self.original_size and self.crop_box == (0, 0, values.shape[1], values.shape[0]):
             return values.copy()
         rows = find_sources(self.original_size[0], y0, y1, values.shape[0])
@@ -78,10 +80,28 @@ class PreparedImage:
             raise MasktoolError(
                 "map of the wrong size", expected=f"the photograph's {self.original_size}", got=labels.shape
             )
+        if self.crop_box is None:
+            return labels
         x0, y0, x1, y1 = self.crop_box
         rows = find_nearest(self.size[0], y0, y1, labels.shape[0])
         columns = find_nearest(self.size[1], x0, x1, labels.shape[1])
         return labels[np.ix_(rows, columns)]
+
+
+def whole_box(size: Size) -> Box | None:
+    """Returns the box of an image that is taken as a whole; None of signals and volumes."""
+    return (0.0, 0.0, float(size[1]), float(size[0])) if len(size) == len(DEFAULT_SIZE) else None
+
+
+def enlarge_axes(values: np.ndarray, size: Size) -> np.ndarray:
+    """Returns a map of any rank brought to another size, linearly along each axis."""
+    result = values.copy()
+    for axis, length in enumerate(size):
+        if result.shape[axis] != length:
+            along = np.moveaxis(result, axis, 0)
+            flat = interpolate(along.reshape(len(along), -1), find_sources(length, 0, length, len(along)))
+            result = np.moveaxis(flat.reshape(length, *along.shape[1:]), 0, axis)
+    return result
 
 
 class Sources(NamedTuple):

@@ -18,9 +18,10 @@ from masktool.contract import (
     TARGET_INPUT,
     Layout,
     Metadata,
+    Size,
 )
 from masktool.errors import MasktoolError
-from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
+from masktool.layouts import CHANNEL_AXIS, RANKS, SPATIAL_AXES, layouts_of_rank
 from masktool.messages import call
 from masktool.runtime.checks import show_shape
 from masktool.runtime.inputs import describe_other_inputs, find_explanation
@@ -103,7 +104,8 @@ class SessionFile:
         if self.metadata.preprocessing is not None:
             return self.metadata.preprocessing.layout
         _, *image, _ = self.input_shape
-        return "NHWC" if tuple(image) == self.mask_shape[2:] and image[0] is not None else "NCHW"
+        first, last = layouts_of_rank(len(self.input_shape))
+        return last if tuple(image) == self.mask_shape[2:] and image[0] is not None else first
 
     @property
     def channels(self) -> int | None:
@@ -113,19 +115,21 @@ class SessionFile:
         return self.input_shape[CHANNEL_AXIS[self.layout]]
 
     @property
-    def spatial_shape(self) -> tuple[int | None, int | None]:
-        """(height, width) in pixels of the image input, also of one made from a photograph; None where it is open."""
+    def spatial_shape(self) -> tuple[int | None, ...]:
+        """(height, width) in pixels of the image input, also of one made from a photograph; None where it is open.
+
+        Of a signal it is (length,), of a volume (depth, height, width).
+        """
         if self.metadata.takes_photograph and self.metadata.preprocessing is not None:
             return self.metadata.preprocessing.size
-        height, width = SPATIAL_AXES[self.layout]
-        return self.input_shape[height], self.input_shape[width]
+        return tuple(self.input_shape[axis] for axis in SPATIAL_AXES[self.layout])
 
     @property
-    def known_size(self) -> tuple[int, int] | None:
-        """(height, width) of the image input in pixels, else that of the preprocessing; None where both are open."""
-        height, width = self.spatial_shape
-        if height is not None and width is not None:
-            return height, width
+    def known_size(self) -> Size | None:
+        """The image input's :attr:`spatial_shape`, else the preprocessing's size; None where both are open."""
+        lengths = tuple(side for side in self.spatial_shape if side is not None)
+        if len(lengths) == len(self.spatial_shape):
+            return lengths
         return self.metadata.preprocessing.size if self.metadata.preprocessing else None
 
     def has_output(self, name: str) -> bool:
@@ -159,14 +163,19 @@ def read_metadata(session: Any, path: Path) -> Metadata:
 def check_agreement(inputs: Mapping[str, Any], outputs: Sequence[str], metadata: Metadata, path: Path) -> None:
     """Raises MasktoolError unless a file has the inputs and outputs that its metadata say.
 
-    These are the image and the mask (M, 1, H, W); or in a file that explains itself, the image and the map.
+    These are the image and a mask of its rank; or in a file that explains itself, the image and the map.
     """
     expected = {metadata.image_input, *([MASK_INPUT] if metadata.takes_mask else [])}
-    if not expected <= set(inputs) or (metadata.takes_mask and len(inputs[MASK_INPUT].shape) != 4):
+    there = expected <= set(inputs)
+    rank = len(inputs[metadata.image_input].shape) if there else 0
+    fits = not metadata.takes_mask or (rank in RANKS and len(inputs[MASK_INPUT].shape) == rank)
+    if metadata.layout is not None and not metadata.takes_photograph:
+        fits = fits and len(metadata.layout) == rank
+    if not there or not fits:
         raise MasktoolError(
             "inputs do not agree with the metadata",
             where=path,
-            expected=f"{metadata.image_input!r}" + (f" and {MASK_INPUT!r} (M, 1, H, W)" if metadata.takes_mask else ""),
+            expected=f"{metadata.image_input!r}" + (f" and {MASK_INPUT!r} of its rank" if metadata.takes_mask else ""),
             got=", ".join(f"{name!r} {tuple(node.shape)}" for name, node in inputs.items()),
             fix="export the model again",
         )

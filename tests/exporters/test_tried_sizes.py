@@ -2,7 +2,8 @@
 
 import math
 
-from masktool.exporters.probes import DEFAULT_SIZE, LARGEST_TRIED, OTHER_SIZES, choose_sizes
+from masktool.contract import DEFAULT_SIZE
+from masktool.exporters.probes import LARGEST_TRIED, OTHER_SIZES, choose_sizes
 
 
 def test_of_many_channels_only_small_images_are_tried():

@@ -44,9 +44,9 @@ def carry(value: Tensor, mask: Tensor, places: Tensor) -> Carried:
 
 
 def carry_map(value: Tensor, plane: Tensor) -> Carried:
-    """Carries a map (N, C, H, W) with the mask (N, 1, H, W) that all its channels share."""
-    height, width = value.shape[-2:]
-    return carry(value, plane, torch.arange(height * width).view(1, 1, height, width))
+    """Carries a map (N, C, H, W) with the mask (N, 1, H, W) that all its channels share, or one of another rank."""
+    places = value.shape[2:]
+    return carry(value, plane, torch.arange(places.numel()).view(1, 1, *places))
 
 
 def settle(value: Tensor, mask: Tensor, places: Tensor) -> Carried | Tensor:
@@ -65,8 +65,11 @@ def number_pairs(left: Tensor, right: Tensor) -> Tensor:
 
 
 def plane_of(x: Carried) -> Tensor:
-    """Returns the mask (N, 1, H, W) of a map (N, C, H, W); a window slides over nothing else."""
-    if x.value.ndim != 4 or not x.axes <= {2, 3}:
+    """Returns the mask (N, 1, H, W) of a map (N, C, H, W); a window slides over nothing else.
+
+    Of signals and volumes it has their axes.
+    """
+    if x.value.ndim < 3 or not x.axes <= set(range(2, x.value.ndim)):
         raise NotImplementedError(f"a window over {tuple(x.value.shape)} whose mask varies along {sorted(x.axes)}")
     return x.mask[:, :1]
 

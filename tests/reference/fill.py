@@ -15,12 +15,12 @@ def neighbor_fill(value: Tensor, mask: Tensor, rounds: int) -> Tensor:
     x ← M·x + (1−M)·(J∗(M·x)) / (J∗M + ε), then M ← min(M + J∗M, 1), with J a 3×3 box of ones and zero padding.
 
     Args:
-        value: (N, C, H, W).
-        mask: (N, 1, H, W).
+        value: (N, C, H, W), or of a signal (N, C, L), of a volume (N, C, D, H, W).
+        mask: (N, 1, H, W), or as the value is.
         rounds: how often; 0 returns the value itself.
 
     Returns:
-        (N, C, H, W).
+        Of the value's shape.
     """
     for _ in range(rounds):
         known = mask * value
@@ -31,5 +31,11 @@ def neighbor_fill(value: Tensor, mask: Tensor, rounds: int) -> Tensor:
 
 
 def box_sum(x: Tensor) -> Tensor:
-    """Sums each 3×3 neighbourhood, with zeros beyond the edge."""
-    return F.avg_pool2d(x, kernel_size=3, stride=1, padding=1, divisor_override=1)
+    """Sums each neighbourhood of 3 places a side, with zeros beyond the edge, axis by axis."""
+    if x.ndim == 4:
+        return F.avg_pool2d(x, kernel_size=3, stride=1, padding=1, divisor_override=1)
+    for axis in range(2, x.ndim):
+        line = x.movedim(axis, -1)
+        padded = F.pad(line, (1, 1))
+        x = (padded[..., :-2] + line + padded[..., 2:]).movedim(-1, axis)
+    return x

@@ -13,20 +13,22 @@ from reference.cells import sampling
 from reference.rules import RULES
 from reference.windows import Padded
 
+CONVOLUTIONS_OF_MAPS = tuple(getattr(torch.ops.aten, f"conv{axes}d").default for axes in (1, 2, 3))
+
 
 class MaskedReference:
     """A module whose graph has been taken once, to be run under many masks.
 
     Args:
         module: in evaluation mode, one image input, one output. Its weights are not copied.
-        image: an example, (1, C, H, W), in the module's dtype.
+        image: an example, (1, C, H, W) or of another rank, in the module's dtype.
         batch: of every later call; it is fixed, since graphs with a symbolic batch take three times as long to make.
         rule: of samplers narrower than their stride: ``published`` or ``cell``.
     """
 
     def __init__(self, module: nn.Module, image: Tensor, batch: int, rule: str = "published") -> None:
         self.batch, self.rule = batch, rule
-        program = torch.export.export(module, (image.expand(batch, -1, -1, -1),))
+        program = torch.export.export(module, (image.expand(batch, *image.shape[1:]),))
         self.program = program.run_decompositions({})  # in-place operators become ordinary ones
 
     @torch.no_grad()
@@ -36,7 +38,8 @@ class MaskedReference:
 
     def run(self, image: Tensor, mask: Tensor) -> Tensor:
         """The same for autograd to differentiate."""
-        kept = carry_map(image.expand(self.batch, -1, -1, -1), mask.expand(self.batch, -1, -1, -1).to(image.dtype))
+        images, masks = (each.expand(self.batch, *each.shape[1:]) for each in (image, mask.to(image.dtype)))
+        kept = carry_map(images, masks)
         state = {**self.program.state_dict, **self.program.constants}
         arguments = [
             kept if spec.kind == InputKind.USER_INPUT else state[spec.target]
@@ -58,7 +61,7 @@ class MaskedInterpreter(torch.fx.Interpreter):
             return super().call_function(target, args, kwargs)
         if target not in RULES:
             raise NotImplementedError(f"no mask rule for {target}")
-        if isinstance(args[0], Padded) and target is not torch.ops.aten.conv2d.default:
+        if isinstance(args[0], Padded) and target not in CONVOLUTIONS_OF_MAPS:
             raise NotImplementedError(f"zeros around a map, read by {target}")
         if target is torch.ops.aten.clone.default:
             kwargs = {}  # the memory format says nothing about values

@@ -64,11 +64,11 @@ def mask_slice(
 def sample_cells(source: Carried, steps: dict[int, tuple[int, int, int]]) -> Sampled:
     """Fills one round less than the longest step, slices the value, and takes the mask of each cell."""
     axes = sorted(source.axes)
-    if len(axes) > 2:
+    if len(axes) > 3:
         raise NotImplementedError(f"steps over a map whose mask varies along {axes}")
     last = range(-len(axes), 0)
     planes = [part.movedim(axes, tuple(last)) for part in (source.value, source.mask)]
-    shape = (-1, 1, *planes[0].shape[-2:]) if len(axes) == 2 else (-1, 1, 1, planes[0].shape[-1])
+    shape = (-1, 1, *planes[0].shape[-len(axes) :]) if len(axes) > 1 else (-1, 1, 1, planes[0].shape[-1])
     flat = neighbor_fill(*(plane.reshape(shape) for plane in planes), max(step for *_, step in steps.values()) - 1)
     value, mask, places = flat.reshape(planes[0].shape).movedim(tuple(last), axes), source.mask, source.places
     for dim, cut in steps.items():

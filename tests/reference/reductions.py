@@ -63,9 +63,9 @@ def mask_amax(x: Carried, dim: Sequence[int] = (), keepdim: bool = False) -> Car
     return largest(x, candidates.amax(axes, keepdim).masked_fill(empty, 0.0), axes, keepdim)
 
 
-@rule_for(aten.adaptive_max_pool2d.default)
+@rule_for(aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default)
 def mask_adaptive_max_pool(x: Carried, output_size: Sequence[int]) -> tuple[Carried | Tensor]:
     """One cell only: the maximum over space."""
-    if list(output_size) != [1, 1]:
+    if set(output_size) != {1}:
         raise NotImplementedError(f"adaptive maximum over {list(output_size)} cells")
-    return (mask_amax(x, [-2, -1], keepdim=True),)
+    return (mask_amax(x, list(range(-len(output_size), 0)), keepdim=True),)

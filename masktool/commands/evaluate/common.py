@@ -15,7 +15,7 @@ import click
 from masktool.commands import options
 from masktool.commands.evaluate.results import print_problems, print_tables
 from masktool.commands.source_options import READING_OPTIONS
-from masktool.contract import OutputKind
+from masktool.contract import OutputKind, Size
 from masktool.datasets.dataset import Problem
 from masktool.evaluation.findings import Evaluation
 from masktool.evaluation.part import Part
@@ -73,7 +73,7 @@ class EvaluationRequest:
     segments_folder: Path | None
     limit: int | None
     arch: str | None
-    input_size: tuple[int, int] | None
+    input_size: Size | None
     image_input: str | None
     preprocess: str | None
     class_output: str | None

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import onnx_ir
 
+from masktool.contract import Size
 from masktool.errors import MasktoolError, first_line, reported_as
 from masktool.exporters.batch import BATCH_NAME
-from masktool.exporters.onnx_file import IMAGE_RANK
 from masktool.exporters.source_kinds import check_archive
 from masktool.exporters.torch_sources.module_export import (
     EXAMPLE_BATCH,
@@ -31,6 +31,7 @@ from masktool.exporters.torch_sources.module_export import (
 )
 from masktool.exporters.torch_sources.pt2_safety import copy_archive
 from masktool.exporters.trust import refuse_code
+from masktool.layouts import RANKS
 from masktool.messages import SIZE, parameter
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ LEGACY_OPSET = 18
 """TorchScript goes through torch's legacy exporter, which has no newer forms worth asking for."""
 
 
-def export_pt2(path: Path, input_size: tuple[int, int] | None = None, *, trust_code: bool = False) -> TorchGraph:
+def export_pt2(path: Path, input_size: Size | None = None, *, trust_code: bool = False) -> TorchGraph:
     """Exports a ``.pt2`` archive; a fixed batch stays fixed.
 
     Args:
@@ -111,7 +112,7 @@ def shape_of_image(program: Any, path: Path) -> tuple[Any, ...]:
         MasktoolError: the program does not take exactly one image.
     """
     shapes = [tuple(getattr(value, "shape", ())) for value in values_of_inputs(program)]
-    if len(shapes) != 1 or len(shapes[0]) != IMAGE_RANK:
+    if len(shapes) != 1 or len(shapes[0]) not in RANKS:
         raise MasktoolError("not an image model", where=path, expected="one input (N, C, H, W)", got=shapes or "none")
     return shapes[0]
 
@@ -122,7 +123,7 @@ def values_of_inputs(program: Any) -> list[Any]:
     return [placeholders[name] for name in program.graph_signature.user_inputs]
 
 
-def make_program_example(program: Any, path: Path, input_size: tuple[int, int] | None) -> torch.Tensor:
+def make_program_example(program: Any, path: Path, input_size: Size | None) -> torch.Tensor:
     """Returns random images of the shape that an exported program takes.
 
     Raises:
@@ -132,7 +133,7 @@ def make_program_example(program: Any, path: Path, input_size: tuple[int, int] |
     import torch
 
     taken = shape_of_image(program, path)
-    fallback = (EXAMPLE_BATCH, None, *(input_size or (None, None)))
+    fallback = (EXAMPLE_BATCH, None, *(input_size or [None] * (len(taken) - 2)))
     shape = [dim if isinstance(dim, int) else other for dim, other in zip(taken, fallback, strict=True)]
     if None in shape:
         raise MasktoolError("input size unknown", where=path, got=taken, fix="add " + parameter("input_size", SIZE))
@@ -141,7 +142,7 @@ def make_program_example(program: Any, path: Path, input_size: tuple[int, int] |
 
 
 def export_torchscript(
-    path: Path, input_size: tuple[int, int] | None, channels: int | None = None, *, trust_code: bool = False
+    path: Path, input_size: Size | None, channels: int | None = None, *, trust_code: bool = False
 ) -> TorchGraph:
     """Exports a TorchScript archive with a symbolic batch, by torch's legacy exporter, the only one for such archives.
 

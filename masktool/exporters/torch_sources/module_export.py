@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import onnx_ir
 
+from masktool.contract import Size
 from masktool.errors import MasktoolError, first_line
 from masktool.exporters.batch import run_image_by_image
+from masktool.layouts import FROM_CHANNELS_FIRST, RANKS, layouts_of_rank
 from masktool.messages import differently, parameter
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
 
 
 def export_module(
-    module: torch.nn.Module, input_size: tuple[int, int], channels: int | None = None, configured: int | None = None
+    module: torch.nn.Module, input_size: Size, channels: int | None = None, configured: int | None = None
 ) -> TorchGraph:
     """Exports a module with a symbolic batch; the module keeps its training mode.
 
@@ -145,7 +147,7 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def make_example(module: torch.nn.Module, input_size: tuple[int, int], channels: int) -> torch.Tensor:
+def make_example(module: torch.nn.Module, input_size: Size, channels: int) -> torch.Tensor:
     """Returns random images (2, C, H, W) of the module's element type, on its device."""
     import torch
 
@@ -157,7 +159,7 @@ def make_example(module: torch.nn.Module, input_size: tuple[int, int], channels:
 
 
 def find_channels(
-    module: torch.nn.Module, input_size: tuple[int, int], configured: int | None = None
+    module: torch.nn.Module, input_size: Size, configured: int | None = None
 ) -> tuple[int, tuple[str, ...]]:
     """Returns the number of channels of the images that a module takes, and notes on it for the user.
 
@@ -195,9 +197,9 @@ def count_channels(module: torch.nn.Module) -> int:
     import torch
 
     for part in module.modules():
-        if isinstance(part, torch.nn.Conv2d):
+        if isinstance(part, torch.nn.Conv1d | torch.nn.Conv2d | torch.nn.Conv3d):
             return part.in_channels
-    kernel = next((parameter for parameter in module.parameters() if parameter.ndim == 4), None)
+    kernel = next((parameter for parameter in module.parameters() if parameter.ndim in RANKS), None)
     return 3 if kernel is None else kernel.shape[1]
 
 
@@ -226,12 +228,13 @@ def does_not_run(module: Callable[..., Any], example: torch.Tensor, error: Excep
             got=f"a forward that needs {', '.join(needed)} too",
             fix=EXPORT_FIRST,
         )
-    if runs_on(module, example.permute(0, 2, 3, 1)):
+    first, last = layouts_of_rank(example.ndim)
+    if runs_on(module, example.permute(FROM_CHANNELS_FIRST[last])):
         return MasktoolError(
             "the model takes images with the channels last",
             where=type(module).__name__,
-            expected="(N, C, H, W)",
-            got="(N, H, W, C)",
+            expected=f"({', '.join(first)})",
+            got=f"({', '.join(last)})",
             fix=EXPORT_FIRST,
         )
     return MasktoolError(

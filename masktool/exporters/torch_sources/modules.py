@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import onnx_ir
 
-from masktool.contract import Metadata
+from masktool.contract import Metadata, Size
 from masktool.errors import MasktoolError, reported_as
 from masktool.exporters.imported_files import within_installed
 from masktool.exporters.onnx_door import read_onnx
@@ -54,7 +54,7 @@ class LoadedModule:
     sha256: str | None = None
     notes: tuple[str, ...] = ()
     frozen: bool = False
-    input_size: tuple[int, int] | None = None
+    input_size: Size | None = None
 
 
 def load_module(model: object, *, arch: str | None = None, trust_code: bool = False) -> LoadedModule:
@@ -141,9 +141,9 @@ def refuse_graph(where: object, properties: dict[str, str]) -> MasktoolError:
     return MasktoolError("not a torch model", where=where or None, expected=NEEDED, got="an ONNX model", fix=fix)
 
 
-def unflatten_program(path: Path, trust_code: bool) -> tuple[torch.nn.Module, tuple[int, int] | None]:
+def unflatten_program(path: Path, trust_code: bool) -> tuple[torch.nn.Module, Size | None]:
     """Returns the program of a ``torch.export`` archive as a module with the original's parts, its weights frozen, and
-    the (height, width) of the images that it takes, None where it leaves them open.
+    the (height, width) of the images that it takes, or what their axes are, None where it leaves any open.
 
     Raises:
         MasktoolError: the archive cannot be read, or its program takes no image, or was exported for a fixed batch or
@@ -152,7 +152,7 @@ def unflatten_program(path: Path, trust_code: bool) -> tuple[torch.nn.Module, tu
     import torch
 
     program = load_program(path, trust_code)
-    batch, _, height, width = shape_of_image(program, path)
+    batch, _, *sides = shape_of_image(program, path)
     if isinstance(batch, int):
         raise MasktoolError(
             "the torch.export archive has a fixed batch",
@@ -170,8 +170,8 @@ def unflatten_program(path: Path, trust_code: bool) -> tuple[torch.nn.Module, tu
         )
     with quiet(), reported_as("torch cannot take the torch.export archive apart", where=path):
         module: torch.nn.Module = torch.export.unflatten(program)
-    fixed = isinstance(height, int) and isinstance(width, int)
-    return module.requires_grad_(False).eval(), (height, width) if fixed else None
+    fixed = all(isinstance(side, int) for side in sides)
+    return module.requires_grad_(False).eval(), tuple(sides) if fixed else None
 
 
 def nodes_in_training_mode(program: Any) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from masktool.contract import Size
 from masktool.explainers.learned_mask import LearnedMask
 from masktool.explainers.method import METHODS
 from masktool.explainers.stopping import FIRST_LOOK
@@ -52,7 +53,7 @@ class Peak(NamedTuple):
 
 
 def measure_memory(
-    sessions: Mapping[str, MaskedSession], image: Path, size: tuple[int, int], counts: tuple[int, int], say: Say
+    sessions: Mapping[str, MaskedSession], image: Path, size: Size, counts: tuple[int, int], say: Say
 ) -> dict[str, MemoryFigures]:
     """Measures peak memory with few and with many masks or steps, each in a process of its own.
 
@@ -92,7 +93,7 @@ def has_windows(name: str) -> bool:
     return any(field.name == "strides" for field in dataclasses.fields(METHODS[name]))
 
 
-def options_of_count(name: str, size: tuple[int, int], count: int) -> list[str]:
+def options_of_count(name: str, size: Size, count: int) -> list[str]:
     """Returns the options with which a method takes a number of masks or steps, or as many as pixels allow.
 
     Args:

@@ -84,16 +84,16 @@ def measure_passes(
 
 def spatial_range(session: MaskedSession) -> tuple[int, int]:
     """Returns the first of an image's spatial axes, and the axis behind the last."""
-    height, width = SPATIAL_AXES[session.layout]
-    return height, width + 1
+    axes = SPATIAL_AXES[session.layout]
+    return axes[0], axes[-1] + 1
 
 
 def draw_masks(count: int, size: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Returns masks (count, 1, height, width) of 0 and 1: a grid of cells, each kept with probability .5."""
-    height, width = size
-    cells = np.random.default_rng(0).random((count, 1, GRID, GRID)) < 0.5
-    rows, columns = np.arange(height) * GRID // height, np.arange(width) * GRID // width
-    return cells[:, :, rows][:, :, :, columns].astype(dtype)
+    """Returns masks (count, 1, ...) of 0 and 1: a grid of cells, each kept with probability .5."""
+    masks = np.random.default_rng(0).random((count, 1, *[GRID] * len(size))) < 0.5
+    for axis, length in enumerate(size, start=2):
+        masks = np.take(masks, np.arange(length) * GRID // length, axis)
+    return masks.astype(dtype)
 
 
 def session_call(session: MaskedSession, images: NDArray[Any], masks: NDArray[Any] | None) -> Callable[[], list[Any]]:

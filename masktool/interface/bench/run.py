@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from masktool.contract import Size
 from masktool.demo import sample_path
 from masktool.errors import MasktoolError
 from masktool.explainers.method import METHODS, Method
@@ -166,7 +167,7 @@ class OpenedModels(NamedTuple):
     with_map: MaskedSession | str
     image: Path
     array: NDArray[Any]
-    size: tuple[int, int]
+    size: Size
 
     def sessions(self, methods: Sequence[str]) -> dict[str, MaskedSession | str]:
         """Returns the session for each method, or the reason why there is none."""

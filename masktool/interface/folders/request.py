@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from masktool.contract import Size
 from masktool.explainers.explanation import FORMATS, Explanation
 from masktool.explainers.method import METHODS
 from masktool.explainers.model_outputs import Scale
@@ -66,7 +67,7 @@ class ExplanationRequest:
     output: str | None
     score: Scale
     inputs: Mapping[str, np.ndarray | Image.Image]
-    input_size: tuple[int, int] | None
+    input_size: Size | None
     seed: int
     batch: BatchSize
     stopping: Mapping[str, Any]

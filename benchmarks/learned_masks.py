@@ -128,6 +128,7 @@ def main() -> None:
             for start in range(0, len(paths), options.together):
                 group = paths[start : start + options.together]
                 for path, found in zip(group, explain_group(session, group, method, options), strict=True):
+                    assert isinstance(found.image, Image.Image)
                     inside = fill_boxes(tuple(map(tuple, boxes[path.name]["boxes"])), found.image_size)
                     records[method].append(measure(found, inside))
                     tiles[path].append(draw_tile(found.image, found.attributions, []))

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -57,6 +58,7 @@ SETTINGS = ("old", "new")
 def judge(session: MaskedSession, found: Explanation, inside: np.ndarray, metric: InsertionDeletion) -> dict[str, Any]:
     """Returns the figures of one map; ``inside`` (H, W) says which pixels of the photograph lie in a box."""
     assert isinstance(found.target, int)
+    assert isinstance(found.image, Image.Image)
     prepared = prepare(found.image, session.metadata.preprocessing)
     maps = {"map": np.nan_to_num(found.model_attributions.astype(np.float64))}
     trial = Trial(

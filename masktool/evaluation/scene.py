@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from masktool.contract import Size
 from masktool.datasets.dataset import Box, DatasetImage
 from masktool.errors import MasktoolError
 from masktool.explainers.segmentation import read_label_map
 from masktool.explainers.subject import Subject, make_subject, read_subject
-from masktool.messages import parameter
+from masktool.layouts import refuse_unless_images
+from masktool.messages import call, parameter
 from masktool.runtime.preprocessing import PreparedImage
 from masktool.runtime.session import MaskedSession
 
@@ -73,6 +75,7 @@ def read_scene(known: DatasetImage, session: MaskedSession) -> Scene:
     Raises:
         MasktoolError: the image or its object mask cannot be read, or they differ in size.
     """
+    refuse_unless_images(session.layout, "an evaluation", "explain a single array by " + call("explain", "FILE", ...))
     image = read_subject(known.path)
     subject = make_subject(image, session)
     boxes = tuple(box for box in (move_box(each, subject.prepared) for each in known.boxes) if box is not None)
@@ -87,6 +90,7 @@ def read_scene(known: DatasetImage, session: MaskedSession) -> Scene:
 
 def move_box(box: Box, prepared: PreparedImage) -> Box | None:
     """Returns a box of the photograph in the input's pixels, cut at its borders; None where the crop left it out."""
+    assert prepared.crop_box is not None  # a scene is of an image
     left, top, right, bottom = prepared.crop_box
     height, width = prepared.size
     across, down = width / (right - left), height / (bottom - top)
@@ -95,7 +99,7 @@ def move_box(box: Box, prepared: PreparedImage) -> Box | None:
     return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
 
 
-def fill_boxes(boxes: tuple[Box, ...], size: tuple[int, int]) -> NDArray[np.bool_]:
+def fill_boxes(boxes: tuple[Box, ...], size: Size) -> NDArray[np.bool_]:
     """Returns the union of boxes as (h, w) bool."""
     rows, columns = np.arange(size[0])[:, None] + HALF_PIXEL, np.arange(size[1]) + HALF_PIXEL
     inside = np.zeros(size, np.bool_)

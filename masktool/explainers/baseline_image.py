@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from masktool.baselines import BLUR_SIGMA, EXPECTED, constant_baseline, read_baseline
 from masktool.errors import MasktoolError
 from masktool.explainers.task import Differentiable, Task
-from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
+from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES, refuse_unless_images
 
 
 def check_baseline(name: str, value: object) -> str:
@@ -36,7 +36,8 @@ def baseline_image(task: Task, model: Differentiable, baseline: str) -> NDArray[
     if baseline == "image-mean":
         return np.broadcast_to(image.mean(axis=axes, keepdims=True), image.shape).astype(np.float32)
     if baseline == "blur":
-        return blur_along(image, axes, task.size)
+        refuse_unless_images(layout, "the baseline blur", "take mean or image-mean")
+        return blur_along(image, axes, task.image_size)
     values = constant_baseline(
         baseline,
         (image.shape[CHANNEL_AXIS[layout]], *task.size),

@@ -125,7 +125,7 @@ def read_attribution(session: MaskedSession, task: Task, inputs: Inputs) -> Attr
     metadata = session.metadata
     assert metadata.explanation is not None
     check_explained_class(session, task)
-    saliency = check_finite_map(task.outputs[SALIENCY_MAP], task.size)
+    saliency = check_finite_map(task.outputs[SALIENCY_MAP], task.image_size)
     figures = {name: float(value) for name, value in task.outputs.items() if value.ndim == 0}
     if "attributions_error" in figures:
         figures["attributions_range"] = float(np.ptp(saliency))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from masktool.contract import FEATURE_MAP, FEATURE_MAP_OUTPUTS
+from masktool.contract import DEFAULT_SIZE, FEATURE_MAP, FEATURE_MAP_OUTPUTS
 from masktool.errors import MasktoolError
 from masktool.explainers.bands.false_colour import show_bands
 from masktool.explainers.bands.places import answer_in_bands, find_hidden_bands
@@ -26,7 +26,7 @@ from masktool.explainers.feature_maps import without_activations
 from masktool.explainers.image_inputs import prepare_inputs
 from masktool.explainers.incremental import IncrementalEvaluation, WindowGraphs
 from masktool.explainers.mask_design import MaskDesign, Masks, MasksInMemory
-from masktool.explainers.method import Method
+from masktool.explainers.method import METHODS, Method
 from masktool.explainers.model_outputs import ModelOutputs, Scale
 from masktool.explainers.on_device import DeviceEvaluation, DeviceGraphs, DifferentiableOnDevice
 from masktool.explainers.reading import Reading, check_finite, read_scores
@@ -36,6 +36,7 @@ from masktool.explainers.target_choice import choose_target, find_only_value
 from masktool.explainers.targets.class_target import SettledClass
 from masktool.explainers.task import Differentiable, Evaluate, ScoredMasks, Task, TaskHead
 from masktool.exported_files import find_head_file
+from masktool.layouts import refuse_unless_images
 from masktool.messages import call
 from masktool.progress import Counting, no_progress
 from masktool.runtime.batching import FASTEST
@@ -203,6 +204,9 @@ def make_task(
         make_evaluate(answer, settled, counting),
         Differentiable(session, reading.inputs, counting),
     )
+    is_image = len(subject.prepared.size) == len(DEFAULT_SIZE)
+    if not is_image:  # graphs beside a session are written for images
+        graphs = None
     if isinstance(graphs, WindowGraphs):
         evaluate = IncrementalEvaluation(reading, subject.prepared.array, settled, counting, graphs, evaluate)
     elif graphs is not None and session.device is not None:
@@ -267,7 +271,10 @@ def settle_batch(session: MaskedSession, subject: Subject, settings: Explanation
 
 
 def check_offers(session: MaskedSession, method: Method) -> None:
-    """Raises a MasktoolError where a method asks for gradients or outputs that the file does not hold."""
+    """Raises a MasktoolError where a method asks for what the file does not take or hold."""
+    if not method.any_rank:
+        able = [name for name in METHODS if METHODS[name].any_rank]
+        refuse_unless_images(session.layout, method.title, f"take one of {', '.join(able)}")
     if method.needs_head:
         find_head_file(session.path, session.metadata)
     if method.needs_gradient and not session.has_gradient:

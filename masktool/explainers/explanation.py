@@ -14,8 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
+from masktool.contract import DEFAULT_SIZE, Size
 from masktool.errors import MasktoolError
+from masktool.explainers.number_pictures import Words, draw_numbers
 from masktool.explainers.picture import draw_picture
+from masktool.explainers.subject import Picture
 from masktool.explainers.target import ClassScore, Place, SettledTarget
 from masktool.explainers.targets.class_target import SettledClass
 from masktool.explainers.targets.output_value import SettledValue
@@ -39,7 +42,7 @@ class Explanation:
 
     Attributes:
         attributions: the map, (H0, W0) float32 in the original photograph's pixels, in units of the score; NaN where
-            the crop left pixels out.
+            the crop left pixels out. Of a signal (L,), of a volume (D, H, W).
         model_attributions: the map, (h, w) float32 in the pixels of the model's input.
         segments: the segments, (h, w) int32 labels from 0; None where the method works on none.
         target: the index of the explained class, of a contrast that of the first; of several classes their indices; or
@@ -61,7 +64,8 @@ class Explanation:
         forward_passes: the number of images pushed through the model in the run.
         model: ``source``, ``source_sha256``, ``masking``, ``rule``, ``parity`` and ``tool_version`` of the exported
             file; of one whose scores are corrected where something is missing, ``calibration`` too.
-        image: the photograph, or an array's channels as a picture, in RGB.
+        image: the photograph, or an array's channels as a picture, in RGB; of a signal or a volume its numbers, (C, L)
+            or (C, D, H, W) float32.
         output: the name of the output that holds the explained value; None for a class.
         notes: what the reader of the map must know, one sentence each.
         capped: whether the picture's colours end below the largest values, which a few pixels hold.
@@ -87,7 +91,7 @@ class Explanation:
     seconds: float
     forward_passes: int
     model: Mapping[str, Any]
-    image: Image.Image = dataclasses.field(repr=False)
+    image: Picture = dataclasses.field(repr=False)
     output: str | None = None
     notes: tuple[str, ...] = ()
     capped: bool = False
@@ -119,9 +123,15 @@ class Explanation:
         return next(each.score for each in self.scores if each.index == self.target)
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """(height, width) of the photograph in pixels."""
-        return self.attributions.shape[0], self.attributions.shape[1]
+    def image_size(self) -> Size:
+        """(height, width) of the photograph in pixels; of a signal (length,), of a volume (depth, height, width)."""
+        return self.attributions.shape
+
+    def describe_image(self) -> dict[str, Any]:
+        """Returns the size of the photograph, signal or volume, as JSON values."""
+        if len(self.image_size) != len(DEFAULT_SIZE):
+            return {"size": list(self.image_size)}
+        return {"height": self.image_size[0], "width": self.image_size[1], "crop_box": self.crop_box}
 
     @property
     def relative_error(self) -> float | None:
@@ -145,7 +155,7 @@ class Explanation:
             "quality": dict(self.quality),
             "notes": [*self.notes, *([LARGE.format(self.attributions.size)] if self.too_large else [])],
             "forward_passes": self.forward_passes,
-            "image": {"height": self.image_size[0], "width": self.image_size[1], "crop_box": self.crop_box},
+            "image": self.describe_image(),
             "model": dict(self.model),
         }
 
@@ -191,12 +201,23 @@ class Explanation:
     def plot(self, image: Image.Image | None = None) -> Image.Image:
         """Draws the photograph and the map over it, with a title and a colour bar.
 
+        A signal is drawn as lines over the map, a volume as three slices, a video as a sheet of frames.
+
         Args:
             image: another photograph of the same size to draw beneath the map; None takes ``self.image``.
 
         Raises:
-            MasktoolError: ``image`` has another size than the explained photograph.
+            MasktoolError: ``image`` has another size than the explained photograph, or what is explained is none.
         """
+        words = Words(
+            title=f"{self.title}: {self.question.title}, {self.score_name} {self.score:.3g}",
+            subtitle=self.subtitle(),
+            meaning=self.meaning,
+        )
+        if not isinstance(self.image, Image.Image):
+            if image is not None:
+                raise MasktoolError("a photograph beneath the map of none", expected="no image")
+            return draw_numbers(self.image, self.attributions, signed=self.signed, words=words, capped=self.capped)
         image = self.image if image is None else image
         height, width = self.image_size
         if image.size != (width, height):
@@ -205,11 +226,11 @@ class Explanation:
             image,
             self.attributions,
             signed=self.signed,
-            title=f"{self.title}: {self.question.title}, {self.score_name} {self.score:.3g}",
-            subtitle=self.subtitle(),
-            meaning=self.meaning,
+            title=words.title,
+            subtitle=words.subtitle,
+            meaning=words.meaning,
             capped=self.capped,
-            region=None if self.crop_box is None else self.question.region_pixels(self.image_size, self.crop_box),
+            region=None if self.crop_box is None else self.question.region_pixels((height, width), self.crop_box),
             marks=self.question.marks,
         )
 
@@ -297,9 +318,18 @@ def round_floats(value: Any) -> Any:
 
 
 def encode_map(values: NDArray[Any] | None) -> Iterator[str]:
-    """Yields a two-dimensional array as JSON, row by row; NaN becomes null."""
+    """Yields an array of any rank as JSON, row by row; NaN becomes null."""
     if values is None:
         yield "null"
+        return
+    if values.ndim == 1:
+        yield "".join(encode_map(values[None]))[1:-1]
+        return
+    if values.ndim > len(DEFAULT_SIZE):
+        for index, part in enumerate(values):
+            yield "[" if index == 0 else ","
+            yield from encode_map(part)
+        yield "]"
         return
     template = ",".join([NUMBER if values.dtype.kind == "f" else "%d"] * values.shape[1])
     for index, row in enumerate(values):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from masktool.explainers.method import Attribution, Method
 from masktool.explainers.target_gradient import count_gradients
 from masktool.explainers.task import Differentiable, Task
+from masktool.layouts import TO_CHANNELS_FIRST
 
 
 class ClassMap(NamedTuple):
@@ -70,7 +71,7 @@ def completeness(total: float, attributions: NDArray[np.floating[Any]]) -> dict[
 
 def channels_first(values: NDArray[np.floating[Any]], model: Differentiable) -> NDArray[np.floating[Any]]:
     """Returns images with the axes (N, C, h, w), whatever the model's layout."""
-    return values if model.session.layout == "NCHW" else values.transpose(0, 3, 1, 2)
+    return values.transpose(TO_CHANNELS_FIRST[model.session.layout])
 
 
 def largest_channel(values: NDArray[np.floating[Any]], model: Differentiable) -> NDArray[np.floating[Any]]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.contract import MASK_INPUT
+from masktool.contract import MASK_INPUT, Size
 from masktool.errors import MasktoolError
 from masktool.execution_providers import CPU
 from masktool.explainers.mask_design import MaskDesign, MasksOfRows, WindowDesign
@@ -31,6 +31,12 @@ from masktool.runtime.session import MaskedSession
 CORNERS = "corners"
 """Name of the input that says where windows start."""
 Pair = tuple[int, int]
+
+
+def as_pair(lengths: Size) -> Pair:
+    """Returns (height, width); graphs of windows are written for images alone."""
+    height, width = lengths
+    return height, width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +231,9 @@ class IncrementalEvaluation:
         """
         session, output = self.reading.session, self.reading.names[0]
         rows, columns = corners.T.tolist()
-        windows = Windows(design.size, design.window, (math.gcd(GRID, *rows), math.gcd(GRID, *columns)))
+        windows = Windows(
+            as_pair(design.size), as_pair(design.window), (math.gcd(GRID, *rows), math.gcd(GRID, *columns))
+        )
         kept = keep_models(session, windows, output, self.graphs, len(corners))
         models = kept.models  # another thread may give them up
         if models is None:

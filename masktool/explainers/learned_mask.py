@@ -138,7 +138,7 @@ class LearnedMask(Method):
             found.append(
                 Attribution(
                     learned.attributions[part],
-                    self.settings(task.size),
+                    self.settings(task.image_size),
                     quality=tuple(figures[part]),
                     notes=tuple(notes[part]),
                 )

@@ -7,13 +7,13 @@ explain themselves and for sessions on a device, which then copy rows instead of
 from __future__ import annotations
 
 import abc
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from masktool.contract import Size
 from masktool.errors import MasktoolError
 
 Masks = NDArray[np.float32]
@@ -43,16 +43,16 @@ class WindowDesign(MaskDesign):
     """Masks with one missing window each, all windows of one size.
 
     Attributes:
-        size: (height, width) of the masks in pixels.
-        window: (height, width) of the windows in pixels.
+        size: (height, width) of the masks in pixels, or what their axes are.
+        window: (height, width) of the windows in pixels, or what their axes are.
     """
 
-    size: tuple[int, int]
-    window: tuple[int, int]
+    size: Size
+    window: Size
 
     @abc.abstractmethod
     def corners(self, rows: Rows) -> NDArray[np.int64]:
-        """Returns (top, left) of the windows of a batch of rows, (M, 2)."""
+        """Returns where the windows of a batch of rows start along each axis, (M, 2) of images."""
 
     @abc.abstractmethod
     def expand_corners(self, corners: NDArray[np.int64]) -> Masks:
@@ -143,6 +143,12 @@ class MasksOfRows(NamedTuple):
         return MasksInMemory(self.design.expand(self.rows)).add_up(scores, binary=binary)
 
 
-def coarsen_grid(grid_size: int, n_masks: int) -> int:
+def coarsen_grid(grid_size: int, n_masks: int, axes: int = 2) -> int:
     """Returns the cells per side of a grid, at most ``grid_size``, of no more than half as many cells as masks."""
-    return min(grid_size, max(2, math.isqrt(n_masks // 2)))
+    return min(grid_size, max(2, whole_root(n_masks // 2, axes)))
+
+
+def whole_root(number: int, degree: int) -> int:
+    """Returns the largest whole number whose power of a degree is no larger than a number."""
+    root = round(number ** (1 / degree))
+    return root - 1 if root**degree > number else root

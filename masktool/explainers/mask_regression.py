@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from masktool.contract import Size
 from masktool.explainers.evidence import strongest_evidence, symmetric_root
 
 Floats = NDArray[np.float64]
@@ -140,17 +141,25 @@ class MaskRegression:
         return offset + along @ posterior.mean, variance + max(0.0, explained) / (moments.total * moments.kept)
 
 
-def smooth_roots(size: tuple[int, int], reaches: Sequence[float]) -> list[Floats]:
+def smooth_roots(size: Size, reaches: Sequence[float]) -> list[Floats]:
     """Returns a root of a prior for each reach: weights on a lattice, correlated as a Gaussian of their distance.
 
     Args:
-        size: (rows, columns) of the lattice.
+        size: (rows, columns) of the lattice, or its lengths along other axes.
         reaches: the standard deviations of the Gaussians, in steps of the lattice; 0 correlates nothing.
 
     Returns:
         The matrices, (rows * columns, rows * columns) each.
     """
-    return [np.kron(*(root_along(length, reach) for length in size)).astype(np.float64) for reach in reaches]
+    return [kron_all([root_along(length, reach) for length in size]).astype(np.float64) for reach in reaches]
+
+
+def kron_all(matrices: Sequence[Floats]) -> Floats:
+    """Returns the Kronecker product of matrices."""
+    product = np.eye(1)
+    for matrix in matrices:
+        product = np.kron(product, matrix).astype(np.float64)
+    return product
 
 
 def root_along(length: int, reach: float) -> Floats:

@@ -27,7 +27,7 @@ class Attribution:
     """The answer of a method: one map per target, and figures and notes by which to judge it.
 
     Attributes:
-        attributions: one map per target, (T, h, w) float32 or float64 in the pixels of the model's input.
+        attributions: one map per target, (T, h, w) or (T, ...) float32 or float64 in the pixels of the model's input.
         settings: every option with the value that was used, defaults included; JSON values only.
         quality: figures by which to judge the map of each target, such as ``attributions_error``.
         segments: the segments, (h, w) int32 labels from 0 without gaps; None where the method works on none.
@@ -65,6 +65,7 @@ class Method(abc.ABC):
         outputs: the names of the outputs that the method reads besides the scores, in the same pass, each with the
             command that makes a file with that output.
         in_one_batch: whether several images are explained in one batch; otherwise one after the other.
+        any_rank: whether the method explains signals and volumes too; otherwise images alone.
     """
 
     name: ClassVar[str]
@@ -81,6 +82,7 @@ class Method(abc.ABC):
     needs_feature_map: ClassVar[bool] = False
     outputs: ClassVar[Mapping[str, str]] = {}
     in_one_batch: ClassVar[bool] = False
+    any_rank: ClassVar[bool] = False
 
     @classmethod
     def draws(cls) -> bool:

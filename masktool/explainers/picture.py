@@ -271,7 +271,8 @@ def lay_out(panels: list[Image.Image], scale: Scale, head_lines: tuple[str, str]
     """Returns the whole picture: title, panels, colour bar and lines beneath on white paper."""
     width, height = panels[0].size
     stacked = width >= STACK_FROM * height
-    used = (width, 2 * height + MARGIN) if stacked else (2 * width + MARGIN, height)
+    gaps = (len(panels) - 1) * MARGIN
+    used = (width, len(panels) * height + gaps) if stacked else (len(panels) * width + gaps, height)
     text_size = max(used[0] if stacked else max(panels[0].size), SMALLEST_PANEL) // FONT_SHARE + LEAST_FONT
     large, small = ImageFont.load_default(text_size), ImageFont.load_default(round(SMALL_TEXT * text_size))
     canvas_width = max(used[0], LEAST_WIDTH) + 2 * MARGIN

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masktool.contract import Layout, Preprocessing
+from masktool.layouts import CHANNEL_AXIS
 
 MIDDLE = 128
 """Grey of the picture of an array whose numbers are all the same."""
@@ -37,24 +38,31 @@ def array_pixels(array: NDArray[np.floating[Any]], layout: Layout) -> NDArray[np
 
     Args:
         array: the model's input, (1, C, h, w), or (1, h, w, C) for an NHWC model, in any units; NaN and infinity count
-            as the smallest number.
-        layout: the layout of the array: ``NCHW`` or ``NHWC``.
+            as the smallest number. Of a signal or a volume it has their axes.
+        layout: the layout of the array.
 
     Returns:
-        The picture, (h, w, 3) uint8; mid-grey everywhere where all numbers are the same.
+        The picture, (h, w, 3) uint8; mid-grey everywhere where all numbers are the same. Of a volume (d, h, w, 3).
     """
-    channels = array[0] if layout == "NCHW" else np.moveaxis(array[0], -1, 0)
+    channels = np.moveaxis(array[0], CHANNEL_AXIS[layout] - 1, 0)
     plane = channels[0].astype(np.float32)  # single and in place: every explanation of an array pays for this picture
     for channel in channels[1:]:
         plane += channel
-    finite = np.isfinite(plane)
-    shown = plane if finite.all() else plane[finite]
+    return np.stack([scale_to_bytes(plane)] * 3, axis=-1)
+
+
+def scale_to_bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Returns numbers as bytes, the smallest 0 and the largest 255; the array is used for that.
+
+    NaN and infinity count as the smallest; where all are the same, they are in the middle.
+    """
+    finite = np.isfinite(values)
+    shown = values if finite.all() else values[finite]
     low, high = (shown.min(), shown.max()) if shown.size else (0.0, 0.0)
     if not high > low:
-        return np.full((*plane.shape, 3), MIDDLE, np.uint8)
-    plane[~finite] = low
-    plane -= low
-    plane /= high - low
-    plane *= 255
-    grey = np.rint(plane, out=plane).astype(np.uint8)
-    return np.stack([grey] * 3, axis=-1)
+        return np.full(values.shape, MIDDLE, np.uint8)
+    values[~finite] = low
+    values -= low
+    values /= high - low
+    values *= 255
+    return np.rint(values, out=values).astype(np.uint8)

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from masktool.contract import Size
 from masktool.errors import MasktoolError
 from masktool.explainers.segmentation import check_label_map, read_label_map
+from masktool.layouts import show_size
 from masktool.messages import parameter
 from masktool.runtime.preprocessing import Box, PreparedImage
 
@@ -86,6 +88,14 @@ def cover_places(
     Raises:
         MasktoolError: the region reaches out of the picture, is of another size, or the model sees nothing of it.
     """
+    if prepared.crop_box is None:
+        raise MasktoolError(
+            "a region is of a picture",
+            where="region",
+            expected="an image as the model's input",
+            got=f"an input of {show_size(prepared.size)}",
+            fix="name a part of the output by its indices: " + parameter("target", "1,0:4,:,:"),
+        )
     x0, y0, x1, y1 = prepared.crop_box
     rows, columns = np.linspace(y0, y1, places[0] + 1), np.linspace(x0, x1, places[1] + 1)
     if isinstance(region, np.ndarray):
@@ -107,7 +117,7 @@ def cover_places(
     return weights
 
 
-def check_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> None:
+def check_mask(mask: NDArray[np.bool_], size: Size) -> None:
     """Raises a MasktoolError where a mask is of another size than the picture, or empty."""
     if mask.shape != size:
         raise MasktoolError(
@@ -120,7 +130,7 @@ def check_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> None:
         raise MasktoolError("a region of no pixels", where="region", expected="pixels that are not 0")
 
 
-def check_inside(box: Box, size: tuple[int, int]) -> None:
+def check_inside(box: Box, size: Size) -> None:
     """Raises a MasktoolError where a box reaches out of a picture of (height, width)."""
     x0, y0, x1, y1 = box
     if not (x0 >= 0 and y0 >= 0 and x1 <= size[1] and y1 <= size[0]):

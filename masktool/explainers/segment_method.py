@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from masktool.errors import MasktoolError
 from masktool.explainers.mask_design import MaskDesign, Masks, Rows
 from masktool.explainers.method import Method
-from masktool.explainers.segmentation import SEGMENTERS, Segments, check_label_map, relabel
+from masktool.explainers.segmentation import LABEL_RANKS, SEGMENTERS, Segments, check_label_map, relabel
 from masktool.explainers.task import Task
 from masktool.option_checks import check_count
 
+INTERVALS = "grid"
+"""Kind of segments of signals: superpixels are of pictures."""
 GIVEN = "input"
 """Kind of segments that are given with each image."""
 
@@ -23,8 +25,9 @@ class SegmentMethod(Method):
     """A method that gives every segment of the image one value.
 
     Attributes:
-        segments: the kind of segments: ``slic`` (superpixels) or ``grid`` (rectangles), computed in the model's input;
-            ``input`` stands for a label map that a file which explains itself takes with each image.
+        segments: the kind of segments: ``slic`` (superpixels) or ``grid`` (rectangles), computed in the model's input,
+            of signals intervals either way; ``input`` stands for a label map that a file which explains itself takes
+            with each image.
         n_segments: the rough number of segments; for ``input`` the largest.
         feature_mask: a label map to use as segments instead, (h, w) integers in the model's input or in the
             photograph's own pixels; None computes them.
@@ -40,7 +43,7 @@ class SegmentMethod(Method):
         if not isinstance(self.segments, str) or self.segments not in known:
             raise MasktoolError("unknown segments", where=self.segments, expected=f"one of {', '.join(known)}")
         if self.feature_mask is not None:
-            check_label_map(self.feature_mask, where="feature_mask")
+            check_label_map(self.feature_mask, where="feature_mask", ranks=LABEL_RANKS)
 
     def with_segments_for(self, n_samples: int, budget: int) -> Self:
         """Returns the method with no more segments than half as many as samples fit into a budget of passes.
@@ -62,8 +65,9 @@ class SegmentMethod(Method):
                     expected=f"one of {', '.join(SEGMENTERS)}",
                     fix="give the label map as feature_mask",
                 )
-            return relabel(SEGMENTERS[self.segments](task.pixels, self.n_segments))
-        labels = check_label_map(self.feature_mask, where="feature_mask")
+            kind = self.segments if len(task.size) > 1 else INTERVALS
+            return relabel(SEGMENTERS[kind](task.pixels, self.n_segments))
+        labels = check_label_map(self.feature_mask, where="feature_mask", ranks=LABEL_RANKS)
         if labels.shape == task.size:
             return relabel(labels)
         original = tuple(task.prepared.original_size)
@@ -76,9 +80,11 @@ class SegmentMethod(Method):
             )
         return relabel(task.prepared.from_original(relabel(labels)))
 
-    def settings(self, n_features: int) -> dict[str, Any]:
+    def settings(self, n_features: int, task: Task | None = None) -> dict[str, Any]:
         """Returns the options as JSON values, with the number of segments that were found."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if task is not None and len(task.size) == 1:
+            values["segments"] = INTERVALS
         if values.pop("feature_mask") is not None:
             values |= {"segments": "feature_mask", "n_segments": n_features}
         return values | {"n_features": n_features}

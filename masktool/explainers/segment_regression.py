@@ -179,6 +179,7 @@ def prior_roots(segments: Segments) -> list[Floats | None]:
     areas = np.bincount(labels, minlength=n_features)
     places = np.stack([np.bincount(labels, each.ravel(), n_features) / areas for each in np.indices(segments.shape)])
     squares = np.square(places[:, :, None] - places[:, None]).sum(axis=0) * n_features / segments.size
+    squares *= (n_features / segments.size) ** (2 / segments.ndim - 1)  # in sides of a segment, whatever its axes
     return [None, *(symmetric_root(np.exp(-squares / (2 * reach**2))) for reach in REACHES)]
 
 

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from masktool.contract import Preprocessing
+from masktool.contract import Layout, Preprocessing, Size
 from masktool.errors import MasktoolError
 from masktool.explainers.pixels import array_pixels, model_pixels
+from masktool.layouts import RANKS, SPATIAL_AXES, TO_CHANNELS_FIRST, layouts_of_rank, show_size
 from masktool.limits import check_limit
 from masktool.messages import parameter
 from masktool.runtime.arrays import ARRAY_SUFFIX, prepare_array, read_array
@@ -23,8 +24,13 @@ from masktool.runtime.images import notes_of, read_image, to_rgb
 from masktool.runtime.preprocessing import PreparedImage, prepare
 from masktool.runtime.session import MaskedSession
 
+Picture = Image.Image | NDArray[np.float32]
+"""What people are shown beneath a map: an RGB picture; of a signal or a volume its numbers, (C, L) or (C, D, H, W)."""
 ImageLike = Image.Image | NDArray[Any] | str | os.PathLike[str]
-Size = tuple[int, int]
+ARRAY_RANKS = range(2, max(RANKS) + 1)
+"""Ranks of arrays: from a signal to a volume with the axis of a batch."""
+IMAGE_RANK = 4
+"""Rank of the input of a network of images."""
 PHOTOGRAPH_CHANNELS = (1, 3, None)
 """Numbers of input channels that a photograph can be prepared for; None is an open number."""
 
@@ -53,14 +59,15 @@ class Subject:
 
     Attributes:
         prepared: the model's input, and the way back to the pixels of the original image.
-        original: the RGB picture to draw beneath the map: the photograph, or an array's channels as a picture.
+        original: the RGB picture to draw beneath the map: the photograph, or an array's channels as a picture; of a
+            signal or a volume its numbers, the channels first.
         preprocessing: the preprocessing that prepared the photograph; None for an array.
         notes: what the user should know about how the photograph was read, one sentence each.
         photograph: the photograph, (H0, W0, 3) uint8, for a file that prepares it itself; None for any other file.
     """
 
     prepared: PreparedImage
-    original: Image.Image
+    original: Picture
     preprocessing: Preprocessing | None
     notes: tuple[str, ...] = ()
     photograph: NDArray[np.uint8] | None = None
@@ -72,7 +79,13 @@ class Subject:
 
     @functools.cached_property
     def pixels(self) -> NDArray[np.uint8]:
-        """The model's input as a picture, (h, w, 3) uint8 RGB; made on first use, since few methods need it."""
+        """The model's input as a picture, (h, w, 3) uint8 RGB; made on first use, since few methods need it.
+
+        Of a signal or a volume it is (l, 3) or (d, h, w, 3).
+        """
+        if not isinstance(self.original, Image.Image):
+            first, _ = layouts_of_rank(self.original.ndim + 1)
+            return array_pixels(self.original[None], first)
         if self.preprocessing is None:
             return np.array(self.original)
         return model_pixels(self.prepared.array, self.preprocessing)
@@ -99,10 +112,10 @@ def read_subject(image: ImageLike) -> Image.Image | NDArray[Any]:
     if isinstance(image, Image.Image):
         return to_rgb(image)
     array = np.asarray(image)
-    if array.ndim not in (2, 3, 4) or array.size == 0 or array.dtype.kind not in "biuf":
+    if array.ndim not in ARRAY_RANKS or array.size == 0 or array.dtype.kind not in "biuf":
         raise MasktoolError(
             "not an image",
-            expected="(H, W, 3) uint8 RGB, or the model's input as (C, H, W) or (H, W, C)",
+            expected="(H, W, 3) uint8 RGB, or the model's input as (C, H, W) or (H, W, C), or of another rank",
             got=f"{array.shape} {array.dtype}",
         )
     if array.ndim == 3 and array.shape[2] == 3 and array.dtype == np.uint8:
@@ -138,22 +151,26 @@ def make_subject(image: Image.Image | NDArray[Any], session: MaskedSession, inpu
             expected="a photograph, or (H, W, 3) uint8 RGB",
             got=f"{image.shape} {image.dtype}",
         )
-    prepared = prepare_array(image, session.input_shape, session.layout)
+    layout = session.layout
+    prepared = prepare_array(image, session.input_shape, layout)
     if input_size not in (None, prepared.size):
         raise MasktoolError("an array of another size", where="image", expected=input_size, got=prepared.size)
-    return Subject(prepared, Image.fromarray(array_pixels(prepared.array, session.layout)), None)
+    if prepared.crop_box is None:  # no image
+        return Subject(prepared, prepared.array.transpose(TO_CHANNELS_FIRST[layout])[0], None)
+    return Subject(prepared, Image.fromarray(array_pixels(prepared.array, layout)), None)
 
 
 def photograph_subject(photograph: Image.Image, session: MaskedSession, input_size: Size | None) -> Subject:
     """Prepares a photograph with the preprocessing of the model's file."""
-    if session.channels not in PHOTOGRAPH_CHANNELS:
-        height, width = (side or "H" for side in session.spatial_shape)
+    is_image = len(session.layout) == IMAGE_RANK
+    if session.channels not in PHOTOGRAPH_CHANNELS or not is_image:
+        sides = [side or letter for side, letter in zip(session.spatial_shape, axes_of(session.layout), strict=True)]
+        first, last = (", ".join(map(str, each)) for each in ([session.channels, *sides], [*sides, session.channels]))
         raise MasktoolError(
             "the model takes no photographs",
             where=session.path,
-            got=f"{session.channels} channels",
-            fix=f"give its input as a .npy file or an array, ({session.channels}, {height}, {width}) or "
-            f"({height}, {width}, {session.channels})",
+            got=f"{session.channels} channels" if is_image else f"an input ({', '.join(session.layout)})",
+            fix=f"give its input as a .npy file or an array, ({first}) or ({last})",
         )
     preprocessing = session.metadata.preprocessing
     if preprocessing is not None:
@@ -165,7 +182,12 @@ def photograph_subject(photograph: Image.Image, session: MaskedSession, input_si
     return Subject(prepared, photograph, preprocessing, notes_of(photograph), fed)
 
 
-def choose_size(session: MaskedSession, preprocessing: Preprocessing, input_size: Size | None) -> Size:
+def axes_of(layout: Layout) -> list[str]:
+    """Returns the letters of a layout's axes of places."""
+    return [layout[axis] for axis in SPATIAL_AXES[layout]]
+
+
+def choose_size(session: MaskedSession, preprocessing: Preprocessing, input_size: Size | None) -> tuple[int, int]:
     """Returns (height, width) of the model's input: as the model fixes it, else as the user asks, else the file's.
 
     Raises:
@@ -173,12 +195,14 @@ def choose_size(session: MaskedSession, preprocessing: Preprocessing, input_size
     """
     sides = session.spatial_shape
     wanted = input_size or preprocessing.size
-    if input_size is not None and any(side not in (None, own) for side, own in zip(sides, input_size, strict=True)):
+    if input_size is not None and not (
+        len(sides) == len(input_size) and all(side in (None, own) for side, own in zip(sides, input_size, strict=True))
+    ):
         raise MasktoolError(
             "input size fixed by the model",
             where=session.path,
-            expected=" x ".join(str(side or "any") for side in sides),
-            got=f"{input_size[0]} x {input_size[1]}",
+            expected=show_size([side or "any" for side in sides]),
+            got=show_size(input_size),
             fix="leave " + parameter("input_size") + " out",
         )
     return sides[0] or wanted[0], sides[1] or wanted[1]

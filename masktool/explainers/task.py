@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from masktool.contract import Loss, Masking
+from masktool.contract import Loss, Masking, Size
 from masktool.errors import MasktoolError
 from masktool.explainers.bands.groups import HiddenBands
 from masktool.explainers.mask_design import MaskBatch, MaskDesign, Masks
@@ -116,9 +116,9 @@ class Differentiable:
         change = image - baseline
 
         def add_up(places: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-            found = self.gradient(baseline + places[:, None, None, None] * change, target)
+            found = self.gradient(baseline + places.reshape(-1, *[1] * (image.ndim - 1)) * change, target)
             assert found.image is not None
-            weighted = found.image * weights[:, None, None, None]
+            weighted = found.image * weights.reshape(-1, *[1] * (image.ndim - 1))
             return np.asarray(weighted.sum(axis=0, dtype=np.float64))
 
         return add_up
@@ -203,9 +203,15 @@ class Task:
         return self.subject.pixels
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the model's input in pixels."""
+    def size(self) -> Size:
+        """(height, width) of the model's input in pixels, or what its axes of places are."""
         return self.prepared.size
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the model's input, for methods of images alone."""
+        height, width = self.prepared.size
+        return height, width
 
     def batch_ranges(self, total: int) -> Iterator[range]:
         """Yields the ranges that cut 0..total into pieces of one forward pass each."""

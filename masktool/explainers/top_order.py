@@ -44,8 +44,7 @@ class TopOrder:
 
 def mean_of_cells(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Returns the mean of each cell of a grid over a map (h, w)."""
-    height, width = values.shape
-    cells = square_cells((height, width), CELLS_PER_SIDE).ravel()
+    cells = square_cells(values.shape, CELLS_PER_SIDE).ravel()
     return np.bincount(cells, values.ravel().astype(np.float64)) / np.bincount(cells)
 
 

@@ -26,12 +26,12 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from masktool.contract import Size
 from masktool.errors import MasktoolError
 from masktool.explainers.method import Attribution, Method, register
 from masktool.explainers.methods.occlusion import (
     Occlusion,
-    Pair,
-    check_pair,
+    check_lengths,
     mean_over_windows,
     measure_drops,
     window_corners,
@@ -73,9 +73,9 @@ class CoarseToFine(Method):
 
     def __post_init__(self) -> None:
         if self.sliding_window_shapes is not None:
-            check_pair("sliding_window_shapes", self.sliding_window_shapes)
+            check_lengths("sliding_window_shapes", self.sliding_window_shapes)
         if self.strides is not None:
-            check_pair("strides", self.strides)
+            check_lengths("strides", self.strides)
         check_count("enlargement", self.enlargement, minimum=2)
         if self.most_masks is not None:
             check_count("most_masks", self.most_masks)
@@ -88,14 +88,14 @@ class CoarseToFine(Method):
             return chosen
         return dataclasses.replace(chosen, sliding_window_shapes=chosen.window_within(budget - 1, task.size))
 
-    def window_within(self, count: int, size: Pair) -> Pair:
+    def window_within(self, count: int, size: Size) -> Size:
         """Returns the smallest of some windows whose big ones take at most half of ``count`` masks."""
         for per_side in WINDOWS_BY_BUDGET:
-            height, width = (max(1, round(length / per_side)) for length in size)
-            _, corners = self.big_windows(size, (height, width))
+            window = tuple(max(1, round(length / per_side)) for length in size)
+            _, corners = self.big_windows(size, window)
             if len(corners) <= count // 2:
                 break
-        return height, width
+        return window
 
     def count_passes(self, task: Task) -> int:
         """Returns the passes of the image as it is, of the big windows, and of small ones in the room left."""
@@ -134,7 +134,7 @@ class CoarseToFine(Method):
             notes=() if share == 1 else ((describe_rest(share),),) * len(task.base),
         )
 
-    def resolve(self, size: Pair) -> tuple[Pair, Pair]:
+    def resolve(self, size: Size) -> tuple[Size, Size]:
         """Returns the small window and its strides, as occlusion resolves them.
 
         Raises:
@@ -143,7 +143,7 @@ class CoarseToFine(Method):
         window = self.sliding_window_shapes or [max(1, round(length / SMALL_WINDOWS_PER_SIDE)) for length in size]
         return Occlusion(window, self.strides).resolve(size)
 
-    def big_windows(self, size: Pair, window: Pair) -> tuple[Pair, list[Pair]]:
+    def big_windows(self, size: Size, window: Size) -> tuple[Size, list[Size]]:
         """Returns the big window, and (top, left) of each."""
         height, width = (min(length, each * self.enlargement) for length, each in zip(size, window, strict=True))
         big = height, width
@@ -163,7 +163,7 @@ class CoarseToFine(Method):
         return min(n_small, self.most_masks - n_big)
 
 
-def means_inside(corners: Sequence[Pair], window: Pair, maps: NDArray[np.float64]) -> NDArray[np.float64]:
+def means_inside(corners: Sequence[Size], window: Size, maps: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns the mean of each map (T, h, w) over each window, (n, T)."""
     sums = np.zeros((len(maps), maps.shape[1] + 1, maps.shape[2] + 1))
     sums[:, 1:, 1:] = maps.cumsum(axis=1).cumsum(axis=2)

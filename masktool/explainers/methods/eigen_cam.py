@@ -68,7 +68,7 @@ class EigenCam(Method):
         component = first_component(features, centred=self.centred)
         n_targets = len(task.targets)
         return Attribution(
-            np.repeat(enlarge(component.values, task.size)[None], n_targets, axis=0),
+            np.repeat(enlarge(component.values, task.image_size)[None], n_targets, axis=0),
             dataclasses.asdict(self) | {"feature_map": name},
             quality=({"component_share": component.share},) * n_targets,
             notes=((SAME,),) * n_targets,

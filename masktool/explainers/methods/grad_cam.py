@@ -51,7 +51,7 @@ class GradCam(GradientMethod):
         chosen = self.choose_map(model.session)
         found = model.gradient(task.prepared.array, task.targets[position], of=(FEATURE_MAPS,))
         coarse = weigh_channels(found.feature_maps[chosen][0], found.gradient_feature_maps[chosen][0])
-        return ClassMap(enlarge(np.maximum(coarse, 0) if self.relu else coarse, task.size))
+        return ClassMap(enlarge(np.maximum(coarse, 0) if self.relu else coarse, task.image_size))
 
     def choose_map(self, session: MaskedSession) -> int:
         """Returns where the feature map stands among those of the file."""

@@ -29,6 +29,7 @@ class GradientMagnitude(GradientMethod):
     meaning: ClassVar[str] = "change in {logit} per unit of input, largest channel"
     signed: ClassVar[bool] = False
     capped: ClassVar[bool] = True
+    any_rank: ClassVar[bool] = True
 
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
         """Returns the map of one target from one gradient."""

@@ -105,7 +105,7 @@ class Hsic(Method):
 
     def cut(self, task: Task) -> Segments:
         """Returns the cells of the grid."""
-        return square_cells(task.size, self.grid_size)
+        return square_cells(task.image_size, self.grid_size)
 
     def draw(self, count: int, n_cells: int, seed: int) -> NDArray[np.float32]:
         """Returns which cells each mask keeps, (count, n_cells) of 0 and 1."""

@@ -29,6 +29,7 @@ class InputXGradient(GradientMethod):
     meaning: ClassVar[str] = "linear share of the {logit}"
     signed: ClassVar[bool] = True
     capped: ClassVar[bool] = True
+    any_rank: ClassVar[bool] = True
 
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:
         """Returns the map of one target from one gradient."""

@@ -49,6 +49,7 @@ class IntegratedGradients(GradientMethod):
     meaning: ClassVar[str] = "share of the change in {logit} from the baseline"
     signed: ClassVar[bool] = True
     capped: ClassVar[bool] = True
+    any_rank: ClassVar[bool] = True
     samples_option: ClassVar[str | None] = "n_steps"
     counts_steps: ClassVar[bool] = True
 

@@ -66,7 +66,7 @@ class LayerCam(GradientMethod):
         chosen = positions_of_maps(self.title, name_feature_maps(self.feature_map), model.session)
         found = model.gradient(task.prepared.array, task.targets[position], of=(FEATURE_MAPS,))
         maps = [weigh_places(found.feature_maps[each][0], found.gradient_feature_maps[each][0]) for each in chosen]
-        return ClassMap(fuse_maps(maps, self.gamma, task.size))
+        return ClassMap(fuse_maps(maps, self.gamma, task.image_size))
 
     def settings(self, task: Task) -> dict[str, Any]:
         """Returns the options, with the names of the feature maps that were used, as JSON values."""

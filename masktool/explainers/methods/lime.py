@@ -87,6 +87,7 @@ class Lime(SegmentMethod):
     signed: ClassVar[bool] = True
     samples_option: ClassVar[str | None] = "n_samples"
     most_samples: ClassVar[int] = 250
+    any_rank: ClassVar[bool] = True
 
     n_samples: int | None = None
     p: float = 0.5
@@ -146,7 +147,7 @@ class Lime(SegmentMethod):
                 run.judge(fit.coefficients, fit.variances)
         return Attribution(
             fit.coefficients[:, segments],
-            self.settings(n_features) | {"n_samples": run.drawn, "sampling": self.settled_sampling},
+            self.settings(n_features, task) | {"n_samples": run.drawn, "sampling": self.settled_sampling},
             tuple({"r2": float(r2)} | figures for r2, figures in zip(fit.r2, run.quality(), strict=True)),
             segments,
             run.notes(),

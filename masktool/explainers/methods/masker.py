@@ -72,7 +72,7 @@ class Masker(Method):
 
     def attribute(self, task: Task) -> Attribution:
         """Returns the map that came with the scores; every target gets the same map."""
-        mask = check_map(task.outputs[SALIENCY_MAP], task.size)
+        mask = check_map(task.outputs[SALIENCY_MAP], task.image_size)
         predicted = int(task.scores.argmax())
         quality = describe_answer(task.scores, task.scores[predicted], "") | areas_of(mask)
         if self.judge:
@@ -80,7 +80,7 @@ class Masker(Method):
         common = warn(quality)
         other = (f"the map is of class {predicted}, which the model predicts: a masking model takes no target",)
         return Attribution(
-            np.broadcast_to(mask, (len(task.targets), *task.size)),
+            np.broadcast_to(mask, (len(task.targets), *task.image_size)),
             dataclasses.asdict(self),
             quality=(quality,) * len(task.targets),
             notes=tuple(common if target.index == predicted else other + common for target in task.targets),

@@ -13,27 +13,30 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from masktool.contract import Size
 from masktool.errors import MasktoolError
-from masktool.explainers.mask_design import Masks, Rows, WindowDesign
+from masktool.explainers.mask_design import Masks, Rows, WindowDesign, whole_root
 from masktool.explainers.method import Attribution, Method, register
 from masktool.explainers.task import Task
+from masktool.layouts import show_size
 from masktool.option_checks import check_count
 
-WINDOWS_PER_SIDE = 7
-"""Default window: a seventh of the input, 32 of 224 pixels."""
+WINDOWS_PER_SIDE: Mapping[int, int] = {1: 24, 2: 7, 3: 4}
+"""Default window: a seventh of the input, 32 of 224 pixels; of signals and volumes, by their number of axes, what takes
+as many passes or twice as many."""
 
 MOST_PER_SIDE = 27
 """Most windows along a side for a budget of passes: then they are a fourteenth of it, 16 of 224 pixels. Smaller ones
 hide so little that hardly any score changes."""
 
-Pair = tuple[int, int]
+START_NAMES: Mapping[int, tuple[str, ...]] = {1: ("left",), 2: ("top", "left"), 3: ("front", "top", "left")}
+"""Names of where a window or a crop starts along each axis, by the number of axes."""
 
 
 @register
@@ -43,7 +46,7 @@ class Occlusion(Method):
 
     Attributes:
         sliding_window_shapes: (height, width) of the window in pixels of the model's input, or one number for both;
-            None takes a seventh of the input.
+            None takes a seventh of the input. Of signals and volumes one number for each axis, or one for all.
         strides: (vertical, horizontal) step of the window in pixels, or one number for both; None takes half the
             window. The last window of a row or column is flush with the border, so that every pixel is covered.
     """
@@ -53,15 +56,16 @@ class Occlusion(Method):
     meaning: ClassVar[str] = "drop in {score} when hidden"
     signed: ClassVar[bool] = True
     samples_option: ClassVar[str | None] = None
+    any_rank: ClassVar[bool] = True
 
     sliding_window_shapes: int | Sequence[int] | None = None
     strides: int | Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if self.sliding_window_shapes is not None:
-            check_pair("sliding_window_shapes", self.sliding_window_shapes)
+            check_lengths("sliding_window_shapes", self.sliding_window_shapes)
         if self.strides is not None:
-            check_pair("strides", self.strides)
+            check_lengths("strides", self.strides)
 
     def within(self, budget: int, task: Task) -> Self:
         """Returns the method with the smallest windows that the budget reaches for, half a window apart."""
@@ -81,22 +85,19 @@ class Occlusion(Method):
         settings = {"sliding_window_shapes": list(window), "strides": list(strides), "n_windows": len(corners)}
         return Attribution(maps, settings, quality=({},) * len(task.base))
 
-    def resolve(self, size: Pair) -> tuple[Pair, Pair]:
+    def resolve(self, size: Size) -> tuple[Size, Size]:
         """Returns the window and the strides, (vertical, horizontal) in pixels each, for an input of ``size``.
 
         Raises:
             MasktoolError: the window does not fit into the input, or the strides would leave pixels uncovered.
         """
+        per_side, axes = WINDOWS_PER_SIDE[len(size)], len(size)
         window = (
-            (max(1, round(size[0] / WINDOWS_PER_SIDE)), max(1, round(size[1] / WINDOWS_PER_SIDE)))
+            tuple(max(1, round(length / per_side)) for length in size)
             if self.sliding_window_shapes is None
-            else check_pair("sliding_window_shapes", self.sliding_window_shapes)
+            else check_lengths("sliding_window_shapes", self.sliding_window_shapes, axes)
         )
-        strides = (
-            (max(1, window[0] // 2), max(1, window[1] // 2))
-            if self.strides is None
-            else check_pair("strides", self.strides)
-        )
+        strides = half_of(window) if self.strides is None else check_lengths("strides", self.strides, axes)
         check_fits("sliding_window_shapes", window, "the model's input", size)
         check_fits("strides", strides, "the window", window)
         return window, strides
@@ -105,36 +106,50 @@ class Occlusion(Method):
 class ChosenWindows(NamedTuple):
     """Windows and their steps, (vertical, horizontal) in pixels each."""
 
-    sliding_window_shapes: Pair
-    strides: Pair
+    sliding_window_shapes: Size
+    strides: Size
 
 
-def windows_within(count: int, size: Pair) -> ChosenWindows:
+def half_of(window: Size) -> Size:
+    """Returns the steps by which windows overlap by half."""
+    return tuple(max(1, length // 2) for length in window)
+
+
+def windows_within(count: int, size: Size) -> ChosenWindows:
     """Returns the smallest windows, half a window apart, of which at most ``count`` cover an input of ``size``."""
-    for per_side in range(min(MOST_PER_SIDE, math.isqrt(count)), 1, -1):
+    for per_side in range(min(MOST_PER_SIDE, whole_root(count, len(size))), 1, -1):
         window = tuple(max(1, round(2 * length / (per_side + 1))) for length in size)
-        chosen = ChosenWindows((window[0], window[1]), (max(1, window[0] // 2), max(1, window[1] // 2)))
+        chosen = ChosenWindows(window, half_of(window))
         if len(window_corners(size, *chosen)) <= count:
             return chosen
     return ChosenWindows(size, size)
 
 
-def check_pair(name: str, value: int | Sequence[int]) -> Pair:
-    """Returns an option as (vertical, horizontal), or raises a MasktoolError that names the option."""
-    pair = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value, value]
-    if len(pair) != 2:
-        raise MasktoolError("option out of range", where=name, expected="one number or two", got=repr(value))
-    return check_count(name, pair[0]), check_count(name, pair[1])
+def check_lengths(name: str, value: int | Sequence[int], axes: int | None = None) -> Size:
+    """Returns an option as one length along each axis, or raises a MasktoolError that names the option.
+
+    Args:
+        name: the name of the option.
+        value: one number for all axes, or one for each.
+        axes: the number of axes; None where the input that decides it is not known yet.
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return (check_count(name, value),) * (axes or 1)
+    if len(value) != axes and (axes is not None or len(value) not in START_NAMES):
+        expected = {None: "one number, or one for each axis", 1: "one number", 2: "one number or two"}.get(axes)
+        expected = expected or f"one number or {axes}"
+        raise MasktoolError("option out of range", where=name, expected=expected, got=repr(value))
+    return tuple(check_count(name, length) for length in value)
 
 
-def check_fits(name: str, pair: Pair, limit_name: str, limit: Pair) -> None:
-    """Raises a MasktoolError where a pair exceeds its limit on either axis."""
-    if pair[0] > limit[0] or pair[1] > limit[1]:
+def check_fits(name: str, lengths: Size, limit_name: str, limit: Size) -> None:
+    """Raises a MasktoolError where lengths exceed their limit on some axis."""
+    if any(length > most for length, most in zip(lengths, limit, strict=True)):
         raise MasktoolError(
             "option out of range",
             where=name,
-            expected=f"at most {limit[0]} x {limit[1]}, {limit_name}",
-            got=f"{pair[0]} x {pair[1]}",
+            expected=f"at most {show_size(limit)}, {limit_name}",
+            got=show_size(lengths),
         )
 
 
@@ -146,13 +161,12 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
     return starts
 
 
-def window_corners(size: Pair, window: Pair, strides: Pair) -> list[Pair]:
-    """Returns (top, left) of every window, row by row."""
-    rows, columns = (window_starts(*along) for along in zip(size, window, strides, strict=True))
-    return list(itertools.product(rows, columns))
+def window_corners(size: Size, window: Size, strides: Size) -> list[Size]:
+    """Returns (top, left), or where it starts along each axis, of every window, row by row."""
+    return list(itertools.product(*(window_starts(*along) for along in zip(size, window, strides, strict=True))))
 
 
-def measure_drops(task: Task, window: Pair, corners: Sequence[Pair]) -> NDArray[np.float64]:
+def measure_drops(task: Task, window: Size, corners: Sequence[Size]) -> NDArray[np.float64]:
     """Returns how far the score of each target drops without each window, (n, T)."""
 
     def batches() -> Iterator[Rows]:
@@ -164,24 +178,29 @@ def measure_drops(task: Task, window: Pair, corners: Sequence[Pair]) -> NDArray[
 
 
 def mean_over_windows(
-    size: Pair, window: Pair, corners: Sequence[Pair], values: NDArray[np.float64]
+    size: Size, window: Size, corners: Sequence[Size], values: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Returns the mean of the values (n, T) of the windows that cover a pixel, (T, h, w)."""
     totals = np.zeros((values.shape[1], *size))
     counts = np.zeros(size)
-    for (top, left), value in zip(corners, values, strict=True):
-        covered = np.s_[top : top + window[0], left : left + window[1]]
-        totals[:, *covered] += value[:, None, None]
+    for corner, value in zip(corners, values, strict=True):
+        covered = inside_window(corner, window)
+        totals[:, *covered] += value.reshape(-1, *[1] * len(size))
         counts[covered] += 1
     return totals / counts
 
 
-def window_masks(size: Pair, window: Pair, corners: Iterable[Pair]) -> Masks:
+def inside_window(corner: Size, window: Size) -> tuple[slice, ...]:
+    """Returns the places of a window that starts at a corner."""
+    return tuple(slice(start, start + length) for start, length in zip(corner, window, strict=True))
+
+
+def window_masks(size: Size, window: Size, corners: Iterable[Size]) -> Masks:
     """Returns one mask (1, h, w) per corner: 0 inside the window, 1 elsewhere."""
     places = list(corners)
     masks = np.ones((len(places), 1, *size), np.float32)
-    for mask, (top, left) in zip(masks, places, strict=True):
-        mask[:, top : top + window[0], left : left + window[1]] = 0
+    for mask, corner in zip(masks, places, strict=True):
+        mask[:, *inside_window(corner, window)] = 0
     return masks
 
 
@@ -190,23 +209,23 @@ class MissingWindows(WindowDesign):
     """Masks with one missing window each; a row is where it starts: ``top`` and ``left`` (M,) float32, in pixels.
 
     Attributes:
-        size: (height, width) of the masks in pixels.
-        window: (height, width) of the windows in pixels.
+        size: (height, width) of the masks in pixels, or what their axes are.
+        window: (height, width) of the windows in pixels, or what their axes are.
     """
 
-    size: Pair
-    window: Pair
+    size: Size
+    window: Size
 
     def corners(self, rows: Rows) -> NDArray[np.int64]:
-        """Returns (top, left) of the windows of a batch of rows, (M, 2)."""
-        return np.stack([rows["top"], rows["left"]], axis=1).astype(np.int64)
+        """Returns where the windows of a batch of rows start along each axis, (M, 2) of images."""
+        return np.stack([rows[name] for name in START_NAMES[len(self.size)]], axis=1).astype(np.int64)
 
     def expand_corners(self, corners: NDArray[np.int64]) -> Masks:
         """Returns the masks whose windows start at corners (M, 2)."""
         return window_masks(self.size, self.window, corners.tolist())
 
 
-def rows_of_corners(corners: Sequence[Pair]) -> Rows:
-    """Returns the rows of :class:`MissingWindows` whose windows start at (top, left)."""
-    top, left = np.array(corners, np.float32).T.copy()
-    return {"top": top, "left": left}
+def rows_of_corners(corners: Sequence[Size]) -> Rows:
+    """Returns the rows of :class:`MissingWindows` whose windows start at (top, left), or along each axis."""
+    starts = np.array(corners, np.float32).T.copy()
+    return dict(zip(START_NAMES[len(starts)], starts, strict=True))

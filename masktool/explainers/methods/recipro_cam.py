@@ -79,7 +79,7 @@ class ReciproCam(Method):
         found = np.concatenate([batch.scores for batch in head.evaluate(masks, height * width)])
         by_place = found.T.reshape(-1, height, width)
         return Attribution(
-            np.stack([enlarge(scale_scores(scores), task.size) for scores in by_place]),
+            np.stack([enlarge(scale_scores(scores), task.image_size) for scores in by_place]),
             dataclasses.asdict(self) | {"feature_map": head.feature_map},
             quality=tuple({"lowest_score": float(each.min()), "highest_score": float(each.max())} for each in by_place),
             notes=tuple((FLAT,) if np.ptp(each) == 0 else () for each in by_place),

@@ -26,19 +26,21 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.contract import Masking
+from masktool.contract import Masking, Size
 from masktool.errors import MasktoolError
-from masktool.explainers.interpolation import whole_enlargement
+from masktool.explainers.interpolation import multiply_along, whole_enlargement
 from masktool.explainers.mask_design import MaskDesign, Masks, MaskSums, Rows, coarsen_grid
 from masktool.explainers.mask_figures import cut_masks
 from masktool.explainers.mask_regression import MaskMoments, MaskRegression, smooth_roots
 from masktool.explainers.method import Attribution, Method, register
+from masktool.explainers.methods.occlusion import START_NAMES
 from masktool.explainers.stopping import SampleRun
 from masktool.explainers.task import ScoredMasks, Task
 from masktool.option_checks import check_choice, check_count, check_real
@@ -46,9 +48,16 @@ from masktool.option_checks import check_choice, check_count, check_real
 FEWEST = 2
 """Masks: one has no standard error."""
 AXES = ("rows", "columns")
-"""Names of the interpolation along either axis of a mask."""
+"""Names of the interpolation along either axis of a mask of an image."""
+AXES_OF: Mapping[int, tuple[str, ...]] = {1: AXES[1:], 2: AXES, 3: ("slices", *AXES)}
+"""The same of any input, by its number of axes of places."""
+GRID_SIZES: Mapping[int, int] = {1: 12, 2: 7, 3: 4}
+"""Cells per side of a grid where that is left open, by the number of axes of places."""
 LARGEST_GRID = 12
 """Largest grid of the regression: the work grows with the sixth power of its side."""
+LARGEST_GRIDS: Mapping[int, int] = {1: LARGEST_GRID, 2: LARGEST_GRID, 3: 6}
+"""The same by the number of axes of places: of a volume the work grows with the ninth power."""
+SUM_ALONE = "set estimator=mean, which is the sum over the masks alone"
 REACHES = (0.0, 1.0, 2.0)
 """How far like weights may reach, in half cells of the grid; the scores choose."""
 FREE_MASKS, FREE_SHARE = 1 << 14, 16
@@ -69,7 +78,8 @@ class Rise(Method):
         n_masks: the number of masks; None draws until the map is stable. The paper uses 4000 for VGG-16 and 8000 for
             ResNet-50.
         p: the probability that a cell of the grid is kept.
-        grid_size: the number of cells per side of the grid.
+        grid_size: the number of cells per side of the grid; at its default, 12 along a signal and 4 along each side of
+            a volume.
         binary: whether the masks are cut at .5; None cuts them where the model's masking ignores the scale of a soft
             mask.
         estimator: how the mean score is estimated: ``regression`` fits a linear model first, ``mean`` is the published
@@ -83,6 +93,7 @@ class Rise(Method):
     signed: ClassVar[bool] = False
     samples_option: ClassVar[str | None] = "n_masks"
     most_samples: ClassVar[int] = 250
+    any_rank: ClassVar[bool] = True
 
     n_masks: int | None = None
     p: float = 0.5
@@ -104,24 +115,17 @@ class Rise(Method):
 
     def check_regression(self) -> None:
         """Raises a MasktoolError where an option is of the sum over the masks alone, or the grid is too fine."""
-        sum_alone = "set estimator=mean, which is the sum over the masks alone"
         if self.normalisation != "kept":
-            raise MasktoolError("the regression divides by no sum", where="normalisation=expected", fix=sum_alone)
+            raise MasktoolError("the regression divides by no sum", where="normalisation=expected", fix=SUM_ALONE)
         if self.grid_size > LARGEST_GRID:
-            raise MasktoolError(
-                "a grid too fine for the regression",
-                where="grid_size",
-                expected=f"at most {LARGEST_GRID}",
-                got=self.grid_size,
-                fix=sum_alone,
-            )
+            raise too_fine(LARGEST_GRID, self.grid_size)
 
     def within(self, budget: int, task: Task) -> Self:
         """Returns the method with a grid of no more cells than half as many as there are masks."""
         if not self.leaves_open("grid_size"):
             return self
-        n_masks = min(self.most_within(task.stopping), budget - 1)
-        return dataclasses.replace(self, grid_size=coarsen_grid(self.grid_size, n_masks))
+        n_masks, axes = min(self.most_within(task.stopping), budget - 1), len(task.size)
+        return dataclasses.replace(self, grid_size=coarsen_grid(GRID_SIZES[axes], n_masks, axes))
 
     def count_passes(self, task: Task) -> int:  # noqa: ARG002
         """Returns the passes of the image as it is and of two masks, which a standard error needs."""
@@ -129,6 +133,10 @@ class Rise(Method):
 
     def attribute(self, task: Task) -> Attribution:
         """Scores random masks batch by batch, holding no more than one batch, and returns the weighted means."""
+        if self.leaves_open("grid_size") and self.grid_size != GRID_SIZES[len(task.size)]:
+            return dataclasses.replace(self, grid_size=GRID_SIZES[len(task.size)]).attribute(task)
+        if self.estimator == "regression" and self.grid_size > LARGEST_GRIDS[len(task.size)]:
+            raise too_fine(LARGEST_GRIDS[len(task.size)], self.grid_size)
         run = SampleRun(task.stopping, self.n_masks, self.most_within(task.stopping))
         design, n_targets = self.design(task), len(task.targets)
         average: Averages = (
@@ -168,13 +176,24 @@ class Rise(Method):
         for grids in self.grids(task.size, task.seed, pieces):
             yield grids.rows()
 
-    def grids(self, size: tuple[int, int], seed: int, pieces: Iterable[range]) -> Iterator[Grids]:
+    def grids(self, size: Size, seed: int, pieces: Iterable[range]) -> Iterator[Grids]:
         """Yields the grids of the masks for an input of (height, width), in pieces that follow each other."""
         cells_random, offsets_random = np.random.default_rng(seed).spawn(2)
         cells = [cell_length(length, self.grid_size) for length in size]
         for piece in pieces:
-            kept = cells_random.random((len(piece), self.grid_size, self.grid_size)) < self.p
-            yield Grids(kept, (offsets_random.random((len(piece), 2)) * cells).astype(np.int64))
+            kept = cells_random.random((len(piece), *[self.grid_size] * len(size))) < self.p
+            yield Grids(kept, (offsets_random.random((len(piece), len(size))) * cells).astype(np.int64))
+
+
+def too_fine(most: int, grid_size: int) -> MasktoolError:
+    """Returns the error of a grid that is too fine for the regression."""
+    return MasktoolError(
+        "a grid too fine for the regression",
+        where="grid_size",
+        expected=f"at most {most}",
+        got=grid_size,
+        fix=SUM_ALONE,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,22 +201,23 @@ class EnlargedGrids(MaskDesign):
     """Masks that are grids, enlarged and cropped.
 
     A row is which cells are kept, ``kept`` (M, g, g) float32, and where the crop starts, ``top`` and ``left`` (M,)
-    int32 in pixels.
+    int32 in pixels; of signals and volumes it has their axes.
 
     Attributes:
-        size: (height, width) of the masks in pixels.
+        size: (height, width) of the masks in pixels, or what their axes are.
         grid_size: the number of cells per side of the grid.
         cut: whether the masks are cut at .5; p = .5 then keeps as many pixels as cells.
     """
 
-    size: tuple[int, int]
+    size: Size
     grid_size: int
     cut: bool
 
     @functools.cached_property
     def shared(self) -> Rows:
         """The interpolation along either axis for every start of a crop, see :func:`enlargements`."""
-        return {name: enlargements(length, self.grid_size) for name, length in zip(AXES, self.size, strict=True)}
+        names = AXES_OF[len(self.size)]
+        return {name: enlargements(length, self.grid_size) for name, length in zip(names, self.size, strict=True)}
 
     @property
     def whole(self) -> float:
@@ -206,8 +226,12 @@ class EnlargedGrids(MaskDesign):
 
     def expand(self, rows: Rows) -> Masks:
         """Returns the masks of a batch of grids."""
-        soft = upsample(rows["kept"], np.stack([rows["top"], rows["left"]], axis=1), *self.shared.values())
+        soft = upsample(rows["kept"], self.offsets(rows), *self.shared.values())
         return cut_masks(soft) if self.cut else soft
+
+    def offsets(self, rows: Rows) -> NDArray[np.int64]:
+        """Returns where the crops of a batch of rows start along each axis, (M, 2) of images."""
+        return np.stack([rows[name] for name in START_NAMES[len(self.size)]], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,10 +250,9 @@ class CoarseGrids:
     p: float
 
     @property
-    def patches(self) -> tuple[int, int]:
+    def patches(self) -> tuple[int, ...]:
         """The number of features along either axis: two for each cell, where the picture is large enough."""
-        rows, columns = (max(1, min(2 * self.design.grid_size, length // 2)) for length in self.design.size)
-        return rows, columns
+        return tuple(max(1, min(2 * self.design.grid_size, length // 2)) for length in self.design.size)
 
     @functools.cached_property
     def places(self) -> list[NDArray[np.intp]]:
@@ -246,14 +269,14 @@ class CoarseGrids:
 
     def values(self, rows: Rows) -> NDArray[np.float32]:
         """Returns the masks at the points, (m, P)."""
-        offsets = np.stack([rows["top"], rows["left"]], axis=1)
-        soft = upsample(rows["kept"], offsets, *self.enlargements)
+        soft = upsample(rows["kept"], self.design.offsets(rows), *self.enlargements)
         return (cut_masks(soft) if self.design.cut else soft).reshape(len(soft), -1)
 
     def features(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns the features (m, F) of masks (m, P) at the points."""
-        rows, columns = self.patches
-        means: NDArray[np.float32] = values.reshape(-1, rows, 2, columns, 2).mean(axis=(2, 4))
+        pairs = [length for count in self.patches for length in (count, 2)]
+        within = tuple(range(2, 1 + len(pairs), 2))
+        means: NDArray[np.float32] = values.reshape(-1, *pairs).mean(axis=within)
         return means.reshape(len(values), -1)
 
     def spread(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -263,7 +286,7 @@ class CoarseGrids:
             for length, places in zip(self.design.size, self.places, strict=True)
         ]
         lattice = values.reshape(-1, *map(len, self.places))
-        return (along[0] @ lattice @ along[1].T).reshape(len(values), -1)
+        return multiply_along(lattice, along).reshape(len(values), -1)
 
 
 @functools.lru_cache(maxsize=4)
@@ -317,7 +340,7 @@ class PlainMean:
 
     def __init__(self, method: Rise, design: EnlargedGrids, n_targets: int) -> None:
         self.method, self.design, self.count = method, design, 0
-        self.sums = MaskSums.nothing(n_targets, design.size[0] * design.size[1])
+        self.sums = MaskSums.nothing(n_targets, math.prod(design.size))
 
     def add(self, rows: Rows, scored: ScoredMasks) -> None:  # noqa: ARG002  # the masks say all
         """Adds the masks of one pass."""
@@ -337,15 +360,18 @@ class PlainMean:
 
 
 class Grids(NamedTuple):
-    """The random choices behind m masks: the cells that are kept (m, g, g) bool, and the offsets (m, 2) in pixels."""
+    """The random choices behind m masks: the cells that are kept (m, g, g) bool, and the offsets (m, 2) in pixels.
+
+    Of signals and volumes they have one or three axes.
+    """
 
     kept: NDArray[np.bool_]
     offsets: NDArray[np.int64]
 
     def rows(self) -> Rows:
         """Returns the rows of the masks."""
-        top, left = self.offsets.T.astype(np.int32)
-        return {"kept": self.kept.astype(np.float32), "top": top, "left": left}
+        starts = self.offsets.T.astype(np.int32)
+        return {"kept": self.kept.astype(np.float32), **dict(zip(START_NAMES[len(starts)], starts, strict=True))}
 
 
 def cell_length(length: int, grid_size: int) -> int:
@@ -379,11 +405,16 @@ def enlargements(length: int, grid_size: int) -> NDArray[np.float32]:
 def upsample(
     grids: NDArray[np.float32],
     offsets: NDArray[np.int64],
-    rows: NDArray[np.float32],
-    columns: NDArray[np.float32],
+    *along: NDArray[np.float32],
 ) -> Masks:
-    """Enlarges grids (M, g, g) to masks (M, 1, h, w), cropped at offsets (M, 2)."""
-    row_weights, column_weights = rows[offsets[:, 0]], columns[offsets[:, 1]]
-    masks: Masks = np.matmul(row_weights @ grids, column_weights.transpose(0, 2, 1))
-    masks /= rows[0, 0].sum() * columns[0, 0].sum()
+    """Enlarges grids (M, g, g) to masks (M, 1, h, w), cropped at offsets (M, 2).
+
+    Args:
+        grids: the grids, with as many axes as the masks have.
+        offsets: where each mask is cropped along each axis.
+        *along: the interpolation along each axis for every start of a crop, see :func:`enlargements`.
+    """
+    weights = [each[starts] for each, starts in zip(along, offsets.T, strict=True)]
+    masks: Masks = multiply_along(grids, weights)
+    masks /= np.prod([each[0, 0].sum() for each in along])
     return masks[:, None]

@@ -86,7 +86,7 @@ class ScoreCam(Method):
         maps = [weigh_scored(features[chosen], column) for column in scores.T]
         notes = describe_channels(len(chosen), len(features))
         return Attribution(
-            np.stack([enlarge(each, task.size) for each in maps]),
+            np.stack([enlarge(each, task.image_size) for each in maps]),
             dataclasses.asdict(self) | {"feature_map": name, "n_channels": len(chosen)},
             quality=tuple({"largest_weight": float(weights_of(each).max(initial=0.0))} for each in scores.T),
             notes=(notes,) * len(task.targets),
@@ -95,7 +95,7 @@ class ScoreCam(Method):
     def make_masks(self, features: NDArray[np.float32], task: Task) -> Iterator[Masks]:
         """Yields the masks (m, 1, h, w) of channels (c, h, w), enlarged and scaled from 0 to 1."""
         for piece in task.batch_ranges(len(features)):
-            yield np.stack([scale_mask(enlarge(features[index], task.size)) for index in piece])[:, None]
+            yield np.stack([scale_mask(enlarge(features[index], task.image_size)) for index in piece])[:, None]
 
 
 def choose_channels(features: NDArray[np.float32], most: int) -> NDArray[np.intp]:

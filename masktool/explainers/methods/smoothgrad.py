@@ -48,6 +48,7 @@ class SmoothGrad(GradientMethod):
     meaning: ClassVar[str] = "mean change in {logit} per unit of input, largest channel"
     signed: ClassVar[bool] = False
     capped: ClassVar[bool] = True
+    any_rank: ClassVar[bool] = True
     samples_option: ClassVar[str | None] = "n_samples"
 
     n_samples: int = 50

@@ -122,7 +122,7 @@ class Sobol(Method):
 
     def cut(self, task: Task) -> Segments:
         """Returns the cells of the grid."""
-        return square_cells(task.size, self.grid_size)
+        return square_cells(task.image_size, self.grid_size)
 
     def most_points(self, stopping: Stopping) -> int:
         """Returns the largest number of points whose masks may be scored: each costs two passes or more."""

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from masktool.contract import Size
 from masktool.errors import MasktoolError
 from masktool.explainers.marks import Mark
 from masktool.explainers.model_outputs import ModelOutputs
@@ -84,7 +85,7 @@ class Contrast(Target):
         """The outputs of which either takes lists too."""
         return tuple(dict.fromkeys(name for side in self.sides for name in side.lists))
 
-    def fit(self, shapes: Mapping[str, OutputShape], size: tuple[int, int]) -> Contrast:
+    def fit(self, shapes: Mapping[str, OutputShape], size: Size) -> Contrast:
         """Returns both as they are of a model."""
         return Contrast(*(side.fit(shapes, size) for side in self.sides))
 

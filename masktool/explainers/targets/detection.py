@@ -20,6 +20,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from masktool.contract import Size
 from masktool.errors import MasktoolError
 from masktool.explainers.detections import Detections
 from masktool.explainers.detector import Detector, are_probabilities, choose_detector
@@ -37,6 +38,7 @@ from masktool.explainers.target import (
     shorten_label,
 )
 from masktool.explainers.targets.class_target import TOP_COUNT, find_label, label_of
+from masktool.layouts import image_size
 from masktool.messages import Placeholder, parameter, parameters
 from masktool.runtime.preprocessing import PreparedImage
 
@@ -104,11 +106,13 @@ class Detection(Target):
         """Those of them that may be lists."""
         return self.detector.lists if isinstance(self.detector, Detector) else ()
 
-    def fit(self, shapes: Mapping[str, OutputShape], size: tuple[int, int]) -> Detection:
+    def fit(self, shapes: Mapping[str, OutputShape], size: Size) -> Detection:
         """Returns the detection by the head that a model has."""
         if isinstance(self.detector, Detector):
             return self
-        return dataclasses.replace(self, detector=choose_detector(self.detector, shapes, size))
+        return dataclasses.replace(
+            self, detector=choose_detector(self.detector, shapes, image_size(size, "a detection"))
+        )
 
     def settle(self, outputs: ModelOutputs) -> SettledDetection:
         """Returns the detection with its box and scores."""
@@ -119,8 +123,9 @@ class Detection(Target):
             raise MasktoolError("log-odds are of classes' scores", where=self.which, fix="leave the score out")
         values = {name: outputs.values[name] for name in self.detector.outputs}
         check_finite_outputs(values)
-        detector = self.detector.settle(values, prepared.size)
-        detections = detector.decode(values, prepared.size)
+        size = image_size(prepared.size, "a detection")
+        detector = self.detector.settle(values, size)
+        detections = detector.decode(values, size)
         check_detections(detections, detector)
         found = list_found(detections, prepared, self.least_score)
         index = self.choose(found, detections, outputs)
@@ -129,7 +134,7 @@ class Detection(Target):
             f"box:{index}",
             label_of(chosen.label, outputs.metadata.labels),
             detector=detector,
-            size=prepared.size,
+            size=size,
             box=to_box(detections.boxes[0, chosen.place]),
             class_scores=tuple(map(float, detections.class_scores[0, chosen.place])),
             objectness=float(detections.objectness[0, chosen.place]),
@@ -320,13 +325,14 @@ def to_box(values: NDArray[np.floating[Any]]) -> Box:
 
 def to_picture(box: Box, prepared: PreparedImage) -> Box:
     """Returns a box in the picture's pixels, of one in those of the model's input."""
+    assert prepared.crop_box is not None  # a detection is in a picture
     x0, y0, x1, y1 = prepared.crop_box
     height, width = prepared.size
     scale_x, scale_y = (x1 - x0) / width, (y1 - y0) / height
     return x0 + box[0] * scale_x, y0 + box[1] * scale_y, x0 + box[2] * scale_x, y0 + box[3] * scale_y
 
 
-def check_point(point: tuple[float, float], size: tuple[int, int], which: str) -> None:
+def check_point(point: tuple[float, float], size: Size, which: str) -> None:
     """Raises a MasktoolError where a point is outside a picture of (height, width)."""
     height, width = size
     if not (0 <= point[0] <= width and 0 <= point[1] <= height):

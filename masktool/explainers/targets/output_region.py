@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.contract import FEATURE_MAP_OUTPUTS, Metadata
+from masktool.contract import FEATURE_MAP_OUTPUTS, Metadata, Size
 from masktool.errors import MasktoolError
 from masktool.explainers.model_outputs import ModelOutputs
 from masktool.explainers.regions import (
@@ -85,7 +85,7 @@ class OutputRegion(Target):
         """The output, once it is known."""
         return () if self.output is None else (self.output,)
 
-    def fit(self, shapes: Mapping[str, OutputShape], size: tuple[int, int]) -> OutputRegion:  # noqa: ARG002
+    def fit(self, shapes: Mapping[str, OutputShape], size: Size) -> OutputRegion:  # noqa: ARG002
         """Returns the target with its output: the one that is named, or the only one that can be a segmentation."""
         candidates = [name for name, shape in shapes.items() if name not in FEATURE_MAP_OUTPUTS and len(shape) == RANK]
         if self.output is None and len(candidates) != 1:

@@ -1,11 +1,12 @@
 """Does a map of A against B lie on what tells A from B? On pairs of pictures that differ in one part.
 
-    python -m benchmarks.scenes.contrasts DIR --pairs 60
+    python -m benchmarks.scenes.contrasts DIR --network coloured --pairs 60
 
 DIR holds what :mod:`benchmarks.scenes.training` wrote. A figure is a body with a top on it, and every top comes with
 every body, so that the network has to know both. A pair is one figure twice, but for the outline of its top: A and B
 share the body. Where the network knows both pictures, that of A is explained as A, and as A against B. The differing
-part is where either has its top; the share of the map's positive part on it is what counts.
+part is where either has its top; the share of the map's positive part on it is what counts. Of ``figures`` outlines
+tell the parts, and what is beside an outline is as much of it as what is within; of ``coloured`` figures colours do.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ class Pair(NamedTuple):
     differing: NDArray[np.bool_]
 
 
-def draw_pairs(seed: int, count: int) -> Iterator[Pair]:
+def draw_pairs(seed: int, count: int, coloured: bool) -> Iterator[Pair]:
     """Yields pairs of all classes, the other top by chance."""
     rng = np.random.default_rng(seed)
     for index in range(count):
         label = index % len(FIGURES)
         body, top = divmod(label, len(TOPS))
         other = body * len(TOPS) + (top + int(rng.integers(1, len(TOPS)))) % len(TOPS)
-        figure, twin = draw_pair(rng, label, other)
+        figure, twin = draw_pair(rng, label, other, coloured)
         yield Pair(figure, twin, figure.top | twin.top)
 
 
@@ -87,12 +88,15 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument(
+        "--network", choices=("coloured", "figures"), default="coloured", help="of what colour or outline tells"
+    )
     parser.add_argument("--pairs", type=int, default=60)
     parser.add_argument("--method", choices=METHODS, action="append", help="may be repeated  [default: all]")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    with masktool.load(options.folder / "figures.masked.onnx", "cpu", threads=options.threads) as session:
-        drawn = list(draw_pairs(SEED, options.pairs))
+    with masktool.load(options.folder / f"{options.network}.masked.onnx", "cpu", threads=options.threads) as session:
+        drawn = list(draw_pairs(SEED, options.pairs, options.network == "coloured"))
         pairs = [pair for pair in drawn if is_known(session, pair)]
         print(f"{len(pairs)} of {len(drawn)} pairs are known")
         columns = ("contrast part", "alone part", "contrast top", "alone top", "contrast body", "alone body")

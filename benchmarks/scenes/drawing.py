@@ -2,13 +2,15 @@
 
 Objects are those of the built-in network's pictures (:mod:`masktool.demo.shapes`): outlines in a random colour on
 blurred noise, of random area, position and rotation. A *scene* holds two or three that do not touch. A *figure* is a
-body with a top on it, each in a colour of its own; every top comes with every body, so that classes share parts, and
-whoever knows the body knows nothing of the top. A *pair* is one figure twice, but for the outline of its top.
+body with a top on it; every top comes with every body, so that classes share parts, and whoever knows the body knows
+nothing of the top. Parts of plain figures are told by their outlines, in colours by chance, those of coloured figures
+by their colours, in outlines by chance. A *pair* is one figure twice, but for its top's outline or colour.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +31,12 @@ BODIES = ("square", "circle", "heart")
 TOPS = ("cross", "star", "triangle")
 FIGURES = tuple(f"{top} on {body}" for body in BODIES for top in TOPS)
 """The classes of figures, all tops of the first body first."""
+BODY_COLOURS = {"red": (0.85, 0.15, 0.15), "green": (0.15, 0.7, 0.15), "blue": (0.15, 0.15, 0.85)}
+TOP_COLOURS = {"yellow": (0.85, 0.85, 0.15), "cyan": (0.15, 0.85, 0.85), "magenta": (0.85, 0.15, 0.85)}
+COLOUR_SPREAD = 0.12
+"""How far each channel of a part's colour may lie from its class's."""
+COLOURED_FIGURES = tuple(f"{top} on {body}" for body in BODY_COLOURS for top in TOP_COLOURS)
+"""The classes of coloured figures, in the same order."""
 PART_AREA = (0.07, 0.09)
 """Share of the picture that either part of a figure covers: 25 to 29 pixels square."""
 PART_REACH = 0.9
@@ -64,7 +72,7 @@ class Figure(NamedTuple):
 
     Attributes:
         image: the picture, (H, W, 3) uint8 RGB.
-        label: the class, an index into :data:`FIGURES`.
+        label: the class, an index into :data:`FIGURES` or :data:`COLOURED_FIGURES`.
         body: the pixels of the body that the top does not hide, (H, W) bool.
         top: the pixels of the top, (H, W) bool.
     """
@@ -103,8 +111,8 @@ def near(one: Pixels, other: Pixels) -> bool:
     return max(gaps) <= CLEARANCE
 
 
-def draw_figure(rng: np.random.Generator, label: int, size: int = SIZE) -> Figure:
-    """Draws a figure; two generators in one state give the same picture but for the outlines of body and top."""
+def draw_figure(rng: np.random.Generator, label: int, coloured: bool = False, size: int = SIZE) -> Figure:
+    """Draws a figure; two generators in one state give the same picture but for the parts' outlines or colours."""
     body, top = divmod(label, len(TOPS))
     sides = np.sqrt(rng.uniform(*PART_AREA, 2)) * size
     askew = rng.uniform(-TILT, TILT)
@@ -112,25 +120,27 @@ def draw_figure(rng: np.random.Generator, label: int, size: int = SIZE) -> Figur
     reach = PART_REACH * sides.max() + np.abs(step) / 2 + 1
     centre = rng.uniform(reach, size - reach)
     turns = rng.uniform(0, 2 * np.pi, 2)
-    names = (BODIES[body], TOPS[top])
+    names = tuple(rng.choice(OBJECTS, 2)) if coloured else (BODIES[body], TOPS[top])
+    colours = [list(BODY_COLOURS.values())[body], list(TOP_COLOURS.values())[top]] if coloured else None
     covers = [
         shapes.draw_outline(shapes.LABELS.index(name), side, place, turn, size, size)
         for name, side, place, turn in zip(names, sides, (centre + step / 2, centre - step / 2), turns, strict=True)
     ]
-    image = paint(rng, covers, PLAIN)
+    image = paint(rng, covers, PLAIN, colours)
     return Figure(image, label, (covers[0] > 0) & ~(covers[1] > 0), covers[1] > 0)
 
 
-def draw_pair(rng: np.random.Generator, label: int, other: int, size: int = SIZE) -> tuple[Figure, Figure]:
-    """Draws one figure twice, as two classes: of one body, the pictures differ in the outline of the top alone."""
+def draw_pair(rng: np.random.Generator, label: int, other: int, coloured: bool = False) -> tuple[Figure, Figure]:
+    """Draws one figure twice, as two classes: where these share the body, the pictures differ in the top alone."""
     twin = copy.deepcopy(rng)
-    return draw_figure(rng, label, size), draw_figure(twin, other, size)
+    return draw_figure(rng, label, coloured), draw_figure(twin, other, coloured)
 
 
 def paint(
     rng: np.random.Generator,
     covers: list[NDArray[np.float64]],
     deviation: tuple[float, float] = shapes.BACKGROUND_DEVIATION,
+    colours: Sequence[tuple[float, float, float]] | None = None,
 ) -> Picture:
     """Returns a picture of objects on noise, each in a colour of its own, the later above the earlier.
 
@@ -138,6 +148,7 @@ def paint(
         rng: the random generator, which is advanced.
         covers: how much of each pixel each object covers, (H, W) in 0..1.
         deviation: the range of the noise's standard deviation.
+        colours: about which colour each object has; None draws any that differs from the background.
     """
     height, width = covers[0].shape
     blur = rng.uniform(*shapes.BLUR_RANGE)
@@ -145,8 +156,12 @@ def paint(
     noise = shapes.draw_blurred_noise(rng, height, width, blur)
     blended = base + rng.uniform(*deviation) * noise
     grain = shapes.GRAIN_DEVIATION * shapes.draw_blurred_noise(rng, height, width, blur)
-    for cover in covers:
-        blended += cover[:, :, None] * (shapes.draw_colour(rng, base) + grain - blended)
+    for index, cover in enumerate(covers):
+        if colours is None:
+            colour = shapes.draw_colour(rng, base)
+        else:
+            colour = colours[index] + rng.uniform(-COLOUR_SPREAD, COLOUR_SPREAD, 3)
+        blended += cover[:, :, None] * (colour + grain - blended)
     return np.round(255 * blended.clip(0, 1)).astype(np.uint8)
 
 
@@ -156,8 +171,8 @@ def draw_scenes(seed: int, count: int) -> list[Scene]:
     return [draw_scene(rng) for _ in range(count)]
 
 
-def draw_figures(seed: int, count: int) -> list[Figure]:
+def draw_figures(seed: int, count: int, coloured: bool = False) -> list[Figure]:
     """Draws figures, the classes balanced to within one and in random order; the same seed gives the same ones."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(count) % len(FIGURES))
-    return [draw_figure(rng, int(label)) for label in labels]
+    return [draw_figure(rng, int(label), coloured) for label in labels]

@@ -39,7 +39,8 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "hsic": {},
 }
 """Methods with the options that are not theirs by default."""
-ORACLE: Mapping[str, Any] = {"n_samples": 5000, "grid_size": 16, "p": 0.5, "estimator": "mean"}
+ORACLE: Mapping[str, Any] = {"n_samples": 5000, "p": 0.5, "estimator": "mean"}
+PUBLISHED_GRID = 16
 """D-RISE as published, but for the sum's divisor, the sum of the masks in place of its expectation: less noise."""
 FOUND_SHARE = 0.5
 """Share of an object's places that have to be predicted as its class for a segmentation to have found it, and overlap
@@ -123,15 +124,16 @@ def measure_method(session: MaskedSession, asked: Sequence[Asked], method: str) 
     ]
 
 
-def compare_with_oracle(session: MaskedSession, asked: Sequence[Asked]) -> Iterator[str]:
+def compare_with_oracle(session: MaskedSession, asked: Sequence[Asked], grid: int) -> Iterator[str]:
     """Yields rows of rank correlations with D-RISE over all pixels, that of D-RISE with itself first."""
+    options = {**ORACLE, "grid_size": grid}
     oracle, again = (
-        [each for found in explain_scenes(session, asked, "rise", seed=seed, **ORACLE) for each in found]
+        [each for found in explain_scenes(session, asked, "rise", seed=seed, **options) for each in found]
         for seed in (1, 2)
     )
     yield f"| D-RISE, other masks | {oracle[0].forward_passes} | {correlate(oracle, again)} |"
-    for method, options in METHODS.items():
-        maps = [each for found in explain_scenes(session, asked, method, budget=BUDGET, **options) for each in found]
+    for method, own in METHODS.items():
+        maps = [each for found in explain_scenes(session, asked, method, budget=BUDGET, **own) for each in found]
         yield f"| {method} | {maps[0].forward_passes} | {correlate(oracle, maps)} |"
 
 
@@ -153,6 +155,7 @@ def main() -> None:
     parser.add_argument("--network", choices=ASK, default="segmenter")
     parser.add_argument("--pictures", type=int, default=60)
     parser.add_argument("--oracle", type=int, default=0, metavar="N", help="pictures that D-RISE explains too")
+    parser.add_argument("--grid", type=int, default=PUBLISHED_GRID, metavar="G", help="cells along a side of its masks")
     parser.add_argument("--method", choices=METHODS, action="append", help="may be repeated  [default: all]")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -165,7 +168,7 @@ def main() -> None:
             print(describe_objects(method, measure_method(session, asked, method)), flush=True)
         if options.oracle:
             print("\n| map | passes | rank correlation with D-RISE |\n|---|---|---|")
-            for row in compare_with_oracle(session, asked[: options.oracle]):
+            for row in compare_with_oracle(session, asked[: options.oracle], options.grid):
                 print(row, flush=True)
 
 

@@ -1,9 +1,9 @@
-"""Trains the networks of drawn scenes and exports them: detector, segmenter, classifier of figures. Needs torch.
+"""Trains the networks of drawn scenes and exports them: detector, segmenter, classifiers of figures. Needs torch.
 
     OMP_NUM_THREADS=1 python -m benchmarks.scenes.training --network segmenter --seed 0 -o DIR
 
 Writes NAME.onnx, the plain network, and NAME.masked.onnx with a mask and the preprocessing; without ``--network`` it
-trains all three, one after the other. The same seed and number of threads give the same weights on the same machine.
+trains all, one after the other. The same seed and number of threads give the same weights on the same machine.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Recipe:
         options: options of the export with a mask.
         begins_as: the network whose trunk it begins with, its normalisations fixed: classes of figures alone are
             learned from slowly. That network stands in the same folder, as it was exported.
+        recolours: whether the channels change places.
         peak: highest learning rate.
     """
 
@@ -59,6 +60,7 @@ class Recipe:
     epochs: int
     options: dict[str, Any]
     begins_as: str | None = None
+    recolours: bool = True
     peak: float = 4e-3
 
 
@@ -89,7 +91,17 @@ RECIPES = {
         begins_as="segmenter",
         peak=2e-3,
     ),
+    "coloured": Recipe(
+        lambda: networks.Classifier(len(drawing.COLOURED_FIGURES)),
+        losses.classification_loss,
+        turns=False,
+        pictures=1500,
+        epochs=8,
+        options={"labels": drawing.COLOURED_FIGURES, "output_kind": "logits"},
+        recolours=False,
+    ),
 }
+CLASSIFIERS = ("figures", "coloured")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,8 +123,8 @@ class Pictures:
 
 def draw_pictures(name: str, seed: int, count: int) -> Pictures:
     """Draws the pictures that a network is trained or tested on."""
-    if name == "figures":
-        figures = drawing.draw_figures(seed, count)
+    if name in CLASSIFIERS:
+        figures = drawing.draw_figures(seed, count, coloured=name == "coloured")
         images, labels = [each.image for each in figures], torch.tensor([[each.label] for each in figures])
         return Pictures(normalise(np.stack(images)), torch.zeros(count, 1, 1, 1, dtype=torch.bool), labels, figures)
     scenes = drawing.draw_scenes(seed, count)
@@ -129,12 +141,13 @@ def normalise(images: np.ndarray) -> torch.Tensor:
     return ((torch.from_numpy(images) / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2)
 
 
-def vary(images: torch.Tensor, masks: torch.Tensor, turns: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def vary(images: torch.Tensor, masks: torch.Tensor, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns a batch mirrored, with other colours (its channels in another order) and turned, all by chance."""
-    images = images[:, torch.randperm(3)]
+    if recipe.recolours:
+        images = images[:, torch.randperm(3)]
     if torch.rand(()) < 0.5:
         images, masks = images.flip(3), masks.flip(3)
-    if turns:
+    if recipe.turns:
         times = int(torch.randint(4, ()))
         images, masks = images.rot90(times, (2, 3)), masks.rot90(times, (2, 3))
     return images.contiguous(memory_format=torch.channels_last), masks
@@ -164,7 +177,7 @@ def train(name: str, seed: int, folder: Path) -> nn.Module:
         network.train(recipe.begins_as is None)
         found = []
         for rows in torch.randperm(recipe.pictures).split(BATCH):
-            images, masks = vary(pictures.images[rows], pictures.masks[rows], recipe.turns)
+            images, masks = vary(pictures.images[rows], pictures.masks[rows], recipe)
             loss = recipe.loss(network, images, masks, pictures.labels[rows])
             optimizer.zero_grad()
             loss.backward()
@@ -181,7 +194,7 @@ def measure_accuracy(name: str, network: nn.Module, seed: int) -> float:
     """Returns how well a network does on pictures that it was not trained on, see :mod:`benchmarks.scenes.losses`."""
     test = draw_pictures(name, seed + TEST_SEED_OFFSET, TEST_PICTURES)
     found = torch.cat([network(batch) for batch in test.images.split(100)]).numpy()
-    if name == "figures":
+    if name in CLASSIFIERS:
         return float((found.argmax(1) == test.labels[:, 0].numpy()).mean())
     return (losses.detection_accuracy if name == "detector" else losses.segmentation_accuracy)(found, test.drawn)
 

@@ -32,10 +32,11 @@ def test_the_same_seed_draws_the_same(scenes):
     assert {each.label for each in draw_figures(0, len(FIGURES))} == set(range(len(FIGURES)))
 
 
+@pytest.mark.parametrize("coloured", [False, True])
 @pytest.mark.parametrize("body", range(3))
-def test_pictures_of_a_pair_differ_in_the_top_alone(body):
+def test_pictures_of_a_pair_differ_in_the_top_alone(body, coloured):
     label = body * len(TOPS)
-    one, other = draw_pair(np.random.default_rng(body), label, label + 1)
+    one, other = draw_pair(np.random.default_rng(body), label, label + 1, coloured)
     differing = (one.image != other.image).any(axis=2)
     tops = one.top | other.top
     assert differing.any()

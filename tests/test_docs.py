@@ -77,6 +77,8 @@ NOT_RUN = {
     ("docs/performance.md", "python -m venv envs/openvino_xai"): INSTALLS,
     ("docs/calibration.md", "python -m benchmarks.calibration"): HAS_NO_DATA,
     ("docs/scale.md", "import ray"): NEEDS_RAY,
+    ("docs/howto/signals-and-volumes.md", "import torchvision"): HAS_NO_DATA,
+    ("docs/howto/signals-and-volumes.md", "masktool explain scan.nii.gz"): HAS_NO_DATA,
     ("docs/scale.md", "python examples/ray_folder.py"): NEEDS_RAY,
     ("docs/scale.md", "python -m benchmarks.scale"): HAS_NO_DATA,
     ("docs/evidence.md", "masktool evaluate missingness squeezenet.onnx"): HAS_NO_DATA,
@@ -179,6 +181,21 @@ def prepared(tmp_path_factory):
     siamese = f"{CONVOLUTION} c = GlobalAveragePool(b) {other} {HEAD}".replace("image", "left")
     inputs = "float[N,3,64,64] left, float[N,3,64,64] right"
     save_network(folder / "siamese.onnx", inputs, SCORES, siamese, w=w, v=v)
+    signal = "a = Conv<pads=[2,2], strides=[2]>(x, w) b = Relu(a) d = GlobalAveragePool(b) e = Flatten(d)"
+    save_network(
+        folder / "heartbeats.onnx", "float[N,2,120] x", SCORES, f"{signal} scores = Gemm(e, v)", w=weights(8, 2, 5), v=v
+    )
+    video = "a = Conv<pads=[1,1,1,1,1,1], strides=[2,2,2]>(x, w) b = Relu(a) d = GlobalAveragePool(b) e = Flatten(d)"
+    save_network(
+        folder / "video.onnx",
+        "float[N,3,8,24,24] x",
+        SCORES,
+        f"{video} scores = Gemm(e, v)",
+        w=weights(8, 3, 3, 3, 3),
+        v=v,
+    )
+    np.save(folder / "heartbeat.npy", weights(2, 120))
+    np.save(folder / "clip.npy", weights(3, 8, 24, 24))
     places = "scores = Conv<strides=[4,4], pads=[1,1,1,1]>(image, w)"
     save_network(folder / "segmenter.onnx", IMAGE, "float[N,5,16,16] scores", places, w=weights(5, 3, 3, 3))
     save_yolo(folder / "yolo.onnx")

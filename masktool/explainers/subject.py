@@ -21,6 +21,7 @@ from masktool.messages import parameter
 from masktool.runtime.arrays import ARRAY_SUFFIX, prepare_array, read_array
 from masktool.runtime.band_files import read_bands
 from masktool.runtime.images import notes_of, read_image, to_rgb
+from masktool.runtime.nifti import is_nifti, read_nifti
 from masktool.runtime.preprocessing import PreparedImage, prepare
 from masktool.runtime.session import MaskedSession
 
@@ -96,7 +97,7 @@ def read_subject(image: ImageLike) -> Image.Image | NDArray[Any]:
 
     Args:
         image: a Pillow image; (H, W, 3) uint8 RGB, which is a photograph too; any other array of numbers; or the path
-            of an image, of a TIFF of many bands, or of a ``.npy`` file.
+            of an image, of a TIFF of many bands, or of a ``.npy`` or NIfTI file.
 
     Raises:
         MasktoolError: the file cannot be read, or the array is empty or of another rank.
@@ -105,6 +106,8 @@ def read_subject(image: ImageLike) -> Image.Image | NDArray[Any]:
         path = Path(image)
         if path.suffix.lower() == ARRAY_SUFFIX:
             image = read_array(path)
+        elif is_nifti(path):
+            image = read_nifti(path)
         elif (bands := read_bands(path)) is not None:
             return bands
         else:

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
         Masking,
         Metadata,
         OutputKind,
+        PictureLayout,
         Preprocessing,
         ResizeRule,
         SamplerRule,
+        Size,
     )
     from masktool.contract import __version__ as __version__
     from masktool.datasets.dataset import Problem
@@ -42,8 +44,19 @@ if TYPE_CHECKING:
     from masktool.explainers.bands.groups import BandsLike
     from masktool.explainers.explanation import Explanation
     from masktool.explainers.model_outputs import ModelOutputs, Scale
-    from masktool.explainers.subject import ImageLike
-    from masktool.explainers.target import ClassScore, Combined, Place, SettledTarget, Target, TargetLike, TargetWords
+    from masktool.explainers.regions import RegionLike
+    from masktool.explainers.subject import ImageLike, Picture
+    from masktool.explainers.target import (
+        ClassScore,
+        Combined,
+        OutputShape,
+        Pixels,
+        Place,
+        SettledTarget,
+        Target,
+        TargetLike,
+        TargetWords,
+    )
     from masktool.explainers.targets.class_sum import ClassSum, SettledSum
     from masktool.explainers.targets.class_target import ClassTarget, SettledClass
     from masktool.explainers.targets.contrast import Contrast, SettledContrast
@@ -152,9 +165,13 @@ __all__ = [
     "OutLoss",
     "OutputKind",
     "OutputRegion",
+    "OutputShape",
     "OutputSlice",
     "OutputValue",
     "PassFigures",
+    "Picture",
+    "PictureLayout",
+    "Pixels",
     "Place",
     "Precision",
     "Preprocessing",
@@ -162,6 +179,7 @@ __all__ = [
     "Preset",
     "Problem",
     "Progress",
+    "RegionLike",
     "ResizeRule",
     "SamplerRule",
     "SamplesInput",
@@ -177,6 +195,7 @@ __all__ = [
     "SettledTarget",
     "SettledValue",
     "Similarity",
+    "Size",
     "SourceSummary",
     "Spread",
     "Stages",
@@ -337,6 +356,12 @@ _MODULE_OF_NAME = {
     "package_triton": "masktool.interface.package_triton",
     "train_masker": "masktool.maskers.train",
     "write_report": "masktool.evaluation.report",
+    "OutputShape": "masktool.explainers.target",
+    "Pixels": "masktool.explainers.target",
+    "RegionLike": "masktool.explainers.regions",
+    "Picture": "masktool.explainers.subject",
+    "PictureLayout": "masktool.contract",
+    "Size": "masktool.contract",
 }
 
 

@@ -94,6 +94,7 @@ BINARY_KINDS = frozenset({"binary", "binary-probability"})
 """One column that tells two classes apart: class 0 is the negative one, class 1 the positive one."""
 ChannelOrder = Literal["RGB", "BGR", "L"]
 PictureLayout = Literal["NCHW", "NHWC"]
+"""Order of the axes of an image input, of which photographs become one."""
 Layout = Literal["NCL", "NLC", "NCHW", "NHWC", "NCDHW", "NDHWC"]
 """Order of the axes of a network's input: N images, C channels, and places along a length (signals), height and width,
 or depth, height and width (volumes; of a video, depth is time)."""

@@ -29,6 +29,7 @@ Place = tuple[int, ...]
 OutputShape = tuple[int | None, ...]
 """The shape of an output; None for an axis of any length."""
 Pixels = NDArray[np.bool_]
+"""Pixels of a picture, (H, W): True for those of a region."""
 TOP = "top"
 FEW_ROUNDINGS = 4
 """Roundings of a score within which a map's values are noise: the difference of two scores has two, sums have a few."""

@@ -10,7 +10,8 @@ import math
 import numpy as np
 import onnx
 import pytest
-from networks.unusual_graphs import many_channels, random_images
+from networks.small_graphs import parse
+from networks.unusual_graphs import HEADER, many_channels, random_images
 from PIL import Image
 
 import masktool
@@ -243,6 +244,35 @@ def test_channels_of_a_photograph_are_bands(tmp_path):
     np.testing.assert_array_equal(found.shapley[1:], 0)
     with pytest.raises(MasktoolError, match="only arrays of bands are shown by three of them"):
         explain_bands(tmp_path / "regions.onnx", noise_photograph(), rgb=(2, 1, 0), providers="cpu")
+
+
+SIGNAL = f"""{HEADER}
+    leads (float[N, 4, 60] leads) => (float[N, 3] scores)
+    <float[6, 4, 5] kernel, float[6, 3] weight>
+    {{
+        h = Conv<pads = [2, 2]>(leads, kernel)
+        r = Relu(h)
+        p = GlobalAveragePool(r)
+        f = Flatten(p)
+        scores = Gemm(f, weight)
+    }}"""
+
+
+def test_the_leads_of_a_signal_are_bands(tmp_path):
+    masktool.export(parse(SIGNAL), tmp_path / "leads.onnx", output_kind="logits")
+    signal = random_images(1, 4, 60)[0]
+    whole = {"sliding_window_shapes": (60,), "strides": (60,)}
+    with load(tmp_path / "leads.onnx", "cpu", threads=1) as session:
+        found = explain_bands(session, signal, "0-1,3", 1, output="scores")
+        without = signal.copy()
+        without[3] = 0
+        assert found.left_out[1] == pytest.approx(found.score - float(session(without[None])[0, 1]), abs=1e-6)
+        where = explain(session, signal, "occlusion", 1, output="scores", bands="3", **whole)
+        np.testing.assert_allclose(where.attributions, found.left_out[1], rtol=0, atol=1e-6)
+        with pytest.raises(MasktoolError, match=r"only arrays of bands are shown by three of them .*no image"):
+            explain_bands(session, signal, rgb=(0, 1, 2))
+    assert found.image is None
+    assert found.plot().width > 400
 
 
 def test_files_and_pictures(session, image, tmp_path):

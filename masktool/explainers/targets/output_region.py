@@ -165,7 +165,8 @@ def no_segmentation(output: str, shape: OutputShape) -> TargetError:
 def find_class_axis(shape: tuple[int, ...], metadata: Metadata) -> int:
     """Returns the axis of the classes: the one that is as long as the labels, else that of the input's channels."""
     axis = CHANNEL_AXIS[metadata.layout or "NCHW"]
-    fitting = [each for each in CHANNEL_AXIS.values() if metadata.labels and shape[each] == len(metadata.labels)]
+    axes = [each for layout, each in CHANNEL_AXIS.items() if len(layout) == len(shape)]
+    fitting = [each for each in axes if metadata.labels and shape[each] == len(metadata.labels)]
     return fitting[0] if len(fitting) == 1 else axis
 
 

@@ -8,6 +8,7 @@ does one of the layers behind a feature map, although the former takes two to th
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 from masktool.errors import MasktoolError
@@ -43,6 +44,23 @@ def default_for_budget(budget: int | None) -> str:
     if budget is None:
         return UNLIMITED
     return next((each.name for each in reversed(METHODS_BY_BUDGET) if each.fewest_passes <= budget), UNLIMITED)
+
+
+def bound_passes(method: Method, task: Task) -> Task:
+    """Returns a task with the most passes that its targets are worth by default, where the user has chosen nothing.
+
+    A budget that was given, and any option of the method with a value, is the user's choice, and stays as it is.
+    """
+    most = [each.most_passes for each in task.targets if each.most_passes is not None]
+    is_open = task.stopping.budget is None and all(map(method.leaves_open, option_names(method)))
+    if not most or not is_open or method.count_passes(task) is None:
+        return task
+    return dataclasses.replace(task, stopping=dataclasses.replace(task.stopping, budget=min(most)))
+
+
+def option_names(method: Method) -> tuple[str, ...]:
+    """Returns the names of a method's options."""
+    return tuple(field.name for field in dataclasses.fields(method))
 
 
 def fit_budget(method: Method, task: Task) -> Method:

@@ -17,7 +17,7 @@ from masktool.contract import DEFAULT_SIZE, FEATURE_MAP, FEATURE_MAP_OUTPUTS
 from masktool.errors import MasktoolError
 from masktool.explainers.bands.false_colour import show_bands
 from masktool.explainers.bands.places import answer_in_bands, find_hidden_bands
-from masktool.explainers.budgets import fit_budget
+from masktool.explainers.budgets import bound_passes, fit_budget
 from masktool.explainers.embedded import ask_file, check_embedded, read_attribution
 from masktool.explainers.explanation import Explanation
 from masktool.explainers.explanation_run import Cost, ExplanationRun, maps_of
@@ -144,6 +144,7 @@ def explain_batch(
             for (subject, targets), reading in zip(chosen, readings, strict=True)
         ]
         if session.metadata.takes_mask:
+            tasks = [bound_passes(method, task) for task in tasks]
             method = fit_budget(method, max(tasks, key=lambda task: len(task.targets)))
             attributions = method.attribute_together(tasks)
         else:

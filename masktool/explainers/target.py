@@ -125,6 +125,11 @@ class SettledTarget(abc.ABC):
         return None
 
     @property
+    def most_passes(self) -> int | None:
+        """The largest number of passes that are spent on it where the user leaves all open; None for the method's."""
+        return None
+
+    @property
     def marks(self) -> tuple[Mark, ...]:
         """The boxes to draw in the picture."""
         return ()

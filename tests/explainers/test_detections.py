@@ -231,7 +231,8 @@ def test_a_contrast_of_two_boxes_is_the_difference_of_their_similarities(folder,
 
 def test_a_file_that_masks_every_layer_does_as_well(folder) -> None:
     found = masktool.explain(folder / "yolox.layer.onnx", folder / "photo.png", "lime", "box:0", providers="cpu")
-    assert found.forward_passes <= 251
+    assert found.forward_passes <= 250
+    assert found.settings["budget"] == 250
     assert np.ptp(found.attributions) > 0
 
 
@@ -336,3 +337,10 @@ def test_boxes_of_a_letterbox_are_brought_back_into_the_picture(folder) -> None:
         settled, _ = settle(session, folder, "box:0")
     box = settled.box  # 64 x 48 pixels became 32 x 24, with 4 rows of grey above and below
     assert settled.chosen.box == pytest.approx((2 * box[0], 2 * (box[1] - 4), 2 * box[2], 2 * (box[3] - 4)))
+
+
+def test_by_default_a_detection_takes_250_passes_at_most(folder, filled) -> None:
+    for method in ("rise", "occlusion", "kernel-shap"):
+        assert masktool.explain(filled, folder / "photo.png", method, "box:0").forward_passes <= 250
+    asked = masktool.explain(filled, folder / "photo.png", "rise", "box:0", against="box:1", n_samples=300, until=None)
+    assert (asked.forward_passes, "budget" in asked.settings) == (301, False)

@@ -162,6 +162,13 @@ class SettledContrast(SettledTarget):
         return self.first.ranked_name(outputs)
 
     @property
+    def most_passes(self) -> int | None:
+        """The fewer of those of both."""
+        return min(
+            (side.most_passes for side in (self.first, self.against) if side.most_passes is not None), default=None
+        )
+
+    @property
     def marks(self) -> tuple[Mark, ...]:
         """The boxes of the first; that of the second among them is drawn as boldly."""
         bold = {each.box for side in (self.first, self.against) for each in side.marks if each.chosen}

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -44,6 +44,8 @@ from masktool.runtime.preprocessing import PreparedImage
 
 LEAST_SCORE = 0.25
 """Score from which on a place counts as a detection: what detectors are usually run with."""
+MOST_PASSES = 250
+"""Most passes by default, that of the image as it is among them."""
 NUMBERED = re.compile(r"box:(\d+)")
 NUMBER = r"[+-]?\d+(?:\.\d+)?"
 NEAR = re.compile(rf"(?:(.*\S)\s+)?near\s+({NUMBER})\s*,\s*({NUMBER})")
@@ -202,6 +204,12 @@ class SettledDetection(SettledTarget):
         """The outputs that the head reads."""
         return self.detector.outputs
 
+    def notes(self, outputs: ModelOutputs) -> Iterator[str]:  # noqa: ARG002
+        """Yields a note where the file has another number of labels than the head has classes."""
+        counts = [len(each or ()) for each in (self.labels, self.class_scores)]
+        if self.labels is not None and counts[0] != counts[1] and not self.detector.lists:
+            yield f"the file has {counts[0]} labels, and the detector {counts[1]} classes: labels may be of others"
+
     @property
     def chosen(self) -> Found:
         """The detection among all."""
@@ -263,6 +271,11 @@ class SettledDetection(SettledTarget):
             for index, each in enumerate(self.found)
         ]
         return (*every[:TOP_COUNT], *(each for each in every[TOP_COUNT:] if each.index == self.index))
+
+    @property
+    def most_passes(self) -> int:
+        """A detector is a large network, which many hundred passes take minutes of."""
+        return MOST_PASSES
 
     @property
     def marks(self) -> tuple[Mark, ...]:

@@ -18,7 +18,12 @@ SIZES = {1: (40,), 3: (6, 10, 8)}
 TAUGHT = {1: (slice(20, 26),), 3: np.s_[1:3, 6:9, 2:5]}
 """The places that decide class 1."""
 ABLE = sorted(name for name in METHODS if METHODS[name].any_rank)
-SAMPLES = {"lime": {"n_samples": 200, "n_segments": 30}, "rise": {"n_masks": 200}, "smoothgrad": {"n_samples": 10}}
+SAMPLES = {
+    "lime": {"n_samples": 200, "n_segments": 30},
+    "kernel-shap": {"n_segments": 30},
+    "rise": {"n_masks": 200},
+    "smoothgrad": {"n_samples": 10},
+}
 
 
 def save_network(path, axes, channels=2):

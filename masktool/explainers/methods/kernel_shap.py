@@ -87,6 +87,7 @@ class KernelShap(SegmentMethod):
     signed: ClassVar[bool] = True
     samples_option: ClassVar[str | None] = "n_samples"
     most_samples: ClassVar[int] = 249
+    any_rank: ClassVar[bool] = True
 
     n_segments: int = 50
     n_samples: int | None = None
@@ -113,7 +114,7 @@ class KernelShap(SegmentMethod):
         check_limit("segments", n_features, where=self.title)
         design = KeptSegments(segments)
         found = self.estimate(task, n_features, lambda rows, total: task.evaluate(rows, total, design))
-        settings = self.settings(n_features) | {"n_samples": found.run.drawn}
+        settings = self.settings(n_features, task) | {"n_samples": found.run.drawn}
         notes = tuple((*each, *([FEW] if found.is_short else [])) for each in found.run.notes())
         return Attribution(found.values[:, segments], settings, found.run.quality(), segments, notes)
 

@@ -72,7 +72,7 @@ class Figure(NamedTuple):
 
     Attributes:
         image: the picture, (H, W, 3) uint8 RGB.
-        label: the class, an index into :data:`FIGURES` or :data:`COLOURED_FIGURES`.
+        label: the class, an index into :data:`FIGURES` or :data:`COLOURED_FIGURES`, also where a part is left out.
         body: the pixels of the body that the top does not hide, (H, W) bool.
         top: the pixels of the top, (H, W) bool.
     """
@@ -111,8 +111,11 @@ def near(one: Pixels, other: Pixels) -> bool:
     return max(gaps) <= CLEARANCE
 
 
-def draw_figure(rng: np.random.Generator, label: int, coloured: bool = False, size: int = SIZE) -> Figure:
+def draw_figure(
+    rng: np.random.Generator, label: int, coloured: bool = False, shown: tuple[bool, bool] = (True, True)
+) -> Figure:
     """Draws a figure; two generators in one state give the same picture but for the parts' outlines or colours."""
+    size = SIZE
     body, top = divmod(label, len(TOPS))
     sides = np.sqrt(rng.uniform(*PART_AREA, 2)) * size
     askew = rng.uniform(-TILT, TILT)
@@ -126,6 +129,7 @@ def draw_figure(rng: np.random.Generator, label: int, coloured: bool = False, si
         shapes.draw_outline(shapes.LABELS.index(name), side, place, turn, size, size)
         for name, side, place, turn in zip(names, sides, (centre + step / 2, centre - step / 2), turns, strict=True)
     ]
+    covers = [cover * is_shown for cover, is_shown in zip(covers, shown, strict=True)]
     image = paint(rng, covers, PLAIN, colours)
     return Figure(image, label, (covers[0] > 0) & ~(covers[1] > 0), covers[1] > 0)
 
@@ -171,8 +175,27 @@ def draw_scenes(seed: int, count: int) -> list[Scene]:
     return [draw_scene(rng) for _ in range(count)]
 
 
-def draw_figures(seed: int, count: int, coloured: bool = False) -> list[Figure]:
-    """Draws figures, the classes balanced to within one and in random order; the same seed gives the same ones."""
+def draw_figures(seed: int, count: int, coloured: bool = False, incomplete: float = 0.0) -> list[Figure]:
+    """Draws figures, the classes balanced to within one and in random order; the same seed gives the same ones.
+
+    Args:
+        seed: the seed.
+        count: the number of figures.
+        coloured: whether colours tell the parts.
+        incomplete: the share of figures either part of which is left out by chance.
+    """
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(count) % len(FIGURES))
-    return [draw_figure(rng, int(label), coloured) for label in labels]
+    figures = []
+    for label in labels:
+        shown = (True, True) if rng.random() >= incomplete else (bool(rng.integers(2)), bool(rng.integers(2)))
+        figures.append(draw_figure(rng, int(label), coloured, shown))
+    return figures
+
+
+def share_label(figure: Figure) -> NDArray[np.float32]:
+    """Returns the probability of each class that what a figure shows leaves open: 1 in all."""
+    body, top = divmod(figure.label, len(TOPS))
+    found = np.zeros((len(BODIES), len(TOPS)), np.float32)
+    found[body if figure.body.any() else slice(None), top if figure.top.any() else slice(None)] = 1
+    return (found / found.sum()).reshape(-1)

@@ -65,8 +65,8 @@ def detection_loss(network: Detector, images: torch.Tensor, masks: torch.Tensor,
 def classification_loss(
     network: nn.Module, images: torch.Tensor, _: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
-    """Returns the cross-entropy of pictures of one class each, (N, 1)."""
-    return nn.functional.cross_entropy(network(images), labels[:, 0])
+    """Returns the cross-entropy of pictures with the probability of each class, (N, classes)."""
+    return nn.functional.cross_entropy(network(images), labels)
 
 
 def detection_accuracy(found: np.ndarray, scenes: Sequence[Scene]) -> float:

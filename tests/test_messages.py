@@ -50,8 +50,8 @@ SPELLINGS = {
     "other words": (parameter("mask_required", False), "mask_required=False", "--mask optional"),
     "one of": (
         parameter("preprocessing", PREPROCESSINGS),
-        'preprocessing="imagenet"|"caffe"|"tf"|"FILE.json"',
-        "--preprocess imagenet|caffe|tf|FILE.json",
+        'preprocessing="imagenet"|"caffe"|"tf"|"yolo"|"FILE.json"',
+        "--preprocess imagenet|caffe|tf|yolo|FILE.json",
     ),
     "or": (
         parameter("class_output", OneOf(("a", "b"), " or ")),

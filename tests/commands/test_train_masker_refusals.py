@@ -81,7 +81,7 @@ def test_no_data(capsys: pytest.CaptureFixture[str]):
 
 def test_unknown_preprocessing(capsys: pytest.CaptureFixture[str]):
     error, _ = refuse(["train-masker", *MODEL, "--data", "data"], capsys)
-    assert "preprocessing unknown (weights.pt); add --preprocess imagenet|caffe|tf|FILE.json" in error
+    assert "preprocessing unknown (weights.pt); add --preprocess imagenet|caffe|tf|yolo|FILE.json" in error
 
 
 def test_unknown_input_size(capsys: pytest.CaptureFixture[str]):

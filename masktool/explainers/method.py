@@ -107,7 +107,8 @@ class Method(abc.ABC):
     def leaves_open(self, name: str) -> bool:
         """Tells whether an option has its default, so that a budget may choose it."""
         (field,) = (each for each in dataclasses.fields(self) if each.name == name)
-        return bool(getattr(self, name) == field.default)
+        value = getattr(self, name)
+        return value is field.default or (not isinstance(value, np.ndarray) and bool(value == field.default))
 
     def within(self, budget: int, task: Task) -> Self:  # noqa: ARG002  # what has a fixed cost has nothing to choose
         """Returns the method with the settings that make the most of a budget of passes; options with values stay.

@@ -51,6 +51,8 @@ CAP = 99.0
 al., "SmoothGrad: removing noise by adding noise", 2017, section 3.1."""
 NEGLIGIBLE = 1e-3
 """Share of the bar below which a tick's value is 0: no pixel of the bar shows the difference."""
+TICK_DIGITS = (3, 4, 5, 6)
+"""Digits of a tick's number: the fewest that tell the three apart."""
 BAR_BACKGROUND = 0.75
 """Grey beneath the colour bar, about a photograph's mean lightness."""
 
@@ -125,7 +127,10 @@ class Scale:
         if abs(middle) < NEGLIGIBLE * (self.high - self.low):
             middle = 0.0
         sign = "+" if self.signed else ""
-        texts = [f"{self.low:.3g}", f"{middle:.3g}", f"{self.high:{sign}.3g}"]
+        for digits in TICK_DIGITS:
+            texts = [f"{self.low:.{digits}g}", f"{middle:.{digits}g}", f"{self.high:{sign}.{digits}g}"]
+            if len(set(texts)) == len(texts):
+                break
         return list(zip((0.0, 0.5, 1.0), texts, strict=True))
 
 

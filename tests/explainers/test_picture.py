@@ -59,6 +59,8 @@ def test_signed_scale_is_symmetric_and_the_other_spans_the_range():
     assert Scale.of(values, False) == Scale(-1, 3, False)
     assert Scale.of(values, True).ticks() == [(0.0, "-3"), (0.5, "0"), (1.0, "+3")]
     assert Scale.of(np.full((2, 2), 0.25, np.float32), False).ticks() == [(0.5, "0.25 everywhere")]
+    near = Scale.of(np.array([[0.9986, 0.9994]], np.float32), False).ticks()
+    assert [text for _, text in near] == ["0.9986", "0.999", "0.9994"]
     assert Scale.of(np.full((2, 2), np.nan, np.float32), True).flat
 
 

@@ -371,8 +371,13 @@ class Metadata:
         return () if self.gradient is None else self.losses or FIRST_LOSSES
 
     def to_properties(self) -> dict[str, str]:
-        """Returns the metadata as ``metadata_props`` pairs, one JSON document each."""
-        return {METADATA_PREFIX + key: json.dumps(value) for key, value in dataclasses.asdict(self).items()}
+        """Returns the metadata as ``metadata_props`` pairs, one JSON document each.
+
+        The schema's version comes last: a file that was cut between two pairs lacks it, and is not taken for whole.
+        """
+        values = dataclasses.asdict(self)
+        values["schema_version"] = values.pop("schema_version")
+        return {METADATA_PREFIX + key: json.dumps(value) for key, value in values.items()}
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, str]) -> Metadata | None:

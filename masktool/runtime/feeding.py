@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from masktool.contract import MASK_INPUT, TARGET_INPUT, TOP_CLASS, Loss
+from masktool.contract import MASK_INPUT, TARGET_INPUT, TOP_CLASS, Layout, Loss, Size
 from masktool.layouts import SPATIAL_AXES
 from masktool.runtime.checks import check_batches, check_images, check_masks, check_takes_mask
 from masktool.runtime.gradients import check_target_classes, feed_loss
@@ -33,15 +33,13 @@ def check_feed(
 ) -> Feed:
     """Returns the checked values of the inputs; ``results`` where images or masks come later."""
     checked = check_images(images, file.metadata.image_input, file.input_shape, file.image_type)
-    size = [checked.shape[axis] for axis in SPATIAL_AXES[file.layout]]
+    kept = None
     if masks is not None:
         check_takes_mask(file.metadata, file.path)
-        kept = check_masks(masks, size, file.mask_type)
+        kept = check_masks(masks, size_of(checked, file.layout), file.mask_type)
         check_batches(len(checked), len(kept))
     elif file.mask_required:
-        kept = np.ones((1, 1, *size), file.mask_type)
-    else:
-        kept = None
+        kept = np.ones((1, 1, *size_of(checked, file.layout)), file.mask_type)
     pictures = 1 if file.metadata.takes_photograph else len(checked)
     results = max(pictures, results, 0 if kept is None else len(kept))
     asked = ask_top_class(file.other_inputs, file.explanation_outputs, outputs)
@@ -52,6 +50,11 @@ def check_feed(
     elif TARGET_INPUT in asked:
         feed[TARGET_INPUT] = check_target_classes(feed[TARGET_INPUT], results, file.n_classes, TOP_CLASS)
     return Feed(feed if kept is None else feed | {MASK_INPUT: kept}, results)
+
+
+def size_of(images: np.ndarray, layout: Layout) -> Size:
+    """Returns (height, width) of images, or the lengths of whatever axes of places they have."""
+    return tuple(images.shape[axis] for axis in SPATIAL_AXES[layout])
 
 
 def check_gradient_feed(

@@ -216,6 +216,18 @@ def test_truncated_file(model, share):
         MaskedSession(model)
 
 
+def test_a_file_cut_between_two_pairs_of_metadata_is_none_of_masktools(model):
+    """As protocol buffers go it is whole, and what it lacks would be taken for unknown."""
+    whole = onnx.load(model)
+    pairs = list(whole.metadata_props)
+    for count in range(len(pairs)):
+        del whole.metadata_props[:]
+        whole.metadata_props.extend(pairs[:count])
+        onnx.save(whole, model)
+        with pytest.raises(MasktoolError, match="not a masktool file"):
+            MaskedSession(model)
+
+
 def test_not_a_masktool_file(tmp_path):
     path = write_model(tmp_path / "plain.onnx", masked=False)
     with pytest.raises(MasktoolError, match=r"not a masktool file \(.*\); run `masktool.export\(.*plain.onnx., ...\)`"):

@@ -3,6 +3,7 @@
 import os
 from types import SimpleNamespace
 
+import onnx
 import pytest
 
 from masktool import MasktoolError

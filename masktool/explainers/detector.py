@@ -26,7 +26,7 @@ Shapes = Mapping[str, OutputShape]
 """The shapes of a model's outputs by name, with the axis of images in front; None for an axis of any length."""
 Values = Mapping[str, NDArray[Any]]
 """The outputs of M images by name, (M, ...) each."""
-Size = tuple[int, int]
+InputSize = tuple[int, int]
 """(height, width) of the model's input in pixels."""
 LARGEST_EXPONENT = 50.0
 """Exponents are cut there, so that a place far from any object has a large box and not an infinite one."""
@@ -52,7 +52,7 @@ class Detector(abc.ABC):
         """Returns the head with the outputs of a model that it can read; None where there are none of such a form."""
 
     @abc.abstractmethod
-    def is_sure(self, shapes: Shapes, size: Size) -> bool:
+    def is_sure(self, shapes: Shapes, size: InputSize) -> bool:
         """Tells whether names and shapes leave no doubt that the outputs are of this kind."""
 
     @property
@@ -65,12 +65,12 @@ class Detector(abc.ABC):
         """The names of those that may be lists of another length under other masks."""
         return ()
 
-    def settle(self, values: Values, size: Size) -> Self:  # noqa: ARG002
+    def settle(self, values: Values, size: InputSize) -> Self:  # noqa: ARG002
         """Returns the head with what the outputs of an image with nothing missing tell, which holds under all masks."""
         return self
 
     @abc.abstractmethod
-    def decode(self, values: Values, size: Size) -> Detections:
+    def decode(self, values: Values, size: InputSize) -> Detections:
         """Returns the detections of M images.
 
         Args:
@@ -83,7 +83,7 @@ DETECTORS: ClassRegistry[Detector] = ClassRegistry("detector", "masktool.explain
 """The class of every kind of head, by its name."""
 
 
-def choose_detector(name: str | None, shapes: Shapes, size: Size) -> Detector:
+def choose_detector(name: str | None, shapes: Shapes, size: InputSize) -> Detector:
     """Returns the head of a model: the kind that was named, else the one that its outputs leave no doubt about.
 
     Args:
@@ -143,12 +143,12 @@ def pick_output(names: Sequence[str], *words: str) -> str | None:
     return matching[0] if len(matching) == 1 else None
 
 
-def count_places(size: Size, strides: Sequence[int]) -> int:
+def count_places(size: InputSize, strides: Sequence[int]) -> int:
     """Returns how many places grids of some strides have over an input."""
     return sum(-(-size[0] // stride) * -(-size[1] // stride) for stride in strides)
 
 
-def list_places(size: Size, strides: Sequence[int]) -> NDArray[np.float64]:
+def list_places(size: InputSize, strides: Sequence[int]) -> NDArray[np.float64]:
     """Returns (column, row, stride) of every place of grids of some strides over an input, row by row, (n, 3)."""
     grids = []
     for stride in strides:

@@ -28,8 +28,6 @@ Place = tuple[int, ...]
 """Indices into the axes of one image's output."""
 OutputShape = tuple[int | None, ...]
 """The shape of an output; None for an axis of any length."""
-Pixels = NDArray[np.bool_]
-"""Pixels of a picture, (H, W): True for those of a region."""
 TOP = "top"
 FEW_ROUNDINGS = 4
 """Roundings of a score within which a map's values are noise: the difference of two scores has two, sums have a few."""
@@ -176,7 +174,11 @@ class SettledTarget(abc.ABC):
         """Returns the error for a method that needs gradients, which it has none of."""
         return explains_classes(title, self)
 
-    def region_pixels(self, size: tuple[int, int], crop_box: tuple[float, float, float, float]) -> Pixels | None:  # noqa: ARG002
+    def region_pixels(
+        self,
+        size: tuple[int, int],  # noqa: ARG002
+        crop_box: tuple[float, float, float, float],  # noqa: ARG002
+    ) -> NDArray[np.bool_] | None:
         """Returns the pixels of the region that it is of, (H0, W0), to be drawn in the picture; None for no region.
 
         Args:

@@ -35,6 +35,7 @@ NEEDED = {
     "PIL": "pillow",
     "rich": "rich",
     "skimage": "scikit-image",
+    "tifffile": "tifffile",
     "threadpoolctl": "threadpoolctl",
 }
 """Distribution of each module that masktool needs; ONNX Runtime has a check of its own."""

@@ -36,10 +36,10 @@ def check_feed(
     kept = None
     if masks is not None:
         check_takes_mask(file.metadata, file.path)
-        kept = check_masks(masks, size_of(checked, file.layout), file.mask_type)
+        kept = check_masks(masks, size_in(checked, file.layout), file.mask_type)
         check_batches(len(checked), len(kept))
     elif file.mask_required:
-        kept = np.ones((1, 1, *size_of(checked, file.layout)), file.mask_type)
+        kept = np.ones((1, 1, *size_in(checked, file.layout)), file.mask_type)
     pictures = 1 if file.metadata.takes_photograph else len(checked)
     results = max(pictures, results, 0 if kept is None else len(kept))
     asked = ask_top_class(file.other_inputs, file.explanation_outputs, outputs)
@@ -52,7 +52,7 @@ def check_feed(
     return Feed(feed if kept is None else feed | {MASK_INPUT: kept}, results)
 
 
-def size_of(images: np.ndarray, layout: Layout) -> Size:
+def size_in(images: np.ndarray, layout: Layout) -> Size:
     """Returns (height, width) of images, or the lengths of whatever axes of places they have."""
     return tuple(images.shape[axis] for axis in SPATIAL_AXES[layout])
 

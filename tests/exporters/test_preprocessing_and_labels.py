@@ -67,7 +67,7 @@ def test_a_file_names_the_classes(tmp_path: Path, form: type):
     ("options", "message"),
     [
         ({"preprocessing": 7}, "not a preprocessing .*got int"),
-        ({"preprocessing": "imagenett"}, "no such file .*imagenett.*expected imagenet, caffe, tf or a JSON file"),
+        ({"preprocessing": "imagenett"}, "no such file .*imagenett.*expected imagenet, caffe, tf, yolo or a JSON file"),
         ({"preprocessing": {"mean": 1}}, "not a preprocessing .*got dict"),
         ({"labels": "nowhere.txt"}, "file not found .*nowhere.txt"),
         ({"labels": 7}, "not labels .*got int"),

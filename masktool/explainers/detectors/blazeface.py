@@ -18,8 +18,8 @@ from masktool.explainers.detections import Detections
 from masktool.explainers.detector import (
     DETECTORS,
     Detector,
+    InputSize,
     Shapes,
-    Size,
     Values,
     from_centres,
     list_places,
@@ -57,7 +57,7 @@ class BlazeFace(Detector):
         scores, boxes = (find_grids(shapes, columns) for columns in (1, COLUMNS))
         return cls(scores, boxes) if scores and boxes else None
 
-    def is_sure(self, shapes: Shapes, size: Size) -> bool:  # noqa: ARG002  # nothing else has these shapes
+    def is_sure(self, shapes: Shapes, size: InputSize) -> bool:  # noqa: ARG002  # nothing else has these shapes
         """Tells whether the input is that of the published network."""
         return size == (128, 128)
 
@@ -66,7 +66,7 @@ class BlazeFace(Detector):
         """Logits and boxes."""
         return (*self.scores, *self.boxes)
 
-    def decode(self, values: Values, size: Size) -> Detections:
+    def decode(self, values: Values, size: InputSize) -> Detections:
         """Returns the detections of M images."""
         logits, given = (
             np.concatenate([values[name] for name in names], axis=1) for names in (self.scores, self.boxes)
@@ -85,7 +85,7 @@ def find_grids(shapes: Shapes, columns: int) -> tuple[str, ...]:
     return tuple(found[count] for count in COUNTS) if set(COUNTS) <= set(found) else ()
 
 
-def place_anchors(size: Size) -> np.ndarray:
+def place_anchors(size: InputSize) -> np.ndarray:
     """Returns the anchors (x, y) in pixels, (896, 2)."""
     grids = [np.repeat(list_places(size, (stride,)), count, axis=0) for stride, count in ANCHORS.items()]
     places = np.concatenate(grids)

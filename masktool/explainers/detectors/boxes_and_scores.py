@@ -14,7 +14,7 @@ import numpy as np
 
 from masktool.errors import MasktoolError
 from masktool.explainers.detections import Detections
-from masktool.explainers.detector import DETECTORS, Detector, Shapes, Size, Values, pick_output, with_rank
+from masktool.explainers.detector import DETECTORS, Detector, InputSize, Shapes, Values, pick_output, with_rank
 
 BOX = 4
 LARGEST_SHARE = 2.0
@@ -60,7 +60,7 @@ class BoxesAndScores(Detector):
         scores = pick_output([name for name in lists if name != labels], *SCORE_WORDS)
         return None if scores is None else cls(boxes, scores, labels)
 
-    def is_sure(self, shapes: Shapes, size: Size) -> bool:  # noqa: ARG002  # names decide
+    def is_sure(self, shapes: Shapes, size: InputSize) -> bool:  # noqa: ARG002  # names decide
         """Tells whether boxes and scores are called so, and are of as many places."""
         return "box" in self.boxes.lower() and has_word(self.scores, SCORE_WORDS) and self.fits(shapes)
 
@@ -79,12 +79,12 @@ class BoxesAndScores(Detector):
         """All of them."""
         return self.outputs
 
-    def settle(self, values: Values, size: Size) -> Self:  # noqa: ARG002
+    def settle(self, values: Values, size: InputSize) -> Self:  # noqa: ARG002
         """Returns the head with whether boxes are shares."""
         boxes = values[self.boxes]
         return dataclasses.replace(self, are_shares=boxes.size > 0 and float(np.abs(boxes).max()) <= LARGEST_SHARE)
 
-    def decode(self, values: Values, size: Size) -> Detections:
+    def decode(self, values: Values, size: InputSize) -> Detections:
         """Returns the detections of M images."""
         given = np.asarray(values[self.boxes], np.float64)
         boxes = given.reshape(len(given), -1, BOX)

@@ -17,8 +17,8 @@ from masktool.explainers.detections import Detections
 from masktool.explainers.detector import (
     DETECTORS,
     Detector,
+    InputSize,
     Shapes,
-    Size,
     Values,
     from_centres,
     pick_output,
@@ -54,7 +54,7 @@ class Detr(Detector):
         scores = pick_output([name for name in flat if name != boxes], "logit", "class", "score", "labels")
         return None if boxes is None or scores is None else cls(scores, boxes)
 
-    def is_sure(self, shapes: Shapes, size: Size) -> bool:  # noqa: ARG002  # queries do not depend on the size
+    def is_sure(self, shapes: Shapes, size: InputSize) -> bool:  # noqa: ARG002  # queries do not depend on the size
         """Tells whether there are the hundred queries of the published network, and its names."""
         named = "logits" in self.scores and "boxes" in self.boxes
         return named and shapes[self.scores][1] == shapes[self.boxes][1] == QUERIES
@@ -64,13 +64,13 @@ class Detr(Detector):
         """Logits and boxes."""
         return (self.scores, self.boxes)
 
-    def decode(self, values: Values, size: Size) -> Detections:
+    def decode(self, values: Values, size: InputSize) -> Detections:
         """Returns the detections of M images."""
         shares = share_out(values[self.scores])
         classes = shares[..., :-1]
         return Detections(decode_shares(values[self.boxes], size), classes, 1 - shares[..., -1], classes.max(axis=2))
 
 
-def decode_shares(values: np.ndarray, size: Size) -> np.ndarray:
+def decode_shares(values: np.ndarray, size: InputSize) -> np.ndarray:
     """Returns boxes (x0, y0, x1, y1) in pixels of boxes (centre x, centre y, width, height) as shares of an input."""
     return from_centres(values) * np.array([*size[::-1], *size[::-1]])

@@ -15,7 +15,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from masktool.explainers.detections import Detections
-from masktool.explainers.detector import DETECTORS, Detector, Shapes, Size, Values, pick_output, with_rank
+from masktool.explainers.detector import DETECTORS, Detector, InputSize, Shapes, Values, pick_output, with_rank
 from masktool.explainers.detectors.boxes_and_scores import of_labels
 
 COLUMNS = {6: (0, 4, 5), 7: (1, 6, 5)}
@@ -47,7 +47,7 @@ class EndToEnd(Detector):
         )
         return None if name is None else cls(name)
 
-    def is_sure(self, shapes: Shapes, size: Size) -> bool:  # noqa: ARG002  # rows do not depend on the size
+    def is_sure(self, shapes: Shapes, size: InputSize) -> bool:  # noqa: ARG002  # rows do not depend on the size
         """Tells whether there are three hundred rows of six columns."""
         return shapes[self.output][1:] == (ROWS, 6)
 
@@ -61,7 +61,7 @@ class EndToEnd(Detector):
         """The output."""
         return (self.output,)
 
-    def decode(self, values: Values, size: Size) -> Detections:  # noqa: ARG002  # boxes are in pixels
+    def decode(self, values: Values, size: InputSize) -> Detections:  # noqa: ARG002  # boxes are in pixels
         """Returns the detections of M images."""
         rows = np.asarray(values[self.output], np.float64)
         box, score, label = COLUMNS[rows.shape[2]]

@@ -22,8 +22,8 @@ from masktool.explainers.detections import Detections
 from masktool.explainers.detector import (
     DETECTORS,
     Detector,
+    InputSize,
     Shapes,
-    Size,
     Values,
     are_probabilities,
     count_places,
@@ -69,7 +69,7 @@ class RetinaNet(Detector):
         scores = pick_output([name for name in flat if name != boxes], "cls", "class", "score", "logit", "conf")
         return None if boxes is None or scores is None else cls(scores, boxes)
 
-    def is_sure(self, shapes: Shapes, size: Size) -> bool:
+    def is_sure(self, shapes: Shapes, size: InputSize) -> bool:
         """Tells whether there are nine anchors for every place of the five grids."""
         return shapes[self.boxes][1] == shapes[self.scores][1] == ANCHORS * count_places(size, STRIDES)
 
@@ -78,11 +78,11 @@ class RetinaNet(Detector):
         """Classes and offsets."""
         return (self.scores, self.boxes)
 
-    def settle(self, values: Values, size: Size) -> Self:  # noqa: ARG002
+    def settle(self, values: Values, size: InputSize) -> Self:  # noqa: ARG002
         """Returns the head with whether a sigmoid is to come: logits do not all lie in 0..1."""
         return dataclasses.replace(self, are_logits=not are_probabilities(values[self.scores]))
 
-    def decode(self, values: Values, size: Size) -> Detections:
+    def decode(self, values: Values, size: InputSize) -> Detections:
         """Returns the detections of M images."""
         given = np.asarray(values[self.scores], np.float64)
         offsets, anchors = np.asarray(values[self.boxes], np.float64), list_anchors(size)
@@ -93,7 +93,7 @@ class RetinaNet(Detector):
 
 
 @functools.cache
-def list_anchors(size: Size) -> np.ndarray:
+def list_anchors(size: InputSize) -> np.ndarray:
     """Returns the anchors (centre x, centre y, width, height) in pixels, grid by grid, row by row."""
     found = []
     for stride, width in zip(STRIDES, WIDTHS, strict=True):

@@ -14,7 +14,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from masktool.explainers.detections import Detections
-from masktool.explainers.detector import DETECTORS, Shapes, Size, Values, are_probabilities, squash
+from masktool.explainers.detector import DETECTORS, InputSize, Shapes, Values, are_probabilities, squash
 from masktool.explainers.detectors.detr import Detr, decode_shares
 
 QUERIES = 300
@@ -34,15 +34,15 @@ class RtDetr(Detr):
 
     are_logits: bool = True
 
-    def is_sure(self, shapes: Shapes, size: Size) -> bool:  # noqa: ARG002  # queries do not depend on the size
+    def is_sure(self, shapes: Shapes, size: InputSize) -> bool:  # noqa: ARG002  # queries do not depend on the size
         """Tells whether there are its three hundred queries."""
         return shapes[self.scores][1] == shapes[self.boxes][1] == QUERIES
 
-    def settle(self, values: Values, size: Size) -> Self:  # noqa: ARG002
+    def settle(self, values: Values, size: InputSize) -> Self:  # noqa: ARG002
         """Returns the head with whether a sigmoid is to come: logits do not all lie in 0..1."""
         return dataclasses.replace(self, are_logits=not are_probabilities(values[self.scores]))
 
-    def decode(self, values: Values, size: Size) -> Detections:
+    def decode(self, values: Values, size: InputSize) -> Detections:
         """Returns the detections of M images."""
         given = np.asarray(values[self.scores])
         classes = squash(given) if self.are_logits else given

@@ -23,8 +23,8 @@ from masktool.explainers.detections import Detections
 from masktool.explainers.detector import (
     DETECTORS,
     Detector,
+    InputSize,
     Shapes,
-    Size,
     Values,
     are_probabilities,
     from_centres,
@@ -96,7 +96,7 @@ class Ssd(Detector):
         scores = pick_output([name for name in flat if name != boxes], "cls", "class", "score", "conf", "logit")
         return None if boxes is None or scores is None else cls(scores, boxes)
 
-    def is_sure(self, shapes: Shapes, size: Size) -> bool:
+    def is_sure(self, shapes: Shapes, size: InputSize) -> bool:
         """Tells whether the number of default boxes is that of the input's size."""
         expected = {(300, 300): COCO.boxes, (320, 320): LITE.boxes}
         return shapes[self.boxes][1] == shapes[self.scores][1] == expected.get(size)
@@ -106,11 +106,11 @@ class Ssd(Detector):
         """Classes and offsets."""
         return (self.scores, self.boxes)
 
-    def settle(self, values: Values, size: Size) -> Self:  # noqa: ARG002
+    def settle(self, values: Values, size: InputSize) -> Self:  # noqa: ARG002
         """Returns the head with whether there was a softmax: then all numbers lie in 0..1."""
         return dataclasses.replace(self, is_shared_out=are_probabilities(values[self.scores]))
 
-    def decode(self, values: Values, size: Size) -> Detections:
+    def decode(self, values: Values, size: InputSize) -> Detections:
         """Returns the detections of M images; there is an object where there is no background."""
         given = np.asarray(values[self.scores], np.float64)
         shares = given if self.is_shared_out else share_out(given)

@@ -14,7 +14,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from masktool.explainers.detections import Detections
-from masktool.explainers.detector import DETECTORS, Detector, Shapes, Size, Values, count_places, with_rank
+from masktool.explainers.detector import DETECTORS, Detector, InputSize, Shapes, Values, count_places, with_rank
 
 ANCHORS = {8: 3, 16: 2, 32: 2, 64: 3}
 """Anchors a place by stride."""
@@ -46,7 +46,7 @@ class UltraFace(Detector):
         boxes = [name for name, shape in flat.items() if shape[2] == BOX]
         return cls(scores[0], boxes[0]) if len(scores) == len(boxes) == 1 else None
 
-    def is_sure(self, shapes: Shapes, size: Size) -> bool:
+    def is_sure(self, shapes: Shapes, size: InputSize) -> bool:
         """Tells whether there are as many places as its grids have anchors."""
         expected = sum(count * count_places(size, (stride,)) for stride, count in ANCHORS.items())
         return shapes[self.scores][1] == shapes[self.boxes][1] == expected
@@ -56,7 +56,7 @@ class UltraFace(Detector):
         """Scores and boxes."""
         return (self.scores, self.boxes)
 
-    def decode(self, values: Values, size: Size) -> Detections:
+    def decode(self, values: Values, size: InputSize) -> Detections:
         """Returns the detections of M images."""
         boxes = np.asarray(values[self.boxes], np.float64) * np.array([*size[::-1], *size[::-1]])
         return Detections.of_classes(boxes, np.asarray(values[self.scores])[..., 1:])

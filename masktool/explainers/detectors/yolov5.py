@@ -17,8 +17,8 @@ from masktool.explainers.detections import Detections
 from masktool.explainers.detector import (
     DETECTORS,
     Detector,
+    InputSize,
     Shapes,
-    Size,
     Values,
     count_places,
     from_centres,
@@ -59,7 +59,7 @@ class Yolov5(Detector):
         name = pick_output(fitting, "output0", "pred")
         return None if name is None else cls(name, count_coefficients(shapes))
 
-    def is_sure(self, shapes: Shapes, size: Size) -> bool:
+    def is_sure(self, shapes: Shapes, size: InputSize) -> bool:
         """Tells whether there are three anchors for every place of one of the usual grids."""
         return shapes[self.output][1] in {ANCHORS * count_places(size, strides) for strides in STRIDES}
 
@@ -68,7 +68,7 @@ class Yolov5(Detector):
         """The output."""
         return (self.output,)
 
-    def decode(self, values: Values, size: Size) -> Detections:  # noqa: ARG002  # boxes are in pixels
+    def decode(self, values: Values, size: InputSize) -> Detections:  # noqa: ARG002  # boxes are in pixels
         """Returns the detections of M images; of a network of one class the objectness is the score."""
         found = np.asarray(values[self.output])
         classes = found[..., FIRST_CLASS : found.shape[2] - self.last]

@@ -17,8 +17,8 @@ from masktool.explainers.detections import Detections
 from masktool.explainers.detector import (
     DETECTORS,
     Detector,
+    InputSize,
     Shapes,
-    Size,
     Values,
     count_places,
     from_centres,
@@ -54,7 +54,7 @@ class Yolov8(Detector):
         name = pick_output(fitting, "output0", "pred")
         return None if name is None else cls(name, count_coefficients(shapes))
 
-    def is_sure(self, shapes: Shapes, size: Size) -> bool:
+    def is_sure(self, shapes: Shapes, size: InputSize) -> bool:
         """Tells whether there are as many places as one of the usual sets of grids has."""
         return shapes[self.output][2] in {count_places(size, strides) for strides in STRIDES}
 
@@ -63,7 +63,7 @@ class Yolov8(Detector):
         """The output."""
         return (self.output,)
 
-    def decode(self, values: Values, size: Size) -> Detections:  # noqa: ARG002  # boxes are in pixels
+    def decode(self, values: Values, size: InputSize) -> Detections:  # noqa: ARG002  # boxes are in pixels
         """Returns the detections of M images."""
         found = np.asarray(values[self.output]).transpose(0, 2, 1)
         classes = found[..., BOX : found.shape[2] - self.last]

@@ -18,8 +18,8 @@ from masktool.explainers.detections import Detections
 from masktool.explainers.detector import (
     DETECTORS,
     Detector,
+    InputSize,
     Shapes,
-    Size,
     Values,
     count_places,
     from_centres,
@@ -62,7 +62,7 @@ class Yolox(Detector):
         name = pick_output(fitting, "output", "pred")
         return None if name is None else cls(name)
 
-    def is_sure(self, shapes: Shapes, size: Size) -> bool:
+    def is_sure(self, shapes: Shapes, size: InputSize) -> bool:
         """Tells whether there are as many places as the three grids have."""
         return shapes[self.output][1] == count_places(size, STRIDES)
 
@@ -71,19 +71,19 @@ class Yolox(Detector):
         """The output."""
         return (self.output,)
 
-    def settle(self, values: Values, size: Size) -> Self:  # noqa: ARG002
+    def settle(self, values: Values, size: InputSize) -> Self:  # noqa: ARG002
         """Returns the head with whether its boxes are decoded: no logarithm of a width is as large as a width."""
         largest = float(np.asarray(values[self.output])[..., 2:4].max())
         return dataclasses.replace(self, is_decoded=largest > LARGEST_LOGARITHM)
 
-    def decode(self, values: Values, size: Size) -> Detections:
+    def decode(self, values: Values, size: InputSize) -> Detections:
         """Returns the detections of M images."""
         found = np.asarray(values[self.output])
         boxes = found[..., :4] if self.is_decoded else self.place_boxes(found, size)
         classes, objectness = found[..., FIRST_CLASS:], found[..., FIRST_CLASS - 1]
         return Detections(from_centres(boxes), classes, objectness, objectness * classes.max(axis=2))
 
-    def place_boxes(self, found: np.ndarray, size: Size) -> np.ndarray:
+    def place_boxes(self, found: np.ndarray, size: InputSize) -> np.ndarray:
         """Returns boxes (centre x, centre y, width, height) in pixels."""
         places = list_places(size, STRIDES)
         stride = places[:, 2:]

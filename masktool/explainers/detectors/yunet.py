@@ -16,8 +16,8 @@ from masktool.explainers.detections import Detections
 from masktool.explainers.detector import (
     DETECTORS,
     Detector,
+    InputSize,
     Shapes,
-    Size,
     Values,
     from_centres,
     grow,
@@ -42,7 +42,7 @@ class YuNet(Detector):
         head = cls()
         return head if set(head.outputs) <= set(shapes) else None
 
-    def is_sure(self, shapes: Shapes, size: Size) -> bool:  # noqa: ARG002  # nine names leave no doubt
+    def is_sure(self, shapes: Shapes, size: InputSize) -> bool:  # noqa: ARG002  # nine names leave no doubt
         """Tells that it is."""
         return True
 
@@ -51,7 +51,7 @@ class YuNet(Detector):
         """Class, object and box of each grid."""
         return tuple(f"{part}_{stride}" for part in PARTS for stride in STRIDES)
 
-    def decode(self, values: Values, size: Size) -> Detections:
+    def decode(self, values: Values, size: InputSize) -> Detections:
         """Returns the detections of M images."""
         classes, objects, given = (
             np.concatenate([values[f"{part}_{stride}"] for stride in STRIDES], axis=1) for part in PARTS

@@ -28,7 +28,6 @@ from masktool.explainers.target import (
     ClassScore,
     Combined,
     OutputShape,
-    Pixels,
     SettledTarget,
     Target,
     TargetError,
@@ -222,7 +221,9 @@ class SettledContrast(SettledTarget):
         """Returns the error of the side that has no gradient."""
         return (self.against if self.first.classes else self.first).refuse_gradient(title)
 
-    def region_pixels(self, size: tuple[int, int], crop_box: tuple[float, float, float, float]) -> Pixels | None:
+    def region_pixels(
+        self, size: tuple[int, int], crop_box: tuple[float, float, float, float]
+    ) -> NDArray[np.bool_] | None:
         """Returns the pixels of the first's region."""
         return self.first.region_pixels(size, crop_box)
 

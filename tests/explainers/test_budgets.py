@@ -88,9 +88,10 @@ def test_windows_cover_the_input_and_fit(size, count):
     assert seen.all()
 
 
-def test_occlusions_own_windows_are_those_of_170_passes():
-    assert windows_within(169, (224, 224)) == ((32, 32), (16, 16))
-    assert windows_within(10_000, (224, 224)) == ((16, 16), (8, 8))
+def test_windows_stay_a_fifth_of_the_side_and_come_nearer():
+    assert windows_within(100, (224, 224)) == ((45, 45), (20, 20))
+    assert windows_within(169, (224, 224)) == ((45, 45), (15, 15))
+    assert windows_within(10_000, (224, 224)) == ((45, 45), (7, 7))
 
 
 def test_a_masking_model_costs_its_one_pass(tmp_path):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple, Self
 
@@ -32,8 +33,10 @@ WINDOWS_PER_SIDE: Mapping[int, int] = {1: 24, 2: 7, 3: 4}
 as many passes or twice as many."""
 
 MOST_PER_SIDE = 27
-"""Most windows along a side for a budget of passes: then they are a fourteenth of it, 16 of 224 pixels. Smaller ones
-hide so little that hardly any score changes."""
+"""Most windows along a side for a budget of passes: then they are 7 of 224 pixels apart, and nearer gain little."""
+SMALLEST_SHARE: Mapping[int, float] = {2: 0.2}
+"""Least side of the windows that a budget of passes chooses, as a share of an image's, 45 of 224 pixels. What smaller
+ones hide changes hardly any score: docs/evidence.md. For signals and volumes nothing was measured."""
 
 START_NAMES: Mapping[int, tuple[str, ...]] = {1: ("left",), 2: ("top", "left"), 3: ("front", "top", "left")}
 """Names of where a window or a crop starts along each axis, by the number of axes."""
@@ -68,7 +71,7 @@ class Occlusion(Method):
             check_lengths("strides", self.strides)
 
     def within(self, budget: int, task: Task) -> Self:
-        """Returns the method with the smallest windows that the budget reaches for, half a window apart."""
+        """Returns the method with as many windows as the budget reaches for."""
         if not self.leaves_open("sliding_window_shapes") or not self.leaves_open("strides"):
             return self
         return dataclasses.replace(self, **windows_within(budget - 1, task.size)._asdict())
@@ -116,13 +119,23 @@ def half_of(window: Size) -> Size:
 
 
 def windows_within(count: int, size: Size) -> ChosenWindows:
-    """Returns the smallest windows, half a window apart, of which at most ``count`` cover an input of ``size``."""
+    """Returns windows of which at most ``count`` cover an input: the more, the smaller, half a window apart.
+
+    From the smallest ones on (:data:`SMALLEST_SHARE`) more windows are nearer to one another.
+    """
+    least = SMALLEST_SHARE.get(len(size), 0.0)
     for per_side in range(min(MOST_PER_SIDE, whole_root(count, len(size))), 1, -1):
-        window = tuple(max(1, round(2 * length / (per_side + 1))) for length in size)
-        chosen = ChosenWindows(window, half_of(window))
+        window = tuple(max(1, round(max(2 / (per_side + 1), least) * length)) for length in size)
+        steps = half_of(window) if 2 / (per_side + 1) >= least else spread_steps(size, window, per_side)
+        chosen = ChosenWindows(window, steps)
         if len(window_corners(size, *chosen)) <= count:
             return chosen
     return ChosenWindows(size, size)
+
+
+def spread_steps(size: Size, window: Size, per_side: int) -> Size:
+    """Returns how far apart so many windows along each axis are, the last one flush with the end."""
+    return tuple(max(1, math.ceil((length - side) / (per_side - 1))) for length, side in zip(size, window, strict=True))
 
 
 def check_lengths(name: str, value: int | Sequence[int], axes: int | None = None) -> Size:

@@ -7,7 +7,7 @@ overlap by .4, and the box that a map has to point into is the *other* network's
 a map has to point, the share of the box says, which is what chance would hit.
 
     pip download --no-deps nudenet && unzip nudenet-*.whl nudenet/320n.onnx
-    python -m benchmarks.detectors DATA --nudenet nudenet/320n.onnx --photographs 20 --sheet /tmp/faces.png
+    python -m benchmarks.detectors DATA --nudenet nudenet/320n.onnx --photographs 20 --sheet faces.png
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ Values = Mapping[str, NDArray[Any]]
 """The outputs of M images by name, (M, ...) each."""
 InputSize = tuple[int, int]
 """(height, width) of the model's input in pixels."""
+BOX = 4
+"""Numbers of a box."""
 LARGEST_EXPONENT = 50.0
 """Exponents are cut there, so that a place far from any object has a large box and not an infinite one."""
 
@@ -77,6 +79,60 @@ class Detector(abc.ABC):
             values: the outputs of the images by name.
             size: (height, width) of the model's input in pixels.
         """
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOutput(Detector):
+    """A head that reads one output.
+
+    Attributes:
+        output: the name of the output.
+    """
+
+    output: str
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The output."""
+        return (self.output,)
+
+
+@dataclasses.dataclass(frozen=True)
+class TwoOutputs(Detector):
+    """A head that reads the scores of the classes in one output, and boxes in another.
+
+    Class attributes:
+        box_words: what stands in the name of the output with the boxes, where several may be it.
+        score_words: what stands in the name of the output with the scores, likewise.
+
+    Attributes:
+        scores: the name of the output with the scores.
+        boxes: the name of the output with the boxes.
+    """
+
+    box_words: ClassVar[tuple[str, ...]] = ("box", "reg", "delta", "loc")
+    score_words: ClassVar[tuple[str, ...]] = ("cls", "class", "score", "conf", "logit")
+
+    scores: str
+    boxes: str
+
+    @classmethod
+    def find(cls, shapes: Shapes) -> Self | None:
+        """Returns the head with its two outputs."""
+        flat = cls.candidates(shapes)
+        boxes = pick_output([name for name, shape in flat.items() if shape[2] == BOX], *cls.box_words)
+        scores = pick_output([name for name in flat if name != boxes], *cls.score_words)
+        return None if boxes is None or scores is None else cls(scores, boxes)
+
+    @classmethod
+    def candidates(cls, shapes: Shapes) -> Shapes:
+        """Returns the outputs that may be its own, (N, places, columns) each."""
+        return with_rank(shapes, 3)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Scores and boxes."""
+        return (self.scores, self.boxes)
 
 
 DETECTORS: ClassRegistry[Detector] = ClassRegistry("detector", "masktool.explainers.detectors")
@@ -162,6 +218,26 @@ def from_centres(centres: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     values = np.asarray(centres, np.float64)
     half = values[..., 2:] / 2
     return np.concatenate([values[..., :2] - half, values[..., :2] + half], axis=-1)
+
+
+def to_pixels(shares: NDArray[np.floating[Any]], size: InputSize) -> NDArray[np.float64]:
+    """Returns numbers (x, y, x, y) in pixels of an input, of shares of it, (..., 4)."""
+    return np.asarray(shares, np.float64) * np.array([*size[::-1], *size[::-1]])
+
+
+def boxes_of_places(given: NDArray[np.floating[Any]], size: InputSize, strides: Sequence[int]) -> NDArray[np.float64]:
+    """Returns boxes (centre x, centre y, width, height) in pixels, (M, n, 4).
+
+        centre = (place + offset) . stride        (width, height) = exp(given) . stride
+
+    Args:
+        given: two offsets and two logarithms for each place, (M, n, 4).
+        size: (height, width) of the model's input in pixels.
+        strides: the strides of the grids.
+    """
+    places = list_places(size, strides)
+    stride = places[:, 2:]
+    return np.concatenate([(given[..., :2] + places[:, :2]) * stride, grow(given[..., 2:]) * stride], axis=-1)
 
 
 def grow(exponents: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

@@ -192,6 +192,27 @@ class SettledTarget(abc.ABC):
         return np.isin(outputs.class_scores.argmax(axis=1), self.classes)
 
 
+@dataclasses.dataclass(frozen=True)
+class SettledOutput(SettledTarget):
+    """A target that is made of one output.
+
+    Attributes:
+        output_name: the name of the output.
+    """
+
+    output_name: str = dataclasses.field(kw_only=True)
+
+    @property
+    def outputs(self) -> tuple[str | None, ...]:
+        """The output."""
+        return (self.output_name,)
+
+    @property
+    def output(self) -> str:
+        """The name of the output."""
+        return self.output_name
+
+
 class Target(abc.ABC):
     """What the user wants explained, before any image is seen.
 

@@ -10,13 +10,14 @@ import masktool
 
 PACKAGE = Path(masktool.__file__).parent
 DUNDER = "__"
-INTERNAL = {"Source", "Model", "OnnxLike", "Message", "SessionFile", "OpensModels", "Recipe", "SettledPart"} | {
+INTERNAL = {"Source", "Model", "OnnxLike", "Message", "SessionFile", "OpensModels", "Recipe"} | {
+    *("SettledOutput", "SettledPart"),
     *("Subject", "NamedImage", "PreparedImage", "Box"),
     *("Detections", "Detector", "Found", "Mark", "RegionPlaces"),
 }
 """In the signature of export: what the command hands on that has read a model, and an alias of libraries' types, which
 exists for type checkers alone; the kind of text in errors, which is a str to whoever reads it; and the base of
-MaskedSession, whose members the site lists as that class's own; what a session is pickled as; and the base of the two
+MaskedSession, whose members the site lists as that class's own; what a session is pickled as; and the base of
 targets that are a part of an output, as before; an image as it was read, as it was prepared
 and as a target that looks something up sees it; and what detections and regions hand on to their pictures."""
 

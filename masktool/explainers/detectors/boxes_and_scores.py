@@ -14,9 +14,18 @@ import numpy as np
 
 from masktool.errors import MasktoolError
 from masktool.explainers.detections import Detections
-from masktool.explainers.detector import DETECTORS, Detector, InputSize, Shapes, Values, pick_output, with_rank
+from masktool.explainers.detector import (
+    BOX,
+    DETECTORS,
+    Detector,
+    InputSize,
+    Shapes,
+    Values,
+    pick_output,
+    to_pixels,
+    with_rank,
+)
 
-BOX = 4
 LARGEST_SHARE = 2.0
 """No box in pixels ends within two pixels of the corner in every place."""
 SCORE_WORDS, LABEL_WORDS = ("score", "conf", "prob"), ("label", "class", "cls", "categor")
@@ -89,7 +98,7 @@ class BoxesAndScores(Detector):
         given = np.asarray(values[self.boxes], np.float64)
         boxes = given.reshape(len(given), -1, BOX)
         if self.are_shares:
-            boxes = boxes * np.array([*size[::-1], *size[::-1]])
+            boxes = to_pixels(boxes, size)
         scores = np.asarray(values[self.scores])
         if scores.ndim == FLAT:
             return Detections.of_classes(

@@ -9,60 +9,40 @@ https://arxiv.org/abs/2005.12872.
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
 from masktool.explainers.detections import Detections
 from masktool.explainers.detector import (
     DETECTORS,
-    Detector,
     InputSize,
     Shapes,
+    TwoOutputs,
     Values,
     from_centres,
-    pick_output,
     share_out,
-    with_rank,
+    to_pixels,
 )
 
 QUERIES = 100
-BOX = 4
 
 
 @DETECTORS.add
 @dataclasses.dataclass(frozen=True)
-class Detr(Detector):
-    """The head of DETR.
-
-    Attributes:
-        scores: the name of the output with the logits.
-        boxes: the name of the output with the boxes.
-    """
+class Detr(TwoOutputs):
+    """The head of DETR."""
 
     name: ClassVar[str] = "detr"
     summary: ClassVar[str] = "logits (N, queries, K + 1), that of no object last, and boxes (N, queries, 4) as shares"
 
-    scores: str
-    boxes: str
-
-    @classmethod
-    def find(cls, shapes: Shapes) -> Self | None:
-        """Returns the head with its two outputs."""
-        flat = with_rank(shapes, 3)
-        boxes = pick_output([name for name, shape in flat.items() if shape[2] == BOX], "box", "dets")
-        scores = pick_output([name for name in flat if name != boxes], "logit", "class", "score", "labels")
-        return None if boxes is None or scores is None else cls(scores, boxes)
+    box_words: ClassVar[tuple[str, ...]] = ("box", "dets")
+    score_words: ClassVar[tuple[str, ...]] = ("logit", "class", "score", "labels")
 
     def is_sure(self, shapes: Shapes, size: InputSize) -> bool:  # noqa: ARG002  # queries do not depend on the size
         """Tells whether there are the hundred queries of the published network, and its names."""
         named = "logits" in self.scores and "boxes" in self.boxes
         return named and shapes[self.scores][1] == shapes[self.boxes][1] == QUERIES
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Logits and boxes."""
-        return (self.scores, self.boxes)
 
     def decode(self, values: Values, size: InputSize) -> Detections:
         """Returns the detections of M images."""
@@ -73,4 +53,4 @@ class Detr(Detector):
 
 def decode_shares(values: np.ndarray, size: InputSize) -> np.ndarray:
     """Returns boxes (x0, y0, x1, y1) in pixels of boxes (centre x, centre y, width, height) as shares of an input."""
-    return from_centres(values) * np.array([*size[::-1], *size[::-1]])
+    return to_pixels(from_centres(values), size)

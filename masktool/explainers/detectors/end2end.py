@@ -15,29 +15,22 @@ from typing import ClassVar, Self
 import numpy as np
 
 from masktool.explainers.detections import Detections
-from masktool.explainers.detector import DETECTORS, Detector, InputSize, Shapes, Values, pick_output, with_rank
+from masktool.explainers.detector import BOX, DETECTORS, InputSize, OneOutput, Shapes, Values, pick_output, with_rank
 from masktool.explainers.detectors.boxes_and_scores import of_labels
 
 COLUMNS = {6: (0, 4, 5), 7: (1, 6, 5)}
 """Where the box begins, the score and the class, by the number of columns."""
 ROWS = 300
 """What is usual."""
-BOX = 4
 
 
 @DETECTORS.add
 @dataclasses.dataclass(frozen=True)
-class EndToEnd(Detector):
-    """Detections in rows.
-
-    Attributes:
-        output: the name of the output.
-    """
+class EndToEnd(OneOutput):
+    """Detections in rows."""
 
     name: ClassVar[str] = "end2end"
     summary: ClassVar[str] = "rows (N, n, 6) of x0, y0, x1, y1, score, class, or (N, n, 7) of image, box, class, score"
-
-    output: str
 
     @classmethod
     def find(cls, shapes: Shapes) -> Self | None:
@@ -50,11 +43,6 @@ class EndToEnd(Detector):
     def is_sure(self, shapes: Shapes, size: InputSize) -> bool:  # noqa: ARG002  # rows do not depend on the size
         """Tells whether there are three hundred rows of six columns."""
         return shapes[self.output][1:] == (ROWS, 6)
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The output."""
-        return (self.output,)
 
     @property
     def lists(self) -> tuple[str, ...]:

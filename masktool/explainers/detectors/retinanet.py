@@ -21,16 +21,14 @@ import numpy as np
 from masktool.explainers.detections import Detections
 from masktool.explainers.detector import (
     DETECTORS,
-    Detector,
     InputSize,
     Shapes,
+    TwoOutputs,
     Values,
     are_probabilities,
     count_places,
     from_centres,
-    pick_output,
     squash,
-    with_rank,
 )
 
 STRIDES = (8, 16, 32, 64, 128)
@@ -40,43 +38,25 @@ RATIOS = (0.5, 1.0, 2.0)
 ANCHORS = len(STEPS) * len(RATIOS)
 LARGEST_GROWTH = math.log(1000 / 16)
 """Logarithm at which the growth of an anchor is cut, as torchvision has it."""
-BOX = 4
 
 
 @DETECTORS.add
 @dataclasses.dataclass(frozen=True)
-class RetinaNet(Detector):
+class RetinaNet(TwoOutputs):
     """The head of RetinaNet.
 
     Attributes:
-        scores: the name of the output with the classes.
-        boxes: the name of the output with the offsets.
         are_logits: whether the classes have been through no sigmoid yet.
     """
 
     name: ClassVar[str] = "retinanet"
     summary: ClassVar[str] = "offsets (N, 9 x places, 4) from anchors, and logits of classes (N, 9 x places, K)"
 
-    scores: str
-    boxes: str
     are_logits: bool = True
-
-    @classmethod
-    def find(cls, shapes: Shapes) -> Self | None:
-        """Returns the head with its two outputs."""
-        flat = with_rank(shapes, 3)
-        boxes = pick_output([name for name, shape in flat.items() if shape[2] == BOX], "box", "reg", "delta", "loc")
-        scores = pick_output([name for name in flat if name != boxes], "cls", "class", "score", "logit", "conf")
-        return None if boxes is None or scores is None else cls(scores, boxes)
 
     def is_sure(self, shapes: Shapes, size: InputSize) -> bool:
         """Tells whether there are nine anchors for every place of the five grids."""
         return shapes[self.boxes][1] == shapes[self.scores][1] == ANCHORS * count_places(size, STRIDES)
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Classes and offsets."""
-        return (self.scores, self.boxes)
 
     def settle(self, values: Values, size: InputSize) -> Self:  # noqa: ARG002
         """Returns the head with whether a sigmoid is to come: logits do not all lie in 0..1."""

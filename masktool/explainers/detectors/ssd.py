@@ -22,21 +22,19 @@ import numpy as np
 from masktool.explainers.detections import Detections
 from masktool.explainers.detector import (
     DETECTORS,
-    Detector,
     InputSize,
     Shapes,
+    TwoOutputs,
     Values,
     are_probabilities,
     from_centres,
-    pick_output,
     share_out,
-    with_rank,
+    to_pixels,
 )
 
 CENTRE_WEIGHT, SIZE_WEIGHT = 10.0, 5.0
 LARGEST_GROWTH = math.log(1000 / 16)
 """Logarithm at which the growth of a default box is cut, as torchvision has it."""
-BOX = 4
 VOC_COLUMNS = 21
 
 
@@ -71,40 +69,28 @@ LITE = DefaultBoxes((20, 10, 5, 3, 2, 1), (20, 10, 5, 3, 2, 1), (0.2, 0.35, 0.5,
 
 @DETECTORS.add
 @dataclasses.dataclass(frozen=True)
-class Ssd(Detector):
+class Ssd(TwoOutputs):
     """The head of SSD.
 
     Attributes:
-        scores: the name of the output with the classes.
-        boxes: the name of the output with the offsets.
         is_shared_out: whether the classes have been through a softmax.
     """
 
     name: ClassVar[str] = "ssd"
     summary: ClassVar[str] = "offsets (N, 8732 or 3234, 4) from default boxes, and classes (N, ., 1 + K)"
 
-    scores: str
-    boxes: str
     is_shared_out: bool = False
 
     @classmethod
-    def find(cls, shapes: Shapes) -> Self | None:
-        """Returns the head with its two outputs."""
+    def candidates(cls, shapes: Shapes) -> Shapes:
+        """Returns the outputs with as many places as there are default boxes."""
         known = {COCO.boxes, LITE.boxes}
-        flat = {name: shape for name, shape in with_rank(shapes, 3).items() if shape[1] in known}
-        boxes = pick_output([name for name, shape in flat.items() if shape[2] == BOX], "box", "loc", "reg")
-        scores = pick_output([name for name in flat if name != boxes], "cls", "class", "score", "conf", "logit")
-        return None if boxes is None or scores is None else cls(scores, boxes)
+        return {name: shape for name, shape in super().candidates(shapes).items() if shape[1] in known}
 
     def is_sure(self, shapes: Shapes, size: InputSize) -> bool:
         """Tells whether the number of default boxes is that of the input's size."""
         expected = {(300, 300): COCO.boxes, (320, 320): LITE.boxes}
         return shapes[self.boxes][1] == shapes[self.scores][1] == expected.get(size)
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Classes and offsets."""
-        return (self.scores, self.boxes)
 
     def settle(self, values: Values, size: InputSize) -> Self:  # noqa: ARG002
         """Returns the head with whether there was a softmax: then all numbers lie in 0..1."""
@@ -120,7 +106,7 @@ class Ssd(Detector):
         defaults = list_default_boxes(grids)
         centres = defaults[:, :2] + offsets[..., :2] * defaults[:, 2:] / CENTRE_WEIGHT
         sides = defaults[:, 2:] * np.exp(np.minimum(offsets[..., 2:] / SIZE_WEIGHT, LARGEST_GROWTH))
-        boxes = from_centres(np.concatenate([centres, sides], axis=-1)) * np.array([*size[::-1], *size[::-1]])
+        boxes = to_pixels(from_centres(np.concatenate([centres, sides], axis=-1)), size)
         return Detections(boxes, classes, 1 - shares[..., 0], classes.max(axis=2))
 
 

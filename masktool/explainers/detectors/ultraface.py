@@ -14,29 +14,30 @@ from typing import ClassVar, Self
 import numpy as np
 
 from masktool.explainers.detections import Detections
-from masktool.explainers.detector import DETECTORS, Detector, InputSize, Shapes, Values, count_places, with_rank
+from masktool.explainers.detector import (
+    BOX,
+    DETECTORS,
+    InputSize,
+    Shapes,
+    TwoOutputs,
+    Values,
+    count_places,
+    to_pixels,
+    with_rank,
+)
 
 ANCHORS = {8: 3, 16: 2, 32: 2, 64: 3}
 """Anchors a place by stride."""
 COLUMNS = 2
-BOX = 4
 
 
 @DETECTORS.add
 @dataclasses.dataclass(frozen=True)
-class UltraFace(Detector):
-    """The head of UltraFace.
-
-    Attributes:
-        scores: the name of the output with the scores.
-        boxes: the name of the output with the boxes.
-    """
+class UltraFace(TwoOutputs):
+    """The head of UltraFace."""
 
     name: ClassVar[str] = "ultraface"
     summary: ClassVar[str] = "scores (N, places, 2), the background's first, and boxes (N, places, 4) as shares"
-
-    scores: str
-    boxes: str
 
     @classmethod
     def find(cls, shapes: Shapes) -> Self | None:
@@ -51,12 +52,7 @@ class UltraFace(Detector):
         expected = sum(count * count_places(size, (stride,)) for stride, count in ANCHORS.items())
         return shapes[self.scores][1] == shapes[self.boxes][1] == expected
 
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Scores and boxes."""
-        return (self.scores, self.boxes)
-
     def decode(self, values: Values, size: InputSize) -> Detections:
         """Returns the detections of M images."""
-        boxes = np.asarray(values[self.boxes], np.float64) * np.array([*size[::-1], *size[::-1]])
+        boxes = to_pixels(values[self.boxes], size)
         return Detections.of_classes(boxes, np.asarray(values[self.scores])[..., 1:])

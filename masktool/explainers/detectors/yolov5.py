@@ -16,8 +16,8 @@ import numpy as np
 from masktool.explainers.detections import Detections
 from masktool.explainers.detector import (
     DETECTORS,
-    Detector,
     InputSize,
+    OneOutput,
     Shapes,
     Values,
     count_places,
@@ -36,18 +36,16 @@ MASKS_AXES = 4
 
 @DETECTORS.add
 @dataclasses.dataclass(frozen=True)
-class Yolov5(Detector):
+class Yolov5(OneOutput):
     """The head of YOLOv5.
 
     Attributes:
-        output: the name of the output.
         last: the number of columns behind the classes', such as coefficients of masks.
     """
 
     name: ClassVar[str] = "yolov5"
     summary: ClassVar[str] = "(N, places, 5 + K): centre, width and height in pixels, objectness, class scores"
 
-    output: str
     last: int = 0
 
     @classmethod
@@ -62,11 +60,6 @@ class Yolov5(Detector):
     def is_sure(self, shapes: Shapes, size: InputSize) -> bool:
         """Tells whether there are three anchors for every place of one of the usual grids."""
         return shapes[self.output][1] in {ANCHORS * count_places(size, strides) for strides in STRIDES}
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The output."""
-        return (self.output,)
 
     def decode(self, values: Values, size: InputSize) -> Detections:  # noqa: ARG002  # boxes are in pixels
         """Returns the detections of M images; of a network of one class the objectness is the score."""

@@ -15,9 +15,10 @@ import numpy as np
 
 from masktool.explainers.detections import Detections
 from masktool.explainers.detector import (
+    BOX,
     DETECTORS,
-    Detector,
     InputSize,
+    OneOutput,
     Shapes,
     Values,
     count_places,
@@ -28,23 +29,20 @@ from masktool.explainers.detector import (
 from masktool.explainers.detectors.yolov5 import count_coefficients
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
-BOX = 4
 
 
 @DETECTORS.add
 @dataclasses.dataclass(frozen=True)
-class Yolov8(Detector):
+class Yolov8(OneOutput):
     """The head of YOLOv8.
 
     Attributes:
-        output: the name of the output.
         last: the number of rows behind the classes', such as coefficients of masks.
     """
 
     name: ClassVar[str] = "yolov8"
     summary: ClassVar[str] = "(N, 4 + K, places): centre, width and height in pixels, class scores"
 
-    output: str
     last: int = 0
 
     @classmethod
@@ -57,11 +55,6 @@ class Yolov8(Detector):
     def is_sure(self, shapes: Shapes, size: InputSize) -> bool:
         """Tells whether there are as many places as one of the usual sets of grids has."""
         return shapes[self.output][2] in {count_places(size, strides) for strides in STRIDES}
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The output."""
-        return (self.output,)
 
     def decode(self, values: Values, size: InputSize) -> Detections:  # noqa: ARG002  # boxes are in pixels
         """Returns the detections of M images."""

@@ -1,6 +1,5 @@
-"""YOLOX: a box, an objectness and class scores for every place; its exporter leaves boxes as the network gives them.
-
-    centre = (place + offset) · stride        (width, height) = exp(given) · stride
+"""YOLOX: a box, an objectness and class scores for every place; its exporter leaves boxes as the network gives them:
+offsets from the places, and logarithms of sizes, in strides.
 
 Objectness and class scores have been through a sigmoid in the graph. Strides 8, 16 and 32.
 
@@ -17,14 +16,13 @@ import numpy as np
 from masktool.explainers.detections import Detections
 from masktool.explainers.detector import (
     DETECTORS,
-    Detector,
     InputSize,
+    OneOutput,
     Shapes,
     Values,
+    boxes_of_places,
     count_places,
     from_centres,
-    grow,
-    list_places,
     pick_output,
     with_rank,
 )
@@ -37,11 +35,10 @@ LARGEST_LOGARITHM = 16.0
 
 @DETECTORS.add
 @dataclasses.dataclass(frozen=True)
-class Yolox(Detector):
+class Yolox(OneOutput):
     """The head of YOLOX.
 
     Attributes:
-        output: the name of the output.
         is_decoded: whether boxes are in pixels already, as its exporter gives them on request.
     """
 
@@ -50,7 +47,6 @@ class Yolox(Detector):
         "(N, places, 5 + K): offset from the place, logarithm of the size, objectness, class scores"
     )
 
-    output: str
     is_decoded: bool = False
 
     @classmethod
@@ -66,11 +62,6 @@ class Yolox(Detector):
         """Tells whether there are as many places as the three grids have."""
         return shapes[self.output][1] == count_places(size, STRIDES)
 
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The output."""
-        return (self.output,)
-
     def settle(self, values: Values, size: InputSize) -> Self:  # noqa: ARG002
         """Returns the head with whether its boxes are decoded: no logarithm of a width is as large as a width."""
         largest = float(np.asarray(values[self.output])[..., 2:4].max())
@@ -79,12 +70,6 @@ class Yolox(Detector):
     def decode(self, values: Values, size: InputSize) -> Detections:
         """Returns the detections of M images."""
         found = np.asarray(values[self.output])
-        boxes = found[..., :4] if self.is_decoded else self.place_boxes(found, size)
+        boxes = found[..., :4] if self.is_decoded else boxes_of_places(found[..., :4], size, STRIDES)
         classes, objectness = found[..., FIRST_CLASS:], found[..., FIRST_CLASS - 1]
         return Detections(from_centres(boxes), classes, objectness, objectness * classes.max(axis=2))
-
-    def place_boxes(self, found: np.ndarray, size: InputSize) -> np.ndarray:
-        """Returns boxes (centre x, centre y, width, height) in pixels."""
-        places = list_places(size, STRIDES)
-        stride = places[:, 2:]
-        return np.concatenate([(found[..., :2] + places[:, :2]) * stride, grow(found[..., 2:4]) * stride], axis=-1)

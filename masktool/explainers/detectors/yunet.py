@@ -13,16 +13,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from masktool.explainers.detections import Detections
-from masktool.explainers.detector import (
-    DETECTORS,
-    Detector,
-    InputSize,
-    Shapes,
-    Values,
-    from_centres,
-    grow,
-    list_places,
-)
+from masktool.explainers.detector import DETECTORS, Detector, InputSize, Shapes, Values, boxes_of_places, from_centres
 
 STRIDES = (8, 16, 32)
 PARTS = ("cls", "obj", "bbox")
@@ -56,8 +47,6 @@ class YuNet(Detector):
         classes, objects, given = (
             np.concatenate([values[f"{part}_{stride}"] for stride in STRIDES], axis=1) for part in PARTS
         )
-        places = list_places(size, STRIDES)
-        stride = places[:, 2:]
-        boxes = np.concatenate([(given[..., :2] + places[:, :2]) * stride, grow(given[..., 2:4]) * stride], axis=-1)
+        boxes = boxes_of_places(given[..., :4], size, STRIDES)
         scores = np.sqrt(np.clip(classes, 0, 1) * np.clip(objects, 0, 1))
         return Detections.of_classes(from_centres(boxes), scores)

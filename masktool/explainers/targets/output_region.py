@@ -36,7 +36,7 @@ from masktool.explainers.target import (
     TOP,
     ClassScore,
     OutputShape,
-    SettledTarget,
+    SettledOutput,
     Target,
     TargetError,
     TargetWords,
@@ -224,31 +224,19 @@ class RegionPlaces:
 
 
 @dataclasses.dataclass(frozen=True)
-class SettledRegion(SettledTarget):
+class SettledRegion(SettledOutput):
     """A class by its index and a region by its places.
 
     Attributes:
-        output_name: the name of the output.
         axis: the axis of the classes.
         region: the places.
         labels: the labels of all classes; None where they are unknown.
     """
 
     index: int
-    output_name: str = dataclasses.field(kw_only=True)
     axis: int = dataclasses.field(kw_only=True)
     region: RegionPlaces = dataclasses.field(kw_only=True)
     labels: tuple[str, ...] | None = dataclasses.field(kw_only=True, repr=False)
-
-    @property
-    def outputs(self) -> tuple[str | None, ...]:
-        """The output."""
-        return (self.output_name,)
-
-    @property
-    def output(self) -> str:
-        """The name of the output."""
-        return self.output_name
 
     def read(self, outputs: ModelOutputs) -> NDArray[np.float64]:
         """Returns the mean scores (M,)."""

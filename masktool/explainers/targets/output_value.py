@@ -18,7 +18,7 @@ from masktool.explainers.target import (
     TOP,
     ClassScore,
     Place,
-    SettledTarget,
+    SettledOutput,
     Target,
     TargetError,
     TargetWords,
@@ -76,26 +76,14 @@ class OutputValue(Target):
 
 
 @dataclasses.dataclass(frozen=True)
-class SettledPart(SettledTarget):
+class SettledPart(SettledOutput):
     """One value of an output, or several of them.
 
     Attributes:
         index: the indices of the value, or the part as text.
-        output_name: the name of the output.
     """
 
     index: Place | str
-    output_name: str = dataclasses.field(kw_only=True)
-
-    @property
-    def outputs(self) -> tuple[str | None, ...]:
-        """The output."""
-        return (self.output_name,)
-
-    @property
-    def output(self) -> str:
-        """The name of the output."""
-        return self.output_name
 
     @property
     def name(self) -> str:

@@ -28,7 +28,7 @@ from masktool.explainers.target import (
     TARGETS,
     ClassScore,
     Combined,
-    SettledTarget,
+    SettledOutput,
     Target,
     TargetError,
     shorten_label,
@@ -113,32 +113,20 @@ class Similarity(Target):
 
 
 @dataclasses.dataclass(frozen=True)
-class SettledSimilarity(SettledTarget):
+class SettledSimilarity(SettledOutput):
     """The similarity to an embedding.
 
     Attributes:
         index: the name of the reference.
-        output_name: the name of the output that holds the embedding.
         sha256: the digest of the reference's embedding, by which two references of one name are told apart.
         embedding: the reference's embedding, (D,) float32.
         is_differentiable: whether the file holds gradients of the embedding's numbers.
     """
 
     index: str
-    output_name: str = dataclasses.field(kw_only=True)
     sha256: str = dataclasses.field(kw_only=True)
     embedding: NDArray[np.float32] = dataclasses.field(kw_only=True, compare=False, repr=False)
     is_differentiable: bool = dataclasses.field(default=False, kw_only=True, compare=False)
-
-    @property
-    def outputs(self) -> tuple[str | None, ...]:
-        """The output that holds the embedding."""
-        return (self.output_name,)
-
-    @property
-    def output(self) -> str:
-        """The name of the output."""
-        return self.output_name
 
     def read(self, outputs: ModelOutputs) -> NDArray[np.float64]:
         """Returns the cosines (M,); 0 where an embedding is 0."""

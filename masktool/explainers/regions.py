@@ -47,7 +47,7 @@ def read_region(given: RegionLike) -> Region:
         return read_label_map(Path(given)) != 0
     if isinstance(given, tuple | list):
         return check_box(tuple(map(float, given)), given)
-    return check_label_map(given, where="region") != 0
+    return check_label_map(given, where=parameter("region")) != 0
 
 
 def parse_numbers(text: str) -> tuple[float, ...] | None:
@@ -61,10 +61,12 @@ def parse_numbers(text: str) -> tuple[float, ...] | None:
 def check_box(numbers: tuple[float, ...], given: object) -> Box:
     """Returns a box, or raises a MasktoolError where the numbers are none."""
     if len(numbers) != len(SIDES) or not all(map(math.isfinite, numbers)):
-        raise MasktoolError("no such region", where="region", expected=",".join(SIDES), got=given)
+        raise MasktoolError("no such region", where=parameter("region"), expected=",".join(SIDES), got=given)
     x0, y0, x1, y1 = numbers
     if not (x0 < x1 and y0 < y1):
-        raise MasktoolError("a region without area", where="region", expected="x0 < x1 and y0 < y1", got=given)
+        raise MasktoolError(
+            "a region without area", where=parameter("region"), expected="x0 < x1 and y0 < y1", got=given
+        )
     return x0, y0, x1, y1
 
 
@@ -91,7 +93,7 @@ def cover_places(
     if prepared.crop_box is None:
         raise MasktoolError(
             "a region is of a picture",
-            where="region",
+            where=parameter("region"),
             expected="an image as the model's input",
             got=f"an input of {show_size(prepared.size)}",
             fix="name a part of the output by its indices: " + parameter("target", "1,0:4,:,:"),
@@ -110,7 +112,7 @@ def cover_places(
     if not weights.any():
         raise MasktoolError(
             "the model sees nothing of the region",
-            where="region",
+            where=parameter("region"),
             expected=f"some of what the crop leaves, {show_box(prepared.crop_box)}",
             got=show_region(region),
         )
@@ -122,12 +124,12 @@ def check_mask(mask: NDArray[np.bool_], size: Size) -> None:
     if mask.shape != size:
         raise MasktoolError(
             "a region of another size than the picture",
-            where="region",
+            where=parameter("region"),
             expected=f"{size[1]} x {size[0]} pixels",
             got=f"{mask.shape[1]} x {mask.shape[0]}",
         )
     if not mask.any():
-        raise MasktoolError("a region of no pixels", where="region", expected="pixels that are not 0")
+        raise MasktoolError("a region of no pixels", where=parameter("region"), expected="pixels that are not 0")
 
 
 def check_inside(box: Box, size: Size) -> None:
@@ -136,7 +138,7 @@ def check_inside(box: Box, size: Size) -> None:
     if not (x0 >= 0 and y0 >= 0 and x1 <= size[1] and y1 <= size[0]):
         raise MasktoolError(
             "a region outside the picture",
-            where="region",
+            where=parameter("region"),
             expected=f"x from 0 to {size[1]}, y from 0 to {size[0]}",
             got=show_box(box),
         )

@@ -75,12 +75,17 @@ def choose_region(target: TargetLike, region: RegionLike, settings: ExplanationS
     for each in (target, settings.against):
         if isinstance(each, Target):
             raise MasktoolError(
-                "the target says itself what it is of", where="region", got=each.name, fix="leave the region out"
+                "the target says itself what it is of",
+                where=parameter("region"),
+                got=each.name,
+                fix="leave the region out",
             )
     if settings.detector is not None:
         raise MasktoolError(DETECTOR_ALONE, where=parameter("detector", settings.detector), fix="leave the region out")
     if settings.sum_with:
-        raise MasktoolError("a sum is of classes of the picture", where="region", fix="leave one of the two out")
+        raise MasktoolError(
+            "a sum is of classes of the picture", where=parameter("region"), fix="leave one of the two out"
+        )
     found = OutputRegion(target, region, settings.output)  # type: ignore[arg-type]  # words, as was just checked
     if settings.against is None:
         return found

@@ -16,10 +16,10 @@ INTERNAL = {"Source", "Model", "OnnxLike", "Message", "SessionFile", "OpensModel
     *("Detections", "Detector", "Found", "Mark", "RegionPlaces"),
 }
 """In the signature of export: what the command hands on that has read a model, and an alias of libraries' types, which
-exists for type checkers alone; the kind of text in errors, which is a str to whoever reads it; and the base of
-MaskedSession, whose members the site lists as that class's own; what a session is pickled as; and the base of
-targets that are a part of an output, as before; an image as it was read, as it was prepared
-and as a target that looks something up sees it; and what detections and regions hand on to their pictures."""
+exists for type checkers alone; the kind of text in errors, which is a str to whoever reads it; what a session is
+pickled as; the bases of MaskedSession and of targets that are made of one output, whose members the site lists as those
+classes' own; an image as it was read, and as a target that looks something up sees it; and what detections and regions
+hand on to their pictures."""
 
 
 def module_of(name):

@@ -93,7 +93,7 @@ class OutputRegion(Target):
             message = "several outputs may be a segmentation" if candidates else "no output is a segmentation"
             expected = "one of (N, K, h, w) scores of K classes at h x w places"
             fix = "name it with " + parameter("output", Placeholder("NAME")) if candidates else None
-            raise TargetError(message, where="region", expected=expected, got=found, fix=fix)
+            raise TargetError(message, where=parameter("region"), expected=expected, got=found, fix=fix)
         if self.output is not None and len(shape := shapes.get(self.output, (None,) * RANK)) != RANK:
             raise no_segmentation(self.output, shape)
         return dataclasses.replace(self, output=self.output or candidates[0])

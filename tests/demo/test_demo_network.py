@@ -1,6 +1,7 @@
-"""The training script: reproducible, and bias-free where that is asked for."""
+"""The training script: reproducible, bias-free where that is asked for, and what networks of tokens learn from."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from masktool.demo import shapes
 
 torch = pytest.importorskip("torch")
+from shapes_variants import TOKEN_SIZE, TokenLoss, turn  # noqa: E402
 
 BRIEF = {"pictures": 96, "epochs": 1}
 
@@ -97,6 +99,54 @@ def test_pixels_are_normalised_by_the_sets_figures(training):
     picture = np.full((1, 2, 2, 3), 255, np.uint8)
     assert training.normalise(picture).shape == (1, 3, 2, 2)
     assert training.normalise(picture).numpy() == pytest.approx((1 - shapes.MEAN[0]) / shapes.STD[0])
+
+
+class TellingTokens(torch.nn.Module):
+    """Tokens that hold what a picture (N, classes, 64, 64) of its object alone has in their patches."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = torch.nn.Linear(TOKEN_SIZE, 8)
+        torch.nn.init.zeros_(self.classifier.weight)
+        torch.nn.init.zeros_(self.classifier.bias)
+
+    def find_tokens(self, image):
+        patches = image.unfold(2, 8, 8).unfold(3, 8, 8).mean((4, 5)) > 0.1
+        return torch.nn.functional.pad(patches.flatten(2).transpose(1, 2).float(), (0, TOKEN_SIZE - 8))
+
+
+def test_every_token_is_asked_for_the_object_in_its_patch_however_the_picture_is_turned():
+    drawn = shapes.draw(3, 16)
+    labels, objects = torch.from_numpy(drawn.labels), torch.from_numpy(drawn.object_masks)
+    images = torch.nn.functional.one_hot(labels, 8)[:, :, None, None] * objects[:, None].float()
+    asked = TokenLoss(TellingTokens(), 8)
+    with torch.no_grad():
+        asked.objects_of_tokens.weight.copy_(100 * torch.eye(9, TOKEN_SIZE))
+        asked.objects_of_tokens.bias.copy_(torch.tensor([0.0] * 8 + [50.0]))  # where no object is
+    torch.manual_seed(0)
+    for _ in range(12):  # each of the eight positions, all but surely
+        assert asked(images, labels, objects).item() == pytest.approx(math.log(8), abs=1e-5)  # the picture's loss alone
+    assert asked(images, labels.roll(1), objects).item() > 10
+
+
+def test_a_square_has_eight_positions():
+    picture = torch.arange(9.0).reshape(1, 1, 3, 3)
+    torch.manual_seed(0)
+    found = [turn(picture, picture[:, 0]) for _ in range(100)]
+    assert all(torch.equal(image[:, 0], objects) for image, objects in found)
+    assert len({tuple(image.flatten().tolist()) for image, _ in found}) == 8
+
+
+@pytest.mark.slow
+def test_attention_alone_takes_a_mask(training, tmp_path):
+    import masktool
+
+    network = training.train(dataclasses.replace(training.RECIPES["transformer"], **BRIEF), seed=0)
+    training.save_program(network, tmp_path / "network.pt2")
+    parity = masktool.export(tmp_path / "network.pt2", tmp_path / "masked.onnx").metadata.parity
+    assert parity["invariance"] == 0
+    assert parity["ones"] <= 1e-5
+    assert parity["response"] > 0.01
 
 
 @pytest.mark.slow

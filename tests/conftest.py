@@ -15,10 +15,13 @@ for _library in ("OMP", "OPENBLAS"):
 # Files of tests need not outlive a power cut, and a disk that others use takes .1 s to say that it has them.
 os.fsync = lambda fd: None  # noqa: ARG005 - the name that os has
 
+from quick_sessions import run_sessions_on_one_thread  # noqa: E402
 from quick_torch import share_operators_where_torch_is  # noqa: E402
 
 import masktool  # noqa: E402, F401 - before any test imports ONNX Runtime: turns its telemetry off
 from benchmarks.torchvision_networks import import_torchvision_models  # noqa: E402
+
+run_sessions_on_one_thread()
 
 DATA_VARIABLE = "MASKTOOL_TEST_DATA"
 DATA_BESIDE_CHECKOUT = Path(__file__).resolve().parents[2] / "shared" / "data"

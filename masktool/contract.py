@@ -16,6 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from masktool.errors import MasktoolError
 from masktool.limits import check_limit
+from masktool.messages import parameter
 
 __version__ = "0.2.0"
 """Version of masktool, recorded in every file that masktool writes; also ``masktool.__version__``."""
@@ -205,7 +206,8 @@ class Preprocessing:
             size: (height, width) in pixels.
         """
         if len(size) != len(DEFAULT_SIZE):
-            raise MasktoolError("photographs have a height and a width", where="input_size", got=list(size))
+            got = " x ".join(map(str, size))
+            raise MasktoolError("photographs have a height and a width", where=parameter("input_size"), got=got)
         size = (size[0], size[1])
         if self.resize_to is None:
             return dataclasses.replace(self, size=size)

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import abc
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 ARGUMENTS = f"{__name__}.arguments"
 """Key in a context's ``meta`` for the program's name and the arguments typed after it."""
+
+
+class OptionOfWords(click.Option, abc.ABC):
+    """An option whose value may be typed in one word or in several; click knows options of a fixed number only.
+
+    It gets one word: :class:`LazyGroup` joins the others to it before click reads the arguments of a subcommand.
+    """
+
+    @abc.abstractmethod
+    def join_words(self, arguments: Sequence[str]) -> list[str]:
+        """Returns a subcommand's arguments with the words of each of its values as one."""
 
 
 class LazyGroup(click.Group):
@@ -47,10 +59,14 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Finds the subcommand, and keeps the typed arguments in the context."""
+        """Finds the subcommand, keeps the typed arguments in the context, and joins words that are one value."""
         if ctx.parent is None:
             ctx.meta[ARGUMENTS] = (ctx.info_name or "", *args)
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        for each in () if command is None else command.params:
+            if isinstance(each, OptionOfWords):
+                rest = each.join_words(rest)
+        return name, command, rest
 
 
 def typed_arguments(context: click.Context) -> tuple[str, ...]:

@@ -188,6 +188,8 @@ def prepared(tmp_path_factory):
     save_network(
         folder / "heartbeats.onnx", "float[N,2,120] x", SCORES, f"{signal} scores = Gemm(e, v)", w=weights(8, 2, 5), v=v
     )
+    anew = f"{signal} scores = Gemm(e, v)"
+    save_network(folder / "any-length.onnx", "float[N,2,L] x", SCORES, anew, w=weights(8, 2, 5), v=v)
     video = "a = Conv<pads=[1,1,1,1,1,1], strides=[2,2,2]>(x, w) b = Relu(a) d = GlobalAveragePool(b) e = Flatten(d)"
     save_network(
         folder / "video.onnx",

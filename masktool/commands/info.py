@@ -12,12 +12,12 @@ import click
 from click.core import ParameterSource
 
 from masktool.commands.options import in_order, json_option
+from masktool.commands.size_option import input_size_option
 from masktool.commands.source_options import (
     arch_option,
     channels_option,
     class_output_option,
     image_input_option,
-    input_size_option,
     trust_code_option,
 )
 from masktool.contract import (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from masktool.commands.size_option import input_size_option
 from masktool.contract import FilePrecision, OutputKind
 from masktool.errors import MasktoolError
 from masktool.files import check_target
@@ -36,13 +37,6 @@ arch_option = click.option(
     metavar="NAME",
     help="Architecture of a state dict: torchvision:NAME, timm:NAME, auto (whichever of these it fits), module:factory "
     "or file.py:factory.",
-)
-input_size_option = click.option(
-    "--input-size",
-    nargs=2,
-    type=click.IntRange(min=1),
-    metavar="H W",
-    help="Height and width of the input in pixels, where MODEL does not fix them.",
 )
 preprocess_option = click.option(
     "--preprocess",

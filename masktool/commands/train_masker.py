@@ -13,12 +13,12 @@ import click
 
 from masktool.commands import options
 from masktool.commands.export_check import write_figure
+from masktool.commands.size_option import input_size_option
 from masktool.commands.source_options import (
     arch_option,
     channels_option,
     choose_output,
     class_output_option,
-    input_size_option,
     labels_option,
     mean_option,
     preprocess_option,

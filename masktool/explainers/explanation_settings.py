@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import get_args
 
+from masktool.contract import Size
 from masktool.explainers.bands.baselines import BandBaseline, read_band_baseline
 from masktool.explainers.bands.false_colour import check_rgb
 from masktool.explainers.bands.groups import BandGroup, BandsLike, read_groups
@@ -58,7 +59,7 @@ class ExplanationSettings:
     detector: str | None = None
     score: Scale = "probability"
     inputs: Inputs | None = None
-    input_size: tuple[int, int] | None = None
+    input_size: Size | None = None
     seed: int = 0
     perturbations_per_eval: BatchSize = None
     stopping: Stopping = dataclasses.field(default_factory=Stopping)

@@ -12,6 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image
 
+from masktool.contract import Size
 from masktool.errors import MasktoolError
 from masktool.explainers.subject import read_subject
 from masktool.layouts import CHANNEL_AXIS, SPATIAL_AXES
@@ -31,7 +32,7 @@ def read_inputs(inputs: Inputs | None) -> Inputs | None:
     }
 
 
-def prepare_inputs(session: MaskedSession, inputs: Inputs | None, input_size: tuple[int, int] | None) -> Inputs | None:
+def prepare_inputs(session: MaskedSession, inputs: Inputs | None, input_size: Size | None) -> Inputs | None:
     """Returns the values of inputs by name, photographs as the model takes them.
 
     Args:
@@ -54,7 +55,7 @@ def prepare_inputs(session: MaskedSession, inputs: Inputs | None, input_size: tu
 
 
 def prepare_photograph(
-    session: MaskedSession, other: OtherInput, photograph: Image.Image, input_size: tuple[int, int] | None
+    session: MaskedSession, other: OtherInput, photograph: Image.Image, input_size: Size | None
 ) -> NDArray[Any]:
     """Returns a photograph as another input of the model takes it, prepared as the image is."""
     shape, layout = other.shape, session.layout
@@ -69,7 +70,7 @@ def prepare_photograph(
         )
     preprocessing = session.metadata.preprocessing
     if preprocessing is not None:
-        usual = input_size or preprocessing.size
+        usual = preprocessing.size if input_size is None else preprocessing.scaled_to(input_size).size
         height, width = (shape[axis] or side for axis, side in zip(SPATIAL_AXES[layout], usual, strict=True))
         preprocessing = preprocessing.scaled_to((height, width))
     return prepare(photograph, preprocessing).array

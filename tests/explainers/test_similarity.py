@@ -299,3 +299,8 @@ def test_a_photograph_for_an_input_that_takes_none(siamese):
     with pytest.raises(MasktoolError, match=r"takes none like the image \(input 'facts'\): expected \(N, 2\)"):
         prepare_inputs(Fake(), {"facts": Image.new("RGB", (4, 4))}, None)
     assert prepare_inputs(Fake(), None, None) is None
+
+
+def test_a_photograph_for_an_input_has_two_sides(siamese):
+    with pytest.raises(MasktoolError, match=r"have a height and a width \(input_size\): 1000"):
+        prepare_inputs(siamese, {"right": Image.new("RGB", (4, 4))}, (1000,))

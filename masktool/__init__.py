@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ResizeRule,
         SamplerRule,
         Size,
+        SourceTask,
     )
     from masktool.contract import __version__ as __version__
     from masktool.datasets.dataset import Problem
@@ -195,6 +196,7 @@ __all__ = [
     "Similarity",
     "Size",
     "SourceSummary",
+    "SourceTask",
     "Spread",
     "Stages",
     "Table",
@@ -359,6 +361,7 @@ _MODULE_OF_NAME = {
     "Picture": "masktool.explainers.subject",
     "PictureLayout": "masktool.contract",
     "Size": "masktool.contract",
+    "SourceTask": "masktool.contract",
 }
 
 

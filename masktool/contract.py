@@ -101,6 +101,8 @@ Layout = Literal["NCL", "NLC", "NCHW", "NHWC", "NCDHW", "NDHWC"]
 or depth, height and width (volumes; of a video, depth is time)."""
 Size = tuple[int, ...]
 """Lengths of an input's axes of places: (height, width) of an image, (length,) or (depth, height, width)."""
+SourceTask = Literal["detect", "segment", "classify", "pose", "obb"]
+"""What a network is for, as Ultralytics' exporters write it beside the graph."""
 ResizeRule = Literal["shortest", "exact", "letterbox", "none"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
@@ -304,6 +306,8 @@ class Metadata:
             it gains on held-out images, JSON values by name; None in a file whose scores are the network's own.
         more_feature_maps: names of the values behind the outputs ``feature_map_2`` and so on; None where there is one
             feature map or none.
+        task: what the source's file says beside its graph that the network is for; None where it says nothing that is
+            known.
     """
 
     masking: Masking
@@ -340,6 +344,7 @@ class Metadata:
     rule: SamplerRule | None = None
     calibration: Mapping[str, Any] | None = None
     more_feature_maps: tuple[str, ...] | None = None
+    task: SourceTask | None = None
 
     @property
     def feature_maps(self) -> tuple[str, ...]:

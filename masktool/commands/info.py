@@ -315,6 +315,8 @@ def describe_metadata(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "labels", f"{len(labels)}: {shown}"
     else:
         yield "labels", "unknown"
+    if metadata["task"] is not None:
+        yield "task", f"{metadata['task']}, as the source's metadata say"
     yield "batch", describe_batch(metadata)
     if metadata["feature_map"] is not None:
         yield "feature map", ", ".join([metadata["feature_map"], *(metadata["more_feature_maps"] or ())])

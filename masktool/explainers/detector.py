@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from masktool.contract import Metadata
 from masktool.errors import MasktoolError
 from masktool.explainers.detections import Detections
 from masktool.explainers.target import OutputShape
@@ -56,6 +57,10 @@ class Detector(abc.ABC):
     @abc.abstractmethod
     def is_sure(self, shapes: Shapes, size: InputSize) -> bool:
         """Tells whether names and shapes leave no doubt that the outputs are of this kind."""
+
+    def is_told(self, shapes: Shapes, metadata: Metadata) -> bool:  # noqa: ARG002
+        """Tells whether shapes leave no doubt together with what the file says, where they do not by themselves."""
+        return False
 
     @property
     @abc.abstractmethod
@@ -139,13 +144,14 @@ DETECTORS: ClassRegistry[Detector] = ClassRegistry("detector", "masktool.explain
 """The class of every kind of head, by its name."""
 
 
-def choose_detector(name: str | None, shapes: Shapes, size: InputSize) -> Detector:
+def choose_detector(name: str | None, shapes: Shapes, size: InputSize, metadata: Metadata | None = None) -> Detector:
     """Returns the head of a model: the kind that was named, else the one that its outputs leave no doubt about.
 
     Args:
         name: the name of the kind; None where it is to be found.
         shapes: the shapes of the model's outputs by name.
         size: (height, width) of the model's input in pixels.
+        metadata: what the model's file says of itself, which is asked last; None where that is not known.
 
     Raises:
         MasktoolError: there is no such kind, its outputs are not in the model, or no kind or several fit.
@@ -158,11 +164,14 @@ def choose_detector(name: str | None, shapes: Shapes, size: InputSize) -> Detect
                 f"no outputs of a {name} detector", where="model", expected=kind.summary, got=show_outputs(shapes)
             )
         return found
-    heads = [found for kind in DETECTORS.values() if (found := kind.find(shapes)) and found.is_sure(shapes, size)]
-    sure = [head for head in heads if not head.is_general] or heads
-    if len(sure) == 1:
-        return sure[0]
-    fitting = [kind for kind, known in DETECTORS.items() if known.find(shapes) is not None]
+    heads = [found for kind in DETECTORS.values() if (found := kind.find(shapes))]
+    sure = [head for head in heads if head.is_sure(shapes, size)]
+    particular = [head for head in sure if not head.is_general] or sure
+    told = [] if metadata is None else [head for head in heads if head.is_told(shapes, metadata)]
+    for chosen in (particular, told):
+        if len(chosen) == 1:
+            return chosen[0]
+    fitting = [head.name for head in heads]
     if not fitting:
         raise MasktoolError(
             "the model is no detector that is known",

@@ -112,7 +112,9 @@ def choose_subject(
     if settings.rgb is not None or settings.bands is not None:
         subject = show_bands(subject, session.layout, settings.rgb)
     size = subject.prepared.size
-    return subject, [choose_target(each, settings).fit(session.output_shapes, size) for each in wanted]
+    return subject, [
+        choose_target(each, settings).fit(session.output_shapes, size, session.metadata) for each in wanted
+    ]
 
 
 def explain_by_file(

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.contract import Size
+from masktool.contract import Metadata, Size
 from masktool.errors import MasktoolError
 from masktool.explainers.marks import Mark
 from masktool.explainers.model_outputs import ModelOutputs
@@ -250,12 +250,13 @@ class Target(abc.ABC):
         """The names of those outputs of which it takes lists too, that have another length under other masks."""
         return ()
 
-    def fit(self, shapes: Mapping[str, OutputShape], size: Size) -> Target:  # noqa: ARG002
+    def fit(self, shapes: Mapping[str, OutputShape], size: Size, metadata: Metadata | None = None) -> Target:  # noqa: ARG002
         """Returns the target as it is of a model, where its outputs follow from those that the model has.
 
         Args:
             shapes: the shapes of the model's outputs by name; None for an axis of any length.
             size: (height, width) of the model's input in pixels, or what its axes of places are.
+            metadata: what the model's file says of itself; None where that is not known.
         """
         return self
 

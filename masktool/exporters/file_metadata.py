@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from masktool.contract import Metadata, __version__, name_classes
+from masktool.exporters.class_candidates import count_columns, is_vector
 from masktool.exporters.class_output import ClassOutput, choose_class_output
 from masktool.exporters.image_axis import declare_image_axis
 from masktool.exporters.preparation import Prepared
@@ -22,13 +23,32 @@ def find_class_output(source: Source, prepared: Prepared, output: OutputSettings
     """
     described = declare_image_axis(source.model, prepared.model) if prepared.proved else source.model
     name = source.renamed.get(output.class_output or "", output.class_output)
-    claims = source.claims.with_user(name, output.output_kind, class_names(source, output))
-    return choose_class_output(described, claims, None if prepared.proved else batch)
+    batch = None if prepared.proved else batch
+    columns = {count_columns(value) for value in described.graph.outputs if is_vector(value, batch)}
+    names = class_names(source, output)
+    if names is None and len(source.said.labels or ()) in columns - {1}:  # 1 column may be anything
+        names = source.said.labels
+    claims = source.claims.with_user(name, output.output_kind, names)
+    return choose_class_output(described, claims, batch)
 
 
 def class_names(source: Source, output: OutputSettings) -> tuple[str, ...] | None:
-    """Returns the user's names of the classes, else the source's; None where neither are known."""
+    """Returns the user's names of the classes, else those that are the source's own; None where neither are known."""
     return source.labels if output.labels is None else output.labels
+
+
+def written_names(source: Source, head: ClassOutput, output: OutputSettings) -> tuple[str, ...] | None:
+    """Returns the names of the classes that stand in the file: those of :func:`class_names`, else what the source says.
+
+    The latter have to be as many as the class output has columns. Without one, they are those of a detector's or a
+    segmentation's classes.
+    """
+    names = class_names(source, output)
+    if names is not None or source.said.labels is None:
+        return names
+    chosen = [value for value in source.model.graph.outputs if value.name == head.name and is_vector(value)]
+    fits = all(count_columns(value) in (None, len(source.said.labels)) for value in chosen)
+    return source.said.labels if fits else None
 
 
 def begin_metadata(source: Source, prepared: Prepared, head: ClassOutput, settings: ExportSettings) -> Metadata:
@@ -41,7 +61,7 @@ def begin_metadata(source: Source, prepared: Prepared, head: ClassOutput, settin
         class_output=head.name,
         output_kind=head.kind,
         preprocessing=prepared.preprocessing,
-        labels=name_classes(class_names(source, settings.output), head.kind),
+        labels=name_classes(written_names(source, head, settings.output), head.kind),
         parity={},
         tool_version=__version__,
         baseline=settings.baseline,
@@ -59,4 +79,5 @@ def begin_metadata(source: Source, prepared: Prepared, head: ClassOutput, settin
         behind=source.behind,
         plain_branch=settings.plain_branch,
         rule=settings.rule,
+        task=source.said.task,
     ).with_feature_maps(settings.feature_map)

@@ -99,6 +99,7 @@ def summarise_export(path: Path, n_bytes: int, model: ir.Model, metadata: Metada
     """
     from masktool.exporters.names import note_renamed
     from masktool.exporters.onnx_file import describe_value
+    from masktool.exporters.said import note_said
 
     rules = tuple(
         NodeRule(node.name or "", name_operator(node.domain, node.op_type), node.metadata_props.get(RULE_PROPERTY))
@@ -110,6 +111,7 @@ def summarise_export(path: Path, n_bytes: int, model: ir.Model, metadata: Metada
     notes = (
         *source.notes,
         *note_configuration(source, metadata),
+        *note_said(source.said, metadata),
         *note_renamed(outputs, renamed),
         *note_inputs(source.model, source.image_input),
         *own,

@@ -29,6 +29,7 @@ from masktool.exporters.onnx_door import Opened, open_proto, read_onnx
 from masktool.exporters.onnx_file import channels_of, input_size_of, settle_input
 from masktool.exporters.rewrites.deprecated import rewrite_deprecated
 from masktool.exporters.rewrites.sequences import settle_kept_axes
+from masktool.exporters.said import NOTHING, SaidByFile, read_said
 from masktool.exporters.settings import SourceSettings
 from masktool.exporters.source_kinds import HOLD_WEIGHTS_ALONE, FileKind, detect_kind, refuse_architecture
 from masktool.exporters.torch_sources import archives, module_export
@@ -68,6 +69,7 @@ class Source:
         configuration: the hub's configuration that preprocessing and labels come from; None where they do not.
         behind: name of the feature map that is the image input, where the graph is what lies behind it in a network;
             None for a whole network.
+        said: what another exporter wrote into the file beside the graph; nothing of a model that masktool wrote.
     """
 
     model: onnx_ir.Model
@@ -85,6 +87,7 @@ class Source:
     path: Path | None = None
     configuration: str | None = None
     behind: str | None = None
+    said: SaidByFile = NOTHING
 
     @property
     def exported_before(self) -> bool:
@@ -234,7 +237,10 @@ def _source_from_graph(model: onnx_ir.Model, name: str, digest: str | None, sett
     check_sizes(model, name)
     preprocessing = assumed_preprocessing(image, channels_of(model, image.name), input_size_of(model, image.name))
     notes = (*note_renamed(model.graph.outputs, renamed), *(() if preprocessing is None else (note_assumed(image),)))
-    return Source(model, name, digest, preprocessing, None, Claims(), None, notes, image.name, renamed=renamed)
+    said = NOTHING if was_exported(model) else read_said(model.metadata_props)
+    return Source(
+        model, name, digest, preprocessing, None, Claims(), None, notes, image.name, renamed=renamed, said=said
+    )
 
 
 def named_image_input(model: onnx_ir.Model, given: str | None, renamed: Mapping[str, str]) -> str | None:

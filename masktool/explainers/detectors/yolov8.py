@@ -13,6 +13,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from masktool.contract import Metadata
 from masktool.explainers.detections import Detections
 from masktool.explainers.detector import (
     BOX,
@@ -28,6 +29,8 @@ from masktool.explainers.detector import (
 )
 from masktool.explainers.detectors.yolov5 import count_coefficients
 
+TASKS = ("detect", "segment")
+"""Tasks whose heads have these rows alone."""
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
 
 
@@ -55,6 +58,11 @@ class Yolov8(OneOutput):
     def is_sure(self, shapes: Shapes, size: InputSize) -> bool:
         """Tells whether there are as many places as one of the usual sets of grids has."""
         return shapes[self.output][2] in {count_places(size, strides) for strides in STRIDES}
+
+    def is_told(self, shapes: Shapes, metadata: Metadata) -> bool:
+        """Tells whether the file says that it finds boxes, and names as many classes as there are rows for."""
+        rows = BOX + len(metadata.labels or ()) + self.last
+        return metadata.task in TASKS and metadata.labels is not None and shapes[self.output][1] == rows
 
     def decode(self, values: Values, size: InputSize) -> Detections:  # noqa: ARG002  # boxes are in pixels
         """Returns the detections of M images."""

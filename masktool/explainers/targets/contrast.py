@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.contract import Size
+from masktool.contract import Metadata, Size
 from masktool.errors import MasktoolError
 from masktool.explainers.marks import Mark
 from masktool.explainers.model_outputs import ModelOutputs
@@ -84,9 +84,9 @@ class Contrast(Target):
         """The outputs of which either takes lists too."""
         return tuple(dict.fromkeys(name for side in self.sides for name in side.lists))
 
-    def fit(self, shapes: Mapping[str, OutputShape], size: Size) -> Contrast:
+    def fit(self, shapes: Mapping[str, OutputShape], size: Size, metadata: Metadata | None = None) -> Contrast:
         """Returns both as they are of a model."""
-        return Contrast(*(side.fit(shapes, size) for side in self.sides))
+        return Contrast(*(side.fit(shapes, size, metadata) for side in self.sides))
 
     def look_up(self, session: MaskedSession, subject: Subject, inputs: Inputs | None) -> Contrast:
         """Returns the contrast of both with what they have to know."""

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.contract import Size
+from masktool.contract import Metadata, Size
 from masktool.errors import MasktoolError
 from masktool.explainers.detections import Detections
 from masktool.explainers.detector import Detector, are_probabilities, choose_detector
@@ -108,13 +108,12 @@ class Detection(Target):
         """Those of them that may be lists."""
         return self.detector.lists if isinstance(self.detector, Detector) else ()
 
-    def fit(self, shapes: Mapping[str, OutputShape], size: Size) -> Detection:
+    def fit(self, shapes: Mapping[str, OutputShape], size: Size, metadata: Metadata | None = None) -> Detection:
         """Returns the detection by the head that a model has."""
         if isinstance(self.detector, Detector):
             return self
-        return dataclasses.replace(
-            self, detector=choose_detector(self.detector, shapes, image_size(size, "a detection"))
-        )
+        size = image_size(size, "a detection")
+        return dataclasses.replace(self, detector=choose_detector(self.detector, shapes, size, metadata))
 
     def settle(self, outputs: ModelOutputs) -> SettledDetection:
         """Returns the detection with its box and scores."""

@@ -85,7 +85,7 @@ class OutputRegion(Target):
         """The output, once it is known."""
         return () if self.output is None else (self.output,)
 
-    def fit(self, shapes: Mapping[str, OutputShape], size: Size) -> OutputRegion:  # noqa: ARG002
+    def fit(self, shapes: Mapping[str, OutputShape], size: Size, metadata: Metadata | None = None) -> OutputRegion:  # noqa: ARG002
         """Returns the target with its output: the one that is named, or the only one that can be a segmentation."""
         candidates = [name for name, shape in shapes.items() if name not in FEATURE_MAP_OUTPUTS and len(shape) == RANK]
         if self.output is None and len(candidates) != 1:

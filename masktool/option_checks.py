@@ -89,11 +89,22 @@ LARGEST = sys.float_info.max
 """Largest float; an integer may be beyond it."""
 
 
+def is_real_number(value: object) -> bool:
+    """Tells whether a value is a whole number or a float, and neither a truth value nor a fraction."""
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return is_whole or (isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational))
+
+
+def check_share(name: str, value: object) -> float:
+    """Returns an option's value as a float in 0..1, ends included; MasktoolError, naming the option, otherwise."""
+    if not is_real_number(value) or not 0 <= value <= 1:  # type: ignore[operator]  # it is a number
+        raise MasktoolError("option out of range", where=name, expected="a number in 0..1", got=repr(value))
+    return float(value)  # type: ignore[arg-type]  # it is one
+
+
 def check_real(name: str, value: object, *, above: float, below: float = math.inf) -> float:
     """Returns an option's value as a float strictly between two limits; MasktoolError, naming the option, otherwise."""
-    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    is_number = is_whole or (isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational))
-    if not is_number or not above < value < min(below, LARGEST):  # type: ignore[operator]  # it is a number
+    if not is_real_number(value) or not above < value < min(below, LARGEST):  # type: ignore[operator]  # it is a number
         limits = f"above {above:g}" + ("" if below == math.inf else f" and below {below:g}")
         raise MasktoolError("option out of range", where=name, expected=f"a number {limits}", got=repr(value))
     return float(value)  # type: ignore[arg-type]  # it is one

@@ -59,6 +59,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "instances": OptionName("--instances"),
     "labels": OptionName("--labels"),
     "learning_rate": OptionName("--learning-rate"),
+    "least_score": OptionName("--least-score"),
     "log": OptionName("--log"),
     "loss": OptionName("--gradient"),
     "manifest": OptionName("--kserve"),

@@ -18,6 +18,7 @@ from masktool.explainers.method import METHODS, build_method
 from masktool.explainers.segmentation import LABEL_RANKS, SEGMENTERS, read_label_map
 from masktool.explainers.stopping import Stopping, Until
 from masktool.explainers.target import TARGETS
+from masktool.explainers.targets.detection import LEAST_SCORE
 from masktool.exported_files import LAST, name_feature_maps
 from masktool.interface.folders.request import FOLDER_FORMATS, PARQUET
 from masktool.interface.rows import arrow_schema
@@ -105,6 +106,13 @@ TARGET_OPTIONS = (
         type=click.Choice(list(DETECTORS)),
         help="What the outputs of a detector mean, for the targets box:K (the detection with the K-th highest score, "
         "from 0) and 'LABEL near X,Y'.  [default: found from their names and shapes]",
+    ),
+    click.option(
+        "--least-score",
+        type=click.FloatRange(0, 1),
+        metavar="S",
+        help="The score from which on a place of a detector's outputs counts as a detection.  "
+        f"[default: {LEAST_SCORE:g}]",
     ),
     click.option(
         "--output", metavar="NAME", help="Explain values of this output of MODEL, as they are, instead of a class."

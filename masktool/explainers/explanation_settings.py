@@ -16,7 +16,7 @@ from masktool.explainers.regions import RegionLike
 from masktool.explainers.stopping import Stopping
 from masktool.explainers.subject import ImageLike, NamedImage, read_named
 from masktool.explainers.target import TargetLike
-from masktool.option_checks import check_choice, check_count, check_several, check_size
+from masktool.option_checks import check_choice, check_count, check_several, check_share, check_size
 from masktool.progress import Progress
 from masktool.runtime.batching import FASTEST, BatchSize
 from masktool.runtime.inputs import Inputs
@@ -36,6 +36,7 @@ class ExplanationSettings:
         reference: the image to whose embedding that of each image is compared; None explains no similarity.
         region: the region of a segmentation over which a class is explained; None explains classes and values.
         detector: the kind of a detector's head, for targets that are detections; None finds it from the outputs.
+        least_score: the score from which on a place counts as a detection, for the same; None for the target's own.
         score: the score of a class: its ``probability`` or its ``log-odds``.
         inputs: the values of the model's inputs other than the image and the mask, by name; photographs, or paths of
             such, are prepared as the image is.
@@ -57,6 +58,7 @@ class ExplanationSettings:
     reference: ImageLike | NamedImage | None = None
     region: RegionLike | None = None
     detector: str | None = None
+    least_score: float | None = None
     score: Scale = "probability"
     inputs: Inputs | None = None
     input_size: Size | None = None
@@ -70,6 +72,8 @@ class ExplanationSettings:
             check_count("perturbations_per_eval", self.perturbations_per_eval)
         if self.input_size is not None:
             check_size("input_size", self.input_size)
+        if self.least_score is not None:
+            check_share("least_score", self.least_score)
         check_count("seed", self.seed, 0)
         check_several("sum_with", self.sum_with)
         check_choice("score", self.score, get_args(Scale))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from masktool.errors import MasktoolError
+from masktool.explainers.detector import Detector
 from masktool.explainers.explanation_settings import ExplanationSettings
 from masktool.explainers.regions import RegionLike
 from masktool.explainers.target import TARGETS, Target, TargetLike
@@ -18,7 +20,11 @@ from masktool.explainers.targets.similarity import Similarity
 from masktool.messages import Placeholder, join, parameter
 from masktool.runtime.session import MaskedSession
 
-DETECTOR_ALONE = "the kind of a detector is for detections"
+OF_DETECTIONS = {
+    "detector": "the kind of a detector is for detections",
+    "least_score": "the least score of a detection is for detections",
+}
+"""Settings of detections, and why they say nothing of any other target."""
 
 
 def choose_target(target: TargetLike, settings: ExplanationSettings) -> Target:
@@ -27,11 +33,11 @@ def choose_target(target: TargetLike, settings: ExplanationSettings) -> Target:
         return choose_similarity(target, settings)
     if settings.region is not None:
         return choose_region(target, settings.region, settings)
-    found = choose_head(read_target_words(target, settings.output), settings.detector)
+    found = choose_head(read_target_words(target, settings.output), settings)
     if settings.sum_with:
         found = ClassSum([found, *(read_target_words(each, settings.output) for each in settings.sum_with)])
     if settings.against is not None:
-        against = choose_head(read_target_words(settings.against, settings.output), settings.detector)
+        against = choose_head(read_target_words(settings.against, settings.output), settings)
         found = Contrast(found, against)
     return found
 
@@ -44,7 +50,7 @@ def choose_similarity(target: TargetLike, settings: ExplanationSettings) -> Simi
     """
     assert settings.reference is not None
     besides = {"target": target, "sum_with": settings.sum_with or None, "against": settings.against}
-    others = {"region": settings.region, "detector": settings.detector}
+    others = {"region": settings.region, **{name: getattr(settings, name) for name in OF_DETECTIONS}}
     if given := [name for name, value in {**besides, **others}.items() if value is not None]:
         raise MasktoolError(
             "a reference is a target itself",
@@ -80,8 +86,8 @@ def choose_region(target: TargetLike, region: RegionLike, settings: ExplanationS
                 got=each.name,
                 fix="leave the region out",
             )
-    if settings.detector is not None:
-        raise MasktoolError(DETECTOR_ALONE, where=parameter("detector", settings.detector), fix="leave the region out")
+    for name, value in settings_of_detections(settings).items():
+        raise MasktoolError(OF_DETECTIONS[name], where=parameter(name, value), fix="leave the region out")
     if settings.sum_with:
         raise MasktoolError(
             "a sum is of classes of the picture", where=parameter("region"), fix="leave one of the two out"
@@ -93,23 +99,28 @@ def choose_region(target: TargetLike, region: RegionLike, settings: ExplanationS
     return Contrast(found, other)
 
 
-def choose_head(target: Target, detector: str | None) -> Target:
-    """Returns a target with the kind of head that was named, if one was.
+def settings_of_detections(settings: ExplanationSettings) -> dict[str, Any]:
+    """Returns those of the settings that were given for detections alone, by name."""
+    return {name: value for name in OF_DETECTIONS if (value := getattr(settings, name)) is not None}
+
+
+def choose_head(target: Target, settings: ExplanationSettings) -> Target:
+    """Returns a target with the kind of head, and the least score of a detection, that were given.
 
     Raises:
-        MasktoolError: one was named, and the target is no detection, or names another itself.
+        MasktoolError: one was given, and the target is no detection, or says another itself.
     """
-    if detector is None:
-        return target
-    if not isinstance(target, Detection):
-        raise MasktoolError(
-            DETECTOR_ALONE,
-            where=parameter("detector", detector),
-            fix="explain one: " + parameter("target", Placeholder("box:K|'LABEL near X,Y'")),
-        )
-    if target.detector not in (None, detector):
-        raise MasktoolError("two kinds of detectors", where=parameter("detector", detector), got=target.detector)
-    return dataclasses.replace(target, detector=detector)
+    given = settings_of_detections(settings)
+    for name, value in given.items():
+        where = parameter(name, value)
+        if not isinstance(target, Detection):
+            fix = "explain one: " + parameter("target", Placeholder("box:K|'LABEL near X,Y'"))
+            raise MasktoolError(OF_DETECTIONS[name], where=where, fix=fix)
+        own = getattr(target, name)
+        if own not in (None, value):
+            got = own.name if isinstance(own, Detector) else own
+            raise MasktoolError("the target says another itself", where=where, got=got, fix="leave one of them out")
+    return dataclasses.replace(target, **given) if isinstance(target, Detection) else target
 
 
 def read_target_words(target: TargetLike, output: str | None) -> Target:

@@ -56,6 +56,7 @@ def explain(
     reference: ImageLike | None = None,
     region: RegionLike | None = None,
     detector: str | None = None,
+    least_score: float | None = None,
     bands: BandsLike | None = None,
     band_baseline: BandBaseline = "mean",
     rgb: tuple[int, int, int] | None = None,
@@ -104,6 +105,8 @@ def explain(
             model has several.
         detector: the kind of head of a detection network, such as ``yolov8``, for targets that are detections; None
             finds it from the outputs' names and shapes.
+        least_score: the score in 0..1 from which on a place of a detector's outputs counts as a detection; None for
+            .25, or what a ``masktool.Detection`` says itself.
         bands: a group of bands, such as ``"4-6"``: the method hides places in these channels of the input alone, by
             filling them; None hides places in all. :func:`masktool.explain_bands` compares groups.
         band_baseline: what stands in hidden bands: ``mean``, ``image-mean``, ``blur``, or one number for all bands or
@@ -165,6 +168,7 @@ def explain(
         reference=reference,
         region=region,
         detector=detector,
+        least_score=least_score,
         bands=bands,
         band_baseline=band_baseline,
         rgb=rgb,

@@ -288,6 +288,12 @@ ASKED = ["explain", "photo.png", "-m", "yolox.fill.onnx", "--method", "occlusion
         (["--target", "box:0", "--detector", "detr"], "no outputs of a detr detector"),
         (["--target", "box:0", "--detector", "end2end"], "no outputs of a end2end detector"),
         (["--target", "0", "--detector", "yolox"], "the kind of a detector is for detections"),
+        (["--target", "0", "--least-score", "0.1"], "for detections (--least-score 0.1); explain one: --target box:K|"),
+        (["--target", "0", "--region", "auto", "--least-score", "0.1"], "(--least-score 0.1); leave the region out"),
+        (["--reference", "photo.png", "--least-score", "0.1"], "a target itself (--reference, --least-score)"),
+        (["--target", "box:0", "--least-score", "1"], "expected a score of at least 1, got "),
+        (["--target", "box:0", "--least-score", "1.5"], "1.5 is not in the range 0<=x<=1"),
+        (["--target", "box:0", "--least-score", "nan"], "expected a number in 0..1, got nan"),
         (["--target", "box:0", "--score", "log-odds"], "leave the score out"),
         (["--target", "box:0", "--sum-with", "box:1"], "a sum is of classes"),
         (["photo.png", "-m", "black.onnx", "--target", "box:0"], "nothing is detected in the picture"),
@@ -312,12 +318,35 @@ def test_another_word_for_the_same_head(folder, monkeypatch, capsys) -> None:
     monkeypatch.chdir(folder)
     assert run([*ASKED, "--target", "box:0", "--detector", "yolox", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["target"]["detector"] == "yolox"
-    with pytest.raises(MasktoolError, match="two kinds"):
+    with pytest.raises(MasktoolError, match=r"says another itself \(detector=\"yolox\"\).*: yolov5;"):
         masktool.explain(
             "yolox.fill.onnx", "photo.png", "occlusion", Detection("box:0", "yolov5"), detector="yolox", providers="cpu"
         )
     with pytest.raises(MasktoolError, match="not a detection"):
         Detection("box")
+
+
+def test_the_least_score_of_a_detection_is_an_option(folder, filled, monkeypatch, capsys, tmp_path) -> None:
+    """One place of the source's has a score above it, and is the only detection then."""
+    monkeypatch.chdir(folder)
+    places = list_yolox(run_source(folder / "yolox.onnx", input_of(folder))[0][0])
+    scores = sorted(each[2] * max(each[1]) for each in places)
+    least = scores[-2] + 1e-3
+    assert least < scores[-1]
+    asked = [*ASKED, "--target", "box:0", "--least-score", f"{least:.4f}", "--json", "-o", str(tmp_path)]
+    assert run([*asked, "--format", "json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["target"]["least_score"] == pytest.approx(least, abs=1e-4)
+    assert [each["index"] for each in document["scores"]] == ["box:0"]
+    few = masktool.explain(filled, "photo.png", "occlusion", "box:0", least_score=least)
+    usual = masktool.explain(filled, "photo.png", "occlusion", "box:0")
+    assert len(few.question.found) == 1 < len(usual.question.found)
+    assert usual.question.describe()["least_score"] == 0.25
+    with pytest.raises(MasktoolError, match=r"says another itself \(least_score=0.2\).*: 0.5;"):
+        masktool.explain(filled, "photo.png", "occlusion", Detection("box:0", least_score=0.5), least_score=0.2)
+    for wrong in (-0.1, 1.1, float("nan"), "many", True):
+        with pytest.raises(MasktoolError, match=r"option out of range \(least_score\): expected a number in 0..1"):
+            Detection("box:0", least_score=wrong)
 
 
 def test_a_detection_is_small_and_knows_its_outputs(folder, filled) -> None:

@@ -40,6 +40,7 @@ from masktool.explainers.target import (
 from masktool.explainers.targets.class_target import TOP_COUNT, find_label, label_of
 from masktool.layouts import image_size
 from masktool.messages import Placeholder, parameter, parameters
+from masktool.option_checks import check_share
 from masktool.runtime.preprocessing import PreparedImage
 
 LEAST_SCORE = 0.25
@@ -76,7 +77,7 @@ class Detection(Target):
         which: ``box:K`` for the detection with the K-th highest score, from 0; or ``LABEL near X,Y`` for the one of a
             class, by its label or index, that is nearest to a point of the picture; ``near X,Y`` for one of any class.
         detector: the kind of the model's head, or its name; None where it is to be found from the outputs.
-        least_score: the score from which on a place counts as a detection.
+        least_score: the score in 0..1 from which on a place counts as a detection; None for :data:`LEAST_SCORE`.
     """
 
     name: ClassVar[str] = "detection"
@@ -86,11 +87,18 @@ class Detection(Target):
 
     which: str
     detector: str | Detector | None = None
-    least_score: float = LEAST_SCORE
+    least_score: float | None = None
 
     def __post_init__(self) -> None:
         if not (NUMBERED.fullmatch(self.which) or NEAR.fullmatch(self.which)):
             raise MasktoolError("not a detection", where=f"target {self.which!r}", expected="box:K, or LABEL near X,Y")
+        if self.least_score is not None:
+            check_share("least_score", self.least_score)
+
+    @property
+    def least(self) -> float:
+        """The score from which on a place counts as a detection."""
+        return LEAST_SCORE if self.least_score is None else float(self.least_score)
 
     @classmethod
     def from_words(cls, target: TargetWords, output: str | None) -> Self | None:
@@ -128,7 +136,7 @@ class Detection(Target):
         detector = self.detector.settle(values, size)
         detections = detector.decode(values, size)
         check_detections(detections, detector)
-        found = list_found(detections, prepared, self.least_score)
+        found = list_found(detections, prepared, self.least)
         index = self.choose(found, detections, outputs)
         chosen = found[index]
         return SettledDetection(
@@ -141,6 +149,7 @@ class Detection(Target):
             objectness=float(detections.objectness[0, chosen.place]),
             found=found,
             labels=outputs.metadata.labels,
+            least_score=self.least,
         )
 
     def choose(self, found: tuple[Found, ...], detections: Detections, outputs: ModelOutputs) -> int:
@@ -160,8 +169,9 @@ class Detection(Target):
             raise MasktoolError(
                 "nothing is detected in the picture",
                 where=f"target {self.which!r}",
-                expected=f"a score of at least {self.least_score:g}",
+                expected=f"a score of at least {self.least:g}",
                 got=f"{highest:.3g} at most",
+                fix="lower " + parameter("least_score") + " where that is a detection",
             )
         if point is None:
             return choose_number(int(self.which.partition(":")[2]), found)
@@ -187,6 +197,7 @@ class SettledDetection(SettledTarget):
         objectness: the objectness.
         found: all detections of the image, by falling score.
         labels: one label per class; None where they are unknown.
+        least_score: the score from which on a place counts as a detection.
     """
 
     index: str
@@ -197,6 +208,7 @@ class SettledDetection(SettledTarget):
     objectness: float = dataclasses.field(kw_only=True)
     found: tuple[Found, ...] = dataclasses.field(kw_only=True)
     labels: tuple[str, ...] | None = dataclasses.field(kw_only=True)
+    least_score: float = dataclasses.field(kw_only=True)
 
     @property
     def outputs(self) -> tuple[str | None, ...]:
@@ -251,7 +263,7 @@ class SettledDetection(SettledTarget):
         return "-".join(filter(None, (self.index.replace(":", "-"), label)))
 
     def describe(self) -> dict[str, Any]:
-        """Returns the kind, the number, the class, the box in the picture's pixels and the head."""
+        """Returns the kind, the number, the class, the box in the picture's pixels, the head and the least score."""
         return {
             "kind": Detection.name,
             "index": self.index,
@@ -261,6 +273,7 @@ class SettledDetection(SettledTarget):
             "objectness": self.objectness,
             "detection score": self.chosen.score,
             "detector": self.detector.name,
+            "least_score": self.least_score,
         }
 
     def ranked(self, outputs: ModelOutputs) -> tuple[ClassScore, ...]:  # noqa: ARG002  # the image's own are known

@@ -46,6 +46,7 @@ class ExplanationRequest:
         reference: the image to which every photograph's similarity is explained; None explains none.
         region: the region of a segmentation over which a class is explained, as it was read; None for none.
         detector: the kind of a detector's head, for targets that are detections.
+        least_score: the score from which on a place counts as a detection, for the same; None for the usual one.
         score: the score of a class that is explained: ``probability`` or ``log-odds``.
         inputs: the values of the model's inputs other than the image and the mask, by name.
         input_size: (height, width) of the image input in pixels, for a model that leaves them open.
@@ -78,6 +79,7 @@ class ExplanationRequest:
     reference: NamedImage | None = None
     region: Region | None = None
     detector: str | None = None
+    least_score: float | None = None
     bands: str | None = None
     band_baseline: str = "mean"
     rgb: tuple[int, int, int] | None = None
@@ -100,8 +102,19 @@ class ExplanationRequest:
 
     def settings(self) -> dict[str, Any]:
         """Returns what decides the files' bytes besides photographs and model, as JSON values."""
-        asked = ("targets", "output", "sum_with", "against", "detector", "score", "bands", "band_baseline", "rgb")
-        decisive = (*asked, "input_size", "seed", "batch", "stopping", "threads", "timing")
+        asked = ("targets", "output", "sum_with", "against", "detector", "least_score", "score")
+        decisive = (
+            *asked,
+            "bands",
+            "band_baseline",
+            "rgb",
+            "input_size",
+            "seed",
+            "batch",
+            "stopping",
+            "threads",
+            "timing",
+        )
         methods = {
             name: {key: describe_option_value(each) for key, each in given.items()}
             for name, given in self.methods.items()
@@ -150,6 +163,7 @@ def explain_photograph(
         reference=request.reference,
         region=request.region,
         detector=request.detector,
+        least_score=request.least_score,
         bands=request.bands,
         band_baseline=request.band_baseline,
         rgb=request.rgb,

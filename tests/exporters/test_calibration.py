@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from combinations import every_value
 from exporters.corrected_files import correct_file, draw_correction, record_of, space_of
 from networks.small_graphs import CLASSIFIER, classifier, parse
 from ops.emitted_nodes import Leaving, note_leaving
@@ -264,8 +265,10 @@ def test_a_network_of_one_image_at_a_time(tmp_path: Path) -> None:
         np.testing.assert_allclose(found[[1, 3, 4]], correction.apply(given)[[1, 3, 4]], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["logits", "softmax", "log-softmax", "sigmoids", "places", "softmax written out"])
-@pytest.mark.parametrize("order", ["gradients first", "correction first"])
+@every_value(
+    name=["logits", "softmax", "log-softmax", "sigmoids", "places", "softmax written out"],
+    order=["gradients first", "correction first"],
+)
 def test_gradients_are_those_of_the_corrected_scores(tmp_path: Path, name: str, order: str) -> None:
     target, form = tmp_path / "corrected.onnx", "full"
     if order == "gradients first":

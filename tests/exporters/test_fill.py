@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from combinations import quickly
 from networks.small_graphs import classifier, parse
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -170,7 +171,7 @@ def test_the_file_says_how_it_fills(squeezenet: Filled):
     assert parity["response"] > 0.01
 
 
-@pytest.mark.parametrize("baseline", EVERY_BASELINE)
+@pytest.mark.parametrize("baseline", quickly(["blur", "mean", COLOUR], EVERY_BASELINE))
 def test_channels_last(baseline: str, data_dir: Path, tmp_path: Path):
     filled = Filled(data_dir / "onnx" / "cifar10_small_tf2onnx_nhwc.onnx", baseline, PIXELS, tmp_path)
     pixels = np.load(data_dir / "cifar" / "cifar10_test_lossless.npz")["images"][:4]
@@ -306,7 +307,7 @@ def test_some_baselines_need_no_preprocessing(baseline: str, tmp_path: Path):
     assert read_metadata(tmp_path / "filled.onnx").baseline == baseline
 
 
-@pytest.mark.parametrize("baseline", sorted({*EVERY_BASELINE} - {"noise"}))
+@pytest.mark.parametrize("baseline", quickly(["blur", COLOUR], sorted({*EVERY_BASELINE} - {"noise"})))
 def test_a_network_for_any_size(baseline: str, tmp_path: Path):
     text = """<ir_version: 10, opset_import: ["" : 20]>
     g (float[N, 3, H, W] image) => (float[N, 5] scores) <float[5, 3, 3, 3] kernel>

@@ -39,7 +39,12 @@ SAMPLES = [
 POOLED = [each for each in SAMPLES if "= MaxPool" in each.values[0].text]
 NOT_IN_HALF = {"MeanVarianceNormalization"}
 """ONNX defines it by a function that adds float32."""
-HALF_SAMPLES = [each for each in SAMPLES if str(each.id).split(":")[0] not in NOT_IN_HALF]
+FIRST_SAMPLES = {f"{op_type}: {samples[0].name}" for op_type, samples in SAMPLES_OF.items()}
+HALF_SAMPLES = [
+    pytest.param(*each.values, id=each.id, marks=() if each.id in FIRST_SAMPLES else pytest.mark.slow)
+    for each in SAMPLES
+    if str(each.id).split(":")[0] not in NOT_IN_HALF
+]
 HALF_TOLERANCE = 1e-2
 """Relative to the length of the gradient."""
 BATCH = 2

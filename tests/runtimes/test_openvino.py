@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from combinations import every_value
 from embedding.explained_files import NETWORK, images, write_explained
 from networks.small_graphs import parse
 from runtime.models import make_metadata
@@ -80,8 +81,7 @@ def test_gradients(tmp_path, loss):
     assert set(found) >= {OBJECTIVE, FEATURE_MAP, *(GRADIENT_PREFIX + name for name in ("image", "mask", FEATURE_MAP))}
 
 
-@pytest.mark.parametrize("method", sorted(EMBEDDED_METHODS))
-@pytest.mark.parametrize("target", [-1, 2])
+@every_value(method=sorted(EMBEDDED_METHODS), target=[-1, 2])
 def test_explained_files(tmp_path, method, target):
     path = tmp_path / "explained.onnx"
     samples = SAMPLES if METHODS[method].samples_option else None

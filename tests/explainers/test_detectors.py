@@ -263,6 +263,15 @@ FOUND = {
     "rt-detr": ({"dets": (None, 300, 4), "labels": (None, 300, 91)}, (560, 560)),
     "end2end": ({"output0": (None, 300, 6)}, (640, 640)),
     "boxes+scores": ({"boxes": (None, None, 4), "labels": (None, None), "scores": (None, None)}, (640, 640)),
+    "tf-detection": (
+        {
+            "detection_boxes:0": (1, 100, 4),
+            "detection_classes:0": (1, 100),
+            "detection_scores:0": (1, 100),
+            "num_detections:0": (1,),
+        },
+        (300, 300),
+    ),
     "blazeface": ({"a": (None, 896, 16), "b": (None, 896, 1)}, (128, 128)),
     "yunet": (
         {f"{part}_{stride}": (None, 9, 4) for part in ("cls", "obj", "bbox", "kps") for stride in (8, 16, 32)},

@@ -136,6 +136,7 @@ class Detection(Target):
         detector = self.detector.settle(values, size)
         detections = detector.decode(values, size)
         check_detections(detections, detector)
+        check_corners(detections, detector, self.least)
         found = list_found(detections, prepared, self.least)
         index = self.choose(found, detections, outputs)
         chosen = found[index]
@@ -327,6 +328,26 @@ def check_detections(detections: Detections, detector: Detector) -> None:
         got=f"{both.min():.3g} to {both.max():.3g}",
         fix="name the kind with " + parameter("detector"),
     )
+
+
+def check_corners(detections: Detections, detector: Detector, least_score: float) -> None:
+    """Raises a MasktoolError where most boxes of the first image's detections end before they begin.
+
+    Args:
+        detections: the detections.
+        detector: the head that they come from.
+        least_score: the score from which on a place counts as a detection.
+    """
+    boxes = detections.boxes[0, detections.scores[0] >= least_score]
+    turned = int(((boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])).sum())
+    if turned > len(boxes) / 2:
+        raise TargetError(
+            f"the boxes are not those of a {detector.name} detector",
+            where=", ".join(detector.outputs),
+            expected="corners x0, y0, x1, y1 with x0 <= x1 and y0 <= y1",
+            got=f"{turned} of {len(boxes)} inside out",
+            fix="name the kind with " + parameter("detector"),
+        )
 
 
 def list_found(detections: Detections, prepared: PreparedImage, least_score: float) -> tuple[Found, ...]:

@@ -3,10 +3,12 @@
 import shutil
 
 import pytest
+from combinations import every_value
 
 from examples.conftest import find
 from examples.files import EXAMPLES
 from examples.programs import LONGEST, assert_map_is_pythons, assert_other_sizes_are_refused, run
+from masktool.embedding.method import EMBEDDED_METHODS
 
 SOURCE = EXAMPLES / "cpp" / "explain.cpp"
 
@@ -26,7 +28,7 @@ def program(onnxruntime_library, tmp_path_factory):
     return [folder / "explain"]
 
 
-@pytest.mark.parametrize("target", ["top", "required"])
+@every_value(method=sorted(EMBEDDED_METHODS), target=["top", "required"])
 def test_the_map_is_pythons(method, target, files, program, tmp_path):
     assert_map_is_pythons(program, files, method, target, tmp_path)
 

@@ -1,11 +1,13 @@
 """The example in C#, compiled against ONNX Runtime's sources in C#, by every method."""
 
 import pytest
+from combinations import every_value
 
 from examples.conftest import find
 from examples.dotnet import Dotnet, write_as_csharp_8
 from examples.files import EXAMPLES
 from examples.programs import LONGEST, assert_map_is_pythons, assert_other_sizes_are_refused
+from masktool.embedding.method import EMBEDDED_METHODS
 
 SOURCE = EXAMPLES / "csharp" / "Explain.cs"
 
@@ -23,7 +25,7 @@ def program(onnxruntime_library, tmp_path_factory):
     return dotnet.command(folder / "explain.dll")
 
 
-@pytest.mark.parametrize("target", ["top", "required"])
+@every_value(method=sorted(EMBEDDED_METHODS), target=["top", "required"])
 def test_the_map_is_pythons(method, target, files, program, tmp_path):
     assert_map_is_pythons(program, files, method, target, tmp_path)
 

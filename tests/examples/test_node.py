@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from combinations import quickly
 from networks.small_graphs import parse
 from PIL import Image
 
@@ -98,6 +99,7 @@ def test_the_networks_own_input_does_too(files, beside_packages, tmp_path):
     files.expected(method).assert_same(found["label"], found["probability"], found["saliency_map"])
 
 
+@pytest.mark.parametrize("method", quickly(["grad-cam", "lime", "rise"], sorted(EMBEDDED_METHODS)))
 def test_required_inputs_are_fed(method, files, beside_packages, tmp_path):
     path = files.path(method, target="required")
     run_node(beside_packages / "explain.mjs", path, PHOTOGRAPH, "result.json", folder=tmp_path)

@@ -22,7 +22,9 @@ from masktool.ops.gradients import GRADIENT_RULES, first_gradient  # noqa: E402
 from masktool.ops.graph import MASK_RULES  # noqa: E402
 
 PROJECT = Path(__file__).resolve().parents[2]
-COUNT = 300
+COUNT = 100
+DRAWN = 300
+"""Networks among which every operation is looked for: drawing one takes a millisecond, judging it a second."""
 
 
 def undo_a_norm() -> Program:
@@ -47,7 +49,7 @@ def test_random_networks_are_exact():
 def test_every_operation_is_drawn_in_every_spelling():
     drawn = {
         (step.operation, step.spelling % len(OPERATIONS[step.operation].spellings))
-        for seed in range(COUNT)
+        for seed in range(DRAWN)
         for step in prune(draw_network(seed)).instructions
     }
     assert drawn == {(name, way) for name, each in OPERATIONS.items() for way in range(len(each.spellings))}

@@ -37,6 +37,7 @@ from masktool.explainers.model_outputs import Scale
 from masktool.explainers.regions import read_region
 from masktool.explainers.stopping import Stopping
 from masktool.explainers.subject import read_named
+from masktool.explainers.target_choice import refuse_class_methods
 from masktool.interface.explain import default_method
 from masktool.interface.folders.request import FOLDER_FORMATS, ExplanationRequest
 from masktool.interface.folders.settings import describe_folder_run
@@ -173,10 +174,11 @@ def command(
 ) -> None:
     """Show which parts of photographs a model relied on.
 
-    IMAGE is a photograph, a .npy file that holds the model's input as it is, or a directory of them. Writes one
-    picture per photograph, method and target, and prints the paths; with --json, prints one JSON document per line
-    instead. - is a photograph on standard input. A directory with -o can be resumed: the same command goes on where
-    an earlier run was stopped. Exit code 2 when a photograph could not be explained; the others are nevertheless.
+    IMAGE is a photograph, a .npy file that holds the model's input as it is, or a directory of them, in which
+    folders are not looked into. Writes one picture per photograph, method and target, and prints the paths; with
+    --json, prints one JSON document per line instead. - is a photograph on standard input. A directory with -o can
+    be resumed: the same command goes on where an earlier run was stopped. Exit code 2 when a photograph could not
+    be explained; the others are nevertheless.
     """
     values = lime_segments(segments, n_segments) | parse_assignments(assignments)
     if bands is None:
@@ -220,6 +222,7 @@ def command(
         check_writable(request.directory)
     photographs = collect_photographs(images, options.say)
     check_jobs(jobs, photographs)
+    refuse_class_methods([METHODS[name] for name in request.methods], request.targets, request.shared_settings)
     itself = explains_itself(model)
     with load(
         model,

@@ -85,6 +85,11 @@ class Method(abc.ABC):
     any_rank: ClassVar[bool] = False
 
     @classmethod
+    def reads_class_scores(cls) -> bool:
+        """Tells whether the map is made of what leads to class scores, or was trained with them."""
+        return cls.needs_head or cls.needs_feature_map or bool(cls.outputs)
+
+    @classmethod
     def draws(cls) -> bool:
         """Tells whether the method draws random samples, and may stop early."""
         return cls.samples_option is not None and not cls.counts_steps

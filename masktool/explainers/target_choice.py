@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from masktool.errors import MasktoolError
 from masktool.explainers.detector import Detector
 from masktool.explainers.explanation_settings import ExplanationSettings
+from masktool.explainers.method import Method
 from masktool.explainers.regions import RegionLike
 from masktool.explainers.target import TARGETS, Target, TargetLike
 from masktool.explainers.targets.class_sum import ClassSum
@@ -15,6 +17,7 @@ from masktool.explainers.targets.class_target import ClassTarget
 from masktool.explainers.targets.contrast import Contrast
 from masktool.explainers.targets.detection import Detection
 from masktool.explainers.targets.output_region import OutputRegion
+from masktool.explainers.targets.output_slice import OutputSlice
 from masktool.explainers.targets.output_value import OutputValue
 from masktool.explainers.targets.similarity import Similarity
 from masktool.messages import Placeholder, join, parameter
@@ -40,6 +43,31 @@ def choose_target(target: TargetLike, settings: ExplanationSettings) -> Target:
         against = choose_head(read_target_words(settings.against, settings.output), settings)
         found = Contrast(found, against)
     return found
+
+
+def refuse_class_methods(
+    methods: Iterable[type[Method]], targets: Iterable[TargetLike], settings: ExplanationSettings
+) -> None:
+    """Raises a MasktoolError, before any model is opened, where a method explains class scores and a target is none.
+
+    Such a method reads what leads to the class scores, a feature map or a head, or a map that was trained with them. A
+    model without them would be exported and asked for that in vain. Of gradients the file tells.
+    """
+    asked = [each for each in methods if each.reads_class_scores() and not each.needs_gradient]
+    others = [each for each in targets if asked and not may_be_classes(choose_target(each, settings))]
+    if not others:
+        return
+    named = next((name for name in ("region", "reference") if getattr(settings, name) is not None), None)
+    raise MasktoolError(
+        f"{asked[0].title} explains classes only, by the layers that lead to their scores",
+        where=f"target {others[0]!r}" if named is None else parameter(named),
+        fix="take a method of masks, such as rise, occlusion or lime",
+    )
+
+
+def may_be_classes(target: Target) -> bool:
+    """Tells whether a target may be of class scores: an output that is named may hold them."""
+    return target.outputs == (None,) or isinstance(target, OutputValue | OutputSlice)
 
 
 def choose_similarity(target: TargetLike, settings: ExplanationSettings) -> Similarity:

@@ -118,9 +118,9 @@ def without_class_scores(where: str) -> MasktoolError:
     return MasktoolError(
         "a feature map is what class scores are computed from, and the model has none",
         where=where,
-        fix="leave "
+        fix="leave out "
         + parameter("feature_map")
-        + " out, or name the scores with "
+        + ", or the method that reads one, or name the scores with "
         + parameter("class_output", Placeholder("NAME")),
     )
 

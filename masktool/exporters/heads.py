@@ -108,9 +108,9 @@ def find_head(
         raise MasktoolError(
             "a head gives class scores, and the model has none",
             where=source.name,
-            fix="leave "
+            fix="leave out "
             + parameter("head")
-            + " out, or name the scores with "
+            + ", or the method that needs one, or name the scores with "
             + parameter("class_output", Placeholder("NAME")),
         )
     plain = network.plain.clone()

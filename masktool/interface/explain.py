@@ -23,6 +23,7 @@ from masktool.explainers.regions import RegionLike
 from masktool.explainers.stopping import STOPPING_ARGUMENTS, Stopping
 from masktool.explainers.subject import ImageLike, read_subject
 from masktool.explainers.target import TargetLike
+from masktool.explainers.target_choice import refuse_class_methods
 from masktool.exported_files import LAST
 from masktool.interface.device_graphs import graphs_for
 from masktool.interface.load import load, refuse_for_session
@@ -290,6 +291,7 @@ def open_and_explain(
     built = build_method(method, own, shared.pop("n_samples", None))
     refuse_settled_options(metadata, file_of(model), given)
     settings = ExplanationSettings(**shared, stopping=stopping)
+    refuse_class_methods([type(built)], [each for wanted in targets for each in wanted], settings)
     pictures = [read_subject(image) for image in images]
     with open_for_method(model, built, settings.input_size, {**opening, **of_export}) as session:
         return explain_all(session, pictures, targets, built, settings, graphs_for(session))

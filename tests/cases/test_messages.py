@@ -43,6 +43,28 @@ def test_a_gradient_method_on_a_detector_says_what_it_needs(method: str, folder:
     assert run([*explain, "--method", "occlusion", "--output", "boxes", "--target", "0,0"]) == 0
 
 
+SEGMENTER = """<ir_version: 10, opset_import: ["" : 20]> g (float[N, 3, 12, 16] x) => (float[N, 2, 11, 15] scores)
+    <float[2, 3, 2, 2] w> { scores = Conv(x, w) }"""
+
+
+@pytest.mark.parametrize(("method", "title"), [("score-cam", "Score-CAM"), ("recipro-cam", "Recipro-CAM")])
+def test_a_method_of_class_scores_says_that_a_region_is_not_for_it(method: str, title: str, folder: Path, capsys):
+    onnx.save(small_graphs.parse(SEGMENTER), "m.onnx")
+    explain = ["explain", "p.png", "-m", "m.onnx", "--preprocess", "pre.json", "--class-output", "none"]
+    ends = "take a method of masks, such as rise, occlusion or lime\n"
+    reason = f"{title} explains classes only, by the layers that lead to their scores"
+    for words, where in (["--region", "auto", "--target", "1"], "--region"), (["--target", "box:0"], "target 'box:0'"):
+        assert run([*explain, "--method", method, *words]) == 2
+        assert capsys.readouterr().err == f"masktool: error: {reason} ({where}); {ends}"
+    with pytest.raises(MasktoolError, match=rf"{reason} \(region\)"):
+        masktool.explain("m.onnx", "p.png", method, 1, region="auto")
+    for words in ([], ["--output", "scores", "--target", "0,0,0"]):
+        assert run([*explain, "--method", method, *words]) == 2
+        assert "the model has none (m.onnx); leave out --" in (error := capsys.readouterr().err)
+        assert ", or the method that " in error
+    assert run([*explain, "--method", "occlusion", "--region", "0,0,20,20", "--target", "1"]) == 0
+
+
 FACTORY = """
 import torch
 def make():

@@ -14,6 +14,7 @@ from PIL import Image
 
 from masktool.contract import Size
 from masktool.explainers.explanation import FORMATS, Explanation
+from masktool.explainers.explanation_settings import ExplanationSettings
 from masktool.explainers.method import METHODS
 from masktool.explainers.model_outputs import Scale
 from masktool.explainers.regions import Region
@@ -93,6 +94,19 @@ class ExplanationRequest:
     def file_formats(self) -> tuple[str, ...]:
         """The formats of which every explanation gets a file of its own."""
         return tuple(each for each in self.formats if each != PARQUET)
+
+    @property
+    def shared_settings(self) -> ExplanationSettings:
+        """What decides, with the targets, which numbers of the model are explained."""
+        return ExplanationSettings(
+            output=self.output,
+            sum_with=self.sum_with,
+            against=self.against,
+            reference=self.reference,
+            region=self.region,
+            detector=self.detector,
+            least_score=self.least_score,
+        )
 
     def stopping_of(self, method: str) -> dict[str, Any]:
         """Returns when a method stops; of one that draws no samples, its budget alone."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from masktool.commands import options
+from masktool.commands.derivative_words import describe_derivative_of
 from masktool.commands.explain_options import parse_inputs
 from masktool.commands.source_options import choose_output
 from masktool.printable import describe_bytes
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from masktool.exporters.derivatives.write import Derivative
 
 SUFFIX = ".gradient.onnx"
-WORDS = {"top": "the largest number", "sum": "the sum", "weights": "the sum, weighed by {weights},"}
-"""What is differentiated, by target, as it is told."""
 
 
 @click.command("gradient")
@@ -85,20 +84,8 @@ def command(
 
 def describe_gradient(written: Derivative) -> Iterator[str]:
     """Yields what was written and how it was measured, a line each."""
-    from masktool.exporters.derivatives.points import KINDS
-
-    indices = written.target if isinstance(written.target, tuple) else ()
-    number = f"number ({', '.join(map(str, indices))})" if indices else WORDS[str(written.target)]
-    whose = f"each row of {written.output!r}" if written.batched else f"{written.output!r} as a whole"
-    yield f"objective: {number.format(weights=repr(written.weights))} of {whose}, in {written.objective!r}"
-    for name, output in written.gradients.items():
-        yield f"gradient: with respect to {name!r}, in {output!r}"
-    figures = dict(written.figures)
-    against, points, apart = figures.pop("against"), figures.pop("points"), figures.pop("spread", None)
-    numbers = ", ".join(f"{name} {figure:.1e}" if figure else f"{name} 0" for name, figure in figures.items())
-    yield f"measured: {numbers}"
-    doubt = "" if apart is None else f", which disagree among themselves by {apart:.1e}"
-    yield f"measured against: central differences in {against}{doubt}, at {KINDS[points]}"  # type: ignore[index]
+    for label, text in describe_derivative_of(dataclasses.asdict(written)):
+        yield f"{label}: {text}"
     yield from ("note: " + note for note in written.notes)
     yield f"wrote {written.path} ({describe_bytes(written.n_bytes)})"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from masktool.commands.derivative_words import describe_derivative_of
 from masktool.commands.options import in_order, json_option
 from masktool.commands.size_option import input_size_option
 from masktool.commands.source_options import (
@@ -51,6 +52,7 @@ REQUIRING = {MASK_INPUT: "--mask required", TARGET_INPUT: "--target required", E
 LABELS_SHOWN = 5
 """Number of labels in the text; JSON holds all of them."""
 NOT_MASKED = "not masked; `masktool export` makes it so"
+DIFFERENTIATED = "with gradients by `masktool gradient`, takes no mask"
 COLUMN = 14
 """Width of the first column in characters."""
 NAMES_SHOWN = 3
@@ -166,6 +168,7 @@ def document_model(model: ModelDescription) -> dict[str, Any]:
         ],
         "outputs": [dataclasses.asdict(each) for each in model.outputs],
         "metadata": dataclasses.asdict(model.metadata) if model.metadata else None,
+        "derivative": None if model.derivative is None else dict(model.derivative),
         "nodes": dict(model.operators),
         "functions": dict(model.functions),
     }
@@ -218,6 +221,8 @@ def write_text(document: dict[str, Any]) -> Iterator[str]:
     if document["metadata"]:
         for label, text in describe_metadata(document["metadata"]):
             yield f"{label:{COLUMN}}{text}"
+    for label, text in describe_origin_of(document["derivative"]):
+        yield f"{label:{COLUMN}}{text}"
     yield f"{'operators':{COLUMN}}{', '.join(f'{name} {count}' for name, count in document['nodes'].items())}"
     for index, (name, count) in enumerate(document["functions"].items()):
         yield f"{'functions' if index == 0 else '':{COLUMN}}{name}, {count} nodes"
@@ -227,12 +232,23 @@ def write_text(document: dict[str, Any]) -> Iterator[str]:
         yield f"{rule['name'] or '(unnamed)'}\t{rule['op_type']}\t{rule['rule'] or '-'}"
 
 
+def describe_origin_of(derivative: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+    """Yields (label, text) of what a file says of its gradients and of the network that they were added to."""
+    if derivative is None:
+        return
+    yield from ((label.replace("measured ", ""), text) for label, text in describe_derivative_of(derivative))
+    known = f" (sha256 {derivative['source_sha256']})" if derivative.get("source_sha256") else ""
+    yield "added to", f"{derivative['source']}{known}, by masktool {derivative['tool_version']}"
+
+
 def write_heading(document: dict[str, Any]) -> str:
     """Returns the first line: the file's name, whether the model takes a mask, the file's size."""
     metadata = document["metadata"]
     kind = NOT_MASKED
     if metadata is not None and metadata["explanation"] is not None:
         kind = f"explains itself by {metadata['explanation']['method']}, written by masktool"
+    elif metadata is None and document["derivative"] is not None:
+        kind = DIFFERENTIATED
     elif metadata is not None:
         kind = f"masked by masktool ({describe_masking(metadata)})"
     opsets = ", ".join(f"{domain} {version}" for domain, version in document["opsets"].items())

@@ -8,11 +8,12 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from masktool.contract import RULE_PROPERTY, Metadata
 from masktool.data_files import check_readable
 from masktool.errors import MasktoolError
+from masktool.exporters.derivatives.recorded import read_derivative
 from masktool.exporters.result import NodeRule, name_operator
 from masktool.identity import named_files
 
@@ -54,6 +55,8 @@ class ModelDescription:
         operators: the number of nodes by operator, the most frequent first, the bodies of control flow included.
         functions: the number of nodes in each function of the file, by ``domain::name``.
         rules: every node with the mask rule that was applied to it; None in place of the rule where there was none.
+        derivative: what a file that ``masktool gradient`` wrote says of its gradients, JSON values by name; None for
+            any other file.
     """
 
     path: Path
@@ -67,6 +70,7 @@ class ModelDescription:
     operators: Mapping[str, int]
     functions: Mapping[str, int]
     rules: tuple[NodeRule, ...]
+    derivative: Mapping[str, Any] | None = None
 
     @property
     def masked(self) -> bool:
@@ -87,7 +91,8 @@ def describe(path: str | os.PathLike[str]) -> ModelDescription:
     path = Path(path)
     model = read_graph(path)
     graph = model.graph
-    metadata = Metadata.from_properties({entry.key: entry.value for entry in model.metadata_props})
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = Metadata.from_properties(properties)
     weights = {tensor.name for tensor in graph.initializer}
     optional = frozenset(weights) if metadata else frozenset()
     rules = list_rules(graph)
@@ -103,6 +108,7 @@ def describe(path: str | os.PathLike[str]) -> ModelDescription:
         operators=count_operators(rules),
         functions={f"{function.domain}::{function.name}": len(function.node) for function in model.functions},
         rules=rules,
+        derivative=read_derivative(properties),
     )
 
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from click.testing import CliRunner
 from onnx import helper, numpy_helper
@@ -13,6 +14,7 @@ from masktool.cli import masktool
 from masktool.commands.info import command
 from masktool.contract import RULE_PROPERTY
 from masktool.errors import MasktoolError
+from masktool.exporters.derivatives.write import differentiate
 from masktool.exporters.description import list_rules
 
 
@@ -194,3 +196,57 @@ def test_truncated_file(tmp_path):
 
 def test_is_the_command_of_its_name():
     assert masktool.get_command(None, "info") is command
+
+
+PRICES = """<ir_version: 10, opset_import: ["": 18]> prices (float[N, 3] x, float[N, 3] y) => (float[N, 3] p)
+{ a = Mul(x, y)  p = Tanh(a) }"""
+
+
+def test_a_file_with_a_gradient_says_what_it_is_the_gradient_of(tmp_path):
+    onnx.save(onnx.parser.parse_model(PRICES), tmp_path / "prices.onnx")
+    path = tmp_path / "gradient.onnx"
+    words = {"2": "number (2)", "top": "the largest number", "weights": "the sum, weighed by 'p_weights',"}
+    for target, number in words.items():
+        written = differentiate(tmp_path / "prices.onnx", path, of=["x", "y"], output="p", target=target)
+        lines = run(path).stdout.splitlines()
+        assert lines[0].startswith(f"{path}: with gradients by `masktool gradient`, takes no mask; ")
+        assert f"objective     {number} of each row of 'p', in 'objective'" in lines
+        for name in ("x", "y"):
+            assert f"gradient      with respect to '{name}', in 'gradient_{name}'" in lines
+        assert any(line.startswith("measured      outputs 0, gradient_x ") for line in lines)
+        assert any(line.startswith("against       central differences in float64, at random numbers") for line in lines)
+        assert any(line.startswith("added to      prices.onnx (sha256 ") for line in lines)
+        found = json.loads(run(path, "--json").stdout)["derivative"]
+        assert found["gradients"] == dict(written.gradients)
+        assert found["figures"] == dict(written.figures)
+    assert json.loads(run(tmp_path / "prices.onnx", "--json").stdout)["derivative"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("{", "masktool.derivative): expected JSON"),
+        ("[]", "masktool.derivative): expected an object, got list"),
+        ({"target": "mean"}, "masktool.derivative, target): expected top | sum | weights or"),
+        ({"gradients": {"x": 3}}, "masktool.derivative, gradients)"),
+        ({"figures": {"points": "unit"}}, "masktool.derivative, figures, against): expected a text, got null"),
+        ({"figures": {"points": "unit", "against": "float64", "x": "1"}}, "masktool.derivative, figures, x)"),
+    ],
+)
+def test_damaged_words_on_a_gradient_are_one_line(tmp_path, change, message):
+    whole = {
+        "source": "a.onnx", "gradients": {"x": "gradient_x"}, "output": "p", "target": [0], "batched": True,
+        "objective": "objective", "weights": None, "figures": {"against": "float64", "points": "unit"},
+        "tool_version": "0.2.0",
+    }  # fmt: skip
+    model = onnx.parser.parse_model(PRICES)
+    for name, text in (("sound", json.dumps(whole)), ("damaged", change)):
+        del model.metadata_props[:]
+        model.metadata_props.add(
+            key="masktool.derivative", value=text if isinstance(text, str) else json.dumps(whole | text)
+        )
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    assert "in 'gradient_x'" in run(tmp_path / "sound.onnx").stdout
+    with pytest.raises(MasktoolError) as caught:
+        run(tmp_path / "damaged.onnx")
+    assert f"damaged masktool metadata (metadata {message}" in str(caught.value)

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from masktool import demo
+from masktool.cli import masktool
 from masktool.commands import doctor
-from masktool.commands.doctor import command
 from masktool.errors import MasktoolError
 from masktool.interface import installation, provider_checks
 from masktool.interface.installation import NEEDED, OPTIONAL, DoctorFinding
@@ -27,7 +27,7 @@ def quick(monkeypatch):
 
 
 def run(*arguments):
-    return CliRunner().invoke(command, arguments, catch_exceptions=False)
+    return CliRunner().invoke(masktool, ["doctor", *arguments], catch_exceptions=False)
 
 
 def findings_of(result):

@@ -57,13 +57,14 @@ def write_files(name: str, size: int, folder: Path) -> tuple[Path, Path]:
     import masktool
     from masktool.exporters.canonical import canonicalise
     from masktool.exporters.gradient import add_gradients
+    from masktool.exporters.gradient_ends import ScoreLosses
     from masktool.exporters.sources import load_source
 
     source = load_source(build_network(name, size), input_size=(size, size))
     model = canonicalise(source.model)
     output = model.graph.outputs[0].name
     assert output is not None
-    add_gradients(model, source.image_input, output, "logits")
+    add_gradients(model, source.image_input, ScoreLosses(output, "logits"))
     plain = folder / f"{name}.gradient.onnx"
     ir.save(model, plain)
     filled = folder / f"{name}.fill.onnx"

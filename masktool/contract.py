@@ -46,11 +46,14 @@ DEVICE_PROVIDERS: tuple[DeviceProvider, ...] = get_args(DeviceProvider)
 Independence = Literal["proved", "mixing", "unproved"]
 TARGET_INPUT = "target"
 """Index of the class to differentiate for, or in files that explain themselves to explain, (T,) int64, T the batch or
-1; in files with gradients always, in those that explain themselves where they were exported so."""
+1; in files with gradients of class scores always, in those that explain themselves where they were exported so."""
 LOSS_INPUT = "loss"
-"""Which of ``LOSSES`` is differentiated, () int64, optional; in files with gradients only."""
+"""Which of ``LOSSES`` is differentiated, () int64, optional; in files with gradients of class scores only."""
+WEIGHTS_INPUT = "output_weights"
+"""Weights of the values of one output, (W, ...) float32 in its shape, W the batch or 1; in files with gradients of that
+output only, in place of ``target`` and ``loss``."""
 OBJECTIVE = "objective"
-"""Output (B,): what is differentiated."""
+"""Output (B,): what is differentiated; of an output, the sum of its values times their weights."""
 FEATURE_MAP = "feature_map"
 """Output (B, c, h, w): the feature map that metadata name; further ones are ``feature_map_2`` and so on."""
 MOST_FEATURE_MAPS = 8
@@ -270,13 +273,13 @@ class Metadata:
         labels: one name per class, of a binary output the negative class's and the positive one's; None when unknown.
         parity: figures measured at export, by name.
         tool_version: version of the masktool that wrote the file.
-        gradient: default of the input ``loss``, in a file with gradients; None in any other.
+        gradient: default of the input ``loss``, in a file with gradients of class scores; None in any other.
         feature_map: name of the value behind the output ``feature_map``: the first feature map that the export named,
             or that in front of its head; None where there is none.
         baseline: one of ``BASELINES``, a number or ``R,G,B``; None unless masking is ``fill``.
         layout: order of the image input's axes; None in files written before it was recorded.
-        losses: losses that the input ``loss`` chooses from, by index, in a file with gradients; None in any other, and
-            in files written before the losses were recorded, which have ``FIRST_LOSSES``.
+        losses: losses that the input ``loss`` chooses from, by index, in a file with gradients of class scores; None in
+            any other, and in files written before the losses were recorded, which have ``FIRST_LOSSES``.
         masker: settings and figures of the training of the masking model behind the output ``saliency_map``, JSON
             values by name; None where the file holds no masking model.
         output_evidence: evidence for ``class_output`` and for ``output_kind``, one sentence each; None in files written
@@ -308,6 +311,8 @@ class Metadata:
             feature map or none.
         task: what the source's file says beside its graph that the network is for; None where it says nothing that is
             known.
+        gradient_output: name of the output whose values the input ``output_weights`` weighs and that is differentiated,
+            in a file with gradients of such an output; None in any other.
     """
 
     masking: Masking
@@ -345,6 +350,12 @@ class Metadata:
     calibration: Mapping[str, Any] | None = None
     more_feature_maps: tuple[str, ...] | None = None
     task: SourceTask | None = None
+    gradient_output: str | None = None
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether the file holds gradients, of class scores or of an output."""
+        return self.gradient is not None or self.gradient_output is not None
 
     @property
     def feature_maps(self) -> tuple[str, ...]:
@@ -374,7 +385,7 @@ class Metadata:
 
     @property
     def known_losses(self) -> tuple[Loss, ...]:
-        """The losses that this file can differentiate; empty in a file without gradients."""
+        """The losses that this file can differentiate; empty in a file without gradients of class scores."""
         return () if self.gradient is None else self.losses or FIRST_LOSSES
 
     def to_properties(self) -> dict[str, str]:

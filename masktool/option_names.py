@@ -51,6 +51,7 @@ OPTIONS: Mapping[str, OptionName] = {
     "for_provider": OptionName("--for"),
     "gpus": OptionName("--gpus"),
     "gradient": OptionName("--gradient"),
+    "gradient_output": OptionName("--gradient-output"),
     "head": OptionName("--head"),
     "images": OptionName("--images"),
     "image_input": OptionName("--image-input"),

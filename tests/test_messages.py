@@ -167,7 +167,12 @@ PLACES = [
 ]
 """Functions, and the commands that do what they do."""
 APART = {
-    "load": {"gradient", "feature_map", "head"},  # which explain asks for where its methods need them
+    "load": {
+        "gradient",
+        "gradient_output",
+        "feature_map",
+        "head",
+    },  # which explain asks for where its methods need them
     "read_dataset": set(),
 }
 """Parameters that have a name in common with another thing."""

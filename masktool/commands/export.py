@@ -48,7 +48,7 @@ OPTIONS_OF_CHECK = frozenset(
     {"model", "check", "against", "arch", "input_size", "channels", "image_input", "trust_code", "as_json"}
 )
 """Parameters that say what to measure, not what to write."""
-OPTIONS_OF_GRADIENTS = (OPTIONS_OF_CHECK - {"check"}) | {"output", "gradient", "feature_map"}
+OPTIONS_OF_GRADIENTS = (OPTIONS_OF_CHECK - {"check"}) | {"output", "gradient", "gradient_output", "feature_map"}
 """Parameters that count where gradients are added to a file that was exported before."""
 DIGEST_SHOWN = 12
 """Hexadecimal digits of a SHA-256 in messages; the metadata hold all of them."""
@@ -92,6 +92,12 @@ DIGEST_SHOWN = 12
     "--gradient",
     type=click.Choice(LOSSES),
     help="Add gradients to the file: of what of the target's score, or of all scores, unless a caller says otherwise.",
+)
+@click.option(
+    "--gradient-output",
+    metavar="NAME",
+    help="Add gradients of this output (N, ...), in place of class scores: of the sum of its values, each times its "
+    "weight, which is an input of the file.",
 )
 @click.option(
     "--feature-map",
@@ -158,6 +164,7 @@ def command(
     output_kind: Any,
     trust_code: bool,
     gradient: Any,
+    gradient_output: str | None,
     feature_map: tuple[str, ...],
     head: str | None,
     portable: bool,
@@ -199,9 +206,11 @@ def command(
     with console().status(Text(f"reading {model}")) as status:  # on terminals only
         source = read_source(model, reading)
         status.update("adding the mask and measuring parity")
-        if source.exported_before and gradient is not None:
+        if source.exported_before and (gradient is not None or gradient_output is not None):
             refuse_options(context, OPTIONS_OF_GRADIENTS, "the model was exported before, and has this settled")
-            exported = add_gradients_to(source, target, loss=gradient, feature_map=feature_map)
+            exported = add_gradients_to(
+                source, target, loss=gradient, feature_map=feature_map, gradient_output=gradient_output
+            )
         else:
             of_export = {
                 "masking": masking or "layer",
@@ -225,6 +234,7 @@ def command(
                     **of_export,
                     mask_required=None if mask is None else mask == "required",
                     gradient=gradient,
+                    gradient_output=gradient_output,
                     feature_map=feature_map,
                     head=head,
                     plain_branch=plain_branch,
@@ -265,8 +275,9 @@ def describe_export(exported: Export) -> Iterator[str]:
         yield f"masked: {sum(rules.values())} nodes ({', '.join(f'{rule} {count}' for rule, count in rules.items())})"
     else:
         yield f"masked: the input alone, filled with {describe_baseline(metadata)}"
-    if metadata.gradient is not None:
-        yield f"gradients: of the {metadata.gradient}; feature map {', '.join(metadata.feature_maps) or 'none'}"
+    if metadata.has_gradients:
+        of = f"the {metadata.gradient}" if metadata.gradient else f"output {metadata.gradient_output!r}, weighed"
+        yield f"gradients: of {of}; feature map {', '.join(metadata.feature_maps) or 'none'}"
     elif metadata.feature_maps:
         yield f"feature map: {', '.join(metadata.feature_maps)}"
     if metadata.head is not None:

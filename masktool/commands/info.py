@@ -28,6 +28,7 @@ from masktool.contract import (
     OVERLAY,
     SALIENCY_MAP,
     TARGET_INPUT,
+    WEIGHTS_INPUT,
     Preprocessing,
 )
 from masktool.errors import MasktoolError
@@ -312,6 +313,8 @@ def write_value(value: dict[str, Any], metadata: dict[str, Any] | None) -> str:
         notes.append(metadata["mask_polarity"])
     if metadata and metadata["explanation"] and value["name"] == SALIENCY_MAP and "required" not in value:
         notes.append(f"the map of {metadata['explanation']['method']}")
+    if metadata and value["name"] == WEIGHTS_INPUT and metadata["gradient_output"] and "required" in value:
+        notes.append(f"weights of {metadata['gradient_output']}")
     if metadata and value["name"] == metadata["class_output"] and "required" not in value:
         notes.append(f"class output, {metadata['output_kind'] or 'of unknown kind'}")
     return f"{value['name']}  {dtype}{shape}" + (f"  {'; '.join(notes)}" if notes else "")
@@ -334,6 +337,8 @@ def describe_metadata(metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if metadata["task"] is not None:
         yield "task", f"{metadata['task']}, as the source's metadata say"
     yield "batch", describe_batch(metadata)
+    if metadata["gradient_output"] is not None:
+        yield "gradients", f"of {metadata['gradient_output']}: the sum of its values times {WEIGHTS_INPUT}"
     if metadata["feature_map"] is not None:
         yield "feature map", ", ".join([metadata["feature_map"], *(metadata["more_feature_maps"] or ())])
     if metadata["head"] is not None:

@@ -16,6 +16,7 @@ from masktool.contract import GRADIENT_OUTPUTS, MASK_INPUT, TARGET_INPUT, Loss, 
 from masktool.embedding.flow import FLOAT, INT64, Flow
 from masktool.errors import MasktoolError
 from masktool.exporters.gradient import add_gradients
+from masktool.exporters.gradient_ends import ScoreLosses
 from masktool.exporters.integer_images import refuse_gradients
 from masktool.exporters.names import rename_inside
 from masktool.exporters.widening import compute_in_single, narrow_outputs
@@ -189,11 +190,8 @@ def differentiable_network(
     add_gradients(
         copy,
         metadata.image_input,
-        metadata.class_output,
-        metadata.output_kind,
-        loss,
+        ScoreLosses(metadata.class_output, metadata.output_kind, loss, selectable=False),
         feature_maps,
-        selectable=False,
         for_provider=metadata.for_provider,
         blocks=False,
     )

@@ -32,7 +32,7 @@ from masktool.exporters.canonical import infer_shapes
 from masktool.exporters.class_candidates import count_columns, is_vector
 from masktool.exporters.defaults import is_reader
 from masktool.exporters.feature_maps import values_before
-from masktool.exporters.gradient import logits_before
+from masktool.exporters.gradient_ends import logits_before
 from masktool.exporters.names import every_value
 from masktool.exporters.outputs_alone import drop_unused, keep_outputs
 from masktool.exporters.plain_branch import MASKED, find_branches
@@ -359,11 +359,11 @@ def without_correction(model: ir.Model, metadata: Metadata) -> tuple[ir.Model, M
         metadata: its metadata.
     """
     model = model.clone()
-    if metadata.gradient is not None:
+    if metadata.has_gradients:
         drop_gradients(model)
     if metadata.calibration is not None:
         drop_correction(model)
-    metadata = dataclasses.replace(metadata, gradient=None, losses=None, calibration=None)
+    metadata = dataclasses.replace(metadata, gradient=None, gradient_output=None, losses=None, calibration=None)
     model.metadata_props.update(metadata.to_properties())
     return model, metadata
 

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from masktool.errors import MasktoolError
 from masktool.exported_files import LAST
+from masktool.exporters.score_paths import LINEAR
 from masktool.exporters.subgraphs import nodes_inside
 
 CHANNELS_FIRST = frozenset(
@@ -27,6 +28,12 @@ def find_feature_maps(
 ) -> list[ir.Value]:
     """Returns the feature maps of given names, in their order, or the last one where none is named.
 
+    The last map in front of scores that have places themselves, such as a segmentation's, holds little but these. Of
+    such the deepest is taken: the last one of those with the fewest places, in front of the layer that gives scores.
+
+    Source: Kira Vinogradova, Alexandr Dibrov and Gene Myers, "Towards Interpretable Semantic Segmentation via
+    Gradient-weighted Class Activation Mapping", AAAI 2020, section 3, https://arxiv.org/abs/2002.11434.
+
     Args:
         graph: the graph, with shapes inferred.
         scores: the scores, which depend on every feature map.
@@ -38,8 +45,50 @@ def find_feature_maps(
         MasktoolError: no feature map has one of the names; the message names the last ones.
     """
     maps = list_feature_maps(graph, scores, depends)
-    named = (maps[-1] if maps and name == LAST else choose_by_name(maps, name) for name in names)
-    return list(dict.fromkeys(named)) or maps[-1:]
+    last = deepest_map(maps, scores, depends) if is_feature_map(scores) else maps[-1:]
+    named = (last[0] if last and name == LAST else choose_by_name(maps, name) for name in names)
+    return list(dict.fromkeys(named)) or last
+
+
+def deepest_map(maps: Sequence[ir.Value], scores: ir.Value, depends: Callable[[ir.Value], bool]) -> list[ir.Value]:
+    """Returns the last map of those with the fewest places in front of the layer that gives scores; none without any.
+
+    Where the number of places is open, it is the last map in front of that layer; where there is none, the last of all.
+
+    Args:
+        maps: the feature maps, in the graph's order.
+        scores: the scores, which have places themselves.
+        depends: the function that tells whether a value depends on the image.
+    """
+    read = values_read_by_layer(scores, depends)
+    before = set[ir.Value]().union(*map(values_before, read))
+    found = [value for value in maps if value in before]
+    places = [count_map_places(value) for value in found]
+    if None not in places:
+        fewest = min((number for number in places if number is not None), default=0)
+        found = [value for value, number in zip(found, places, strict=True) if number == fewest]
+    return found[-1:] or list(maps[-1:])
+
+
+def values_read_by_layer(scores: ir.Value, depends: Callable[[ir.Value], bool]) -> list[ir.Value]:
+    """Returns what the layer reads that gives scores: a linear one, or one that joins two branches.
+
+    What lies behind it, such as a Resize, a Softmax or masktool's own nodes, has one input that depends on the image.
+    """
+    value = scores
+    while (node := value.producer()) is not None:
+        read = [each for each in node.inputs if each is not None and depends(each)]
+        if len(read) != 1 or node.op_type in LINEAR:
+            return read
+        value = read[0]
+    return []
+
+
+def count_map_places(value: ir.Value) -> int | None:
+    """Returns the number of places of a feature map; None where a length is open."""
+    assert value.shape is not None
+    height, width = value.shape[2:]
+    return height * width if isinstance(height, int) and isinstance(width, int) else None
 
 
 def list_feature_maps(graph: ir.Graph, scores: ir.Value, depends: Callable[[ir.Value], bool]) -> list[ir.Value]:
@@ -61,7 +110,7 @@ def choose_by_name(maps: Sequence[ir.Value], name: str) -> ir.Value:
     chosen = [value for value in maps if value.name == name] or [v for v in maps if name_outside(v) == name]
     if not chosen:
         last = ", ".join(str(name_outside(value)) for value in maps[-5:])
-        expected = "a value (N, c, h, w) that depends on the image, and on which the class output depends"
+        expected = "a value (N, c, h, w) that depends on the image, and on which the scores depend"
         such = f", such as {last}" if last else "; there is none"
         raise MasktoolError("no such feature map", where=name, expected=expected + such)
     return chosen[0]

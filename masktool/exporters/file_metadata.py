@@ -5,6 +5,7 @@ from __future__ import annotations
 from masktool.contract import Metadata, __version__, name_classes
 from masktool.exporters.class_candidates import count_columns, is_vector
 from masktool.exporters.class_output import ClassOutput, choose_class_output
+from masktool.exporters.gradient_ends import find_weighed_output
 from masktool.exporters.image_axis import declare_image_axis
 from masktool.exporters.preparation import Prepared
 from masktool.exporters.settings import ExportSettings, OutputSettings
@@ -30,6 +31,17 @@ def find_class_output(source: Source, prepared: Prepared, output: OutputSettings
         names = source.said.labels
     claims = source.claims.with_user(name, output.output_kind, names)
     return choose_class_output(described, claims, batch)
+
+
+def name_weighed_output(source: Source, prepared: Prepared, name: str) -> str:
+    """Returns the name that an output has in the file, whose gradients are wanted.
+
+    Args:
+        source: the model that was read.
+        prepared: the canonical graph of the source.
+        name: the name that the user gives, which may be that in the source.
+    """
+    return str(find_weighed_output(prepared.model.graph, source.renamed.get(name, name)).name)
 
 
 def class_names(source: Source, output: OutputSettings) -> tuple[str, ...] | None:
@@ -80,4 +92,5 @@ def begin_metadata(source: Source, prepared: Prepared, head: ClassOutput, settin
         plain_branch=settings.plain_branch,
         rule=settings.rule,
         task=source.said.task,
+        gradient_output=settings.gradient_output and name_weighed_output(source, prepared, settings.gradient_output),
     ).with_feature_maps(settings.feature_map)

@@ -42,9 +42,9 @@ def settle_feature_maps(network: MaskedNetwork, head: Head | None, in_front: str
     """
     metadata = network.metadata
     others = [name for name in metadata.feature_maps if name != in_front]
-    if head is not None or metadata.gradient is None:
+    if head is not None or not metadata.has_gradients:
         refuse_taken(network.plain, metadata.source, len(others) + (head is not None))
-    if others and metadata.gradient is None:
+    if others and not metadata.has_gradients:
         others = find_in_plain(network, others)
     first = [] if head is None else [head.feature_map]
     return metadata.with_feature_maps(tuple(dict.fromkeys([*first, *others])))

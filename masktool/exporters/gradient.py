@@ -2,9 +2,9 @@
 
 1. Model-local functions are inlined, and images and masks are brought to one batch, so that every (image, mask) pair
    has a gradient of its own.
-2. The scores to differentiate are found: the logits, in front of a softmax or sigmoid where the network ends in one.
-3. The loss end is added: what is differentiated, chosen by the input ``loss`` (:mod:`.loss_ends`).
-4. The rules of :mod:`masktool.ops` walk the graph backwards.
+2. What is differentiated is added (:mod:`.gradient_ends`): a loss of the class scores, chosen by the input ``loss``, or
+   the values of an output, weighed by the input ``output_weights``.
+3. The rules of :mod:`masktool.ops` walk the graph backwards.
 
 Source: Griewank and Walther, "Evaluating Derivatives", 2nd edition, 2008, section 3.2.
 """
@@ -23,24 +23,16 @@ from masktool.contract import (
     MASK_INPUT,
     OBJECTIVE,
     DeviceProvider,
-    Loss,
-    OutputKind,
 )
 from masktool.errors import UnsupportedOperatorError
 from masktool.exporters.canonical import infer_shapes
-from masktool.exporters.class_candidates import count_columns, is_vector
 from masktool.exporters.defaults import is_reader, read_once
-from masktool.exporters.feature_maps import MASKTOOL_PREFIX, find_feature_maps, name_outside
-from masktool.exporters.loss_ends import add_loss_end
-from masktool.exporters.score_ends import is_unbounded, name_end
-from masktool.exporters.score_paths import MEANS, NORMALISING, SUMS, find_score_producer
-from masktool.exporters.value_bounds import lies_between_0_and_1
+from masktool.exporters.feature_maps import MASKTOOL_PREFIX, find_feature_maps, name_outside, values_behind
+from masktool.exporters.gradient_ends import Differentiated
 from masktool.ops.blocked import read_masks_unspread
 from masktool.ops.builder import GraphBuilder, rank_of
 from masktool.ops.gradients import GradientGraph
 
-PROBABILITY_KINDS = frozenset({"probabilities", "sigmoid", "binary-probability"})
-"""Kinds of outputs that hold no logits themselves."""
 WITHOUT_INDICES = frozenset({"webgpu", "tensorrt", "directml"})
 """Providers that give no indices of a max pool, or whose kernels add nothing up at them."""
 
@@ -67,30 +59,25 @@ class Prologue(GraphBuilder):
 def add_gradients(
     model: ir.Model,
     image_input: str,
-    class_output: str,
-    output_kind: OutputKind | None,
-    loss: Loss = "logit",
+    differentiated: Differentiated,
     feature_maps: Sequence[str] = (),
     *,
-    selectable: bool = True,
     for_provider: DeviceProvider | None = None,
     blocks: bool = True,
 ) -> tuple[str, ...]:
     """Adds gradients with respect to the image, the mask (where there is one) and feature maps, in place.
 
-    Inputs ``target`` (T,) int64, T the batch or 1, and ``loss`` () int64, optional, are added; outputs ``objective``
-    (B,), ``gradient_image`` in the image's shape, ``gradient_mask`` in the mask's, and for every feature map
-    ``feature_map`` and ``gradient_feature_map`` (B, c, h, w) or the like (``FEATURE_MAP_OUTPUTS``), all float32. B is
-    the larger of the image's and the mask's batch.
+    Inputs ``target`` (T,) int64, T the batch or 1, and ``loss`` () int64, optional, are added, or of an output
+    ``output_weights`` (T, ...) float32; outputs ``objective`` (B,), ``gradient_image`` in the image's shape,
+    ``gradient_mask`` in the mask's, and for every feature map ``feature_map`` and ``gradient_feature_map`` (B, c, h, w)
+    or the like (``FEATURE_MAP_OUTPUTS``), all float32. B is the larger of the image's and the mask's batch.
 
     Args:
         model: a masked model, or any canonical one.
         image_input: the name of the image input.
-        class_output: the name of the output to differentiate, (N, K), (N, K, 1, 1) or (N,).
-        output_kind: what the class output holds; None where that is not known.
-        loss: the default of the input ``loss``.
-        feature_maps: the names of the feature maps, values (N, c, h, w); none takes the last one.
-        selectable: whether there is an input ``loss``; without it ``loss`` is all that can be differentiated.
+        differentiated: what the gradients are of.
+        feature_maps: the names of the feature maps, values (N, c, h, w); none takes the last one, or of an output that
+            has places itself the last one of the fewest places.
         for_provider: the provider whose kernels the gradients are written for; None for the CPU's and CUDA's.
         blocks: whether nodes may be emitted that only bring gradients into the layout of the CPU's convolutions.
 
@@ -100,23 +87,25 @@ def add_gradients(
     Raises:
         UnsupportedOperatorError: nodes without a gradient rule, or that let no gradient pass; the error lists all of
             them. The model is then unusable.
-        MasktoolError: no feature map has that name, or the number of scores is not fixed.
+        MasktoolError: no feature map has that name, or what is differentiated has no gradient.
     """
     mark_insides(model)
     common.InlinePass()(model)
     sources = share_one_batch(model.graph, image_input)
     infer_shapes(model)
     read_masks_unspread(model.graph)
-    scores, are_logits = scores_of(model.graph, class_output, output_kind)
     graph = GradientGraph(
         model.graph,
         sources.values(),
         indices_of_maxima=for_provider not in WITHOUT_INDICES,
         blocks=blocks and for_provider is None,
     )
-    end = add_loss_end(graph, scores, output_kind, loss, are_logits=are_logits, selectable=selectable)
-    chosen = find_feature_maps(model.graph, scores, feature_maps, graph.needs)
-    carry_back(graph, scores, graph.reshaped_as(scores, end.seed), [sources["image"]])
+    end = differentiated.add_to(graph)
+    of_image = values_behind(model.graph, sources["image"])
+    chosen = find_feature_maps(
+        model.graph, end.value, feature_maps, lambda value: value in of_image and graph.needs(value)
+    )
+    carry_back(graph, end.value, end.seed, [sources["image"]])
     chosen = [value for value in chosen if value.shape is not None and not is_copied(value.shape)]
     batch = batch_of(sources.values())
     add_output(graph, OBJECTIVE, end.objective, [batch])
@@ -193,31 +182,6 @@ def share_one_batch(graph: ir.Graph, image_input: str) -> dict[str, ir.Value]:
             user.replace_input_with(index, repeated)
         found[name] = repeated
     return found
-
-
-def scores_of(graph: ir.Graph, class_output: str, output_kind: OutputKind | None) -> tuple[ir.Value, bool]:
-    """Returns the value to differentiate, and whether it holds logits.
-
-    The value is what the softmax or sigmoid at the end reads, or else the class output itself.
-    """
-    output = next(value for value in graph.outputs if value.name == class_output)
-    producer = find_score_producer(output)
-    if (logits := logits_before(producer, output)) is not None:
-        return logits, True
-    if output_kind not in PROBABILITY_KINDS or is_unbounded(output):
-        return output, True
-    open_end = producer is None or producer.op_type in SUMS | MEANS
-    return output, open_end and not lies_between_0_and_1(output)
-
-
-def logits_before(producer: ir.Node | None, output: ir.Value) -> ir.Value | None:
-    """Returns what the softmax or sigmoid at the end reads; None where there is none, or columns are rearranged."""
-    if producer is None or producer.op_type not in NORMALISING or name_end(output, count_columns(output)) is None:
-        return None
-    logits = producer.inputs[0]
-    if logits is None or not is_vector(logits) or count_columns(logits) != count_columns(output):
-        return None
-    return logits
 
 
 def batch_of(values: Iterable[ir.Value]) -> int | str:

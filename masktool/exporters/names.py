@@ -14,10 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import onnx_ir as ir
 
-from masktool.contract import BATCH_AXIS, GRADIENT_OUTPUTS, LOSS_INPUT, MASK_INPUT, TARGET_INPUT
+from masktool.contract import BATCH_AXIS, GRADIENT_OUTPUTS, LOSS_INPUT, MASK_INPUT, TARGET_INPUT, WEIGHTS_INPUT
 from masktool.messages import parameter
 
-OWN_NAMES = frozenset({MASK_INPUT, TARGET_INPUT, LOSS_INPUT}) | GRADIENT_OUTPUTS
+INPUTS_OF_GRADIENTS = frozenset({TARGET_INPUT, LOSS_INPUT, WEIGHTS_INPUT})
+OWN_NAMES = frozenset({MASK_INPUT}) | INPUTS_OF_GRADIENTS | GRADIENT_OUTPUTS
 OWN_PREFIX = "masktool"
 """Beginning of the names of all nodes, values and constants that masktool emits."""
 OWN_LENGTHS = frozenset({BATCH_AXIS, "mask_batch"})

@@ -12,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from masktool.contract import FEATURE_MAP_OUTPUTS, GRADIENT_PREFIX, MASK_INPUT, Metadata
+from masktool.contract import FEATURE_MAP_OUTPUTS, GRADIENT_PREFIX, MASK_INPUT, OBJECTIVE, WEIGHTS_INPUT, Metadata
 from masktool.errors import MasktoolError, reported_as
 from masktool.exporters.differences import relative_difference
 from masktool.exporters.parity import DEFECT
 from masktool.exporters.probes import Probe, feed_of
 from masktool.exporters.runnable import Outputs, RunnableModel
 from masktool.exporters.storage import open_session
+
+SUM_TOLERANCE = 1e-3
+"""Relative to the sum of magnitudes: what float32, or an output of 16 bits, may be off by in the sum of its values."""
 
 
 def answer(runnable: RunnableModel, probe: Probe) -> Outputs:
@@ -56,8 +59,10 @@ def check_written(
             got=f"{difference:.1e}",
             fix=fix,
         )
-    if metadata.gradient is not None:  # else an output of the network's own may be called so
+    if metadata.has_gradients:  # else an output of the network's own may be called so
         check_gradients(results, feed, metadata, path)
+    if metadata.gradient_output is not None:
+        check_objective(results, feed[WEIGHTS_INPUT], metadata.gradient_output, path)
 
 
 def check_gradients(
@@ -76,3 +81,27 @@ def check_gradients(
                 got=list(gradient.shape),
                 fix=DEFECT,
             )
+
+
+def check_objective(results: dict[str, np.ndarray], weights: np.ndarray, output: str, path: Path) -> None:
+    """Raises MasktoolError where a file does not differentiate the sum of an output's values times their weights.
+
+    Args:
+        results: the file's outputs by name.
+        weights: the weights that it was fed, in the output's shape with one row.
+        output: the name of the output.
+        path: the path of the file.
+    """
+    weighed = results[output].astype(np.float64) * weights
+    expected = weighed.reshape(len(weighed), -1).sum(axis=1)
+    found, scale = results[OBJECTIVE], float(np.abs(weighed).sum())
+    if found.shape != expected.shape or not np.allclose(
+        found, expected, rtol=0, atol=SUM_TOLERANCE * scale, equal_nan=True
+    ):
+        raise MasktoolError(
+            "the file that was written differentiates something else than the weighed sum of the output",
+            where=f"output {output!r} of {path.name}",
+            expected=expected.tolist(),
+            got=found.tolist(),
+            fix=DEFECT,
+        )

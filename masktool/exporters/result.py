@@ -107,7 +107,7 @@ def summarise_export(path: Path, n_bytes: int, model: ir.Model, metadata: Metada
     )
     outputs = source.model.graph.outputs
     renamed = {old: new for old, new in (metadata.renamed or {}).items() if old not in source.renamed}
-    own = note_widened(model) if metadata.gradient is not None else ()
+    own = note_widened(model) if metadata.has_gradients else ()
     notes = (
         *source.notes,
         *note_configuration(source, metadata),

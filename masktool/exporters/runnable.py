@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from masktool.contract import BATCH_AXIS, FEATURE_MAP_OUTPUTS, GRADIENT_OUTPUTS, MASK_INPUT, TARGET_INPUT, Metadata
+from masktool.contract import BATCH_AXIS, FEATURE_MAP_OUTPUTS, GRADIENT_OUTPUTS, MASK_INPUT, Metadata
 from masktool.errors import needing_memory
+from masktool.exporters.names import INPUTS_OF_GRADIENTS
 from masktool.exporters.one_image import first_rows
 from masktool.exporters.probes import DrawnValue, feed_of, others_of_session, type_of
 
@@ -55,7 +56,7 @@ class RunnableModel:
     @property
     def outputs(self) -> list[str]:
         """Names of the outputs, apart from gradients and feature maps that an export has added."""
-        own = GRADIENT_OUTPUTS if TARGET_INPUT in self.others else frozenset()
+        own = frozenset() if INPUTS_OF_GRADIENTS.isdisjoint(self.others) else GRADIENT_OUTPUTS
         own |= set(FEATURE_MAP_OUTPUTS[: count_feature_maps(self.session)])
         return [node.name for node in self.session.get_outputs() if node.name not in own]
 

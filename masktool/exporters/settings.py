@@ -20,8 +20,11 @@ from masktool.contract import (
     Size,
 )
 from masktool.errors import MasktoolError
-from masktool.messages import parameter
+from masktool.messages import join, parameter
 from masktool.option_checks import check_count, check_named, check_size
+
+IN_EVERY_RUN = "a file with gradients computes them in every run, so that it saves nothing"
+"""Why the plain network does not stand beside one with gradients."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +123,7 @@ class ExportSettings:
     head: str | None = None
     plain_branch: bool = False
     rule: SamplerRule | None = None
+    gradient_output: str | None = None
 
     def __post_init__(self) -> None:
         """Raises MasktoolError for an unknown mode or loss, or options that exclude or need one another."""
@@ -128,8 +132,7 @@ class ExportSettings:
             check_named("provider", self.for_provider, DEVICE_PROVIDERS)
         if self.precision is not None:
             check_named("precision", self.precision, get_args(FilePrecision))
-        if self.gradient is not None:
-            check_loss(self.gradient)
+        check_gradient_choice(self.gradient, self.gradient_output)
         if self.head is not None:
             self.check_head(self.head)
         if self.portable and self.mask_required is False:
@@ -144,7 +147,8 @@ class ExportSettings:
     def check_plain_branch(self) -> None:
         """Raises MasktoolError for options that exclude the plain network beside the masked one."""
         excluding = (
-            ("gradient", self.gradient, "a file with gradients computes them in every run, so that it saves nothing"),
+            ("gradient", self.gradient, IN_EVERY_RUN),
+            ("gradient_output", self.gradient_output, IN_EVERY_RUN),
             ("head", self.head, "the head of a file begins at a feature map, which it does not give"),
             ("feature_map", self.feature_map, "it gives the outputs that both networks have, and no feature map"),
             ("portable", self.portable, "it serves callers who leave the mask out, which no portable file allows"),
@@ -177,6 +181,18 @@ class ExportSettings:
             )
 
 
-def check_loss(loss: str) -> None:
-    """Raises MasktoolError for an unknown loss."""
-    check_named("loss", loss, LOSSES)
+def check_gradient_choice(loss: Loss | None, gradient_output: str | None) -> None:
+    """Raises MasktoolError for an unknown loss, an output that is no name, or both: a file differentiates one thing."""
+    if loss is not None:
+        check_named("loss", loss, LOSSES)
+    if gradient_output is None:
+        return
+    if not isinstance(gradient_output, str) or not gradient_output:
+        where = parameter("gradient_output")
+        raise MasktoolError("not an output", where=where, expected="the name of an output", got=repr(gradient_output))
+    if loss is not None:
+        raise MasktoolError(
+            "a loss is of class scores, and the values of an output are weighed by the caller",
+            where=join(", ", [parameter("gradient", loss), parameter("gradient_output", gradient_output)]),
+            fix="leave one of them out",
+        )

@@ -93,6 +93,7 @@ def read_settings(
     head: str | None = None,
     plain_branch: bool = False,
     rule: SamplerRule | None = None,
+    gradient_output: str | None = None,
 ) -> ExportSettings:
     """Returns the settings of an export from what a user gave; the arguments are those of :func:`masktool.export`.
 
@@ -112,6 +113,7 @@ def read_settings(
         for_provider,
         head,
         plain_branch,
+        gradient_output=gradient_output,
     )
     mode = settings.masking
     return dataclasses.replace(settings, baseline=choose_baseline(mode, baseline), rule=choose_rule(mode, rule))

@@ -13,12 +13,9 @@ import onnx_ir as ir
 
 from masktool.contract import (
     BATCH_AXIS,
-    LOSS_INPUT,
     LOSSES,
     MASK_INPUT,
-    TARGET_INPUT,
     Layout,
-    Loss,
     Metadata,
 )
 from masktool.errors import MasktoolError
@@ -28,9 +25,10 @@ from masktool.exporters.class_candidates import is_vector
 from masktool.exporters.diagnosis import excuse
 from masktool.exporters.given_maps import give_feature_maps
 from masktool.exporters.gradient import add_gradients
+from masktool.exporters.gradient_ends import Differentiated, ScoreLosses, WeighedOutput
 from masktool.exporters.heads import MEASURED_WITH_HEAD, Head, head_path, measure_head
 from masktool.exporters.integer_images import check_gives_integers, refuse_gradients
-from masktool.exporters.names import NEW_PREFIX, OWN_NAMES, free_gradient_names, is_own
+from masktool.exporters.names import INPUTS_OF_GRADIENTS, NEW_PREFIX, OWN_NAMES, free_gradient_names, is_own
 from masktool.exporters.onnx_file import describe_value, find_other_inputs
 from masktool.exporters.parity import DEFECT, check_parity, measure_parity
 from masktool.exporters.portable import make_portable
@@ -98,8 +96,8 @@ def write_masked(
         measured = answer(masked, trial.probes[0])
         declare_ranks(model, masked, trial.probes[0])
         del masked
-        if metadata.gradient is not None:
-            metadata = with_gradients(model, metadata, metadata.gradient)
+        if metadata.has_gradients:
+            metadata = with_gradients(model, metadata)
         elif metadata.feature_maps:
             give_feature_maps(model, metadata.feature_maps)
         if head is not None:
@@ -187,48 +185,65 @@ def write_head(head: Head, staged: Staging, metadata: Metadata, images: np.ndarr
     return dataclasses.replace(metadata, parity={**metadata.parity, "head": figure})
 
 
-def with_gradients(model: ir.Model, metadata: Metadata, loss: Loss) -> Metadata:
-    """Adds gradients to a masked model in place, and to the metadata its losses and the names of its feature maps.
+def with_gradients(model: ir.Model, metadata: Metadata) -> Metadata:
+    """Adds the gradients that the metadata ask for to a masked model in place.
 
     What computes in 16 bits computes in float32 from then on, from weights of 16 bits, and gives outputs of 16 bits.
 
+    Returns:
+        The metadata with the file's losses and the names of its feature maps.
+
     Raises:
-        MasktoolError: the model has no class output, or names that the gradients need.
+        MasktoolError: the model has no such output, or names that the gradients need.
     """
-    if metadata.class_output is None:
-        named = parameter("class_output", Placeholder("NAME"))
-        raise MasktoolError(
-            "gradients are of class scores (N, K), and the model has none",
-            got=", ".join(describe_value(value) for value in model.graph.outputs),
-            fix="methods without gradients (lime, occlusion, rise) explain one value of any output"
-            + ("; or export with " + named if any(map(is_vector, model.graph.outputs)) else ""),
-        )
     image = next(value for value in model.graph.inputs if value.name == metadata.image_input)
     refuse_gradients(image, "leave " + parameter("gradient") + " out")
-    if taken := sorted(str(value.name) for value in model.graph.inputs if value.name in (TARGET_INPUT, LOSS_INPUT)):
+    if taken := sorted(str(value.name) for value in model.graph.inputs if value.name in INPUTS_OF_GRADIENTS):
         raise MasktoolError("the model has inputs that gradients need", where=", ".join(taken), fix="export it again")
     renamed = free_gradient_names(model)
-    class_output = renamed.get(metadata.class_output, metadata.class_output)
+    metadata = dataclasses.replace(
+        metadata,
+        class_output=metadata.class_output and renamed.get(metadata.class_output, metadata.class_output),
+        gradient_output=metadata.gradient_output and renamed.get(metadata.gradient_output, metadata.gradient_output),
+        renamed={**(metadata.renamed or {}), **renamed} or None,
+    )
     wanted = [NEW_PREFIX + name if is_own(name, OWN_NAMES) else name for name in metadata.feature_maps]
     narrow = compute_in_single(model)
     feature_maps = add_gradients(
         model,
         metadata.image_input,
-        class_output,
-        metadata.output_kind,
-        loss,
+        what_to_differentiate(model, metadata),
         wanted,
-        selectable=not metadata.portable,
         for_provider=metadata.for_provider,
         blocks=not metadata.portable and metadata.precision != "fp16",
     )
     narrow_outputs(model, narrow)
-    names = {**(metadata.renamed or {}), **renamed} or None
-    losses = (loss,) if metadata.portable else LOSSES
-    metadata = dataclasses.replace(
-        metadata.with_feature_maps(feature_maps), class_output=class_output, losses=losses, renamed=names
-    )
+    metadata = metadata.with_feature_maps(feature_maps)
+    if metadata.gradient is not None:
+        metadata = dataclasses.replace(metadata, losses=(metadata.gradient,) if metadata.portable else LOSSES)
     return make_portable(model, metadata) if metadata.portable else metadata
+
+
+def what_to_differentiate(model: ir.Model, metadata: Metadata) -> Differentiated:
+    """Returns what the metadata say that gradients are of.
+
+    Raises:
+        MasktoolError: that is class scores, and the model has none.
+    """
+    if metadata.gradient_output is not None:
+        return WeighedOutput(metadata.gradient_output)
+    if metadata.class_output is None:
+        named = parameter("class_output", Placeholder("NAME"))
+        raise MasktoolError(
+            "gradients are of class scores (N, K), and the model has none",
+            got=", ".join(describe_value(value) for value in model.graph.outputs),
+            fix="for those of any other output export with "
+            + parameter("gradient_output", Placeholder("NAME"))
+            + ("; or with " + named if any(map(is_vector, model.graph.outputs)) else "")
+            + "; methods without gradients (lime, occlusion, rise) need none",
+        )
+    loss = metadata.gradient or LOSSES[0]
+    return ScoreLosses(metadata.class_output, metadata.output_kind, loss, selectable=not metadata.portable)
 
 
 def declare_batches(model: ir.Model, image_input: str) -> None:

@@ -98,8 +98,9 @@ def write_calibrated(
         probe = draw_probe(file, model, metadata)
         expected = ExpectedAnswer(probe, answer(file, probe), widened(limits, metadata.parity)["ones"])
         del file
-        if before.gradient is not None:
-            metadata = with_gradients(model, dataclasses.replace(metadata, gradient=before.gradient), before.gradient)
+        if before.has_gradients:
+            metadata = dataclasses.replace(metadata, gradient=before.gradient, gradient_output=before.gradient_output)
+            metadata = with_gradients(model, metadata)
         if head is not None and kept is not None:
             staged.add_copy(head, kept)
         return finish_file(staged, Path(path), metadata, source, expected, None)

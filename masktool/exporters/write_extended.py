@@ -34,7 +34,12 @@ WITHOUT_PLAIN = (
 
 
 def write_with_gradients(
-    source: Source, path: str | os.PathLike[str], metadata: Metadata, loss: Loss, feature_maps: Sequence[str]
+    source: Source,
+    path: str | os.PathLike[str],
+    metadata: Metadata,
+    loss: Loss | None,
+    gradient_output: str | None,
+    feature_maps: Sequence[str],
 ) -> Export:
     """Writes a masked model that was exported before, with gradients added; a plain network beside it is left out.
 
@@ -42,15 +47,17 @@ def write_with_gradients(
         source: the masked model, which stays as it is.
         path: the path of the file to write.
         metadata: the metadata of the masked model.
-        loss: the loss whose gradients the file gives by default.
+        loss: the loss of class scores whose gradients the file gives by default; None where they are of an output.
+        gradient_output: the output that gradients are of; None where they are of class scores.
         feature_maps: names of the values that the gradients are also taken with respect to; none takes the feature maps
             that the model gives, else the last one.
 
     Raises:
-        MasktoolError: the model has gradients already, has no class output, or has names that gradients need.
+        MasktoolError: the model has gradients already, has no such output, or has names that gradients need.
     """
-    if metadata.gradient is not None:
-        raise MasktoolError("the file holds gradients already", where=metadata.source, got=metadata.gradient)
+    if metadata.has_gradients:
+        found = metadata.gradient or f"of output {metadata.gradient_output!r}"
+        raise MasktoolError("the file holds gradients already", where=metadata.source, got=found)
     model = masked_alone(source.model, source.name)
     if metadata.plain_branch:
         source = dataclasses.replace(source, notes=(*source.notes, WITHOUT_PLAIN))
@@ -59,10 +66,11 @@ def write_with_gradients(
     metadata = dataclasses.replace(
         metadata.with_feature_maps(feature_maps or metadata.feature_maps),
         gradient=loss,
+        gradient_output=gradient_output and (metadata.renamed or {}).get(gradient_output, gradient_output),
         head=None if head is None else head_path(Path(path)).name,
         plain_branch=False,
     )
-    return write_extended(source, path, model, metadata, lambda known: with_gradients(model, known, loss), head)
+    return write_extended(source, path, model, metadata, lambda known: with_gradients(model, known), head)
 
 
 def write_with_feature_maps(

@@ -182,7 +182,8 @@ def find_uncorrected(source: Source, directory: Path) -> Path:
     from masktool.exporters.write_calibrated import write_uncorrected
 
     metadata = Metadata.from_properties(source.model.metadata_props)
-    if source.path is not None and metadata is not None and metadata.calibration is metadata.gradient is None:
+    bare = metadata is not None and metadata.calibration is None and not metadata.has_gradients
+    if source.path is not None and bare:
         return source.path
     copy = directory / "uncorrected.onnx"
     write_uncorrected(source, copy)

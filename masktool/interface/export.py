@@ -49,14 +49,15 @@ def export(
     plain_branch: bool = False,
     rule: SamplerRule | None = None,
     calibrate: str | os.PathLike[str] | None = None,
+    gradient_output: str | None = None,
 ) -> Export:
     """Exports a trained CNN as an ONNX model that takes a mask and carries it through every layer.
 
     Most models need none of the options, or the one that an error names. The first five say how the model is read, the
     next three what the mask does, four what comes in and out, two whether gradients are added, one for which
     runtimes the file is written, one in which precision it computes, one whether its last layers take a mask too, one
-    what a run without a mask costs, one what the mask does where a layer looks at few places, and the last by which
-    photographs scores behind masks are corrected.
+    what a run without a mask costs, one what the mask does where a layer looks at few places, one by which photographs
+    scores behind masks are corrected, and the last whether gradients are of another output than the class scores.
 
     Args:
         model: a file (``.onnx``, ``.pt2``, state dict, ``.safetensors`` or, with ``trust_code``, TorchScript or a
@@ -114,6 +115,10 @@ def export(
             only a place that the sampler looks at. None takes :data:`masktool.sampler_rules.DEFAULT_RULE`.
         calibrate: the folder of photographs, without labels, by which the class scores are corrected where something is
             missing, as :func:`masktool.calibrate` does it by default; None leaves them as they are.
+        gradient_output: the name of any output (N, ...) whose gradients the file gives in place of those of class
+            scores: of the sum of its values, each times its weight, which is the input ``output_weights`` in the
+            output's shape. So are those of a mean over a region, of one value, of a slice and, by the derivative, of
+            whatever is made of them. None adds those of ``gradient``, if any.
 
     Returns:
         What was written: the path, the metadata with the parity figures measured on random inputs (relative to max
@@ -147,6 +152,7 @@ def export(
         head=head,
         plain_branch=plain_branch,
         rule=rule,
+        gradient_output=gradient_output,
     )
     size = source_size(model, input_size, settings.preprocessing)
     source = read_source(model, SourceSettings(arch, size, channels, image_input, trust_code))

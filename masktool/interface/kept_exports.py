@@ -63,18 +63,24 @@ def keep_export(choice: ModelChoice, say: Say) -> Path:
 
 def describe_needs(choice: ModelChoice) -> str:
     """Returns what an export gets besides a mask, as words behind others; empty where it gets nothing."""
-    found = (("gradients", choice.gradient), ("a head", choice.head), ("feature maps", choice.feature_map))
+    found = ((name_gradients(choice), choice.gradient), ("a head", choice.head), ("feature maps", choice.feature_map))
     needs = [word for word, needed in found if needed]
     return f" with {' and '.join(needs)}" if needs else ""
+
+
+def name_gradients(choice: ModelChoice) -> str:
+    """Returns a word for the gradients that are wanted."""
+    return "gradients" if choice.gradient_output is None else f"gradients of output {choice.gradient_output!r}"
 
 
 def keep_gradients(choice: ModelChoice, path: Path, say: Say) -> Path:
     """Writes an exported file with gradients into the cache, unless it is there already, and returns the new path."""
     request = request_gradients(choice, path)
     if kept := find_kept(request, say):
-        say(f"model: {path.name} with gradients, in {kept}")
+        say(f"model: {path.name} with {name_gradients(choice)}, in {kept}")
         return kept
-    say(f"model: {path.name} holds no gradients; adding them, in {request.model}")
+    what = "them" if choice.gradient_output is None else f"those of output {choice.gradient_output!r}"
+    say(f"model: {path.name} holds no gradients; adding {what}, in {request.model}")
     return make_entry(request, say)
 
 
@@ -116,7 +122,7 @@ def request_gradients(choice: ModelChoice, path: Path) -> ExportRequest:
     """Returns the request for a copy of an exported file with gradients added."""
 
     def make(target: Path) -> MadeFrom:
-        add_gradients_to(path, target, feature_map=choice.feature_map)
+        add_gradients_to(path, target, feature_map=choice.feature_map, gradient_output=choice.gradient_output)
         return MadeFrom()
 
     parts = identify_options(choice) | identify_source(choice, os.fspath(path))
@@ -165,7 +171,8 @@ def make_export(choice: ModelChoice, target: Path, *, read: Callable[[ModelChoic
         preprocessing=choice.preprocessing,
         labels=choice.labels,
         mask_required=choice.mask_required or None,
-        gradient="logit" if choice.gradient else None,
+        gradient="logit" if choice.gradient and choice.gradient_output is None else None,
+        gradient_output=choice.gradient_output,
         feature_map=choice.feature_map,
         class_output=choice.class_output,
         output_kind=choice.output_kind,
@@ -230,6 +237,7 @@ def identify_options(choice: ModelChoice) -> dict[str, object]:
         **({"mask_required": True} if choice.mask_required else {}),  # an export without it keeps its name
         "feature_map": choice.feature_map,
         **({"head": choice.head} if choice.head else {}),  # likewise
+        **({"gradient_output": choice.gradient_output} if choice.gradient_output else {}),
         "class_output": choice.class_output,
         "output_kind": choice.output_kind,
         "precision": choice.precision,

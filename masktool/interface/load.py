@@ -24,6 +24,7 @@ def load(
     gradient: bool = False,
     feature_map: str | Sequence[str] | None = None,
     head: str | None = None,
+    gradient_output: str | None = None,
     say: Say = log,
     **options: Unpack[ExportOptions],
 ) -> MaskedSession:
@@ -48,6 +49,8 @@ def load(
             ``last`` those of the last; a file that is masked already and does not gets them in the cache.
         head: the name of the feature map behind which the file's head must begin, or ``last`` for the last one that has
             one, see :func:`masktool.export`; a file that is masked already must have it. None needs none.
+        gradient_output: the name of the output whose weighed values the gradients must be of, see
+            :func:`masktool.export`; None leaves them to class scores, where ``gradient`` asks for any.
         say: function that is called with which file is used and why, a line at a time; by default it writes to the
             logger ``masktool`` (level INFO).
         **options: for a model that is not masked yet, the options of its export, see :class:`masktool.ExportOptions`.
@@ -58,13 +61,27 @@ def load(
     """
     check_known(options, "load")
     if isinstance(model, MaskedSession):
+        needs = {
+            "gradient": gradient,
+            "feature_map": feature_map,
+            "head": head,
+            "gradient_output": gradient_output,
+        }
         given = {"providers": providers, "threads": threads, "provider_options": provider_options}
-        refuse_for_session(model, {**given, "gradient": gradient, "feature_map": feature_map, "head": head, **options})
+        refuse_for_session(model, {**given, **needs, **options})
         return model
     named = [providers] if isinstance(providers, str) else providers or ()
     required = make_defaults_constant(named)
     maps = name_feature_maps(feature_map)
-    choice = ModelChoice(model, gradient=gradient, feature_map=maps, head=head, mask_required=required, **options)
+    choice = ModelChoice(
+        model,
+        gradient=gradient or gradient_output is not None,
+        feature_map=maps,
+        head=head,
+        mask_required=required,
+        gradient_output=gradient_output,
+        **options,
+    )
     path = find_model(choice, say)
     session = MaskedSession(path, providers=providers, threads=threads, provider_options=provider_options)
     session.write_half = write_half

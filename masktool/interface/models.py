@@ -99,13 +99,35 @@ def find_masked(choice: ModelChoice, path: Path, say: Say) -> Path:
     if choice.feature_map and not choice.gradient:
         return find_with_feature_maps(choice, path, say)
     metadata = metadata_of(path) if choice.gradient else None
-    if choice.gradient and (metadata is None or metadata.gradient is None):
+    if choice.gradient and (metadata is None or not metadata.has_gradients):
         from masktool.exporters.added_gradients import check_takes_gradients
         from masktool.interface.kept_exports import keep_gradients
 
         check_takes_gradients(metadata, path)
         return keep_gradients(choice, path, say)
+    if metadata is not None and choice.gradient_output is not None:
+        check_gradient_output(choice.gradient_output, metadata, path)
     return path
+
+
+def check_gradient_output(output: str, metadata: Metadata, path: Path) -> None:
+    """Raises MasktoolError where the gradients that a file holds are not of an output that was named.
+
+    Args:
+        output: the name of the output, which may be that in the source.
+        metadata: the metadata of the file, which holds gradients.
+        path: the path of the file.
+    """
+    if metadata.gradient_output != (metadata.renamed or {}).get(output, output):
+        held = metadata.gradient_output
+        raise MasktoolError(
+            "the file holds gradients of something else",
+            where=path,
+            expected=f"output {output!r}",
+            got="class scores" if held is None else f"output {held!r}",
+            fix=f"export {metadata.source} again: "
+            + call("export", metadata.source, "NEW.onnx", gradient_output=output),
+        )
 
 
 def check_head(head: str, path: Path) -> None:
@@ -143,7 +165,7 @@ def find_with_feature_maps(choice: ModelChoice, path: Path, say: Say) -> Path:
     assert metadata is not None  # the file is masktool's
     if gives_feature_maps(choice.feature_map, metadata):
         return path
-    if metadata.gradient is not None or choice.head is not None or not metadata.takes_mask:
+    if metadata.has_gradients or choice.head is not None or not metadata.takes_mask:
         names = choice.feature_map
         raise MasktoolError(
             "the file does not give the feature map",

@@ -76,6 +76,7 @@ class ModelChoice:
         feature_map: the names of the feature maps that the file must give, with gradients where it has these; none
             takes the last one, with gradients alone.
         head: the name of the feature map behind which the file's head must begin, or ``last``; None needs none.
+        gradient_output: the name of the output whose values the gradients must be of; None takes class scores.
 
     The other attributes are those of :class:`ExportOptions`; None where an option is not given.
     """
@@ -98,6 +99,7 @@ class ModelChoice:
     precision: FilePrecision | None = None
     head: str | None = None
     rule: SamplerRule | None = None
+    gradient_output: str | None = None
 
 
 def check_known(options: Iterable[str], called: str) -> None:

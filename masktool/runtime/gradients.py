@@ -16,12 +16,14 @@ from masktool.contract import (
     LOSS_INPUT,
     LOSSES,
     OBJECTIVE,
+    WEIGHTS_INPUT,
     Loss,
     Metadata,
 )
 from masktool.errors import MasktoolError
-from masktool.messages import parameter
+from masktool.messages import Placeholder, call, parameter
 from masktool.option_checks import check_named
+from masktool.runtime.checks import show_shape
 
 IMAGE, MASK = "image", "mask"
 FEATURE_MAPS = "feature_maps"
@@ -32,12 +34,12 @@ DIFFERENTIABLE = (IMAGE, MASK, FEATURE_MAP, FEATURE_MAPS)
 
 @dataclasses.dataclass(frozen=True)
 class Gradient:
-    """Gradients of one score per (image, mask) pair.
+    """Gradients of one number per (image, mask) pair.
 
     Attributes:
         objective: differentiated value, (B,) float32: the target's logit, its log-softmax or its softmax, or the
-            entropy in nats of all scores.
-        scores: class output of the same run, (B, K) float32.
+            entropy in nats of all scores; of an output the sum of its values, each times its weight.
+        scores: class output of the same run, (B, K) float32; None where the gradients are of another output.
         image: gradient with respect to the image, float32 (B, C, H, W) or (B, H, W, C), as the image input; None where
             it was not asked for.
         mask: gradient with respect to the mask, (B, 1, H, W) float32; None where it was not asked for.
@@ -47,16 +49,19 @@ class Gradient:
         feature_maps: activations of every feature map of the file, (B, c, h, w) float32 each, in the order of
             ``metadata.feature_maps``; empty where ``feature_maps`` was not asked for.
         gradient_feature_maps: gradients with respect to these; empty where ``feature_maps`` was not asked for.
+        output: values (B, ...) of the same run of the output whose gradients these are; None where they are of class
+            scores.
     """
 
     objective: np.ndarray
-    scores: np.ndarray
+    scores: np.ndarray | None = None
     image: np.ndarray | None = None
     mask: np.ndarray | None = None
     feature_map: np.ndarray | None = None
     gradient_feature_map: np.ndarray | None = None
     feature_maps: tuple[np.ndarray, ...] = ()
     gradient_feature_maps: tuple[np.ndarray, ...] = ()
+    output: np.ndarray | None = None
 
 
 def outputs_for(of: Sequence[str], available: Sequence[str]) -> list[str]:
@@ -114,6 +119,86 @@ def check_target_classes(target: npt.ArrayLike, results: int, classes: int | Non
         expected = f"{lowest} to {'the last class' if classes is None else classes - 1}"
         raise MasktoolError("no such class", where="target", expected=expected, got=array.tolist())
     return array.astype(np.int64)
+
+
+def check_weights(weights: npt.ArrayLike, results: int, shape: Sequence[int | None], output: str) -> np.ndarray:
+    """Returns the weights of an output's values as the model takes them, (1, ...) or (B, ...) float32.
+
+    Args:
+        weights: weights, in the output's shape, for all results or one row for each.
+        results: number of results of the pass.
+        shape: shape of the output; None for an axis of any length.
+        output: name of the output.
+
+    Raises:
+        MasktoolError: the weights are no real numbers, not finite, or of another shape.
+    """
+    array = np.asarray(weights)
+    where = f"weights of output {output!r}"
+    if array.dtype.kind not in "biuf":
+        raise MasktoolError("wrong dtype", where=where, expected="float32", got=array.dtype)
+    fits = array.ndim == len(shape) and all(
+        length in (None, given) for length, given in zip(shape[1:], array.shape[1:], strict=True)
+    )
+    if not fits or len(array) not in (1, results):
+        rows = "1" if results == 1 else f"1 or {results}"
+        lengths = [rows, *("any" if length is None else str(length) for length in shape[1:])]
+        raise MasktoolError(
+            "wrong shape", where=where, expected=f"({', '.join(lengths)}): a row, or one for each result",
+            got=show_shape(array.shape),
+        )  # fmt: skip
+    if not np.isfinite(array).all():
+        raise MasktoolError("weights that are not finite", where=where, expected="numbers", got="NaN or infinity")
+    return np.ascontiguousarray(array, np.float32)
+
+
+def check_kind(
+    metadata: Metadata, path: Path, target: npt.ArrayLike | None, weights: npt.ArrayLike | None, loss: Loss | None
+) -> None:
+    """Raises MasktoolError unless a file is asked for what it differentiates: class scores, or one of its outputs.
+
+    Args:
+        metadata: metadata of the file.
+        path: path of the file.
+        target: target that was given.
+        weights: weights that were given.
+        loss: form of the target's score that was given.
+    """
+    output = metadata.gradient_output
+    if output is None and weights is not None:
+        raise MasktoolError(
+            "the file's gradients are of class scores, whose values are not weighed",
+            where=path,
+            got="weights",
+            fix="give the target, or export it again: "
+            + call("export", metadata.source, "NEW.onnx", gradient_output=Placeholder("NAME")),
+        )
+    if output is None and target is None:
+        raise MasktoolError(
+            "the file's gradients are of one class's score", where=path, expected="the index of a class as target"
+        )
+    given = [name for name, value in (("target", target), ("loss", loss)) if value is not None]
+    if output is not None and given:
+        raise MasktoolError(
+            f"the file's gradients are of the values of output {output!r}, and not of class scores",
+            where=path,
+            got=", ".join(given),
+            fix="give weights in the output's shape, or export it again: "
+            + call("export", metadata.source, "NEW.onnx", gradient="logit"),
+        )
+    if output is not None and weights is None:
+        raise MasktoolError(
+            f"the values of output {output!r} have no weights", where=path, expected="weights in the output's shape"
+        )
+
+
+def feed_weights(shape: Sequence[int | None]) -> dict[str, np.ndarray]:
+    """Returns weights of 0 for a pass of which no gradient is wanted, by the input's name.
+
+    Args:
+        shape: shape of the output; None for an axis of any length, along which one number serves all.
+    """
+    return {WEIGHTS_INPUT: np.zeros([1, *(length or 1 for length in shape[1:])], np.float32)}
 
 
 def feed_loss(loss: Loss, metadata: Metadata, path: Path) -> dict[str, np.ndarray]:

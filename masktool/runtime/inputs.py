@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from masktool.contract import BATCH_AXIS, EXPLAIN_INPUT, MASK_INPUT, SALIENCY_MAP, TARGET_INPUT, TOP_CLASS, Metadata
+from masktool.contract import (
+    BATCH_AXIS,
+    EXPLAIN_INPUT,
+    MASK_INPUT,
+    SALIENCY_MAP,
+    TARGET_INPUT,
+    TOP_CLASS,
+    WEIGHTS_INPUT,
+    Metadata,
+)
 from masktool.errors import MasktoolError
 from masktool.messages import differently, parameter
 from masktool.runtime.checks import show_shape
@@ -98,14 +107,14 @@ class OtherInput:
 def describe_other_inputs(
     required: Mapping[str, Any], inputs: Mapping[str, Any], metadata: Metadata
 ) -> tuple[OtherInput, ...]:
-    """Returns the inputs of a file besides the image and the mask, and in a file with gradients besides the target.
+    """Returns the inputs of a file besides image, mask, and in a file with gradients what chooses these.
 
     Args:
         required: ONNX Runtime's descriptions of the inputs that must be given, by name.
         inputs: those of all inputs; the optional ones of a file that takes a mask are left to their defaults.
         metadata: what the file says about itself.
     """
-    own = {metadata.image_input, MASK_INPUT, *([] if metadata.gradient is None else [TARGET_INPUT])}
+    own = {metadata.image_input, MASK_INPUT, *([TARGET_INPUT, WEIGHTS_INPUT] if metadata.has_gradients else [])}
     return tuple(
         OtherInput.of(node, metadata.one_by_one, required=name in required)
         for name, node in (required if metadata.takes_mask else inputs).items()

@@ -258,44 +258,51 @@ class MaskedSession(SessionFile):
         masks: npt.ArrayLike | None = None,
         inputs: Inputs | None = None,
         *,
-        target: npt.ArrayLike,
+        target: npt.ArrayLike | None = None,
         loss: Loss | None = None,
         of: Sequence[str] = (IMAGE,),
+        weights: npt.ArrayLike | None = None,
     ) -> Gradient:
-        """Returns gradients of the target's score, one per (image, mask) pair.
+        """Returns gradients of the target's score, or of weighed values of an output, one per (image, mask) pair.
 
         Args:
             images: images, as for a call of the session.
             masks: masks, as for a call of the session.
             inputs: values of the other inputs, as for a call of the session.
-            target: index of the class to differentiate for, or one index per result.
+            target: index of the class to differentiate for, or one index per result; None in a file whose gradients are
+                of an output (``metadata.gradient_output``).
             loss: form of the target's score to differentiate, ``logit``, ``log-softmax`` or ``softmax``; or
                 ``entropy``, the Shannon entropy in nats of all classes' probabilities, whatever the target (for sigmoid
                 scores the sum of the classes' binary entropies). None takes the file's default.
             of: names of the values to differentiate with respect to: some of ``image``, ``mask``, ``feature_map`` and
                 ``feature_maps`` (all that the file has). They choose what is returned; ONNX Runtime computes every
                 output of a file, whichever is asked for.
+            weights: weights (1, ...) or (B, ...) of the values of the output that gradients are of, in its shape:
+                differentiated is the sum of values times weights. 1 / n at n values and 0 elsewhere gives their mean.
+                None in a file whose gradients are of class scores.
 
         Raises:
             MasktoolError: the file holds no (such) gradient, or an input does not fit the model.
         """
-        name = self.metadata.class_output
+        of_output = self.gradient_output is not None
+        name = self.gradient_output if of_output else self.metadata.class_output
         if not self.has_gradient or name is None:
             fix = "add them: " + call("add_gradients_to", self.path, "NEW.onnx", loss="logit")
             raise MasktoolError("the file holds no gradients", where=self.path, fix=fix)
-        feed = check_gradient_feed(self, images, masks, inputs, target, loss)
+        feed = check_gradient_feed(self, images, masks, inputs, target, loss, weights=weights)
         names = [name, *outputs_for(of, self.gradient_outputs)]
         found = dict(zip(names, self._forward(names, feed), strict=True))
         maps = [each for each in FEATURE_MAP_OUTPUTS if FEATURE_MAPS in of and each in found]
         return Gradient(
             objective=found[OBJECTIVE],
-            scores=drop_trailing_axes(found[name]),
+            scores=None if of_output else drop_trailing_axes(found[name]),
             image=found.get(GRADIENT_PREFIX + IMAGE),
             mask=found.get(GRADIENT_PREFIX + MASK),
             feature_map=found.get(FEATURE_MAP),
             gradient_feature_map=found.get(GRADIENT_PREFIX + FEATURE_MAP),
             feature_maps=tuple(found[each] for each in maps),
             gradient_feature_maps=tuple(found[GRADIENT_PREFIX + each] for each in maps),
+            output=found[name] if of_output else None,
         )
 
     def masked_scores(

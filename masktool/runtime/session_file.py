@@ -16,6 +16,7 @@ from masktool.contract import (
     MASK_INPUT,
     SALIENCY_MAP,
     TARGET_INPUT,
+    WEIGHTS_INPUT,
     Layout,
     Metadata,
     Size,
@@ -65,7 +66,7 @@ class SessionFile:
         self.input_shape = shape_of_many(as_shape(image.shape)) if one_by_one else as_shape(image.shape)
         if one_by_one:  # one row, unless it was not asked for
             shapes |= {name: (1, *shapes[name][1:]) for name in self.explanation_outputs}
-        own = frozenset() if self.metadata.gradient is None else GRADIENT_OUTPUTS
+        own = GRADIENT_OUTPUTS if self.metadata.has_gradients else frozenset()
         if self.metadata.head is not None:
             own -= {FEATURE_MAP}
         self.gradient_outputs = [name for name in shapes if name in own]
@@ -76,7 +77,7 @@ class SessionFile:
         self.output_names = list(self.output_shapes)
         self.other_inputs = describe_other_inputs(required, inputs, self.metadata)
         others = (each.name for each in self.other_inputs if each.per_result)
-        self.per_result = frozenset({self.metadata.image_input, MASK_INPUT, TARGET_INPUT, *others})
+        self.per_result = frozenset({self.metadata.image_input, MASK_INPUT, TARGET_INPUT, WEIGHTS_INPUT, *others})
         self.mask_shape = () if mask is None else as_shape(mask.shape)
         self.image_type = NUMPY_TYPES.get(image.type, np.float32)
         self.mask_type = np.float32 if mask is None else FLOAT_TYPES.get(mask.type, np.float32)
@@ -94,7 +95,12 @@ class SessionFile:
     @property
     def has_gradient(self) -> bool:
         """Whether the file holds gradients."""
-        return self.metadata.gradient is not None
+        return self.metadata.has_gradients
+
+    @property
+    def gradient_output(self) -> str | None:
+        """Name of the output that gradients are of; None where they are of class scores, or there are none."""
+        return self.metadata.gradient_output
 
     @property
     def layout(self) -> Layout:

@@ -98,7 +98,7 @@ def test_a_returned_map_has_the_gradient_of_the_scores(asked: str | None, tmp_pa
 
 def test_a_map_that_the_scores_do_not_depend_on_has_no_gradient(tmp_path: Path) -> None:
     text = "(float[N, 5] y, float[N, 4, 8, 8] s) { " + CONV + "g0 = Relu (r) s = Sigmoid (r) " + SCORES + " }"
-    with pytest.raises(MasktoolError, match=r"no such feature map \(s\).*on which the class output depends"):
+    with pytest.raises(MasktoolError, match=r"no such feature map \(s\).*on which the scores depend"):
         masktool.export(write(tmp_path, text), tmp_path / "masked.onnx", gradient="logit", feature_map="s")
 
 

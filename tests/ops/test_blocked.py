@@ -15,6 +15,7 @@ from networks.small_graphs import parse
 import masktool
 from masktool.exporters.canonical import canonicalise
 from masktool.exporters.gradient import add_gradients
+from masktool.exporters.gradient_ends import ScoreLosses
 
 START = "s = Conv <pads = [1, 1, 1, 1]> (x, v) a = Relu (s)"
 END = "p = GlobalAveragePool (z) y = Flatten (p)"
@@ -83,7 +84,7 @@ def residual_network() -> onnx.ModelProto:
 
 def differentiate(path: Path, *, blocks: bool) -> None:
     model = canonicalise(ir.from_proto(residual_network()))
-    add_gradients(model, "x", "y", "logits", blocks=blocks)
+    add_gradients(model, "x", ScoreLosses("y", "logits"), blocks=blocks)
     ir.save(model, path)
 
 

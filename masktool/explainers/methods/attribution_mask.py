@@ -36,6 +36,7 @@ from masktool.explainers.target import SettledTarget
 from masktool.explainers.task import Differentiable, Task
 from masktool.layouts import SPATIAL_AXES
 from masktool.option_checks import check_choice, check_count
+from masktool.runtime.gradients import Gradient
 from masktool.runtime.scores import to_probabilities
 
 Rule = Literal["gxsi", "gradient", "input-x-gradient", "magnitude-x-input", "integrated-gradients"]
@@ -52,14 +53,15 @@ class MaskedStep(NamedTuple):
 
     Attributes:
         masks: the masks M_k in [0, 1], of the shape of the images.
-        scores: the scores (N, K) of the images x_k, as the model gives them.
+        scores: the scores (N, K) of the images x_k, or the output (N, ...) that the target is of, as the model gives
+            them.
         logits: the logits (N,) of the targets.
         gap: f_y - sum of gradient times input, (N,); None at the last step, which is not differentiated.
         magnitude: the sum of |gradient times input|, (N,); None at the last step.
     """
 
     masks: NDArray[np.float32]
-    scores: NDArray[np.float32]
+    scores: NDArray[Any]
     logits: NDArray[np.float32]
     gap: NDArray[np.float64] | None
     magnitude: NDArray[np.float64] | None
@@ -138,23 +140,35 @@ def describe_steps(steps: list[MaskedStep], target: SettledTarget, metadata: Met
         metadata: what the file says about itself.
 
     Returns:
-        Figures by name; ``kept_soft`` says whether the target is the top class after the last multiplication.
+        Figures by name; ``kept_soft`` says whether the target is the top class after the last multiplication, and is
+        left out, as those of the steps, where nothing tells.
     """
     first = steps[0]
     assert first.gap is not None
     quality = {"completeness_total": float(first.logits[0]), "completeness_gap": float(first.gap[0])}
     for index, step in enumerate(steps):
         quality[f"logit_{index}"] = float(step.logits[0])
-        quality[f"top_class_{index}"] = float(is_kept(step.scores, target, metadata))
-    quality["kept_soft"] = quality[f"top_class_{len(steps) - 1}"]
+        if (kept := is_kept(step.scores, target, metadata)) is not None:
+            quality[f"top_class_{index}"] = quality["kept_soft"] = float(kept)
     return quality
 
 
-def is_kept(scores: NDArray[np.float32], target: SettledTarget, metadata: Metadata) -> bool:
-    """Tells whether the scores (1, K) of an image, as the model gives them, still say what is explained."""
+def is_kept(scores: NDArray[Any], target: SettledTarget, metadata: Metadata) -> bool | None:
+    """Tells whether the scores of an image, as the model gives them, still say what is explained.
+
+    Args:
+        scores: the scores (1, K), or the output (1, ...) that the target is of.
+        target: the target.
+        metadata: what the file says about itself.
+
+    Returns:
+        None where nothing tells.
+    """
     if len(target.classes) == 1:
         return bool(top_classes(scores, metadata.output_kind)[0] == target.classes[0])
-    return bool(target.holds(ModelOutputs(metadata, {str(metadata.class_output): scores}))[0])
+    of = metadata.gradient_output or str(metadata.class_output)
+    held = target.holds(ModelOutputs(metadata, {of: scores}))
+    return None if held is None else bool(held[0])
 
 
 def top_classes(scores: NDArray[np.float32], kind: OutputKind | None = None) -> NDArray[np.intp]:
@@ -198,14 +212,25 @@ def mask_by_attributions(
         shares = (masked * found.image).reshape(len(images), -1).astype(np.float64)
         steps.append(
             MaskedStep(
-                masks, found.scores, found.objective, found.objective - shares.sum(axis=1), np.abs(shares).sum(axis=1)
+                masks,
+                scores_of_step(found),
+                found.objective,
+                found.objective - shares.sum(axis=1),
+                np.abs(shares).sum(axis=1),
             )
         )
         gradients = integrate(model, masked, targets, n_steps) if rule == "integrated-gradients" else found.image
         masks = masks * normalise_range(attribute(rule, gradients, masked), layout)
         advance()
     last = model.gradient(images * masks, targets, of=())
-    return [*steps, MaskedStep(masks, last.scores, last.objective, None, None)]
+    return [*steps, MaskedStep(masks, scores_of_step(last), last.objective, None, None)]
+
+
+def scores_of_step(found: Gradient) -> NDArray[Any]:
+    """Returns the scores that came with gradients, or the output that these are of."""
+    scores = found.output if found.scores is None else found.scores
+    assert scores is not None  # a file has gradients of one or the other
+    return scores
 
 
 def attribute(rule: Rule, gradients: Floats, images: NDArray[np.float32]) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -17,11 +18,11 @@ from masktool.commands.explain_options import (
     check_jobs,
     choose_formats,
     feature_map_needs,
+    first_with_gradients,
     head_needs,
     is_resumable,
     lime_segments,
     methods_that_count,
-    needs_gradients,
     parse_assignments,
     parse_image_inputs,
     share_options,
@@ -42,6 +43,7 @@ from masktool.interface.explain import default_method
 from masktool.interface.folders.request import FOLDER_FORMATS, ExplanationRequest
 from masktool.interface.folders.settings import describe_folder_run
 from masktool.interface.folders.workers import SessionOpening, share_threads
+from masktool.interface.gradient_outputs import find_gradient_output
 from masktool.interface.load import load
 from masktool.interface.models import MODEL_VARIABLE, explains_itself, known_metadata
 from masktool.interface.photographs import collect_photographs
@@ -224,14 +226,12 @@ def command(
     check_jobs(jobs, photographs)
     refuse_class_methods([METHODS[name] for name in request.methods], request.targets, request.shared_settings)
     itself = explains_itself(model)
-    with load(
+    open_model = functools.partial(
+        load,
         model,
         provider,
         share_threads(jobs, threads) if jobs > 1 else threads,
         provider_options=provider_options,
-        gradient=not itself and needs_gradients(request.methods),
-        feature_map=None if itself else feature_map_needs(request.methods),
-        head=None if itself else head_needs(request.methods),
         say=options.say,
         arch=arch,
         input_size=input_size,
@@ -244,6 +244,18 @@ def command(
         class_output=class_output,
         output_kind=output_kind,
         trust_code=trust_code,
+    )
+    differentiating = None if itself else first_with_gradients(request.methods)
+    gradient_output = None
+    if differentiating is not None:
+        gradient_output = find_gradient_output(
+            model, differentiating, request.targets, request.shared_settings, open_model
+        )
+    with open_model(
+        gradient=differentiating is not None,
+        feature_map=None if itself else feature_map_needs(request.methods),
+        head=None if itself else head_needs(request.methods),
+        gradient_output=gradient_output,
     ) as session:
         options.say(session.announcement)
         if bands is not None:

@@ -246,9 +246,9 @@ def methods_that_count(methods: Sequence[str]) -> dict[str, str]:
     return drawing or counting
 
 
-def needs_gradients(methods: Iterable[str]) -> bool:
-    """Tells whether any of the methods asks for gradients."""
-    return any(METHODS[name].needs_gradient for name in methods)
+def first_with_gradients(methods: Iterable[str]) -> str | None:
+    """Returns the title of the first of the methods that asks for gradients; None where none does."""
+    return next((METHODS[name].title for name in methods if METHODS[name].needs_gradient), None)
 
 
 def feature_map_needs(methods: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

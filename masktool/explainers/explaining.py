@@ -33,6 +33,7 @@ from masktool.explainers.reading import Reading, check_finite, read_scores
 from masktool.explainers.subject import ImageLike, Subject, make_subject, read_subject
 from masktool.explainers.target import SettledTarget, Target, TargetLike, explains_classes, measure
 from masktool.explainers.target_choice import choose_target, find_only_value
+from masktool.explainers.target_gradient import check_differentiable
 from masktool.explainers.targets.class_target import SettledClass
 from masktool.explainers.task import Differentiable, Evaluate, ScoredMasks, Task, TaskHead
 from masktool.exported_files import find_head_file
@@ -194,7 +195,7 @@ def make_task(
     session = reading.session
     settled = tuple(target.settle(reading.whole) for target in targets)
     for each in settled:
-        refuse_target(method, each)
+        refuse_target(method, each, session)
     base = measure(settled, reading.whole)[0]
     for numbers in (reading.class_scores, base):
         check_finite(numbers, subject.prepared.array)
@@ -299,10 +300,10 @@ def check_offers(session: MaskedSession, method: Method) -> None:
             )
 
 
-def refuse_target(method: Method, target: SettledTarget) -> None:
-    """Raises a MasktoolError where a method cannot explain a target."""
-    if method.needs_gradient and not target.classes:
-        raise target.refuse_gradient(method.title)
+def refuse_target(method: Method, target: SettledTarget, session: MaskedSession) -> None:
+    """Raises a MasktoolError where a method cannot explain a target of a session's file."""
+    if method.needs_gradient and session.metadata.takes_mask:
+        check_differentiable(method.title, target, session.metadata, session.path)
     if (method.outputs or method.needs_feature_map) and target.outputs != (None,):
         raise explains_classes(method.title, target)
     if method.takes_no_target and not isinstance(target, SettledClass):

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from masktool.explainers.method import Attribution, Method
-from masktool.explainers.target_gradient import count_gradients
 from masktool.explainers.task import Differentiable, Task
 from masktool.layouts import TO_CHANNELS_FIRST
 
@@ -33,7 +32,7 @@ class GradientMethod(Method):
 
     def count_passes(self, task: Task) -> int:
         """Returns the passes of the image as it is, and of every class of every target."""
-        return 1 + count_gradients(task.targets) * self.passes_per_class
+        return 1 + task.gradient_passes * self.passes_per_class
 
     @property
     def passes_per_class(self) -> int:
@@ -42,7 +41,7 @@ class GradientMethod(Method):
 
     def steps_within(self, budget: int, task: Task) -> int:
         """Returns how many passes of a budget there are for each class."""
-        return (budget - 1) // count_gradients(task.targets)
+        return (budget - 1) // task.gradient_passes
 
     @abc.abstractmethod
     def attribute_class(self, task: Task, model: Differentiable, position: int) -> ClassMap:

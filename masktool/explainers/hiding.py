@@ -13,8 +13,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +73,8 @@ class HiddenParts:
         Args:
             masks: the masks, (n, 1, h, w) float32, 1 = kept, 0 = missing.
             positions: the positions (n,) in ``images`` of the images to mask.
-            loss: the objective: the target's ``logit``, ``log-softmax`` or ``softmax``, or ``entropy``.
+            loss: the objective: the target's ``logit``, ``log-softmax`` or ``softmax``, or ``entropy``; in a file whose
+                gradients are of an output, the target's number as it is.
         """
         answers = [self.ask(masks[part], positions[part], loss) for part in self.parts(len(masks))]
         return Answer(*(np.concatenate(each) for each in zip(*answers, strict=True)))
@@ -94,20 +95,32 @@ class HiddenParts:
         assert found.image is not None
         return Answer(found.objective, (found.image * (images - fill)).sum(axis=CHANNEL_AXIS[session.layout])[:, None])
 
-    def predict(self, masks: Masks | None = None) -> NDArray[np.float32]:
-        """Returns the class outputs (B, K) of the images under masks (B, 1, h, w), not cut; None masks nothing."""
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the outputs that tell of the targets, and of the class output where there is one."""
+        of_classes = self.model.session.metadata.class_output
+        names = [of_classes, *(name for target in self.targets for name in target.outputs)]
+        return tuple(dict.fromkeys(name for name in names if name is not None))
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the model has a class output."""
+        return self.model.session.metadata.class_output is not None
+
+    def predict(self, masks: Masks | None = None) -> dict[str, NDArray[Any]]:
+        """Returns the outputs (B, ...) of the images under masks (B, 1, h, w), not cut, by name; None masks nothing."""
         found = []
         for part in self.parts(len(self.images)):
             images, kept = self.images[part], None if masks is None else masks[part]
             if kept is not None and self.fill is not None:
                 images, kept = fill_missing(images, self.fill[part], self.like_images(kept)), None
-            found.append(self.model.session(images, kept, self.model.inputs))
-        return np.concatenate(found)
+            found.append(self.model.session.run(images, kept, self.model.inputs, self.outputs))
+        return {name: np.concatenate([each[name] for each in found]) for name in self.outputs}
 
-    def outputs_of(self, found: NDArray[np.float32]) -> ModelOutputs:
-        """Returns what :meth:`predict` gave, as outputs of the model."""
-        metadata = self.model.session.metadata
-        return ModelOutputs(metadata, {str(metadata.class_output): found})
+    def outputs_of(self, found: Mapping[str, NDArray[Any]], position: int) -> ModelOutputs:
+        """Returns what :meth:`predict` gave for one of the images, as outputs of the model."""
+        values = {name: each[position : position + 1] for name, each in found.items()}
+        return ModelOutputs(self.model.session.metadata, values)
 
     def parts(self, total: int) -> Iterator[slice]:
         """Yields slices that cut ``total`` images into passes of at most ``batch`` images."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -20,8 +20,8 @@ from masktool.explainers.learning import Course
 from masktool.explainers.mask_design import Masks
 from masktool.explainers.mask_figures import CUT, LEAK, areas_of, cut_masks, describe_answer, loses_class
 from masktool.explainers.method import Attribution, Method
+from masktool.explainers.model_outputs import ModelOutputs
 from masktool.explainers.target import SettledTarget
-from masktool.explainers.target_gradient import count_gradients
 from masktool.explainers.task import Task
 from masktool.option_checks import check_choice, check_count, check_real
 from masktool.progress import Advance
@@ -105,14 +105,14 @@ class LearnedMask(Method):
 
         Fewer than :data:`FEWEST_STEPS` are not chosen, since a mask that has hardly begun to form shows nothing.
         """
-        room = (budget - 1 - JUDGING * len(task.targets)) // (count_gradients(task.targets) * self.passes_per_step)
+        room = (budget - 1 - JUDGING * len(task.targets)) // (task.gradient_passes * self.passes_per_step)
         fewest = min(FEWEST_STEPS, self.n_iterations)
         return dataclasses.replace(self, n_iterations=min(self.n_iterations, max(fewest, room)))
 
     def count_passes(self, task: Task) -> int:
         """Returns the passes of the image as it is, of all steps, and those that judge the mask."""
         steps = self.n_iterations * self.passes_per_step
-        return 1 + count_gradients(task.targets) * steps + len(task.targets) * JUDGING
+        return 1 + task.gradient_passes * steps + len(task.targets) * JUDGING
 
     def attribute(self, task: Task) -> Attribution:
         """Learns one mask for every target of one image."""
@@ -165,19 +165,18 @@ class LearnedMask(Method):
         )
 
     def judge(self, hidden: HiddenParts, learned: Learned) -> tuple[list[dict[str, float]], list[tuple[str, ...]]]:
-        """Returns figures and notes for every mask: the class without and under the mask, its area and its course."""
+        """Returns figures and notes for every mask: the score without and under the mask, its area and its course."""
         cut = cut_masks(learned.masks)
         asked = {"": hidden.predict(), "_soft": hidden.predict(learned.masks), "_cut": hidden.predict(cut)}
         figures, notes = [], []
         for position, target in enumerate(hidden.targets):
+            answers = {name: hidden.outputs_of(found, position) for name, found in asked.items()}
             figure: dict[str, float] = {}
-            kept: dict[str, float] = {}
-            for name, found in asked.items():
-                answer = hidden.outputs_of(found[position : position + 1])
-                figure |= describe_answer(answer.class_scores[0], float(target.read(answer)[0]), name)
-                kept |= {f"kept{name}": bool(target.holds(answer)[0])} if name else {}
+            for name, answer in answers.items():
+                scores = answer.class_scores[0] if hidden.has_classes else None
+                figure |= describe_answer(scores, float(target.read(answer)[0]), name)
             figure |= {
-                **kept,
+                **tell_what_holds(target, answers),
                 **areas_of(learned.masks[position]),
                 "loss_first": float(learned.course.first[position]),
                 "loss_last": float(learned.course.last[position]),
@@ -190,8 +189,17 @@ class LearnedMask(Method):
 
     def warn(self, figure: dict[str, float], target: SettledTarget) -> tuple[str, ...]:
         """Returns notes that the reader of a mask must know, from its figures and the target."""
-        return (
-            (loses_class(figure, target.name if len(target.classes) > 1 else None),)
-            if self.keeps_class and not figure["kept_cut"]
-            else ()
-        )
+        if not self.keeps_class or figure.get("kept_cut", True):
+            return ()
+        return (loses_class(figure, target.name if len(target.classes) != 1 else None),)
+
+
+def tell_what_holds(target: SettledTarget, answers: Mapping[str, ModelOutputs]) -> dict[str, float]:
+    """Returns whether the outputs under each mask still say what is explained; nothing where nothing tells.
+
+    Args:
+        target: the target.
+        answers: the outputs by what stands behind the figure's name; that of the whole image has no such figure.
+    """
+    found = {name: target.holds(answer) for name, answer in answers.items() if name}
+    return {f"kept{name}": bool(held[0]) for name, held in found.items() if held is not None}

@@ -35,9 +35,13 @@ def areas_of(mask: NDArray[np.floating[Any]]) -> dict[str, float]:
     return {"area_soft": float(mask.mean()), "area_cut": float(cut_masks(mask).mean())}
 
 
-def describe_answer(scores: NDArray[np.floating[Any]], score: float, name: str) -> dict[str, float]:
-    """Returns the class with the highest of the scores (K,), and the target's score; ``name`` ends both keys."""
-    return {f"class{name}": int(scores.argmax()), f"score{name}": float(score)}
+def describe_answer(scores: NDArray[np.floating[Any]] | None, score: float, name: str) -> dict[str, float]:
+    """Returns the class with the highest of the scores (K,), and the target's score; ``name`` ends both keys.
+
+    Of a model without class scores it is the target's score alone.
+    """
+    first = {} if scores is None else {f"class{name}": int(scores.argmax())}
+    return {**first, f"score{name}": float(score)}
 
 
 def loses_class(figure: Mapping[str, float], name: str | None = None) -> str:

@@ -173,10 +173,11 @@ class DifferentiableOnDevice(Differentiable):
     ) -> LineGradients:
         """Returns the function that adds up gradients at places on the straight way from a baseline to an image.
 
-        Of several classes gradients are added up in memory, where each image may have weights of its own for them.
+        Of several classes, and of an output's values, gradients are added up in memory, where each image may have
+        weights of its own for them.
         """
         in_memory = super().open_line(image, baseline, target)
-        if len(target.classes) > 1:
+        if len(target.classes) != 1 or self.session.gradient_output is not None:
             return in_memory
         line = LineOnDevice(self, image, baseline, target.classes[0])
 

@@ -52,11 +52,11 @@ class ClassScore:
 
 @dataclasses.dataclass(frozen=True)
 class Combined:
-    """What a target makes of its classes' logits in N images.
+    """What a target makes of the numbers that it is a function of, in N images.
 
     Attributes:
-        values: the numbers, (N,).
-        weights: their derivatives with respect to the logits, (N, C).
+        values: what it makes of them, (N,).
+        weights: the derivatives with respect to the numbers, (N, P).
     """
 
     values: NDArray[np.floating[Any]]
@@ -161,9 +161,27 @@ class SettledTarget(abc.ABC):
         """The classes of whose logits it is a function, in whose gradients its own is found; empty where it is none."""
         return ()
 
-    def combine(self, logits: NDArray[np.floating[Any]]) -> Combined:
-        """Returns what it makes of its classes' logits (N, C), or log-probabilities; of one class that itself."""
-        return Combined(logits[:, 0], np.ones_like(logits))
+    @property
+    def n_numbers(self) -> int:
+        """How many numbers it is a function of: its classes' logits, or values of its output; 0 for no gradient."""
+        return len(self.classes)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether its derivatives with respect to these numbers are the same, whatever the numbers are."""
+        return True
+
+    def places(self, shape: Sequence[int]) -> NDArray[np.intp]:  # noqa: ARG002
+        """Returns where these numbers stand among the values of an output, laid out flat, (P,).
+
+        Args:
+            shape: the shape of one image's output.
+        """
+        return np.array(self.classes, np.intp)
+
+    def combine(self, numbers: NDArray[np.floating[Any]]) -> Combined:
+        """Returns what it makes of these numbers (N, P), which may be log-probabilities; of one number that itself."""
+        return Combined(numbers[:, 0], np.ones_like(numbers))
 
     @property
     def logit_name(self) -> str:
@@ -187,8 +205,11 @@ class SettledTarget(abc.ABC):
         """
         return None
 
-    def holds(self, outputs: ModelOutputs) -> NDArray[np.bool_]:
-        """Returns whether the scores of M images still say what is explained, (M,): the class comes first."""
+    def holds(self, outputs: ModelOutputs) -> NDArray[np.bool_] | None:
+        """Returns whether the outputs of M images still say what is explained, (M,); None where nothing tells.
+
+        Of a class it is whether that comes first.
+        """
         return np.isin(outputs.class_scores.argmax(axis=1), self.classes)
 
 
@@ -244,6 +265,15 @@ class Target(abc.ABC):
     @abc.abstractmethod
     def outputs(self) -> tuple[str | None, ...]:
         """The names of the outputs that it needs; None stands for the class output."""
+
+    @property
+    def names_outputs(self) -> bool:
+        """Whether these names are known before a model's outputs are, see :meth:`fit`."""
+        return True
+
+    def refuse_gradient(self, title: str) -> MasktoolError | None:  # noqa: ARG002
+        """Returns the error for a method that needs gradients, where no target of the kind has one; else None."""
+        return None
 
     @property
     def lists(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from masktool.explainers.mask_design import MaskBatch, MaskDesign, Masks
 from masktool.explainers.stopping import Stopping
 from masktool.explainers.subject import Subject
 from masktool.explainers.target import SettledTarget
-from masktool.explainers.target_gradient import GradientRequest, differentiate_targets
+from masktool.explainers.target_gradient import GradientRequest, count_gradients, differentiate_targets
 from masktool.progress import Counting
 from masktool.runtime.gradients import IMAGE, Gradient
 from masktool.runtime.inputs import Inputs
@@ -87,7 +87,8 @@ class Differentiable:
 
         Args:
             images: the images, (N, ...).
-            target: the target, in as many passes as it has classes; or the index of one class, or one for each image.
+            target: the target, in as many passes as :func:`masktool.explainers.target_gradient.count_gradients` says;
+                or the index of one class, or one for each image.
             loss: the form of a class's score.
             of: the names of the values to differentiate with respect to.
 
@@ -212,6 +213,12 @@ class Task:
         """(height, width) of the model's input, for methods of images alone."""
         height, width = self.prepared.size
         return height, width
+
+    @property
+    def gradient_passes(self) -> int:
+        """The number of passes that one gradient of each target takes, for methods that ask for gradients."""
+        assert self.differentiable is not None
+        return count_gradients(self.targets, self.differentiable.session)
 
     def batch_ranges(self, total: int) -> Iterator[range]:
         """Yields the ranges that cut 0..total into pieces of one forward pass each."""

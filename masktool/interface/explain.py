@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -26,6 +27,7 @@ from masktool.explainers.target import TargetLike
 from masktool.explainers.target_choice import refuse_class_methods
 from masktool.exported_files import LAST
 from masktool.interface.device_graphs import graphs_for
+from masktool.interface.gradient_outputs import find_gradient_output
 from masktool.interface.load import load, refuse_for_session
 from masktool.interface.models import explains_itself, file_of, known_metadata
 from masktool.interface.options import EXPORT_OPTIONS, ModelLike
@@ -293,13 +295,23 @@ def open_and_explain(
     settings = ExplanationSettings(**shared, stopping=stopping)
     refuse_class_methods([type(built)], [each for wanted in targets for each in wanted], settings)
     pictures = [read_subject(image) for image in images]
-    with open_for_method(model, built, settings.input_size, {**opening, **of_export}) as session:
+    to_open = {**opening, **of_export}
+    gradient_output = None
+    if built.needs_gradient:
+        every = [each for wanted in targets for each in wanted]
+        plain = functools.partial(open_without_gradients, model, settings.input_size, to_open)
+        gradient_output = find_gradient_output(model, built.title, every, settings, plain)
+    with open_for_method(model, built, settings.input_size, to_open, gradient_output) as session:
         return explain_all(session, pictures, targets, built, settings, graphs_for(session))
 
 
 @contextlib.contextmanager
 def open_for_method(
-    model: ModelLike | None, method: Method, input_size: Size | None, options: Mapping[str, Any]
+    model: ModelLike | None,
+    method: Method,
+    input_size: Size | None,
+    options: Mapping[str, Any],
+    gradient_output: str | None = None,
 ) -> Iterator[MaskedSession]:
     """Opens a model with the gradients that a method needs, and closes it after the block; an open session stays open.
 
@@ -308,6 +320,7 @@ def open_for_method(
         method: the method that will explain.
         input_size: (height, width) of the image input, which both an export and an explanation may need.
         options: further keyword arguments of :func:`masktool.load`.
+        gradient_output: the output that gradients have to be of; None for class scores.
 
     Raises:
         MasktoolError: the model cannot be exported or opened, or an option was given that an open session has settled.
@@ -323,7 +336,13 @@ def open_for_method(
     if method.needs_feature_map and not explains_itself(model):
         feature_map = named or LAST
     with load(
-        model, gradient=gradient, feature_map=feature_map, head=head, input_size=input_size, **options
+        model,
+        gradient=gradient,
+        feature_map=feature_map,
+        head=head,
+        gradient_output=gradient_output,
+        input_size=input_size,
+        **options,
     ) as session:
         yield session
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 import masktool
 from masktool.cli import run
-from masktool.commands.explain_options import feature_map_needs, needs_gradients
+from masktool.commands.explain_options import feature_map_needs, first_with_gradients
 from masktool.contract import Preprocessing
 from masktool.interface.kept_exports import request_export
 from masktool.interface.options import ModelChoice
@@ -107,7 +107,7 @@ def test_the_cache_key_changes_with_gradients_and_feature_map(explain):
 
 
 def test_gradients_are_needed_by_any_method():
-    assert not needs_gradients({"lime": {}})
-    assert needs_gradients({"lime": {}, "gradient": {}})
+    assert first_with_gradients({"lime": {}}) is None
+    assert first_with_gradients({"lime": {}, "gradient": {}}) == "Gradient"
     assert feature_map_needs({"lime": {}, "gradient": {}}) == ()
     assert feature_map_needs({"grad-cam": {"feature_map": "x"}}) == ("x",)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +14,13 @@ from PIL import Image
 import masktool
 from masktool import MasktoolError, demo, explain, explain_targets, load
 from masktool.contract import Metadata, Preprocessing
-from masktool.explainers.explaining import refuse_target
 from masktool.explainers.gaussian_noise import GaussianNoise
 from masktool.explainers.method import METHODS
 from masktool.explainers.methods.grad_cam import enlarge
 from masktool.explainers.methods.integrated_gradients import step_rule
 from masktool.explainers.methods.smoothgrad import noise_deviation
 from masktool.explainers.model_outputs import ModelOutputs
+from masktool.explainers.target_gradient import check_differentiable
 from masktool.explainers.targets.output_value import OutputValue
 
 LINEAR = """
@@ -261,8 +263,11 @@ def test_values_that_are_no_logits_have_no_gradient(output):
     )  # fmt: skip
     outputs = ModelOutputs(metadata, {output: np.zeros((1, 3), np.float32)})
     settled = OutputValue(output, (1,)).settle(outputs)
-    with pytest.raises(MasktoolError, match=rf"Gradient explains classes only \(output '{output}'\)"):
-        refuse_target(METHODS["gradient"](), settled)
+    metadata = dataclasses.replace(metadata, gradient="logit")
+    expected = rf"Gradient needs gradients of output '{output}', and the file holds those of class scores"
+    with pytest.raises(MasktoolError, match=expected):
+        check_differentiable("Gradient", settled, metadata, Path("m.onnx"))
+    check_differentiable("Gradient", settled, dataclasses.replace(metadata, gradient_output=output), Path("m.onnx"))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from masktool import Contrast, MasktoolError, Similarity, explain, load
 from masktool.cli import run
 from masktool.contract import Preprocessing
 from masktool.explainers.image_inputs import prepare_inputs
+from masktool.explainers.target_gradient import check_differentiable
 from masktool.interface.folders.names import name_file
 from masktool.interface.rows import explanation_row
 
@@ -234,8 +235,8 @@ def test_several_outputs_are_a_question(tmp_path):
         assert explain(session, image, "occlusion", reference=reference, output="code").output == "code"
         refused = Similarity(reference, "code").look_up(session, masktool_subject(session, image), None)
         outputs = session_outputs(session, image)
-        error = refused.settle(outputs).refuse_gradient("Gradient")
-        assert 'class_output="code"' in str(error)
+        with pytest.raises(MasktoolError, match=r"output 'code', and the file holds those of class.*gradient_output="):
+            check_differentiable("Gradient", refused.settle(outputs), session.metadata, session.path)
 
 
 def masktool_subject(session, image):

@@ -142,7 +142,7 @@ class Extremal(LearnedMask):
     def warn(self, figure: dict[str, float], target: SettledTarget) -> tuple[str, ...]:
         """Returns a note where the mask misses its aim: the class survives its deletion, or is not preserved."""
         if self.aim == "delete":
-            return (SURVIVES,) if figure["kept_cut"] else ()
+            return (SURVIVES,) if figure.get("kept_cut", False) else ()
         return super().warn(figure, target)
 
 

@@ -23,7 +23,6 @@ from masktool.explainers.gaussian_noise import GaussianNoise
 from masktool.explainers.gradient_method import ClassMap, GradientMethod, channels_first
 from masktool.explainers.method import register
 from masktool.explainers.stopping import SampleRun
-from masktool.explainers.target_gradient import count_gradients
 from masktool.explainers.task import Differentiable, Task
 from masktool.option_checks import check_count, check_real
 
@@ -74,9 +73,8 @@ class SmoothGrad(GradientMethod):
         sums, squares = np.zeros((2, *channels_first(image, model).shape[1:]))
         noise = GaussianNoise(task.seed, image[0].size)  # the same for every class
         deviation = noise_deviation(image, self.noise_level)
-        run = SampleRun(
-            task.stopping.share(len(task.targets), count_gradients(task.targets)), self.n_samples, self.n_samples
-        )
+        stopping = task.stopping.share(len(task.targets), task.gradient_passes)
+        run = SampleRun(stopping, self.n_samples, self.n_samples)
         with model.counting(run.most) as advance:
             for piece in run.pieces(task.perturbations_per_eval):
                 drawn = noise.copies(piece.start, len(piece)).reshape(-1, *image.shape[1:])

@@ -179,10 +179,15 @@ class SettledSum(SettledTarget):
         """The classes, if they exclude one another."""
         return self.index if self.is_exclusive else ()
 
-    def combine(self, logits: NDArray[np.floating[Any]]) -> Combined:
+    @property
+    def is_linear(self) -> bool:
+        """That of a logarithm of sums is none."""
+        return False
+
+    def combine(self, numbers: NDArray[np.floating[Any]]) -> Combined:
         """Returns the logits of the merged class, and the share of each class in it."""
-        values = add_exponentials(logits)
-        return Combined(values, np.exp(logits - values[:, None]))
+        values = add_exponentials(numbers)
+        return Combined(values, np.exp(numbers - values[:, None]))
 
     @property
     def logit_name(self) -> str:

@@ -11,7 +11,7 @@ of outputs are taken as they are.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -57,7 +57,7 @@ class Contrast(Target):
     name: ClassVar[str] = "contrast"
     syntax: ClassVar[str] = parameters(target=Placeholder("A"), against=Placeholder("B"))
     summary: ClassVar[str] = "why A and not B: the difference of their logits"
-    gradient: ClassVar[str] = "yes, in a pass for either class"
+    gradient: ClassVar[str] = "yes, in a pass for either class; of two values of one output in one pass"
 
     first: TargetLike
     against: TargetLike
@@ -78,6 +78,15 @@ class Contrast(Target):
     def outputs(self) -> tuple[str | None, ...]:
         """The outputs of both."""
         return tuple(dict.fromkeys(name for side in self.sides for name in side.outputs))
+
+    @property
+    def names_outputs(self) -> bool:
+        """Whether those of both are known."""
+        return all(side.names_outputs for side in self.sides)
+
+    def refuse_gradient(self, title: str) -> MasktoolError | None:
+        """Returns the error of a side that has no gradient."""
+        return next(filter(None, (side.refuse_gradient(title) for side in self.sides)), None)
 
     @property
     def lists(self) -> tuple[str, ...]:
@@ -205,21 +214,43 @@ class SettledContrast(SettledTarget):
         both = (self.first.classes, self.against.classes)
         return (*both[0], *both[1]) if all(both) else ()
 
-    def combine(self, logits: NDArray[np.floating[Any]]) -> Combined:
-        """Returns the differences, and what the logits of the first and the second weigh in them."""
-        count = len(self.first.classes)
-        first, against = self.first.combine(logits[:, :count]), self.against.combine(logits[:, count:])
+    @property
+    def n_numbers(self) -> int:
+        """The numbers of both, if both are functions of classes' logits, or of values of one output."""
+        both = (self.first.n_numbers, self.against.n_numbers)
+        return sum(both) if all(both) and (self.classes or self.first.outputs == self.against.outputs) else 0
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether both are."""
+        return self.first.is_linear and self.against.is_linear
+
+    def places(self, shape: Sequence[int]) -> NDArray[np.intp]:
+        """Returns those of the first, and of the second behind them."""
+        return np.concatenate([self.first.places(shape), self.against.places(shape)])
+
+    def combine(self, numbers: NDArray[np.floating[Any]]) -> Combined:
+        """Returns the differences, and what the numbers of the first and the second weigh in them."""
+        count = self.first.n_numbers
+        first, against = self.first.combine(numbers[:, :count]), self.against.combine(numbers[:, count:])
         weights = np.concatenate([first.weights, -against.weights], axis=1)
         return Combined(first.values - against.values, weights)
 
     @property
     def logit_name(self) -> str:
         """The word for what gradients are of."""
-        return "difference of logits"
+        return "difference of logits" if self.classes else "difference"
 
     def refuse_gradient(self, title: str) -> MasktoolError:
-        """Returns the error of the side that has no gradient."""
-        return (self.against if self.first.classes else self.first).refuse_gradient(title)
+        """Returns the error of the side that has no gradient, or of sides that are of different outputs."""
+        if self.first.n_numbers and self.against.n_numbers:
+            return MasktoolError(
+                f"{title} needs one gradient, and a file holds those of one output",
+                where=self.name,
+                got=", ".join("class scores" if name is None else f"output {name!r}" for name in self.outputs),
+                fix="take a method that needs none, such as occlusion or lime",
+            )
+        return (self.against if self.first.n_numbers else self.first).refuse_gradient(title)
 
     def region_pixels(
         self, size: tuple[int, int], crop_box: tuple[float, float, float, float]

@@ -112,6 +112,15 @@ class Detection(Target):
         return self.detector.outputs if isinstance(self.detector, Detector) else ()
 
     @property
+    def names_outputs(self) -> bool:
+        """Whether the head is known."""
+        return isinstance(self.detector, Detector)
+
+    def refuse_gradient(self, title: str) -> MasktoolError:
+        """Returns the error for a method that needs gradients."""
+        return without_gradient(title, self.which)
+
+    @property
     def lists(self) -> tuple[str, ...]:
         """Those of them that may be lists."""
         return self.detector.lists if isinstance(self.detector, Detector) else ()
@@ -299,12 +308,17 @@ class SettledDetection(SettledTarget):
         )
 
     def refuse_gradient(self, title: str) -> MasktoolError:
-        """Returns the error for a method that needs gradients, which files hold of classes' logits alone."""
-        return MasktoolError(
-            f"{title} needs the gradient of a class's logit, and a detection has none",
-            where=f"target {self.index}",
-            fix="take a method of masks, such as rise, occlusion or lime",
-        )
+        """Returns the error for a method that needs gradients."""
+        return without_gradient(title, self.index)
+
+
+def without_gradient(title: str, which: str) -> MasktoolError:
+    """Returns the error for a method that needs gradients: the nearest detection changes from mask to mask."""
+    return MasktoolError(
+        f"{title} needs a gradient, and a detection has none",
+        where=f"target {which}",
+        fix="take a method of masks, such as rise, occlusion or lime",
+    )
 
 
 def check_finite_outputs(values: Mapping[str, NDArray[Any]]) -> None:

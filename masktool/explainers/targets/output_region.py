@@ -10,7 +10,7 @@ while parts of the picture are hidden, so that the map says what the class in th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,6 +35,7 @@ from masktool.explainers.target import (
     TARGETS,
     TOP,
     ClassScore,
+    Combined,
     OutputShape,
     SettledOutput,
     Target,
@@ -43,7 +44,7 @@ from masktool.explainers.target import (
     shorten_label,
 )
 from masktool.explainers.targets.class_target import label_of, rank_scores, resolve_target
-from masktool.explainers.targets.output_value import refuse_log_odds, show_axes
+from masktool.explainers.targets.output_value import flat_places, refuse_log_odds, show_axes
 from masktool.layouts import CHANNEL_AXIS
 from masktool.messages import Placeholder, parameter, parameters
 from masktool.runtime.preprocessing import Box
@@ -70,7 +71,7 @@ class OutputRegion(Target):
     name: ClassVar[str] = "region"
     syntax: ClassVar[str] = parameters(target=Placeholder("K|LABEL"), region=Placeholder("FILE|X0,Y0,X1,Y1|auto"))
     summary: ClassVar[str] = "the mean score of a class over a region of a segmentation"
-    gradient: ClassVar[str] = "none: files hold those of class scores"
+    gradient: ClassVar[str] = "its own"
 
     which: TargetWords
     region: RegionLike = AUTO
@@ -84,6 +85,11 @@ class OutputRegion(Target):
     def outputs(self) -> tuple[str | None, ...]:
         """The output, once it is known."""
         return () if self.output is None else (self.output,)
+
+    @property
+    def names_outputs(self) -> bool:
+        """Whether the output is known."""
+        return self.output is not None
 
     def fit(self, shapes: Mapping[str, OutputShape], size: Size, metadata: Metadata | None = None) -> OutputRegion:  # noqa: ARG002
         """Returns the target with its output: the one that is named, or the only one that can be a segmentation."""
@@ -288,13 +294,30 @@ class SettledRegion(SettledOutput):
         name = self.score_name(outputs)
         return "mean probabilities" if name == "mean probability" else f"{name}s"
 
-    def refuse_gradient(self, title: str) -> MasktoolError:
-        """Returns the error for a method that needs gradients, which files hold of class scores."""
-        return MasktoolError(
-            f"{title} needs gradients, and files hold those of class scores",
-            where=f"output {self.output_name!r}",
-            fix="take a method that needs none, such as occlusion or lime",
-        )
+    @property
+    def n_numbers(self) -> int:
+        """The number of places in the region."""
+        return int(np.count_nonzero(self.region.weights))
+
+    def places(self, shape: Sequence[int]) -> NDArray[np.intp]:
+        """Returns where the class's scores in the region stand."""
+        of_class = np.moveaxis(flat_places(shape), self.axis - 1, 0)[self.index]
+        return of_class[self.region.weights > 0]
+
+    def combine(self, numbers: NDArray[np.floating[Any]]) -> Combined:
+        """Returns the weighted means, in which each place weighs by its share in the region."""
+        weights = self.region.weights
+        shares = weights[weights > 0] / weights.sum()
+        return Combined(numbers @ shares, np.broadcast_to(shares, numbers.shape))
+
+    @property
+    def logit_name(self) -> str:
+        """The word for what gradients are of."""
+        return "mean score"
+
+    def holds(self, outputs: ModelOutputs) -> NDArray[np.bool_]:
+        """Returns whether the class has the highest mean score of all in the region, (M,)."""
+        return average_places(self.scores(outputs), self.region.weights).argmax(axis=1) == self.index
 
     def region_pixels(self, size: tuple[int, int], crop_box: Box) -> NDArray[np.bool_]:
         """Returns the pixels of the region in a picture of (height, width), of which the model saw a box."""

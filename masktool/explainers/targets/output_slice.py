@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
@@ -19,7 +20,13 @@ from masktool.explainers.target import (
     TargetError,
     TargetWords,
 )
-from masktool.explainers.targets.output_value import SettledPart, gives_logits, refuse_log_odds, show_axes
+from masktool.explainers.targets.output_value import (
+    SettledPart,
+    flat_places,
+    gives_logits,
+    refuse_log_odds,
+    show_axes,
+)
 from masktool.messages import Placeholder, parameters
 
 MOST_NUMBERS = 3
@@ -40,7 +47,7 @@ class OutputSlice(Target):
     name: ClassVar[str] = "slice"
     syntax: ClassVar[str] = parameters(output=Placeholder("NAME"), target=Placeholder("I,J:K,:"))
     summary: ClassVar[str] = "the mean of a part of an output, as it is"
-    gradient: ClassVar[str] = "of the class output, where that holds logits, in a pass for each class"
+    gradient: ClassVar[str] = "its own"
 
     output: str
     place: TargetWords
@@ -74,7 +81,7 @@ class SettledSlice(SettledPart):
 
     Attributes:
         spans: where the part of each axis but the batch begins and ends, and its step.
-        are_logits: whether the values are classes' logits, whose gradients files hold.
+        are_logits: whether the values are classes' logits.
     """
 
     index: str
@@ -113,14 +120,23 @@ class SettledSlice(SettledPart):
         """The classes whose logits they are."""
         return tuple(range(*self.spans[0])) if self.are_logits and self.spans else ()
 
-    def combine(self, logits: NDArray[np.floating[Any]]) -> Combined:
-        """Returns the means of the logits, in which all weigh the same."""
-        return Combined(logits.mean(axis=1), np.full_like(logits, 1 / logits.shape[1]))
+    @property
+    def n_numbers(self) -> int:
+        """The number of values in the part."""
+        return math.prod(len(range(*span)) for span in self.spans)
+
+    def places(self, shape: Sequence[int]) -> NDArray[np.intp]:
+        """Returns where the values of the part stand."""
+        return flat_places(shape)[tuple(slice(*span) for span in self.spans)].reshape(-1)
+
+    def combine(self, numbers: NDArray[np.floating[Any]]) -> Combined:
+        """Returns the means, in which all values weigh the same."""
+        return Combined(numbers.mean(axis=1), np.full_like(numbers, 1 / numbers.shape[1]))
 
     @property
     def logit_name(self) -> str:
         """The word for what gradients are of."""
-        return "mean logit"
+        return "mean logit" if self.are_logits else "mean value"
 
 
 def resolve_slices(target: TargetWords, shape: Sequence[int], output: str) -> tuple[tuple[int, int, int], ...]:

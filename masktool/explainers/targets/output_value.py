@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self
@@ -42,7 +43,7 @@ class OutputValue(Target):
     name: ClassVar[str] = "value"
     syntax: ClassVar[str] = parameters(output=Placeholder("NAME"), target=Placeholder("top|I,J|LABEL"))
     summary: ClassVar[str] = "one value of an output, as it is"
-    gradient: ClassVar[str] = "of the class output, where that holds logits"
+    gradient: ClassVar[str] = "its own"
     is_general: ClassVar[bool] = True
 
     output: str
@@ -99,6 +100,10 @@ class SettledPart(SettledOutput):
         """Returns the number alone."""
         return (ClassScore(self.index, self.label, float(self.read(outputs)[0])),)
 
+    def holds(self, outputs: ModelOutputs) -> NDArray[np.bool_] | None:
+        """Returns whether the class comes first whose logit it is; of any other number nothing tells."""
+        return super().holds(outputs) if self.classes else None
+
     def notes(self, outputs: ModelOutputs) -> Iterator[str]:
         """Yields whether the file corrects the output."""
         if self.output_name == outputs.metadata.class_output:
@@ -110,7 +115,7 @@ class SettledValue(SettledPart):
     """One value of an output by its indices.
 
     Attributes:
-        is_logit: whether the value is a class's logit, whose gradient files hold.
+        is_logit: whether the value is a class's logit.
         is_only: whether the output holds no other value.
     """
 
@@ -147,6 +152,20 @@ class SettledValue(SettledPart):
         """The class whose logit it is."""
         return self.index[:1] if self.is_logit else ()
 
+    @property
+    def n_numbers(self) -> int:
+        """The value alone."""
+        return 1
+
+    def places(self, shape: Sequence[int]) -> NDArray[np.intp]:
+        """Returns where the value stands."""
+        return np.array([flat_places(shape)[self.index]], np.intp)
+
+    @property
+    def logit_name(self) -> str:
+        """The word for what gradients are of."""
+        return "logit" if self.is_logit else "value"
+
 
 def value_labels(outputs: ModelOutputs, output: str) -> Sequence[str] | None:
     """Returns the labels of an output's values along their first axis; None where the file has none for them."""
@@ -172,8 +191,13 @@ def find_labelled(target: TargetWords, labels: Sequence[str] | None, shape: Sequ
     return (find_label(str(target), labels), *(0 for _ in shape[1:]))
 
 
+def flat_places(shape: Sequence[int]) -> NDArray[np.intp]:
+    """Returns an array of a shape that holds where each of its places stands when it is laid out flat."""
+    return np.arange(math.prod(shape), dtype=np.intp).reshape(shape)
+
+
 def gives_logits(metadata: Metadata, output: str) -> bool:
-    """Tells whether an output's values are the classes' logits, of which files hold gradients.
+    """Tells whether an output's values are the classes' logits, whose gradients are those of class scores.
 
     Of a kind that is not known gradients are of the values as they are.
     """

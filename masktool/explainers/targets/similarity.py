@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
-from masktool.contract import FEATURE_MAP_OUTPUTS
+from masktool.contract import FEATURE_MAP_OUTPUTS, Metadata, Size
 from masktool.errors import MasktoolError
 from masktool.explainers.model_outputs import ModelOutputs
 from masktool.explainers.reading import describe_input, first_row
@@ -28,6 +28,7 @@ from masktool.explainers.target import (
     TARGETS,
     ClassScore,
     Combined,
+    OutputShape,
     SettledOutput,
     Target,
     TargetError,
@@ -35,6 +36,7 @@ from masktool.explainers.target import (
 )
 from masktool.explainers.targets.output_value import gives_logits, refuse_log_odds
 from masktool.messages import Placeholder, parameter, parameters
+from masktool.runtime.checks import show_shape
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.session import MaskedSession
 
@@ -57,7 +59,7 @@ class Similarity(Target):
     name: ClassVar[str] = "similarity"
     syntax: ClassVar[str] = parameters(reference=Placeholder("PHOTO"), output=Placeholder("NAME"))
     summary: ClassVar[str] = "the cosine of an embedding to another photograph's"
-    gradient: ClassVar[str] = "of the class output, in a pass for each number of the embedding"
+    gradient: ClassVar[str] = "its own, in two passes"
 
     reference: ImageLike | NamedImage
     output: str | None = None
@@ -74,13 +76,26 @@ class Similarity(Target):
 
     @property
     def outputs(self) -> tuple[str | None, ...]:
-        """The output that holds the embedding."""
-        assert self.embedding is not None  # the model has been asked
-        return (self.output,)
+        """The output that holds the embedding, once it is known."""
+        return () if self.output is None else (self.output,)
+
+    @property
+    def names_outputs(self) -> bool:
+        """Whether the output is known."""
+        return self.output is not None
+
+    def fit(self, shapes: Mapping[str, OutputShape], size: Size, metadata: Metadata | None = None) -> Self:  # noqa: ARG002
+        """Returns the target with its output: the one that is named, or the only one that there is.
+
+        Raises:
+            TargetError: none is named, and there are several.
+        """
+        return dataclasses.replace(self, output=self.output or choose_embedding(shapes))
 
     def look_up(self, session: MaskedSession, subject: Subject, inputs: Inputs | None) -> Self:
         """Returns the target with the reference's embedding, which the model gives in a pass of its own, once."""
-        output = choose_embedding(session, self.output)
+        assert self.output is not None  # since fit
+        output = session.check_output(self.output)
         embedding = embed_reference(session, self.named, subject, output, inputs or {})
         return dataclasses.replace(self, output=output, embedding=embedding)
 
@@ -108,7 +123,7 @@ class Similarity(Target):
             output_name=self.output,
             sha256=hashlib.sha256(self.embedding.tobytes()).hexdigest(),
             embedding=self.embedding,
-            is_differentiable=gives_logits(outputs.metadata, self.output),
+            are_logits=gives_logits(outputs.metadata, self.output),
         )
 
 
@@ -120,17 +135,17 @@ class SettledSimilarity(SettledOutput):
         index: the name of the reference.
         sha256: the digest of the reference's embedding, by which two references of one name are told apart.
         embedding: the reference's embedding, (D,) float32.
-        is_differentiable: whether the file holds gradients of the embedding's numbers.
+        are_logits: whether the embedding is the class output, so that gradients of class scores are of its numbers.
     """
 
     index: str
     sha256: str = dataclasses.field(kw_only=True)
     embedding: NDArray[np.float32] = dataclasses.field(kw_only=True, compare=False, repr=False)
-    is_differentiable: bool = dataclasses.field(default=False, kw_only=True, compare=False)
+    are_logits: bool = dataclasses.field(default=False, kw_only=True, compare=False)
 
     def read(self, outputs: ModelOutputs) -> NDArray[np.float64]:
         """Returns the cosines (M,); 0 where an embedding is 0."""
-        return np.nan_to_num(self.combine(embeddings_of(outputs, self.output_name)).values, nan=0.0)
+        return self.combine(embeddings_of(outputs, self.output_name)).values.astype(np.float64)
 
     def score_name(self, outputs: ModelOutputs) -> str:  # noqa: ARG002
         """Returns ``cosine similarity``."""
@@ -167,33 +182,37 @@ class SettledSimilarity(SettledOutput):
 
     @property
     def classes(self) -> tuple[int, ...]:
-        """All numbers of the embedding, where the file holds their gradients."""
-        return tuple(range(len(self.embedding))) if self.is_differentiable else ()
+        """All numbers of the embedding, where it is the class output."""
+        return tuple(range(len(self.embedding))) if self.are_logits else ()
 
-    def combine(self, logits: NDArray[np.floating[Any]]) -> Combined:
-        """Returns the cosines of embeddings (N, D), and their derivatives; NaN where an embedding is 0."""
-        embeddings, reference = logits.astype(np.float64), self.embedding.astype(np.float64)
+    @property
+    def n_numbers(self) -> int:
+        """The numbers of the embedding."""
+        return len(self.embedding)
+
+    @property
+    def is_linear(self) -> bool:
+        """That of an angle is none."""
+        return False
+
+    def places(self, shape: Sequence[int]) -> NDArray[np.intp]:  # noqa: ARG002
+        """Returns all places of the embedding."""
+        return np.arange(len(self.embedding), dtype=np.intp)
+
+    def combine(self, numbers: NDArray[np.floating[Any]]) -> Combined:
+        """Returns the cosines of embeddings (N, D), and their derivatives; both are 0 where an embedding is 0."""
+        embeddings, reference = numbers.astype(np.float64), self.embedding.astype(np.float64)
         direction = reference / np.linalg.norm(reference)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
-            units = embeddings / lengths
-            cosines = units @ direction
-            return Combined(cosines, (direction - cosines[:, None] * units) / lengths)
+        lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        inverse = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+        units = embeddings * inverse
+        cosines = units @ direction
+        return Combined(cosines, (direction - cosines[:, None] * units) * inverse)
 
     @property
     def logit_name(self) -> str:
         """The word for what gradients are of."""
         return "cosine similarity"
-
-    def refuse_gradient(self, title: str) -> MasktoolError:
-        """Returns the error for a method that needs gradients, which this output has none of in the file."""
-        return MasktoolError(
-            f"{title} needs gradients of the embedding, and files hold those of the class output",
-            where=f"output {self.output_name!r}",
-            fix="export with "
-            + parameter("class_output", self.output_name)
-            + ", or take a method that hides parts, such as occlusion",
-        )
 
     def holds(self, outputs: ModelOutputs) -> NDArray[np.bool_]:
         """Returns whether the image and the reference still point the same way, (M,)."""
@@ -206,23 +225,24 @@ def embeddings_of(outputs: ModelOutputs, output: str) -> NDArray[np.float64]:
     return np.asarray(values, np.float64).reshape(len(values), -1)
 
 
-def choose_embedding(session: MaskedSession, output: str | None) -> str:
-    """Returns the name of the output that holds embeddings: the one that was named, or the only one.
+def choose_embedding(shapes: Mapping[str, OutputShape]) -> str:
+    """Returns the name of the output that holds embeddings, which is the only one.
+
+    Args:
+        shapes: the shapes of a model's outputs by name; None for an axis of any length.
 
     Raises:
-        MasktoolError: there is no such output, or none was named of several.
+        TargetError: there are several.
     """
-    if output is not None:
-        return session.check_output(output)
-    own = [name for name in session.output_names if name not in FEATURE_MAP_OUTPUTS]
+    own = {name: shape for name, shape in shapes.items() if name not in FEATURE_MAP_OUTPUTS}
     if len(own) > 1:
         raise TargetError(
             "several outputs may be the embedding",
-            where=session.path,
-            got=session.describe_outputs(),
+            where=parameter("reference"),
+            got=", ".join(f"{name} {show_shape(shape)}" for name, shape in own.items()),
             fix="say which: " + parameter("output", Placeholder("NAME")),
         )
-    return own[0]
+    return next(iter(own))
 
 
 def embed_reference(

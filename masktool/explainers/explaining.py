@@ -38,7 +38,6 @@ from masktool.explainers.targets.class_target import SettledClass
 from masktool.explainers.task import Differentiable, Evaluate, ScoredMasks, Task, TaskHead
 from masktool.exported_files import find_head_file
 from masktool.layouts import refuse_unless_images
-from masktool.messages import call
 from masktool.progress import Counting, no_progress
 from masktool.runtime.batching import FASTEST
 from masktool.runtime.heads import choose_places, open_head
@@ -281,12 +280,6 @@ def check_offers(session: MaskedSession, method: Method) -> None:
         refuse_unless_images(session.layout, method.title, f"take one of {', '.join(able)}")
     if method.needs_head:
         find_head_file(session.path, session.metadata)
-    if method.needs_gradient and not session.has_gradient:
-        raise MasktoolError(
-            f"{method.title} needs gradients, which the file does not hold",
-            where=session.path,
-            fix="add them: " + call("add_gradients_to", session.path, "NEW.onnx", loss="logit"),
-        )
     if method.needs_feature_map and not session.metadata.feature_maps:
         raise without_activations(method.title, session.path, session.metadata.source)
     for name, command in method.outputs.items():

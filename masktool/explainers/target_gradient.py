@@ -71,7 +71,7 @@ def asks_first(targets: Sequence[SettledTarget], session: MaskedSession) -> bool
 
 
 def check_differentiable(title: str, target: SettledTarget, metadata: Metadata, path: Path) -> None:
-    """Raises a MasktoolError where a target has no gradient, or a file holds those of something else.
+    """Raises a MasktoolError where a target has no gradient, or a file holds none or those of something else.
 
     Args:
         title: the method that asks for the gradient.
@@ -81,25 +81,37 @@ def check_differentiable(title: str, target: SettledTarget, metadata: Metadata, 
     """
     if target.n_numbers == 0:
         raise target.refuse_gradient(title)
-    held, of_scores = metadata.gradient_output, None in target.outputs
-    needed = {metadata.class_output if name is None else name for name in target.outputs}
-    if held is None and target.classes:
+    if serves(metadata, target):
         return
-    if held is not None and needed == {held} and (not of_scores or metadata.output_kind in KINDS_OF_VALUES):
-        return
-    name = target.outputs[0]
-    found = "class scores" if held is None else f"output {held!r}"
-    wanted = "class scores" if name is None else f"output {name!r}"
+    held, name = metadata.gradient_output, target.outputs[0]
+    wanted = f"{title} needs gradients of " + ("class scores" if name is None else f"output {name!r}")
+    if not metadata.has_gradients:
+        add = (
+            call("add_gradients_to", path, "NEW.onnx", loss="logit")
+            if name is None
+            else call("add_gradients_to", path, "NEW.onnx", gradient_output=name)
+        )
+        raise MasktoolError(f"{wanted}, and the file holds none", where=path, fix="add them: " + add)
     again = (
         call("export", metadata.source, "NEW.onnx", gradient="logit")
         if name is None
         else call("export", metadata.source, "NEW.onnx", gradient_output=name)
     )
     raise MasktoolError(
-        f"{title} needs gradients of {wanted}, and the file holds those of {found}",
+        f"{wanted}, and the file holds those of " + ("class scores" if held is None else f"output {held!r}"),
         where=path,
         got=target.name,
         fix=f"export {metadata.source} again: " + again,
+    )
+
+
+def serves(metadata: Metadata, target: SettledTarget) -> bool:
+    """Tells whether the gradients that a file holds give that of a target."""
+    if metadata.gradient_output is None:
+        return metadata.has_gradients and bool(target.classes)
+    needed = {metadata.class_output if name is None else name for name in target.outputs}
+    return needed == {metadata.gradient_output} and (
+        None not in target.outputs or metadata.output_kind in KINDS_OF_VALUES
     )
 
 

@@ -237,7 +237,9 @@ def what_to_differentiate(model: ir.Model, metadata: Metadata) -> Differentiated
         raise MasktoolError(
             "gradients are of class scores (N, K), and the model has none",
             got=", ".join(describe_value(value) for value in model.graph.outputs),
-            fix="for those of any other output export with "
+            fix="name the output whose values are explained, "
+            + parameter("output", Placeholder("NAME"))
+            + ", or where a file is exported, "
             + parameter("gradient_output", Placeholder("NAME"))
             + ("; or with " + named if any(map(is_vector, model.graph.outputs)) else "")
             + "; methods without gradients (lime, occlusion, rise) need none",

@@ -38,9 +38,10 @@ def test_a_gradient_method_on_a_detector_says_what_it_needs(method: str, folder:
     assert run([*explain, "--method", method]) == 2
     error = capsys.readouterr().err
     assert "gradients are of class scores (N, K), and the model has none: 'boxes' float" in error
-    assert "methods without gradients (lime, occlusion, rise) explain one value of any output" in error
+    assert "name the output whose values are explained, --output NAME, or where a file is exported, --grad" in error
     assert "leave --gradient out" not in error
-    assert run([*explain, "--method", "occlusion", "--output", "boxes", "--target", "0,0"]) == 0
+    for able in ("occlusion", "gradient"):
+        assert run([*explain, "--method", able, "--output", "boxes", "--target", "0,0"]) == 0
 
 
 SEGMENTER = """<ir_version: 10, opset_import: ["" : 20]> g (float[N, 3, 12, 16] x) => (float[N, 2, 11, 15] scores)

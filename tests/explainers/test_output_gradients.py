@@ -270,6 +270,15 @@ def test_a_session_says_what_it_has_no_gradients_of(sessions, file, output, targ
     assert "\n" not in str(caught.value)
 
 
+def test_a_session_without_gradients_says_what_adds_them(folder):
+    with load(folder / "bare.onnx", "cpu", threads=1) as session:
+        expected = (
+            r"output 'scores', and the file holds none .*add_gradients_to\(.*bare.onnx., .*gradient_output=.scores"
+        )
+        with pytest.raises(MasktoolError, match=expected):
+            explain(session, draw_images(1)[0], "gradient", 1, region=BOX)
+
+
 def test_what_has_no_gradient_is_refused_before_anything_is_exported(command, folder):
     for typed, message in (
         (["--target", "box:0"], "needs a gradient, and a detection has none (target box:0)"),

@@ -24,7 +24,7 @@ from masktool.exporters.rewrites.sequences import settle_kept_axes
 from masktool.exporters.source_kinds import FileKind, detect_kind
 from masktool.exporters.torch_sources.hub_names import names_hub_model
 from masktool.identity import digest_model
-from masktool.messages import call
+from masktool.messages import Placeholder, call
 
 OnnxLike: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | ir.Model"
 """A network in ONNX: the path of a file, or a model in memory."""
@@ -108,8 +108,8 @@ def refuse_exports(source: GraphSource) -> None:
         "masktool exported the file before",
         where=source.name,
         expected="a network as it came",
-        fix="give the plain network, or add gradients of class scores to this file: "
-        + call("add_gradients_to", source.name, "NEW.onnx", loss="logit"),
+        fix="give the plain network, or add gradients of an output to this file: "
+        + call("add_gradients_to", source.name, "NEW.onnx", gradient_output=Placeholder("NAME")),
     )
 
 

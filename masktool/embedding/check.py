@@ -188,12 +188,9 @@ def recorded_embedding(metadata: Metadata) -> EmbeddingSettings:
 
 def other_values(session: MaskedSession) -> dict[str, NDArray[Any]]:
     """Returns values for the inputs that a file requires besides the image and what the explanation asks."""
-    height, width = session.spatial_shape
-    strips = np.broadcast_to(np.arange(width or 1) * STRIPS // (width or 1), (height or 1, width or 1))
     needed = [each for each in session.other_inputs if each.required and each.name not in (TARGET_INPUT, EXPLAIN_INPUT)]
-    return {
-        each.name: strips.astype(each.dtype)
-        if each.name == SEGMENTS_INPUT
-        else np.ones([length or 1 for length in each.shape], each.dtype)
-        for each in needed
-    }
+    values = {each.name: np.ones([length or 1 for length in each.shape], each.dtype) for each in needed}
+    if SEGMENTS_INPUT in values:
+        strips = np.arange(values[SEGMENTS_INPUT].shape[1]) * STRIPS // values[SEGMENTS_INPUT].shape[1]
+        values[SEGMENTS_INPUT] = np.broadcast_to(strips, values[SEGMENTS_INPUT].shape).astype(np.int32)
+    return values

@@ -2,8 +2,9 @@
 
 The files are masked files, such as the one in float16 and the one in float32, or a quantised one and the network that
 it was made from. The first of the images is explained by occlusion and RISE, and where both files hold gradients by
-input times gradient and Grad-CAM; the maps are compared by Spearman's rank correlation. The methods run with few masks,
-the same in both files, so that an export stays one of seconds.
+input times gradient and Grad-CAM, of the class or of the largest value of the output that they are of; the maps are
+compared by Spearman's rank correlation. The methods run with few masks, the same in both files, so that an export stays
+one of seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from masktool.contract import Metadata
+from masktool.contract import DEFAULT_SIZE, Metadata, Size
 from masktool.embedding.check import other_values, recorded_settings
 from masktool.evaluation.metrics.map_similarity import rank_correlation
 from masktool.explainers.explaining import explain_all
@@ -27,6 +28,8 @@ from masktool.explainers.methods.grad_cam import GradCam
 from masktool.explainers.methods.input_x_gradient import InputXGradient
 from masktool.explainers.methods.occlusion import Occlusion
 from masktool.explainers.methods.rise import Rise
+from masktool.explainers.target import TOP
+from masktool.explainers.targets.output_value import OutputValue
 from masktool.exporters import export_source
 from masktool.exporters.check import ExportCheck
 from masktool.exporters.differences import relative_difference
@@ -98,10 +101,9 @@ def compare_files(reference: Path, path: Path, images: NDArray[Any]) -> Agreemen
         scores = relative_difference([found for _, found in numbers], [expected for expected, _ in numbers])
         outputs = right.metadata.class_output, judged.metadata.class_output
         first_choice = lead_lost = None
-        maps: dict[str, float | None] = {}
         if outputs[0] is not None and outputs[1] is not None:
             first_choice, lead_lost = compare_choices(rows(first[outputs[0]]), rows(second[outputs[1]]))
-            maps = dict(compare_maps(right, judged, images[0]))
+        maps = dict(compare_maps(right, judged, images[0]))
     return Agreement(len(images), scores, first_choice, lead_lost, maps)
 
 
@@ -123,23 +125,37 @@ def compare_maps(
     right: MaskedSession, judged: MaskedSession, image: NDArray[Any]
 ) -> Iterator[tuple[str, float | None]]:
     """Yields the name of each method that both files allow, and the rank correlation of its maps of one image."""
-    axes = SPATIAL_AXES[right.metadata.layout or "NCHW"]
-    size = image.shape[axes[0] - 1], image.shape[axes[1] - 1]
-    for method in methods_for(size, [right.metadata, judged.metadata]):
-        expected = explain_alone(right, image, method, None)
-        found = explain_alone(judged, image, method, expected.target)
+    size = tuple(image.shape[axis - 1] for axis in SPATIAL_AXES[right.metadata.layout or "NCHW"])
+    for method, output in list_compared_maps(size, [right.metadata, judged.metadata]):
+        expected = explain_alone(right, image, method, None if output is None else OutputValue(output, TOP))
+        target = expected.target if output is None else OutputValue(output, expected.target)
+        found = explain_alone(judged, image, method, target)
         yield method.name, rank_correlation(*(each.model_attributions.astype(np.float64) for each in (expected, found)))
 
 
-def methods_for(size: tuple[int, int], files: Sequence[Metadata]) -> Iterator[Method]:
-    """Yields the methods that files allow, with few masks."""
-    window = [max(1, side // WINDOWS) for side in size]
-    yield Occlusion(sliding_window_shapes=window, strides=window)
-    yield Rise(n_masks=N_MASKS, estimator="mean")
-    if all(metadata.gradient is not None for metadata in files):
-        yield InputXGradient()
-    if all(metadata.feature_map is not None and metadata.gradient is not None for metadata in files):
-        yield GradCam()
+def list_compared_maps(size: Size, files: Sequence[Metadata]) -> Iterator[tuple[Method, str | None]]:
+    """Yields the methods that files allow, with few masks, each with the output whose largest value it explains.
+
+    Args:
+        size: (height, width) of the image in pixels, or what its axes of places are.
+        files: the metadata of the files.
+
+    Yields:
+        A method, and an output, or None for the class with the highest score.
+    """
+    by_class = all(metadata.class_output is not None for metadata in files)
+    if by_class:
+        window = [max(1, side // WINDOWS) for side in size]
+        yield Occlusion(sliding_window_shapes=window, strides=window), None
+        yield Rise(n_masks=N_MASKS, estimator="mean"), None
+    output = files[0].gradient_output
+    of_classes = by_class and all(metadata.gradient is not None for metadata in files)
+    of_output = output is not None and all(metadata.gradient_output == output for metadata in files)
+    if not (of_classes or of_output):
+        return
+    yield InputXGradient(), output
+    if len(size) == len(DEFAULT_SIZE) and all(metadata.feature_map is not None for metadata in files):
+        yield GradCam(), output
 
 
 def explain_alone(session: MaskedSession, image: NDArray[Any], method: Method, target: Any) -> Explanation:
@@ -159,8 +175,13 @@ def add_agreement(check: ExportCheck, path: Path, other: Source, kind: str) -> E
         kind: what the file computes in, a key of :data:`LIMITS`.
     """
     metadata, found = check.metadata, []
+    before = {new: old for old, new in (metadata.renamed or {}).items()}
     settings = dataclasses.replace(
-        recorded_settings(metadata), precision=None, gradient=metadata.gradient, feature_map=()
+        recorded_settings(metadata),
+        precision=None,
+        gradient=metadata.gradient,
+        gradient_output=metadata.gradient_output and before.get(metadata.gradient_output, metadata.gradient_output),
+        feature_map=(),
     )
 
     def compare(written: Path, images: NDArray[Any]) -> dict[str, Any]:

@@ -226,6 +226,13 @@ def test_other_kinds_of_files_give_the_same(
     expected = session.gradient(images, weights=weights)
     with masktool.load(tmp_path / "m.onnx", "cpu") as opened:
         found = opened.gradient(images, np.ones((1, 1, *SIZE), np.float32), weights=weights)
+        if "precision" in options:  # the float32 file's maps, of the largest value
+            maps = opened.metadata.parity["fp32"]["maps"]
+            assert set(maps) == {"input-x-gradient", "grad-cam"}
+            assert maps["input-x-gradient"] > 0.99
+            again = check_export(tmp_path / "m.onnx", folder / "two.onnx")
+            assert not again.failed
+            assert "input-x-gradient" in {each.figure for each in again.verdicts}
     tolerance = 2e-2 if "precision" in options else 1e-5
     np.testing.assert_allclose(found.image, expected.image, rtol=0, atol=tolerance * np.abs(expected.image).max())
     np.testing.assert_allclose(found.objective, expected.objective, rtol=tolerance)

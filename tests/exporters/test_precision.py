@@ -348,3 +348,13 @@ def test_a_network_without_class_scores_is_compared_by_its_outputs(tmp_path: Pat
     assert 0 < figures["scores"] <= ROUNDING
     assert (figures["first_choice"], figures["maps"]) == (None, {})
     assert not masktool.check_export(exported.path, calm(text)).failed
+
+
+def test_a_signal_is_compared_by_its_maps(tmp_path: Path):
+    text = """<ir_version: 10, opset_import: ["" : 20]> signal (float[N, 3, 64] image) => (float[N, 4] y)
+    <float[6, 3, 3] k, float[6, 4] w> { c = Conv<pads = [1, 1]>(image, k) a = Relu(c) p = GlobalAveragePool(a)
+      f = Flatten(p) y = MatMul(f, w) }"""
+    options = {"precision": "fp16", "class_output": "y", "gradient": "logit"}
+    maps = masktool.export(calm(text), tmp_path / "masked.onnx", **options).metadata.parity["fp32"]["maps"]
+    assert set(maps) == {"occlusion", "rise", "input-x-gradient"}
+    assert min(maps.values()) > 0.9

@@ -39,6 +39,16 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     "hsic": {},
 }
 """Methods with the options that are not theirs by default."""
+OF_GRADIENTS = (
+    "grad-cam",
+    "layercam",
+    "integrated-gradients",
+    "input-x-gradient",
+    "smoothgrad",
+    "neuromask",
+    "extremal",
+)
+"""Methods that need gradients, which a region of a segmentation has."""
 ORACLE: Mapping[str, Any] = {"n_samples": 5000, "p": 0.5, "estimator": "mean"}
 PUBLISHED_GRID = 16
 """D-RISE as published, but for the sum's divisor, the sum of the masks in place of its expectation: less noise."""
@@ -116,7 +126,7 @@ def explain_scenes(
 
 def measure_method(session: MaskedSession, asked: Sequence[Asked], method: str) -> list[ObjectRecord]:
     """Returns the records of all objects' maps by one method."""
-    maps = explain_scenes(session, asked, method, budget=BUDGET, **METHODS[method])
+    maps = explain_scenes(session, asked, method, budget=BUDGET, **METHODS.get(method, {}))
     return [
         record_object(picture, each, asked[picture].scene.masks, place)
         for picture, found in enumerate(maps)
@@ -156,11 +166,18 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=60)
     parser.add_argument("--oracle", type=int, default=0, metavar="N", help="pictures that D-RISE explains too")
     parser.add_argument("--grid", type=int, default=PUBLISHED_GRID, metavar="G", help="cells along a side of its masks")
-    parser.add_argument("--method", choices=METHODS, action="append", help="may be repeated  [default: all]")
+    parser.add_argument(
+        "--method",
+        choices=[*METHODS, *OF_GRADIENTS],
+        action="append",
+        help="may be repeated; those of gradients are for the segmenter alone  [default: all without gradients]",
+    )
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     path = options.folder / f"{options.network}.masked.onnx"
-    with masktool.load(path, "cpu", threads=options.threads) as session:
+    differentiates = not set(OF_GRADIENTS).isdisjoint(options.method or ())
+    output = "output" if differentiates and options.network == "segmenter" else None
+    with masktool.load(path, "cpu", threads=options.threads, gradient_output=output) as session:
         asked = [ASK[options.network](session, scene) for scene in draw_scenes(SEED, options.pictures)]
         drawn, found = (sum(map(len, rows)) for rows in ([a.scene.labels for a in asked], [a.objects for a in asked]))
         print(f"{options.network}: {found} of {drawn} objects found in {len(asked)} scenes of {OBJECTS}\n{OBJECT_HEAD}")

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from combinations import every_value
 from networks.families import FAMILIES, HEAD
 from networks.small_graphs import parse
 
@@ -96,8 +97,7 @@ def compare(folder, network, image, method, export_options, share=SHARE):
     assert np.abs(found["saliency_map"][0, 0] - expected_map).max() <= share * np.ptp(expected_map)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", NETWORKS)
+@every_value(method=METHODS, kind=NETWORKS)
 def test_the_map_is_pythons(tmp_path, kind, method):
     network = parse(HEAD + NETWORKS[kind].strip())
     lengths = [dim.dim_value for dim in network.graph.input[0].type.tensor_type.shape.dim[1:]]

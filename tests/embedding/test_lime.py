@@ -3,6 +3,7 @@
 import numpy as np
 import onnxruntime
 import pytest
+from combinations import every_value
 from networks.small_graphs import parse
 
 import masktool
@@ -25,10 +26,9 @@ def label_map(n_labels, size=SIZE, seed=0):
     return np.kron(labels, np.ones((size[0] // 8, size[1] // 8), np.int64)).astype(np.int32)
 
 
-@pytest.mark.parametrize("masking", ["layer", "fill"])
-@pytest.mark.parametrize(
-    "options",
-    [
+@every_value(
+    masking=["layer", "fill"],
+    options=[
         {},
         {"n_segments": 7},
         {"n_segments": 64, "n_samples": 30},
@@ -36,7 +36,6 @@ def label_map(n_labels, size=SIZE, seed=0):
         {"n_segments": 1},
         {"feature_mask": np.where(label_map(9) == 4, -7, 3 * label_map(9))},
     ],
-    ids=lambda options: ",".join(options),
 )
 def test_every_option_gives_the_map_of_python(tmp_path, images, masking, options):
     of_export = {"masking": masking} | ({"baseline": "mean"} if masking == "fill" else {})

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from combinations import every_value
 from networks.small_graphs import parse
 from PIL import Image
 
@@ -45,8 +46,7 @@ def test_the_methods_differ_in_what_they_draw():
     assert (capped.signed, capped.capped) == (False, True)
 
 
-@pytest.mark.parametrize("method", METHODS_TO_DRAW)
-@pytest.mark.parametrize("resize_to", [14, 9], ids=["cropped", "padded"])
+@every_value(method=METHODS_TO_DRAW, resize_to=[14, 9])
 def test_it_is_drawn_over_the_photograph(tmp_path, method, resize_to):
     rule = Preprocessing(size=SIZE, resize_to=resize_to)
     path = export(tmp_path, method, preprocessing=rule, embed_preprocessing=True)
@@ -67,8 +67,7 @@ def test_real_photographs_are_drawn_too(tmp_path, data_dir, method):
         assert_alike(found["overlay"], drawn_by_python(photograph, values, method))
 
 
-@pytest.mark.parametrize("method", METHODS_TO_DRAW)
-@pytest.mark.parametrize("order", ["RGB", "BGR"])
+@every_value(method=METHODS_TO_DRAW, order=["RGB", "BGR"])
 def test_each_image_of_a_batch_has_a_range_of_its_own(tmp_path, method, order):
     rule = Preprocessing(size=SIZE, resize="exact", channel_order=order, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
     path = export(tmp_path, method, preprocessing=rule)

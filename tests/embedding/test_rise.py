@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from combinations import every_pair
+from combinations import every_pair, every_value
 from explainers.test_rise import collect
 
 from embedding.against_python import assert_same_as_python, network
@@ -45,10 +45,9 @@ def test_masks_are_the_same_bits(size, masking, grid_size):
     assert np.array_equal(found[1:], collect(method, size=size, masking=masking, seed=5))
 
 
-@pytest.mark.parametrize("masking", ["layer", "fill"])
-@pytest.mark.parametrize(
-    "options",
-    [
+@every_value(
+    masking=["layer", "fill"],
+    options=[
         {},
         {"p": 0.2, "grid_size": 4},
         {"binary": False},
@@ -56,7 +55,6 @@ def test_masks_are_the_same_bits(size, masking, grid_size):
         {"normalisation": "expected"},
         {"normalisation": "expected", "binary": False, "grid_size": 8},
     ],
-    ids=str,
 )
 def test_every_option_gives_the_map_of_python(tmp_path, images, masking, options):
     of_export = {"masking": masking} | ({"baseline": "mean"} if masking == "fill" else {})

@@ -77,7 +77,8 @@ def test_the_refusal_of_a_bare_state_dict_names_its_architecture(tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("torchvision:resnet18", {"num_classes": 10, "channels": 1}),
+        pytest.param("torchvision:resnet18", {"num_classes": 10, "channels": 1}, marks=pytest.mark.slow),
+        ("torchvision:squeezenet1_1", {"num_classes": 10}),
         pytest.param("torchvision:mobilenet_v3_small", {}, marks=pytest.mark.slow),
         pytest.param("torchvision:fcn_resnet50", {"aux_loss": True}, marks=pytest.mark.slow),
         pytest.param("timm:resnet10t", {"num_classes": 7}, marks=pytest.mark.slow),

@@ -119,7 +119,7 @@ SMALL: dict[str, tuple[Callable[[Any], nn.Module], int]] = {
 """A network of few layers for every kind of rule that test_architectures.py has none of, and the side of its input."""
 
 
-LONG = ("convnextv2", "maxvit", "resnetv2", "skresnet", "swin")
+LONG = ("convnextv2", "deit", "maxvit", "rescaled", "resnetv2", "skresnet", "swin")
 """They take six to eight seconds each; the operators of their kinds are in others of the quick run too."""
 
 

@@ -163,6 +163,7 @@ def test_layer_masking_in_training_and_in_the_file(folder: Path, capsys: pytest.
     assert metadata.masker["settings"]["through"] == "layer"
 
 
+@pytest.mark.slow
 def test_a_csv_names_stages_and_workers(folder: Path, capsys: pytest.CaptureFixture[str]):
     pictures = [path.relative_to(folder) for path in sorted(folder.glob("data/*/*.png"))]
     (folder / "pictures.csv").write_text("file,label\n" + "".join(f"{each},{each.parent.name}\n" for each in pictures))

@@ -91,9 +91,9 @@ def pair(tmp_path_factory):
     ("method", "options"),
     [
         ("occlusion", {}),
-        ("lime", {"n_samples": 60, "segments": "grid"}),
+        pytest.param("lime", {"n_samples": 60, "segments": "grid"}, marks=pytest.mark.slow),
         ("lime", {"n_samples": 60, "segments": "input"}),
-        ("occlusion", {"target": "required"}),
+        pytest.param("occlusion", {"target": "required"}, marks=pytest.mark.slow),
         ("occlusion", {"target": "optional"}),
     ],
     ids=["batch", "numbers", "another input", "target", "optional target"],

@@ -255,7 +255,7 @@ def test_a_module_of_torch(tmp_path: Path):
         assert relative(found, module(torch.tensor(draw(16))).numpy()) <= ROUNDING
 
 
-@pytest.mark.parametrize("gradient", [None, "logit"])
+@pytest.mark.parametrize("gradient", [None, pytest.param("logit", marks=pytest.mark.slow)])
 def test_a_check_narrows_the_source_again_and_compares_with_it_in_float32(gradient: str | None, tmp_path: Path):
     model, path = calm(DEEP), tmp_path / "masked.onnx"
     masktool.export(model, path, precision="fp16", gradient=gradient)

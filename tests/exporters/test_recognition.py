@@ -134,7 +134,7 @@ def test_the_name_of_the_file_comes_first(tmp_path: Path, few_networks: None):
     assert 'add arch="timm:tf_efficientnet_b0", or whichever' in text
 
 
-@pytest.mark.parametrize("arch", [None, "auto"])
+@pytest.mark.parametrize("arch", [None, pytest.param("auto", marks=pytest.mark.slow)])
 def test_the_nearest_is_named_where_nothing_fits(tmp_path: Path, few_networks: None, arch: str | None):
     state = make("torchvision:squeezenet1_1", num_classes=4).state_dict()
     state["features.3.crush.weight"] = state.pop("features.3.squeeze.weight")

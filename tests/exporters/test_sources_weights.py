@@ -224,6 +224,7 @@ def test_a_trusted_file_that_does_not_unpickle(tmp_path: Path):
 # Real weights
 
 
+@pytest.mark.slow
 def test_the_published_cifar_resnet_keeps_its_accuracy(data_dir: Path):
     source = load_source(
         data_dir / "weights" / "cifar_resnet20.th",

@@ -14,10 +14,10 @@ from PIL import Image
 import masktool
 from masktool import Detection, MasktoolError
 from masktool.contract import Preprocessing
+from masktool.explainers.detection_checks import check_corners
 from masktool.explainers.detector import DETECTORS, choose_detector
 from masktool.explainers.reading import read_scores
 from masktool.explainers.subject import make_subject, read_subject
-from masktool.explainers.targets.detection import check_corners
 
 SIDE = 32
 WIDTH, HEIGHT = 64, 48

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from masktool.contract import Metadata, Size
 from masktool.errors import MasktoolError
+from masktool.explainers.detection_checks import check_corners, check_finite_outputs, check_scores
 from masktool.explainers.detections import Detections
-from masktool.explainers.detector import Detector, are_probabilities, choose_detector
+from masktool.explainers.detector import Detector, choose_detector
 from masktool.explainers.marks import Box, Mark
 from masktool.explainers.model_outputs import ModelOutputs
 from masktool.explainers.target import (
@@ -33,7 +34,6 @@ from masktool.explainers.target import (
     OutputShape,
     SettledTarget,
     Target,
-    TargetError,
     TargetWords,
     shorten_label,
 )
@@ -144,7 +144,7 @@ class Detection(Target):
         size = image_size(prepared.size, "a detection")
         detector = self.detector.settle(values, size)
         detections = detector.decode(values, size)
-        check_detections(detections, detector)
+        check_scores(detections, detector)
         check_corners(detections, detector, self.least)
         found = list_found(detections, prepared, self.least)
         index = self.choose(found, detections, outputs)
@@ -319,49 +319,6 @@ def without_gradient(title: str, which: str) -> MasktoolError:
         where=f"target {which}",
         fix="take a method of masks, such as rise, occlusion or lime",
     )
-
-
-def check_finite_outputs(values: Mapping[str, NDArray[Any]]) -> None:
-    """Raises a MasktoolError where an output of the image with nothing missing is not finite."""
-    for name, each in values.items():
-        if not np.isfinite(each).all():
-            raise MasktoolError(
-                "the detector's output is not finite", where=name, expected="numbers", got="NaN or infinity"
-            )
-
-
-def check_detections(detections: Detections, detector: Detector) -> None:
-    """Raises a MasktoolError where what was read as scores is none: then the head is of another kind."""
-    if are_probabilities(detections.class_scores) and are_probabilities(detections.objectness):
-        return
-    both = np.concatenate([detections.class_scores.reshape(-1), detections.objectness.reshape(-1)])
-    raise TargetError(
-        f"the outputs are not those of a {detector.name} detector",
-        where=", ".join(detector.outputs),
-        expected="scores in 0..1",
-        got=f"{both.min():.3g} to {both.max():.3g}",
-        fix="name the kind with " + parameter("detector"),
-    )
-
-
-def check_corners(detections: Detections, detector: Detector, least_score: float) -> None:
-    """Raises a MasktoolError where most boxes of the first image's detections end before they begin.
-
-    Args:
-        detections: the detections.
-        detector: the head that they come from.
-        least_score: the score from which on a place counts as a detection.
-    """
-    boxes = detections.boxes[0, detections.scores[0] >= least_score]
-    turned = int(((boxes[:, 2] < boxes[:, 0]) | (boxes[:, 3] < boxes[:, 1])).sum())
-    if turned > len(boxes) / 2:
-        raise TargetError(
-            f"the boxes are not those of a {detector.name} detector",
-            where=", ".join(detector.outputs),
-            expected="corners x0, y0, x1, y1 with x0 <= x1 and y0 <= y1",
-            got=f"{turned} of {len(boxes)} inside out",
-            fix="name the kind with " + parameter("detector"),
-        )
 
 
 def list_found(detections: Detections, prepared: PreparedImage, least_score: float) -> tuple[Found, ...]:

@@ -22,7 +22,7 @@ from masktool.contract import Loss, Metadata
 from masktool.errors import MasktoolError
 from masktool.explainers.target import SettledTarget
 from masktool.messages import call
-from masktool.runtime.gradients import Gradient
+from masktool.runtime.gradients import Gradient, describe_differentiated
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.session import MaskedSession
 
@@ -83,8 +83,8 @@ def check_differentiable(title: str, target: SettledTarget, metadata: Metadata, 
         raise target.refuse_gradient(title)
     if serves(metadata, target):
         return
-    held, name = metadata.gradient_output, target.outputs[0]
-    wanted = f"{title} needs gradients of " + ("class scores" if name is None else f"output {name!r}")
+    name = target.outputs[0]
+    wanted = f"{title} needs gradients of {describe_differentiated(name)}"
     if not metadata.has_gradients:
         add = (
             call("add_gradients_to", path, "NEW.onnx", loss="logit")
@@ -98,7 +98,7 @@ def check_differentiable(title: str, target: SettledTarget, metadata: Metadata, 
         else call("export", metadata.source, "NEW.onnx", gradient_output=name)
     )
     raise MasktoolError(
-        f"{wanted}, and the file holds those of " + ("class scores" if held is None else f"output {held!r}"),
+        f"{wanted}, and the file holds those of {describe_differentiated(metadata.gradient_output)}",
         where=path,
         got=target.name,
         fix=f"export {metadata.source} again: " + again,

@@ -12,6 +12,7 @@ from masktool.explainers.target_choice import choose_target, find_only_value
 from masktool.interface.models import known_metadata
 from masktool.interface.options import ModelLike
 from masktool.messages import parameter
+from masktool.runtime.gradients import describe_differentiated
 from masktool.runtime.session import MaskedSession
 
 OpenPlain = Callable[[], AbstractContextManager[MaskedSession]]
@@ -69,7 +70,7 @@ def agree_on_output(title: str, targets: Sequence[Target]) -> str | None:
         raise MasktoolError(
             f"{title} needs gradients of one output, and the targets are of several",
             where=parameter("target"),
-            got=", ".join("class scores" if name is None else f"output {name!r}" for name in names),
+            got=", ".join(map(describe_differentiated, names)),
             fix="explain them one by one",
         )
     return names[0] if names else None

@@ -13,6 +13,7 @@ from masktool.exported_files import LAST, find_head_file, is_masked, metadata_of
 from masktool.interface.options import ModelChoice, ModelLike
 from masktool.messages import call, differently, join, parameter
 from masktool.progress import Say
+from masktool.runtime.gradients import describe_differentiated
 from masktool.runtime.session import MaskedSession
 
 MODEL_VARIABLE = "MASKTOOL_MODEL"
@@ -119,12 +120,11 @@ def check_gradient_output(output: str, metadata: Metadata, path: Path) -> None:
         path: the path of the file.
     """
     if metadata.gradient_output != (metadata.renamed or {}).get(output, output):
-        held = metadata.gradient_output
         raise MasktoolError(
             "the file holds gradients of something else",
             where=path,
             expected=f"output {output!r}",
-            got="class scores" if held is None else f"output {held!r}",
+            got=describe_differentiated(metadata.gradient_output),
             fix=f"export {metadata.source} again: "
             + call("export", metadata.source, "NEW.onnx", gradient_output=output),
         )

@@ -64,6 +64,11 @@ class Gradient:
     output: np.ndarray | None = None
 
 
+def describe_differentiated(output: str | None) -> str:
+    """Returns what gradients are of, in words: the output of a name; None stands for class scores."""
+    return "class scores" if output is None else f"output {output!r}"
+
+
 def outputs_for(of: Sequence[str], available: Sequence[str]) -> list[str]:
     """Returns the names of the outputs to compute for gradients with respect to the values named in ``of``.
 

@@ -36,6 +36,7 @@ from masktool.explainers.target import (
 )
 from masktool.explainers.targets.class_target import ClassTarget
 from masktool.messages import Placeholder, parameter, parameters
+from masktool.runtime.gradients import describe_differentiated
 from masktool.runtime.inputs import Inputs
 from masktool.runtime.scores import LEAST
 from masktool.runtime.session import MaskedSession
@@ -247,7 +248,7 @@ class SettledContrast(SettledTarget):
             return MasktoolError(
                 f"{title} needs one gradient, and a file holds those of one output",
                 where=self.name,
-                got=", ".join("class scores" if name is None else f"output {name!r}" for name in self.outputs),
+                got=", ".join(map(describe_differentiated, self.outputs)),
                 fix="take a method that needs none, such as occlusion or lime",
             )
         return (self.against if self.first.n_numbers else self.first).refuse_gradient(title)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +15,10 @@ for _library in ("OMP", "OPENBLAS"):
 
 # Files of tests need not outlive a power cut, and a disk that others use takes .1 s to say that it has them.
 os.fsync = lambda fd: None  # noqa: ARG005 - the name that os has
+
+# A shell lets its background jobs ignore an interruption, and what they start inherits that: tests send some.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from quick_sessions import run_sessions_on_one_thread  # noqa: E402
 from quick_torch import share_operators_where_torch_is  # noqa: E402

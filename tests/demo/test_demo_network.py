@@ -167,3 +167,24 @@ def test_attention_behind_convolutions_takes_a_mask_and_leaves_those_as_they_are
     assert parity["invariance"] == 0
     assert parity["ones"] <= 1e-5
     assert parity["response"] > 0.01
+
+
+@pytest.mark.slow
+def test_bottlenecks_stride_in_narrow_convolutions_and_take_a_mask_by_both_rules(training, tmp_path):
+    import masktool
+
+    network = training.train(dataclasses.replace(training.RECIPES["bottleneck"], **BRIEF), seed=0)
+    strided = [each for each in network.modules() if isinstance(each, torch.nn.Conv2d) and each.stride == (2, 2)]
+    assert [each.kernel_size for each in strided] == [(3, 3), *[(1, 1)] * 4]  # the stem; branch and shortcut, twice
+    training.save_program(network, tmp_path / "network.pt2")
+    kept = (np.random.default_rng(0).random((1, 1, 32, 32)) < 0.1).astype(np.float32).repeat(2, 2).repeat(2, 3)
+    logits = []
+    for rule in ("published", "cell"):
+        path = tmp_path / f"{rule}.onnx"
+        parity = masktool.export(tmp_path / "network.pt2", path, rule=rule, input_size=(64, 64)).metadata.parity
+        assert parity["invariance"] == 0
+        assert parity["ones"] <= 1e-5
+        with masktool.load(path, "cpu", threads=1) as session:
+            image = training.normalise(shapes.draw(1, 1).images).numpy()
+            logits.append(session(image, kept)[0])
+    assert np.abs(logits[0] - logits[1]).max() > 1e-3  # of logits of .05

@@ -45,15 +45,23 @@ class SegmentMethod(Method):
         if self.feature_mask is not None:
             check_label_map(self.feature_mask, where="feature_mask", ranks=LABEL_RANKS)
 
-    def with_segments_for(self, n_samples: int, budget: int) -> Self:
-        """Returns the method with no more segments than half as many as samples fit into a budget of passes.
+    def with_segments_for(self, n_samples: int, budget: int, per_segment: int = 2, fewest: int = 2) -> Self:
+        """Returns the method with no more segments than a budget of passes has samples for.
 
         Fewer samples than twice as many would leave the weights to what is assumed of them beforehand. A number of
         segments, or a label map, that the user gives stays.
+
+        Args:
+            n_samples: the largest number of samples that the method draws.
+            budget: the passes, of which one is of the image as it is.
+            per_segment: how many samples a segment takes.
+            fewest: segments that are taken where twice as many samples fit, although each takes more.
         """
         if not self.leaves_open("n_segments") or self.feature_mask is not None:
             return self
-        return dataclasses.replace(self, n_segments=min(self.n_segments, max(2, min(n_samples, budget - 1) // 2)))
+        samples = min(n_samples, budget - 1)
+        most = max(samples // per_segment, min(fewest, samples // 2), 2)
+        return dataclasses.replace(self, n_segments=min(self.n_segments, most))
 
     def cut(self, task: Task) -> Segments:
         """Returns the segments of the model's input."""

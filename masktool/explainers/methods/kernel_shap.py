@@ -43,6 +43,10 @@ from masktool.option_checks import check_choice, check_count
 
 FEWEST = 3
 """Masks of one pair, and the empty one."""
+SAMPLES_PER_SEGMENT = 10
+FEWEST_SEGMENTS = 8
+"""Samples for each segment that a budget of passes buys, but for the first segments: with more segments the sampling
+error outweighs what smaller ones show, docs/evidence.md."""
 SATURATED = 1e-9
 """How near to 1 the leverage of a pair is where the fit passes through its difference, whatever that is."""
 FEW = "there are not enough samples for so many segments: of all values that fit the scores these are the smallest"
@@ -100,8 +104,8 @@ class KernelShap(SegmentMethod):
         check_choice("sampling", self.sampling, ("leverage", "kernel"))
 
     def within(self, budget: int, task: Task) -> Self:
-        """Returns the method with no more segments than half as many as there are samples."""
-        return self.with_segments_for(self.most_within(task.stopping), budget)
+        """Returns the method with a tenth as many segments as samples, or with eight."""
+        return self.with_segments_for(self.most_within(task.stopping), budget, SAMPLES_PER_SEGMENT, FEWEST_SEGMENTS)
 
     def count_passes(self, task: Task) -> int:  # noqa: ARG002
         """Returns the passes of the image as it is, and of the fewest masks."""

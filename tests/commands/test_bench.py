@@ -118,7 +118,7 @@ def test_memory_and_start_are_those_of_processes(exported, capsys):
         ("lime", ["--samples", "400", "--budget", "401"]),
         ("integrated-gradients", ["--samples", "400"]),
         ("occlusion", ["--set", "strides=[10, 5]"]),  # 20 by 20 windows of 32 x 16 pixels
-        ("coarse-to-fine", ["--set", "strides=[10, 5]", "--set", "most_masks=400"]),
+        ("coarse-to-fine", ["--set", "strides=[9, 4]", "--set", "most_masks=400"]),  # of 45 x 22 pixels
     ],
 )
 def test_every_method_takes_about_as_many_passes_as_asked_for(name, expected):

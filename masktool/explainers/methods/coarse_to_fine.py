@@ -5,14 +5,17 @@ Fast, Robust, and Model-Agnostic Saliency Mapping", Pattern Recognition 129, 202
 the map is that of occlusion (Zeiler and Fergus, ECCV 2014).
 
     a(x) = mean over the small windows W that cover pixel x of  d(W)
-    d(W) = f(1) - f(1 - 1_W)                                              where W is hidden
-    d(W) = (mean drop of the big windows over W) * |W| / |big window|     elsewhere
+    d(W) = f(1) - f(1 - 1_W)                                                  where W is hidden
+    d(W) = r (mean drop of the big windows over W) * |W| / |big window|       elsewhere
 
 f(m) is the target's score under mask m. All big windows are hidden, then small ones in the order of the mean absolute
 drop of the big windows over them, as many as ``most_masks`` leaves room for. Where all are hidden the map is that of
 occlusion with the small window. Elsewhere a big window's drop is divided evenly over its area, which is an estimate:
-two places that oppose each other inside one big window may go unseen. The paper goes on from big to small in many
-levels; here there are two, and a number of passes that is known beforehand.
+two places that oppose each other inside one big window may go unseen. r says how much smaller the drops of small
+windows are than such estimates, by least squares over those that were hidden: a score withstands the loss of a part
+better than its share of the whole would have it, and without r what mattered less would stand above what mattered
+most. The paper goes on from big to small in many levels; here there are two, and a number of passes that is known
+beforehand.
 
 ``quality`` reports the share of the small windows that were hidden.
 """
@@ -35,15 +38,13 @@ from masktool.explainers.methods.occlusion import (
     mean_over_windows,
     measure_drops,
     window_corners,
+    windows_within,
 )
 from masktool.explainers.task import Task
 from masktool.option_checks import check_count
 
-SMALL_WINDOWS_PER_SIDE = 14
-"""Default small window: a fourteenth of the input, 16 of 224 pixels, half as long as occlusion's."""
-
-WINDOWS_BY_BUDGET = (SMALL_WINDOWS_PER_SIDE, 7, 4)
-"""Small windows along a side, not overlapping, that a budget of passes chooses from; four times the largest is all."""
+MOST_MASKS = 248
+"""Masks of an explanation whose budget is not said."""
 
 
 @register
@@ -53,11 +54,12 @@ class CoarseToFine(Method):
 
     Attributes:
         sliding_window_shapes: (height, width) of the small window in pixels of the model's input, or one number for
-            both; None takes a fourteenth of the input.
-        strides: (vertical, horizontal) step of the small window in pixels, or one number for both; None takes half the
-            window.
+            both; None takes the windows that occlusion has for a budget of twice as many masks, a fifth of the input or
+            larger, of which about half can be hidden.
+        strides: (vertical, horizontal) step of the small window in pixels, or one number for both; None takes half of a
+            window that is given, else the steps that go with it.
         enlargement: how many times as high and as wide the big windows are; they step by half of that.
-        most_masks: the largest number of masks; None hides every small window.
+        most_masks: the largest number of masks for a target; None hides every small window.
     """
 
     name: ClassVar[str] = "coarse-to-fine"
@@ -68,8 +70,8 @@ class CoarseToFine(Method):
 
     sliding_window_shapes: int | Sequence[int] | None = None
     strides: int | Sequence[int] | None = None
-    enlargement: int = 4
-    most_masks: int | None = 248
+    enlargement: int = 2
+    most_masks: int | None = MOST_MASKS
 
     def __post_init__(self) -> None:
         if self.sliding_window_shapes is not None:
@@ -81,28 +83,23 @@ class CoarseToFine(Method):
             check_count("most_masks", self.most_masks)
 
     def within(self, budget: int, task: Task) -> Self:
-        """Returns the method with as many masks as the budget has room for, at most half of them of big windows."""
+        """Returns the method with windows, and as many of them for each target, as the budget has room for."""
         most = budget - 1 if self.leaves_open("most_masks") or self.most_masks is None else self.most_masks
-        chosen = dataclasses.replace(self, most_masks=min(most, budget - 1))
-        if not self.leaves_open("sliding_window_shapes"):
-            return chosen
-        return dataclasses.replace(chosen, sliding_window_shapes=chosen.window_within(budget - 1, task.size))
-
-    def window_within(self, count: int, size: Size) -> Size:
-        """Returns the smallest of some windows whose big ones take at most half of ``count`` masks."""
-        for per_side in WINDOWS_BY_BUDGET:
-            window = tuple(max(1, round(length / per_side)) for length in size)
-            _, corners = self.big_windows(size, window)
-            if len(corners) <= count // 2:
-                break
-        return window
+        n_targets = len(task.targets)
+        share = dataclasses.replace(self, most_masks=max(1, min(most, (budget - 1) // n_targets)))
+        window, strides = share.resolve(task.size)
+        n_big = len(self.big_windows(task.size, window)[1])
+        most = max(1, min(most, n_big + (budget - 1 - n_big) // n_targets))
+        return dataclasses.replace(self, sliding_window_shapes=window, strides=strides, most_masks=most)
 
     def count_passes(self, task: Task) -> int:
-        """Returns the passes of the image as it is, of the big windows, and of small ones in the room left."""
+        """Returns the most passes: of the image as it is, of the big windows, and of small ones for every target."""
         window, strides = self.resolve(task.size)
         n_big = len(self.big_windows(task.size, window)[1])
-        n_all = n_big + len(window_corners(task.size, window, strides))
-        return 1 + (n_all if self.most_masks is None else max(n_big, min(n_all, self.most_masks)))
+        n_small = len(window_corners(task.size, window, strides))
+        if self.most_masks is not None:
+            n_small = min(n_small, len(task.targets) * max(0, self.most_masks - n_big))
+        return 1 + n_big + n_small
 
     def attribute(self, task: Task) -> Attribution:
         """Hides the big windows, then the small ones that are worth it for any target."""
@@ -118,7 +115,8 @@ class CoarseToFine(Method):
         values = estimates
         if len(hidden):
             found = measure_drops(task, window, [corners[place] for place in hidden])
-            values[hidden] = np.where(chosen[hidden], found, estimates[hidden])
+            values = estimates * ratio_of_drops(found, estimates[hidden], chosen[hidden])
+            values[hidden] = np.where(chosen[hidden], found, values[hidden])
         share = float(chosen[:, 0].mean())
         settings = {
             "sliding_window_shapes": list(window),
@@ -135,13 +133,15 @@ class CoarseToFine(Method):
         )
 
     def resolve(self, size: Size) -> tuple[Size, Size]:
-        """Returns the small window and its strides, as occlusion resolves them.
+        """Returns the small window and its strides, (vertical, horizontal) in pixels each, for an input of ``size``.
 
         Raises:
             MasktoolError: the window does not fit into the input, or the strides would leave pixels uncovered.
         """
-        window = self.sliding_window_shapes or [max(1, round(length / SMALL_WINDOWS_PER_SIDE)) for length in size]
-        return Occlusion(window, self.strides).resolve(size)
+        if self.sliding_window_shapes is not None:
+            return Occlusion(self.sliding_window_shapes, self.strides).resolve(size)
+        chosen = windows_within(2 * (self.most_masks or MOST_MASKS), size)
+        return Occlusion(chosen.sliding_window_shapes, self.strides or chosen.strides).resolve(size)
 
     def big_windows(self, size: Size, window: Size) -> tuple[Size, list[Size]]:
         """Returns the big window, and (top, left) of each."""
@@ -181,9 +181,27 @@ def most_worth(worth: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
     return chosen
 
 
+def ratio_of_drops(
+    found: NDArray[np.float64], estimates: NDArray[np.float64], chosen: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Returns for each of T targets how many times as large measured drops are as those that were estimated, (T,).
+
+    By least squares over the windows chosen for the target, and at least 0: a drop is not turned into a rise. Where
+    nothing was estimated, there is nothing to scale, and the ratio is 1.
+
+    Args:
+        found: measured drops, (n, T).
+        estimates: of the same windows, (n, T).
+        chosen: which of the windows count for which target, (n, T).
+    """
+    products = (found * estimates * chosen).sum(axis=0)
+    squares = (np.square(estimates) * chosen).sum(axis=0)
+    return np.maximum(np.divide(products, squares, out=np.ones_like(squares), where=squares > 0), 0)
+
+
 def describe_rest(share: float) -> str:
     """Returns the note that says what stands where no small window was hidden."""
     return (
         f"{1 - share:.0%} of the small windows were not hidden, for the big ones over them mattered less: there the "
-        "map has their drops, divided evenly"
+        "map has their drops, divided evenly and scaled like those that were measured"
     )

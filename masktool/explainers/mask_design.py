@@ -143,9 +143,9 @@ class MasksOfRows(NamedTuple):
         return MasksInMemory(self.design.expand(self.rows)).add_up(scores, binary=binary)
 
 
-def coarsen_grid(grid_size: int, n_masks: int, axes: int = 2) -> int:
-    """Returns the cells per side of a grid, at most ``grid_size``, of no more than half as many cells as masks."""
-    return min(grid_size, max(2, whole_root(n_masks // 2, axes)))
+def coarsen_grid(grid_size: int, n_masks: int, axes: int = 2, per_cell: int = 2) -> int:
+    """Returns the cells per side of a grid, at most ``grid_size``, each of which has ``per_cell`` masks."""
+    return min(grid_size, max(2, whole_root(n_masks // per_cell, axes)))
 
 
 def whole_root(number: int, degree: int) -> int:

@@ -73,6 +73,7 @@ def test_what_the_user_sets_stays_and_is_cut_where_it_counts_passes(network, ima
     assert explain(network, image, "lime", budget=25).settings["n_segments"] == 12
     found = [explain(network, image, "kernel-shap", budget=n).settings["n_segments"] for n in (10, 25, 250)]
     assert found == [4, 8, 24]
+    assert [explain(network, image, "hsic", budget=n).settings["grid_size"] for n in (25, 100, 250)] == [2, 5, 7]
     assert explain(network, image, "lime", budget=60, n_samples=40).forward_passes == 41
     assert explain(network, image, "integrated-gradients", budget=25, n_steps=40).settings["n_steps"] == 22
     with pytest.raises(MasktoolError, match=r"too small for Occlusion.*budget=25.*at least 271"):

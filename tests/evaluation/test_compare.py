@@ -32,7 +32,7 @@ from masktool.explainers.task import ScoredMasks
 BUDGETS = (25, 100, 250, 1000)
 ALL = sorted(set(METHODS) - {"masker"})
 DRAWING = ("hsic", "kernel-shap", "lime", "rise", "sobol")
-NESTED = {"hsic": (250, 1000), "lime": (250, 1000), "kernel-shap": (250, 1000), "rise": (100, 250, 1000)}
+NESTED = {"hsic": (250, 1000), "lime": (250, 1000), "kernel-shap": (600, 1000), "rise": (100, 250, 1000)}
 """Budgets at which a method has one design: the samples of the smaller are the first of the larger. Sobol's too, but
 its points begin and end with the budget."""
 

@@ -182,9 +182,10 @@ def export_masked(program: Path) -> None:
     print(f"exported {program.with_suffix('.onnx')}: parity {dict(metadata.parity)}", file=sys.stderr)
 
 
-def train_and_save(variant: str, seed: int, path: Path) -> None:
+def train_and_save(variant: str, seed: int, path: Path, epochs: int | None = None) -> None:
     """Trains a variant, prints its accuracy on pictures of another seed as JSON, and saves it."""
-    network = train(RECIPES[variant], seed)
+    recipe = RECIPES[variant]
+    network = train(dataclasses.replace(recipe, epochs=epochs or recipe.epochs), seed)
     accuracy = measure_accuracy(network, shapes.draw(seed + TEST_SEED_OFFSET, TEST_PICTURES))
     save_program(network, path)
     print(json.dumps({"variant": variant, "seed": seed, "accuracy": round(accuracy, 4), "bytes": path.stat().st_size}))
@@ -195,6 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", choices=RECIPES, default="standard")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, help="passes over the pictures; default: the variant's")
     parser.add_argument("--threads", type=int, default=THREADS, help="decides the last bits of the weights")
     parser.add_argument("-o", "--output", type=Path, default=DATA, metavar="DIR")
     parser.add_argument("--only", choices=("train", "export", "sample"), help="one step of the three; default: all")
@@ -204,7 +206,7 @@ def main() -> None:
     suffix = "" if options.variant == "standard" else f"-{options.variant}"
     program = options.output / f"shapes{suffix}.pt2"
     if options.only in (None, "train"):
-        train_and_save(options.variant, options.seed, program)
+        train_and_save(options.variant, options.seed, program, options.epochs)
     if options.only in (None, "export"):
         export_masked(program)
     if options.only in (None, "sample"):

@@ -137,6 +137,18 @@ def test_a_square_has_eight_positions():
     assert len({tuple(image.flatten().tolist()) for image, _ in found}) == 8
 
 
+def test_the_command_line_says_how_many_epochs(training, tmp_path, monkeypatch):
+    recipes = []
+    monkeypatch.setattr(training, "train", lambda recipe, seed: recipes.append(recipe) or training.ShapesNetwork(8))  # noqa: ARG005
+    monkeypatch.setattr(training, "TEST_PICTURES", 2)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)  # noqa: ARG005  # of the other tests too
+    for epochs in ([], ["--epochs", "3"]):
+        arguments = ["train_demo_model.py", "--variant", "transformer", "--only", "train", *epochs, "-o", str(tmp_path)]
+        monkeypatch.setattr("sys.argv", arguments)
+        training.main()
+    assert [recipe.epochs for recipe in recipes] == [training.RECIPES["transformer"].epochs, 3]
+
+
 @pytest.mark.slow
 def test_attention_alone_takes_a_mask(training, tmp_path):
     import masktool

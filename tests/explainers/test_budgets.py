@@ -52,7 +52,7 @@ def test_no_result_exceeds_its_budget(network, image, method, budget):
     assert np.isfinite(found.attributions).all()
 
 
-@pytest.mark.parametrize("method", sorted(set(ALL) - {"neuromask"}))
+@pytest.mark.parametrize("method", ALL)
 def test_the_budget_is_for_all_targets_together(network, image, method):
     before = network.forward_passes
     found = explain_targets(network, image, [0, 1, 2], method, budget=250)
